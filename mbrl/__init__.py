@@ -1,0 +1,1 @@
+"""Model-based offline reinforcement learning."""

@@ -1,0 +1,1 @@
+"""Containers, seams, random streams, registries and errors; torch and numpy only."""

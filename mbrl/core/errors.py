@@ -1,0 +1,63 @@
+"""Errors that a user can cause and can mend: what, where, what to do."""
+
+
+class MbrlError(Exception):
+    """Base of every error whose message is meant for the user; the CLI prints it without a traceback."""
+
+
+class ConfigError(MbrlError):
+    """A config key, name or value that cannot be used."""
+
+
+class DataError(MbrlError):
+    """A dataset that cannot be used for training.
+
+    Args:
+        problem: what is wrong, with the offending value.
+        file: path of the file, if it came from one.
+        episode: index or name of the episode.
+        field: name of the array.
+        row: first offending row in the episode.
+        remedy: what to do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: object | None = None,
+        episode: int | str | None = None,
+        field: str | None = None,
+        row: int | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.file, self.episode = problem, file, episode
+        self.field, self.row, self.remedy = field, row, remedy
+        places = {"file": file, "episode": episode, "field": field, "row": row}
+        where = ", ".join(f"{name} {value}" for name, value in places.items() if value is not None)
+        message = f"{where}: {problem}" if where else problem
+        super().__init__(f"{message} Remedy: {remedy}" if remedy else message)
+
+
+class NonFiniteError(MbrlError):
+    """A NaN or an infinity stopped a run."""
+
+
+class DivergenceError(MbrlError):
+    """Value estimates left the range that the rewards permit, and the config asked to stop."""
+
+
+class MissingExtraError(MbrlError):
+    """An optional dependency is not installed.
+
+    Args:
+        package: the import that failed.
+        extra: the extra of `mbrl-offline` that brings it.
+        purpose: what it was needed for.
+    """
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Remedy: pip install 'mbrl-offline[{extra}]'"
+        )

@@ -1,0 +1,146 @@
+"""Containers that cross module borders. No I/O, no networks."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+Metrics: TypeAlias = Mapping[str, Tensor]
+"""Detached 0-d tensors by name; they become Python numbers at log intervals only."""
+
+StateDict: TypeAlias = dict[str, Any]
+"""Tensors, numbers, strings and nested dicts of them: what `torch.load(weights_only=True)` accepts."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TransitionBatch:
+    """Transitions `(s, a, r, s')` with shared leading axes.
+
+    Attributes:
+        observation: `[*b, obs_dim]`, raw units: normalisation never crosses a seam.
+        action: `[*b, act_dim]`, environment units, inside the bounds.
+        reward: `[*b]`, what the learner should see (penalised, where a recipe penalises).
+        next_observation: `[*b, obs_dim]`, the true successor, also at a truncation.
+        terminated: `[*b]`, MDP termination only: no bootstrap. A truncation is never passed here.
+        from_model: `[*b]`, True for imagined transitions.
+    """
+
+    observation: Float[Tensor, "*b obs_dim"]
+    action: Float[Tensor, "*b act_dim"]
+    reward: Float[Tensor, "*b"]
+    next_observation: Float[Tensor, "*b obs_dim"]
+    terminated: Bool[Tensor, "*b"]
+    from_model: Bool[Tensor, "*b"]
+
+    def __len__(self) -> int:
+        return self.reward.shape[0]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DynamicsPosterior:
+    """What each member believes of one step: independent Gaussians over `(s', r)`.
+
+    Attributes:
+        mean: `[e, b, obs_dim]`, predicted next observation, raw units.
+        variance: `[e, b, obs_dim]`, raw units squared, > 0.
+        reward_mean: `[e, b]`, reward units.
+        reward_variance: `[e, b]`, reward units squared, > 0.
+        delta_scale: `[obs_dim]`, standard deviation of `s' - s` in the training data; dividing by it gives the
+            normalised target units in which uncertainty measures are defined.
+        reward_scale: `[]`, standard deviation of the reward in the training data.
+    """
+
+    mean: Float[Tensor, "e b obs_dim"]
+    variance: Float[Tensor, "e b obs_dim"]
+    reward_mean: Float[Tensor, "e b"]
+    reward_variance: Float[Tensor, "e b"]
+    delta_scale: Float[Tensor, "obs_dim"]
+    reward_scale: Float[Tensor, ""]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpaceSpec:
+    """Sizes and bounds of observations and actions; all that learners and models may know of a task.
+
+    Attributes:
+        obs_dim: size of an observation vector.
+        act_dim: size of an action vector.
+        act_low: `act_dim` lower bounds, environment units, finite.
+        act_high: `act_dim` upper bounds, each above its lower bound.
+
+    Raises:
+        ValueError: sizes and bounds contradict each other.
+    """
+
+    obs_dim: int
+    act_dim: int
+    act_low: tuple[float, ...]
+    act_high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.act_low) == len(self.act_high) == self.act_dim:
+            raise ValueError(f"act_dim is {self.act_dim}, bounds have {len(self.act_low)}, {len(self.act_high)}")
+        if not all(low < high for low, high in zip(self.act_low, self.act_high, strict=True)):
+            raise ValueError(f"every lower action bound must lie below the upper: {self.act_low}, {self.act_high}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Episode:
+    """One logged episode of T steps, arrays read-only.
+
+    The flags describe the last step; no earlier step of an episode ends it.
+
+    Attributes:
+        observations: `[T + 1, obs_dim]` float32, raw units.
+        actions: `[T, act_dim]` float32, environment units.
+        rewards: `[T]` float32.
+        terminated: the MDP ended after the last step.
+        truncated: the log was cut after the last step (time limit, end of log).
+        is_final_observation_known: False where a terminal successor was not logged; the last row of
+            `observations` is then a copy of the row before and must not be learned from.
+        behaviour_log_prob: `[T]` float32 log-density of the logged actions, or None.
+        timestamps: `[T + 1]` float64 seconds, or None.
+        infos: further arrays with T or T + 1 rows, by name.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    terminated: bool
+    truncated: bool
+    is_final_observation_known: bool = True
+    behaviour_log_prob: NDArray[np.float32] | None = None
+    timestamps: NDArray[np.float64] | None = None
+    infos: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict[str, NDArray[Any]])
+
+    def __post_init__(self) -> None:
+        for array in (self.observations, self.actions, self.rewards, self.behaviour_log_prob, self.timestamps):
+            if array is not None:
+                array.setflags(write=False)
+        for array in self.infos.values():
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return self.rewards.shape[0]
+
+    @property
+    def episode_return(self) -> float:
+        """Undiscounted sum of rewards, float64."""
+        return float(self.rewards.sum(dtype=np.float64))
+
+
+def concat(batches: Sequence[TransitionBatch]) -> TransitionBatch:
+    """Joins batches along axis 0."""
+    if len(batches) == 1:
+        return batches[0]
+    return TransitionBatch(
+        **{
+            field.name: torch.cat([getattr(batch, field.name) for batch in batches])
+            for field in dataclasses.fields(TransitionBatch)
+        }
+    )

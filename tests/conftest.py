@@ -1,0 +1,25 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the shared robot logs and simulator datasets; skips when it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("MBRL_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no shared datasets at {folder}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _global_rng_is_untouched():
+    """No code of the project may read or change torch's global random state."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(before, torch.get_rng_state()), "the test changed torch's global random state"
