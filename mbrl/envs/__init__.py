@@ -1,0 +1,1 @@
+"""Task facts, and the only place that makes and steps a simulator."""

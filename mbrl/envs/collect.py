@@ -1,0 +1,148 @@
+"""Collects logged episodes from a simulator, with the log-densities that off-policy estimation needs."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mbrl.core.protocols import Policy, StochasticPolicy
+from mbrl.core.rng import RngStreams
+from mbrl.core.types import Episode, SpaceSpec
+from mbrl.envs.make import Env, make_env
+from mbrl.envs.specs import TaskSpec
+from mbrl.envs.stepping import EpisodeRecord, run_episodes
+
+_LOG_PROB_ROWS = 4096
+"""Rows of one log-density call: bounds the memory of very long episodes."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RandomPolicy:
+    """Uniform in the action box, each dimension between its own bounds.
+
+    Attributes:
+        space: sizes and bounds.
+    """
+
+    space: SpaceSpec
+
+    @property
+    def act_dim(self) -> int:
+        """Size of an action."""
+        return self.space.act_dim
+
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """`lo + (hi - lo) Phi(noise)`, uniform for normal noise; the middle of the box without noise."""
+        low, high = obs.new_tensor(self.space.act_low), obs.new_tensor(self.space.act_high)
+        share = torch.special.ndtr(noise) if noise is not None else torch.full_like(low, 0.5)
+        return (low + (high - low) * share).clamp(low, high).expand(obs.shape[0], -1)
+
+    def log_prob(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """`-A log 2`, the uniform density of the action scaled to [-1, 1]; -inf outside of the box."""
+        low, high = obs.new_tensor(self.space.act_low), obs.new_tensor(self.space.act_high)
+        is_inside = ((action >= low) & (action <= high)).all(dim=-1)
+        inside = obs.new_full((obs.shape[0],), -self.act_dim * math.log(2.0))
+        return torch.where(is_inside, inside, inside.new_tensor(-math.inf))
+
+    def sample(
+        self, obs: Float[Tensor, "b obs_dim"], count: int, noise: Float[Tensor, "k b act_dim"]
+    ) -> Float[Tensor, "k b act_dim"]:
+        """Draws `count` actions for each observation from `[count, b, act_dim]` standard normal noise."""
+        return torch.stack([self.act(obs, noise[k]) for k in range(count)])
+
+
+def collect(
+    task: TaskSpec,
+    policy: Policy,
+    *,
+    rng: RngStreams,
+    steps: int | None = None,
+    episodes: int | None = None,
+    is_deterministic: bool = False,
+    num_envs: int = 10,
+    info_keys: Sequence[str] = (),
+) -> list[Episode]:
+    """Runs `policy` in the simulator of `task` and returns what was logged, in float32.
+
+    Episode k is fixed by `(rng.seed, k)`: its start, its noise, and so its bits, up to the rounding of batched
+    matrix products, which may depend on how many simulators run side by side. Neither the order of the episodes
+    nor the cut at the step budget depends on `num_envs`.
+
+    Args:
+        task: the task; it must have a simulator.
+        policy: what acts; with `log_prob` (a `StochasticPolicy`) and noise, its log-densities are logged.
+        rng: streams of this collection; another seed gives other episodes.
+        steps: total number of steps; exactly one of `steps` and `episodes` is given.
+        episodes: total number of episodes.
+        is_deterministic: whether the policy acts without noise.
+        num_envs: simulators side by side; changes the speed only.
+        info_keys: entries of the simulator's step info to keep, T rows each.
+
+    Returns:
+        Episodes with T + 1 observations. `terminated` is the simulator's flag; `truncated` is the time limit or
+        the cut at the step budget, and is False where the MDP ended at that very step. `behaviour_log_prob` is the
+        log-density with respect to the action scaled to [-1, 1], None for deterministic actions.
+
+    Raises:
+        ConfigError: the task has no simulator, or not exactly one positive budget is given.
+        NonFiniteError: the policy returned a NaN or an infinity.
+    """
+    is_logged = isinstance(policy, StochasticPolicy) and not is_deterministic
+    budget = {"episodes": episodes, "steps": steps}
+    with open_envs(task, min(num_envs, episodes or num_envs)) as envs:
+        records = run_episodes(
+            envs, policy, rng=rng, is_deterministic=is_deterministic, info_keys=info_keys, **budget
+        )
+        return [
+            _to_episode(record, _log_prob(record, policy, rng.device) if is_logged else None)
+            for record in records
+        ]
+
+
+@contextlib.contextmanager
+def open_envs(task: TaskSpec, count: int, *, is_first_rendered: bool = False) -> Iterator[list[Env]]:
+    """Makes `count` simulators of `task` and closes them afterwards.
+
+    Args:
+        task: the task.
+        count: how many.
+        is_first_rendered: whether the first one, which runs episode 0, can render frames.
+    """
+    with contextlib.ExitStack() as stack:
+        envs: list[Env] = []
+        for index in range(count):
+            envs.append(make_env(task, is_rendered=is_first_rendered and index == 0))
+            stack.callback(envs[-1].close)
+        yield envs
+
+
+def _log_prob(record: EpisodeRecord, policy: Policy, device: torch.device) -> NDArray[np.float32]:
+    """`[T]`; one batch per episode, so that it depends on the episode alone."""
+    assert isinstance(policy, StochasticPolicy)
+    obs = torch.from_numpy(record.observations[:-1]).to(device).split(_LOG_PROB_ROWS)
+    actions = torch.from_numpy(record.actions).to(device).split(_LOG_PROB_ROWS)
+    with torch.inference_mode():
+        parts = [policy.log_prob(o, a) for o, a in zip(obs, actions, strict=True)]
+        return torch.cat(parts).float().cpu().numpy()
+
+
+def _to_episode(record: EpisodeRecord, log_prob: NDArray[np.float32] | None) -> Episode:
+    return Episode(
+        observations=record.observations,
+        actions=record.actions,
+        rewards=record.rewards.astype(np.float32),
+        terminated=record.terminated,
+        truncated=record.truncated,
+        behaviour_log_prob=log_prob,
+        infos=record.infos,
+    )

@@ -1,0 +1,82 @@
+"""The only place that makes a simulator."""
+
+import importlib.metadata
+import platform
+from typing import Any, TypeAlias, cast
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+from mbrl.core.errors import ConfigError
+from mbrl.envs.specs import TaskSpec
+
+Env: TypeAlias = "gymnasium.Env[Any, Any]"
+
+
+def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
+    """Makes the simulator of `task` and checks that its spaces are those that the task declares.
+
+    Args:
+        task: the task; its `max_episode_steps`, where given, replaces the simulator's own limit.
+        is_rendered: whether `render()` must return RGB frames.
+
+    Raises:
+        ConfigError: the task has no simulator, Gymnasium does not know the id or lacks a package for it, or the
+            simulator's spaces contradict the task.
+    """
+    if task.env_id is None:
+        raise ConfigError(
+            f"Task {task.name!r} has no simulator (env_id is null), so nothing can be collected or evaluated in "
+            "it. Remedy: estimate its policies off-policy from the logs, or name a Gymnasium id in its yaml."
+        )
+    try:
+        env = cast(
+            "Env",
+            gymnasium.make(
+                task.env_id,
+                max_episode_steps=task.max_episode_steps,
+                render_mode="rgb_array" if is_rendered else None,
+                disable_env_checker=True,  # the spaces are checked below, once, instead of at every step
+                **task.env_kwargs,
+            ),
+        )
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise ConfigError(
+            f"Task {task.name!r}: Gymnasium cannot make {task.env_id!r}: {error} Remedy: check env_id and "
+            "env_kwargs; an environment of another package needs that package installed and an id of the form "
+            "'module:Id-v0'."
+        ) from error
+    try:
+        _check_spaces(task, env)
+    except ConfigError:
+        env.close()
+        raise
+    return env
+
+
+def env_versions() -> dict[str, str]:
+    """Versions that fix what a simulator computes, for the provenance of a dataset."""
+    packages = ("gymnasium", "mujoco", "numpy", "torch")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions}
+
+
+def _check_spaces(task: TaskSpec, env: Env) -> None:
+    spaces: dict[str, object] = {"observation": env.observation_space, "action": env.action_space}
+    for (kind, space), dim in zip(spaces.items(), (task.obs_dim, task.act_dim), strict=True):
+        if not isinstance(space, Box) or space.shape != (dim,):
+            raise ConfigError(
+                f"Task {task.name!r} declares {kind} vectors of size {dim}, but {task.env_id!r} has the {kind} "
+                f"space {space}. Remedy: correct the task's yaml, or wrap the environment."
+            )
+    action = cast("Box", env.action_space)
+    for what, declared, bound in (
+        ("act_low", task.act_low, action.low),
+        ("act_high", task.act_high, action.high),
+    ):
+        if not np.array_equal(np.asarray(declared, dtype=bound.dtype), bound):
+            raise ConfigError(
+                f"Task {task.name!r} declares {what} {list(declared)}, but {task.env_id!r} has {bound.tolist()}. "
+                "Remedy: correct the task's yaml."
+            )

@@ -1,0 +1,225 @@
+"""Facts about tasks: sizes, bounds, limits, reference scores and known termination rules."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self, cast
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from mbrl.core.assets import configs_dir
+from mbrl.core.errors import ConfigError
+from mbrl.core.types import SpaceSpec
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Bound = tuple[FiniteFloat | None, FiniteFloat | None]
+
+
+def _check_bound(bound: Bound, what: str) -> None:
+    low, high = bound
+    if low is None and high is None:
+        raise ValueError(f"{what}: give a lower bound, an upper bound, or both")
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"{what}: the lower bound {low} must lie below the upper bound {high}")
+
+
+class AbsoluteLimit(BaseModel):
+    """Alive only while `|s_d|` lies below `limit` in every dimension `d >= from_dim`.
+
+    Attributes:
+        limit: the limit, observation units.
+        from_dim: first dimension that the limit holds for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Annotated[FiniteFloat, Field(gt=0)]
+    from_dim: NonNegativeInt = 0
+
+
+class Monomial(BaseModel):
+    """`coefficient * prod_d s_d` over `dims`.
+
+    Attributes:
+        coefficient: the factor.
+        dims: dimensions of the observation that are multiplied; a repeated one is a power.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coefficient: FiniteFloat
+    dims: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=8)]
+
+
+class PolynomialBound(BaseModel):
+    """Alive only while a polynomial of the observation lies within bounds (a height made of sines, say).
+
+    Attributes:
+        terms: monomials to be summed.
+        bound: lower and upper bound of the sum; null where there is none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    terms: Annotated[tuple[Monomial, ...], Field(min_length=1)]
+    bound: Bound
+
+    @model_validator(mode="after")
+    def _bound_is_usable(self) -> Self:
+        _check_bound(self.bound, "polynomial bound")
+        return self
+
+
+class TerminationRule(BaseModel):
+    """When the successor of a step is terminal; all conditions must hold for it to be alive.
+
+    A successor with a NaN or an infinity in any dimension is always terminal, so the empty rule says: never
+    terminates otherwise.
+
+    Attributes:
+        is_inclusive: whether a value that equals a bound is alive; the strictness of the simulator's own test.
+        bounds: lower and upper bound by dimension of the observation; null where there is none.
+        abs_below: one limit on the absolute value of many dimensions, or null.
+        polynomials: bounds on polynomials of the observation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    is_inclusive: bool = False
+    bounds: dict[NonNegativeInt, Bound] = Field(default_factory=dict[int, Bound])
+    abs_below: AbsoluteLimit | None = None
+    polynomials: tuple[PolynomialBound, ...] = ()
+
+    @field_validator("bounds")
+    @classmethod
+    def _bounds_are_usable(cls, bounds: dict[int, Bound]) -> dict[int, Bound]:
+        for dim, bound in bounds.items():
+            _check_bound(bound, f"bounds of dimension {dim}")
+        return bounds
+
+    def dims(self) -> tuple[int, ...]:
+        """Every dimension that the rule names."""
+        named = [
+            *self.bounds,
+            *(dim for poly in self.polynomials for term in poly.terms for dim in term.dims),
+        ]
+        return (*named, self.abs_below.from_dim) if self.abs_below else tuple(named)
+
+
+class TaskSpec(BaseModel):
+    """What is known of a task; a task without a simulator has `env_id: null`.
+
+    Attributes:
+        name: the public id.
+        description: one line for people.
+        env_id: Gymnasium id (`Hopper-v5`, or `module:Id-v0` to import a module first), or null.
+        env_kwargs: keyword arguments of the simulator's constructor.
+        obs_dim: size of an observation vector.
+        act_dim: size of an action vector.
+        act_low: lower action bound per dimension, environment units.
+        act_high: upper action bound per dimension, environment units.
+        max_episode_steps: steps after which an episode is truncated, or null for the simulator's own limit.
+        ref_min_score: return that counts as 0 when scores are normalised, or null.
+        ref_max_score: return that counts as 100 when scores are normalised, or null.
+        ref_source: where the reference scores come from; required with them.
+        termination: the known termination rule, or null if it cannot be told from an observation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    description: str = ""
+    env_id: Annotated[str, Field(min_length=1)] | None = None
+    env_kwargs: dict[str, bool | int | float | str] = Field(
+        default_factory=dict[str, bool | int | float | str]
+    )
+    obs_dim: PositiveInt
+    act_dim: PositiveInt
+    act_low: tuple[FiniteFloat, ...]
+    act_high: tuple[FiniteFloat, ...]
+    max_episode_steps: PositiveInt | None = None
+    ref_min_score: FiniteFloat | None = None
+    ref_max_score: FiniteFloat | None = None
+    ref_source: str = ""
+    termination: TerminationRule | None = None
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        _ = self.space  # raises where sizes and bounds contradict each other
+        if (self.ref_min_score is None) != (self.ref_max_score is None):
+            raise ValueError("give both ref_min_score and ref_max_score, or neither")
+        if self.ref_min_score is not None and self.ref_max_score is not None:
+            if self.ref_min_score >= self.ref_max_score:
+                raise ValueError(f"ref_min_score {self.ref_min_score} must lie below {self.ref_max_score}")
+            if not self.ref_source:
+                raise ValueError("reference scores need a ref_source")
+        if self.termination is not None:
+            beyond = [dim for dim in self.termination.dims() if dim >= self.obs_dim]
+            if beyond:
+                raise ValueError(f"termination names dimensions {beyond}, observations have {self.obs_dim}")
+        return self
+
+    @property
+    def space(self) -> SpaceSpec:
+        """Sizes and bounds: all that learners and models may know of the task."""
+        return SpaceSpec(
+            obs_dim=self.obs_dim, act_dim=self.act_dim, act_low=self.act_low, act_high=self.act_high
+        )
+
+
+def list_tasks() -> tuple[str, ...]:
+    """Names of the shipped tasks, sorted."""
+    return tuple(sorted(path.stem for path in (configs_dir() / "tasks").glob("*.yaml")))
+
+
+def load_task(name_or_path: str | Path) -> TaskSpec:
+    """Reads a shipped task by its exact name, or a user's yaml by its path.
+
+    Args:
+        name_or_path: `hopper`, or a path that ends in `.yaml` or `.yml`.
+
+    Raises:
+        ConfigError: the name is unknown (the message lists the legal ones), or the file cannot be used.
+    """
+    if Path(name_or_path).suffix in {".yaml", ".yml"}:
+        return _read_task(Path(name_or_path))
+    if str(name_or_path) not in list_tasks():
+        raise ConfigError(
+            f"Unknown task {str(name_or_path)!r}. Legal names: {', '.join(list_tasks())}; "
+            "or the path of a task's .yaml file."
+        )
+    return _read_task(configs_dir() / "tasks" / f"{name_or_path}.yaml")
+
+
+def find_task(env_id: str) -> TaskSpec | None:
+    """The shipped task whose `env_id` equals `env_id` exactly, or None; never a partial match."""
+    return next((task for task in map(load_task, list_tasks()) if task.env_id == env_id), None)
+
+
+def _read_task(path: Path) -> TaskSpec:
+    try:
+        values = cast("Any", yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Task file {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"Task file {path} is not valid YAML: {error}") from error
+    try:
+        return TaskSpec.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'task'} = {e['input']!r}: {e['msg']}"
+            if e["loc"]
+            else str(e["msg"])
+            for e in error.errors()
+        )
+        legal = ", ".join(TaskSpec.model_fields)
+        raise ConfigError(f"Task file {path}: {problems}. Legal keys: {legal}.") from error
