@@ -1,0 +1,231 @@
+"""Stacked multi-layer perceptrons: all members of an ensemble in one batched matrix product a layer.
+
+A stack keeps every parameter of a member in one row of a single `[e, p]` tensor. So an optimiser makes one fused
+call, a target network one `lerp`, an early-stopping snapshot one row copy, and elites are a row selection.
+
+The backward pass is written by hand (one `autograd.Function` around the whole stack): it makes no graph node for
+a layer and writes gradients straight into one flat buffer. It composes with any loss, but only once: for a
+gradient of a gradient call `forward_composite`, the same function made of ordinary operations.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mbrl.nets.init import Initialiser, init_linear_
+
+ActivationName: TypeAlias = Literal["relu", "silu", "tanh"]
+_LAYER_NORM_EPS = 1e-5
+
+
+class _Layer(NamedTuple):
+    weight: Tensor  # [e, in, out]
+    bias: Tensor  # [e, 1, out]
+    gain: Tensor | None  # [e, 1, out], LayerNorm scale
+    shift: Tensor | None  # [e, 1, out], LayerNorm offset
+
+
+class _Activation(NamedTuple):
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor], Tensor]  # (gradient, input, output)
+
+
+_aten = torch.ops.aten
+ACTIVATIONS: dict[ActivationName, _Activation] = {
+    "relu": _Activation(torch.relu, lambda grad, _, out: _aten.threshold_backward(grad, out, 0.0)),
+    "silu": _Activation(nn.functional.silu, lambda grad, pre, _: _aten.silu_backward(grad, pre)),
+    "tanh": _Activation(torch.tanh, lambda grad, _, out: _aten.tanh_backward(grad, out)),
+}
+
+
+class StackedMLP(nn.Module):
+    """`e` independent perceptrons `in_dim -> hidden -> ... -> out_dim` of equal shape.
+
+    Args:
+        members: e, the number of perceptrons.
+        in_dim: size of an input.
+        hidden: widths of the hidden layers.
+        out_dim: size of an output; the last layer is linear.
+        activation: name of the hidden activation.
+        layer_norm: puts a LayerNorm with learned gain and shift between each hidden linear map and its activation.
+        init: how linear layers start.
+        generator: source of the initial weights.
+    """
+
+    flat: nn.Parameter
+    """`[e, p]`: member i's parameters in row i, layer by layer (weight, bias, gain, shift)."""
+
+    def __init__(
+        self,
+        members: int,
+        in_dim: int,
+        hidden: Sequence[int],
+        out_dim: int,
+        *,
+        generator: torch.Generator,
+        activation: ActivationName = "relu",
+        layer_norm: bool = False,
+        init: Initialiser = "uniform",
+    ) -> None:
+        super().__init__()
+        self.members, self.in_dim, self.hidden, self.out_dim = members, in_dim, tuple(hidden), out_dim
+        self.activation: ActivationName = activation
+        self.layer_norm = layer_norm
+        sizes = (in_dim, *hidden, out_dim)
+        self._shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        count = sum(
+            fan_in * fan_out + fan_out * (3 if self._is_normed(k) else 1)
+            for k, (fan_in, fan_out) in enumerate(self._shapes)
+        )
+        self.flat = nn.Parameter(torch.empty(members, count, device=generator.device))
+        with torch.no_grad():
+            for layer in self.layers(self.flat):
+                init_linear_(layer.weight, layer.bias, kind=init, generator=generator)
+                if layer.gain is not None and layer.shift is not None:
+                    layer.gain.fill_(1.0)
+                    layer.shift.zero_()
+
+    def forward(self, x: Tensor, *, frozen: bool = False) -> Float[Tensor, "e b out_dim"]:
+        """Applies every member.
+
+        Args:
+            x: `[b, in_dim]`, shared by the members, or `[e, b, in_dim]`.
+            frozen: treat the parameters as constants: the backward pass then costs a third less. For losses that
+                only differentiate with respect to the input (a policy loss through a critic).
+
+        Returns:
+            `[e, b, out_dim]`.
+        """
+        parameters = self.flat.detach() if frozen else self.flat
+        return cast(Tensor, _StackedMLPFunction.apply(self._expand(x), parameters, self))
+
+    def forward_composite(self, x: Tensor) -> Float[Tensor, "e b out_dim"]:
+        """`forward` out of ordinary differentiable operations: slower, and differentiable twice."""
+        layers = self.layers(self.flat)
+        h = self._expand(x)
+        for layer in layers[:-1]:
+            h = torch.baddbmm(layer.bias, h, layer.weight)
+            if layer.gain is not None and layer.shift is not None:
+                h = nn.functional.layer_norm(h, h.shape[-1:], eps=_LAYER_NORM_EPS) * layer.gain + layer.shift
+            h = ACTIVATIONS[self.activation].forward(h)
+        return _last_linear(h, layers[-1])
+
+    def layers(self, flat: Tensor) -> list[_Layer]:
+        """Views of each layer's parameters on `flat` `[e, p]` (the parameters, or a tensor like them)."""
+        layers: list[_Layer] = []
+        offset = 0
+
+        def view(rows: int, columns: int) -> Tensor:
+            nonlocal offset
+            part = flat[:, offset : offset + rows * columns]
+            offset += rows * columns
+            return part.view(flat.shape[0], rows, columns)
+
+        for k, (fan_in, fan_out) in enumerate(self._shapes):
+            weight, bias = view(fan_in, fan_out), view(1, fan_out)
+            normed = self._is_normed(k)
+            layers.append(
+                _Layer(weight, bias, view(1, fan_out) if normed else None, view(1, fan_out) if normed else None)
+            )
+        return layers
+
+    def select(self, members: Tensor) -> "StackedMLP":
+        """Returns a new, smaller stack with copies of the given members, `[k]` int64."""
+        generator = torch.Generator(self.flat.device).manual_seed(0)
+        chosen = StackedMLP(
+            len(members),
+            self.in_dim,
+            self.hidden,
+            self.out_dim,
+            generator=generator,
+            activation=self.activation,
+            layer_norm=self.layer_norm,
+        )
+        with torch.no_grad():
+            chosen.flat.copy_(self.flat[members])
+        return chosen
+
+    def _is_normed(self, layer: int) -> bool:
+        return self.layer_norm and layer < len(self._shapes) - 1
+
+    def _expand(self, x: Tensor) -> Tensor:
+        return x.expand(self.members, *x.shape) if x.dim() == 2 else x
+
+
+class _StackedMLPFunction(torch.autograd.Function):
+    """Forward and hand-written backward of a `StackedMLP`; checked against `forward_composite`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, flat: Tensor, net: StackedMLP) -> Tensor:
+        layers = net.layers(flat)
+        activation = ACTIVATIONS[net.activation]
+        saved: list[Tensor | None] = []
+        h = x
+        for layer in layers[:-1]:
+            pre = torch.baddbmm(layer.bias, h, layer.weight)
+            linear, mean, rstd = None, None, None
+            if layer.gain is not None and layer.shift is not None:
+                linear = pre
+                normed, mean, rstd = torch.native_layer_norm(pre, pre.shape[-1:], None, None, _LAYER_NORM_EPS)
+                pre = torch.addcmul(layer.shift, normed, layer.gain)
+            out = activation.forward(pre)
+            saved += [h, linear, mean, rstd, pre, out]
+            h = out
+        ctx.save_for_backward(flat, *saved, h)
+        ctx.net = net
+        return _last_linear(h, layers[-1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        net = cast(StackedMLP, ctx.net)
+        flat, *saved = cast(tuple[Tensor, ...], ctx.saved_tensors)
+        wants_x, wants_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        layers = net.layers(flat)
+        flat_grad = torch.empty_like(flat) if wants_parameters else None
+        grads = net.layers(flat_grad) if flat_grad is not None else None
+        activation = ACTIVATIONS[net.activation]
+        h = saved.pop()
+        for k in range(len(layers) - 1, -1, -1):
+            layer = layers[k]
+            if k < len(layers) - 1:
+                h, linear, mean, rstd, pre, out = saved[6 * k : 6 * k + 6]
+                grad = activation.backward(grad, pre, out)
+                if layer.gain is not None:
+                    grad = _layer_norm_backward(grad, layer, linear, mean, rstd, grads and grads[k])
+            is_scalar = layer.weight.shape[-1] == 1
+            if grads is not None:
+                if is_scalar:  # a matrix product with one column runs at a tenth of the speed of its transpose
+                    torch.bmm(grad.transpose(1, 2), h, out=grads[k].weight.transpose(1, 2))
+                else:
+                    torch.bmm(h.transpose(1, 2), grad, out=grads[k].weight)
+                torch.sum(grad, 1, keepdim=True, out=grads[k].bias)
+            if k > 0 or wants_x:
+                transposed = layer.weight.transpose(1, 2)
+                grad = grad * transposed if is_scalar else torch.bmm(grad, transposed)
+        return (grad if wants_x else None), flat_grad, None
+
+
+def _last_linear(h: Tensor, layer: _Layer) -> Tensor:
+    """The output layer; a single output column is a weighted sum, seven times faster than a matrix product."""
+    if layer.weight.shape[-1] == 1:
+        return torch.sum(h * layer.weight.transpose(1, 2), -1, keepdim=True) + layer.bias
+    return torch.baddbmm(layer.bias, h, layer.weight)
+
+
+def _layer_norm_backward(
+    grad: Tensor, layer: _Layer, linear: Tensor, mean: Tensor, rstd: Tensor, grads: _Layer | None
+) -> Tensor:
+    """Gradient through `gain * layer_norm(linear) + shift`; writes the gain's and shift's gradients into `grads`."""
+    if grads is not None and grads.gain is not None and grads.shift is not None:
+        normed = torch.sub(linear, mean).mul_(rstd)
+        torch.sum(normed.mul_(grad), 1, keepdim=True, out=grads.gain)
+        torch.sum(grad, 1, keepdim=True, out=grads.shift)
+    scaled = grad * layer.gain
+    out = _aten.native_layer_norm_backward(
+        scaled, linear, linear.shape[-1:], mean, rstd, None, None, [True, False, False]
+    )
+    return cast(Tensor, out[0])

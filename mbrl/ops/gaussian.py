@@ -1,0 +1,55 @@
+"""Gaussian densities, squashing and log-variance bounds."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+LOG_2 = math.log(2.0)
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+def gaussian_log_prob(
+    x: Float[Tensor, "*b d"], mean: Float[Tensor, "*b d"], log_std: Float[Tensor, "*b d"]
+) -> Float[Tensor, "*b"]:
+    """Log-density of a diagonal Gaussian, `-1/2 sum_d [((x - mean)/std)^2 + 2 log std + log 2 pi]`."""
+    standardised = (x - mean) * torch.exp(-log_std)
+    return -0.5 * (standardised.square() + 2 * log_std + LOG_2PI).sum(-1)
+
+
+def tanh_log_det(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+    """Log-determinant of `tanh`, `sum_d log(1 - tanh(x_d)^2)`, in the form that does not underflow.
+
+    `log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x))`; a squashed density subtracts it (Haarnoja et al. 2018,
+    appendix C, eq. 21).
+    """
+    return (2 * (LOG_2 - x - softplus(-2 * x))).sum(-1)
+
+
+def gaussian_nll(
+    error: Float[Tensor, "*b d"], log_variance: Float[Tensor, "*b d"]
+) -> Float[Tensor, "*b d"]:
+    """Negative log-likelihood in nats per dimension, `1/2 [error^2 exp(-l) + l + log 2 pi]`."""
+    return 0.5 * (error.square() * torch.exp(-log_variance) + log_variance + LOG_2PI)
+
+
+def soft_clamp(
+    x: Float[Tensor, "*b d"], low: Float[Tensor, "*#b d"], high: Float[Tensor, "*#b d"]
+) -> Float[Tensor, "*b d"]:
+    """Smooth two-sided bound: first `high - softplus(high - x)`, then `low + softplus(. - low)`.
+
+    The bound that PETS puts on log-variances (Chua et al. 2018, appendix A.1). The second step leaks above `high`
+    by `log(1 + exp(low - high))`.
+
+    Args:
+        x: `[*b, d]`.
+        low: lower bounds, broadcast against x.
+        high: upper bounds, broadcast against x.
+
+    Returns:
+        `[*b, d]`, with a gradient everywhere.
+    """
+    x = high - softplus(high - x)
+    return low + softplus(x - low)

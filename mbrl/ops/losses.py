@@ -1,0 +1,85 @@
+"""Losses of critics and actors. Sums over members keep members independent; means are over the batch."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.ops.gaussian import gaussian_log_prob
+
+
+def critic_loss(action_values: Float[Tensor, "n b"], target: Float[Tensor, "b"]) -> Float[Tensor, ""]:
+    """Squared Bellman error `sum_i mean_b (Q_i - y)^2`.
+
+    Args:
+        action_values: `[n, b]`, each critic at the batch.
+        target: `[b]`, detached.
+    """
+    return (action_values - target).square().mean(1).sum()
+
+
+def soft_policy_loss(
+    log_prob: Float[Tensor, "b"], action_values: Float[Tensor, "n b"], *, entropy_coef: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """`mean_b [entropy_coef * log pi(a|s) - min_i Q_i(s, a)]` (Haarnoja et al. 2018, eq. 7, with N critics).
+
+    Args:
+        log_prob: `[b]`, of reparameterised actions.
+        action_values: `[n, b]`, critics at those actions, differentiable in them.
+        entropy_coef: temperature, detached.
+    """
+    return (entropy_coef * log_prob - action_values.amin(0)).mean()
+
+
+def temperature_loss(
+    log_entropy_coef: Float[Tensor, ""], log_prob: Float[Tensor, "b"], *, target_entropy: float
+) -> Float[Tensor, ""]:
+    """`-mean log(entropy_coef) (log pi + H)`: raises the temperature while the entropy lies below its target H.
+
+    Haarnoja et al. 2018, eq. 18, in the form that the reference code uses (log of the coefficient as the factor).
+
+    Args:
+        log_entropy_coef: `[]`, the learned parameter.
+        log_prob: `[b]`, detached.
+        target_entropy: H, in nats.
+    """
+    return -(log_entropy_coef * (log_prob + target_entropy)).mean()
+
+
+def critic_diversity(action_gradients: Float[Tensor, "n b act_dim"]) -> Float[Tensor, ""]:
+    """EDAC's term `1/(N-1) mean_b sum_{i != j} <g_i, g_j>` of normalised action gradients (An et al. 2021, eq. 4).
+
+    Identical critics give exactly N, orthogonal gradients 0.
+
+    Args:
+        action_gradients: `[n, b, act_dim]`, dQ_i/da at data actions, n >= 2; differentiable in the critics.
+    """
+    members = action_gradients.shape[0]
+    unit = action_gradients / (action_gradients.norm(dim=-1, keepdim=True) + 1e-10)
+    gram_sum = unit.sum(0).square().sum(-1)  # sum over all pairs i, j, the diagonal included
+    diagonal = unit.square().sum(-1).sum(0)
+    return ((gram_sum - diagonal) / (members - 1)).mean()
+
+
+def squared_action_error(
+    predicted: Float[Tensor, "b act_dim"], action: Float[Tensor, "b act_dim"]
+) -> Float[Tensor, ""]:
+    """`mean_{b,d} (pi(s)_d - a_d)^2`, on actions scaled to [-1, 1]."""
+    return (predicted - action).square().mean()
+
+
+def mixture_log_prob(
+    x: Float[Tensor, "b d"],
+    log_weights: Float[Tensor, "b k"],
+    means: Float[Tensor, "b k d"],
+    log_stds: Float[Tensor, "b k d"],
+) -> Float[Tensor, "b"]:
+    """Log-density of a mixture of diagonal Gaussians, `logsumexp_k (log w_k + log N_k(x))`.
+
+    Args:
+        x: `[b, d]`.
+        log_weights: `[b, k]`, normalised: `logsumexp_k = 0`.
+        means: `[b, k, d]`.
+        log_stds: `[b, k, d]`.
+    """
+    components = gaussian_log_prob(x[:, None].expand_as(means), means, log_stds)
+    return torch.logsumexp(log_weights + components, 1)
