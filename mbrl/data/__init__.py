@@ -1,0 +1,1 @@
+"""Logged episodes: containers, formats, checks, splits and sources of batches."""

@@ -1,0 +1,219 @@
+"""A dataset is its episodes, whole and read-only; transitions are a view of them."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mbrl.core.errors import DataError
+from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
+from mbrl.data.checks import first_problem, flag_array
+from mbrl.data.info import DatasetInfo
+from mbrl.data.raw import RawEpisode
+
+__all__ = ["Dataset", "DatasetInfo", "Transitions"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Transitions:
+    """All steps of a dataset in order, flat and read-only.
+
+    Attributes:
+        observation: `[n, obs_dim]` float32, raw units.
+        action: `[n, act_dim]` float32, environment units.
+        reward: `[n]` float32.
+        next_observation: `[n, obs_dim]` float32, the true successor, also at a truncation.
+        terminated: `[n]`, the MDP ended with this step.
+        truncated: `[n]`, the log was cut after this step.
+        episode: `[n]` int64, index of the episode in the dataset.
+        step: `[n]` int64, index of the step in its episode.
+        is_successor_known: `[n]`, False where a terminal successor was not logged; `next_observation` then
+            repeats `observation` and must not be learned from.
+        next_action: `[n, act_dim]` float32, the action of the next step of the same episode; zeros without one.
+        has_next_action: `[n]`, False in the last step of an episode.
+    """
+
+    observation: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    next_observation: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    episode: NDArray[np.int64]
+    step: NDArray[np.int64]
+    is_successor_known: NDArray[np.bool_]
+    next_action: NDArray[np.float32]
+    has_next_action: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            getattr(self, field.name).setflags(write=False)
+
+    def __len__(self) -> int:
+        return self.reward.shape[0]
+
+    def select(self, rows: NDArray[Any]) -> "Transitions":
+        """The transitions of `rows` (indices or a mask)."""
+        return Transitions(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
+
+    def successors_known(self) -> "Transitions":
+        """The transitions that dynamics may be learned from."""
+        return self if bool(self.is_successor_known.all()) else self.select(self.is_successor_known)
+
+    def to_batch(self) -> TransitionBatch:
+        """All transitions as one float32 batch of real data; a copy."""
+        return TransitionBatch(
+            observation=torch.tensor(self.observation),
+            action=torch.tensor(self.action),
+            reward=torch.tensor(self.reward),
+            next_observation=torch.tensor(self.next_observation),
+            terminated=torch.tensor(self.terminated),
+            from_model=torch.zeros(len(self), dtype=torch.bool),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Logged episodes of one task, checked on construction.
+
+    Attributes:
+        episodes: whole, at least one; each ends either terminated or truncated.
+        spec: sizes and action bounds.
+        info: description; never used by training itself.
+        dropped: what a load dropped or repaired, counted by reason.
+
+    Raises:
+        DataError: an episode would make training wrong (see `mbrl.data.checks`).
+    """
+
+    episodes: tuple[Episode, ...]
+    spec: SpaceSpec
+    info: DatasetInfo
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+
+    def __post_init__(self) -> None:
+        if not self.episodes:
+            raise DataError(
+                f"dataset {self.info.name!r} has no episodes", remedy="Check the path and the options."
+            )
+        for index, episode in enumerate(self.episodes):
+            problem = _episode_problem(episode, self.spec, str(index))
+            if problem is not None:
+                raise problem
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    @functools.cached_property
+    def num_transitions(self) -> int:
+        """Steps in all episodes."""
+        return sum(len(episode) for episode in self.episodes)
+
+    @functools.cached_property
+    def episode_returns(self) -> NDArray[np.float64]:
+        """`[episodes]` undiscounted returns."""
+        return np.array([episode.episode_return for episode in self.episodes], dtype=np.float64)
+
+    @functools.cached_property
+    def episode_lengths(self) -> NDArray[np.int64]:
+        """`[episodes]` steps."""
+        return np.array([len(episode) for episode in self.episodes], dtype=np.int64)
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """Hex digest of what training and evaluation read: bounds, observations, actions, rewards, flags and
+        behaviour log-probabilities. Name, file format, infos and time stamps do not enter.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr((self.spec.obs_dim, self.spec.act_dim)).encode())
+        digest.update(np.array([self.spec.act_low, self.spec.act_high], dtype=np.float64).tobytes())
+        for episode in self.episodes:
+            flags = (episode.terminated, episode.truncated, episode.is_final_observation_known)
+            digest.update(repr((len(episode), flags, episode.behaviour_log_prob is not None)).encode())
+            arrays = (episode.observations, episode.actions, episode.rewards, episode.behaviour_log_prob)
+            for array in arrays:
+                if array is not None:
+                    digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    def select(self, indices: Iterable[int]) -> "Dataset":
+        """The dataset of some episodes, in the given order."""
+        episodes = tuple(self.episodes[int(index)] for index in indices)
+        return dataclasses.replace(self, episodes=episodes)
+
+    def transitions(self) -> Transitions:
+        """All steps, flat; made once."""
+        return self._transitions
+
+    @functools.cached_property
+    def _transitions(self) -> Transitions:
+        lengths, episodes = self.episode_lengths, self.episodes
+        last = np.cumsum(lengths) - 1
+        count = self.num_transitions
+        action = _join([episode.actions for episode in episodes])
+        is_last = np.zeros(count, dtype=np.bool_)
+        is_last[last] = True
+        next_action = np.zeros_like(action)
+        next_action[:-1] = action[1:]
+        next_action[is_last] = 0.0
+        terminated, truncated, known = np.zeros_like(is_last), np.zeros_like(is_last), np.ones_like(is_last)
+        terminated[last] = [episode.terminated for episode in episodes]
+        truncated[last] = [episode.truncated for episode in episodes]
+        known[last] = [episode.is_final_observation_known for episode in episodes]
+        starts = np.repeat(last + 1 - lengths, lengths)
+        return Transitions(
+            observation=_join([episode.observations[:-1] for episode in episodes]),
+            action=action,
+            reward=_join([episode.rewards for episode in episodes]),
+            next_observation=_join([episode.observations[1:] for episode in episodes]),
+            terminated=terminated,
+            truncated=truncated,
+            episode=np.repeat(np.arange(len(episodes), dtype=np.int64), lengths),
+            step=np.arange(count, dtype=np.int64) - starts,
+            is_successor_known=known,
+            next_action=next_action,
+            has_next_action=~is_last,
+        )
+
+
+def _join(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate(arrays)
+
+
+def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError | None:
+    steps = episode.rewards.shape[0]
+    raw = RawEpisode(
+        name=name,
+        observations=episode.observations,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=flag_array(steps, last=episode.terminated),
+        truncations=flag_array(steps, last=episode.truncated),
+        behaviour_log_prob=episode.behaviour_log_prob,
+        timestamps=episode.timestamps,
+    )
+    problem = first_problem(raw, spec)
+    if problem is not None:
+        return problem
+    if not (episode.terminated or episode.truncated):
+        return DataError(
+            "the episode ends without a flag",
+            episode=name,
+            field="truncated",
+            row=steps - 1,
+            remedy="Mark the end of a log as truncated.",
+        )
+    if episode.truncated and not episode.is_final_observation_known:
+        return DataError(
+            "the last step is truncated and its successor is unknown, so it has no value to bootstrap from",
+            episode=name,
+            field="observations",
+            row=steps,
+            remedy="Drop the last step.",
+        )
+    return None

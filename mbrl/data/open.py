@@ -1,0 +1,100 @@
+"""Opens a dataset by path or id, whatever its format."""
+
+from pathlib import Path
+from typing import Final
+
+import mbrl
+from mbrl.core.errors import DataError
+from mbrl.data.assemble import assemble
+from mbrl.data.dataset import Dataset
+from mbrl.data.formats.base import FORMATS, Format
+from mbrl.data.options import LoadOptions
+from mbrl.data.raw import RawLog
+
+MINARI_PREFIX: Final = "minari:"
+BUNDLED_PREFIX: Final = "bundled:"
+DEFAULT_MINARI_ROOT: Final = Path("~/.minari/datasets")
+
+
+def open_dataset(
+    source: str | Path, options: LoadOptions | None = None, *, minari_root: Path | None = None
+) -> Dataset:
+    """Opens `source`, finding the format by looking into it.
+
+    Args:
+        source: a path, `minari:<id>`, `bundled:<name>`, or the bare name of a bundled dataset.
+        options: what may be repaired; nothing by default.
+        minari_root: folder of Minari's local datasets; `~/.minari/datasets` when None.
+
+    Raises:
+        DataError: nothing is there, no format reads it, or its content would make training wrong.
+    """
+    options = options or LoadOptions()
+    return assemble(parse_log(source, options, minari_root=minari_root), options)
+
+
+def parse_log(
+    source: str | Path, options: LoadOptions | None = None, *, minari_root: Path | None = None
+) -> RawLog:
+    """Reads `source` without checking it: for the doctor, which lists every problem.
+
+    Raises:
+        DataError: nothing is there, no format reads it, or the file is damaged.
+    """
+    path = locate(source, minari_root=minari_root)
+    return find_format(path).parse(path, options or LoadOptions())
+
+
+def locate(source: str | Path, *, minari_root: Path | None = None) -> Path:
+    """The path that `source` stands for.
+
+    Raises:
+        DataError: nothing is there; the message lists the places that were tried.
+    """
+    text = str(source)
+    if text.startswith(MINARI_PREFIX):
+        root = (minari_root or DEFAULT_MINARI_ROOT).expanduser()
+        candidates = [root / text.removeprefix(MINARI_PREFIX)]
+    elif text.startswith(BUNDLED_PREFIX):
+        candidates = [bundled_root() / text.removeprefix(BUNDLED_PREFIX)]
+    else:
+        candidates = [Path(text).expanduser(), bundled_root() / text]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    tried = " and ".join(str(candidate) for candidate in candidates)
+    names = ", ".join(bundled_names()) or "none"
+    raise DataError(
+        f"no dataset {text!r}: tried {tried}",
+        remedy=f"Give a path, minari:<id> of a downloaded dataset, or a bundled dataset ({names}).",
+    )
+
+
+def find_format(path: Path) -> Format:
+    """The first format that reads `path`.
+
+    Raises:
+        DataError: none does; the message says what was tried and why each refused.
+    """
+    refusals: list[str] = []
+    for name in FORMATS.names():
+        refusal = FORMATS.get(name).sniff(path)
+        if refusal is None:
+            return FORMATS.get(name)
+        refusals.append(f"{name}: {refusal}")
+    raise DataError(
+        f"no format reads it ({'; '.join(refusals)})",
+        file=path,
+        remedy="Give a dataset in one of these formats, or convert it.",
+    )
+
+
+def bundled_root() -> Path:
+    """Folder of the datasets that travel with the package."""
+    return Path(mbrl.__file__).parent / "assets" / "datasets"
+
+
+def bundled_names() -> tuple[str, ...]:
+    """Names of the datasets that travel with the package."""
+    root = bundled_root()
+    return tuple(sorted(entry.name for entry in root.iterdir())) if root.is_dir() else ()

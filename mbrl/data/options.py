@@ -1,0 +1,48 @@
+"""What a load may repair or drop, on request; everything else that is wrong is an error."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Bound = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class LoadOptions(BaseModel):
+    """How to read a log. The defaults repair nothing; whatever an option changes is counted in `Dataset.dropped`.
+
+    Attributes:
+        overlap: a step with both flags set is an `error`, or counts as `terminated` (no bootstrap).
+        actions: actions beyond the bounds are an `error`, or are moved to the bound (`clip`).
+        final_observation: T observations for T actions are an `error`, or the last step of a truncated episode
+            is dropped and that of a terminated one keeps an unknown successor (`repair`).
+        bad_episodes: an episode that fails a check is an `error`, or is left out (`drop`).
+        behaviour: `read` the logged behaviour log-probabilities, or `ignore` them.
+        infos: keep `all` further arrays, or `none`.
+        max_episode_steps: time limit, for flat logs without a time-out flag; None where the log has its own.
+        action_low: lower bounds of the actions, one per dimension; None takes them from the file.
+        action_high: upper bounds of the actions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    overlap: Literal["error", "terminated"] = "error"
+    actions: Literal["error", "clip"] = "error"
+    final_observation: Literal["error", "repair"] = "error"
+    bad_episodes: Literal["error", "drop"] = "error"
+    behaviour: Literal["read", "ignore"] = "read"
+    infos: Literal["all", "none"] = "all"
+    max_episode_steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    action_low: tuple[Bound, ...] | None = None
+    action_high: tuple[Bound, ...] | None = None
+
+    @model_validator(mode="after")
+    def _bounds_agree(self) -> Self:
+        low, high = self.action_low, self.action_high
+        if (low is None) != (high is None):
+            raise ValueError("action_low and action_high must be given together")
+        if low is not None and high is not None:
+            if len(low) != len(high):
+                raise ValueError(f"action_low has {len(low)} entries, action_high {len(high)}")
+            if not all(a < b for a, b in zip(low, high, strict=True)):
+                raise ValueError(f"every action_low must lie below its action_high: {low}, {high}")
+        return self
