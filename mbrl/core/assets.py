@@ -17,7 +17,7 @@ def configs_dir() -> Path:
         if folder.is_dir():
             return folder
     raise ConfigError(
-        f"The shipped configs are missing: no folder {_PACKAGE / 'configs'} or {_PACKAGE.parent / 'configs'}. "
+        f"The shipped configs are missing: there is no folder configs in {_PACKAGE} or {_PACKAGE.parent}. "
         "Remedy: install the package again."
     )
 

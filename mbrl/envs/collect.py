@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class RandomPolicy:
     ) -> Float[Tensor, "b act_dim"]:
         """`lo + (hi - lo) Phi(noise)`, uniform for normal noise; the middle of the box without noise."""
         low, high = obs.new_tensor(self.space.act_low), obs.new_tensor(self.space.act_high)
-        share = torch.special.ndtr(noise) if noise is not None else torch.full_like(low, 0.5)
+        share = low.new_tensor(0.5) if noise is None else 0.5 * (1.0 + torch.erf(noise / math.sqrt(2.0)))
         return (low + (high - low) * share).clamp(low, high).expand(obs.shape[0], -1)
 
     def log_prob(
@@ -74,9 +74,9 @@ def collect(
 ) -> list[Episode]:
     """Runs `policy` in the simulator of `task` and returns what was logged, in float32.
 
-    Episode k is fixed by `(rng.seed, k)`: its start, its noise, and so its bits, up to the rounding of batched
-    matrix products, which may depend on how many simulators run side by side. Neither the order of the episodes
-    nor the cut at the step budget depends on `num_envs`.
+    Episode k is fixed by `(rng.seed, k)`: its start, its noise, and so its bits, up to the rounding of
+    batched matrix products, which may depend on how many simulators run side by side. Neither the order of
+    the episodes nor the cut at the step budget depends on `num_envs`.
 
     Args:
         task: the task; it must have a simulator.
@@ -89,28 +89,31 @@ def collect(
         info_keys: entries of the simulator's step info to keep, T rows each.
 
     Returns:
-        Episodes with T + 1 observations. `terminated` is the simulator's flag; `truncated` is the time limit or
-        the cut at the step budget, and is False where the MDP ended at that very step. `behaviour_log_prob` is the
-        log-density with respect to the action scaled to [-1, 1], None for deterministic actions.
+        Episodes with T + 1 observations. `terminated` is the simulator's flag; `truncated` is the time limit
+        or the cut at the step budget, and is False where the MDP ended at that very step.
+        `behaviour_log_prob` is the log-density with respect to the action scaled to [-1, 1], None for
+        deterministic actions.
 
     Raises:
         ConfigError: the task has no simulator, or not exactly one positive budget is given.
         NonFiniteError: the policy returned a NaN or an infinity.
     """
-    is_logged = isinstance(policy, StochasticPolicy) and not is_deterministic
-    budget = {"episodes": episodes, "steps": steps}
+    density = policy if isinstance(policy, StochasticPolicy) and not is_deterministic else None
     with open_envs(task, min(num_envs, episodes or num_envs)) as envs:
         records = run_episodes(
-            envs, policy, rng=rng, is_deterministic=is_deterministic, info_keys=info_keys, **budget
+            envs,
+            policy,
+            rng=rng,
+            is_deterministic=is_deterministic,
+            episodes=episodes,
+            steps=steps,
+            info_keys=info_keys,
         )
-        return [
-            _to_episode(record, _log_prob(record, policy, rng.device) if is_logged else None)
-            for record in records
-        ]
+        return [_to_episode(record, density, rng.device) for record in records]
 
 
 @contextlib.contextmanager
-def open_envs(task: TaskSpec, count: int, *, is_first_rendered: bool = False) -> Iterator[list[Env]]:
+def open_envs(task: TaskSpec, count: int, *, is_first_rendered: bool = False) -> Generator[list[Env]]:
     """Makes `count` simulators of `task` and closes them afterwards.
 
     Args:
@@ -126,23 +129,22 @@ def open_envs(task: TaskSpec, count: int, *, is_first_rendered: bool = False) ->
         yield envs
 
 
-def _log_prob(record: EpisodeRecord, policy: Policy, device: torch.device) -> NDArray[np.float32]:
-    """`[T]`; one batch per episode, so that it depends on the episode alone."""
-    assert isinstance(policy, StochasticPolicy)
-    obs = torch.from_numpy(record.observations[:-1]).to(device).split(_LOG_PROB_ROWS)
-    actions = torch.from_numpy(record.actions).to(device).split(_LOG_PROB_ROWS)
-    with torch.inference_mode():
-        parts = [policy.log_prob(o, a) for o, a in zip(obs, actions, strict=True)]
-        return torch.cat(parts).float().cpu().numpy()
-
-
-def _to_episode(record: EpisodeRecord, log_prob: NDArray[np.float32] | None) -> Episode:
+def _to_episode(record: EpisodeRecord, density: StochasticPolicy | None, device: torch.device) -> Episode:
     return Episode(
         observations=record.observations,
         actions=record.actions,
         rewards=record.rewards.astype(np.float32),
         terminated=record.terminated,
         truncated=record.truncated,
-        behaviour_log_prob=log_prob,
+        behaviour_log_prob=None if density is None else _log_prob(record, density, device),
         infos=record.infos,
     )
+
+
+def _log_prob(record: EpisodeRecord, policy: StochasticPolicy, device: torch.device) -> NDArray[np.float32]:
+    """`[T]`; in batches of one episode's rows alone, so that no other episode can touch its bits."""
+    obs = torch.from_numpy(record.observations[:-1]).to(device)
+    actions = torch.from_numpy(record.actions).to(device)
+    blocks = [slice(first, first + _LOG_PROB_ROWS) for first in range(0, len(record), _LOG_PROB_ROWS)]
+    with torch.inference_mode():
+        return torch.cat([policy.log_prob(obs[rows], actions[rows]) for rows in blocks]).float().cpu().numpy()

@@ -22,30 +22,27 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
         is_rendered: whether `render()` must return RGB frames.
 
     Raises:
-        ConfigError: the task has no simulator, Gymnasium does not know the id or lacks a package for it, or the
-            simulator's spaces contradict the task.
+        ConfigError: the task has no simulator, Gymnasium does not know the id or lacks a package for it, or
+            the simulator's spaces contradict the task.
     """
     if task.env_id is None:
         raise ConfigError(
-            f"Task {task.name!r} has no simulator (env_id is null), so nothing can be collected or evaluated in "
-            "it. Remedy: estimate its policies off-policy from the logs, or name a Gymnasium id in its yaml."
+            f"Task {task.name!r} has no simulator (env_id is null): nothing can be collected or evaluated "
+            "in it. Remedy: estimate its policies off-policy from the logs, or name a Gymnasium id in its yaml."
         )
     try:
-        env = cast(
-            "Env",
-            gymnasium.make(
-                task.env_id,
-                max_episode_steps=task.max_episode_steps,
-                render_mode="rgb_array" if is_rendered else None,
-                disable_env_checker=True,  # the spaces are checked below, once, instead of at every step
-                **task.env_kwargs,
-            ),
+        env: Env = gymnasium.make(
+            task.env_id,
+            max_episode_steps=task.max_episode_steps,
+            render_mode="rgb_array" if is_rendered else None,
+            disable_env_checker=True,  # the spaces are checked below, once, instead of at every step
+            **cast("dict[str, Any]", task.env_kwargs),
         )
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ConfigError(
             f"Task {task.name!r}: Gymnasium cannot make {task.env_id!r}: {error} Remedy: check env_id and "
-            "env_kwargs; an environment of another package needs that package installed and an id of the form "
-            "'module:Id-v0'."
+            "env_kwargs; an environment of another package needs that package installed and an id of the "
+            "form module:Id-v0."
         ) from error
     try:
         _check_spaces(task, env)
@@ -67,16 +64,14 @@ def _check_spaces(task: TaskSpec, env: Env) -> None:
     for (kind, space), dim in zip(spaces.items(), (task.obs_dim, task.act_dim), strict=True):
         if not isinstance(space, Box) or space.shape != (dim,):
             raise ConfigError(
-                f"Task {task.name!r} declares {kind} vectors of size {dim}, but {task.env_id!r} has the {kind} "
+                f"Task {task.name!r} declares {kind} vectors of size {dim}, but {task.env_id!r} has the "
                 f"space {space}. Remedy: correct the task's yaml, or wrap the environment."
             )
     action = cast("Box", env.action_space)
-    for what, declared, bound in (
-        ("act_low", task.act_low, action.low),
-        ("act_high", task.act_high, action.high),
-    ):
-        if not np.array_equal(np.asarray(declared, dtype=bound.dtype), bound):
+    bounds = {"act_low": (task.act_low, action.low), "act_high": (task.act_high, action.high)}
+    for name, (declared, actual) in bounds.items():
+        if not np.array_equal(np.asarray(declared, dtype=actual.dtype), actual):
             raise ConfigError(
-                f"Task {task.name!r} declares {what} {list(declared)}, but {task.env_id!r} has {bound.tolist()}. "
-                "Remedy: correct the task's yaml."
+                f"Task {task.name!r} declares {name} {list(declared)}, but {task.env_id!r} has "
+                f"{actual.tolist()}. Remedy: correct the task's yaml."
             )

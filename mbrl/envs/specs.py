@@ -1,7 +1,7 @@
 """Facts about tasks: sizes, bounds, limits, reference scores and known termination rules."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
@@ -21,6 +21,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.types import SpaceSpec
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+EnvOption = bool | int | float | str
 Bound = tuple[FiniteFloat | None, FiniteFloat | None]
 
 
@@ -86,7 +87,7 @@ class TerminationRule(BaseModel):
     terminates otherwise.
 
     Attributes:
-        is_inclusive: whether a value that equals a bound is alive; the strictness of the simulator's own test.
+        is_inclusive: whether a value that equals a bound is alive, as in the simulator's own test.
         bounds: lower and upper bound by dimension of the observation; null where there is none.
         abs_below: one limit on the absolute value of many dimensions, or null.
         polynomials: bounds on polynomials of the observation.
@@ -108,10 +109,8 @@ class TerminationRule(BaseModel):
 
     def dims(self) -> tuple[int, ...]:
         """Every dimension that the rule names."""
-        named = [
-            *self.bounds,
-            *(dim for poly in self.polynomials for term in poly.terms for dim in term.dims),
-        ]
+        terms = [term for polynomial in self.polynomials for term in polynomial.terms]
+        named = [*self.bounds, *(dim for term in terms for dim in term.dims)]
         return (*named, self.abs_below.from_dim) if self.abs_below else tuple(named)
 
 
@@ -139,9 +138,7 @@ class TaskSpec(BaseModel):
     name: Name
     description: str = ""
     env_id: Annotated[str, Field(min_length=1)] | None = None
-    env_kwargs: dict[str, bool | int | float | str] = Field(
-        default_factory=dict[str, bool | int | float | str]
-    )
+    env_kwargs: dict[str, EnvOption] = Field(default_factory=dict[str, EnvOption])
     obs_dim: PositiveInt
     act_dim: PositiveInt
     act_low: tuple[FiniteFloat, ...]
@@ -207,7 +204,7 @@ def find_task(env_id: str) -> TaskSpec | None:
 
 def _read_task(path: Path) -> TaskSpec:
     try:
-        values = cast("Any", yaml.safe_load(path.read_text(encoding="utf-8")))
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Task file {path} cannot be read: {error}.") from error
     except yaml.YAMLError as error:

@@ -32,7 +32,7 @@ class EpisodeRecord:
         actions: `[T, act_dim]` float32.
         rewards: `[T]` float64.
         terminated: the simulator ended the MDP at the last step.
-        truncated: the MDP did not end at the last step; the time limit or the budget of steps cut the episode.
+        truncated: the MDP did not end at the last step: the time limit or the budget cut the episode.
         infos: `[T, ...]` entries of the simulator's step info that were asked for.
     """
 
@@ -70,11 +70,8 @@ class _Budget:
     """
 
     def __init__(self, *, episodes: int | None, steps: int | None) -> None:
-        if (
-            (episodes is None) == (steps is None)
-            or min(episodes or 1, steps or 1) < 1
-            or 0 in {episodes, steps}
-        ):
+        budgets = [budget for budget in (episodes, steps) if budget is not None]
+        if len(budgets) != 1 or budgets[0] < 1:
             raise ConfigError(
                 f"Give a positive number of episodes or of steps, not episodes={episodes} and steps={steps}."
             )

@@ -13,8 +13,8 @@ from mbrl.envs.specs import Bound, PolynomialBound, TerminationRule
 class KnownTermination:
     """A declared rule as a `TerminationFn`: 1 where the successor is terminal, else 0.
 
-    The rule reads `next_obs` alone, in the precision that it comes in: a float32 value within one rounding step
-    of a bound may fall on either side of the simulator's float64 test.
+    The rule reads `next_obs` alone, in the precision that it comes in: a float32 value within one rounding
+    step of a bound may fall on either side of the simulator's float64 test.
 
     Attributes:
         rule: the declaration.
