@@ -7,8 +7,9 @@ from typing import Any, TypeAlias, cast
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
+from numpy.typing import NDArray
 
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, MissingExtraError
 from mbrl.envs.specs import TaskSpec
 
 Env: TypeAlias = "gymnasium.Env[Any, Any]"
@@ -28,7 +29,7 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
     if task.env_id is None:
         raise ConfigError(
             f"Task {task.name!r} has no simulator (env_id is null): nothing can be collected or evaluated "
-            "in it. Remedy: estimate its policies off-policy from the logs, or name a Gymnasium id in its yaml."
+            "in it. Remedy: estimate its policies off-policy from the logs, or give it a Gymnasium id."
         )
     try:
         env: Env = gymnasium.make(
@@ -50,6 +51,22 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
         env.close()
         raise
     return env
+
+
+def render_frame(env: Env) -> NDArray[np.uint8]:
+    """`[height, width, 3]`, what an environment made with `is_rendered` looks like now.
+
+    Raises:
+        MissingExtraError: the package that draws this environment is not installed.
+        ConfigError: the environment returned no picture.
+    """
+    try:
+        frame: object = env.render()
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise MissingExtraError("pygame", extra="video", purpose="Drawing this environment") from error
+    if not isinstance(frame, np.ndarray):
+        raise ConfigError("The environment draws no RGB frames. Remedy: evaluate it without a video.")
+    return cast("NDArray[np.uint8]", frame)
 
 
 def env_versions() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""What a policy returns in the simulator, on which scale, and how surely."""
