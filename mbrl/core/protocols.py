@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.core.types import DynamicsPosterior, Metrics, StateDict, TransitionBatch
@@ -80,6 +80,14 @@ class DynamicsModel(Protocol):
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> DynamicsPosterior:
         """Every member's belief about the step from `(obs, action)`."""
+        ...
+
+    def predict_member(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"], member: Int[Tensor, "b"]
+    ) -> tuple[
+        Float[Tensor, "b obs_dim"], Float[Tensor, "b obs_dim"], Float[Tensor, "b"], Float[Tensor, "b"]
+    ]:
+        """Mean and variance of s', mean and variance of r, each row from its own member: a fraction of the work."""
         ...
 
 

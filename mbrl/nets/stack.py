@@ -30,14 +30,20 @@ class _Layer(NamedTuple):
 
 class _Activation(NamedTuple):
     forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor, Tensor], Tensor]  # (gradient, input, output)
+    backward_: Callable[[Tensor, Tensor, Tensor], object]  # (gradient, input, output), overwrites the gradient
 
 
 _aten = torch.ops.aten
 ACTIVATIONS: dict[ActivationName, _Activation] = {
-    "relu": _Activation(torch.relu, lambda grad, _, out: _aten.threshold_backward(grad, out, 0.0)),
-    "silu": _Activation(nn.functional.silu, lambda grad, pre, _: _aten.silu_backward(grad, pre)),
-    "tanh": _Activation(torch.tanh, lambda grad, _, out: _aten.tanh_backward(grad, out)),
+    "relu": _Activation(
+        torch.relu, lambda grad, _, out: _aten.threshold_backward.grad_input(grad, out, 0.0, grad_input=grad)
+    ),
+    "silu": _Activation(
+        nn.functional.silu, lambda grad, pre, _: _aten.silu_backward.grad_input(grad, pre, grad_input=grad)
+    ),
+    "tanh": _Activation(
+        torch.tanh, lambda grad, _, out: _aten.tanh_backward.grad_input(grad, out, grad_input=grad)
+    ),
 }
 
 
@@ -193,7 +199,7 @@ class _StackedMLPFunction(torch.autograd.Function):
             layer = layers[k]
             if k < len(layers) - 1:
                 h, linear, mean, rstd, pre, out = saved[6 * k : 6 * k + 6]
-                grad = activation.backward(grad, pre, out)
+                activation.backward_(grad, pre, out)  # the layer above made this tensor, so it is ours
                 if layer.gain is not None:
                     grad = _layer_norm_backward(grad, layer, linear, mean, rstd, grads and grads[k])
             is_scalar = layer.weight.shape[-1] == 1

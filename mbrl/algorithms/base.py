@@ -1,0 +1,132 @@
+"""What every recipe supplies: a config and a `build` that wires a learner to a stream of experience."""
+
+import dataclasses
+from typing import Annotated, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+
+from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import Learner, Training
+from mbrl.core.registry import Registry
+from mbrl.core.types import SpaceSpec, TransitionBatch
+from mbrl.dynamics.fitted import FittedDynamics
+from mbrl.envs.specs import TaskSpec
+from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
+from mbrl.nets.normaliser import Normaliser
+from mbrl.ops.targets import value_bounds
+
+
+class LearnerChoice(BaseModel):
+    """A learner by name with its hyper-parameters; in yaml `{name: sac, critics: 5}`.
+
+    Attributes:
+        name: id in the learner registry.
+        config: that learner's validated config.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    config: SerializeAsAny[LearnerConfig]
+
+    @classmethod
+    def parse(cls, value: Any) -> Any:
+        """Flat yaml mapping to a choice; validates the rest with the named learner's own config class."""
+        if not isinstance(value, dict) or "config" in value:
+            return value  # pyright: ignore[reportUnknownVariableType]
+        fields: dict[str, Any] = {str(k): v for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        if "name" not in fields:
+            raise ValueError(f"a learner needs a name, one of: {', '.join(LEARNERS.names())}")
+        name = str(fields.pop("name"))
+        try:
+            entry = LEARNERS.get(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return cls(name=name, config=entry.Config.model_validate(fields))
+
+    def build(self, context: LearnerContext) -> Learner[Any]:
+        """Makes the learner."""
+        return LEARNERS.get(self.name)(self.config, context)
+
+
+LearnerField = Annotated[LearnerChoice, BeforeValidator(LearnerChoice.parse)]
+
+
+class RecipeConfig(BaseModel):
+    """What all recipes share.
+
+    Attributes:
+        learner: the policy-optimisation backend and its hyper-parameters.
+        updates: length of the training, in learner updates.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    learner: LearnerField
+    updates: int = Field(50_000, ge=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecipeContext:
+    """What a recipe may use.
+
+    Attributes:
+        space: sizes and bounds of the task.
+        normaliser: of observations, fitted on the training split.
+        transitions: the training split, or None for online recipes.
+        dynamics: the fitted model, for recipes with `needs_dynamics`.
+        task: the task, where one is known; online recipes need it for its simulator.
+    """
+
+    space: SpaceSpec
+    normaliser: Normaliser
+    transitions: TransitionBatch | None = None
+    dynamics: FittedDynamics | None = None
+    task: TaskSpec | None = None
+
+    def logged(self, recipe: str) -> TransitionBatch:
+        """The training transitions.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.transitions is None:
+            raise ConfigError(f"The recipe {recipe!r} learns from logs: name a dataset.")
+        return self.transitions
+
+    def model(self, recipe: str) -> FittedDynamics:
+        """The fitted dynamics.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.dynamics is None:
+            raise ConfigError(f"The recipe {recipe!r} needs a fitted dynamics model.")
+        return self.dynamics
+
+    def for_learner(self, config: RecipeConfig) -> LearnerContext:
+        """What the learner of `config` is told."""
+        normaliser = self.normaliser
+        if not config.learner.config.normalise_observations:
+            normaliser = Normaliser.identity(self.space.obs_dim)
+        return LearnerContext(self.space, normaliser, config.updates)
+
+
+class Recipe(Protocol):
+    """A registered recipe."""
+
+    Config: ClassVar[type[RecipeConfig]]
+    needs_dynamics: ClassVar[bool]
+    is_online: ClassVar[bool]
+
+    @staticmethod
+    def build(config: Any, context: RecipeContext) -> Training:
+        """Wires the learner to its stream."""
+        ...
+
+
+RECIPES: Registry[type[Recipe]] = Registry("recipe", "mbrl.algorithms")
+
+
+def data_value_bounds(transitions: TransitionBatch, discount: float) -> tuple[float, float]:
+    """Bounds that the logged rewards put on values; outside of them a critic has diverged."""
+    reward = transitions.reward
+    return value_bounds(float(reward.min()), float(reward.max()), discount=discount)

@@ -1,0 +1,100 @@
+"""Online: a learner on a replay buffer that a simulator fills. Makes behaviour policies; never an offline result.
+
+The only recipe that meets a simulator. Each refresh runs fresh episodes, so a stream is a function of
+`(seed, step)` and resumes bit for bit; an episode that the refresh cuts short counts as truncated.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
+from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import Policy, Training
+from mbrl.core.rng import RngStreams
+from mbrl.core.types import Episode, Metrics, TransitionBatch
+from mbrl.data.sources import ModelBuffer, RowLayout
+from mbrl.envs.collect import RandomPolicy, collect
+from mbrl.envs.specs import TaskSpec
+
+
+class OnlineConfig(RecipeConfig):
+    """A learner fed by the simulator.
+
+    Attributes:
+        refresh_interval: updates between two runs of the simulator.
+        refresh_steps: environment steps of each run; equal to the interval for one update a step.
+        warmup_steps: uniformly random steps before the first update.
+        capacity: transitions kept.
+    """
+
+    refresh_interval: int = Field(1000, ge=1)
+    refresh_steps: int = Field(1000, ge=1)
+    warmup_steps: int = Field(5000, ge=0)
+    capacity: int = Field(1_000_000, ge=1)
+
+
+@RECIPES.register("online", "A learner in the simulator, to make behaviour policies; not offline.")
+class Online:
+    """Wires a learner to a simulator."""
+
+    Config: ClassVar[type[RecipeConfig]] = OnlineConfig
+    needs_dynamics: ClassVar[bool] = False
+    is_online: ClassVar[bool] = True
+
+    @staticmethod
+    def build(config: OnlineConfig, context: RecipeContext) -> Training:
+        """A replay buffer of real experience, renewed by the current policy."""
+        task = context.task
+        if task is None:
+            raise ConfigError("The recipe 'online' trains in a simulator: name a task that has one.")
+        layout = RowLayout(context.space.obs_dim, context.space.act_dim)
+        buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
+
+        def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
+            rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
+            if step == 0 and config.warmup_steps > 0:
+                random = RandomPolicy(context.space)
+                _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
+            return _push(buffer, _run(task, policy, config.refresh_steps, rng))
+
+        return Training(
+            learner=config.learner.build(context.for_learner(config)),
+            source=buffer,
+            refresh=refresh,
+            refresh_interval=config.refresh_interval,
+            batch_size=config.learner.config.batch_size,
+        )
+
+
+def _run(task: TaskSpec, policy: Policy, steps: int, rng: RngStreams) -> list[Episode]:
+    # One environment: with several, a short run would be cut in the middle of many episodes instead of one.
+    return collect(task, policy, steps=steps, rng=rng, num_envs=1)
+
+
+def _rows_needed(config: OnlineConfig) -> int:
+    refreshes = -(-config.updates // config.refresh_interval)
+    return config.warmup_steps + refreshes * config.refresh_steps
+
+
+def _push(buffer: ModelBuffer, episodes: list[Episode]) -> Metrics:
+    finished = [episode for episode in episodes if episode.terminated] or episodes
+    for episode in episodes:
+        buffer.push(_to_batch(episode))
+    returns = torch.tensor([episode.episode_return for episode in finished])
+    return {"online/episode_return": returns.mean(), "online/episodes": torch.tensor(float(len(episodes)))}
+
+
+def _to_batch(episode: Episode) -> TransitionBatch:
+    observations = torch.tensor(episode.observations)
+    terminated = torch.zeros(len(episode), dtype=torch.bool)
+    terminated[-1] = episode.terminated
+    return TransitionBatch(
+        observation=observations[:-1],
+        action=torch.tensor(episode.actions),
+        reward=torch.tensor(episode.rewards),
+        next_observation=observations[1:],
+        terminated=terminated,
+        from_model=torch.zeros_like(terminated),
+    )

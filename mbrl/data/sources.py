@@ -1,0 +1,178 @@
+"""Where batches come from: a fixed dataset, a ring of imagined transitions, a mixture of both.
+
+Rows are packed `[n, 2 obs_dim + act_dim + 2]`, so a batch is one `index_select`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mbrl.core.protocols import BatchSource
+from mbrl.core.types import StateDict, TransitionBatch, concat
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowLayout:
+    """Columns of a packed row: observation, action, next observation, reward, terminated.
+
+    Attributes:
+        obs_dim: size of an observation.
+        act_dim: size of an action.
+    """
+
+    obs_dim: int
+    act_dim: int
+
+    @property
+    def width(self) -> int:
+        """Columns in all."""
+        return 2 * self.obs_dim + self.act_dim + 2
+
+    def pack(self, batch: TransitionBatch) -> Tensor:
+        """`[b, width]` float32."""
+        flags = torch.stack([batch.reward, batch.terminated.to(batch.reward.dtype)], -1)
+        return torch.cat([batch.observation, batch.action, batch.next_observation, flags], -1)
+
+    def unpack(self, rows: Tensor, *, from_model: bool) -> TransitionBatch:
+        """Views on `[b, width]` rows."""
+        o, a = self.obs_dim, self.act_dim
+        obs, action, next_obs, reward, terminated = rows.split([o, a, o, 1, 1], -1)
+        terminated = terminated.squeeze(-1) > 0.5
+        provenance = torch.full_like(terminated, from_model)
+        return TransitionBatch(obs, action, reward.squeeze(-1), next_obs, terminated, provenance)
+
+
+class DatasetSource:
+    """Uniform draws with replacement from fixed transitions.
+
+    Args:
+        data: `[n]` transitions, kept as a packed copy.
+
+    Raises:
+        ValueError: there are none.
+    """
+
+    def __init__(self, data: TransitionBatch) -> None:
+        if len(data) == 0:
+            raise ValueError("a source needs at least one transition")
+        self.layout = RowLayout(data.observation.shape[-1], data.action.shape[-1])
+        self._rows = self.layout.pack(data).contiguous()
+
+    def __len__(self) -> int:
+        return self._rows.shape[0]
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
+        """Draws `batch_size` transitions."""
+        index = torch.randint(len(self), (batch_size,), generator=generator)
+        return self.layout.unpack(self._rows.index_select(0, index), from_model=False)
+
+    def state_dict(self) -> StateDict:
+        """Nothing: the data never change."""
+        return {}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Accepts what `state_dict` gave."""
+        if state:
+            raise ValueError(f"a dataset source has no state, got {sorted(state)}")
+
+
+class ModelBuffer:
+    """Ring of the newest transitions, the oldest overwritten first.
+
+    Args:
+        capacity: rows kept; after more pushes exactly the last `capacity` rows remain.
+        layout: columns of a row.
+        from_model: provenance of the rows; False for a replay buffer of real experience.
+    """
+
+    def __init__(self, capacity: int, layout: RowLayout, *, from_model: bool = True) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be positive, got {capacity}")
+        self.layout, self.capacity, self._from_model = layout, capacity, from_model
+        self._rows = torch.empty(capacity, layout.width)
+        self._pushed_at = torch.zeros(capacity, dtype=torch.int64)
+        self._pushes = 0
+        self._cursor = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def mean_age(self) -> float:
+        """Mean number of pushes since a row was written."""
+        if self._size == 0:
+            return 0.0
+        return self._pushes - float(self._pushed_at[: self._size].double().mean())
+
+    def push(self, batch: TransitionBatch) -> None:
+        """Appends; of a batch beyond the capacity only the last rows are kept."""
+        rows = self.layout.pack(batch)[-self.capacity :]
+        self._pushes += 1
+        first = min(len(rows), self.capacity - self._cursor)
+        for start, part in ((self._cursor, rows[:first]), (0, rows[first:])):
+            self._rows[start : start + len(part)] = part
+            self._pushed_at[start : start + len(part)] = self._pushes
+        self._cursor = (self._cursor + len(rows)) % self.capacity
+        self._size = min(self._size + len(rows), self.capacity)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
+        """Draws `batch_size` transitions from the rows written so far.
+
+        Raises:
+            RuntimeError: nothing was pushed yet.
+        """
+        if self._size == 0:
+            raise RuntimeError("the buffer is empty: push before the first sample")
+        index = torch.randint(self._size, (batch_size,), generator=generator)
+        return self.layout.unpack(self._rows.index_select(0, index), from_model=self._from_model)
+
+    def state_dict(self) -> StateDict:
+        """The written rows and the ring's counters."""
+        return {
+            "rows": self._rows[: self._size].clone(),
+            "pushed_at": self._pushed_at[: self._size].clone(),
+            "counters": {"pushes": self._pushes, "cursor": self._cursor, "size": self._size},
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        counters: dict[str, int] = state["counters"]
+        self._pushes, self._cursor, self._size = counters["pushes"], counters["cursor"], counters["size"]
+        self._rows[: self._size] = state["rows"]
+        self._pushed_at[: self._size] = state["pushed_at"]
+
+
+class MixtureSource:
+    """Fixed shares of several sources in every batch.
+
+    Args:
+        parts: sources with their shares, which add up to 1. A part whose rounded count is 0 is never touched.
+    """
+
+    def __init__(self, parts: Sequence[tuple[BatchSource, float]]) -> None:
+        total = sum(share for _, share in parts)
+        if abs(total - 1) > 1e-9 or any(share < 0 for _, share in parts):
+            raise ValueError(f"shares must be non-negative and add up to 1, got {[s for _, s in parts]}")
+        self._parts = tuple(parts)
+
+    def counts(self, batch_size: int) -> list[int]:
+        """Rows from each part: rounded shares, the last part taking what is left."""
+        counts = [round(batch_size * share) for _, share in self._parts[:-1]]
+        return [*counts, batch_size - sum(counts)]
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
+        """Draws every part's count, in order."""
+        draws = zip(self._parts, self.counts(batch_size), strict=True)
+        return concat([part.sample(count, generator) for (part, _), count in draws if count > 0])
+
+    def state_dict(self) -> StateDict:
+        """State of every part, by position."""
+        return {str(k): part.state_dict() for k, (part, _) in enumerate(self._parts)}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        for k, (part, _) in enumerate(self._parts):
+            part.load_state_dict(state[str(k)])

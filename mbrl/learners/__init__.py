@@ -1,0 +1,1 @@
+"""Policy-optimisation backends: one file each, found by the registry."""

@@ -1,0 +1,112 @@
+"""What every learner file supplies: a config, a learner, an entry in the registry."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from mbrl.core.protocols import Checkpointable, Learner
+from mbrl.core.registry import Registry
+from mbrl.core.types import SpaceSpec, StateDict
+from mbrl.nets.normaliser import Normaliser
+
+Schedule: TypeAlias = Literal["constant", "cosine"]
+
+
+class LearnerConfig(BaseModel):
+    """What all learners share.
+
+    Attributes:
+        discount: gamma of the Bellman target.
+        batch_size: transitions in an update.
+        normalise_observations: standardise observations inside the networks, by statistics of the training data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    discount: float = Field(0.99, ge=0, lt=1)
+    batch_size: int = Field(256, ge=1, le=65536)
+    normalise_observations: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LearnerContext:
+    """What a learner may know besides its config.
+
+    Attributes:
+        space: sizes and bounds of the task.
+        normaliser: of observations, fitted on the training episodes; the identity to leave them raw.
+        total_updates: length of the run, for learning-rate schedules.
+    """
+
+    space: SpaceSpec
+    normaliser: Normaliser
+    total_updates: int
+
+
+class LearnerState:
+    """Base of a learner's state: a dataclass of networks, optimisers, tensors and numbers.
+
+    `state_dict` walks the dataclass fields, so that nothing can be forgotten in a checkpoint.
+    """
+
+    def state_dict(self) -> StateDict:
+        """Every field, by name."""
+        return {field.name: _save(getattr(self, field.name)) for field in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+
+    @torch.no_grad()
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`; tensors are filled in place."""
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            value, saved = getattr(self, field.name), state[field.name]
+            if isinstance(value, Tensor):
+                value.copy_(saved)
+            elif isinstance(value, Checkpointable):
+                value.load_state_dict(saved)
+            else:
+                setattr(self, field.name, saved)
+
+
+def _save(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return value.state_dict() if isinstance(value, Checkpointable) else value
+
+
+class LearnerEntry(Protocol):
+    """A registered learner: its config class and a builder."""
+
+    Config: ClassVar[type[LearnerConfig]]
+
+    def __call__(self, config: Any, context: LearnerContext) -> Learner[Any]:
+        """Builds the learner."""
+        ...
+
+
+LEARNERS: Registry[LearnerEntry] = Registry("learner", "mbrl.learners")
+
+
+def make_adam(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+    """Adam with one fused call for each parameter tensor."""
+    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+
+
+def apply_gradient(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    """One optimiser step on `loss`."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+
+
+def set_learning_rate(
+    optimiser: torch.optim.Optimizer, base: float, schedule: Schedule, *, step: int, total_updates: int
+) -> None:
+    """Sets the rate for `step`: constant, or `base (1 + cos(pi step / total)) / 2`."""
+    if schedule == "cosine":
+        for group in optimiser.param_groups:
+            group["lr"] = base * 0.5 * (1 + math.cos(math.pi * min(step / total_updates, 1.0)))
+
+

@@ -1,0 +1,120 @@
+"""Behaviour cloning: deterministic, Gaussian, or a mixture of Gaussians.
+
+Source: the common baseline (e.g. the CORL library); %BC of Chen et al. 2021 is this learner on filtered data.
+
+Departures: observations are standardised inside the network (CORL does the same outside); the deterministic action
+is `tanh` of the output, so clones never leave the action box.
+"""
+
+import copy
+import dataclasses
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mbrl.core.types import Metrics, TransitionBatch
+from mbrl.learners.base import (
+    LEARNERS,
+    LearnerConfig,
+    LearnerContext,
+    LearnerState,
+    Schedule,
+    apply_gradient,
+    make_adam,
+    set_learning_rate,
+)
+from mbrl.nets.actors import Actor, ActorKind, ActorSpec, DeterministicActor, MixtureActor, TanhGaussianActor
+from mbrl.nets.actors import build_actor
+from mbrl.ops.losses import squared_action_error
+
+PolicyForm: TypeAlias = Literal["deterministic", "gaussian", "mixture"]
+_KINDS: dict[PolicyForm, ActorKind] = {
+    "deterministic": "deterministic",
+    "gaussian": "tanh_gaussian",
+    "mixture": "mixture",
+}
+
+
+class BCConfig(LearnerConfig):
+    """Behaviour cloning.
+
+    Attributes:
+        form: `deterministic` minimises the squared action error; `gaussian` and `mixture` maximise the likelihood.
+        hidden: widths of the hidden layers.
+        components: mixture components (mixture only).
+        learning_rate: Adam rate.
+        schedule: course of the rate over the run.
+    """
+
+    form: PolicyForm = "deterministic"
+    hidden: tuple[int, ...] = (256, 256)
+    components: int = Field(5, ge=1, le=100)
+    learning_rate: float = Field(3e-4, gt=0, le=1)
+    schedule: Schedule = "constant"
+
+
+@dataclasses.dataclass(slots=True)
+class BCState(LearnerState):
+    """Network, optimiser and the update count."""
+
+    actor: Actor
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+
+
+@LEARNERS.register("bc", "Behaviour cloning: deterministic, Gaussian or mixture policy.")
+class BC:
+    """The behaviour-cloning learner.
+
+    Args:
+        config: hyper-parameters.
+        context: the task's sizes, the normaliser, the length of the run.
+    """
+
+    Config: ClassVar[type[LearnerConfig]] = BCConfig
+
+    def __init__(self, config: BCConfig, context: LearnerContext) -> None:
+        self.config, self.context = config, context
+
+    def init(self, generator: torch.Generator) -> BCState:
+        """Fresh network and optimiser."""
+        config = self.config
+        components = config.components if config.form == "mixture" else 1
+        spec = ActorSpec(_KINDS[config.form], self.context.space, config.hidden, components=components)
+        actor = build_actor(spec, copy.deepcopy(self.context.normaliser), generator)
+        return BCState(actor, make_adam([actor.net.flat], config.learning_rate))
+
+    def update(self, state: BCState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
+        """One gradient step; draws nothing."""
+        del generator
+        config = self.config
+        set_learning_rate(
+            state.optimiser,
+            config.learning_rate,
+            config.schedule,
+            step=state.step,
+            total_updates=self.context.total_updates,
+        )
+        loss = cloning_loss(state.actor, batch)
+        apply_gradient(loss, state.optimiser)
+        state.step += 1
+        return {"policy/loss": loss.detach()}
+
+    def policy(self, state: BCState) -> Actor:
+        """The clone."""
+        return state.actor
+
+    def value(self, state: BCState) -> None:
+        """A clone estimates no values."""
+        del state
+
+
+def cloning_loss(actor: Actor, batch: TransitionBatch) -> Tensor:
+    """`mean ||pi(s) - a||^2 / d` for a deterministic actor, `-mean log pi(a|s)` for a stochastic one."""
+    if isinstance(actor, DeterministicActor):
+        return squared_action_error(actor.scaled_action(batch.observation), actor.scale(batch.action))
+    if isinstance(actor, (TanhGaussianActor, MixtureActor)):
+        return -actor.log_prob(batch.observation, batch.action).mean()
+    raise TypeError(f"no cloning loss for {type(actor).__name__}")

@@ -1,0 +1,260 @@
+"""Actors: networks that are policies. Each is rebuilt from its `ActorSpec`, so an exported file stands alone."""
+
+import abc
+import dataclasses
+import math
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mbrl.core.types import SpaceSpec
+from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.stack import ActivationName, StackedMLP
+from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, tanh_log_det
+from mbrl.ops.losses import mixture_log_prob
+
+ActorKind: TypeAlias = Literal["deterministic", "tanh_gaussian", "mixture"]
+_SATURATION = 1e-5
+"""Actions at a bound are moved this far inside before `atanh`, in scaled units."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ActorSpec:
+    """Everything but the weights.
+
+    Attributes:
+        kind: which class of this module.
+        space: sizes and bounds.
+        hidden: widths of the hidden layers.
+        activation: hidden activation.
+        layer_norm: LayerNorm in the hidden layers.
+        log_std_bounds: limits of the log standard deviation, before squashing, scaled action units.
+        components: mixture components (mixture only).
+    """
+
+    kind: ActorKind
+    space: SpaceSpec
+    hidden: tuple[int, ...] = (256, 256)
+    activation: ActivationName = "relu"
+    layer_norm: bool = False
+    log_std_bounds: tuple[float, float] = (-5.0, 2.0)
+    components: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, for a file's metadata."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "ActorSpec":
+        """Inverse of `to_json`; lists become tuples."""
+        space = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["space"].items()}
+        rest = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "space"}
+        return cls(space=SpaceSpec(**space), **rest)
+
+
+class Actor(nn.Module, abc.ABC):
+    """A policy network on normalised observations with actions scaled to [-1, 1] inside.
+
+    Args:
+        spec: sizes and kind.
+        normaliser: of observations.
+        generator: source of the initial weights.
+    """
+
+    def __init__(self, spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normaliser = normaliser
+        low, high = torch.tensor(spec.space.act_low), torch.tensor(spec.space.act_high)
+        self.register_buffer("action_centre", (low + high) / 2, persistent=False)
+        self.register_buffer("action_half_range", (high - low) / 2, persistent=False)
+        self.net = StackedMLP(
+            1,
+            spec.space.obs_dim,
+            spec.hidden,
+            self.head_size(spec),
+            generator=generator,
+            activation=spec.activation,
+            layer_norm=spec.layer_norm,
+        )
+
+    @property
+    def act_dim(self) -> int:
+        """Size of an action."""
+        return self.spec.space.act_dim
+
+    @staticmethod
+    @abc.abstractmethod
+    def head_size(spec: ActorSpec) -> int:
+        """Outputs of the network."""
+
+    @abc.abstractmethod
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """See `mbrl.core.protocols.Policy.act`."""
+
+    def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
+        """Environment units to [-1, 1]."""
+        return (action - cast(Tensor, self.action_centre)) / cast(Tensor, self.action_half_range)
+
+    def unscale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
+        """[-1, 1] to environment units."""
+        return action * cast(Tensor, self.action_half_range) + cast(Tensor, self.action_centre)
+
+    def head(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b head"]:
+        """Output of the network at raw observations."""
+        return self.net(self.normaliser(obs))[0]
+
+
+class DeterministicActor(Actor):
+    """`a = tanh(f(s))`."""
+
+    @staticmethod
+    def head_size(spec: ActorSpec) -> int:
+        """One output for each action dimension."""
+        return spec.space.act_dim
+
+    def scaled_action(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b act_dim"]:
+        """The action in [-1, 1], differentiable."""
+        return torch.tanh(self.head(obs))
+
+    @torch.no_grad()
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """The action; a deterministic policy has no use for noise."""
+        del noise
+        return self.unscale(self.scaled_action(obs))
+
+
+class TanhGaussianActor(Actor):
+    """`a = tanh(x), x ~ N(mean(s), std(s)^2)` (Haarnoja et al. 2018, appendix C)."""
+
+    @staticmethod
+    def head_size(spec: ActorSpec) -> int:
+        """Mean and log standard deviation."""
+        return 2 * spec.space.act_dim
+
+    def moments(
+        self, obs: Float[Tensor, "b obs_dim"]
+    ) -> tuple[Float[Tensor, "b act_dim"], Float[Tensor, "b act_dim"]]:
+        """Mean and log standard deviation before squashing."""
+        mean, log_std = self.head(obs).chunk(2, -1)
+        return mean, log_std.clamp(*self.spec.log_std_bounds)
+
+    def sample_with_log_prob(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
+    ) -> tuple[Float[Tensor, "b act_dim"], Float[Tensor, "b"]]:
+        """A reparameterised action in [-1, 1] and its log-density, both differentiable."""
+        mean, log_std = self.moments(obs)
+        x = torch.addcmul(mean, log_std.exp(), noise)
+        # log N(x) at x = mean + std * noise needs no division by std
+        log_normal = -(0.5 * (noise.square() + LOG_2PI) + log_std).sum(-1)
+        return torch.tanh(x), log_normal - tanh_log_det(x)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """A draw, or `tanh(mean)` without noise."""
+        mean, log_std = self.moments(obs)
+        return self.unscale(torch.tanh(mean if noise is None else torch.addcmul(mean, log_std.exp(), noise)))
+
+    def log_prob(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """Log-density of given actions (environment units in, density on the [-1, 1] scale)."""
+        mean, log_std = self.moments(obs)
+        x = torch.atanh(self.scale(action).clamp(-1 + _SATURATION, 1 - _SATURATION))
+        return gaussian_log_prob(x, mean, log_std) - tanh_log_det(x)
+
+    @torch.no_grad()
+    def sample(
+        self, obs: Float[Tensor, "b obs_dim"], count: int, noise: Float[Tensor, "k b act_dim"]
+    ) -> Float[Tensor, "k b act_dim"]:
+        """`count` draws for each observation; the network runs once."""
+        if noise.shape[0] != count:
+            raise ValueError(f"count is {count}, noise has {noise.shape[0]} rows")
+        mean, log_std = self.moments(obs)
+        return self.unscale(torch.tanh(torch.addcmul(mean, log_std.exp(), noise)))
+
+
+class MixtureActor(Actor):
+    """`a = tanh(x), x ~ sum_k w_k(s) N(mean_k(s), std_k(s)^2)`: for behaviour with several modes."""
+
+    @staticmethod
+    def head_size(spec: ActorSpec) -> int:
+        """A logit, a mean and a log standard deviation for each component."""
+        return spec.components * (1 + 2 * spec.space.act_dim)
+
+    def components(
+        self, obs: Float[Tensor, "b obs_dim"]
+    ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k act_dim"], Float[Tensor, "b k act_dim"]]:
+        """Log-weights, means and log standard deviations before squashing."""
+        k, d = self.spec.components, self.act_dim
+        logits, means, log_stds = self.head(obs).split([k, k * d, k * d], -1)
+        log_stds = log_stds.clamp(*self.spec.log_std_bounds)
+        return torch.log_softmax(logits, -1), means.unflatten(-1, (k, d)), log_stds.unflatten(-1, (k, d))
+
+    def log_prob(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """Log-density of given actions (environment units in, density on the [-1, 1] scale)."""
+        x = torch.atanh(self.scale(action).clamp(-1 + _SATURATION, 1 - _SATURATION))
+        return mixture_log_prob(x, *self.components(obs)) - tanh_log_det(x)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """A draw; without noise `tanh` of the mean of the component with the highest weighted peak density.
+
+        The draw is a function of the noise alone: its first coordinate chooses the component (through the normal
+        distribution function, then stretched back to a full normal within the chosen slice), all draw from it.
+        """
+        log_weights, means, log_stds = self.components(obs)
+        if noise is None:
+            peak = log_weights - log_stds.sum(-1)
+            return self.unscale(torch.tanh(_take(means, peak.argmax(-1))))
+        index, first = _split_noise(noise[:, 0], log_weights.exp())
+        noise = torch.cat([first[:, None], noise[:, 1:]], 1)
+        return self.unscale(torch.tanh(_take(means, index) + _take(log_stds, index).exp() * noise))
+
+    @torch.no_grad()
+    def sample(
+        self, obs: Float[Tensor, "b obs_dim"], count: int, noise: Float[Tensor, "k b act_dim"]
+    ) -> Float[Tensor, "k b act_dim"]:
+        """`count` draws for each observation."""
+        draws = self.act(obs.repeat(count, 1), noise.flatten(0, 1))
+        return draws.unflatten(0, (count, obs.shape[0]))
+
+
+def build_actor(spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> Actor:
+    """Makes the actor that `spec.kind` names."""
+    kinds: dict[ActorKind, type[Actor]] = {
+        "deterministic": DeterministicActor,
+        "tanh_gaussian": TanhGaussianActor,
+        "mixture": MixtureActor,
+    }
+    return kinds[spec.kind](spec, normaliser, generator)
+
+
+def _take(values: Float[Tensor, "b k d"], index: Tensor) -> Float[Tensor, "b d"]:
+    return values.gather(1, index[:, None, None].expand(-1, 1, values.shape[-1]))[:, 0]
+
+
+def _split_noise(
+    noise: Float[Tensor, "b"], weights: Float[Tensor, "b k"]
+) -> tuple[Tensor, Float[Tensor, "b"]]:
+    """One normal draw to a component index and an independent normal draw, by inversion in float64."""
+    uniform = 0.5 * (1 + torch.erf(noise.double() / math.sqrt(2)))
+    upper = weights.double().cumsum(1)
+    upper[:, -1] = 1.0
+    index = (uniform[:, None] > upper).sum(1)
+    high = upper.gather(1, index[:, None])[:, 0]
+    width = weights.double().gather(1, index[:, None])[:, 0].clamp_min(1e-12)
+    within = ((uniform - (high - width)) / width).clamp(1e-9, 1 - 1e-9)
+    return index, (torch.erfinv(2 * within - 1) * math.sqrt(2)).to(noise.dtype)

@@ -1,0 +1,74 @@
+"""Stacked action-value networks."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mbrl.core.types import SpaceSpec
+from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.stack import ActivationName, StackedMLP
+
+
+class CriticEnsemble(nn.Module):
+    """N action-value functions Q_i(s, a) on normalised observations and actions scaled to [-1, 1].
+
+    Args:
+        count: N.
+        space: sizes and bounds.
+        hidden: widths of the hidden layers.
+        normaliser: of observations.
+        generator: source of the initial weights.
+        activation: hidden activation.
+        layer_norm: LayerNorm in the hidden layers; it bounds extrapolation (Ball et al. 2023).
+    """
+
+    def __init__(
+        self,
+        count: int,
+        space: SpaceSpec,
+        hidden: Sequence[int],
+        normaliser: Normaliser,
+        *,
+        generator: torch.Generator,
+        activation: ActivationName = "relu",
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.normaliser = normaliser
+        self.net = StackedMLP(
+            count,
+            space.obs_dim + space.act_dim,
+            hidden,
+            1,
+            generator=generator,
+            activation=activation,
+            layer_norm=layer_norm,
+        )
+        low, high = torch.tensor(space.act_low), torch.tensor(space.act_high)
+        self.register_buffer("action_centre", (low + high) / 2, persistent=False)
+        self.register_buffer("action_half_range", (high - low) / 2, persistent=False)
+
+    def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
+        """Environment units to [-1, 1]."""
+        return (action - cast(Tensor, self.action_centre)) / cast(Tensor, self.action_half_range)
+
+    def forward(
+        self, obs: Float[Tensor, "b obs_dim"], scaled_action: Float[Tensor, "b act_dim"], *, frozen: bool = False
+    ) -> Float[Tensor, "n b"]:
+        """`[n, b]` values; `frozen` differentiates with respect to the action only."""
+        return self.net(torch.cat([self.normaliser(obs), scaled_action], -1), frozen=frozen).squeeze(-1)
+
+    def action_gradients(
+        self, obs: Float[Tensor, "b obs_dim"], scaled_action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "n b act_dim"]:
+        """dQ_i/da, `[n, b, act_dim]`, differentiable in the parameters (a gradient of a gradient follows)."""
+        count = self.net.members
+        actions = scaled_action.expand(count, *scaled_action.shape).clone().requires_grad_()
+        obs_n = self.normaliser(obs)
+        inputs = torch.cat([obs_n.expand(count, *obs_n.shape), actions], -1)
+        values = self.net.forward_composite(inputs)
+        (gradients,) = torch.autograd.grad(values.sum(), actions, create_graph=True)
+        return gradients

@@ -1,0 +1,1 @@
+"""Imagination: fixed-shape rollouts of a policy in a dynamics model."""

@@ -1,0 +1,286 @@
+"""Model rollouts `[h, b]` with a `valid` mask (Janner et al. 2019, algorithm 2; Yu et al. 2020, algorithm 2).
+
+All random numbers are drawn first; what follows is a function of tensors. Rows never influence one another, and
+the work goes through the model in chunks of about a thousand rows, each through all its steps, so that activations
+stay in the cache.
+"""
+
+import dataclasses
+import math
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from mbrl.core.errors import NonFiniteError
+from mbrl.core.protocols import DynamicsModel, Policy, TerminationFn, UncertaintyMeasure
+from mbrl.core.types import TransitionBatch
+
+MemberChoice: TypeAlias = Literal["per_step", "per_row"]
+FlaggedRows: TypeAlias = Literal["keep", "drop", "halt"]
+TerminationMode: TypeAlias = Literal["sample", "threshold"]
+_MAX_NON_FINITE_SHARE = 1e-3
+
+
+class RolloutConfig(BaseModel):
+    """How imagination runs.
+
+    Attributes:
+        horizon: h, steps of a rollout.
+        starts: B, rollouts of one refresh, each from the observation of a uniformly drawn training row.
+        respect_trusted_horizon: shorten `horizon` to the model's trusted horizon.
+        member_choice: `per_step` draws a new elite for each row and step (TS1), `per_row` keeps one (TS-inf).
+        truncation_quantile: stop a rollout where the uncertainty exceeds this quantile of it on the data; None
+            never stops.
+        flagged: what becomes of the row that exceeds it: `keep` stores it and stops, `drop` stops before it, `halt`
+            stores it as terminated with `halt_reward` (MOReL).
+        halt_reward: reward of halted rows, reward units.
+        termination: `sample` draws from the predicted probability, `threshold` terminates from 0.5 on.
+        clip_to_data: clip imagined observations and rewards to the range of the data; the clip rate is logged.
+        chunk: rows that go through the model together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    horizon: int = Field(5, ge=1, le=1000)
+    starts: int = Field(10_000, ge=1)
+    respect_trusted_horizon: bool = True
+    member_choice: MemberChoice = "per_step"
+    truncation_quantile: float | None = Field(0.99, gt=0, le=1)
+    flagged: FlaggedRows = "keep"
+    halt_reward: float = 0.0
+    termination: TerminationMode = "sample"
+    clip_to_data: bool = False
+    chunk: int = Field(1000, ge=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Box:
+    """Range of the data.
+
+    Attributes:
+        obs_low: `[obs_dim]`.
+        obs_high: `[obs_dim]`.
+        reward_low: `[]`.
+        reward_high: `[]`.
+    """
+
+    obs_low: Float[Tensor, "obs_dim"]
+    obs_high: Float[Tensor, "obs_dim"]
+    reward_low: Float[Tensor, ""]
+    reward_high: Float[Tensor, ""]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Imagination:
+    """Everything that rollouts need besides a policy and start states.
+
+    Attributes:
+        model: the dynamics.
+        termination: probability of termination.
+        measure: uncertainty of a step, or None to imagine without one: each row then goes through one member only.
+        threshold: uncertainty above which a row is flagged, in the measure's units; inf flags none.
+        box: range to clip to, or None.
+    """
+
+    model: DynamicsModel
+    termination: TerminationFn
+    measure: UncertaintyMeasure | None = None
+    threshold: float = math.inf
+    box: Box | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rollouts:
+    """`[h, b]` imagined steps; entries where `valid` is False mean nothing.
+
+    Attributes:
+        observation: `[h, b, obs_dim]`.
+        action: `[h, b, act_dim]`.
+        reward: `[h, b]`, the model's reward, unpenalised.
+        uncertainty: `[h, b]`, in the measure's units; 0 without a measure.
+        next_observation: `[h, b, obs_dim]`.
+        terminated: `[h, b]`.
+        truncated: `[h, b]`, the rollout was cut here: at the last step, or by the uncertainty.
+        valid: `[h, b]`; no valid step starts from a terminal state or follows a cut.
+        clipped: `[h, b]`, share of coordinates that the box changed.
+        non_finite: `[h, b]`, steps that were discarded because the model returned a NaN or an infinity.
+    """
+
+    observation: Float[Tensor, "h b obs_dim"]
+    action: Float[Tensor, "h b act_dim"]
+    reward: Float[Tensor, "h b"]
+    uncertainty: Float[Tensor, "h b"]
+    next_observation: Float[Tensor, "h b obs_dim"]
+    terminated: Bool[Tensor, "h b"]
+    truncated: Bool[Tensor, "h b"]
+    valid: Bool[Tensor, "h b"]
+    clipped: Float[Tensor, "h b"]
+    non_finite: Bool[Tensor, "h b"]
+
+    def transitions(self, reward: Float[Tensor, "h b"] | None = None) -> TransitionBatch:
+        """The valid steps as one batch, step by step; with other rewards if given (penalised ones)."""
+        keep = self.valid
+        terminated = self.terminated[keep]
+        return TransitionBatch(
+            observation=self.observation[keep],
+            action=self.action[keep],
+            reward=(self.reward if reward is None else reward)[keep],
+            next_observation=self.next_observation[keep],
+            terminated=terminated,
+            from_model=torch.ones_like(terminated),
+        )
+
+
+class _Draws(NamedTuple):
+    action: Tensor  # [h, b, act_dim] normal
+    outcome: Tensor  # [h, b, obs_dim + 1] normal
+    member: Tensor  # [h, b] int64
+    termination: Tensor  # [h, b] uniform
+
+    def rows(self, part: slice) -> "_Draws":
+        return _Draws(*(draw[:, part] for draw in self))
+
+
+class _Outcome(NamedTuple):
+    next_observation: Tensor
+    reward: Tensor
+    uncertainty: Tensor
+    clipped: Tensor
+
+
+@torch.no_grad()
+def generate_rollouts(
+    imagination: Imagination,
+    policy: Policy,
+    start: Float[Tensor, "b obs_dim"],
+    *,
+    config: RolloutConfig,
+    generator: torch.Generator,
+) -> Rollouts:
+    """Rolls `policy` through the model from `start`.
+
+    Args:
+        imagination: model, termination, uncertainty.
+        policy: acts with noise.
+        start: `[b, obs_dim]`, non-terminal states, raw units.
+        config: horizon and what to do with flagged rows; `starts` is not used here.
+        generator: source of all draws.
+
+    Returns:
+        Steps `[horizon, b]`.
+
+    Raises:
+        NonFiniteError: more than 0.1 % of the imagined rows are NaN or infinite; fewer are marked invalid.
+    """
+    draws = _draw(imagination.model.ensemble_size, policy.act_dim, start, config, generator)
+    parts = [
+        _roll_chunk(imagination, policy, start[rows], draws.rows(rows), config)
+        for rows in (slice(k, k + config.chunk) for k in range(0, start.shape[0], config.chunk))
+    ]
+    fields = [field.name for field in dataclasses.fields(Rollouts)]
+    rollouts = parts[0]
+    if len(parts) > 1:
+        rollouts = Rollouts(**{name: torch.cat([getattr(part, name) for part in parts], 1) for name in fields})
+    _check_finite(rollouts)
+    return rollouts
+
+
+def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
+    """Means over the valid steps, and how long rollouts lasted."""
+    valid = rollouts.valid
+    count = valid.sum().clamp_min(1)
+
+    def mean(values: Tensor) -> Tensor:
+        return values[valid].double().sum() / count
+
+    return {
+        "rollout/length": valid.sum(0).double().mean(),
+        "rollout/reward": mean(rollouts.reward),
+        "rollout/uncertainty": mean(rollouts.uncertainty),
+        "rollout/terminated_rate": mean(rollouts.terminated),
+        "rollout/flagged_rate": mean(rollouts.truncated[:-1] & valid[:-1]) if len(valid) > 1 else mean(valid) * 0,
+        "rollout/clip_rate": mean(rollouts.clipped),
+        "rollout/non_finite": rollouts.non_finite.sum(),
+    }
+
+
+def _draw(
+    members: int, act_dim: int, start: Tensor, config: RolloutConfig, generator: torch.Generator
+) -> _Draws:
+    h, (b, obs_dim) = config.horizon, start.shape
+    device = start.device
+    if config.member_choice == "per_row":
+        member = torch.randint(members, (1, b), generator=generator, device=device).expand(h, b)
+    else:
+        member = torch.randint(members, (h, b), generator=generator, device=device)
+    return _Draws(
+        action=torch.randn(h, b, act_dim, generator=generator, device=device),
+        outcome=torch.randn(h, b, obs_dim + 1, generator=generator, device=device),
+        member=member,
+        termination=torch.rand(h, b, generator=generator, device=device),
+    )
+
+
+def _roll_chunk(
+    imagination: Imagination, policy: Policy, start: Tensor, draws: _Draws, config: RolloutConfig
+) -> Rollouts:
+    """All steps of some rows. A stopped row stays in place and keeps its last state; `valid` masks it."""
+    obs, alive = start, torch.ones(len(start), dtype=torch.bool, device=start.device)
+    steps: list[tuple[Tensor, ...]] = []
+    for t in range(config.horizon):
+        action = policy.act(obs, draws.action[t])
+        outcome = _predict(imagination, obs, action, draws.member[t], draws.outcome[t])
+        next_obs, reward, uncertainty, clipped = outcome
+        is_finite = next_obs.isfinite().all(-1) & reward.isfinite() & uncertainty.isfinite()
+        next_obs = torch.where(is_finite[:, None], next_obs, obs)
+        probability = imagination.termination(obs, action, next_obs)
+        level = draws.termination[t] if config.termination == "sample" else probability.new_tensor(0.5)
+        terminated = probability >= level if config.termination == "threshold" else probability > level
+        flagged = uncertainty > imagination.threshold
+        valid = alive & is_finite & ~flagged if config.flagged == "drop" else alive & is_finite
+        if config.flagged == "halt":
+            terminated = terminated | flagged
+            reward = torch.where(flagged, torch.full_like(reward, config.halt_reward), reward)
+        truncated = ~terminated & (flagged | (t == config.horizon - 1))
+        lost = alive & ~is_finite
+        steps.append((obs, action, reward, uncertainty, next_obs, terminated, truncated, valid, clipped, lost))
+        alive = valid & ~terminated & ~flagged
+        obs = torch.where(alive[:, None], next_obs, obs)
+    return Rollouts(*(torch.stack(column) for column in zip(*steps, strict=True)))
+
+
+def _predict(
+    imagination: Imagination, obs: Tensor, action: Tensor, member: Tensor, noise: Tensor
+) -> _Outcome:
+    """One sampled step of each row from its own member, with the uncertainty of the step."""
+    if imagination.measure is None:
+        mean, variance, reward_mean, reward_variance = imagination.model.predict_member(obs, action, member)
+        uncertainty = torch.zeros_like(reward_mean)
+    else:
+        posterior = imagination.model.predict(obs, action)
+        rows = torch.arange(len(obs), device=obs.device)
+        mean, variance = posterior.mean[member, rows], posterior.variance[member, rows]
+        reward_mean = posterior.reward_mean[member, rows]
+        reward_variance = posterior.reward_variance[member, rows]
+        uncertainty = imagination.measure(posterior)
+    next_obs = torch.addcmul(mean, variance.sqrt(), noise[:, :-1])
+    reward = torch.addcmul(reward_mean, reward_variance.sqrt(), noise[:, -1])
+    clipped = torch.zeros_like(reward)
+    if imagination.box is not None:
+        box = imagination.box
+        inside = next_obs.clamp(box.obs_low, box.obs_high)
+        clipped = (inside != next_obs).to(reward.dtype).mean(-1)
+        next_obs, reward = inside, reward.clamp(box.reward_low, box.reward_high)
+    return _Outcome(next_obs, reward, uncertainty, clipped)
+
+
+def _check_finite(rollouts: Rollouts) -> None:
+    lost = int(rollouts.non_finite.sum())
+    total = int(rollouts.valid.sum()) + lost
+    if lost > _MAX_NON_FINITE_SHARE * total:
+        raise NonFiniteError(
+            f"{lost} of {total} imagined rows are NaN or infinite: the dynamics model blows up under this policy. "
+            "Remedy: shorten rollout.horizon, set rollout.clip_to_data=true, or fit the model again."
+        )
