@@ -20,7 +20,7 @@ def assemble(log: RawLog, options: LoadOptions) -> Dataset:
     Raises:
         DataError: the first thing that is wrong and that no option covers.
     """
-    raws = [tidy(raw) for raw in log.episodes]
+    raws = [tidy(_select_fields(raw, options)) for raw in log.episodes]
     spec, notes = infer_spec(log, raws, options)
     counts = Counter(log.counts)
     episodes = [episode for raw in raws if (episode := _convert(raw, spec, log, options, counts)) is not None]
@@ -33,8 +33,16 @@ def assemble(log: RawLog, options: LoadOptions) -> Dataset:
     return Dataset(episodes=tuple(episodes), spec=spec, info=info, dropped=dict(counts))
 
 
+def _select_fields(raw: RawEpisode, options: LoadOptions) -> RawEpisode:
+    return dataclasses.replace(
+        raw,
+        behaviour_log_prob=raw.behaviour_log_prob if options.behaviour == "read" else None,
+        infos=raw.infos if options.infos == "all" else {},
+    )
+
+
 def tidy(raw: RawEpisode) -> RawEpisode:
-    """Removes differences of layout that lose nothing: `(T, 1)` numbers per step, `(T,)` vectors of size 1."""
+    """Removes differences of layout that lose nothing: `(T, 1)` numbers, `(T,)` vectors of size 1."""
     log_prob = raw.behaviour_log_prob
     return dataclasses.replace(
         raw,
@@ -139,7 +147,7 @@ def _convert(
         closed = _repair_values(closed, spec, options, counts)
         problem = next(value_problems(closed, spec, file=log.file), None)
     if problem is None:
-        return _to_episode(closed, options, counts)
+        return _to_episode(closed, counts)
     if options.bad_episodes == "error":
         raise problem
     counts[f"episodes dropped: bad {problem.field}"] += 1
@@ -149,8 +157,8 @@ def _convert(
 def close_log(raw: RawEpisode, options: LoadOptions, counts: Counter[str]) -> RawEpisode | None:
     """Gives an episode of T observations its end, where the format or `options` permit it.
 
-    A terminated last step keeps an unknown successor; any other last step has nothing to bootstrap from and is
-    dropped, its observation becoming the final one.
+    A terminated last step keeps an unknown successor; any other last step has nothing to bootstrap from and
+    is dropped, its observation becoming the final one.
 
     Returns:
         The episode, or None if nothing is left of it.
@@ -203,7 +211,7 @@ def _repair_values(
     return dataclasses.replace(raw, actions=actions, truncations=truncations)
 
 
-def _to_episode(raw: RawEpisode, options: LoadOptions, counts: Counter[str]) -> Episode:
+def _to_episode(raw: RawEpisode, counts: Counter[str]) -> Episode:
     terminated, truncated = bool(raw.terminations[-1]), bool(raw.truncations[-1])
     if not (terminated or truncated):
         counts["ends of log marked as truncated"] += 1
@@ -216,9 +224,7 @@ def _to_episode(raw: RawEpisode, options: LoadOptions, counts: Counter[str]) -> 
         terminated=terminated,
         truncated=truncated,
         is_final_observation_known=raw.final_observation != "unknown",
-        behaviour_log_prob=None
-        if log_prob is None or options.behaviour == "ignore"
-        else as_float32(log_prob),
+        behaviour_log_prob=None if log_prob is None else as_float32(log_prob),
         timestamps=None if times is None else np.ascontiguousarray(times, dtype=np.float64),
-        infos={} if options.infos == "none" else dict(raw.infos),
+        infos=dict(raw.infos),
     )

@@ -22,7 +22,7 @@ Report = Callable[..., DataError]
 _NUMERIC_KINDS: Final = "fiub"
 _REMEDIES: Final = {
     "object": "Store a numeric array; ragged rows must be padded or cut into episodes first.",
-    "not finite": "Find out where the log breaks; repair the row, or leave the episode out with bad_episodes=drop.",
+    "not finite": "Repair the row at its source, or leave the episode out with bad_episodes=drop.",
     "flag": "Cut the log into episodes after every flagged step.",
 }
 
@@ -78,11 +78,10 @@ def _shape_problems(
         return
     if values.shape[0] != rows:
         yield report(
-            f"{values.shape[0]} rows, but the episode has {rows if field != 'observations' else rows - 1} steps "
-            f"and needs {rows}",
+            f"{values.shape[0]} rows where the rewards of the episode ask for {rows}",
             field=field,
             row=min(values.shape[0], rows),
-            remedy="Make the arrays of the episode equally long (observations and timestamps one row longer).",
+            remedy="Make the arrays of an episode equally long; observations and timestamps one row longer.",
         )
     if width is not None and values.shape[1] != width:
         yield report(
@@ -123,8 +122,8 @@ def _finite_problems(values: AnyArray, report: Report, *, field: str) -> Iterato
     finite = np.isfinite(as_float32(values))
     if bool(finite.all()):
         return
-    place = tuple(int(i) for i in np.argwhere(~finite)[0])
-    column = f" in dimension {place[1]}" if len(place) > 1 else ""
+    place: tuple[int, ...] = tuple(int(i) for i in np.argwhere(~finite)[0])
+    column = f" in dimension {place[-1]}" if values.ndim > 1 else ""
     yield report(
         f"value {values[place]}{column} is not finite in float32 ({int((~finite).sum())} such values)",
         field=field,

@@ -34,7 +34,7 @@ class Transitions:
         step: `[n]` int64, index of the step in its episode.
         is_successor_known: `[n]`, False where a terminal successor was not logged; `next_observation` then
             repeats `observation` and must not be learned from.
-        next_action: `[n, act_dim]` float32, the action of the next step of the same episode; zeros without one.
+        next_action: `[n, act_dim]` float32, that of the next step of the same episode; zeros without one.
         has_next_action: `[n]`, False in the last step of an episode.
     """
 
@@ -126,8 +126,10 @@ class Dataset:
 
     @functools.cached_property
     def content_hash(self) -> str:
-        """Hex digest of what training and evaluation read: bounds, observations, actions, rewards, flags and
-        behaviour log-probabilities. Name, file format, infos and time stamps do not enter.
+        """Hex digest (blake2b) of what training and evaluation read, whatever the file format and the name.
+
+        Covers bounds, observations, actions, rewards, flags and behaviour log-probabilities, not infos and
+        time stamps.
         """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((self.spec.obs_dim, self.spec.act_dim)).encode())
@@ -138,7 +140,7 @@ class Dataset:
             arrays = (episode.observations, episode.actions, episode.rewards, episode.behaviour_log_prob)
             for array in arrays:
                 if array is not None:
-                    digest.update(np.ascontiguousarray(array))
+                    digest.update(array.tobytes())
         return digest.hexdigest()
 
     def select(self, indices: Iterable[int]) -> "Dataset":

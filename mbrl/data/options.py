@@ -8,13 +8,15 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class LoadOptions(BaseModel):
-    """How to read a log. The defaults repair nothing; whatever an option changes is counted in `Dataset.dropped`.
+    """How to read a log.
+
+    The defaults repair nothing; whatever an option changes is counted in `Dataset.dropped`.
 
     Attributes:
         overlap: a step with both flags set is an `error`, or counts as `terminated` (no bootstrap).
         actions: actions beyond the bounds are an `error`, or are moved to the bound (`clip`).
-        final_observation: T observations for T actions are an `error`, or the last step of a truncated episode
-            is dropped and that of a terminated one keeps an unknown successor (`repair`).
+        final_observation: T observations for T actions are an `error`, or (`repair`) the last step of a
+            truncated episode is dropped and that of a terminated one keeps an unknown successor.
         bad_episodes: an episode that fails a check is an `error`, or is left out (`drop`).
         behaviour: `read` the logged behaviour log-probabilities, or `ignore` them.
         infos: keep `all` further arrays, or `none`.

@@ -3,6 +3,10 @@
 import abc
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mbrl.core.errors import DataError
 from mbrl.core.registry import Registry
 from mbrl.data.assemble import assemble
 from mbrl.data.dataset import Dataset
@@ -41,6 +45,39 @@ class Format(abc.ABC):
         """
         options = options or LoadOptions()
         return assemble(self.parse(path, options), options)
+
+
+def only_file(path: Path, suffixes: tuple[str, ...]) -> Path | None:
+    """`path` itself if it is a file, else the only file with one of `suffixes` in that folder, else None."""
+    if path.is_file():
+        return path
+    files = [entry for entry in path.iterdir() if entry.suffix in suffixes] if path.is_dir() else []
+    return files[0] if len(files) == 1 else None
+
+
+def behaviour_log_probs(dataset: Dataset) -> NDArray[np.float32] | None:
+    """`[n]` log-probabilities of a dataset, or None where no episode has them.
+
+    Raises:
+        DataError: some episodes have them and some have not, which flat formats cannot hold.
+    """
+    known = [episode.behaviour_log_prob for episode in dataset.episodes]
+    present = [values for values in known if values is not None]
+    if not present:
+        return None
+    if len(present) < len(known):
+        raise DataError(
+            f"{len(known) - len(present)} of {len(known)} episodes lack behaviour log-probabilities",
+            field="behaviour_log_prob",
+            remedy="Write Minari, or select the episodes that have them.",
+        )
+    return np.concatenate(present)
+
+
+def common_infos(dataset: Dataset) -> tuple[str, ...]:
+    """Names of the infos that every episode has, sorted."""
+    first, *others = (set(episode.infos) for episode in dataset.episodes)
+    return tuple(sorted(first.intersection(*others)))
 
 
 FORMATS: Registry[Format] = Registry("dataset format", "mbrl.data.formats")

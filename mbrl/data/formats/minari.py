@@ -1,4 +1,11 @@
-"""Minari's HDF5 layout: `<id>/data/{metadata.json, main_data.hdf5}`, one group per episode (Younis et al., 2024)."""
+"""Minari's HDF5 layout (Younis et al., 2024).
+
+`<id>/data/metadata.json` describes spaces and origin; `<id>/data/main_data.hdf5` holds one group per episode:
+observations `[T + 1, ...]`, actions, rewards, terminations, truncations `[T]` and optionally infos `[T + 1]`.
+Our own additions, ignored by the `minari` library: `infos/behaviour_log_prob` (log-density of the logged
+action scaled to [-1, 1]; last row padding), `infos/timestamps`, and the metadata keys `task`, `time_step`,
+`obs_names`, `act_names`.
+"""
 
 import json
 import math
@@ -9,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-import h5py
 import numpy as np
 
 from mbrl.core.errors import DataError
@@ -19,14 +25,17 @@ from mbrl.data.formats.base import FORMATS, Format
 from mbrl.data.formats.hdf5 import (
     Group,
     attributes,
+    create_hdf5,
     is_hdf5,
     load_json,
+    names,
     numeric_leaves,
     open_hdf5,
+    optional,
     require,
+    set_attribute,
     store,
     subgroup,
-    top_keys,
 )
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
@@ -58,7 +67,7 @@ class MinariFormat(Format):
             return f"no {MAIN_FILE} in it" if path.is_dir() else "not a folder, nor an HDF5 file"
         if not is_hdf5(file):
             return f"{file.name} does not start as HDF5 files do"
-        if file.name == MAIN_FILE or any(_EPISODE.fullmatch(key) for key in top_keys(file)):
+        if file.name == MAIN_FILE or _has_episodes(file):
             return None
         return "no groups named episode_<number>"
 
@@ -70,8 +79,8 @@ class MinariFormat(Format):
         with open_hdf5(file) as content:
             metadata_file = file.with_name(METADATA_FILE)
             metadata = load_json(metadata_file) if metadata_file.is_file() else attributes(content)
-            names = sorted((key for key in content if _EPISODE.fullmatch(key)), key=lambda key: int(key[8:]))
-            episodes = tuple(_parse_episode(content[name], name, file, options) for name in names)
+            found = sorted((key for key in names(content) if _EPISODE.fullmatch(key)), key=_episode_number)
+            episodes = tuple(_parse_episode(content, name, file, options) for name in found)
         _refuse_missing_episodes(metadata, len(episodes), file)
         low, high = _action_bounds(metadata, file)
         return RawLog(
@@ -86,7 +95,7 @@ class MinariFormat(Format):
         shutil.rmtree(partial, ignore_errors=True)
         folder = partial / "data"
         folder.mkdir(parents=True)
-        with h5py.File(folder / MAIN_FILE, "w") as file:
+        with create_hdf5(folder / MAIN_FILE) as file:
             for index, episode in enumerate(dataset.episodes):
                 _write_episode(file.create_group(f"episode_{index}"), index, episode)
         size = (folder / MAIN_FILE).stat().st_size / 1e6
@@ -96,14 +105,24 @@ class MinariFormat(Format):
         return path
 
 
+def _has_episodes(file: Path) -> bool:
+    with open_hdf5(file) as content:
+        return any(_EPISODE.fullmatch(key) for key in names(content))
+
+
 def _main_file(path: Path) -> Path | None:
     if path.is_file():
         return path
     return next((file for file in (path / MAIN_FILE, path / "data" / MAIN_FILE) if file.is_file()), None)
 
 
-def _parse_episode(group: Any, name: str, file: Path, options: LoadOptions) -> RawEpisode:
-    if not isinstance(group, h5py.Group):
+def _episode_number(name: str) -> int:
+    return int(name.removeprefix("episode_"))
+
+
+def _parse_episode(content: Group, name: str, file: Path, options: LoadOptions) -> RawEpisode:
+    group = subgroup(content, name)
+    if group is None:
         raise DataError("not a group", file=file, episode=name, remedy="Write one group per episode.")
     infos_group = subgroup(group, "infos")
     infos = _parse_infos(infos_group, options)
@@ -117,9 +136,9 @@ def _parse_episode(group: Any, name: str, file: Path, options: LoadOptions) -> R
         terminations=require(group, "terminations", file=file, episode=name),
         truncations=require(group, "truncations", file=file, episode=name),
         final_observation="logged" if final_known else "unknown",
-        behaviour_log_prob=None if options.behaviour == "ignore" else log_prob,
+        behaviour_log_prob=log_prob,
         timestamps=infos.pop(TIME_KEY, None),
-        infos=infos if options.infos == "all" else {},
+        infos=infos,
     )
 
 
@@ -128,9 +147,8 @@ def _parse_infos(group: Group | None, options: LoadOptions) -> dict[str, AnyArra
         return {}
     if options.infos == "all":
         return numeric_leaves(group)
-    wanted = (group.get(key) for key in (LOG_PROB_KEY, TIME_KEY))
-    pairs = zip((LOG_PROB_KEY, TIME_KEY), wanted, strict=True)
-    return {key: np.asarray(item[()]) for key, item in pairs if isinstance(item, h5py.Dataset)}
+    wanted = ((key, optional(group, key)) for key in (LOG_PROB_KEY, TIME_KEY))
+    return {key: values for key, values in wanted if values is not None}
 
 
 def _stacked(group: Group, key: str, file: Path, episode: str) -> AnyArray:
@@ -206,7 +224,7 @@ def _bound_values(bound: Any, size: int) -> list[float]:
 
 def _parse_info(metadata: Mapping[str, Any], file: Path) -> DatasetInfo:
     env_spec = _space(metadata, "env_spec") or {}
-    names = _names(metadata.get("obs_names")) or _dict_names(_space(metadata, "observation_space"))
+    obs_names = _names(metadata.get("obs_names")) or _dict_names(_space(metadata, "observation_space"))
     folder = file.parent.parent if file.parent.name == "data" else file.parent
     return DatasetInfo(
         name=str(metadata.get("dataset_id", folder.name)),
@@ -216,7 +234,7 @@ def _parse_info(metadata: Mapping[str, Any], file: Path) -> DatasetInfo:
         ref_min_score=_number(metadata.get("ref_min_score")),
         ref_max_score=_number(metadata.get("ref_max_score")),
         time_step=_number(metadata.get("time_step")),
-        obs_names=names,
+        obs_names=obs_names,
         act_names=_names(metadata.get("act_names")),
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, default=str)
@@ -234,7 +252,7 @@ def _dict_names(space: dict[str, Any] | None) -> tuple[str, ...] | None:
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
-    return tuple(str(name) for name in value) if isinstance(value, list | tuple) else None
+    return tuple(str(name) for name in cast("list[object]", value)) if isinstance(value, list) else None
 
 
 def _number(value: Any) -> float | None:
@@ -243,10 +261,10 @@ def _number(value: Any) -> float | None:
 
 def _write_episode(group: Group, index: int, episode: Episode) -> None:
     steps = len(episode)
-    group.attrs["id"] = index
-    group.attrs["total_steps"] = steps
+    set_attribute(group, "id", index)
+    set_attribute(group, "total_steps", steps)
     if not episode.is_final_observation_known:
-        group.attrs[LOG_END_ATTRIBUTE] = False
+        set_attribute(group, LOG_END_ATTRIBUTE, value=False)
     ends = np.arange(steps) == steps - 1
     store(group, "observations", episode.observations)
     store(group, "actions", episode.actions)
