@@ -11,6 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy, StochasticPolicy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, SpaceSpec
@@ -120,7 +121,14 @@ def open_envs(task: TaskSpec, count: int, *, is_first_rendered: bool = False) ->
         task: the task.
         count: how many.
         is_first_rendered: whether the first one, which runs episode 0, can render frames.
+
+    Raises:
+        ConfigError: `count` is not positive, or the simulator cannot be made.
     """
+    if count < 1:
+        raise ConfigError(
+            f"At least one simulator is needed: num_envs and episodes must be positive, got {count}."
+        )
     with contextlib.ExitStack() as stack:
         envs: list[Env] = []
         for index in range(count):

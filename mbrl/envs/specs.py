@@ -1,7 +1,7 @@
 """Facts about tasks: sizes, bounds, limits, reference scores and known termination rules."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
@@ -75,7 +75,7 @@ class PolynomialBound(BaseModel):
     bound: Bound
 
     @model_validator(mode="after")
-    def _bound_is_usable(self) -> Self:
+    def _bound_is_usable(self) -> "PolynomialBound":
         _check_bound(self.bound, "polynomial bound")
         return self
 
@@ -150,7 +150,7 @@ class TaskSpec(BaseModel):
     termination: TerminationRule | None = None
 
     @model_validator(mode="after")
-    def _fields_agree(self) -> Self:
+    def _fields_agree(self) -> "TaskSpec":
         _ = self.space  # raises where sizes and bounds contradict each other
         if (self.ref_min_score is None) != (self.ref_max_score is None):
             raise ValueError("give both ref_min_score and ref_max_score, or neither")

@@ -1,7 +1,7 @@
 """The one stepping loop: plain simulators side by side, one batched policy call per step."""
 
 import dataclasses
-import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -81,10 +81,10 @@ class _Budget:
         self.started = 0
         self.next_index = 0  # of the episode to be yielded next
 
-    def steps_needed(self, index: int) -> float:
+    def steps_needed(self, index: int) -> int:
         """How long episode `index` may have to be; 0 if it is not needed."""
         if self._episodes is not None:
-            return math.inf if index < self._episodes else 0
+            return sys.maxsize if index < self._episodes else 0
         before = self._yielded_steps + sum(n for k, n in self._lengths.items() if k < index)
         return max((self._steps or 0) - before, 0)
 
@@ -100,8 +100,7 @@ class _Budget:
     def pass_on(self, record: EpisodeRecord) -> EpisodeRecord:
         """Closes the account of the next episode; returns what is needed of it."""
         del self._lengths[record.index]
-        needed = self.steps_needed(record.index)
-        record = record.cut(int(needed)) if needed < len(record) else record
+        record = record.cut(self.steps_needed(record.index))
         self._yielded_steps += len(record)
         self.next_index += 1
         return record

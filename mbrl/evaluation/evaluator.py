@@ -98,7 +98,7 @@ def evaluate(
     """
     begin = clock() if clock is not None else 0.0
     recorder = Recorder(video) if video is not None else None
-    with open_envs(task, min(num_envs, max(episodes, 1)), is_first_rendered=recorder is not None) as envs:
+    with open_envs(task, min(num_envs, episodes), is_first_rendered=recorder is not None) as envs:
         records = list(
             run_episodes(
                 envs, policy, rng=rng, is_deterministic=is_deterministic, episodes=episodes, on_step=recorder

@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mbrl.core.assets import configs_dir
+from mbrl.core.errors import ConfigError
+from mbrl.envs.make import make_env
+from mbrl.envs.specs import TaskSpec, find_task, list_tasks, load_task
+
+SHIPPED = (
+    "ant",
+    "halfcheetah",
+    "hopper",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "pendulum",
+    "pusher",
+    "reacher",
+    "walker2d",
+)
+MINIMAL = {"name": "rig", "obs_dim": 3, "act_dim": 2, "act_low": [-1, -5], "act_high": [1, 0.5]}
+
+
+def test_the_shipped_tasks_are_these() -> None:
+    assert list_tasks() == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_task_round_trips_and_matches_its_simulator(name: str) -> None:
+    task = load_task(name)
+    assert task.name == name
+    assert TaskSpec.model_validate(yaml.safe_load(yaml.safe_dump(task.model_dump(mode="json")))) == task
+    env = make_env(task)  # raises where sizes or bounds differ
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == task.max_episode_steps
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("halfcheetah", -280.178953, 12135.0),
+        ("hopper", -20.272305, 3234.3),
+        ("walker2d", 1.629008, 4592.3),
+        ("ant", -325.6, 3879.7),
+    ],
+)
+def test_the_d4rl_reference_scores(name: str, low: float, high: float) -> None:
+    task = load_task(name)
+    assert (task.ref_min_score, task.ref_max_score) == (low, high)
+    assert "D4RL" in task.ref_source
+
+
+def test_a_task_without_a_simulator_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    task = load_task(path)
+    assert task.env_id is None
+    assert task.termination is None
+    assert task.space.act_low == (-1.0, -5.0)
+    assert task.space.act_high == (1.0, 0.5)
+    with pytest.raises(ConfigError, match="has no simulator"):
+        make_env(task)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yml"
+    path.write_text("name: rig\nobs_dim: 1\nact_dim: 1\nact_low: [-3e-4]\nact_high: [3e-4]\n")
+    assert load_task(str(path)).act_high == (3e-4,)
+
+
+def test_an_unknown_name_lists_the_legal_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'hopp'.*ant, halfcheetah, hopper.*\.yaml"):
+        load_task("hopp")
+
+
+@pytest.mark.parametrize("name", ["../tasks/hopper", "Hopper", "hopper-v5", "", "."])
+def test_only_an_exact_name_is_a_name(name: str) -> None:
+    with pytest.raises(ConfigError, match="Unknown task"):
+        load_task(name)
+
+
+@pytest.mark.parametrize("env_id", ["Ant", "AntMaze_UMaze-v5", "Hopper-v4", "hopper-v5", "MyHopper-v5", ""])
+def test_a_simulator_is_found_by_its_exact_id_only(env_id: str) -> None:
+    assert find_task(env_id) is None
+
+
+def test_a_simulator_is_found_by_its_exact_id() -> None:
+    found = find_task("Ant-v5")
+    assert found is not None
+    assert found.name == "ant"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"act_dim": 3}, "act_dim is 3, bounds have 2, 2"),
+        ({"act_high": [1, -5]}, "lower action bound must lie below"),
+        ({"act_low": [-1, float("-inf")]}, "act_low.1"),
+        ({"ref_min_score": 1.0, "ref_source": "x"}, "give both"),
+        ({"ref_min_score": 2.0, "ref_max_score": 1.0, "ref_source": "x"}, "must lie below"),
+        ({"ref_min_score": 1.0, "ref_max_score": 2.0}, "need a ref_source"),
+        ({"termination": {"bounds": {3: [0, 1]}}}, "names dimensions .3."),
+        ({"termination": {"abs_below": {"limit": 1, "from_dim": 3}}}, "names dimensions .3."),
+        ({"termination": {"bounds": {0: [1, 0]}}}, "must lie below the upper bound"),
+        ({"termination": {"bounds": {0: [None, None]}}}, "give a lower bound"),
+        ({"termination": {"abs_below": {"limit": 0}}}, "limit"),
+        ({"terminations": {}}, "terminations = {}.*Legal keys: name"),
+        ({"max_episode_steps": 0}, "max_episode_steps = 0"),
+    ],
+)
+def test_a_wrong_task_names_the_key_and_the_value(
+    tmp_path: Path, change: dict[str, object], problem: str
+) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL | change))
+    with pytest.raises(ConfigError, match=problem) as caught:
+        load_task(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "name: rig"])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_task(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_task(tmp_path / "nowhere.yaml")
+
+
+def test_a_task_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        load_task("hopper").obs_dim = 3  # type: ignore[misc]
+
+
+def test_the_configs_folder_holds_the_tasks() -> None:
+    assert {path.stem for path in (configs_dir() / "tasks").iterdir()} == set(SHIPPED)
