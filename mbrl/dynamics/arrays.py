@@ -1,0 +1,75 @@
+"""Transitions to the normalised arrays that the networks train on."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mbrl.data.dataset import Transitions
+from mbrl.data.normaliser import fit_moments
+from mbrl.dynamics.training import TrainingArrays
+from mbrl.nets.normaliser import Normaliser
+
+HOLDOUT_ROWS = 20_000
+"""Most held-out rows that early stopping looks at; more would not sharpen a 1 % rule."""
+
+
+def step_inputs(rows: Transitions) -> NDArray[np.float32]:
+    """`[n, obs_dim + act_dim]` (s, a), raw units."""
+    return np.concatenate((rows.observation, rows.action), 1)
+
+
+def step_targets(rows: Transitions) -> NDArray[np.float32]:
+    """`[n, obs_dim + 1]` (s' - s, r), raw units."""
+    return np.concatenate((rows.next_observation - rows.observation, rows.reward[:, None]), 1)
+
+
+def termination_inputs(rows: Transitions, *, reads_successor: bool) -> NDArray[np.float32]:
+    """`[n, in]` (s, a, s'), or (s, a) without the successor, raw units."""
+    parts = (rows.observation, rows.action, rows.next_observation)
+    return np.concatenate(parts if reads_successor else parts[:2], 1)
+
+
+def fit_normaliser(array: NDArray[np.float32]) -> Normaliser:
+    """Mean and deviation of the rows; constant dimensions keep their scale."""
+    mean, std = fit_moments(array)
+    return Normaliser(torch.from_numpy(mean), torch.from_numpy(std))
+
+
+def step_arrays(
+    train: Transitions, holdout: Transitions, *, inputs: Normaliser, targets: Normaliser
+) -> TrainingArrays:
+    """Arrays of the ensemble; every row needs its true successor."""
+    few = thin(holdout, HOLDOUT_ROWS)
+    return TrainingArrays(
+        inputs=normalise(step_inputs(train), inputs),
+        targets=normalise(step_targets(train), targets),
+        holdout_inputs=normalise(step_inputs(few), inputs),
+        holdout_targets=normalise(step_targets(few), targets),
+    )
+
+
+def termination_arrays(
+    train: Transitions, holdout: Transitions, *, inputs: Normaliser, reads_successor: bool
+) -> TrainingArrays:
+    """Arrays of the termination head; targets are 0 or 1."""
+    few = thin(holdout, HOLDOUT_ROWS)
+    return TrainingArrays(
+        inputs=normalise(termination_inputs(train, reads_successor=reads_successor), inputs),
+        targets=torch.tensor(train.terminated, dtype=torch.float32)[:, None],
+        holdout_inputs=normalise(termination_inputs(few, reads_successor=reads_successor), inputs),
+        holdout_targets=torch.tensor(few.terminated, dtype=torch.float32)[:, None],
+    )
+
+
+def normalise(array: NDArray[np.float32], normaliser: Normaliser) -> Float[Tensor, "n d"]:
+    """`normaliser` applied to a numpy array, in one copy."""
+    return torch.tensor(array).sub_(normaliser.mean).div_(normaliser.std)
+
+
+def thin(rows: Transitions, count: int) -> Transitions:
+    """At most `count` rows, evenly spaced over the episodes."""
+    if len(rows) <= count:
+        return rows
+    return rows.select(np.linspace(0, len(rows) - 1, count).astype(np.int64))

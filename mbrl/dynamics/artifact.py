@@ -1,0 +1,147 @@
+"""A fitted model with all that its users need, and its form on disk: JSON and tensors."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mbrl.dynamics.config import DynamicsConfig
+from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.report import DynamicsReport
+from mbrl.dynamics.termination import NeverTerminates, TerminationHead
+from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.stack import StackedMLP
+
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FittedDynamics:
+    """What a fit leaves behind.
+
+    Attributes:
+        model: the elites, recalibrated; implements `DynamicsModel`.
+        termination: the learned head; implements `TerminationFn`.
+        config: what it was fitted with.
+        dataset_hash: content hash of the dataset.
+        reward_scale: c_r, deviation of the training rewards (mean |r| where that is 0, 1 where both are); the
+            unit of penalties, reward units.
+        thresholds: for each uncertainty measure, its quantiles over held-out rows by probability, in its own
+            units. The 0.95 quantile makes a measure unit-free; the others are rollout thresholds.
+        report: how far it can be trusted.
+    """
+
+    model: DynamicsEnsemble
+    termination: TerminationHead | NeverTerminates
+    config: DynamicsConfig
+    dataset_hash: str
+    reward_scale: float
+    thresholds: Mapping[str, Mapping[float, float]]
+    report: DynamicsReport
+
+    def to_tensors(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Facts for a JSON file, and tensors for a safetensors file."""
+        head = self.termination if isinstance(self.termination, TerminationHead) else None
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if head is not None:
+            tensors |= {f"termination.{name}": value for name, value in head.state_dict().items()}
+        meta = {
+            "format": _FORMAT,
+            "config": self.config.model_dump(mode="json"),
+            "dataset_hash": self.dataset_hash,
+            "reward_scale": self.reward_scale,
+            "thresholds": {
+                name: {str(probability): value for probability, value in quantiles.items()}
+                for name, quantiles in self.thresholds.items()
+            },
+            "report": self.report.model_dump(mode="json"),
+            "has_termination": head is not None,
+            "termination_reads_successor": head is not None and head.reads_successor,
+        }
+        return meta, {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+
+    @classmethod
+    def from_tensors(cls, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "FittedDynamics":
+        """Inverse of `to_tensors`.
+
+        Raises:
+            ValueError: the format is not one that this version reads.
+        """
+        if meta["format"] != _FORMAT:
+            raise ValueError(f"dynamics format {meta['format']}; this version reads format {_FORMAT}")
+        config = DynamicsConfig.model_validate(meta["config"])
+        head: TerminationHead | NeverTerminates = NeverTerminates()
+        if meta["has_termination"]:
+            head = _rebuild_head(
+                config,
+                _part(tensors, "termination."),
+                reads_successor=bool(meta["termination_reads_successor"]),
+            )
+        return cls(
+            model=_rebuild_model(config, _part(tensors, "model.")),
+            termination=head,
+            config=config,
+            dataset_hash=str(meta["dataset_hash"]),
+            reward_scale=float(meta["reward_scale"]),
+            thresholds={
+                name: {float(probability): float(value) for probability, value in quantiles.items()}
+                for name, quantiles in meta["thresholds"].items()
+            },
+            report=DynamicsReport.model_validate(meta["report"]),
+        )
+
+
+def build_net(config: DynamicsConfig, sizes: tuple[int, int, int], generator: torch.Generator) -> StackedMLP:
+    """The stacked network of an ensemble, `sizes` being (members, inputs, outputs)."""
+    return StackedMLP(
+        sizes[0],
+        sizes[1],
+        config.hidden,
+        sizes[2],
+        generator=generator,
+        activation=config.activation,
+        layer_norm=config.layer_norm,
+        init="truncated_normal",
+    )
+
+
+def build_head_net(config: DynamicsConfig, sizes: tuple[int, int], generator: torch.Generator) -> StackedMLP:
+    """The stacked network of a termination head, `sizes` being (members, inputs)."""
+    return StackedMLP(
+        sizes[0],
+        sizes[1],
+        config.termination.hidden,
+        1,
+        generator=generator,
+        activation=config.activation,
+        init="truncated_normal",
+    )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _rebuild_model(config: DynamicsConfig, tensors: dict[str, Tensor]) -> DynamicsEnsemble:
+    bounds = tensors["bounds"]
+    inputs, outputs = tensors["inputs.mean"].shape[0], bounds.shape[-1]
+    net = build_net(config, (bounds.shape[0], inputs, 2 * outputs), torch.Generator().manual_seed(0))
+    model = DynamicsEnsemble(
+        net, bounds, inputs=Normaliser.identity(inputs), targets=Normaliser.identity(outputs)
+    )
+    model.load_state_dict(tensors)
+    return model.requires_grad_(requires_grad=False)
+
+
+def _rebuild_head(
+    config: DynamicsConfig, tensors: dict[str, Tensor], *, reads_successor: bool
+) -> TerminationHead:
+    inputs = tensors["inputs.mean"].shape[0]
+    net = build_head_net(config, (tensors["net.flat"].shape[0], inputs), torch.Generator().manual_seed(0))
+    head = TerminationHead(
+        net, inputs=Normaliser.identity(inputs), positive_weight=1.0, reads_successor=reads_successor
+    )
+    head.load_state_dict(tensors)
+    return head.requires_grad_(requires_grad=False)

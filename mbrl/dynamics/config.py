@@ -1,0 +1,125 @@
+"""What a user may choose about a dynamics fit."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from mbrl.nets.stack import ActivationName
+
+Hidden = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12)]
+Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class TerminationConfig(BaseModel):
+    """The learned termination head.
+
+    Attributes:
+        hidden: widths of its hidden layers.
+        learning_rate: Adam step size.
+        max_updates: most gradient steps.
+        max_positive_weight: cap on the weight of terminated rows; the bias that it causes is taken out again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden: Hidden = (200, 200)
+    learning_rate: Rate = 1e-3
+    max_updates: Annotated[int, Field(ge=1, le=10_000_000)] = 5_000
+    max_positive_weight: Annotated[float, Field(ge=1.0, le=1e6)] = 100.0
+
+
+class AssessmentConfig(BaseModel):
+    """The report on a fitted model; it costs time, and changes nothing but temperatures and quantiles.
+
+    Attributes:
+        horizon: longest open-loop prediction, steps.
+        segments: most held-out segments for open-loop prediction.
+        particles: sampled futures of each segment; one elite for the whole of each.
+        max_rows: most held-out rows for one-step figures.
+        bootstrap_draws: resamples of episodes behind each interval.
+        trust_error: largest open-loop error that counts as trusted, dataset standard deviations.
+        trust_coverage: least coverage of the 90 % particle interval that counts as trusted.
+        truncation_quantiles: quantiles of each uncertainty measure that are stored as rollout thresholds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    horizon: Annotated[int, Field(ge=1, le=1000)] = 25
+    segments: Annotated[int, Field(ge=1, le=100_000)] = 200
+    particles: Annotated[int, Field(ge=2, le=10_000)] = 100
+    max_rows: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
+    bootstrap_draws: Annotated[int, Field(ge=10, le=100_000)] = 200
+    trust_error: Annotated[float, Field(gt=0.0, le=100.0)] = 0.3
+    trust_coverage: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8
+    truncation_quantiles: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = (0.9, 0.95, 0.99, 0.999, 1.0)
+
+
+class DynamicsConfig(BaseModel):
+    """A dynamics ensemble and its training.
+
+    An epoch is one pass through the training rows, but at least `min_epoch_updates` and at most
+    `max_epoch_updates` steps, so that patience means the same on a thousand rows and on a million.
+
+    Attributes:
+        members: networks that are trained.
+        elites: networks that are kept, those with the least holdout error.
+        hidden: widths of the hidden layers.
+        activation: hidden activation.
+        layer_norm: LayerNorm between each hidden linear map and its activation.
+        learning_rate: Adam step size at the start.
+        schedule: `cosine` lowers the step size to zero over `max_updates`; `constant` keeps it.
+        batch_size: rows of each member in one step.
+        max_updates: most gradient steps; an early stop usually comes first on small data.
+        min_epoch_updates: least steps between two looks at the holdout.
+        max_epoch_updates: most steps between two looks at the holdout.
+        patience: epochs without an improvement of any member before the fit stops.
+        improvement: relative decrease of a member's holdout error that counts as an improvement.
+        weight_decay: L2 coefficient of each layer's weights; None takes the published ramp over the depth.
+        bound_coef: weight of the pull that keeps the log-variance bounds together.
+        log_variance_low: initial lower bound of the log-variance, normalised target units.
+        log_variance_high: initial upper bound.
+        bootstrap: each member trains on its own resample, drawn with replacement.
+        holdout_fraction: share of the episodes that is held out.
+        recalibrate: scale the predicted deviations so that held-out intervals cover what they claim.
+        termination: the learned termination head.
+        assessment: the report on the fitted model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: Annotated[int, Field(ge=1, le=1000)] = 7
+    elites: Annotated[int, Field(ge=1, le=1000)] = 5
+    hidden: Hidden = (200, 200, 200, 200)
+    activation: ActivationName = "silu"
+    layer_norm: bool = False
+    learning_rate: Rate = 1e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    max_updates: Annotated[int, Field(ge=1, le=100_000_000)] = 20_000
+    min_epoch_updates: PositiveInt = 100
+    max_epoch_updates: PositiveInt = 1_000
+    patience: Annotated[int, Field(ge=1, le=10_000)] = 5
+    improvement: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
+    weight_decay: tuple[Decay, ...] | None = None
+    bound_coef: Annotated[float, Field(ge=0.0, le=10.0)] = 0.01
+    log_variance_low: Annotated[float, Field(ge=-40.0, le=10.0)] = -10.0
+    log_variance_high: Annotated[float, Field(ge=-40.0, le=10.0)] = 0.5
+    bootstrap: bool = True
+    holdout_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    recalibrate: bool = True
+    termination: TerminationConfig = TerminationConfig()
+    assessment: AssessmentConfig = AssessmentConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.elites > self.members:
+            raise ValueError(f"elites ({self.elites}) cannot exceed members ({self.members})")
+        if self.log_variance_low >= self.log_variance_high:
+            raise ValueError("log_variance_low must lie below log_variance_high")
+        if self.min_epoch_updates > self.max_epoch_updates:
+            raise ValueError("min_epoch_updates cannot exceed max_epoch_updates")
+        layers = len(self.hidden) + 1
+        if self.weight_decay is not None and len(self.weight_decay) != layers:
+            raise ValueError(f"weight_decay needs {layers} values, one for each layer, or null")
+        return self

@@ -1,0 +1,128 @@
+"""The probabilistic ensemble: normalised in and out inside, raw units outside."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mbrl.core.types import DynamicsPosterior
+from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.stack import StackedMLP
+from mbrl.ops.gaussian import soft_clamp
+
+
+class DynamicsEnsemble(nn.Module):
+    """Members that each predict a Gaussian over `(s' - s, r)` from `(s, a)`; implements `DynamicsModel`.
+
+    Args:
+        net: `obs_dim + act_dim -> 2 (obs_dim + 1)`: normalised means, then raw log-variances.
+        bounds: `[e, 2, obs_dim + 1]`, each member's lower and upper log-variance bound, normalised units.
+        inputs: normaliser of `(s, a)`.
+        targets: normaliser of `(s' - s, r)`.
+        temperature: `[obs_dim + 1]` factors on the predicted deviations, or None for 1.
+    """
+
+    bounds: nn.Parameter
+    temperature: Tensor
+
+    def __init__(
+        self,
+        net: StackedMLP,
+        bounds: Float[Tensor, "e 2 k"],
+        *,
+        inputs: Normaliser,
+        targets: Normaliser,
+        temperature: Float[Tensor, "k"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.bounds = nn.Parameter(bounds.detach().clone())
+        self.inputs, self.targets = inputs, targets
+        self.obs_dim = bounds.shape[-1] - 1
+        self.register_buffer(
+            "temperature", torch.ones_like(bounds[0, 0]) if temperature is None else temperature.clone()
+        )
+
+    @property
+    def ensemble_size(self) -> int:
+        """Number of members in a posterior."""
+        return self.net.members
+
+    def forward(
+        self, inputs_n: Float[Tensor, "*e b in"]
+    ) -> tuple[Float[Tensor, "e b k"], Float[Tensor, "e b k"]]:
+        """Means and log-variances in normalised target units, before the temperature.
+
+        Args:
+            inputs_n: `[b, in]` or `[e, b, in]`, normalised.
+        """
+        mean, raw = self.net(inputs_n).chunk(2, -1)
+        return mean, soft_clamp(raw, self.bounds[:, :1], self.bounds[:, 1:])
+
+    def predict(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> DynamicsPosterior:
+        """Every member's belief about the step from `(obs, action)`, raw units."""
+        mean_n, log_variance = self.forward(self.inputs(torch.cat((obs, action), -1)))
+        mean, variance = self._to_raw(mean_n, log_variance, obs)
+        scale = self.targets.std
+        return DynamicsPosterior(
+            mean=mean[..., :-1],
+            variance=variance[..., :-1],
+            reward_mean=mean[..., -1],
+            reward_variance=variance[..., -1],
+            delta_scale=scale[:-1],
+            reward_scale=scale[-1],
+        )
+
+    def predict_member(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"], member: Int[Tensor, "b"]
+    ) -> tuple[
+        Float[Tensor, "b obs_dim"], Float[Tensor, "b obs_dim"], Float[Tensor, "b"], Float[Tensor, "b"]
+    ]:
+        """Sends each row through one member only: `predict` at `[member_i, i]` for a fraction of the work.
+
+        Args:
+            obs: `[b, obs_dim]`, raw units.
+            action: `[b, act_dim]`.
+            member: `[b]` int64, which member predicts the row.
+
+        Returns:
+            Mean and variance of s' `[b, obs_dim]`, mean and variance of the reward `[b]`, raw units.
+        """
+        slot, width = _slots(member, self.ensemble_size)
+        x = self.inputs(torch.cat((obs, action), -1))
+        padded = x.new_zeros(self.ensemble_size * width, x.shape[-1])
+        padded[slot] = x
+        mean_n, log_variance = self.forward(padded.view(self.ensemble_size, width, -1))
+        mean_n, log_variance = mean_n.flatten(0, 1)[slot], log_variance.flatten(0, 1)[slot]
+        mean, variance = self._to_raw(mean_n, log_variance, obs)
+        return mean[..., :-1], variance[..., :-1], mean[..., -1], variance[..., -1]
+
+    def select(self, members: Int[Tensor, "m"]) -> "DynamicsEnsemble":
+        """A smaller ensemble with frozen copies of the given members, for inference."""
+        chosen = DynamicsEnsemble(
+            self.net.select(members),
+            self.bounds[members],
+            inputs=self.inputs,
+            targets=self.targets,
+            temperature=self.temperature,
+        )
+        return chosen.requires_grad_(requires_grad=False)
+
+    def _to_raw(self, mean_n: Tensor, log_variance: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.targets.inverse(mean_n)
+        mean[..., :-1] += obs
+        variance = log_variance.exp() * (self.temperature * self.targets.std).square()
+        return mean, variance
+
+
+def _slots(member: Int[Tensor, "b"], members: int) -> tuple[Int[Tensor, "b"], int]:
+    """Place of each row in a `[members, width]` grid whose row m holds the rows of member m."""
+    order = torch.argsort(member, stable=True)
+    counts = torch.bincount(member, minlength=members)
+    width = int(counts.max())
+    starts = counts.cumsum(0) - counts
+    rank = torch.arange(len(member), device=member.device) - starts[member[order]]
+    slot = torch.empty_like(member)
+    slot[order] = member[order] * width + rank
+    return slot, width

@@ -1,0 +1,247 @@
+"""Fits the ensemble and its termination head: resumable at every epoch, bit for bit."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+
+from mbrl.core.errors import DataError
+from mbrl.core.rng import RngStreams
+from mbrl.core.types import StateDict
+from mbrl.data.dataset import Dataset, Transitions
+from mbrl.data.splits import Split, split_episodes
+from mbrl.dynamics.arrays import (
+    fit_normaliser,
+    step_arrays,
+    step_inputs,
+    step_targets,
+    termination_arrays,
+    termination_inputs,
+)
+from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
+from mbrl.dynamics.config import DynamicsConfig
+from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
+from mbrl.dynamics.report import DynamicsReport
+from mbrl.dynamics.termination import NeverTerminates, TerminationHead
+from mbrl.dynamics.training import MemberTrainer, Schedule, as_floats
+
+Stage = Literal["ensemble", "termination", "done"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FitProgress:
+    """Where a fit stands after an epoch.
+
+    Attributes:
+        stage: what is being trained.
+        updates: gradient steps of this stage so far.
+        max_updates: most that this stage will make.
+        holdout_error: least holdout error of each member so far.
+        train_loss: mean training loss of each member in the epoch.
+    """
+
+    stage: Stage
+    updates: int
+    max_updates: int
+    holdout_error: tuple[float, ...]
+    train_loss: tuple[float, ...]
+
+
+class DynamicsFit:
+    """A fit that can stop after any epoch and go on to the same bits.
+
+    Args:
+        dataset: what to learn from; it is split by episode.
+        config: network and training.
+        rng: streams of this fit; every draw depends on them and on the update alone.
+
+    Raises:
+        DataError: the dataset is too small to be split, or no row has a known successor.
+    """
+
+    def __init__(self, dataset: Dataset, config: DynamicsConfig, rng: RngStreams) -> None:
+        self.config, self._rng = config, rng
+        self._dataset_hash = dataset.content_hash
+        gap = max(25, config.assessment.horizon)
+        self.split: Split = split_episodes(
+            dataset, fraction=config.holdout_fraction, generator=rng.at("split"), gap=gap
+        )
+        self.ensemble = self._fresh_ensemble()
+        self.stage: Stage = "ensemble"
+        self._trainer = self._ensemble_trainer()
+        self._head: TerminationHead | None = None
+        self._head_trainer: MemberTrainer | None = None
+
+    @property
+    def progress(self) -> FitProgress:
+        """Where the fit stands."""
+        trainer = self._head_trainer or self._trainer
+        in_head = self._head_trainer is not None
+        return FitProgress(
+            stage=self.stage,
+            updates=trainer.updates,
+            max_updates=self.config.termination.max_updates if in_head else self.config.max_updates,
+            holdout_error=tuple(as_floats(trainer.best)),
+            train_loss=tuple(trainer.history[-1].train_loss) if trainer.history else (),
+        )
+
+    def run_epoch(self) -> None:
+        """Trains the current stage for an epoch, and enters the next stage when it is done.
+
+        Raises:
+            NonFiniteError: a loss is NaN or infinite.
+        """
+        if self.stage == "ensemble":
+            self._trainer.run_epoch()
+            if self._trainer.is_done:
+                self._enter_termination()
+        elif self._head_trainer is not None and self.stage == "termination":
+            self._head_trainer.run_epoch()
+            if self._head_trainer.is_done:
+                self.stage = "done"
+
+    def state_dict(self) -> StateDict:
+        """Everything that the epochs to come depend on, besides the constructor's arguments."""
+        return {
+            "stage": self.stage,
+            "ensemble": self._trainer.state_dict(),
+            "termination": None if self._head_trainer is None else self._head_trainer.state_dict(),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`, on a fit of the same dataset, config and streams."""
+        self._trainer.load_state_dict(state["ensemble"])
+        if state["stage"] != "ensemble":
+            self._enter_termination()
+        if self._head_trainer is not None and state["termination"] is not None:
+            self._head_trainer.load_state_dict(state["termination"])
+        self.stage = state["stage"]
+
+    def finish(self) -> FittedDynamics:
+        """Restores snapshots, keeps the elites, and reports."""
+        self._trainer.restore_best()
+        elites = torch.argsort(self._trainer.best)[: self.config.elites]
+        head: TerminationHead | NeverTerminates = NeverTerminates()
+        if self._head is not None and self._head_trainer is not None:
+            self._head_trainer.restore_best()
+            head = self._head.select(torch.argsort(self._head_trainer.best)[: self.config.elites])
+        train = self.split.train.transitions()
+        return FittedDynamics(
+            model=self.ensemble.select(elites),
+            termination=head,
+            config=self.config,
+            dataset_hash=self._dataset_hash,
+            reward_scale=_reward_scale(train),
+            thresholds={},
+            report=DynamicsReport(
+                train_rows=len(train),
+                holdout_rows=self.split.holdout.num_transitions,
+                updates=self._trainer.updates,
+                member_holdout_mse=tuple(as_floats(self._trainer.best)),
+                elites=tuple(int(member) for member in elites),
+            ),
+        )
+
+    def _fresh_ensemble(self) -> DynamicsEnsemble:
+        config, rows = self.config, _known(self.split.train)
+        inputs, targets = fit_normaliser(step_inputs(rows)), fit_normaliser(step_targets(rows))
+        sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
+        net = build_net(config, sizes, self._rng.at("init"))
+        bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
+        bounds = bounds[None, :, None].expand(config.members, 2, targets.mean.shape[0])
+        return DynamicsEnsemble(net, bounds, inputs=inputs, targets=targets)
+
+    def _ensemble_trainer(self) -> MemberTrainer:
+        config = self.config
+        objective = StepObjective(
+            self.ensemble,
+            bound_coef=config.bound_coef,
+            weight_decay=config.weight_decay or decay_ramp(len(config.hidden) + 1),
+        )
+        train, holdout = _known(self.split.train), _known(self.split.holdout)
+        arrays = step_arrays(train, holdout, inputs=self.ensemble.inputs, targets=self.ensemble.targets)
+        schedule = _schedule(config, len(train), config.max_updates, config.learning_rate)
+        return MemberTrainer(objective, arrays, schedule, self._rng.child("ensemble"))
+
+    def _enter_termination(self) -> None:
+        """Builds the head and its data; skips the stage where no training row terminated."""
+        train, holdout = self.split.train.transitions(), self.split.holdout.transitions()
+        if not bool(train.terminated.any()):
+            self.stage = "done"
+            return
+        reads_successor = bool((train.terminated & train.is_successor_known).any())
+        if reads_successor:
+            train, holdout = train.successors_known(), holdout.successors_known()
+        config = self.config
+        inputs = fit_normaliser(termination_inputs(train, reads_successor=reads_successor))
+        positives = int(train.terminated.sum())
+        weight = min((len(train) - positives) / positives, config.termination.max_positive_weight)
+        net = build_head_net(config, (config.members, inputs.mean.shape[0]), self._rng.at("head_init"))
+        self._head = TerminationHead(
+            net, inputs=inputs, positive_weight=weight, reads_successor=reads_successor
+        )
+        schedule = _schedule(
+            config, len(train), config.termination.max_updates, config.termination.learning_rate
+        )
+        arrays = termination_arrays(train, holdout, inputs=inputs, reads_successor=reads_successor)
+        objective = TerminationObjective(net, positive_weight=weight)
+        self._head_trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("termination"))
+        self.stage = "termination"
+
+
+def fit_dynamics(
+    dataset: Dataset,
+    config: DynamicsConfig,
+    rng: RngStreams,
+    *,
+    resume_state: StateDict | None = None,
+    on_epoch: Callable[[DynamicsFit], None] | None = None,
+) -> FittedDynamics:
+    """Fits an ensemble to `dataset`.
+
+    Args:
+        dataset: what to learn from.
+        config: network and training.
+        rng: streams of this fit.
+        resume_state: `DynamicsFit.state_dict()` of an interrupted fit with the same arguments.
+        on_epoch: called after each epoch, for progress and checkpoints.
+    """
+    fit = DynamicsFit(dataset, config, rng)
+    if resume_state is not None:
+        fit.load_state_dict(resume_state)
+    while fit.stage != "done":
+        fit.run_epoch()
+        if on_epoch is not None:
+            on_epoch(fit)
+    return fit.finish()
+
+
+def _known(dataset: Dataset) -> Transitions:
+    rows = dataset.transitions().successors_known()
+    if len(rows) == 0:
+        raise DataError(
+            "no transition has a known successor", remedy="Log longer episodes, or log final observations."
+        )
+    return rows
+
+
+def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) -> Schedule:
+    one_pass = rows // min(config.batch_size, rows)
+    return Schedule(
+        max_updates=max_updates,
+        epoch_updates=min(max(one_pass, config.min_epoch_updates), config.max_epoch_updates),
+        batch_size=config.batch_size,
+        learning_rate=rate,
+        decay=config.schedule,
+        patience=config.patience,
+        improvement=config.improvement,
+        bootstrap=config.bootstrap,
+    )
+
+
+def _reward_scale(rows: Transitions) -> float:
+    reward = rows.reward.astype(np.float64)
+    return float(reward.std()) or float(np.abs(reward).mean()) or 1.0

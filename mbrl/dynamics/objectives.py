@@ -1,0 +1,106 @@
+"""What the members minimise: Gaussian likelihood of a step, cross-entropy of a termination."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.loss import bounded_gaussian_loss
+from mbrl.dynamics.training import TrainingArrays
+from mbrl.nets.stack import StackedMLP
+
+PUBLISHED_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+"""L2 coefficients of the five layers (Janner et al. 2019, MBPO code); interpolated for other depths."""
+
+
+def decay_ramp(layers: int) -> tuple[float, ...]:
+    """`PUBLISHED_DECAY` stretched over `layers` layers."""
+    places = np.linspace(0.0, len(PUBLISHED_DECAY) - 1.0, layers)
+    return tuple(
+        float(value) for value in np.interp(places, np.arange(len(PUBLISHED_DECAY)), PUBLISHED_DECAY)
+    )
+
+
+class StepObjective:
+    """Gaussian loss of `(s' - s, r)` plus the pull on the bounds and the weight penalty.
+
+    Args:
+        ensemble: to be trained in place.
+        bound_coef: weight of `sum_d (high_d - low_d)`.
+        weight_decay: w_k in `1/2 sum_k w_k ||W_k||^2`, one for each layer.
+    """
+
+    def __init__(
+        self, ensemble: DynamicsEnsemble, *, bound_coef: float, weight_decay: tuple[float, ...]
+    ) -> None:
+        self._ensemble = ensemble
+        self._bound_coef = bound_coef
+        self._decay = torch.zeros_like(ensemble.net.flat[:1])
+        for layer, coefficient in zip(ensemble.net.layers(self._decay), weight_decay, strict=True):
+            layer.weight.fill_(coefficient)
+
+    def parameters(self) -> list[Tensor]:
+        """All weights, and the log-variance bounds."""
+        return [self._ensemble.net.flat, self._ensemble.bounds]
+
+    def loss(self, inputs: Float[Tensor, "e b in"], targets: Float[Tensor, "e b k"]) -> Float[Tensor, "e"]:
+        """`mean_{b,k} [(y - mu)^2 exp(-l) + l]` for each member."""
+        return bounded_gaussian_loss(self._ensemble.net(inputs), self._ensemble.bounds, targets)
+
+    @torch.no_grad()
+    def add_decay(self) -> None:
+        """Adds `w_k W_k` and the constant gradient of the bound penalty."""
+        net, bounds = self._ensemble.net, self._ensemble.bounds
+        if net.flat.grad is None or bounds.grad is None:
+            raise RuntimeError("add_decay follows a backward pass")
+        net.flat.grad.addcmul_(net.flat, self._decay)
+        bounds.grad[:, 0] -= self._bound_coef
+        bounds.grad[:, 1] += self._bound_coef
+
+    @torch.no_grad()
+    def holdout_error(self, arrays: TrainingArrays) -> Float[Tensor, "e"]:
+        """Mean squared error of the mean, normalised units."""
+        total = torch.zeros(self._ensemble.ensemble_size, dtype=torch.float64)
+        for inputs, targets in arrays.holdout_blocks():
+            mean, _ = self._ensemble.forward(inputs)
+            total += (mean - targets).square().sum((1, 2), dtype=torch.float64)
+        return total / arrays.holdout_targets.numel()
+
+
+class TerminationObjective:
+    """Cross-entropy of the termination flag, terminated rows weighted.
+
+    Args:
+        net: `in -> 1` logit.
+        positive_weight: weight of a terminated row, >= 1.
+    """
+
+    def __init__(self, net: StackedMLP, *, positive_weight: float) -> None:
+        self._net = net
+        self._weight = torch.tensor(positive_weight)
+
+    def parameters(self) -> list[Tensor]:
+        """All weights."""
+        return [self._net.flat]
+
+    def loss(self, inputs: Float[Tensor, "e b in"], targets: Float[Tensor, "e b k"]) -> Float[Tensor, "e"]:
+        """Weighted binary cross-entropy of each member."""
+        return self._cross_entropy(inputs, targets).mean((1, 2))
+
+    def add_decay(self) -> None:
+        """Nothing: the head stops early instead."""
+
+    @torch.no_grad()
+    def holdout_error(self, arrays: TrainingArrays) -> Float[Tensor, "e"]:
+        """The same loss on held-out rows."""
+        total = torch.zeros(self._net.members, dtype=torch.float64)
+        for inputs, targets in arrays.holdout_blocks():
+            shared = targets.expand(self._net.members, *targets.shape)
+            total += self._cross_entropy(inputs, shared).sum((1, 2), dtype=torch.float64)
+        return total / arrays.holdout_targets.numel()
+
+    def _cross_entropy(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        logits = self._net(inputs)
+        return binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=self._weight)
