@@ -1,0 +1,29 @@
+"""Distances to the nearest rows of a data set."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_CHUNK_ELEMENTS = 4_000_000  # distances held at once
+
+
+def neighbour_distance(
+    query: Float[Tensor, "b d"], rows: Float[Tensor, "n d"], *, count: int
+) -> Float[Tensor, "b"]:
+    """Mean Euclidean distance to the `count` nearest rows, divided by `sqrt(d)`.
+
+    Args:
+        query: `[b, d]`, standardised, so that dimensions compare.
+        rows: `[n, d]`, n >= 1, standardised likewise.
+        count: neighbours; all rows where there are fewer.
+
+    Returns:
+        `[b]`; about the same for any d where rows are equally dense.
+    """
+    count = min(count, rows.shape[0])
+    chunk = max(1, _CHUNK_ELEMENTS // rows.shape[0])
+    parts = [
+        torch.cdist(query[k : k + chunk], rows).topk(count, largest=False).values.mean(1)
+        for k in range(0, query.shape[0], chunk)
+    ]
+    return torch.cat(parts) / rows.shape[1] ** 0.5

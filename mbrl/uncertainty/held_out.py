@@ -1,0 +1,45 @@
+"""The measures that a dataset and a model suffice for, ready to be judged on held-out rows."""
+
+import functools
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.core.types import DynamicsPosterior
+from mbrl.uncertainty.density import DensityReference
+from mbrl.uncertainty.measures import MEASURES, POSTERIOR_MEASURES, Measure, StepContext
+
+RowMeasure: TypeAlias = Callable[[DynamicsPosterior, Tensor, Tensor, Tensor], Tensor]
+"""`(posterior, obs, action, sampled outcome) -> [b]`."""
+
+HELD_OUT_MEASURES = (*POSTERIOR_MEASURES, "knn", "ll_var")
+"""All measures but `bellman`, which needs a learner."""
+
+
+def held_out_measures(
+    obs: Float[Tensor, "n obs_dim"], action: Float[Tensor, "n act_dim"], generator: torch.Generator
+) -> dict[str, RowMeasure]:
+    """Measures by name, for `mbrl.dynamics.fit.fit_dynamics` to judge on held-out rows.
+
+    Args:
+        obs: `[n, obs_dim]`, training rows, raw units.
+        action: `[n, act_dim]`.
+        generator: thins the training rows.
+    """
+    reference = DensityReference.fit(obs, action, generator=generator)
+    return {name: functools.partial(_on_rows, MEASURES.get(name), reference) for name in HELD_OUT_MEASURES}
+
+
+def _on_rows(
+    measure: Measure,
+    reference: DensityReference,
+    posterior: DynamicsPosterior,
+    obs: Tensor,
+    action: Tensor,
+    outcome: Tensor,
+) -> Tensor:
+    context = StepContext(obs=obs, action=action, reference=reference, outcome=outcome)
+    return measure(posterior, context)
