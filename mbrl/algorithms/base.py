@@ -9,7 +9,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Learner, Training
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, TransitionBatch
-from mbrl.dynamics.fitted import FittedDynamics
+from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
 from mbrl.nets.normaliser import Normaliser

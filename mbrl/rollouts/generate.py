@@ -1,8 +1,8 @@
 """Model rollouts `[h, b]` with a `valid` mask (Janner et al. 2019, algorithm 2; Yu et al. 2020, algorithm 2).
 
-All random numbers are drawn first; what follows is a function of tensors. Rows never influence one another, and
-the work goes through the model in chunks of about a thousand rows, each through all its steps, so that activations
-stay in the cache.
+All random numbers are drawn first; what follows is a function of tensors. Rows never influence one another,
+and the work goes through the model in chunks of about a thousand rows, each through all its steps, so that
+activations stay in the cache.
 """
 
 import dataclasses
@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mbrl.core.errors import NonFiniteError
-from mbrl.core.protocols import DynamicsModel, Policy, TerminationFn, UncertaintyMeasure
+from mbrl.core.protocols import DynamicsModel, Policy, TerminationFn
 from mbrl.core.types import TransitionBatch
+from mbrl.uncertainty.density import DensityReference
+from mbrl.uncertainty.measures import Measure, StepContext
 
 MemberChoice: TypeAlias = Literal["per_step", "per_row"]
 FlaggedRows: TypeAlias = Literal["keep", "drop", "halt"]
@@ -32,13 +34,14 @@ class RolloutConfig(BaseModel):
         starts: B, rollouts of one refresh, each from the observation of a uniformly drawn training row.
         respect_trusted_horizon: shorten `horizon` to the model's trusted horizon.
         member_choice: `per_step` draws a new elite for each row and step (TS1), `per_row` keeps one (TS-inf).
-        truncation_quantile: stop a rollout where the uncertainty exceeds this quantile of it on the data; None
-            never stops.
-        flagged: what becomes of the row that exceeds it: `keep` stores it and stops, `drop` stops before it, `halt`
-            stores it as terminated with `halt_reward` (MOReL).
+        truncation_quantile: stop a rollout where the uncertainty exceeds this quantile of it on the data;
+            None never stops.
+        flagged: what becomes of the row that exceeds it: `keep` stores it and stops, `drop` stops before it,
+            `halt` stores it as terminated with `halt_reward` (MOReL).
         halt_reward: reward of halted rows, reward units.
         termination: `sample` draws from the predicted probability, `threshold` terminates from 0.5 on.
-        clip_to_data: clip imagined observations and rewards to the range of the data; the clip rate is logged.
+        clip_to_data: clip imagined observations and rewards to the range of the data; the clip rate is
+            logged.
         chunk: rows that go through the model together.
     """
 
@@ -79,16 +82,19 @@ class Imagination:
     Attributes:
         model: the dynamics.
         termination: probability of termination.
-        measure: uncertainty of a step, or None to imagine without one: each row then goes through one member only.
+        measure: uncertainty of a step, or None to imagine without one: each row then goes through one member
+            only.
         threshold: uncertainty above which a row is flagged, in the measure's units; inf flags none.
         box: range to clip to, or None.
+        reference: the dataset's rows, for measures of density.
     """
 
     model: DynamicsModel
     termination: TerminationFn
-    measure: UncertaintyMeasure | None = None
+    measure: Measure | None = None
     threshold: float = math.inf
     box: Box | None = None
+    reference: DensityReference | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,6 +110,7 @@ class Rollouts:
         terminated: `[h, b]`.
         truncated: `[h, b]`, the rollout was cut here: at the last step, or by the uncertainty.
         valid: `[h, b]`; no valid step starts from a terminal state or follows a cut.
+        flagged: `[h, b]`, steps whose uncertainty exceeded the threshold, stored or not.
         clipped: `[h, b]`, share of coordinates that the box changed.
         non_finite: `[h, b]`, steps that were discarded because the model returned a NaN or an infinity.
     """
@@ -116,6 +123,7 @@ class Rollouts:
     terminated: Bool[Tensor, "h b"]
     truncated: Bool[Tensor, "h b"]
     valid: Bool[Tensor, "h b"]
+    flagged: Bool[Tensor, "h b"]
     clipped: Float[Tensor, "h b"]
     non_finite: Bool[Tensor, "h b"]
 
@@ -182,14 +190,16 @@ def generate_rollouts(
     fields = [field.name for field in dataclasses.fields(Rollouts)]
     rollouts = parts[0]
     if len(parts) > 1:
-        rollouts = Rollouts(**{name: torch.cat([getattr(part, name) for part in parts], 1) for name in fields})
+        rollouts = Rollouts(
+            **{name: torch.cat([getattr(part, name) for part in parts], 1) for name in fields}
+        )
     _check_finite(rollouts)
     return rollouts
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
-    """Means over the valid steps, and how long rollouts lasted."""
-    valid = rollouts.valid
+    """Means over the valid steps, how long rollouts lasted, and the share of steps that were flagged."""
+    valid, flagged = rollouts.valid, rollouts.flagged
     count = valid.sum().clamp_min(1)
 
     def mean(values: Tensor) -> Tensor:
@@ -200,7 +210,7 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
         "rollout/reward": mean(rollouts.reward),
         "rollout/uncertainty": mean(rollouts.uncertainty),
         "rollout/terminated_rate": mean(rollouts.terminated),
-        "rollout/flagged_rate": mean(rollouts.truncated[:-1] & valid[:-1]) if len(valid) > 1 else mean(valid) * 0,
+        "rollout/flagged_rate": flagged.sum().double() / (valid | flagged).sum().clamp_min(1),
         "rollout/clip_rate": mean(rollouts.clipped),
         "rollout/non_finite": rollouts.non_finite.sum(),
     }
@@ -239,13 +249,14 @@ def _roll_chunk(
         level = draws.termination[t] if config.termination == "sample" else probability.new_tensor(0.5)
         terminated = probability >= level if config.termination == "threshold" else probability > level
         flagged = uncertainty > imagination.threshold
-        valid = alive & is_finite & ~flagged if config.flagged == "drop" else alive & is_finite
+        seen = alive & is_finite
+        valid = seen & ~flagged if config.flagged == "drop" else seen
         if config.flagged == "halt":
             terminated = terminated | flagged
             reward = torch.where(flagged, torch.full_like(reward, config.halt_reward), reward)
         truncated = ~terminated & (flagged | (t == config.horizon - 1))
-        lost = alive & ~is_finite
-        steps.append((obs, action, reward, uncertainty, next_obs, terminated, truncated, valid, clipped, lost))
+        marks = (terminated, truncated, valid, seen & flagged, clipped, alive & ~is_finite)
+        steps.append((obs, action, reward, uncertainty, next_obs, *marks))
         alive = valid & ~terminated & ~flagged
         obs = torch.where(alive[:, None], next_obs, obs)
     return Rollouts(*(torch.stack(column) for column in zip(*steps, strict=True)))
@@ -257,17 +268,20 @@ def _predict(
     """One sampled step of each row from its own member, with the uncertainty of the step."""
     if imagination.measure is None:
         mean, variance, reward_mean, reward_variance = imagination.model.predict_member(obs, action, member)
-        uncertainty = torch.zeros_like(reward_mean)
+        posterior = None
     else:
         posterior = imagination.model.predict(obs, action)
         rows = torch.arange(len(obs), device=obs.device)
         mean, variance = posterior.mean[member, rows], posterior.variance[member, rows]
         reward_mean = posterior.reward_mean[member, rows]
         reward_variance = posterior.reward_variance[member, rows]
-        uncertainty = imagination.measure(posterior)
     next_obs = torch.addcmul(mean, variance.sqrt(), noise[:, :-1])
     reward = torch.addcmul(reward_mean, reward_variance.sqrt(), noise[:, -1])
     clipped = torch.zeros_like(reward)
+    uncertainty = torch.zeros_like(reward)
+    if imagination.measure is not None and posterior is not None:
+        context = StepContext(obs=obs, action=action, reference=imagination.reference, outcome=next_obs)
+        uncertainty = imagination.measure(posterior, context)
     if imagination.box is not None:
         box = imagination.box
         inside = next_obs.clamp(box.obs_low, box.obs_high)
@@ -281,6 +295,6 @@ def _check_finite(rollouts: Rollouts) -> None:
     total = int(rollouts.valid.sum()) + lost
     if lost > _MAX_NON_FINITE_SHARE * total:
         raise NonFiniteError(
-            f"{lost} of {total} imagined rows are NaN or infinite: the dynamics model blows up under this policy. "
-            "Remedy: shorten rollout.horizon, set rollout.clip_to_data=true, or fit the model again."
+            f"{lost} of {total} imagined rows are NaN or infinite: the dynamics model blows up under this "
+            "policy. Remedy: shorten rollout.horizon, set rollout.clip_to_data=true, or fit the model again."
         )

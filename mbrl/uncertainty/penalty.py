@@ -5,8 +5,8 @@ import dataclasses
 from jaxtyping import Float
 from torch import Tensor
 
-from mbrl.core.protocols import UncertaintyMeasure
 from mbrl.core.types import DynamicsPosterior
+from mbrl.uncertainty.measures import Measure, StepContext
 
 UNIT_QUANTILE = 0.95
 """The quantile over held-out rows that counts as an uncertainty of 1."""
@@ -20,18 +20,20 @@ class UnitFree:
     """A measure in units of what it reads on held-out data, `min(u / q_0.95(u), cap)`; a measure itself.
 
     Attributes:
-        measure: reads a posterior.
+        measure: reads a posterior, and perhaps a context.
         quantile: its 0.95 quantile on held-out rows, its own units.
         cap: largest value.
     """
 
-    measure: UncertaintyMeasure
+    measure: Measure
     quantile: float
     cap: float = CAP
 
-    def __call__(self, posterior: DynamicsPosterior) -> Float[Tensor, "b"]:
+    def __call__(
+        self, posterior: DynamicsPosterior, context: StepContext | None = None
+    ) -> Float[Tensor, "b"]:
         """`[b]` in [0, cap]; 1 is as unsure as the 95th percentile of the data."""
-        return unit_free(self.measure(posterior), self.quantile, cap=self.cap)
+        return unit_free(self.measure(posterior, context), self.quantile, cap=self.cap)
 
 
 def unit_free(uncertainty: Float[Tensor, "*b"], quantile: float, *, cap: float = CAP) -> Float[Tensor, "*b"]:

@@ -1,0 +1,133 @@
+"""What model-based recipes share: from a fitted model and a config to ready-to-run imagination."""
+
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from mbrl.algorithms.base import RecipeContext
+from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import TerminationFn
+from mbrl.core.rng import RngStreams
+from mbrl.core.types import TransitionBatch
+from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.dynamics.termination import NeverTerminates
+from mbrl.envs.termination import KnownTermination
+from mbrl.rollouts.generate import Box, Imagination, RolloutConfig
+from mbrl.uncertainty.density import DensityReference
+from mbrl.uncertainty.measures import MEASURES, Measure
+from mbrl.uncertainty.penalty import UNIT_QUANTILE, UnitFree
+
+TerminationSource: TypeAlias = Literal["learned", "task", "never"]
+
+
+class PenaltyConfig(BaseModel):
+    """How uncertainty lowers imagined rewards: `r - coef * unit * u(s, a)`.
+
+    Attributes:
+        measure: id in the registry of uncertainty measures; rollouts are also truncated by it.
+        coef: lambda. 1 takes one deviation of the logged rewards from a step as uncertain as the 95th percentile.
+        units: `unit_free` as above; `raw` uses the measure as it is, without the reward's deviation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    measure: str = "ens_std"
+    coef: float = Field(1.0, ge=0)
+    units: Literal["unit_free", "raw"] = "unit_free"
+
+
+def limit_horizon(rollout: RolloutConfig, dynamics: FittedDynamics) -> RolloutConfig:
+    """Shortens the horizon to the model's trusted one, where the config says so.
+
+    Raises:
+        ConfigError: not even one step can be trusted.
+    """
+    trusted = dynamics.report.trusted_horizon
+    if not rollout.respect_trusted_horizon or trusted >= rollout.horizon:
+        return rollout
+    if trusted == 0:
+        raise ConfigError(
+            "The trusted horizon of the dynamics model is 0: on held-out episodes not even one step is predicted "
+            "well. Remedy: use a model-free learner on these data, improve the logs or the fit (see the report of "
+            "the fit), or set algorithm.rollout.respect_trusted_horizon=false to go on at your own risk."
+        )
+    return rollout.model_copy(update={"horizon": trusted})
+
+
+def choose_termination(
+    source: TerminationSource, context: RecipeContext, dynamics: FittedDynamics
+) -> TerminationFn:
+    """The learned head, the task's known rule, or none.
+
+    Raises:
+        ConfigError: the task declares no rule.
+    """
+    if source == "learned":
+        return dynamics.termination
+    if source == "never":
+        return NeverTerminates()
+    if context.task is None or context.task.termination is None:
+        name = "no task is known" if context.task is None else f"the task {context.task.name!r} declares none"
+        raise ConfigError(
+            f"algorithm.termination=task needs a known termination rule, but {name}. "
+            "Remedy: declare one in the task's yaml, or use termination=learned."
+        )
+    return KnownTermination(context.task.termination)
+
+
+def imagine(
+    rollout: RolloutConfig,
+    penalty: PenaltyConfig,
+    dynamics: FittedDynamics,
+    *,
+    termination: TerminationFn,
+    transitions: TransitionBatch,
+) -> Imagination:
+    """Puts together what rollouts need.
+
+    Without a penalty and without truncation no uncertainty is computed: each row then goes through one elite only.
+
+    Raises:
+        ConfigError: the fit stored no quantiles of the measure, or not the one that truncates.
+    """
+    box = data_box(transitions) if rollout.clip_to_data else None
+    if penalty.coef == 0 and rollout.truncation_quantile is None:
+        return Imagination(dynamics.model, termination, box=box)
+    if penalty.measure not in dynamics.thresholds:
+        MEASURES.get(penalty.measure)  # an unknown name has its own message
+        raise ConfigError(
+            f"The fit stored no quantiles of the measure {penalty.measure!r}, so it cannot be used in rollouts. "
+            f"Remedy: set algorithm.penalty.measure to one of {', '.join(sorted(dynamics.thresholds))}."
+        )
+    quantiles = dynamics.thresholds[penalty.measure]
+    measure: Measure = MEASURES.get(penalty.measure)
+    scale = 1.0
+    if penalty.units == "unit_free":
+        scale = quantiles[UNIT_QUANTILE]
+        measure = UnitFree(measure, scale)
+    threshold = _threshold(rollout.truncation_quantile, quantiles) / scale if scale > 0 else math.inf
+    reference = None
+    if penalty.measure == "knn":
+        rng = RngStreams(0).at("density_reference")  # which rows stand for the data is no part of a run's luck
+        reference = DensityReference.fit(transitions.observation, transitions.action, generator=rng)
+    return Imagination(dynamics.model, termination, measure, threshold, box, reference)
+
+
+def data_box(transitions: TransitionBatch) -> Box:
+    """Range of the logged observations, successors and rewards."""
+    both = torch.cat([transitions.observation, transitions.next_observation])
+    return Box(both.amin(0), both.amax(0), transitions.reward.min(), transitions.reward.max())
+
+
+def _threshold(quantile: float | None, quantiles: Mapping[float, float]) -> float:
+    if quantile is None:
+        return math.inf
+    if quantile not in quantiles:
+        raise ConfigError(
+            f"algorithm.rollout.truncation_quantile={quantile} is not among the quantiles that the fit stored: "
+            f"{', '.join(str(q) for q in sorted(quantiles))}. Remedy: use one of them, or add it to "
+            "dynamics.assessment.truncation_quantiles and fit again."
+        )
+    return quantiles[quantile]
