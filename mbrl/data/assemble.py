@@ -8,7 +8,7 @@ import numpy as np
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec
-from mbrl.data.checks import as_float32, excess_rows, structure_problems, value_problems
+from mbrl.data.checks import as_float32, excess_rows, first_problem, structure_problems
 from mbrl.data.dataset import Dataset
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
@@ -20,8 +20,7 @@ def assemble(log: RawLog, options: LoadOptions) -> Dataset:
     Raises:
         DataError: the first thing that is wrong and that no option covers.
     """
-    raws = [tidy(_select_fields(raw, options)) for raw in log.episodes]
-    spec, notes = infer_spec(log, raws, options)
+    raws, spec, notes = prepare(log, options)
     counts = Counter(log.counts)
     episodes = [episode for raw in raws if (episode := _convert(raw, spec, log, options, counts)) is not None]
     if not episodes:
@@ -31,6 +30,17 @@ def assemble(log: RawLog, options: LoadOptions) -> Dataset:
         )
     info = dataclasses.replace(log.info, provenance={**log.info.provenance, **notes})
     return Dataset(episodes=tuple(episodes), spec=spec, info=info, dropped=dict(counts))
+
+
+def prepare(log: RawLog, options: LoadOptions) -> tuple[list[RawEpisode], SpaceSpec, dict[str, str]]:
+    """Episodes in one layout, the sizes and bounds of the dataset, and notes on what had to be assumed.
+
+    Raises:
+        DataError: sizes or bounds cannot be told.
+    """
+    raws = [tidy(_select_fields(raw, options)) for raw in log.episodes]
+    spec, notes = infer_spec(log, raws, options)
+    return raws, spec, notes
 
 
 def _select_fields(raw: RawEpisode, options: LoadOptions) -> RawEpisode:
@@ -139,19 +149,28 @@ def _data_bounds(raws: Sequence[RawEpisode], act_dim: int) -> AnyArray:
 def _convert(
     raw: RawEpisode, spec: SpaceSpec, log: RawLog, options: LoadOptions, counts: Counter[str]
 ) -> Episode | None:
-    closed = close_log(raw, options, counts)
-    if closed is None:
+    repaired = repair(raw, spec, options, counts)
+    if repaired is None:
         return None
-    problem = next(structure_problems(closed, spec, file=log.file), None)
+    problem = first_problem(repaired, spec, file=log.file)
     if problem is None:
-        closed = _repair_values(closed, spec, options, counts)
-        problem = next(value_problems(closed, spec, file=log.file), None)
-    if problem is None:
-        return _to_episode(closed, counts)
+        return _to_episode(repaired, counts)
     if options.bad_episodes == "error":
         raise problem
     counts[f"episodes dropped: bad {problem.field}"] += 1
     return None
+
+
+def repair(raw: RawEpisode, spec: SpaceSpec, options: LoadOptions, counts: Counter[str]) -> RawEpisode | None:
+    """Does what `options` permit, and counts it; the checks decide whether that was enough.
+
+    Returns:
+        The episode, or None if nothing is left of it.
+    """
+    closed = close_log(raw, options, counts)
+    if closed is None or next(structure_problems(closed, spec), None) is not None:
+        return closed
+    return _repair_values(closed, spec, options, counts)
 
 
 def close_log(raw: RawEpisode, options: LoadOptions, counts: Counter[str]) -> RawEpisode | None:

@@ -1,0 +1,196 @@
+"""The dataset doctor: what is in a dataset, and whether training may start."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from mbrl.core.errors import DataError
+from mbrl.data.assemble import assemble, prepare, repair
+from mbrl.data.checks import all_problems
+from mbrl.data.dataset import Dataset
+from mbrl.data.options import LoadOptions
+from mbrl.data.raw import RawLog
+from mbrl.data.splits import MIN_EPISODES
+from mbrl.data.anatomy import Contents, measure
+
+Severity = Literal["error", "warning", "note"]
+
+MIN_TRANSITIONS: Final = 1000
+MANY_SATURATED: Final = 0.5
+MANY_DUPLICATES: Final = 0.01
+_MAX_PROBLEMS: Final = 50
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Finding(_Model):
+    """One thing that the user should know.
+
+    Attributes:
+        severity: an `error` forbids training, a `warning` makes its result doubtful, a `note` is worth
+            knowing.
+        text: what was found.
+        remedy: what to do about it.
+    """
+
+    severity: Severity
+    text: str
+    remedy: str
+
+
+class Report(_Model):
+    """What the doctor found.
+
+    Attributes:
+        name: the dataset.
+        findings: errors first, then warnings, then notes.
+        dropped: what the load dropped or repaired, by reason.
+        contents: figures of the sound episodes; None if there are none.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    dropped: dict[str, int]
+    contents: Contents | None
+
+    @property
+    def may_train(self) -> bool:
+        """True if nothing found makes training wrong."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def to_json(self) -> str:
+        """One JSON object, with `may_train`."""
+        return Report.model_dump_json(self)[:-1] + f',"may_train":{str(self.may_train).lower()}}}'
+
+
+def examine(dataset: Dataset) -> Report:
+    """Examines a dataset that passed its checks."""
+    contents = measure(dataset)
+    return Report(
+        name=dataset.info.name,
+        findings=_sorted([*_dataset_findings(dataset), *_contents_findings(contents)]),
+        dropped=dict(dataset.dropped),
+        contents=contents,
+    )
+
+
+def examine_log(log: RawLog, options: LoadOptions | None = None) -> Report:
+    """Examines what a file holds and lists every problem; figures are those of the sound episodes."""
+    options = options or LoadOptions()
+    try:
+        problems = _log_problems(log, options)
+        report = examine(assemble(log, options.model_copy(update={"bad_episodes": "drop"})))
+    except DataError as error:
+        problems = [error]
+        report = None
+    if report is None or problems:
+        findings = [*_problem_findings(problems), *(report.findings if report else ())]
+        return Report(
+            name=log.info.name,
+            findings=_sorted(findings),
+            dropped={} if report is None else report.dropped,
+            contents=None if report is None else report.contents,
+        )
+    return report
+
+
+def _log_problems(log: RawLog, options: LoadOptions) -> list[DataError]:
+    if options.bad_episodes == "drop":
+        return []
+    raws, spec, _ = prepare(log, options)
+    closed = [repaired for raw in raws if (repaired := repair(raw, spec, options, Counter())) is not None]
+    return [problem for raw in closed for problem in all_problems(raw, spec, file=log.file)]
+
+
+def _problem_findings(problems: list[DataError]) -> Iterator[Finding]:
+    for problem in problems[:_MAX_PROBLEMS]:
+        text = str(problem).partition(" Remedy: ")[0]
+        yield Finding(severity="error", text=text, remedy=problem.remedy or "Check the file.")
+    if len(problems) > _MAX_PROBLEMS:
+        rest = Counter(problem.field for problem in problems[_MAX_PROBLEMS:])
+        counted = ", ".join(f"{count} in {field}" for field, count in rest.items())
+        yield Finding(severity="error", text=f"Further problems: {counted}.", remedy="Mend the first ones.")
+
+
+def _sorted(findings: list[Finding]) -> tuple[Finding, ...]:
+    order = {"error": 0, "warning": 1, "note": 2}
+    return tuple(sorted(findings, key=lambda finding: order[finding.severity]))
+
+
+def _dataset_findings(dataset: Dataset) -> Iterator[Finding]:
+    for reason, count in dataset.dropped.items():
+        text = f"On loading: {reason}, {count} times."
+        yield Finding(severity="note", text=text, remedy="None needed if that was intended.")
+    for key, value in _assumptions(dataset.info.provenance).items():
+        text = f"Assumed {key.replace('_', ' ')}: {value}."
+        yield Finding(severity="warning", text=text, remedy="Give action_low and action_high.")
+    logged = [episode.behaviour_log_prob is not None for episode in dataset.episodes]
+    if any(logged) and not all(logged):
+        text = f"{len(logged) - sum(logged)} of {len(logged)} episodes lack behaviour log-probabilities."
+        yield Finding(severity="warning", text=text, remedy="Use estimators that fit the behaviour policy.")
+
+
+def _assumptions(provenance: Mapping[str, str]) -> dict[str, str]:
+    return {key: provenance[key] for key in ("action_bounds",) if key in provenance}
+
+
+def _contents_findings(contents: Contents) -> Iterator[Finding]:
+    yield from _size_findings(contents)
+    yield from _row_findings(contents)
+    yield from _dimension_findings(contents)
+
+
+def _size_findings(contents: Contents) -> Iterator[Finding]:
+    if contents.num_transitions < MIN_TRANSITIONS:
+        text = f"Only {contents.num_transitions} transitions: a model will hardly generalise from them."
+        yield Finding(severity="warning", text=text, remedy="Log more data.")
+    if contents.num_episodes < MIN_EPISODES:
+        text = f"Only {contents.num_episodes} episodes: blocks of time are held out, not whole episodes."
+        yield Finding(severity="note", text=text, remedy="Log more episodes for a stricter holdout.")
+    if contents.terminated == 0:
+        text = "No step terminates: the termination head stays off."
+        yield Finding(severity="note", text=text, remedy="Mark failures as terminated if the log has any.")
+    if contents.unknown_successors:
+        text = f"{contents.unknown_successors} terminal steps have no logged successor."
+        remedy = "None needed: value learning keeps them, dynamics are learned without them."
+        yield Finding(severity="note", text=text, remedy=remedy)
+
+
+def _row_findings(contents: Contents) -> Iterator[Finding]:
+    if contents.rewards.minimum == contents.rewards.maximum:
+        text = f"Every reward is {contents.rewards.mean:g}: there is nothing to prefer."
+        yield Finding(severity="warning", text=text, remedy="Relabel the log with the reward of the task.")
+    elif max(abs(contents.rewards.minimum), abs(contents.rewards.maximum)) > 100.0:
+        text = f"Rewards lie between {contents.rewards.minimum:g} and {contents.rewards.maximum:g}."
+        yield Finding(severity="note", text=text, remedy="Scale them down if value learning is unstable.")
+    if contents.duplicate_rows > MANY_DUPLICATES * contents.num_transitions:
+        text = f"{contents.duplicate_rows} transitions repeat an earlier one in every number."
+        remedy = "Remove copied episodes: they may stand on both sides of a split."
+        yield Finding(severity="warning", text=text, remedy=remedy)
+    if contents.inconsistent_rows:
+        text = f"{contents.inconsistent_rows} transitions repeat a state and action with another successor."
+        remedy = "Check the order of rows; if the machine is random or has hidden state, add what is missing."
+        yield Finding(severity="warning", text=text, remedy=remedy)
+    if contents.jump_rows:
+        text = f"{contents.jump_rows} transitions jump far beyond a usual step."
+        remedy = "Look for resets without a flag, gaps in time and wrapped angles."
+        yield Finding(severity="warning", text=text, remedy=remedy)
+
+
+def _dimension_findings(contents: Contents) -> Iterator[Finding]:
+    constant = [dimension.name for dimension in contents.observations if dimension.is_constant]
+    if constant:
+        text = f"Observation dimensions that never change: {', '.join(constant)}."
+        yield Finding(severity="note", text=text, remedy="None needed; leave them out to save time.")
+    idle = [dimension.name for dimension in contents.actions if dimension.is_constant]
+    if idle:
+        text = f"Action dimensions that never change: {', '.join(idle)}. Their effect cannot be learned."
+        yield Finding(severity="warning", text=text, remedy="Leave them out, or log data that vary them.")
+    for dimension in contents.actions:
+        if dimension.saturation is not None and dimension.saturation > MANY_SATURATED:
+            text = f"Action {dimension.name} is at a bound in {100 * dimension.saturation:.0f} % of steps."
+            yield Finding(severity="note", text=text, remedy="Check that the bounds are the machine's own.")
