@@ -1,5 +1,8 @@
 """Errors that a user can cause and can mend: what, where, what to do."""
 
+import functools
+from collections.abc import Callable
+
 
 class MbrlError(Exception):
     """Base of every error whose message is meant for the user; the CLI prints it without a traceback."""
@@ -57,7 +60,13 @@ class MissingExtraError(MbrlError):
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        self.package, self.extra, self.purpose = package, extra, purpose
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
             f"Remedy: pip install 'mbrl-offline[{extra}]'"
         )
+
+    def __reduce__(self) -> tuple[Callable[..., "MissingExtraError"], tuple[str]]:
+        # By default an exception is rebuilt from its message alone; here that would kill a pool of workers.
+        rebuild = functools.partial(MissingExtraError, extra=self.extra, purpose=self.purpose)
+        return rebuild, (self.package,)

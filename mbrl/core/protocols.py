@@ -87,7 +87,7 @@ class DynamicsModel(Protocol):
     ) -> tuple[
         Float[Tensor, "b obs_dim"], Float[Tensor, "b obs_dim"], Float[Tensor, "b"], Float[Tensor, "b"]
     ]:
-        """Mean and variance of s', mean and variance of r, each row from its own member: a fraction of the work."""
+        """Mean and variance of s' and of r, each row from its own member: a fraction of the work."""
         ...
 
 

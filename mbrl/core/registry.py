@@ -68,7 +68,7 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._is_loaded:
             return
-        self._is_loaded = True
         package = importlib.import_module(self._package)
         for info in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._package}.{info.name}")
+        self._is_loaded = True

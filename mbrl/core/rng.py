@@ -19,7 +19,7 @@ class RngStreams:
     """
 
     seed: int
-    device: torch.device = torch.device("cpu")
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
 
     def at(self, stream: str, step: int = 0) -> torch.Generator:
         """Returns a fresh generator for `stream` at `step`."""

@@ -50,8 +50,8 @@ class DynamicsPosterior:
         variance: `[e, b, obs_dim]`, raw units squared, > 0.
         reward_mean: `[e, b]`, reward units.
         reward_variance: `[e, b]`, reward units squared, > 0.
-        delta_scale: `[obs_dim]`, standard deviation of `s' - s` in the training data; dividing by it gives the
-            normalised target units in which uncertainty measures are defined.
+        delta_scale: `[obs_dim]`, standard deviation of `s' - s` in the training data; dividing by it gives
+            the normalised target units in which uncertainty measures are defined.
         reward_scale: `[]`, standard deviation of the reward in the training data.
     """
 
@@ -84,9 +84,13 @@ class SpaceSpec:
 
     def __post_init__(self) -> None:
         if not len(self.act_low) == len(self.act_high) == self.act_dim:
-            raise ValueError(f"act_dim is {self.act_dim}, bounds have {len(self.act_low)}, {len(self.act_high)}")
+            raise ValueError(
+                f"act_dim is {self.act_dim}, bounds have {len(self.act_low)}, {len(self.act_high)}"
+            )
         if not all(low < high for low, high in zip(self.act_low, self.act_high, strict=True)):
-            raise ValueError(f"every lower action bound must lie below the upper: {self.act_low}, {self.act_high}")
+            raise ValueError(
+                f"every lower action bound must lie below the upper: {self.act_low}, {self.act_high}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +123,13 @@ class Episode:
     infos: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict[str, NDArray[Any]])
 
     def __post_init__(self) -> None:
-        for array in (self.observations, self.actions, self.rewards, self.behaviour_log_prob, self.timestamps):
+        for array in (
+            self.observations,
+            self.actions,
+            self.rewards,
+            self.behaviour_log_prob,
+            self.timestamps,
+        ):
             if array is not None:
                 array.setflags(write=False)
         for array in self.infos.values():

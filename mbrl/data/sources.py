@@ -4,6 +4,7 @@ Rows are packed `[n, 2 obs_dim + act_dim + 2]`, so a batch is one `index_select`
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -38,7 +39,7 @@ class RowLayout:
     def unpack(self, rows: Tensor, *, from_model: bool) -> TransitionBatch:
         """Views on `[b, width]` rows."""
         o, a = self.obs_dim, self.act_dim
-        obs, action, next_obs, reward, terminated = rows.split([o, a, o, 1, 1], -1)
+        obs, action, next_obs, reward, terminated = torch.split(rows, [o, a, o, 1, 1], -1)
         terminated = terminated.squeeze(-1) > 0.5
         provenance = torch.full_like(terminated, from_model)
         return TransitionBatch(obs, action, reward.squeeze(-1), next_obs, terminated, provenance)
@@ -65,7 +66,7 @@ class DatasetSource:
 
     def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
         """Draws `batch_size` transitions."""
-        index = torch.randint(len(self), (batch_size,), generator=generator)
+        index = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
         return self.layout.unpack(self._rows.index_select(0, index), from_model=False)
 
     def state_dict(self) -> StateDict:
@@ -126,7 +127,7 @@ class ModelBuffer:
         """
         if self._size == 0:
             raise RuntimeError("the buffer is empty: push before the first sample")
-        index = torch.randint(self._size, (batch_size,), generator=generator)
+        index = torch.randint(self._size, (batch_size,), generator=generator, device=generator.device)
         return self.layout.unpack(self._rows.index_select(0, index), from_model=self._from_model)
 
     def state_dict(self) -> StateDict:
@@ -138,9 +139,18 @@ class ModelBuffer:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`."""
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: the state is that of a buffer of another capacity.
+        """
         counters: dict[str, int] = state["counters"]
-        self._pushes, self._cursor, self._size = counters["pushes"], counters["cursor"], counters["size"]
+        pushes, cursor, size = counters["pushes"], counters["cursor"], counters["size"]
+        if size > self.capacity or (size < self.capacity and cursor != size):
+            raise ValueError(
+                f"a ring of {size} rows at row {cursor} does not fit a capacity of {self.capacity}"
+            )
+        self._pushes, self._cursor, self._size = pushes, cursor, size
         self._rows[: self._size] = state["rows"]
         self._pushed_at[: self._size] = state["pushed_at"]
 
@@ -159,9 +169,10 @@ class MixtureSource:
         self._parts = tuple(parts)
 
     def counts(self, batch_size: int) -> list[int]:
-        """Rows from each part: rounded shares, the last part taking what is left."""
-        counts = [round(batch_size * share) for _, share in self._parts[:-1]]
-        return [*counts, batch_size - sum(counts)]
+        """Rows from each part; cumulative shares are rounded, so that no count is negative and all add up."""
+        shares = itertools.accumulate(share for _, share in self._parts)
+        edges = [round(batch_size * min(edge, 1.0)) for edge in shares]
+        return [upper - lower for lower, upper in itertools.pairwise([0, *edges])]
 
     def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
         """Draws every part's count, in order."""

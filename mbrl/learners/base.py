@@ -1,9 +1,9 @@
 """What every learner file supplies: a config, a learner, an entry in the registry."""
 
+import copy
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,7 +23,8 @@ class LearnerConfig(BaseModel):
     Attributes:
         discount: gamma of the Bellman target.
         batch_size: transitions in an update.
-        normalise_observations: standardise observations inside the networks, by statistics of the training data.
+        normalise_observations: standardise observations inside the networks, by statistics of the training
+            data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,31 +56,37 @@ class LearnerState:
 
     def state_dict(self) -> StateDict:
         """Every field, by name."""
-        return {field.name: _save(getattr(self, field.name)) for field in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        return {name: _snapshot(getattr(self, name)) for name in _field_names(self)}
 
     @torch.no_grad()
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`; tensors are filled in place."""
-        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
-            value, saved = getattr(self, field.name), state[field.name]
+        for name in _field_names(self):
+            value, saved = getattr(self, name), state[name]
             if isinstance(value, Tensor):
                 value.copy_(saved)
             elif isinstance(value, Checkpointable):
-                value.load_state_dict(saved)
+                # An optimiser adopts the tensors it is given, and would go on to change them in place.
+                value.load_state_dict(copy.deepcopy(saved))
             else:
-                setattr(self, field.name, saved)
+                setattr(self, name, saved)
 
 
-def _save(value: Any) -> Any:
+def _field_names(state: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(state)]
+
+
+def _snapshot(value: Any) -> Any:
+    """A copy: the state dicts of modules and optimisers are views that further updates would change."""
     if isinstance(value, Tensor):
         return value.detach().clone()
-    return value.state_dict() if isinstance(value, Checkpointable) else value
+    return copy.deepcopy(value.state_dict()) if isinstance(value, Checkpointable) else value
 
 
 class LearnerEntry(Protocol):
     """A registered learner: its config class and a builder."""
 
-    Config: ClassVar[type[LearnerConfig]]
+    Config: type[LearnerConfig]
 
     def __call__(self, config: Any, context: LearnerContext) -> Learner[Any]:
         """Builds the learner."""
@@ -108,5 +115,3 @@ def set_learning_rate(
     if schedule == "cosine":
         for group in optimiser.param_groups:
             group["lr"] = base * 0.5 * (1 + math.cos(math.pi * min(step / total_updates, 1.0)))
-
-

@@ -2,8 +2,9 @@
 
 Source: the common baseline (e.g. the CORL library); %BC of Chen et al. 2021 is this learner on filtered data.
 
-Departures: observations are standardised inside the network (CORL does the same outside); the deterministic action
-is `tanh` of the output, so clones never leave the action box.
+Departures: observations are standardised inside the network (CORL does the same outside); the deterministic
+action is `tanh` of the output, so clones never leave the action box; the squared error is averaged
+over action dimensions.
 """
 
 import copy
@@ -25,8 +26,15 @@ from mbrl.learners.base import (
     make_adam,
     set_learning_rate,
 )
-from mbrl.nets.actors import Actor, ActorKind, ActorSpec, DeterministicActor, MixtureActor, TanhGaussianActor
-from mbrl.nets.actors import build_actor
+from mbrl.nets.actors import (
+    Actor,
+    ActorKind,
+    ActorSpec,
+    DeterministicActor,
+    MixtureActor,
+    TanhGaussianActor,
+    build_actor,
+)
 from mbrl.ops.losses import squared_action_error
 
 PolicyForm: TypeAlias = Literal["deterministic", "gaussian", "mixture"]
@@ -41,7 +49,8 @@ class BCConfig(LearnerConfig):
     """Behaviour cloning.
 
     Attributes:
-        form: `deterministic` minimises the squared action error; `gaussian` and `mixture` maximise the likelihood.
+        form: `deterministic` minimises the squared action error; `gaussian` and `mixture` maximise the
+            likelihood.
         hidden: widths of the hidden layers.
         components: mixture components (mixture only).
         learning_rate: Adam rate.

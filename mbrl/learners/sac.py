@@ -1,6 +1,7 @@
 """Soft actor-critic with N critics (SAC, SAC-N, EDAC).
 
-Sources: Haarnoja et al. 2018 (arXiv:1812.05905); An et al. 2021 (arXiv:2110.01548) for N critics and diversity.
+Sources: Haarnoja et al. 2018 (arXiv:1812.05905); An et al. 2021 (arXiv:2110.01548) for N critics and their
+diversity.
 
 Departures from the papers:
 - observations are standardised inside the networks (switch: `normalise_observations`);
@@ -16,7 +17,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mbrl.core.types import Metrics, TransitionBatch
@@ -71,6 +72,18 @@ class SACConfig(LearnerConfig):
     target_entropy: float | None = None
     has_entropy_backup: bool = True
     log_std_bounds: tuple[float, float] = (-5.0, 2.0)
+
+    @model_validator(mode="after")
+    def _check_consistent(self) -> "SACConfig":
+        if self.diversity_coef > 0 and self.critics < 2:
+            raise ValueError("diversity_coef > 0 needs critics >= 2")
+        if self.max_entropy_coef is not None and self.entropy_coef > self.max_entropy_coef:
+            raise ValueError(
+                f"entropy_coef={self.entropy_coef} starts above max_entropy_coef={self.max_entropy_coef}"
+            )
+        if self.log_std_bounds[0] >= self.log_std_bounds[1]:
+            raise ValueError(f"log_std_bounds must be low < high, got {self.log_std_bounds}")
+        return self
 
 
 @dataclasses.dataclass(slots=True)
@@ -141,7 +154,7 @@ class SAC:
         return SACState(
             actor=actor,
             critic=critic,
-            target_critic=copy.deepcopy(critic).requires_grad_(False),
+            target_critic=copy.deepcopy(critic).requires_grad_(requires_grad=False),
             log_entropy_coef=log_entropy_coef,
             actor_optimiser=make_adam([actor.net.flat], config.actor_learning_rate),
             critic_optimiser=make_adam([critic.net.flat], config.critic_learning_rate),
@@ -151,7 +164,7 @@ class SAC:
     def update(self, state: SACState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of the critics, the actor, the temperature and the targets."""
         config = self.config
-        noise = torch.randn(2, *batch.action.shape, generator=generator)
+        noise = torch.randn(2, *batch.action.shape, generator=generator, device=generator.device)
         entropy_coef = state.log_entropy_coef.detach().exp()
         set_learning_rate(
             state.actor_optimiser,
@@ -227,5 +240,3 @@ class SAC:
         if self.config.max_entropy_coef is not None:
             with torch.no_grad():
                 state.log_entropy_coef.clamp_(max=math.log(self.config.max_entropy_coef))
-
-

@@ -1,4 +1,4 @@
-"""Actors: networks that are policies. Each is rebuilt from its `ActorSpec`, so an exported file stands alone."""
+"""Actors: networks that are policies. Each is rebuilt from its `ActorSpec`: an exported file stands alone."""
 
 import abc
 import dataclasses
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbrl.core.types import SpaceSpec
+from mbrl.nets.action_box import ActionBox
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import ActivationName, StackedMLP
 from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, tanh_log_det
@@ -49,9 +50,9 @@ class ActorSpec:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "ActorSpec":
         """Inverse of `to_json`; lists become tuples."""
-        space = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["space"].items()}
-        rest = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "space"}
-        return cls(space=SpaceSpec(**space), **rest)
+        space, rest = _to_tuples(fields["space"]), _to_tuples(fields)
+        rest["space"] = SpaceSpec(**space)
+        return cls(**rest)
 
 
 class Actor(nn.Module, abc.ABC):
@@ -67,9 +68,7 @@ class Actor(nn.Module, abc.ABC):
         super().__init__()
         self.spec = spec
         self.normaliser = normaliser
-        low, high = torch.tensor(spec.space.act_low), torch.tensor(spec.space.act_high)
-        self.register_buffer("action_centre", (low + high) / 2, persistent=False)
-        self.register_buffer("action_half_range", (high - low) / 2, persistent=False)
+        self.action_box = ActionBox(spec.space, generator.device)
         self.net = StackedMLP(
             1,
             spec.space.obs_dim,
@@ -98,11 +97,11 @@ class Actor(nn.Module, abc.ABC):
 
     def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
         """Environment units to [-1, 1]."""
-        return (action - cast(Tensor, self.action_centre)) / cast(Tensor, self.action_half_range)
+        return self.action_box.scale(action)
 
     def unscale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
         """[-1, 1] to environment units."""
-        return action * cast(Tensor, self.action_half_range) + cast(Tensor, self.action_centre)
+        return self.action_box.unscale(action)
 
     def head(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b head"]:
         """Output of the network at raw observations."""
@@ -176,8 +175,7 @@ class TanhGaussianActor(Actor):
         self, obs: Float[Tensor, "b obs_dim"], count: int, noise: Float[Tensor, "k b act_dim"]
     ) -> Float[Tensor, "k b act_dim"]:
         """`count` draws for each observation; the network runs once."""
-        if noise.shape[0] != count:
-            raise ValueError(f"count is {count}, noise has {noise.shape[0]} rows")
+        _check_count(count, noise)
         mean, log_std = self.moments(obs)
         return self.unscale(torch.tanh(torch.addcmul(mean, log_std.exp(), noise)))
 
@@ -195,9 +193,9 @@ class MixtureActor(Actor):
     ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k act_dim"], Float[Tensor, "b k act_dim"]]:
         """Log-weights, means and log standard deviations before squashing."""
         k, d = self.spec.components, self.act_dim
-        logits, means, log_stds = self.head(obs).split([k, k * d, k * d], -1)
+        logits, means, log_stds = torch.split(self.head(obs), [k, k * d, k * d], -1)
         log_stds = log_stds.clamp(*self.spec.log_std_bounds)
-        return torch.log_softmax(logits, -1), means.unflatten(-1, (k, d)), log_stds.unflatten(-1, (k, d))
+        return torch.log_softmax(logits, -1), means.reshape(-1, k, d), log_stds.reshape(-1, k, d)
 
     def log_prob(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
@@ -212,24 +210,27 @@ class MixtureActor(Actor):
     ) -> Float[Tensor, "b act_dim"]:
         """A draw; without noise `tanh` of the mean of the component with the highest weighted peak density.
 
-        The draw is a function of the noise alone: its first coordinate chooses the component (through the normal
-        distribution function, then stretched back to a full normal within the chosen slice), all draw from it.
+        The draw is a function of the noise alone: its first coordinate chooses the component (through the
+        normal distribution function, then stretched back to a full normal within the chosen slice), and all
+        coordinates move the action within it.
         """
         log_weights, means, log_stds = self.components(obs)
         if noise is None:
             peak = log_weights - log_stds.sum(-1)
             return self.unscale(torch.tanh(_take(means, peak.argmax(-1))))
-        index, first = _split_noise(noise[:, 0], log_weights.exp())
-        noise = torch.cat([first[:, None], noise[:, 1:]], 1)
-        return self.unscale(torch.tanh(_take(means, index) + _take(log_stds, index).exp() * noise))
+        return self.unscale(torch.tanh(_draw_mixture(log_weights, means, log_stds, noise)))
 
     @torch.no_grad()
     def sample(
         self, obs: Float[Tensor, "b obs_dim"], count: int, noise: Float[Tensor, "k b act_dim"]
     ) -> Float[Tensor, "k b act_dim"]:
-        """`count` draws for each observation."""
-        draws = self.act(obs.repeat(count, 1), noise.flatten(0, 1))
-        return draws.unflatten(0, (count, obs.shape[0]))
+        """`count` draws for each observation; the network runs once."""
+        _check_count(count, noise)
+        log_weights, means, log_stds = (
+            part.repeat(count, *[1] * (part.dim() - 1)) for part in self.components(obs)
+        )
+        x = _draw_mixture(log_weights, means, log_stds, noise.flatten(0, 1))
+        return self.unscale(torch.tanh(x)).reshape(count, *obs.shape[:-1], self.act_dim)
 
 
 def build_actor(spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> Actor:
@@ -240,6 +241,26 @@ def build_actor(spec: ActorSpec, normaliser: Normaliser, generator: torch.Genera
         "mixture": MixtureActor,
     }
     return kinds[spec.kind](spec, normaliser, generator)
+
+
+def _to_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(cast(list[Any], v)) if isinstance(v, list) else v for name, v in fields.items()}
+
+
+def _check_count(count: int, noise: Tensor) -> None:
+    if noise.shape[0] != count:
+        raise ValueError(f"count is {count}, noise has {noise.shape[0]} rows")
+
+
+def _draw_mixture(
+    log_weights: Float[Tensor, "b k"],
+    means: Float[Tensor, "b k d"],
+    log_stds: Float[Tensor, "b k d"],
+    noise: Float[Tensor, "b d"],
+) -> Float[Tensor, "b d"]:
+    index, first = _split_noise(noise[:, 0], log_weights.exp())
+    noise = torch.cat([first[:, None], noise[:, 1:]], 1)
+    return torch.addcmul(_take(means, index), _take(log_stds, index).exp(), noise)
 
 
 def _take(values: Float[Tensor, "b k d"], index: Tensor) -> Float[Tensor, "b d"]:

@@ -1,13 +1,13 @@
 """Stacked action-value networks."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbrl.core.types import SpaceSpec
+from mbrl.nets.action_box import ActionBox
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import ActivationName, StackedMLP
 
@@ -47,16 +47,18 @@ class CriticEnsemble(nn.Module):
             activation=activation,
             layer_norm=layer_norm,
         )
-        low, high = torch.tensor(space.act_low), torch.tensor(space.act_high)
-        self.register_buffer("action_centre", (low + high) / 2, persistent=False)
-        self.register_buffer("action_half_range", (high - low) / 2, persistent=False)
+        self.action_box = ActionBox(space, generator.device)
 
     def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
         """Environment units to [-1, 1]."""
-        return (action - cast(Tensor, self.action_centre)) / cast(Tensor, self.action_half_range)
+        return self.action_box.scale(action)
 
     def forward(
-        self, obs: Float[Tensor, "b obs_dim"], scaled_action: Float[Tensor, "b act_dim"], *, frozen: bool = False
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        scaled_action: Float[Tensor, "b act_dim"],
+        *,
+        frozen: bool = False,
     ) -> Float[Tensor, "n b"]:
         """`[n, b]` values; `frozen` differentiates with respect to the action only."""
         return self.net(torch.cat([self.normaliser(obs), scaled_action], -1), frozen=frozen).squeeze(-1)

@@ -14,8 +14,8 @@ def init_linear_(weight: Tensor, bias: Tensor, *, kind: Initialiser, generator: 
     """Fills one stacked linear layer in place.
 
     `uniform`: weight and bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of `torch.nn.Linear`.
-    `truncated_normal`: standard deviation 1/(2 sqrt(fan_in)), cut at two deviations, bias 0 (Chua et al. 2018,
-    PETS code).
+    `truncated_normal`: standard deviation 1/(2 sqrt(fan_in)), cut at two deviations, bias 0 (Chua et al.
+    2018, PETS code).
 
     Args:
         weight: `[e, in, out]`.
@@ -32,6 +32,8 @@ def init_linear_(weight: Tensor, bias: Tensor, *, kind: Initialiser, generator: 
     deviation = 1 / (2 * math.sqrt(fan_in))
     # Inverse-CDF sampling: uniform on the kept probability mass, then the normal quantile.
     mass = math.erf(2 / math.sqrt(2))
-    uniform = torch.empty(weight.shape, dtype=torch.float64).uniform_(-mass, mass, generator=generator)
+    uniform = torch.empty(weight.shape, dtype=torch.float64, device=weight.device).uniform_(
+        -mass, mass, generator=generator
+    )
     weight.copy_(torch.erfinv(uniform) * math.sqrt(2) * deviation)
     bias.zero_()

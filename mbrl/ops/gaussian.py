@@ -22,15 +22,13 @@ def gaussian_log_prob(
 def tanh_log_det(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
     """Log-determinant of `tanh`, `sum_d log(1 - tanh(x_d)^2)`, in the form that does not underflow.
 
-    `log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x))`; a squashed density subtracts it (Haarnoja et al. 2018,
-    appendix C, eq. 21).
+    `log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x))`; a squashed density subtracts it (Haarnoja et al.
+    2018, appendix C, eq. 21).
     """
     return (2 * (LOG_2 - x - softplus(-2 * x))).sum(-1)
 
 
-def gaussian_nll(
-    error: Float[Tensor, "*b d"], log_variance: Float[Tensor, "*b d"]
-) -> Float[Tensor, "*b d"]:
+def gaussian_nll(error: Float[Tensor, "*b d"], log_variance: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """Negative log-likelihood in nats per dimension, `1/2 [error^2 exp(-l) + l + log 2 pi]`."""
     return 0.5 * (error.square() * torch.exp(-log_variance) + log_variance + LOG_2PI)
 
@@ -40,8 +38,8 @@ def soft_clamp(
 ) -> Float[Tensor, "*b d"]:
     """Smooth two-sided bound: first `high - softplus(high - x)`, then `low + softplus(. - low)`.
 
-    The bound that PETS puts on log-variances (Chua et al. 2018, appendix A.1). The second step leaks above `high`
-    by `log(1 + exp(low - high))`.
+    The bound that PETS puts on log-variances (Chua et al. 2018, appendix A.1). The second step leaks above
+    `high` by `log(1 + exp(low - high))`.
 
     Args:
         x: `[*b, d]`.

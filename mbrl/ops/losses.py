@@ -1,5 +1,7 @@
 """Losses of critics and actors. Sums over members keep members independent; means are over the batch."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,9 +35,9 @@ def soft_policy_loss(
 def temperature_loss(
     log_entropy_coef: Float[Tensor, ""], log_prob: Float[Tensor, "b"], *, target_entropy: float
 ) -> Float[Tensor, ""]:
-    """`-mean log(entropy_coef) (log pi + H)`: raises the temperature while the entropy lies below its target H.
+    """`-mean log(entropy_coef) (log pi + H)`: raises the temperature while the entropy lies below H.
 
-    Haarnoja et al. 2018, eq. 18, in the form that the reference code uses (log of the coefficient as the factor).
+    Haarnoja et al. 2018, eq. 18, with the log of the coefficient as the factor, like the reference code.
 
     Args:
         log_entropy_coef: `[]`, the learned parameter.
@@ -46,15 +48,16 @@ def temperature_loss(
 
 
 def critic_diversity(action_gradients: Float[Tensor, "n b act_dim"]) -> Float[Tensor, ""]:
-    """EDAC's term `1/(N-1) mean_b sum_{i != j} <g_i, g_j>` of normalised action gradients (An et al. 2021, eq. 4).
+    """EDAC's term `1/(N-1) mean_b sum_{i != j} <g_i, g_j>` of normalised gradients.
 
-    Identical critics give exactly N, orthogonal gradients 0.
+    An et al. 2021, eq. 4. Identical critics give exactly N, orthogonal gradients 0.
 
     Args:
         action_gradients: `[n, b, act_dim]`, dQ_i/da at data actions, n >= 2; differentiable in the critics.
     """
     members = action_gradients.shape[0]
-    unit = action_gradients / (action_gradients.norm(dim=-1, keepdim=True) + 1e-10)
+    length = cast(Tensor, torch.linalg.vector_norm(action_gradients, dim=-1, keepdim=True))
+    unit = action_gradients / (length + 1e-10)
     gram_sum = unit.sum(0).square().sum(-1)  # sum over all pairs i, j, the diagonal included
     diagonal = unit.square().sum(-1).sum(0)
     return ((gram_sum - diagonal) / (members - 1)).mean()

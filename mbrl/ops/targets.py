@@ -32,7 +32,9 @@ def soft_next_value(
     entropy_coef: Float[Tensor, ""],
     has_entropy: bool,
 ) -> Float[Tensor, "*b"]:
-    """Pessimistic soft value `min_i Q_i(s', a') - b * entropy_coef * log pi(a'|s')` (Haarnoja et al. 2018, eq. 3).
+    """Pessimistic soft value `min_i Q_i(s', a') - b * entropy_coef * log pi(a'|s')`.
+
+    Haarnoja et al. 2018, eq. 3, with the least of n critics for Q.
 
     Args:
         next_action_values: `[n, *b]`, target critics at `a' ~ pi(s')`, return units.
@@ -50,7 +52,8 @@ def soft_next_value(
 def value_bounds(reward_low: float, reward_high: float, *, discount: float) -> tuple[float, float]:
     """Least and largest discounted return that rewards in `[reward_low, reward_high]` permit.
 
-    `[min(r_lo, r_lo/(1-discount)), max(r_hi, r_hi/(1-discount))]`: an episode may end after one step or never.
+    `[min(r_lo, r_lo/(1-discount)), max(r_hi, r_hi/(1-discount))]`: an episode may end after one step or
+    never.
 
     Args:
         reward_low: least reward.
