@@ -7,13 +7,13 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from mbrl.core.errors import DataError
+from mbrl.data.anatomy import Contents, measure
 from mbrl.data.assemble import assemble, prepare, repair
 from mbrl.data.checks import all_problems
 from mbrl.data.dataset import Dataset
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawLog
 from mbrl.data.splits import MIN_EPISODES
-from mbrl.data.anatomy import Contents, measure
 
 Severity = Literal["error", "warning", "note"]
 

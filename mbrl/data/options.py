@@ -1,6 +1,6 @@
 """What a load may repair or drop, on request; everything else that is wrong is an error."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,7 +38,7 @@ class LoadOptions(BaseModel):
     action_high: tuple[Bound, ...] | None = None
 
     @model_validator(mode="after")
-    def _bounds_agree(self) -> Self:
+    def _bounds_agree(self) -> "LoadOptions":
         low, high = self.action_low, self.action_high
         if (low is None) != (high is None):
             raise ValueError("action_low and action_high must be given together")
