@@ -1,0 +1,71 @@
+"""Options that commands share, and what every command does around its work."""
+
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeAlias
+
+import typer
+
+from mbrl.cli.output import make_progress, stderr
+
+P = ParamSpec("P")
+
+JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+DebugFlag: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
+Overrides: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; dotted keys; repeatable."),
+]
+Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random stream.")]
+Threads: TypeAlias = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch [1].")]
+Device: TypeAlias = Annotated[str | None, typer.Option("--device", help="Where tensors live [cpu].")]
+Runs: TypeAlias = Annotated[Path, typer.Option("--runs", help="Root of all run folders.")]
+ConfigFile: TypeAlias = Annotated[
+    str | None, typer.Option("--config", help="Experiment: a name in configs/experiments or a .yaml file.")
+]
+
+USER_ERROR = 1
+INTERRUPTED = 130
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turns errors into one paragraph on stderr and an exit status; a traceback only with `--debug`."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        from mbrl.core.errors import MbrlError
+
+        try:
+            command(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except KeyboardInterrupt:
+            stderr().print("Stopped. What was saved stays: run the same command again to continue.")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:  # noqa: BLE001 - the border between the program and its user
+            if kwargs.get("debug"):
+                traceback.print_exc()
+            is_known = isinstance(error, (MbrlError, OSError))
+            text = str(error) if is_known else f"Internal error, {type(error).__name__}: {error}."
+            hint = "" if is_known else " Remedy: run again with --debug and report the traceback."
+            stderr().print(f"Error: {text}{hint}", markup=False)
+            raise typer.Exit(USER_ERROR) from None
+
+    return run
+
+
+def minari_root() -> Path | None:
+    """Folder of Minari's local datasets, if the environment names one."""
+    folder = os.environ.get("MINARI_DATASETS_PATH")
+    return Path(folder) if folder else None
+
+
+def make_workspace(runs: Path, *, is_json: bool) -> Any:
+    """Run store, progress and environment of a command."""
+    from mbrl.experiment.stages import Workspace
+    from mbrl.experiment.store import RunStore
+
+    return Workspace(RunStore(runs), make_progress(is_json=is_json), minari_root())

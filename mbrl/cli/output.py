@@ -1,0 +1,188 @@
+"""What the command prints: tables or JSON to stdout, progress and errors to stderr."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+Row: TypeAlias = Sequence[object]
+
+WIDTH: Final = 100
+_LINE_SECONDS: Final = 10.0
+_FIGURES: Final = (
+    "holdout_error", "policy/loss", "critic/loss", "critic/value", "online/episode_return",
+)  # fmt: skip
+
+
+def stdout() -> Console:
+    """Console of results, never wider than 100 columns."""
+    console = Console(highlight=False)
+    return Console(highlight=False, width=min(WIDTH, console.width) if console.is_terminal else WIDTH)
+
+
+def stderr() -> Console:
+    """Console of everything else."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def make_table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> Table:
+    """A table; numbers stand right, text left."""
+    rows = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        cells = [row[index] for row in rows]
+        is_number = bool(cells) and all(isinstance(cell, (int, float)) or cell is None for cell in cells)
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(show(cell) for cell in row))
+    return table
+
+
+def show(value: object) -> str:
+    """Text of one cell: four significant digits, `-` for nothing."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def emit(
+    result: Mapping[str, Any], tables: Sequence[Table], *, is_json: bool, path: Path | None = None
+) -> None:
+    """Prints a command's result.
+
+    Args:
+        result: for machines; stdout is exactly this object with `is_json`.
+        tables: for people.
+        is_json: which of the two.
+        path: what the command wrote; the last line for people, the key `path` for machines.
+    """
+    if is_json:
+        whole = {**result, **({} if path is None else {"path": str(path)})}
+        sys.stdout.write(json.dumps(jsonable(whole)) + "\n")
+        return
+    console = stdout()
+    for table in tables:
+        console.print(table)
+    if path is not None:
+        console.print(f"Wrote {path}", soft_wrap=True)
+
+
+def jsonable(value: Any) -> Any:
+    """Plain values that strict JSON can hold: NaN and infinities become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(entry) for key, entry in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(entry) for entry in cast("list[Any]", value)]
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+class BarProgress:
+    """A bar with the time that is left, for people at a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: RichProgress | None = None
+        self._task = TaskID(0)
+
+    def start(self, label: str, total: int) -> None:
+        """Opens a bar."""
+        self.finish()
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=stderr(),
+            transient=True,
+        )
+        self._task = self._bar.add_task(label, total=total, figures="")
+        self._bar.start()
+
+    def advance(self, done: int, **figures: float) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+            if figures:
+                self._bar.update(self._task, figures=_figures(figures))
+
+    def finish(self) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def message(self, text: str) -> None:
+        """Prints above the bar."""
+        (self._bar.console if self._bar is not None else stderr()).print(text)
+
+
+class LineProgress:
+    """Plain lines now and then, for log files; nothing about work that is over sooner.
+
+    Args:
+        seconds: least time between two lines.
+    """
+
+    def __init__(self, seconds: float = _LINE_SECONDS) -> None:
+        self._seconds = seconds
+        self._label, self._total = "", 0
+        self._begin, self._last, self._first = 0.0, 0.0, -1
+
+    def start(self, label: str, total: int) -> None:
+        """Notes what begins."""
+        self._label, self._total = label, total
+        self._begin = self._last = time.monotonic()
+        self._first = -1
+
+    def advance(self, done: int, **figures: float) -> None:
+        """Prints a line if the last one is old enough."""
+        if self._first < 0:
+            self._first = done
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return
+        self._last = now
+        speed = (done - self._first) / max(now - self._begin, 1e-9)
+        left = (self._total - done) / speed if speed > 0 else math.inf
+        eta = f"{left / 60:.1f} min" if math.isfinite(left) else "unknown"
+        where = f"{self._label} {done}/{self._total}, {speed:.1f}/s, at most {eta} left"
+        stderr().print(f"{where} {_figures(figures)}".rstrip())
+
+    def finish(self) -> None:
+        """Nothing to close."""
+
+    def message(self, text: str) -> None:
+        """Prints a line."""
+        stderr().print(text)
+
+
+def make_progress(*, is_json: bool) -> BarProgress | LineProgress:
+    """Bars at a terminal, lines elsewhere and with `--json`."""
+    return BarProgress() if sys.stderr.isatty() and not is_json else LineProgress()
+
+
+def _figures(values: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {values[name]:.3g}" for name in _FIGURES if name in values)

@@ -1,0 +1,202 @@
+"""`mbrl fit`, `train`, `evaluate`, `export`."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mbrl.cli.options import (
+    ConfigFile,
+    DebugFlag,
+    Device,
+    JsonFlag,
+    Overrides,
+    Runs,
+    Seed,
+    Threads,
+    guarded,
+    make_workspace,
+)
+from mbrl.cli.output import emit, make_table
+
+DatasetArgument = Annotated[
+    str | None, typer.Argument(help="Path, minari:<id>, or name of a bundled dataset.")
+]
+TaskOption = Annotated[str | None, typer.Option("--task", help="Name of a task, or path of its yaml.")]
+
+
+@guarded
+def fit(
+    dataset: DatasetArgument = None,
+    *,
+    config: ConfigFile = None,
+    dynamics: Annotated[str | None, typer.Option(help="Name in configs/dynamics or a .yaml file.")] = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Fit the dynamics ensemble and report how far it can be trusted."""
+    del debug
+    from mbrl.experiment.config import resolve
+    from mbrl.experiment.stages import fit_dynamics_stage, load_run_dataset, set_up_torch
+
+    arguments: dict[str, Any] = {
+        "dataset": dataset, "dynamics": dynamics, "seed": seed, "threads": threads, "device": device,
+    }  # fmt: skip
+    if config is None:
+        arguments["algorithm"] = "bc"  # a fit reads no algorithm, but a run's config has one
+    resolved = resolve(config, arguments=arguments, overrides=overrides or [])
+    set_up_torch(resolved.run.threads)
+    workspace = make_workspace(runs, is_json=json)
+    data = load_run_dataset(resolved.run, workspace)
+    _, run = fit_dynamics_stage(resolved, data, workspace)
+    summary = run.summary()
+    emit(summary, fit_tables(summary), is_json=json, path=run.path)
+
+
+def fit_tables(summary: dict[str, Any]) -> list[Any]:
+    """What a fit says about itself."""
+    report = summary["report"]
+    rows = [(key, value) for key, value in report.items() if isinstance(value, (int, float, str))]
+    return [
+        make_table(f"dynamics of {summary['dataset']}, seed {summary['seed']}", ["figure", "value"], rows)
+    ]
+
+
+@guarded
+def train(
+    dataset: DatasetArgument = None,
+    *,
+    algorithm: Annotated[str | None, typer.Option(help="Name in configs/algorithms or a .yaml file.")] = None,
+    config: ConfigFile = None,
+    dynamics: Annotated[str | None, typer.Option(help="Name in configs/dynamics or a .yaml file.")] = None,
+    task: TaskOption = None,
+    online: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="Train in the simulator of TASK; makes behaviour policies."),
+    ] = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Train a policy; continues where an interrupted run of the same config stopped."""
+    del debug
+    from mbrl.core.errors import ConfigError
+    from mbrl.experiment.config import resolve
+    from mbrl.experiment.stages import set_up_torch, train_policy_stage
+
+    if online is not None and (dataset is not None or task is not None):
+        raise ConfigError("--online TASK trains in the simulator: leave DATASET and --task away.")
+    arguments: dict[str, Any] = {
+        "dataset": dataset, "algorithm": algorithm, "dynamics": dynamics, "task": online or task,
+        "seed": seed, "threads": threads, "device": device,
+    }  # fmt: skip
+    resolved = resolve(config, arguments=arguments, overrides=overrides or [])
+    if resolved.run.recipe_class().is_online != (online is not None):
+        raise ConfigError(
+            f"The recipe {resolved.run.recipe!r} "
+            + (
+                "learns from logs, not online."
+                if online
+                else "meets a simulator: ask for it with --online TASK."
+            )
+        )
+    set_up_torch(resolved.run.threads)
+    run = train_policy_stage(resolved, make_workspace(runs, is_json=json))
+    summary = run.summary()
+    keys = ("algorithm", "recipe", "learner", "online", "dataset", "task", "seed", "updates", "seconds")
+    rows: list[tuple[str, Any]] = [(key, summary[key]) for key in keys]
+    rows += [(key, value) for key, value in summary["last_metrics"].items() if key != "step"]
+    rows.append(("divergence alarms", len(summary["divergence"])))
+    table = make_table(
+        f"{summary['algorithm']} on {summary['dataset'] or summary['task']}", ["", "value"], rows
+    )
+    emit(summary, [table], is_json=json, path=run.path)
+
+
+@guarded
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a training, or a policy file.")],
+    *,
+    episodes: Annotated[int, typer.Option(min=1, help="Full episodes in the simulator.")] = 10,
+    task: TaskOption = None,
+    video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4 or .gif.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of starts and noise; the same for all policies.")] = 0,
+    threads: Threads = None,
+    runs: Runs = Path("runs"),
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Evaluate the last policy of a training in its simulator."""
+    del debug
+    if video is not None:
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
+    from mbrl.envs.specs import load_task
+    from mbrl.experiment.stages import evaluate_stage, set_up_torch
+
+    set_up_torch(threads or 1)
+    result = evaluate_stage(
+        run,
+        make_workspace(runs, is_json=json),
+        task=None if task is None else load_task(task),
+        episodes=episodes,
+        seed=seed,
+        video=video,
+    )
+    summary = result.summary()
+    emit(summary, [evaluation_table([summary])], is_json=json, path=video or result.path)
+
+
+def evaluation_table(summaries: list[dict[str, Any]]) -> Any:
+    """One row for each evaluation: mean return and score with 95 % intervals."""
+    rows: list[list[Any]] = []
+    for summary in summaries:
+        returns, scores = summary["return_interval"], summary["score_interval"]
+        rows.append(
+            [
+                summary["algorithm"],
+                summary["task"],
+                len(summary["episode_returns"]),
+                returns["estimate"],
+                _ends(returns),
+                None if scores is None else scores["estimate"],
+                None if scores is None else _ends(scores),
+            ]
+        )
+    columns = ["policy", "task", "episodes", "return", "95 %", "score", "95 %"]
+    return make_table("evaluation, intervals over episodes", columns, rows)
+
+
+def _ends(interval: dict[str, Any]) -> str | None:
+    return None if interval["low"] is None else f"{interval['low']:.5g} to {interval['high']:.5g}"
+
+
+@guarded
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Write the last policy of a training as one file that stands alone."""
+    del debug
+    from mbrl.core.errors import ConfigError
+    from mbrl.experiment.policies import save_policy
+    from mbrl.experiment.stages import open_policy
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out must end in .safetensors, not {out.name!r}.")
+    stored = open_policy(run)
+    save_policy(out, stored.policy, stored.facts)
+    facts = dict(stored.facts)
+    emit({"facts": facts}, [make_table("policy", ["fact", "value"], facts.items())], is_json=json, path=out)

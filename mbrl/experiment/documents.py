@@ -1,0 +1,145 @@
+"""YAML documents: read strictly, overridden by dotted keys, written with the origin of every value."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+import yaml
+
+from mbrl.core.errors import ConfigError
+
+Tree: TypeAlias = dict[str, Any]
+KeyPath: TypeAlias = tuple[str, ...]
+
+_FLOAT: Final = re.compile(
+    r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+    r"|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, but `3e-4` is a number (YAML 1.1 reads text) and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = cast("object", self.construct_object(key_node, deep=True))
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Reads one YAML value.
+
+    Raises:
+        ConfigError: the text is not valid YAML, or gives a key twice; the message names `where` and the line.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: Path) -> Tree:
+    """Reads a file whose top level is a mapping.
+
+    Raises:
+        ConfigError: the file cannot be read, is not valid YAML, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Config file {path} cannot be read: {error}.") from error
+    return as_tree(parse_yaml(text, where=f"Config file {path}"), where=f"Config file {path}")
+
+
+def as_tree(value: Any, *, where: str) -> Tree:
+    """`value` as a mapping with text keys; an empty document is an empty mapping.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in cast("dict[Any, Any]", value)):
+        raise ConfigError(f"{where} must hold a mapping of names to values, not {value!r}.")
+    return cast("Tree", value)
+
+
+def parse_override(text: str) -> tuple[KeyPath, Any]:
+    """Splits `algorithm.rollout.horizon=3` into its key path and its YAML value.
+
+    Raises:
+        ConfigError: there is no `=`, or a part of the key is empty.
+    """
+    key, equals, value = text.partition("=")
+    parts = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(parts):
+        raise ConfigError(
+            f"--set {text!r} is not of the form key=value. Example: --set algorithm.rollout.horizon=3."
+        )
+    return parts, parse_yaml(value, where=f"The value of --set {key}")
+
+
+def set_at(tree: Tree, path: KeyPath, value: Any) -> None:
+    """Sets one value, making the mappings on the way.
+
+    Raises:
+        ConfigError: a value on the way is not a mapping.
+    """
+    *parents, last = path
+    for depth, key in enumerate(parents):
+        child: Any = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(
+                f"--set {'.'.join(path)}: {'.'.join(parents[: depth + 1])} is {child!r}, which has no keys."
+            )
+        tree = cast("Tree", child)
+    tree[last] = value
+
+
+def leaf_paths(tree: Mapping[str, Any], prefix: KeyPath = ()) -> list[KeyPath]:
+    """Key paths of everything in `tree` that is not itself a non-empty mapping, in order."""
+    paths: list[KeyPath] = []
+    for key, value in tree.items():
+        path = (*prefix, str(key))
+        paths.extend(leaf_paths(cast("Tree", value), path) if isinstance(value, dict) and value else [path])
+    return paths
+
+
+def annotate(tree: Mapping[str, Any], origins: Mapping[KeyPath, str], prefix: KeyPath = ()) -> str:
+    """YAML text of `tree` with the origin of every leaf as a comment; reads back as the same values."""
+    lines: list[str] = []
+    for key, value in tree.items():
+        path, indent = (*prefix, str(key)), "  " * len(prefix)
+        name = _inline(str(key))
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}:", annotate(cast("Tree", value), origins, path).rstrip("\n")]
+        else:
+            lines.append(f"{indent}{name}: {_inline(value)}  # {origins.get(path, 'default')}")
+    return "\n".join(lines) + "\n"
+
+
+def _inline(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
+def suggest(name: str, legal: Iterable[str]) -> str:
+    """`Did you mean 'x'? ` for a near miss, else nothing."""
+    near = difflib.get_close_matches(name, list(legal), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]!r}? " if near else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message."""
+    return ", ".join(sorted(names)) or "none"
