@@ -1,0 +1,57 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl.core.types import Episode, SpaceSpec, TransitionBatch, concat
+
+
+def batch(rows: range) -> TransitionBatch:
+    value = torch.tensor(list(rows), dtype=torch.float32)
+    return TransitionBatch(
+        observation=value[:, None],
+        action=-value[:, None],
+        reward=10 * value,
+        next_observation=value[:, None] + 1,
+        terminated=value % 2 == 0,
+        from_model=value > 2,
+    )
+
+
+def test_concat_keeps_the_order_and_every_field():
+    joined, whole = concat([batch(range(2)), batch(range(2, 3)), batch(range(3, 6))]), batch(range(6))
+    assert len(joined) == 6
+    for field in dataclasses.fields(TransitionBatch):
+        torch.testing.assert_close(getattr(joined, field.name), getattr(whole, field.name))
+
+
+def test_a_batch_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        batch(range(2)).reward = torch.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        ((-1.0,), (1.0, 1.0)),
+        ((-1.0, 1.0), (1.0, 1.0)),
+        ((0.0, 2.0), (1.0, 1.0)),
+        ((0.0, float("nan")), (1.0, 1.0)),
+    ],
+)
+def test_contradicting_bounds_are_refused(low, high):
+    with pytest.raises(ValueError, match="bound"):
+        SpaceSpec(3, 2, low, high)
+
+
+def test_an_episode_is_read_only_and_sums_in_float64():
+    rewards = np.full(3, 16777216.0, dtype=np.float32)  # 2^24: adding 1 in float32 changes nothing
+    rewards[1:] = 1.0
+    episode = Episode(np.zeros((4, 2), np.float32), np.zeros((3, 1), np.float32), rewards, True, False)
+    assert episode.episode_return == 16777218.0
+    assert len(episode) == 3
+    with pytest.raises(ValueError, match="read-only"):
+        episode.rewards[0] = 0.0
+    with pytest.raises(ValueError, match="read-only"):
+        episode.observations[0] = 0.0
