@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ class Dataset:
                     digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def select(self, indices: Iterable[int]) -> "Dataset":
+    def select(self, indices: Iterable[SupportsIndex]) -> "Dataset":
         """The dataset of some episodes, in the given order."""
         episodes = tuple(self.episodes[int(index)] for index in indices)
         return dataclasses.replace(self, episodes=episodes)

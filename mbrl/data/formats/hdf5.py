@@ -137,7 +137,7 @@ def store(group: Group, key: str, values: AnyArray) -> None:
     )
 
 
-def set_attribute(group: Group, key: str, value: float | str | AnyArray) -> None:
+def set_attribute(group: Group, key: str, value: int | float | str | AnyArray) -> None:
     """Sets one attribute."""
     group.attrs[key] = value
 

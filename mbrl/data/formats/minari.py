@@ -50,7 +50,7 @@ _LAYOUT_VERSION: Final = "0.5.3"
 _EPISODE: Final = re.compile(r"episode_(\d+)")
 _STRUCTURE_KEYS: Final = frozenset(
     {
-        "total_episodes", "total_steps", "data_format", "observation_space", "action_space", "env_spec",
+        "total_episodes", "total_steps", "data_format", "observation_space", "action_space",
         "dataset_id", "ref_min_score", "ref_max_score", "task", "time_step", "obs_names", "act_names",
         "jpeg_encoding", "dataset_size",
     }
@@ -286,6 +286,13 @@ def _box(low: list[float], high: list[float]) -> str:
     return json.dumps({"type": "Box", "dtype": "float32", "shape": [len(low)], "low": low, "high": high})
 
 
+def _env_spec(env_id: str, max_episode_steps: int | None) -> str:
+    """Gymnasium's `EnvSpec` as JSON, as far as a log knows it: no entry point."""
+    spec = {"id": env_id, "entry_point": None, "reward_threshold": None, "nondeterministic": False}
+    spec |= {"max_episode_steps": max_episode_steps, "order_enforce": True, "disable_env_checker": False}
+    return json.dumps(spec | {"kwargs": {}, "additional_wrappers": [], "vector_entry_point": None})
+
+
 def _metadata(dataset: Dataset) -> dict[str, Any]:
     spec, info = dataset.spec, dataset.info
     infinite = [math.inf] * spec.obs_dim
@@ -300,8 +307,8 @@ def _metadata(dataset: Dataset) -> dict[str, Any]:
         "dataset_id": info.name,
         "minari_version": info.provenance.get("minari_version", _LAYOUT_VERSION),
     }
-    if info.env_id is not None:
-        metadata["env_spec"] = json.dumps({"id": info.env_id, "max_episode_steps": info.max_episode_steps})
+    if info.env_id is not None and "env_spec" not in info.provenance:
+        metadata["env_spec"] = _env_spec(info.env_id, info.max_episode_steps)
     optional = {
         "ref_min_score": info.ref_min_score,
         "ref_max_score": info.ref_max_score,
