@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from mbrl.dynamics.calibration import Recalibration
 from mbrl.nets.stack import ActivationName
 
 Hidden = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12)]
@@ -48,7 +49,7 @@ class AssessmentConfig(BaseModel):
     horizon: Annotated[int, Field(ge=1, le=1000)] = 25
     segments: Annotated[int, Field(ge=1, le=100_000)] = 200
     particles: Annotated[int, Field(ge=2, le=10_000)] = 100
-    max_rows: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
+    max_rows: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     bootstrap_draws: Annotated[int, Field(ge=10, le=100_000)] = 200
     trust_error: Annotated[float, Field(gt=0.0, le=100.0)] = 0.3
     trust_coverage: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8
@@ -81,7 +82,8 @@ class DynamicsConfig(BaseModel):
         log_variance_high: initial upper bound.
         bootstrap: each member trains on its own resample, drawn with replacement.
         holdout_fraction: share of the episodes that is held out.
-        recalibrate: scale the predicted deviations so that held-out intervals cover what they claim.
+        recalibration: how predicted deviations are scaled: `interval` so that 90 % intervals cover 90 % of
+            held-out rows, `likelihood` by maximum likelihood, or `none`.
         termination: the learned termination head.
         assessment: the report on the fitted model.
     """
@@ -92,7 +94,7 @@ class DynamicsConfig(BaseModel):
     elites: Annotated[int, Field(ge=1, le=1000)] = 5
     hidden: Hidden = (200, 200, 200, 200)
     activation: ActivationName = "silu"
-    layer_norm: bool = False
+    layer_norm: bool = True
     learning_rate: Rate = 1e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
@@ -107,7 +109,7 @@ class DynamicsConfig(BaseModel):
     log_variance_high: Annotated[float, Field(ge=-40.0, le=10.0)] = 0.5
     bootstrap: bool = True
     holdout_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    recalibrate: bool = True
+    recalibration: Recalibration = "interval"
     termination: TerminationConfig = TerminationConfig()
     assessment: AssessmentConfig = AssessmentConfig()
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
@@ -21,10 +22,11 @@ from mbrl.dynamics.arrays import (
     termination_inputs,
 )
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
+from mbrl.dynamics.assess import MeasureFactory, assess
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
-from mbrl.dynamics.report import DynamicsReport
+from mbrl.dynamics.report import DynamicsReport, TrainingReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, as_floats
 
@@ -120,29 +122,60 @@ class DynamicsFit:
             self._head_trainer.load_state_dict(state["termination"])
         self.stage = state["stage"]
 
-    def finish(self) -> FittedDynamics:
-        """Restores snapshots, keeps the elites, and reports."""
+    def finish(self, measures: MeasureFactory) -> FittedDynamics:
+        """Restores snapshots, keeps the elites, recalibrates and reports.
+
+        Args:
+            measures: makes the uncertainty measures to be judged: `held_out_measures` of `mbrl.uncertainty`.
+        """
         self._trainer.restore_best()
         elites = torch.argsort(self._trainer.best)[: self.config.elites]
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
             head = self._head.select(torch.argsort(self._head_trainer.best)[: self.config.elites])
-        train = self.split.train.transitions()
+        model = self.ensemble.select(elites)
+        found = assess(
+            model,
+            head,
+            self.split,
+            config=self.config.assessment,
+            recalibration=self.config.recalibration,
+            measures=measures,
+            rng=self._rng.child("assessment"),
+        )
         return FittedDynamics(
-            model=self.ensemble.select(elites),
+            model=model,
             termination=head,
             config=self.config,
             dataset_hash=self._dataset_hash,
-            reward_scale=_reward_scale(train),
-            thresholds={},
+            reward_scale=_reward_scale(self.split.train.transitions()),
+            thresholds=found.thresholds,
             report=DynamicsReport(
-                train_rows=len(train),
-                holdout_rows=self.split.holdout.num_transitions,
-                updates=self._trainer.updates,
-                member_holdout_mse=tuple(as_floats(self._trainer.best)),
-                elites=tuple(int(member) for member in elites),
+                training=self._training_report(elites),
+                one_step=found.one_step,
+                calibration=found.calibration,
+                open_loop=found.open_loop,
+                correlations=found.correlations,
+                reward=found.reward,
+                termination=found.termination,
+                warnings=found.warnings,
             ),
+        )
+
+    def _training_report(self, elites: Tensor) -> TrainingReport:
+        trainer, split = self._trainer, self.split
+        by_epoch = [record.holdout_error for record in trainer.history]
+        return TrainingReport(
+            train_rows=split.train.num_transitions,
+            holdout_rows=split.holdout.num_transitions,
+            train_episodes=len(split.train),
+            holdout_episodes=len(split.holdout),
+            is_split_by_block=split.is_by_block,
+            updates=tuple(record.updates for record in trainer.history),
+            member_errors=tuple(tuple(errors) for errors in zip(*by_epoch, strict=True)),
+            member_best=tuple(as_floats(trainer.best)),
+            elites=tuple(int(member) for member in elites),
         )
 
     def _fresh_ensemble(self) -> DynamicsEnsemble:
@@ -197,6 +230,7 @@ def fit_dynamics(
     config: DynamicsConfig,
     rng: RngStreams,
     *,
+    measures: MeasureFactory,
     resume_state: StateDict | None = None,
     on_epoch: Callable[[DynamicsFit], None] | None = None,
 ) -> FittedDynamics:
@@ -206,6 +240,7 @@ def fit_dynamics(
         dataset: what to learn from.
         config: network and training.
         rng: streams of this fit.
+        measures: makes the uncertainty measures to be judged: `held_out_measures` of `mbrl.uncertainty`.
         resume_state: `DynamicsFit.state_dict()` of an interrupted fit with the same arguments.
         on_epoch: called after each epoch, for progress and checkpoints.
     """
@@ -216,7 +251,7 @@ def fit_dynamics(
         fit.run_epoch()
         if on_epoch is not None:
             on_epoch(fit)
-    return fit.finish()
+    return fit.finish(measures)
 
 
 def _known(dataset: Dataset) -> Transitions:

@@ -1,23 +1,262 @@
-"""Everything that a fit says about itself, as numbers; figures are drawn from it elsewhere."""
+"""Everything that a fit says about itself, as numbers; figures are drawn from it elsewhere.
+
+Normalised units are standard deviations of the training targets `(s' - s, r)`, the reward last. Intervals are
+90 % bootstrap intervals over episodes.
+"""
 
 from pydantic import BaseModel, ConfigDict
 
+Floats = tuple[float, ...]
 
-class DynamicsReport(BaseModel):
-    """How a model was fitted and how far it can be trusted.
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainingReport(_Part):
+    """How the ensemble was fitted.
 
     Attributes:
         train_rows: rows that it was fitted on.
-        holdout_rows: rows that it is judged on, from other episodes.
-        updates: gradient steps.
-        member_holdout_mse: each member's least holdout error of the mean, normalised units.
+        holdout_rows: rows that it is judged on.
+        train_episodes: episodes that it was fitted on.
+        holdout_episodes: episodes that it is judged on.
+        is_split_by_block: episodes were too few, and were cut into blocks of time.
+        updates: gradient steps so far, by epoch.
+        member_errors: for each member its holdout error by epoch: mean squared error of the mean, normalised.
+        member_best: least holdout error of each member; its weights of that epoch were kept.
         elites: the members that were kept, those with the least error.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     train_rows: int
     holdout_rows: int
-    updates: int
-    member_holdout_mse: tuple[float, ...]
+    train_episodes: int
+    holdout_episodes: int
+    is_split_by_block: bool
+    updates: tuple[int, ...]
+    member_errors: tuple[Floats, ...]
+    member_best: Floats
     elites: tuple[int, ...]
+
+
+class OneStepReport(_Part):
+    """Errors one step ahead on held-out rows; `d` observation dimensions.
+
+    Attributes:
+        rows: how many.
+        rmse: `d` root mean square errors of the elites' average, raw units.
+        rmse_normalised: the same in standard deviations of the one-step change.
+        persistence_normalised: likewise for "nothing changes".
+        linear_normalised: likewise for ridge regression.
+        nrmse: errors over standard deviations of the observation, mean over dimensions.
+        nrmse_persistence: likewise for "nothing changes".
+        nrmse_linear: likewise for ridge regression.
+        mse_raw: mean squared error of a member's mean over `(s' - s, r)` in raw units, mean over elites.
+    """
+
+    rows: int
+    rmse: Floats
+    rmse_normalised: Floats
+    persistence_normalised: Floats
+    linear_normalised: Floats
+    nrmse: float
+    nrmse_persistence: float
+    nrmse_linear: float
+    mse_raw: float
+
+
+class CalibrationReport(_Part):
+    """Whether intervals cover what they claim; fitted on half of the held-out episodes, judged on the rest.
+
+    Attributes:
+        rows: held-out rows of the judging half.
+        episodes: its episodes.
+        fit_rows: rows that the temperatures were fitted on.
+        temperature: factor on the predicted deviation of each target dimension.
+        levels: nominal levels.
+        coverage_before: observed coverage at each level as fitted, mean over dimensions.
+        coverage_after: likewise after recalibration.
+        coverage_by_dimension: for each level, the coverage of each dimension after recalibration.
+        pit_before: counts of the probability integral transform in equal bins, all dimensions, as fitted.
+        pit_after: likewise after recalibration.
+        pit_by_dimension: for each dimension its counts after recalibration.
+        ks: distance of each dimension's transform from uniform after recalibration.
+        ece_before: mean distance of coverage from its level, by dimension, as fitted.
+        ece: likewise after recalibration.
+        flagged: dimensions whose `ece` exceeds 0.05.
+        nll_before: nats by dimension, normalised units, as fitted.
+        nll: likewise after recalibration.
+        nll_raw: mean of `nll` in raw units.
+    """
+
+    rows: int
+    episodes: int
+    fit_rows: int
+    temperature: Floats
+    levels: Floats
+    coverage_before: Floats
+    coverage_after: Floats
+    coverage_by_dimension: tuple[Floats, ...]
+    pit_before: tuple[int, ...]
+    pit_after: tuple[int, ...]
+    pit_by_dimension: tuple[tuple[int, ...], ...]
+    ks: Floats
+    ece_before: Floats
+    ece: Floats
+    flagged: tuple[int, ...]
+    nll_before: Floats
+    nll: Floats
+    nll_raw: float
+
+    def coverage(self, level: float) -> float:
+        """Mean coverage after recalibration at one of `levels`."""
+        return self.coverage_after[self.levels.index(level)]
+
+
+class OpenLoopReport(_Part):
+    """Errors against the horizon, open loop with the logged actions.
+
+    Only horizons that a held-out segment reaches are listed. Errors are in deviations of the observation.
+
+    Attributes:
+        segments: how many reach each horizon.
+        steps: horizons, from 1.
+        error: median over segments of the ensemble's error (the mean of its particles).
+        low: lower end of its interval.
+        high: upper end.
+        persistence: median error of "nothing changes".
+        linear: median error of ridge regression.
+        nrmse: root mean square error, mean over dimensions.
+        nrmse_persistence: likewise for "nothing changes".
+        nrmse_linear: likewise for ridge regression.
+        coverage: coverage of the particles' 90 % interval.
+        ended_early: share of particles that the termination head has ended while the log went on.
+        tolerance: error that a trusted step may have.
+        least_coverage: coverage that a trusted step must have.
+        trusted_horizon: steps that can be trusted; 0 says: do not roll out.
+    """
+
+    segments: tuple[int, ...]
+    steps: tuple[int, ...]
+    error: Floats
+    low: Floats
+    high: Floats
+    persistence: Floats
+    linear: Floats
+    nrmse: Floats
+    nrmse_persistence: Floats
+    nrmse_linear: Floats
+    coverage: Floats
+    ended_early: Floats
+    tolerance: float
+    least_coverage: float
+    trusted_horizon: int
+
+
+class RankCorrelation(_Part):
+    """Spearman correlation of an uncertainty measure with the true one-step error.
+
+    Attributes:
+        value: over all held-out rows.
+        low: lower end of its interval.
+        high: upper end.
+        far_value: over the tenth of them that lies farthest from the training data.
+        far_low: lower end of its interval.
+        far_high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+    far_value: float
+    far_low: float
+    far_high: float
+
+
+class RewardReport(_Part):
+    """The learned reward on held-out rows.
+
+    Attributes:
+        rmse: reward units.
+        rmse_normalised: standard deviations of the reward.
+        mean: mean logged reward.
+        share_zero: share of rows with reward exactly 0: above a half, read the error with care.
+    """
+
+    rmse: float
+    rmse_normalised: float
+    mean: float
+    share_zero: float
+
+
+class TerminationReport(_Part):
+    """The learned termination head on held-out rows.
+
+    Attributes:
+        is_learned: False where no training row terminated; the probability is then 0.
+        train_terminated: terminated rows that it was trained on.
+        rows: held-out rows.
+        terminated: how many of them terminated.
+        logged_rate: share of all logged steps that terminated.
+        logged_rate_high: upper end of its 95 % interval (Wilson).
+        predicted_rate: mean probability.
+        precision: of a threshold at 1/2; None where it never fires.
+        recall: of a threshold at 1/2; None where no row terminated.
+        brier: mean squared error of the probability.
+        brier_constant: that of always predicting the held-out rate.
+    """
+
+    is_learned: bool
+    train_terminated: int
+    rows: int
+    terminated: int
+    logged_rate: float
+    logged_rate_high: float
+    predicted_rate: float
+    precision: float | None
+    recall: float | None
+    brier: float
+    brier_constant: float
+
+    def warn_of_imagined_rate(self, rate: float, *, mean_reward: float) -> str | None:
+        """A warning if imagined episodes end too often where ending is good; None otherwise.
+
+        Args:
+            rate: imagined terminations per imagined step.
+            mean_reward: mean logged reward: where it is negative, a false end is optimistic.
+        """
+        if rate <= self.logged_rate_high or mean_reward >= 0:
+            return None
+        return (
+            f"Imagined episodes end at {rate:.2%} of their steps, logged ones at {self.logged_rate:.2%} "
+            f"(at most {self.logged_rate_high:.2%}), and rewards are negative: a false end looks good."
+        )
+
+
+class DynamicsReport(_Part):
+    """How a model was fitted and how far it can be trusted.
+
+    Attributes:
+        training: the fit.
+        one_step: errors one step ahead.
+        calibration: coverage of intervals.
+        open_loop: errors against the horizon.
+        correlations: for each uncertainty measure, whether it ranks errors.
+        reward: the learned reward.
+        termination: the learned termination head.
+        warnings: reasons to prefer a model-free learner, in words.
+    """
+
+    training: TrainingReport
+    one_step: OneStepReport
+    calibration: CalibrationReport
+    open_loop: OpenLoopReport
+    correlations: dict[str, RankCorrelation]
+    reward: RewardReport
+    termination: TerminationReport
+    warnings: tuple[str, ...]
+
+    @property
+    def trusted_horizon(self) -> int:
+        """Steps that can be trusted; 0 says: do not roll out."""
+        return self.open_loop.trusted_horizon

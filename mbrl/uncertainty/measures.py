@@ -1,8 +1,8 @@
 """Uncertainty measures `u(s, a)`, registered by name.
 
 All work over the members of the posterior that they are given (the elites of a fitted model), in normalised
-target units: deviations of `s' - s` in the training data. So they do not depend on the units of a dimension, and
-a member that is not an elite cannot change them.
+target units: deviations of `s' - s` in the training data. So they do not depend on the units of a dimension,
+and a member that is not an elite cannot change them.
 
 Most read the posterior alone and are `UncertaintyMeasure`s. Three need more, in a `StepContext`: `ll_var` the
 sampled outcome, `knn` the query and the dataset's rows, `bellman` values at sampled successors.
@@ -128,7 +128,7 @@ def knn(posterior: DynamicsPosterior, context: StepContext | None = None) -> Flo
 def bellman(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Deviation of the next value, `std_e mean_j min_i Q(s'_ej, a'_ej)` (Sun et al. 2023, MOBILE).
 
-    Value units, sample deviation (ddof 1). It needs a learner's critics: a fit has none and stores no quantile.
+    Value units, sample deviation (ddof 1). It needs a learner's critics; a fit has none.
     """
     del posterior
     values = _need(context.next_values if context else None, "bellman", "a learner's values (`next_values`)")
