@@ -41,20 +41,21 @@ def dimension_ranges(
         [(-1.0, 1.0) if deviation[d] > 0 else (0.0, 0.0) for d in widest],
         names=("smallest to largest", "one deviation", ""),
         x_label="standard deviations from the mean",
+        y_label="dimension",
     )
 
 
-def action_saturation(names: Sequence[str], low: Sequence[float], high: Sequence[float]) -> Figure:
-    """Share of rows whose action lies at its lower and at its upper bound, by dimension.
+def action_saturation(names: Sequence[str], shares: Sequence[float]) -> Figure:
+    """Share of rows whose action lies at one of its bounds, by dimension.
 
     Args:
         names: `a` action dimensions.
-        low: `a` shares at the lower bound, in [0, 1].
-        high: `a` shares at the upper bound.
+        shares: `a` shares, in [0, 1].
     """
-    percent = [[100.0 * share for share in shares] for shares in (low, high)]
+    worst = [int(d) for d in sorted(np.argsort(-np.asarray(shares))[:MAX_BARS])]
+    percent = [100.0 * shares[d] for d in worst]
     return draw_bars(
-        names, [("at the lower bound", percent[0]), ("at the upper bound", percent[1])], x_label="rows, %"
+        [names[d] for d in worst], [("at a bound", percent)], x_label="rows at a bound, %", y_label="action"
     )
 
 

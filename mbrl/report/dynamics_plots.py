@@ -28,9 +28,14 @@ def training_curves(
         [m for m in range(len(errors)) if m not in elites],
     )
     lines = [
-        Line("not kept" if member == dropped[0] else "", updates, errors[member], role=5)
+        Line(
+            "not kept" if member == dropped[0] else "", updates[: len(errors[member])], errors[member], role=5
+        )
         for member in dropped
-    ] + [Line("elites" if member == kept[0] else "", updates, errors[member], role=0) for member in kept]
+    ] + [
+        Line("elites" if member == kept[0] else "", updates[: len(errors[member])], errors[member], role=0)
+        for member in kept
+    ]
     return draw_lines(lines, x_label="gradient steps", y_label="holdout error, normalised", is_log=True)
 
 
@@ -212,6 +217,7 @@ def errors_by_dimension(
         [names[d] for d in worst],
         [(label, [values[d] for d in worst]) for label, values in groups if values is not None],
         x_label="one-step error, standard deviations of the change",
+        y_label="dimension",
     )
 
 

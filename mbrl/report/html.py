@@ -3,17 +3,15 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, TypeAlias
 
 import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from mbrl.report.comparison import Message
 from mbrl.report.palette import DARK, LIGHT, css_name
 from mbrl.report.style import to_svg
-from mbrl.report.table import Table, format_cell, is_missing, is_numeric
-
-Tone: TypeAlias = Literal["good", "caution", "bad", "plain"]
+from mbrl.report.table import Table, format_cell, is_missing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,14 +33,6 @@ class Picture:
     alt: str
     note: str = ""
     table: Table | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Message:
-    """A finding in words, coloured and named by its tone."""
-
-    text: str
-    tone: Tone = "plain"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +98,6 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["cell"] = format_cell
-    environment.tests["numeric"] = is_numeric
     environment.tests["missing"] = is_missing
     return environment.get_template("page.html")
 

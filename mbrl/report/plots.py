@@ -130,7 +130,7 @@ def draw_bars(
     groups: Sequence[tuple[str, Sequence[float]]],
     *,
     x_label: str,
-    upright: Sequence[Mark] = (),
+    y_label: str = "",
 ) -> Figure:
     """Horizontal bars, one row a label, one bar a group; NaN draws none.
 
@@ -138,18 +138,17 @@ def draw_bars(
         labels: `n` names of rows, from the top.
         groups: name of the group, and its `n` values.
         x_label: what the length of a bar shows.
-        upright: vertical reference lines.
+        y_label: what the rows are.
     """
     thickness = 0.8 / max(len(groups), 1)
-    with panel(x_label=x_label, y_label="", size=_tall(len(labels))) as (figure, axes):
+    each = 0.16 + 0.1 * len(groups)
+    with panel(x_label=x_label, y_label=y_label, size=_tall(len(labels), each=each)) as (figure, axes):
         for index, (name, values) in enumerate(groups):
             offset = (index - (len(groups) - 1) / 2) * thickness
             rows = np.arange(len(labels)) + offset
             axes.barh(rows, values, height=thickness * 0.9, color=series_colour(index), label=name)
-        for mark in upright:
-            axes.axvline(mark.value, color=LIGHT[INK], linewidth=1.0, label=mark.label)
         _name_rows(axes, labels)
-        if len(groups) > 1 or upright:
+        if len(groups) > 1:
             add_legend(figure, axes)
     return figure
 
@@ -162,10 +161,11 @@ def draw_ranges(
     middle: Sequence[float] | None = None,
     names: tuple[str, str, str] = ("smallest to largest", "middle part", "middle"),
     x_label: str,
+    y_label: str = "",
 ) -> Figure:
     """Horizontal ranges, one row a label: a thin line, a thick one on it, and a tick in the middle."""
     rows = np.arange(len(labels))
-    with panel(x_label=x_label, y_label="", size=_tall(len(labels))) as (figure, axes):
+    with panel(x_label=x_label, y_label=y_label, size=_tall(len(labels))) as (figure, axes):
         axes.hlines(rows, *_ends(outer), color=LIGHT[GREY], linewidth=1.6, label=names[0])
         if inner is not None:
             axes.hlines(rows, *_ends(inner), color=series_colour(0), linewidth=5.0, label=names[1])

@@ -53,7 +53,9 @@ def curves(
     for name, records in runs.items():
         for key in keys:
             steps, values = series_of(records, key)
-            label = name if len(keys) == 1 else key if len(runs) == 1 else f"{name}: {key}"
+            metric = key.rpartition("/")[2].removesuffix("_rate").replace("_", " ")
+            parts = ([name] if len(runs) > 1 else []) + ([metric] if len(keys) > 1 else [])
+            label = ": ".join(parts)
             if steps:
                 lines.append(Line(label, *thin(steps, values)))
     across = (

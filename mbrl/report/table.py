@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
@@ -13,6 +14,8 @@ from rich.table import Table as RichTable
 from mbrl.report.wording import format_number
 
 Cell: TypeAlias = str | float | int | bool | None
+
+_NUMBER: Final = re.compile(r"-|[<>]? ?-?[\d.,]+(e[+-]?\d+)?( %)?")
 
 TERMINAL_WIDTH: Final = 100
 """Columns of the terminal that every table fits."""
@@ -35,6 +38,10 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
+    def is_numeric_column(self, index: int) -> bool:
+        """Whether every cell of a column reads as a number; such a column is set to the right."""
+        return bool(self.rows) and all(is_numeric(row[index]) for row in self.rows)
+
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"table {self.caption!r}: a row has another number of cells than {self.columns}")
@@ -50,7 +57,9 @@ def format_cell(value: Any) -> str:
 
 
 def is_numeric(value: Any) -> bool:
-    """Whether a `Cell` is set to the right."""
+    """Whether a `Cell` reads as a number, a share, or the lack of one."""
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value) is not None
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
@@ -63,8 +72,8 @@ def to_rich(table: Table) -> RichTable:
     """For the terminal; long text is folded, nothing is cut off."""
     drawn = RichTable(title=table.caption, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for index, name in enumerate(table.columns):
-        has_numbers = any(is_numeric(row[index]) for row in table.rows)
-        drawn.add_column(name, justify="right" if has_numbers else "left", overflow="fold")
+        justify = "right" if table.is_numeric_column(index) else "left"
+        drawn.add_column(name, justify=justify, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(_escape(format_cell(cell)) for cell in row))
     return drawn
@@ -81,10 +90,8 @@ def to_text(tables: Sequence[Table], *, width: int = TERMINAL_WIDTH) -> str:
 
 def to_markdown(table: Table) -> str:
     """A GitHub-flavoured table under its caption in bold."""
-    rules = [
-        "--:" if any(is_numeric(row[index]) for row in table.rows) else ":--"
-        for index in range(len(table.columns))
-    ]
+    numeric = map(table.is_numeric_column, range(len(table.columns)))
+    rules = ["--:" if is_right else ":--" for is_right in numeric]
     lines = [_markdown_row(table.columns), _markdown_row(rules)]
     lines += [_markdown_row([format_cell(cell).replace("|", "\\|") for cell in row]) for row in table.rows]
     return f"**{table.caption}**\n\n" + "\n".join(lines) + "\n"

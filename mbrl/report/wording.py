@@ -33,7 +33,7 @@ def format_share(value: float | None) -> str:
     percent = 100.0 * value
     if 0 < abs(percent) < 0.1:
         return "< 0.1 %" if percent > 0 else "> -0.1 %"
-    return f"{percent:.0f} %" if abs(percent - round(percent)) < 0.05 else f"{percent:.1f} %"
+    return f"{percent:.0f} %" if percent in {0.0, 100.0} else f"{percent:.1f} %"
 
 
 def read_interval(value: Interval | Mapping[str, Any]) -> Interval:

@@ -1,0 +1,171 @@
+"""The pages: one self-contained HTML text each.
+
+Importing this module imports matplotlib; do so where a page is made.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mbrl.data.doctor import Report
+from mbrl.dynamics.report import DynamicsReport
+from mbrl.evaluation.evaluator import Evaluation
+from mbrl.report.comparison import Comparison, conclude
+from mbrl.report.data_sections import data_sections
+from mbrl.report.data_tables import verdict
+from mbrl.report.dynamics_sections import dynamics_sections
+from mbrl.report.dynamics_tables import trust_message, warning_messages
+from mbrl.report.evaluation_tables import evaluation_table
+from mbrl.report.html import Section, render_page
+from mbrl.report.score_sections import score_section
+from mbrl.report.table import Table
+from mbrl.report.training_sections import Records, training_section
+from mbrl.report.wording import format_interval, format_number, format_share
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DemoResults:
+    """Everything that the demo's page shows.
+
+    Attributes:
+        data: what the doctor found.
+        dynamics: report of the fit.
+        comparison: the methods, the one of interest first.
+        runs: rows of `metrics.jsonl` by the name of the run.
+        seconds: wall time by stage, in order.
+        value_bounds: least and largest value that the rewards permit, or None.
+    """
+
+    data: Report
+    dynamics: DynamicsReport
+    comparison: Comparison
+    runs: Mapping[str, Records]
+    seconds: Mapping[str, float]
+    value_bounds: tuple[float, float] | None = None
+
+
+def doctor_page(report: Report, *, provenance: Mapping[str, str] | None = None) -> str:
+    """What is in a dataset, and whether training may start.
+
+    Args:
+        report: of the doctor.
+        provenance: versions and the command that makes this page again.
+    """
+    contents = report.contents
+    facts: list[tuple[str, str]] = []
+    hashes: dict[str, str] = {}
+    if contents is not None:
+        facts = [
+            ("episodes", format_number(contents.num_episodes)),
+            ("transitions", format_number(contents.num_transitions)),
+            ("mean episode return", format_number(contents.returns.mean)),
+            ("observation, action", f"{len(contents.observations)}, {len(contents.actions)}"),
+        ]
+        hashes = {"dataset hash": contents.content_hash}
+    return render_page(
+        f"Dataset {report.name}",
+        data_sections(report),
+        subtitle="What is in the log, and whether a model may be trained on it.",
+        facts=facts,
+        messages=[verdict(report)],
+        provenance={**hashes, **(provenance or {})},
+    )
+
+
+def dynamics_page(
+    name: str,
+    report: DynamicsReport,
+    *,
+    obs_names: Sequence[str] | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> str:
+    """How a model was fitted and how far it can be trusted.
+
+    Args:
+        name: of the dataset that it was fitted on.
+        report: of the fit.
+        obs_names: of the observation dimensions; None numbers them.
+        provenance: hashes, versions and the command that makes this page again.
+    """
+    return render_page(
+        f"Dynamics of {name}",
+        dynamics_sections(report, names=obs_names),
+        subtitle="An ensemble judged on held-out episodes.",
+        facts=dynamics_facts(report),
+        messages=[trust_message(report), *warning_messages(report)],
+        provenance=provenance,
+    )
+
+
+def dynamics_facts(report: DynamicsReport) -> list[tuple[str, str]]:
+    """The few figures of a fit that matter most."""
+    loop, calibration = report.open_loop, report.calibration
+    facts = [
+        ("trusted horizon", f"{report.trusted_horizon} steps"),
+        ("90 % intervals cover", format_share(calibration.coverage(0.9))),
+        ("one-step error", format_number(report.one_step.nrmse)),
+    ]
+    if loop.steps:
+        facts.append((f"error at step {loop.steps[-1]}", format_number(loop.error[-1])))
+    return facts
+
+
+def demo_page(results: DemoResults, *, provenance: Mapping[str, str] | None = None) -> str:
+    """From logged episodes to compared policies on one page, the conclusion first.
+
+    Args:
+        results: of all stages.
+        provenance: hashes, versions and the command that makes this page again.
+    """
+    dynamics, comparison = results.dynamics, results.comparison
+    conclusions = conclude(comparison, trusted_horizon=dynamics.trusted_horizon)
+    total = sum(results.seconds.values())
+    stages: list[tuple[str, float]] = [(stage, round(value, 1)) for stage, value in results.seconds.items()]
+    return render_page(
+        f"From logged episodes to a policy: {comparison.dataset}",
+        [
+            score_section(comparison),
+            *data_sections(results.data),
+            *dynamics_sections(dynamics, names=_names(results.data)),
+            training_section(results.runs, value_bounds=results.value_bounds),
+            Section("Time", tables=[Table("Seconds of each stage", ("stage", "seconds"), stages)]),
+        ],
+        subtitle="A dynamics ensemble fitted to a log, policies trained on it, and what they reach.",
+        facts=[(method.name, format_number(method.interval.estimate)) for method in comparison.methods]
+        + [("trusted horizon", f"{dynamics.trusted_horizon} steps"), ("seconds in all", f"{total:.0f}")],
+        messages=[*conclusions, verdict(results.data), *warning_messages(dynamics)],
+        provenance=provenance,
+    )
+
+
+def _names(report: Report) -> list[str] | None:
+    return None if report.contents is None else [d.name for d in report.contents.observations]
+
+
+def run_page(
+    name: str,
+    records: Records,
+    *,
+    evaluation: Evaluation | Mapping[str, Any] | None = None,
+    value_bounds: tuple[float, float] | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> str:
+    """One training run: its curves, and how its last policy did.
+
+    Args:
+        name: of the run.
+        records: rows of its `metrics.jsonl`.
+        evaluation: of its last policy, as the dataclass or its JSON; None if there was none.
+        value_bounds: least and largest value that the rewards permit, or None.
+        provenance: hashes, versions and the command that makes this page again.
+    """
+    sections = [training_section({name: records}, value_bounds=value_bounds)]
+    facts = [("updates", format_number(float(records[-1]["step"]) if records else 0.0))]
+    if evaluation is None:
+        missing = "No evaluation in a simulator belongs to this run."
+        sections.append(Section("Evaluation", text=missing))
+    else:
+        values = evaluation.to_json() if isinstance(evaluation, Evaluation) else evaluation
+        sections.insert(0, Section("Evaluation", tables=[evaluation_table(values, name=name)]))
+        facts.append(("mean return", format_interval(values["return_interval"])))
+    return render_page(f"Run {name}", sections, facts=facts, provenance=provenance)
