@@ -139,6 +139,7 @@ class BatchSource(Checkpointable, Protocol):
 S = TypeVar("S", bound=Checkpointable)
 
 
+@runtime_checkable
 class Learner(Protocol[S]):
     """A policy-optimisation backend. Immutable after construction; all state is in `S`."""
 
