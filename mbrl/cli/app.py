@@ -2,7 +2,7 @@
 
 import typer
 
-from mbrl.cli import catalogue, runs
+from mbrl.cli import catalogue, datasets, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -13,6 +13,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(catalogue.list_entries)
+app.command("inspect")(datasets.inspect)
+app.command("import")(datasets.import_log)
+app.command("collect")(datasets.collect)
 app.command("fit")(runs.fit)
 app.command("train")(runs.train)
 app.command("evaluate")(runs.evaluate)

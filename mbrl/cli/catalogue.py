@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mbrl.cli.options import DebugFlag, JsonFlag, Runs, guarded
-from mbrl.cli.output import emit, make_table
+from mbrl.cli.output import emit
 
 Kind = Literal["learners", "recipes", "formats", "measures", "tasks"]
 
@@ -20,10 +20,12 @@ def list_entries(
 ) -> None:
     """List what can be named in configs, one line each."""
     del debug
+    from mbrl.report.table import Table
+
     entries = _describe(kind)
     emit(
         {"kind": kind, "entries": entries, "names": list(entries)},
-        [make_table(kind, ["id", "what"], entries.items())],
+        [Table(kind, ("id", "what"), list(entries.items()))],
         is_json=json,
     )
 
@@ -38,7 +40,7 @@ def _describe(kind: Kind) -> dict[str, str]:
 
         return FORMATS.describe()
     if kind == "measures":
-        from mbrl.uncertainty.base import MEASURES
+        from mbrl.uncertainty.measures import MEASURES
 
         return MEASURES.describe()
     if kind == "learners":
@@ -56,6 +58,7 @@ def status(*, runs: Runs = Path("runs"), json: JsonFlag = False, debug: DebugFla
     del debug
     from mbrl.experiment.metrics import read_metrics
     from mbrl.experiment.store import RunStore
+    from mbrl.report.table import Table
 
     entries: list[dict[str, Any]] = []
     for run in RunStore(runs).runs():
@@ -69,13 +72,8 @@ def status(*, runs: Runs = Path("runs"), json: JsonFlag = False, debug: DebugFla
                 "path": str(run.path),
             }
         )
-    columns = ["dataset", "stage", "label", "seed", "is_done", "updates", "wall_seconds", "path"]
-    table = make_table(
-        f"runs in {runs}",
-        ["dataset", "stage", "what", "seed", "done", "updates", "seconds", "folder"],
-        [
-            [Path(entry[c]).name.rpartition("-")[2] if c == "path" else entry[c] for c in columns]
-            for entry in entries
-        ],
-    )
+    columns = ("dataset", "stage", "label", "seed", "is_done", "updates", "wall_seconds")
+    rows = [(*(entry[column] for column in columns), entry["path"].rpartition("-")[2]) for entry in entries]
+    headings = ("dataset", "stage", "what", "seed", "done", "updates", "seconds", "hash")
+    table = Table(f"runs in {runs}", headings, rows)
     emit({"runs": entries}, [table], is_json=json)

@@ -4,9 +4,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -18,9 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 
-Row: TypeAlias = Sequence[object]
+if TYPE_CHECKING:
+    from mbrl.report.table import Table
 
 WIDTH: Final = 100
 _LINE_SECONDS: Final = 10.0
@@ -40,32 +40,13 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def make_table(title: str, columns: Sequence[str], rows: Iterable[Row]) -> Table:
-    """A table; numbers stand right, text left."""
-    rows = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        cells = [row[index] for row in rows]
-        is_number = bool(cells) and all(isinstance(cell, (int, float)) or cell is None for cell in cells)
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(show(cell) for cell in row))
-    return table
-
-
-def show(value: object) -> str:
-    """Text of one cell: four significant digits, `-` for nothing."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def emit(
-    result: Mapping[str, Any], tables: Sequence[Table], *, is_json: bool, path: Path | None = None
+    result: Mapping[str, Any],
+    tables: "Sequence[Table]",
+    *,
+    is_json: bool,
+    path: Path | None = None,
+    messages: Sequence[str] = (),
 ) -> None:
     """Prints a command's result.
 
@@ -74,14 +55,19 @@ def emit(
         tables: for people.
         is_json: which of the two.
         path: what the command wrote; the last line for people, the key `path` for machines.
+        messages: sentences below the tables, for people.
     """
+    from mbrl.report.table import to_rich
+
     if is_json:
         whole = {**result, **({} if path is None else {"path": str(path)})}
         sys.stdout.write(json.dumps(jsonable(whole)) + "\n")
         return
     console = stdout()
     for table in tables:
-        console.print(table)
+        console.print(to_rich(table))
+    for message in messages:
+        console.print(message, markup=False)
     if path is not None:
         console.print(f"Wrote {path}", soft_wrap=True)
 

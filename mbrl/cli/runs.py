@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,10 @@ from mbrl.cli.options import (
     guarded,
     make_workspace,
 )
-from mbrl.cli.output import emit, make_table
+from mbrl.cli.output import emit
+
+if TYPE_CHECKING:
+    from mbrl.report.table import Table
 
 DatasetArgument = Annotated[
     str | None, typer.Argument(help="Path, minari:<id>, or name of a bundled dataset.")
@@ -44,6 +47,7 @@ def fit(
     del debug
     from mbrl.experiment.config import resolve
     from mbrl.experiment.stages import fit_dynamics_stage, load_run_dataset, set_up_torch
+    from mbrl.report.dynamics_tables import dynamics_tables, trust_message, warning_messages
 
     arguments: dict[str, Any] = {
         "dataset": dataset, "dynamics": dynamics, "seed": seed, "threads": threads, "device": device,
@@ -54,18 +58,15 @@ def fit(
     set_up_torch(resolved.run.threads)
     workspace = make_workspace(runs, is_json=json)
     data = load_run_dataset(resolved.run, workspace)
-    _, run = fit_dynamics_stage(resolved, data, workspace)
-    summary = run.summary()
-    emit(summary, fit_tables(summary), is_json=json, path=run.path)
-
-
-def fit_tables(summary: dict[str, Any]) -> list[Any]:
-    """What a fit says about itself."""
-    report = summary["report"]
-    rows = [(key, value) for key, value in report.items() if isinstance(value, (int, float, str))]
-    return [
-        make_table(f"dynamics of {summary['dataset']}, seed {summary['seed']}", ["figure", "value"], rows)
-    ]
+    fitted, run = fit_dynamics_stage(resolved, data, workspace)
+    messages = [trust_message(fitted.report), *warning_messages(fitted.report)]
+    emit(
+        run.summary(),
+        dynamics_tables(fitted.report, names=data.info.obs_names),
+        messages=[message.text for message in messages],
+        is_json=json,
+        path=run.path,
+    )
 
 
 @guarded
@@ -102,25 +103,24 @@ def train(
     }  # fmt: skip
     resolved = resolve(config, arguments=arguments, overrides=overrides or [])
     if resolved.run.recipe_class().is_online != (online is not None):
-        raise ConfigError(
-            f"The recipe {resolved.run.recipe!r} "
-            + (
-                "learns from logs, not online."
-                if online
-                else "meets a simulator: ask for it with --online TASK."
-            )
-        )
+        problem = "learns from logs, not online" if online else "meets a simulator: say --online TASK"
+        raise ConfigError(f"The recipe {resolved.run.recipe!r} {problem}.")
     set_up_torch(resolved.run.threads)
     run = train_policy_stage(resolved, make_workspace(runs, is_json=json))
     summary = run.summary()
+    emit(summary, [training_table(summary)], is_json=json, path=run.path)
+
+
+def training_table(summary: dict[str, Any]) -> "Table":
+    """What was trained, and the last row of its metrics."""
+    from mbrl.report.table import Table
+
     keys = ("algorithm", "recipe", "learner", "online", "dataset", "task", "seed", "updates", "seconds")
     rows: list[tuple[str, Any]] = [(key, summary[key]) for key in keys]
     rows += [(key, value) for key, value in summary["last_metrics"].items() if key != "step"]
     rows.append(("divergence alarms", len(summary["divergence"])))
-    table = make_table(
-        f"{summary['algorithm']} on {summary['dataset'] or summary['task']}", ["", "value"], rows
-    )
-    emit(summary, [table], is_json=json, path=run.path)
+    title = f"{summary['algorithm']} on {summary['dataset'] or summary['task']}"
+    return Table(title, ("", "value"), rows)
 
 
 @guarded
@@ -142,6 +142,7 @@ def evaluate(
         os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
     from mbrl.envs.specs import load_task
     from mbrl.experiment.stages import evaluate_stage, set_up_torch
+    from mbrl.report.evaluation_tables import evaluation_table
 
     set_up_torch(threads or 1)
     result = evaluate_stage(
@@ -153,31 +154,12 @@ def evaluate(
         video=video,
     )
     summary = result.summary()
-    emit(summary, [evaluation_table([summary])], is_json=json, path=video or result.path)
-
-
-def evaluation_table(summaries: list[dict[str, Any]]) -> Any:
-    """One row for each evaluation: mean return and score with 95 % intervals."""
-    rows: list[list[Any]] = []
-    for summary in summaries:
-        returns, scores = summary["return_interval"], summary["score_interval"]
-        rows.append(
-            [
-                summary["algorithm"],
-                summary["task"],
-                len(summary["episode_returns"]),
-                returns["estimate"],
-                _ends(returns),
-                None if scores is None else scores["estimate"],
-                None if scores is None else _ends(scores),
-            ]
-        )
-    columns = ["policy", "task", "episodes", "return", "95 %", "score", "95 %"]
-    return make_table("evaluation, intervals over episodes", columns, rows)
-
-
-def _ends(interval: dict[str, Any]) -> str | None:
-    return None if interval["low"] is None else f"{interval['low']:.5g} to {interval['high']:.5g}"
+    emit(
+        summary,
+        [evaluation_table(summary, name=summary["algorithm"])],
+        is_json=json,
+        path=video or result.path,
+    )
 
 
 @guarded
@@ -193,10 +175,13 @@ def export(
     from mbrl.core.errors import ConfigError
     from mbrl.experiment.policies import save_policy
     from mbrl.experiment.stages import open_policy
+    from mbrl.report.table import Table
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out must end in .safetensors, not {out.name!r}.")
     stored = open_policy(run)
     save_policy(out, stored.policy, stored.facts)
     facts = dict(stored.facts)
-    emit({"facts": facts}, [make_table("policy", ["fact", "value"], facts.items())], is_json=json, path=out)
+
+    table = Table("policy", ("fact", "value"), list(facts.items()))
+    emit({"facts": facts}, [table], is_json=json, path=out)

@@ -32,6 +32,7 @@ from mbrl.experiment.policies import StoredPolicy, load_policy, save_policy
 from mbrl.experiment.progress import Progress, SilentProgress
 from mbrl.experiment.store import RunFolder, RunStore, StageKey, find_run, package_version
 from mbrl.nets.normaliser import Normaliser
+from mbrl.uncertainty.held_out import held_out_measures
 
 DYNAMICS_FILE: Final = "dynamics.safetensors"
 POLICY_FILE: Final = "policy.safetensors"
@@ -162,6 +163,7 @@ def _fit(
             dataset,
             config.dynamics,
             RngStreams(config.seed),
+            measures=held_out_measures,
             resume_state=None if found is None else found[1],
             on_epoch=on_epoch,
         )
@@ -271,6 +273,7 @@ def _train(
             **facts,
             "last_metrics": rows[-1] if rows else {},
             "divergence": outcome.excursions,
+            "value_bounds": training.value_bounds,
             "seconds": run.manifest()["wall_seconds"],
         }
     )
