@@ -1,5 +1,6 @@
 """The only place that makes a simulator."""
 
+import importlib
 import importlib.metadata
 import platform
 from typing import Any, TypeAlias, cast
@@ -58,15 +59,25 @@ def render_frame(env: Env) -> NDArray[np.uint8]:
 
     Raises:
         MissingExtraError: the package that draws this environment is not installed.
-        ConfigError: the environment returned no picture.
+        ConfigError: the environment cannot draw here, or returned no picture.
     """
     try:
         frame: object = env.render()
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise MissingExtraError("pygame", extra="video", purpose="Drawing this environment") from error
+    except _drawing_errors() as error:
+        raise ConfigError(
+            f"The environment cannot draw on this machine: {error}. Remedy: set the environment variable "
+            "MUJOCO_GL to egl (a GPU, or software), or to osmesa, before the program starts."
+        ) from error
     if not isinstance(frame, np.ndarray):
         raise ConfigError("The environment draws no RGB frames. Remedy: evaluate it without a video.")
     return cast("NDArray[np.uint8]", frame)
+
+
+def _drawing_errors() -> tuple[type[Exception], ...]:
+    # MuJoCo reads MUJOCO_GL when it is imported: not before something has been drawn, or has failed to be.
+    return RuntimeError, cast("type[Exception]", importlib.import_module("mujoco").FatalError)
 
 
 def env_versions() -> dict[str, str]:

@@ -78,6 +78,7 @@ class _Budget:
         self._episodes, self._steps = episodes, steps
         self._yielded_steps = 0
         self._lengths: dict[int, int] = {}  # of the episodes that were started and not yet yielded
+        self._total = 0  # steps of all of these and of the yielded ones
         self.started = 0
         self.next_index = 0  # of the episode to be yielded next
 
@@ -94,8 +95,13 @@ class _Budget:
         self.started += 1
         return self.started - 1
 
-    def count_step(self, index: int) -> None:
+    def count_step(self, index: int) -> bool:
+        """Counts a step of episode `index`; True when the episode is as long as it has to be."""
         self._lengths[index] += 1
+        self._total += 1
+        if self._steps is None or self._total < self._steps:
+            return False
+        return self._lengths[index] >= self.steps_needed(index)
 
     def pass_on(self, record: EpisodeRecord) -> EpisodeRecord:
         """Closes the account of the next episode; returns what is needed of it."""
@@ -207,10 +213,10 @@ def run_episodes(
         actions = _act(running, policy, device=rng.device, is_deterministic=is_deterministic)
         for slot, action in zip(running, actions, strict=True):
             is_over = slot.step(action)
-            budget.count_step(slot.index)
+            is_filled = budget.count_step(slot.index)
             if on_step is not None:
                 on_step(slot.index, slot.env)
-            if is_over or slot.length >= budget.steps_needed(slot.index):
+            if is_over or is_filled:
                 finished[slot.index] = slot.record()
                 idle.append(slot)
         running = [slot for slot in running if slot.index not in finished]

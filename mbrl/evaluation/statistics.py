@@ -127,8 +127,9 @@ def _bootstrap(
     def pooled(*parts: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         return statistic(np.concatenate(parts, axis=axis), axis)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # answered by the caller
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        # A degenerate acceleration of BCa comes back as NaN, which the caller reports.
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
         result = scipy.stats.bootstrap(
             samples,
             pooled,

@@ -2,8 +2,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from mbrl.core.errors import ConfigError
-from mbrl.envs.make import env_versions, make_env
+from mbrl.core.errors import ConfigError, MissingExtraError
+from mbrl.envs.make import env_versions, make_env, render_frame
 from mbrl.envs.specs import TaskSpec, load_task
 
 
@@ -61,3 +61,30 @@ def test_options_reach_the_simulator() -> None:
 def test_versions_are_those_that_are_installed() -> None:
     assert env_versions()["gymnasium"] == gymnasium.__version__
     assert set(env_versions()) == {"python", "gymnasium", "mujoco", "numpy", "torch"}
+
+
+def test_a_machine_that_cannot_draw_says_what_to_set() -> None:
+    class Blind(gymnasium.Env[object, object]):
+        def render(self) -> None:
+            raise RuntimeError("no display")
+
+    with pytest.raises(ConfigError, match=r"no display.*MUJOCO_GL"):
+        render_frame(Blind())
+
+
+def test_a_simulator_without_its_drawing_package_names_the_extra() -> None:
+    class Undrawn(gymnasium.Env[object, object]):
+        def render(self) -> None:
+            raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'mbrl-offline\[video\]'"):
+        render_frame(Undrawn())
+
+
+def test_a_simulator_that_returns_no_picture_is_refused() -> None:
+    class Textual(gymnasium.Env[object, object]):
+        def render(self) -> str:
+            return "o-|"
+
+    with pytest.raises(ConfigError, match="no RGB frames"):
+        render_frame(Textual())
