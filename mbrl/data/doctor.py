@@ -81,21 +81,22 @@ def examine(dataset: Dataset) -> Report:
 def examine_log(log: RawLog, options: LoadOptions | None = None) -> Report:
     """Examines what a file holds and lists every problem; figures are those of the sound episodes."""
     options = options or LoadOptions()
+    problems: list[DataError] = []
+    report: Report | None = None
     try:
-        problems = _log_problems(log, options)
+        problems += _log_problems(log, options)
         report = examine(assemble(log, options.model_copy(update={"bad_episodes": "drop"})))
     except DataError as error:
-        problems = [error]
-        report = None
-    if report is None or problems:
-        findings = [*_problem_findings(problems), *(report.findings if report else ())]
-        return Report(
-            name=log.info.name,
-            findings=_sorted(findings),
-            dropped={} if report is None else report.dropped,
-            contents=None if report is None else report.contents,
-        )
-    return report
+        problems += [] if problems else [error]
+    if report is not None and not problems:
+        return report
+    findings = [*_problem_findings(problems), *(report.findings if report else ())]
+    return Report(
+        name=log.info.name,
+        findings=_sorted(findings),
+        dropped={} if report is None else report.dropped,
+        contents=None if report is None else report.contents,
+    )
 
 
 def _log_problems(log: RawLog, options: LoadOptions) -> list[DataError]:

@@ -11,7 +11,6 @@ The logged reference of the arm moves within an episode. It is an observation by
 `-(theta - target)^2 - 5 alpha^2 - 0.01 action^2` must be a function of state and action.
 """
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
@@ -22,15 +21,15 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset
+from mbrl.data.formats.npz import load_archive
 from mbrl.data.info import DatasetInfo
-from mbrl.data.raw import AnyArray
 
 STEP_ROWS: Final = 10
 """Rows of 2 ms in one step of 20 ms."""
 
 ROW_SECONDS: Final = 0.002
 VOLTS: Final = 10.0
-_KEYS: Final = ("obs", "act", "lengths", "obs_columns", "act_columns", "episodes")
+_KEYS: Final = ("obs", "act", "lengths", "obs_columns", "act_columns")
 
 
 def load_quanser_qube(
@@ -50,7 +49,10 @@ def load_quanser_qube(
     Raises:
         DataError: the archive is damaged or lacks a key or a column.
     """
-    arrays = _load(path)
+    arrays = load_archive(path)
+    for key in _KEYS:
+        if key not in arrays:
+            raise DataError("the key is missing", file=path, field=key, remedy="Check the archive.")
     columns = {
         name: arrays[key][:, index].astype(np.float64)
         for key in ("obs", "act")
@@ -82,20 +84,6 @@ def load_quanser_qube(
     )
     spec = SpaceSpec(obs_dim=len(names), act_dim=1, act_low=(-1.0,), act_high=(1.0,))
     return Dataset(episodes=episodes, spec=spec, info=info)
-
-
-def _load(path: Path) -> dict[str, AnyArray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in _KEYS if key not in archive.files]
-            arrays = {key: archive[key] for key in _KEYS if key not in missing}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"the archive cannot be read ({error})", file=path, remedy="Copy or download it again."
-        ) from error
-    if missing:
-        raise DataError("the key is missing", file=path, field=missing[0], remedy="Check the archive.")
-    return arrays
 
 
 def _episode(

@@ -58,7 +58,7 @@ def test_batch_keeps_truncation_out():
 
 
 def test_truncation_bootstraps_and_termination_does_not():
-    """Reward 1 for ever is worth 1 / (1 - discount) under a time-out, and a finite sum under a termination."""
+    """Reward 1 for ever is worth 1 / (1 - discount) under a time-out, a finite sum under a termination."""
     discount, worth = 0.9, {}
     for terminated in (False, True):
         data = Dataset(
@@ -67,9 +67,7 @@ def test_truncation_bootstraps_and_termination_does_not():
             info=DatasetInfo(name="toy"),
         )
         batch = data.transitions().to_batch()
-        values = torch.zeros(
-            4
-        )  # of states 0, 1, 2 and of the final one, which repeats the value of the one before
+        values = torch.zeros(4)  # of states 0 to 2 and of the final one, worth as much as the one before
         for _ in range(500):
             bootstrap = (~batch.terminated).float() * values[1:]
             values = torch.cat([batch.reward + discount * bootstrap, values[2:3]])

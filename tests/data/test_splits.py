@@ -62,7 +62,7 @@ def test_cap_on_rows_spares_long_episodes():
 
 
 def test_every_stratum_of_returns_is_represented():
-    """With n strata, a random holdout misses a whole tenth of the returns every other time; a stratified never."""
+    """Each tenth of the returns gives one of ten episodes, whatever the seed."""
     data = make([5] * 100)
     ranks = {round(value): rank for rank, value in enumerate(np.sort(data.episode_returns))}
     for seed in range(20):

@@ -19,6 +19,7 @@ With E episodes of T_0 ... T_{E-1} steps and N = sum(T_i), all episodes one afte
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -54,7 +55,7 @@ class NpzFormat(Format):
     def parse(self, path: Path, options: LoadOptions) -> RawLog:
         """Reads all keys; nothing is unpickled."""
         file = only_file(path, (".npz",)) or path
-        arrays = _load(file)
+        arrays = load_archive(file)
         for key in _REQUIRED:
             if key not in arrays:
                 raise DataError(
@@ -84,11 +85,17 @@ class NpzFormat(Format):
         return path
 
 
-def _load(file: Path) -> dict[str, AnyArray]:
+def load_archive(file: Path) -> dict[str, AnyArray]:
+    """All arrays of an archive, without unpickling anything.
+
+    Raises:
+        DataError: the archive is truncated or otherwise damaged, or holds pickled objects.
+    """
     arrays: dict[str, AnyArray] = {}
     key = ""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # np.load would leave the file open if it found the archive damaged
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             for key in archive.files:
                 arrays[key] = archive[key]
     except ValueError as error:
@@ -98,7 +105,7 @@ def _load(file: Path) -> dict[str, AnyArray]:
             field=key or None,
             remedy="Store plain numeric arrays; ragged episodes go one after the other, with their lengths.",
         ) from error
-    except (OSError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"the archive cannot be read ({error})",
             file=file,

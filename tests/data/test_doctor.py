@@ -1,0 +1,130 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbrl.data.doctor import examine, examine_log
+from mbrl.data.formats.base import FORMATS
+from mbrl.data.info import DatasetInfo
+from mbrl.data.open import parse_log
+from mbrl.data.options import LoadOptions
+from mbrl.data.raw import RawEpisode, RawLog
+from tests.data.logs import make_dataset, make_raw
+
+
+def make_log(*raws: RawEpisode) -> RawLog:
+    info = DatasetInfo(name="log")
+    return RawLog(file=Path("log.npz"), episodes=raws, info=info, act_low=(-1.0,), act_high=(1.0,))
+
+
+def texts(report, severity: str) -> str:
+    return " | ".join(finding.text for finding in report.findings if finding.severity == severity)
+
+
+def test_sound_data_may_train():
+    report = examine(make_dataset((600, 700)))
+    assert report.may_train
+    assert texts(report, "error") == ""
+    assert report.contents is not None
+    assert report.contents.num_transitions == 1300
+    content = json.loads(report.to_json())
+    assert content["may_train"] is True
+    assert content["contents"]["observations"][0]["values"]["maximum"] == 799
+
+
+def test_all_problems_are_listed_with_their_places():
+    raws = [
+        make_raw(name="a"),
+        dataclasses.replace(make_raw(name="b"), rewards=np.array([1.0, np.nan, 1.0, 1.0])),
+        dataclasses.replace(make_raw(name="c"), observations=np.zeros((4, 2)), actions=np.zeros((4, 2))),
+        make_raw(steps=0, name="d"),
+    ]
+    report = examine_log(make_log(*raws))
+    assert not report.may_train
+    found = [finding for finding in report.findings if finding.severity == "error"]
+    places = [(part, word) for part in "bcd" for word in ("rewards", "actions", "observations")]
+    listed = [
+        place for place in places if any(f"episode {place[0]}, field {place[1]}" in f.text for f in found)
+    ]
+    assert listed == [("b", "rewards"), ("c", "actions"), ("c", "observations"), ("d", "rewards")]
+    assert len(found) == 4
+    assert all(finding.remedy for finding in found)
+    assert report.contents is not None
+    assert report.contents.num_episodes == 1
+    assert json.loads(report.to_json())["may_train"] is False
+
+
+def test_options_mend_what_they_cover():
+    raw = dataclasses.replace(make_raw(), actions=np.array([[2.0], [0.0], [0.5], [0.0]]))
+    assert not examine_log(make_log(raw)).may_train
+    report = examine_log(make_log(raw), LoadOptions(actions="clip"))
+    assert report.may_train
+    assert report.dropped == {"actions clipped": 1}
+    assert "actions clipped, 1 times" in texts(report, "note")
+
+
+def test_dropping_bad_episodes_on_request():
+    bad = dataclasses.replace(make_raw(), rewards=np.full(4, np.nan))
+    report = examine_log(make_log(make_raw(), bad), LoadOptions(bad_episodes="drop"))
+    assert report.may_train
+    assert report.dropped == {"episodes dropped: bad rewards": 1}
+
+
+def test_nothing_usable():
+    bad = dataclasses.replace(make_raw(), rewards=np.full(4, np.nan))
+    report = examine_log(make_log(bad))
+    assert not report.may_train
+    assert report.contents is None
+    assert not examine_log(make_log()).may_train
+
+
+def test_many_problems_are_summed_up():
+    bad = dataclasses.replace(make_raw(), rewards=np.full(4, np.nan))
+    report = examine_log(make_log(*[bad] * 80))
+    assert "30 in rewards" in report.findings[-1].text
+    assert not report.may_train
+
+
+@pytest.mark.parametrize(
+    ("lengths", "severity", "words"),
+    [
+        ((3, 4), "warning", "Only 7 transitions"),
+        ((3, 4), "note", "Only 2 episodes"),
+        ((3,), "note", "No step terminates"),
+        ((3,), "warning", "Every reward is 0"),
+    ],
+)
+def test_findings(lengths: tuple[int, ...], severity: str, words: str):
+    assert words in texts(examine(make_dataset(lengths)), severity)
+
+
+def test_findings_about_actions_and_copies():
+    data = make_dataset((20, 20))
+    still = [dataclasses.replace(e, actions=np.ones_like(e.actions)) for e in data.episodes]
+    report = examine(dataclasses.replace(data, episodes=(*still, *still)))
+    assert "Action dimensions that never change: 0" in texts(report, "warning")
+    assert "at a bound in 100 %" in texts(report, "note")
+    assert "40 transitions repeat an earlier one" in texts(report, "warning")
+    assert [finding.severity for finding in report.findings] == sorted(
+        (finding.severity for finding in report.findings), key=["error", "warning", "note"].index
+    )
+
+
+def test_assumed_bounds_are_a_warning(tmp_path: Path):
+    raw = make_log(make_raw())
+    report = examine_log(dataclasses.replace(raw, act_low=None, act_high=None))
+    assert "Assumed action bounds" in texts(report, "warning")
+
+
+def test_file_by_file(tmp_path: Path):
+    FORMATS.get("npz").write(make_dataset((600, 700)), tmp_path / "x.npz")
+    assert examine_log(parse_log(tmp_path / "x.npz")).may_train
+
+
+@pytest.mark.data
+def test_published_log_is_sound(shared_data: Path):
+    report = examine_log(parse_log(shared_data / "sim" / "hopper" / "medium-v0"))
+    assert report.may_train
+    assert report.findings == ()
