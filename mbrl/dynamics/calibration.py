@@ -64,7 +64,7 @@ def probability_transform(steps: HeldOutSteps) -> Float[Tensor, "n k"]:
 
 
 def coverage_at(pit: Float[Tensor, "n k"], level: float) -> Float[Tensor, "k"]:
-    """Share of targets inside the central interval; its ends are the mixture's quantiles, so the PIT tells."""
+    """Share of targets inside the central interval; its ends are mixture quantiles, so the PIT tells."""
     inside = (pit - 0.5).abs() <= 0.5 * level
     return inside.double().mean(0)
 
@@ -94,8 +94,8 @@ def judge(steps: HeldOutSteps) -> Calibration:
 def fit_temperature(steps: HeldOutSteps, kind: Recalibration) -> Float[Tensor, "k"]:
     """Factors on the predicted deviations, one for each target dimension.
 
-    `interval`: the mixture's central 90 % interval covers 90 % of `steps`. `likelihood`: `t^2 = mean z^2`, which
-    maximises the Gaussian likelihood; one row far out moves it, and then all intervals are too wide. `none`: 1.
+    `interval`: the mixture's central 90 % interval covers 90 % of `steps`. `likelihood`: `t^2 = mean z^2`,
+    which maximises the Gaussian likelihood; one row far out moves it, and all intervals with it. `none`: 1.
 
     Args:
         steps: held-out rows for this purpose; figures are reported on others.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -60,6 +60,7 @@ def as_floats(values: Tensor) -> list[float]:
     return cast(list[float], values.tolist())
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A stacked network and what it minimises. Row i of every parameter belongs to member i."""
 

@@ -9,7 +9,7 @@ sampled outcome, `knn` the query and the dataset's rows, `bellman` values at sam
 """
 
 import dataclasses
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,7 @@ class StepContext:
     next_values: Float[Tensor, "k e b"] | None = None
 
 
+@runtime_checkable
 class Measure(Protocol):
     """An uncertainty measure; one that ignores its context is an `UncertaintyMeasure`."""
 
