@@ -120,13 +120,12 @@ def test_hash_sees_every_number_flag_and_bound_but_no_description():
 def test_select_keeps_whole_episodes_in_order():
     """Selecting the best episodes gives whole episodes (no segment may drift across episodes)."""
     data = make_dataset((4, 3, 5, 2))
-    best = data.select(np.argsort(-data.episode_returns)[:2])
-    assert best.episodes == (data.episodes[2], data.episodes[3]) or best.episodes == (
-        data.episodes[2],
-        data.episodes[1],
-    )
-    assert best.episode_lengths.tolist()[0] == 5
-    assert best.num_transitions == len(best.transitions())
+    best = data.select(np.argsort(-data.episode_returns)[:2])  # returns are 0, 3, 10, 6
+    assert best.episodes == (data.episodes[2], data.episodes[3])
+    assert best.episode_lengths.tolist() == [5, 2]
+    rows = best.transitions()
+    assert rows.observation[:, 0].tolist() == [200, 201, 202, 203, 204, 300, 301]
+    assert np.flatnonzero(rows.terminated | rows.truncated).tolist() == [4, 6]
 
 
 def test_returns_are_summed_in_float64():

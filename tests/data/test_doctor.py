@@ -11,7 +11,7 @@ from mbrl.data.info import DatasetInfo
 from mbrl.data.open import parse_log
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawEpisode, RawLog
-from tests.data.logs import make_dataset, make_raw
+from tests.data.logs import make_dataset, make_episode, make_raw
 
 
 def make_log(*raws: RawEpisode) -> RawLog:
@@ -110,6 +110,45 @@ def test_findings_about_actions_and_copies():
     assert [finding.severity for finding in report.findings] == sorted(
         (finding.severity for finding in report.findings), key=["error", "warning", "note"].index
     )
+
+
+def test_findings_about_rows():
+    data = make_dataset((300, 300, 300))
+    rewards = np.full(300, 500.0, dtype=np.float32)
+    jumping = data.episodes[0].observations.copy()
+    jumping[150:] -= 4000.0
+    twin = data.episodes[1].observations.copy()
+    twin[1:] += 7.0
+    episodes = (
+        dataclasses.replace(data.episodes[0], observations=jumping, rewards=rewards),
+        data.episodes[1],
+        dataclasses.replace(data.episodes[1], observations=twin, terminated=False, truncated=True),
+        make_episode(3, 40, terminated=True, is_final_observation_known=False),
+    )
+    report = examine(dataclasses.replace(data, episodes=episodes))
+    assert report.may_train
+    warnings, notes = texts(report, "warning"), texts(report, "note")
+    assert "1 transitions jump far beyond a usual step" in warnings
+    assert "transitions repeat a state and action with another successor" in warnings
+    assert "1 terminal steps have no logged successor" in notes
+    assert "Rewards lie between 1 and 500" in notes
+
+
+def test_findings_about_constant_dimensions_and_partial_log_probs():
+    data = make_dataset((30, 30))
+    still = data.episodes[0].observations.copy()
+    still[:, 1] = 2.0
+    last = data.episodes[1].observations.copy()
+    last[:, 1] = 2.0
+    episodes = (
+        dataclasses.replace(
+            data.episodes[0], observations=still, behaviour_log_prob=np.zeros(30, np.float32)
+        ),
+        dataclasses.replace(data.episodes[1], observations=last),
+    )
+    report = examine(dataclasses.replace(data, episodes=episodes))
+    assert "never change: 1" in texts(report, "note")
+    assert "1 of 2 episodes lack behaviour log-probabilities" in texts(report, "warning")
 
 
 def test_assumed_bounds_are_a_warning(tmp_path: Path):

@@ -116,6 +116,18 @@ def test_blocks_of_a_long_episode():
     assert split.holdout.episode_lengths.min() >= 20
 
 
+def test_few_short_episodes():
+    """One of three equal episodes would be a third of the rows; the last part of one is held out instead."""
+    split = split_episodes(make([200, 200, 200]), generator=seeded(), gap=25)
+    assert split.is_by_block
+    assert split.holdout.episode_lengths.tolist() == [100]
+    assert sorted(split.train.episode_lengths.tolist()) == [75, 200, 200]
+    whole = split_episodes(make([200, 200, 200, 30]), generator=seeded(), gap=25)
+    assert not whole.is_by_block
+    assert whole.holdout.episode_lengths.tolist() == [30]
+    assert split_episodes(make([5, 5]), generator=seeded(), gap=25).holdout.episode_lengths.tolist() == [5]
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="fraction"):
         split_episodes(make([5] * 10), fraction=0.6, generator=seeded())

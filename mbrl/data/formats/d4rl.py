@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
-from mbrl.data.checks import ACTION_TOLERANCE
+from mbrl.data.checks import ACTION_TOLERANCE, as_float32
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
 from mbrl.data.formats.hdf5 import (
@@ -260,11 +260,12 @@ def _is_linked(flat: _Flat, file: Path) -> NDArray[np.bool_]:
             field="next_observations",
             remedy="Store one successor per row, or leave the key out.",
         )
+    after, following = as_float32(after[:-1]), as_float32(following)
     with np.errstate(invalid="ignore"):  # infinities are reported by the checks, with their place
-        gap: AnyArray = np.abs(after[:-1] - following)
-    slack: AnyArray = _CONTINUITY * np.maximum(np.abs(following), np.abs(after[:-1]))
-    is_far: AnyArray = gap > slack
-    is_linked: NDArray[np.bool_] = np.logical_not(is_far.reshape(len(gap), -1).any(axis=1))
+        is_far: AnyArray = np.abs(after - following) > _CONTINUITY * np.maximum(
+            np.abs(following), np.abs(after)
+        )
+    is_linked: NDArray[np.bool_] = np.logical_not(is_far.any(axis=tuple(range(1, is_far.ndim))))
     return is_linked
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import h5py
@@ -196,6 +197,12 @@ def test_empty_and_shuffled_logs(tmp_path: Path):
         FORMAT.read(write_flat(tmp_path / "y.hdf5", **shuffled))
 
 
+def test_log_of_one_row(tmp_path: Path):
+    arrays = {key: values[:1] for key, values in flat_log("none").items()}
+    data = FORMAT.read(write_flat(tmp_path / "x.hdf5", **arrays))
+    assert data.transitions().next_observation.tolist() == [[1.0]]
+
+
 def test_truncated_file(tmp_path: Path):
     path = FORMAT.write(make_dataset((50, 60)), tmp_path / "x.hdf5")
     path.write_bytes(path.read_bytes()[:3000])
@@ -215,8 +222,6 @@ def test_round_trip(tmp_path: Path):
 
 
 def test_round_trip_of_unknown_successors(tmp_path: Path):
-    import dataclasses
-
     last = make_episode(1, 3, terminated=True, is_final_observation_known=False)
     data = dataclasses.replace(make_dataset(), episodes=(make_episode(0, 4), last))
     back = FORMAT.read(FORMAT.write(data, tmp_path / "x.hdf5"))
@@ -224,8 +229,6 @@ def test_round_trip_of_unknown_successors(tmp_path: Path):
 
 
 def test_partial_log_probs_are_refused(tmp_path: Path):
-    import dataclasses
-
     data = dataclasses.replace(make_dataset(), episodes=(make_episode(0, log_prob=True), make_episode(1)))
     with pytest.raises(DataError, match="1 of 2 episodes lack"):
         FORMAT.write(data, tmp_path / "x.hdf5")

@@ -163,6 +163,26 @@ def test_missing_episodes(tmp_path: Path):
         open_dataset(path)
 
 
+def test_parts_of_a_dictionary_that_do_not_line_up(tmp_path: Path):
+    _, path = write(tmp_path)
+    with h5py.File(path / "data" / MAIN_FILE, "a") as file:
+        del file["episode_0/observations"]
+        file["episode_0/observations/a"] = np.zeros((5, 1))
+        file["episode_0/observations/b"] = np.zeros((4, 1))
+    with pytest.raises(DataError, match="do not line up") as caught:
+        open_dataset(path)
+    assert (caught.value.episode, caught.value.field) == ("episode_0", "observations")
+
+
+def test_file_under_another_name_without_metadata(tmp_path: Path):
+    data, path = write(tmp_path)
+    alone = tmp_path / "alone.hdf5"
+    alone.write_bytes((path / "data" / MAIN_FILE).read_bytes())
+    back = open_dataset(alone)
+    assert back.episode_returns.tolist() == data.episode_returns.tolist()
+    assert "range of the data" in back.info.provenance["action_bounds"]
+
+
 def test_damaged_metadata(tmp_path: Path):
     _, path = write(tmp_path)
     (path / "data" / METADATA_FILE).write_text('{"total')
