@@ -5,23 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbrl.report.plots import MAX_BARS, Mark, draw_bars, draw_histogram, draw_ranges
+from mbrl.report.plots import MAX_BARS, Bars, Mark, Values, draw_bars, draw_histogram, draw_ranges
 
 
-def histogram(
-    counts: Sequence[float], edges: Sequence[float], *, x_label: str, counted: str, is_log: bool = False
-) -> Figure:
+def histogram(counts: Values, edges: Values, *, x_label: str, counted: str, is_log: bool = False) -> Figure:
     """How often values of `x_label` occur; `counted` names what a count is, such as `episodes`."""
     return draw_histogram(counts, edges, x_label=x_label, y_label=counted, is_log=is_log)
 
 
 def dimension_ranges(
     names: Sequence[str],
-    smallest: Sequence[float],
-    largest: Sequence[float],
+    smallest: Values,
+    largest: Values,
     *,
-    mean: Sequence[float],
-    deviation: Sequence[float],
+    mean: Values,
+    deviation: Values,
 ) -> Figure:
     """Range of each dimension in its own standard deviations from its mean, so that all fit one axis.
 
@@ -45,7 +43,7 @@ def dimension_ranges(
     )
 
 
-def action_saturation(names: Sequence[str], shares: Sequence[float]) -> Figure:
+def action_saturation(names: Sequence[str], shares: Values) -> Figure:
     """Share of rows whose action lies at one of its bounds, by dimension.
 
     Args:
@@ -55,11 +53,14 @@ def action_saturation(names: Sequence[str], shares: Sequence[float]) -> Figure:
     worst = [int(d) for d in sorted(np.argsort(-np.asarray(shares))[:MAX_BARS])]
     percent = [100.0 * shares[d] for d in worst]
     return draw_bars(
-        [names[d] for d in worst], [("at a bound", percent)], x_label="rows at a bound, %", y_label="action"
+        [names[d] for d in worst],
+        [Bars("at a bound", percent, 0)],
+        x_label="rows at a bound, %",
+        y_label="action",
     )
 
 
-def action_histogram(counts: Sequence[float], edges: Sequence[float], *, name: str) -> Figure:
+def action_histogram(counts: Values, edges: Values, *, name: str) -> Figure:
     """How often an action value occurs; a flat reference shows what uniform actions would give."""
     level = float(sum(counts)) / max(len(counts), 1)
     return draw_histogram(counts, edges, x_label=name, y_label="rows", across=[Mark("uniform", level)])

@@ -7,15 +7,13 @@ from matplotlib.figure import Figure
 
 from mbrl.evaluation.statistics import Interval
 from mbrl.report.palette import LIGHT, MUTED, series_colour
-from mbrl.report.plots import MAX_BARS, Line, Mark, draw_bars, draw_intervals, draw_lines
+from mbrl.report.plots import MAX_BARS, Bars, Line, Mark, Values, draw_bars, draw_intervals, draw_lines
 from mbrl.report.style import add_legend, panel
 
 NOTHING_TRUSTED = "trusted: none"
 
 
-def training_curves(
-    updates: Sequence[float], errors: Sequence[Sequence[float]], elites: Sequence[int]
-) -> Figure:
+def training_curves(updates: Values, errors: Sequence[Values], elites: Sequence[int]) -> Figure:
     """Holdout error of each member against gradient steps; members that were not kept are grey.
 
     Args:
@@ -39,7 +37,7 @@ def training_curves(
     return draw_lines(lines, x_label="gradient steps", y_label="holdout error, normalised", is_log=True)
 
 
-def reliability(levels: Sequence[float], before: Sequence[float], after: Sequence[float]) -> Figure:
+def reliability(levels: Values, before: Values, after: Values) -> Figure:
     """Observed coverage against nominal, before and after recalibration; on the diagonal is right.
 
     Args:
@@ -65,38 +63,20 @@ def reliability(levels: Sequence[float], before: Sequence[float], after: Sequenc
     return figure
 
 
-def pit_histogram(before: Sequence[float], after: Sequence[float] | None = None) -> Figure:
+def pit_histogram(before: Values, after: Values) -> Figure:
     """Histogram of the probability integral transform over [0, 1]; flat at 1 is right.
 
     Args:
-        before: counts or densities in equal bins, as fitted.
-        after: likewise after recalibration, or None.
+        before: counts in equal bins, as fitted.
+        after: likewise after recalibration.
     """
+    edges = np.linspace(0, 1, len(before) + 1)
+    fitted, repaired = _density(before), _density(after)
     with panel(x_label="predicted probability of a smaller value (PIT)", y_label="density") as (figure, axes):
         axes.axhline(1.0, color=LIGHT[MUTED], linewidth=1.0, label="exact")
-        if after is not None:
-            axes.stairs(
-                _density(after),
-                np.linspace(0, 1, len(after) + 1),
-                fill=True,
-                color=series_colour(0),
-                alpha=0.3,
-            )
-            axes.stairs(
-                _density(after),
-                np.linspace(0, 1, len(after) + 1),
-                color=series_colour(0),
-                label="recalibrated",
-            )
-        edges = np.linspace(0, 1, len(before) + 1)
-        axes.stairs(
-            _density(before),
-            edges,
-            color=series_colour(1),
-            linestyle=(0, (5, 1.6)),
-            lw=1.6,
-            label="as fitted",
-        )
+        axes.stairs(repaired, edges, fill=True, color=series_colour(0), alpha=0.35, label="recalibrated")
+        dash = (0, (5, 1.6))
+        axes.stairs(fitted, edges, baseline=None, color=series_colour(1), ls=dash, lw=1.6, label="as fitted")
         axes.set_xlim(0, 1)
         axes.set_ylim(bottom=0)
         add_legend(figure, axes)
@@ -105,12 +85,12 @@ def pit_histogram(before: Sequence[float], after: Sequence[float] | None = None)
 
 def k_step_error(
     steps: Sequence[int],
-    error: Sequence[float],
+    error: Values,
     *,
-    low: Sequence[float] | None,
-    high: Sequence[float] | None,
-    persistence: Sequence[float],
-    linear: Sequence[float] | None,
+    low: Values | None,
+    high: Values | None,
+    persistence: Values,
+    linear: Values | None,
     tolerance: float,
     trusted_horizon: int,
 ) -> Figure:
@@ -150,16 +130,14 @@ def k_step_error(
     )
 
 
-def error_ceiling(
-    error: Sequence[float], persistence: Sequence[float], linear: Sequence[float] | None, tolerance: float
-) -> float:
+def error_ceiling(error: Values, persistence: Values, linear: Values | None, tolerance: float) -> float:
     """Upper end of the error axis: all values, at most 2.5 times the worst persistence: models explode."""
     worst = float(np.nanmax([*error, *persistence, *(() if linear is None else linear), 1.15 * tolerance]))
     return min(1.08 * worst, 2.5 * max(float(np.nanmax(persistence)), tolerance))
 
 
 def coverage_by_step(
-    steps: Sequence[int], coverage: Sequence[float], *, level: float, least: float, trusted_horizon: int
+    steps: Sequence[int], coverage: Values, *, level: float, least: float, trusted_horizon: int
 ) -> Figure:
     """Share of held-out states inside the particles' central interval, by horizon.
 
@@ -199,9 +177,9 @@ def rank_correlation(
 
 def errors_by_dimension(
     names: Sequence[str],
-    ensemble: Sequence[float],
-    persistence: Sequence[float] | None,
-    linear: Sequence[float] | None,
+    ensemble: Values,
+    persistence: Values | None,
+    linear: Values | None,
 ) -> Figure:
     """One-step error of each observation dimension; the worst ones only where there are too many to draw.
 
@@ -212,15 +190,18 @@ def errors_by_dimension(
         linear: likewise for the ridge-linear model, or None.
     """
     worst = [int(d) for d in sorted(np.argsort(-np.asarray(ensemble))[:MAX_BARS])]
-    groups = [("ensemble", ensemble), ("ridge-linear", linear), ("persistence", persistence)]
+    drawn = [("ensemble", ensemble, 0), ("ridge-linear", linear, 1), ("persistence", persistence, 5)]
+    groups = [
+        Bars(label, [values[d] for d in worst], role) for label, values, role in drawn if values is not None
+    ]
     return draw_bars(
         [names[d] for d in worst],
-        [(label, [values[d] for d in worst]) for label, values in groups if values is not None],
+        groups,
         x_label="one-step error, standard deviations of the change",
         y_label="dimension",
     )
 
 
-def _density(counts: Sequence[float]) -> list[float]:
+def _density(counts: Values) -> list[float]:
     total = float(sum(counts))
     return [len(counts) * count / total if total > 0 else 0.0 for count in counts]

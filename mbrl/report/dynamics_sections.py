@@ -145,7 +145,8 @@ def _dimensions(report: DynamicsReport, names: Sequence[str] | None) -> Picture:
             labels, one_step.rmse_normalised, one_step.persistence_normalised, one_step.linear_normalised
         ),
         alt="One-step error of each dimension; the largest is "
-        f"{format_number(one_step.rmse_normalised[worst])} standard deviations of the change, in {labels[worst]}.",
+        f"{format_number(one_step.rmse_normalised[worst])} standard deviations of the change, "
+        f"in {labels[worst]}.",
         table=dimension_table(report, names),
     )
 
@@ -174,7 +175,8 @@ def _training(report: DynamicsReport) -> Picture:
         "training-curves",
         "Holdout error in training",
         plots.training_curves(training.updates, training.member_errors, training.elites),
-        alt=f"Holdout error of {len(rows)} members; the best reaches {format_number(min(training.member_best))}.",
+        alt=f"Holdout error of {len(rows)} members; the best reaches "
+        f"{format_number(min(training.member_best))}.",
         note="Mean squared error of the mean, in variances of the targets; each member keeps its best epoch.",
         table=Table("Members", ("member", "least holdout error", "kept"), rows),
     )

@@ -43,9 +43,9 @@ def trust_message(report: DynamicsReport) -> Message:
     steps = "1 step" if horizon == 1 else f"{horizon} steps"
     all_of_them = "all that were tried; " if horizon == len(open_loop.steps) else ""
     text = (
-        f"The model is trusted for {steps} ({all_of_them}error up to {open_loop.tolerance:g} standard deviations, "
-        f"better than persistence, at least {100 * open_loop.least_coverage:.0f} % of states inside the 90 % "
-        "interval)."
+        f"The model is trusted for {steps} ({all_of_them}error up to {open_loop.tolerance:g} standard "
+        f"deviations, better than persistence, at least {100 * open_loop.least_coverage:.0f} % of states "
+        "inside the 90 % interval)."
     )
     return Message(text, "good")
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -97,9 +98,15 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["cell"] = format_cell
+    environment.filters["cell"] = _unbroken
     environment.tests["missing"] = is_missing
     return environment.get_template("page.html")
+
+
+def _unbroken(value: Any) -> str:
+    """A cell whose interval, if it is one, is not broken over two lines."""
+    text = format_cell(value)
+    return text.replace(" ", "\N{NO-BREAK SPACE}") if text.endswith("]") else text
 
 
 def _variables(colours: Mapping[str, str]) -> str:

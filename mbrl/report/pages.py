@@ -119,23 +119,29 @@ def demo_page(results: DemoResults, *, provenance: Mapping[str, str] | None = No
     """
     dynamics, comparison = results.dynamics, results.comparison
     conclusions = conclude(comparison, trusted_horizon=dynamics.trusted_horizon)
+    doubts = [message for message in [verdict(results.data)] if message.tone != "good"]
     total = sum(results.seconds.values())
     stages: list[tuple[str, float]] = [(stage, round(value, 1)) for stage, value in results.seconds.items()]
     return render_page(
         f"From logged episodes to a policy: {comparison.dataset}",
         [
             score_section(comparison),
-            *data_sections(results.data),
-            *dynamics_sections(dynamics, names=_names(results.data)),
+            *_under("Data", data_sections(results.data)),
+            *_under("Model", dynamics_sections(dynamics, names=_names(results.data))),
             training_section(results.runs, value_bounds=results.value_bounds),
             Section("Time", tables=[Table("Seconds of each stage", ("stage", "seconds"), stages)]),
         ],
         subtitle="A dynamics ensemble fitted to a log, policies trained on it, and what they reach.",
         facts=[(method.name, format_number(method.interval.estimate)) for method in comparison.methods]
         + [("trusted horizon", f"{dynamics.trusted_horizon} steps"), ("seconds in all", f"{total:.0f}")],
-        messages=[*conclusions, verdict(results.data), *warning_messages(dynamics)],
+        messages=[*conclusions, *doubts, *warning_messages(dynamics)],
         provenance=provenance,
     )
+
+
+def _under(subject: str, sections: Sequence[Section]) -> list[Section]:
+    titles = [f"{subject}: {section.title[:1].lower()}{section.title[1:]}" for section in sections]
+    return [dataclasses.replace(s, title=title) for s, title in zip(sections, titles, strict=True)]
 
 
 def _names(report: Report) -> list[str] | None:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +15,9 @@ from mbrl.evaluation.statistics import Interval
 from mbrl.report.palette import DASHES, GREY, INK, LIGHT, MUTED, series_colour
 from mbrl.report.style import PANEL_SIZE, add_legend, panel
 from mbrl.report.wording import has_ends
+
+Values: TypeAlias = Sequence[float | int]
+"""Numbers along an axis."""
 
 MAX_BARS = 30
 """Rows of a horizontal chart beyond which only the largest are drawn."""
@@ -34,10 +37,10 @@ class Line:
     """
 
     label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    x: Values
+    y: Values
+    low: Values | None = None
+    high: Values | None = None
     role: int | None = None
 
 
@@ -47,6 +50,15 @@ class Mark:
 
     label: str
     value: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bars:
+    """One group of bars: its name, a value for each row, and its place in the palette."""
+
+    label: str
+    values: Values
+    role: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ class Dots:
     """
 
     label: str
-    values: Sequence[float]
+    values: Values
     interval: Interval | None
 
 
@@ -102,8 +114,8 @@ def draw_lines(
 
 
 def draw_histogram(
-    counts: Sequence[float],
-    edges: Sequence[float],
+    counts: Values,
+    edges: Values,
     *,
     x_label: str,
     y_label: str = "count",
@@ -127,7 +139,7 @@ def draw_histogram(
 
 def draw_bars(
     labels: Sequence[str],
-    groups: Sequence[tuple[str, Sequence[float]]],
+    groups: Sequence[Bars],
     *,
     x_label: str,
     y_label: str = "",
@@ -136,17 +148,17 @@ def draw_bars(
 
     Args:
         labels: `n` names of rows, from the top.
-        groups: name of the group, and its `n` values.
+        groups: what to draw in each row.
         x_label: what the length of a bar shows.
         y_label: what the rows are.
     """
     thickness = 0.8 / max(len(groups), 1)
     each = 0.16 + 0.1 * len(groups)
     with panel(x_label=x_label, y_label=y_label, size=_tall(len(labels), each=each)) as (figure, axes):
-        for index, (name, values) in enumerate(groups):
-            offset = (index - (len(groups) - 1) / 2) * thickness
-            rows = np.arange(len(labels)) + offset
-            axes.barh(rows, values, height=thickness * 0.9, color=series_colour(index), label=name)
+        for index, group in enumerate(groups):
+            rows = np.arange(len(labels)) + (index - (len(groups) - 1) / 2) * thickness
+            colour = series_colour(group.role)
+            axes.barh(rows, group.values, height=thickness * 0.9, color=colour, label=group.label)
         _name_rows(axes, labels)
         if len(groups) > 1:
             add_legend(figure, axes)
@@ -158,7 +170,7 @@ def draw_ranges(
     outer: Sequence[tuple[float, float]],
     inner: Sequence[tuple[float, float]] | None = None,
     *,
-    middle: Sequence[float] | None = None,
+    middle: Values | None = None,
     names: tuple[str, str, str] = ("smallest to largest", "middle part", "middle"),
     x_label: str,
     y_label: str = "",
@@ -315,5 +327,5 @@ def _ends(ranges: Sequence[tuple[float, float]]) -> tuple[list[float], list[floa
     return [low for low, _ in ranges], [high for _, high in ranges]
 
 
-def _array(values: Sequence[float]) -> NDArray[np.float64]:
+def _array(values: Values) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)

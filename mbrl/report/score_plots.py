@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbrl.report.plots import Dots, Line, Mark, draw_dots, draw_lines
+from mbrl.report.plots import Dots, Line, Mark, Values, draw_dots, draw_lines
 
 MAX_POINTS = 600
 """Points of a training curve beyond which it is thinned by averaging neighbours."""
@@ -71,7 +71,7 @@ def series_of(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[floa
     return [float(record["step"]) for record in found], values
 
 
-def thin(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+def thin(steps: Values, values: Values) -> tuple[list[float], list[float]]:
     """At most `MAX_POINTS` points: means of neighbours, at their mean step."""
     if len(steps) <= MAX_POINTS:
         return list(steps), list(values)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from mbrl.report.wording import format_number
 
@@ -68,15 +69,15 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def to_rich(table: Table) -> RichTable:
-    """For the terminal; long text is folded, nothing is cut off."""
-    drawn = RichTable(title=table.caption, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+def to_rich(table: Table) -> RenderableType:
+    """For the terminal: the caption above the rows; long text is folded, nothing is cut off."""
+    drawn = RichTable(box=box.SIMPLE_HEAD)
     for index, name in enumerate(table.columns):
         justify = "right" if table.is_numeric_column(index) else "left"
         drawn.add_column(name, justify=justify, overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(_escape(format_cell(cell)) for cell in row))
-    return drawn
+        drawn.add_row(*(Text(format_cell(cell)) for cell in row))
+    return Group(Text(table.caption, style="bold"), drawn)
 
 
 def to_text(tables: Sequence[Table], *, width: int = TERMINAL_WIDTH) -> str:
@@ -99,7 +100,3 @@ def to_markdown(table: Table) -> str:
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")  # rich would read the brackets of an interval as markup

@@ -9,7 +9,7 @@ from mbrl.evaluation.statistics import Interval
 MISSING = "not available"
 
 
-def format_number(value: float | None, *, digits: int = 3) -> str:
+def format_number(value: float | int | None, *, digits: int = 3) -> str:
     """`digits` significant digits without needless exponents; integers whole; None and NaN in words."""
     if value is None or math.isnan(value):
         return MISSING
@@ -26,7 +26,7 @@ def format_number(value: float | None, *, digits: int = 3) -> str:
     return f"{value:,.{min(decimals, 6)}f}"
 
 
-def format_share(value: float | None) -> str:
+def format_share(value: float | int | None) -> str:
     """A share in percent, `0.0123` as `1.2 %`."""
     if value is None or math.isnan(value):
         return MISSING
