@@ -182,6 +182,5 @@ def export(
     stored = open_policy(run)
     save_policy(out, stored.policy, stored.facts)
     facts = dict(stored.facts)
-
     table = Table("policy", ("fact", "value"), list(facts.items()))
     emit({"facts": facts}, [table], is_json=json, path=out)

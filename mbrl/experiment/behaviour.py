@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -59,7 +59,7 @@ class CollectionConfig(BaseModel):
     parts: Annotated[tuple[PartConfig, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> Self:
+    def _shares_add_up(self) -> "CollectionConfig":
         total = sum(part.share for part in self.parts)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"shares must add up to 1, not {total:g}")

@@ -129,8 +129,20 @@ def annotate(tree: Mapping[str, Any], origins: Mapping[KeyPath, str], prefix: Ke
     return "\n".join(lines) + "\n"
 
 
+class _LineDumper(yaml.SafeDumper):
+    """The safe dumper, but text that would take several lines is quoted and escaped onto one."""
+
+    def represent_text(self, value: str) -> yaml.ScalarNode:
+        is_plain = value.isascii() and value.isprintable()
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if is_plain else '"')
+
+
+_LineDumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_LineDumper.add_representer(str, _LineDumper.represent_text)
+
+
 def _inline(value: Any) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_LineDumper, default_flow_style=True, width=10**9)
     return text.removesuffix("...\n").strip()
 
 

@@ -315,7 +315,7 @@ def evaluate_stage(
                 task,
                 stored.policy,
                 episodes=episodes,
-                rng=RngStreams(seed).child("evaluation"),
+                rng=RngStreams(seed),
                 video=video,
                 clock=time.perf_counter,
             )
