@@ -1,8 +1,10 @@
 """The command line: which commands there are."""
 
+import sys
+
 import typer
 
-from mbrl.cli import catalogue, datasets, runs
+from mbrl.cli import catalogue, datasets, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -20,9 +22,15 @@ app.command("fit")(runs.fit)
 app.command("train")(runs.train)
 app.command("evaluate")(runs.evaluate)
 app.command("export")(runs.export)
+app.command("report")(reports.report)
 app.command("status")(catalogue.status)
+app.command("demo")(reports.demo)
 
 
-def main() -> None:
-    """Runs the command line."""
-    app()
+def main(command: str | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+        command: put before the arguments, for programs that stand for one command.
+    """
+    app(None if command is None else [command, *sys.argv[1:]])
