@@ -4,7 +4,7 @@ from mbrl.data.anatomy import Contents, Dimension, Distribution
 from mbrl.data.doctor import Finding, Report
 from mbrl.report.comparison import Message, Tone
 from mbrl.report.table import Table
-from mbrl.report.wording import format_number, format_share
+from mbrl.report.wording import format_count, format_number, format_share
 
 _TONES: dict[str, Tone] = {"error": "bad", "warning": "caution", "note": "plain"}
 
@@ -30,9 +30,11 @@ def verdict(report: Report) -> Message:
     errors = sum(finding.severity == "error" for finding in report.findings)
     warnings = sum(finding.severity == "warning" for finding in report.findings)
     if not report.may_train:
-        return Message(f"Training must not start: {_count(errors, 'error')}.", "bad")
+        return Message(f"Training must not start: {format_count(errors, 'error')}.", "bad")
     if warnings:
-        return Message(f"Training may start, with {_count(warnings, 'warning')} to read first.", "caution")
+        return Message(
+            f"Training may start, with {format_count(warnings, 'warning')} to read first.", "caution"
+        )
     return Message("Training may start: nothing found makes it wrong.", "good")
 
 
@@ -92,7 +94,3 @@ def _summaries(contents: Contents) -> Table:
 
 def _summary(name: str, values: Distribution) -> tuple[str, float, float, float, float, float]:
     return name, values.minimum, values.median, values.mean, values.std, values.maximum
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -9,6 +9,7 @@ from mbrl.evaluation.statistics import Interval
 from mbrl.report.palette import LIGHT, MUTED, series_colour
 from mbrl.report.plots import MAX_BARS, Bars, Line, Mark, Values, draw_bars, draw_intervals, draw_lines
 from mbrl.report.style import add_legend, panel
+from mbrl.report.wording import format_count
 
 NOTHING_TRUSTED = "trusted: none"
 
@@ -119,7 +120,7 @@ def k_step_error(
     ]
     if linear is not None:
         lines.append(Line("ridge-linear", steps, linear, role=1))
-    label = f"trusted: {trusted_horizon} steps" if trusted_horizon > 0 else NOTHING_TRUSTED
+    label = f"trusted: {format_count(trusted_horizon, 'step')}" if trusted_horizon > 0 else NOTHING_TRUSTED
     return draw_lines(
         lines,
         x_label="steps ahead",
@@ -148,7 +149,7 @@ def coverage_by_step(
         least: coverage below which a step is not trusted.
         trusted_horizon: last step that is trusted.
     """
-    label = f"trusted: {trusted_horizon} steps" if trusted_horizon > 0 else NOTHING_TRUSTED
+    label = f"trusted: {format_count(trusted_horizon, 'step')}" if trusted_horizon > 0 else NOTHING_TRUSTED
     return draw_lines(
         [Line("particles", steps, coverage, role=0)],
         x_label="steps ahead",

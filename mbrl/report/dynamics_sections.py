@@ -17,7 +17,7 @@ from mbrl.report.dynamics_tables import (
 )
 from mbrl.report.html import Picture, Section
 from mbrl.report.table import Table
-from mbrl.report.wording import format_number, format_share
+from mbrl.report.wording import format_count, format_number, format_share
 
 _NOMINAL = 0.9
 
@@ -58,7 +58,10 @@ def horizon_picture(report: DynamicsReport) -> Picture:
         for name, values in (("ensemble", loop.error), ("ridge-linear", loop.linear))
         if max(values) > ceiling
     ]
+    has_band = any(low < high for low, high in zip(loop.low, loop.high, strict=True))
     note = "The band is the 90 % interval over episodes."
+    if not has_band:
+        note = "There is no interval: too few held-out episodes."
     if beyond:
         note += f" Beyond the upper edge at some step: {', '.join(beyond)}; see the numbers."
     return Picture(
@@ -67,8 +70,8 @@ def horizon_picture(report: DynamicsReport) -> Picture:
         plots.k_step_error(
             loop.steps,
             loop.error,
-            low=loop.low,
-            high=loop.high,
+            low=loop.low if has_band else None,
+            high=loop.high if has_band else None,
             persistence=loop.persistence,
             linear=loop.linear,
             tolerance=loop.tolerance,
@@ -110,7 +113,8 @@ def reliability_picture(report: DynamicsReport) -> Picture:
         plots.reliability(calibration.levels, calibration.coverage_before, calibration.coverage_after),
         alt="Observed against nominal coverage; the 90 % interval covers "
         f"{format_share(calibration.coverage(_NOMINAL))} after recalibration.",
-        note=f"Mean over dimensions, on {calibration.rows:,} rows of {calibration.episodes:,} episodes that "
+        note=f"Mean over dimensions, on {calibration.rows:,} rows of "
+        f"{format_count(calibration.episodes, 'episode')} that "
         f"recalibration did not see. {_flagged(report)}",
         table=coverage_table(report, calibration.levels),
     )

@@ -1,12 +1,13 @@
 """What a fit says about itself, as tables and in words."""
 
+import math
 from collections.abc import Sequence
 
 from mbrl.dynamics.report import DynamicsReport, RankCorrelation
 from mbrl.evaluation.statistics import Interval
 from mbrl.report.comparison import Message
 from mbrl.report.table import Cell, Table
-from mbrl.report.wording import MISSING, format_interval, format_number, format_share
+from mbrl.report.wording import MISSING, format_count, format_interval, format_number, format_share
 
 INTERVAL_LEVEL = 0.9
 """Level of the intervals in a dynamics report."""
@@ -40,7 +41,7 @@ def trust_message(report: DynamicsReport) -> Message:
             "Trusted horizon 0: the model is trusted for no step. Do not roll out; use a model-free learner."
         )
         return Message(text, "bad")
-    steps = "1 step" if horizon == 1 else f"{horizon} steps"
+    steps = format_count(horizon, "step")
     all_of_them = "all that were tried; " if horizon == len(open_loop.steps) else ""
     text = (
         f"The model is trusted for {steps} ({all_of_them}error up to {open_loop.tolerance:g} standard "
@@ -198,7 +199,9 @@ def far(correlation: RankCorrelation, rows: int) -> Interval:
 
 
 def _interval(value: float, low: float, high: float, n: int) -> Interval:
-    return Interval(value, low, high, INTERVAL_LEVEL, "none: too few episodes for a bootstrap", n)
+    if not low < high:  # resamples of a single episode are all the same: that is no certainty
+        low = high = math.nan
+    return Interval(value, low, high, INTERVAL_LEVEL, "none: too few episodes", n)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -20,7 +20,7 @@ from mbrl.report.html import Section, render_page
 from mbrl.report.score_sections import score_section
 from mbrl.report.table import Table
 from mbrl.report.training_sections import Records, training_section
-from mbrl.report.wording import format_interval, format_number, format_share
+from mbrl.report.wording import format_count, format_interval, format_number, format_share
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def dynamics_facts(report: DynamicsReport) -> list[tuple[str, str]]:
     """The few figures of a fit that matter most."""
     loop, calibration = report.open_loop, report.calibration
     facts = [
-        ("trusted horizon", f"{report.trusted_horizon} steps"),
+        ("trusted horizon", format_count(report.trusted_horizon, "step")),
         ("90 % intervals cover", format_share(calibration.coverage(0.9))),
         ("one-step error", format_number(report.one_step.nrmse)),
     ]
@@ -133,7 +133,10 @@ def demo_page(results: DemoResults, *, provenance: Mapping[str, str] | None = No
         ],
         subtitle="A dynamics ensemble fitted to a log, policies trained on it, and what they reach.",
         facts=[(method.name, format_number(method.interval.estimate)) for method in comparison.methods]
-        + [("trusted horizon", f"{dynamics.trusted_horizon} steps"), ("seconds in all", f"{total:.0f}")],
+        + [
+            ("trusted horizon", format_count(dynamics.trusted_horizon, "step")),
+            ("seconds in all", f"{total:.0f}"),
+        ],
         messages=[*conclusions, *doubts, *warning_messages(dynamics)],
         provenance=provenance,
     )

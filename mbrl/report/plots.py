@@ -278,7 +278,9 @@ def _draw_intervals(
 
 def _set_log(axes: Axes) -> None:
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(numticks=7))
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high < 100.0 * low else (1.0,)  # else a narrow range has one label only
+    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=9))
     axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -90,8 +90,8 @@ def _picture(
     if not having:
         return None
     keys = [key for key in panel.keys if any(series_of(records, key)[0] for records in having.values())]
+    note = panel.note if len(having) == len(runs) else f"{panel.note} Logged by: {', '.join(having)}.".strip()
     drawn_bounds = bounds if panel.name.startswith("value") else None
-    note = panel.note
     if drawn_bounds is not None:
         low, high = map(format_number, drawn_bounds)
         note = f"{note} The rewards permit {low} to {high}."

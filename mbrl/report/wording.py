@@ -26,6 +26,11 @@ def format_number(value: float | int | None, *, digits: int = 3) -> str:
     return f"{value:,.{min(decimals, 6)}f}"
 
 
+def format_count(number: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def format_share(value: float | int | None) -> str:
     """A share in percent, `0.0123` as `1.2 %`."""
     if value is None or math.isnan(value):

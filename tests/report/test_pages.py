@@ -104,6 +104,15 @@ def test_missing_figures_are_stated(doctor_report, records):
     assert "A jump." in Page(doctor_page(empty)).text
 
 
+def test_one_held_out_episode_gives_no_band(dynamics_report):
+    loop = dynamics_report.open_loop
+    alone = loop.model_copy(update={"low": loop.error, "high": loop.error})
+    text = Page(dynamics_page("toy", dynamics_report.model_copy(update={"open_loop": alone}))).text
+    assert "There is no interval: too few held-out episodes." in text
+    assert "ensemble (no interval)" in text
+    assert "[" not in text[text.index("Median open-loop error") : text.index("Coverage along")]
+
+
 def test_an_untrusted_model_is_named_first(doctor_report, comparison, records):
     text = Page(demo_page(demo_results(doctor_report, comparison, records, horizon=0))).text
     assert text.index("do not roll it out") < text.index("Scores")

@@ -77,7 +77,7 @@ def test_coverage_marks_the_trusted_horizon():
     axes = axes_of(
         dynamics_plots.coverage_by_step([1, 2], [0.9, 0.7], level=0.9, least=0.8, trusted_horizon=1)
     )
-    assert set(line(axes, "trusted: 1 steps").get_xdata()) == {1.0}
+    assert set(line(axes, "trusted: 1 step").get_xdata()) == {1.0}
     assert {"nominal", "least that is trusted"} <= {text.get_text() for text in axes.texts}
 
 

@@ -2,9 +2,18 @@ import numpy as np
 import pytest
 
 from mbrl.report.data_tables import doctor_tables, verdict
-from mbrl.report.dynamics_tables import dynamics_tables, step_table, trust_message, warning_messages
+from mbrl.report.dynamics_tables import (
+    correlation_table,
+    dynamics_tables,
+    far,
+    near,
+    step_table,
+    trust_message,
+    warning_messages,
+)
 from mbrl.report.evaluation_tables import evaluation_table
 from mbrl.report.table import TERMINAL_WIDTH, to_text
+from mbrl.report.wording import has_ends
 from tests.report.conftest import interval, make_dynamics_report
 
 
@@ -46,6 +55,13 @@ def test_step_table_keeps_every_horizon_and_its_interval(dynamics_report):
     assert [row[0] for row in rows] == [1, 2, 3, 4]
     assert rows[2][1] == "0.200 [0.100, 0.290]"
     assert rows[3][1] == "0.500 (no interval: a single value has no spread)"
+    assert "[" not in to_text([correlation_table(dynamics_report)]).split("knn")[1]
+
+
+def test_an_interval_without_width_is_no_interval(dynamics_report):
+    same = dynamics_report.correlations["ens_std"].model_copy(update={"far_low": 0.4, "far_high": 0.4})
+    assert has_ends(near(same, 100))
+    assert not has_ends(far(same, 10))
 
 
 def test_trusted_horizon_in_words(dynamics_report):
