@@ -136,17 +136,19 @@ class LineProgress:
         self._seconds = seconds
         self._label, self._total = "", 0
         self._begin, self._last, self._first = 0.0, 0.0, -1
+        self._newest = ""
 
     def start(self, label: str, total: int) -> None:
         """Notes what begins."""
         self._label, self._total = label, total
         self._begin = self._last = time.monotonic()
-        self._first = -1
+        self._first, self._newest = -1, ""
 
     def advance(self, done: int, **figures: float) -> None:
         """Prints a line if the last one is old enough."""
         if self._first < 0:
             self._first = done
+        self._newest = _figures(figures) or self._newest
         now = time.monotonic()
         if now - self._last < self._seconds:
             return
@@ -155,7 +157,7 @@ class LineProgress:
         left = (self._total - done) / speed if speed > 0 else math.inf
         eta = f"{left / 60:.1f} min" if math.isfinite(left) else "unknown"
         where = f"{self._label} {done}/{self._total}, {speed:.1f}/s, at most {eta} left"
-        stderr().print(f"{where} {_figures(figures)}".rstrip())
+        stderr().print(f"{where} {self._newest}".rstrip())
 
     def finish(self) -> None:
         """Nothing to close."""

@@ -91,6 +91,7 @@ def train(
 ) -> None:
     """Train a policy; continues where an interrupted run of the same config stopped."""
     del debug
+    from mbrl.algorithms.base import RECIPES
     from mbrl.core.errors import ConfigError
     from mbrl.experiment.config import resolve
     from mbrl.experiment.stages import set_up_torch, train_policy_stage
@@ -102,7 +103,7 @@ def train(
         "seed": seed, "threads": threads, "device": device,
     }  # fmt: skip
     resolved = resolve(config, arguments=arguments, overrides=overrides or [])
-    if resolved.run.recipe_class().is_online != (online is not None):
+    if RECIPES.get(resolved.run.recipe).is_online != (online is not None):
         problem = "learns from logs, not online" if online else "meets a simulator: say --online TASK"
         raise ConfigError(f"The recipe {resolved.run.recipe!r} {problem}.")
     set_up_torch(resolved.run.threads)

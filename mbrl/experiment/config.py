@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
-from mbrl.algorithms.base import RECIPES, LearnerChoice, Recipe, RecipeConfig
+from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeConfig
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError
 from mbrl.data.options import LoadOptions
@@ -88,10 +88,6 @@ class RunConfig(BaseModel):
         """Plain values in the shape of a yaml file; `resolve` reads them back."""
         values = self.model_dump(mode="json", exclude={"recipe", "algorithm"})
         return {**values, "algorithm": algorithm_tree(self)}
-
-    def recipe_class(self) -> type[Recipe]:
-        """The recipe."""
-        return RECIPES.get(self.recipe)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

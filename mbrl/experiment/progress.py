@@ -1,8 +1,9 @@
 """How long work tells that it goes on; the command line draws it, the library stays silent."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """A listener."""
 

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import torch
 
-from mbrl.algorithms.base import RecipeContext
+from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.core.errors import ConfigError
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.open import open_dataset
-from mbrl.data.splits import Split, split_episodes
+from mbrl.data.splits import DEFAULT_GAP, Split, split_episodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
@@ -101,7 +101,7 @@ def _named_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None:
 
 def split_for(config: DynamicsConfig, dataset: Dataset, rng: RngStreams) -> Split:
     """The split that a dynamics fit with the same config and streams makes; learners keep to it as well."""
-    gap = max(25, config.assessment.horizon)
+    gap = _split_gap(config)
     return split_episodes(dataset, fraction=config.holdout_fraction, generator=rng.at("split"), gap=gap)
 
 
@@ -179,7 +179,7 @@ def train_policy_stage(resolved: ResolvedConfig, workspace: Workspace) -> RunFol
     Raises:
         ConfigError: dataset, task and recipe do not go together.
     """
-    config, recipe = resolved.run, resolved.run.recipe_class()
+    config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
     dataset = None if recipe.is_online else load_run_dataset(config, workspace)
     task = find_run_task(config, dataset)
     if dataset is None and (task is None or config.dataset is not None):
@@ -230,7 +230,7 @@ def _recipe_context(
 def _train(
     resolved: ResolvedConfig, context: RecipeContext, run: RunFolder, key: StageKey, progress: Progress
 ) -> None:
-    config, recipe = resolved.run, resolved.run.recipe_class()
+    config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
     training = recipe.build(config.algorithm, context)
     facts = {
         "algorithm": resolved.name,
@@ -350,8 +350,12 @@ def _evaluation_config(identity: Mapping[str, Any], seed: int) -> str:
     return f"task: {task}\nepisodes: {episodes}\nseed: {seed}\n"
 
 
-def _split_identity(config: DynamicsConfig) -> list[float]:
-    return [config.holdout_fraction, config.assessment.horizon]
+def _split_identity(config: DynamicsConfig) -> dict[str, Any]:
+    return {"fraction": config.holdout_fraction, "gap": _split_gap(config)}
+
+
+def _split_gap(config: DynamicsConfig) -> int:
+    return max(DEFAULT_GAP, config.assessment.horizon)
 
 
 def _manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]:
