@@ -1,6 +1,6 @@
 """What a user may choose about a dynamics fit."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -98,7 +98,7 @@ class DynamicsConfig(BaseModel):
     learning_rate: Rate = 1e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    max_updates: Annotated[int, Field(ge=1, le=100_000_000)] = 20_000
+    max_updates: Annotated[int, Field(ge=1, le=100_000_000)] = 15_000
     min_epoch_updates: PositiveInt = 100
     max_epoch_updates: PositiveInt = 1_000
     patience: Annotated[int, Field(ge=1, le=10_000)] = 5
@@ -114,7 +114,7 @@ class DynamicsConfig(BaseModel):
     assessment: AssessmentConfig = AssessmentConfig()
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fits_together(self) -> "DynamicsConfig":
         if self.elites > self.members:
             raise ValueError(f"elites ({self.elites}) cannot exceed members ({self.members})")
         if self.log_variance_low >= self.log_variance_high:

@@ -1,5 +1,6 @@
 """Minibatch training of stacked members, each with its own data order, early stop and snapshot."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -185,7 +186,7 @@ class MemberTrainer:
             "best": self.best.clone(),
             "parameters": [parameter.detach().clone() for parameter in self._parameters],
             "snapshots": [snapshot.clone() for snapshot in self.snapshots],
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": copy.deepcopy(self._optimiser.state_dict()),
             "history": [dataclasses.asdict(record) for record in self.history],
         }
 
@@ -197,7 +198,7 @@ class MemberTrainer:
         with torch.no_grad():
             for parameter, value in zip(self._parameters, state["parameters"], strict=True):
                 parameter.copy_(value)
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         self.history = [EpochRecord(**record) for record in state["history"]]
 
     def _keep_improved(self, error: Tensor) -> None:

@@ -36,7 +36,7 @@ def make_dataset(
             obs.append(step(obs[-1], action, rng, noise))
             actions.append(action)
             rewards.append(-float(obs[-2] @ obs[-2]) + 0.1 * float(action[0]))
-            terminated = wall is not None and obs[-1][0] > wall
+            terminated = wall is not None and bool(obs[-1][0] > wall)
             if terminated:
                 break
         made.append(
@@ -58,9 +58,9 @@ def small_config(**changes) -> DynamicsConfig:
         "elites": 3,
         "hidden": (32, 32),
         "batch_size": 64,
-        "max_updates": 300,
-        "min_epoch_updates": 50,
-        "termination": TerminationConfig(hidden=(32,), max_updates=150),
+        "max_updates": 120,
+        "min_epoch_updates": 40,
+        "termination": TerminationConfig(hidden=(32,), max_updates=80),
         "assessment": AssessmentConfig(
             horizon=8, segments=30, particles=20, max_rows=1000, bootstrap_draws=50
         ),

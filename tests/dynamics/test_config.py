@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mbrl.core.assets import configs_dir
+from mbrl.dynamics.config import DynamicsConfig
+
+FILES = sorted((configs_dir() / "dynamics").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_every_shipped_config_is_valid_and_round_trips(file: Path):
+    config = DynamicsConfig.model_validate(yaml.safe_load(file.read_text()))
+    assert DynamicsConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_the_default_config_is_the_default():
+    assert DynamicsConfig.model_validate(yaml.safe_load((FILES[0].parent / "default.yaml").read_text())) == (
+        DynamicsConfig()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"elites": 9}, "elites"),
+        ({"memebers": 7}, "memebers"),
+        ({"hidden": []}, "hidden"),
+        ({"log_variance_low": 1.0}, "log_variance_low"),
+        ({"min_epoch_updates": 5000}, "min_epoch_updates"),
+        ({"weight_decay": [1e-4]}, "5 values"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"termination": {"max_positive_weight": 0.1}}, "max_positive_weight"),
+        ({"assessment": {"truncation_quantiles": [1.2]}}, "truncation_quantiles"),
+    ],
+)
+def test_what_cannot_be_used_is_named(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        DynamicsConfig.model_validate(settings)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers():
+    assert DynamicsConfig.model_validate({"learning_rate": "3e-4"}).learning_rate == 3e-4

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+
+from mbrl.core.rng import RngStreams
+from mbrl.dynamics.assess import score_termination
+from mbrl.dynamics.objectives import TerminationObjective
+from mbrl.dynamics.report import TerminationReport
+from mbrl.dynamics.termination import NeverTerminates, TerminationHead
+from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays
+from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.stack import StackedMLP
+
+
+def train_head(inputs, flags, *, weight, updates=300, rate=1e-3, members=2, reads_successor=True):
+    net = StackedMLP(members, inputs.shape[1], (16,), 1, generator=torch.Generator().manual_seed(0))
+    half = len(inputs) // 2
+    arrays = TrainingArrays(inputs[:half], flags[:half, None], inputs[half:], flags[half:, None])
+    schedule = Schedule(
+        max_updates=updates,
+        epoch_updates=100,
+        batch_size=256,
+        learning_rate=rate,
+        decay="cosine",
+        patience=5,
+        improvement=0.01,
+        bootstrap=False,
+    )
+    trainer = MemberTrainer(
+        TerminationObjective(net, positive_weight=weight), arrays, schedule, RngStreams(0)
+    )
+    while not trainer.is_done:
+        trainer.run_epoch()
+    trainer.restore_best()
+    return TerminationHead(
+        net,
+        inputs=Normaliser.identity(inputs.shape[1]),
+        positive_weight=weight,
+        reads_successor=reads_successor,
+    )
+
+
+@torch.no_grad()
+def test_uninformative_inputs_give_the_base_rate_after_the_correction():
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(40_000, 3, generator=generator)
+    flags = torch.zeros(40_000)
+    flags[torch.randperm(40_000, generator=generator)[:400]] = 1.0
+    with torch.enable_grad():
+        head = train_head(inputs, flags, weight=99.0)
+    obs, action, next_obs = inputs.split(1, 1)
+    uncorrected = torch.sigmoid(head.net(inputs)).mean()
+    assert float(uncorrected) == pytest.approx(0.5, abs=0.05)
+    assert float(head(obs, action, next_obs).mean()) == pytest.approx(0.01, rel=0.2)
+
+
+@torch.no_grad()
+def test_a_wall_is_learned():
+    inputs = torch.rand(8000, 3, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    flags = (inputs[:, 2] > 0.8).float()
+    with torch.enable_grad():
+        head = train_head(inputs, flags, weight=9.0, rate=2e-2)
+    probability = head(*inputs.split(1, 1))
+    scores = score_termination(probability.double().numpy(), flags.bool().numpy())
+    assert scores["recall"] > 0.8
+    assert scores["precision"] > 0.8
+    assert scores["brier"] < 0.25 * scores["brier_constant"]
+
+
+def test_it_averages_members_after_the_correction():
+    net = StackedMLP(2, 2, (4,), 1, generator=torch.Generator().manual_seed(0))
+    head = TerminationHead(net, inputs=Normaliser.identity(2), positive_weight=5.0, reads_successor=False)
+    obs, action = torch.randn(6, 1, generator=torch.Generator().manual_seed(1)), torch.zeros(6, 1)
+    odds = torch.exp(net(torch.cat((obs, action), 1)).squeeze(-1)) / 5.0
+    expected = (odds / (1 + odds)).mean(0)
+    torch.testing.assert_close(head(obs, action, obs * torch.nan), expected)  # s' is not read
+    chosen = head.select(torch.tensor([1]))
+    torch.testing.assert_close(chosen(obs, action, obs), (odds / (1 + odds))[1])
+
+
+def test_without_terminations_nothing_ends():
+    obs = torch.ones(3, 2)
+    assert NeverTerminates()(obs, obs, obs).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_scores_by_hand():
+    scores = score_termination(np.array([0.9, 0.6, 0.2, 0.1]), np.array([True, False, True, False]))
+    assert scores["precision"] == 0.5
+    assert scores["recall"] == 0.5
+    assert scores["brier"] == pytest.approx((0.01 + 0.36 + 0.64 + 0.01) / 4)
+    assert scores["brier_constant"] == 0.25
+    assert score_termination(np.zeros(2), np.zeros(2, bool))["recall"] is None
+
+
+def test_false_ends_are_warned_of_only_where_they_look_good():
+    report = TerminationReport(
+        is_learned=True,
+        train_terminated=9,
+        rows=100,
+        terminated=1,
+        logged_rate=0.01,
+        logged_rate_high=0.02,
+        predicted_rate=0.01,
+        precision=1.0,
+        recall=1.0,
+        brier=0.0,
+        brier_constant=0.01,
+    )
+    assert "rewards are negative" in (report.warn_of_imagined_rate(0.05, mean_reward=-1.0) or "")
+    assert report.warn_of_imagined_rate(0.05, mean_reward=1.0) is None
+    assert report.warn_of_imagined_rate(0.015, mean_reward=-1.0) is None
