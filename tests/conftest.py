@@ -3,8 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+
+# An example that is slow on a loaded machine is not a failure.
+settings.register_profile("mbrl", deadline=None)
+settings.load_profile("mbrl")
 
 
 @pytest.fixture(scope="session")
