@@ -7,7 +7,8 @@ activations stay in the cache.
 
 import dataclasses
 import math
-from typing import Literal, NamedTuple, TypeAlias
+import warnings
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +25,7 @@ MemberChoice: TypeAlias = Literal["per_step", "per_row"]
 FlaggedRows: TypeAlias = Literal["keep", "drop", "halt"]
 TerminationMode: TypeAlias = Literal["sample", "threshold"]
 _MAX_NON_FINITE_SHARE = 1e-3
+_CLIP_RATE_TO_WARN_OF = 1e-2
 
 
 class RolloutConfig(BaseModel):
@@ -41,21 +43,21 @@ class RolloutConfig(BaseModel):
         halt_reward: reward of halted rows, reward units.
         termination: `sample` draws from the predicted probability, `threshold` terminates from 0.5 on.
         clip_to_data: clip imagined observations and rewards to the range of the data; the clip rate is
-            logged.
+            logged, and a rate above 1 % in any dimension is warned of.
         chunk: rows that go through the model together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    horizon: int = Field(5, ge=1, le=1000)
-    starts: int = Field(10_000, ge=1)
+    horizon: Annotated[int, Field(ge=1, le=1000)] = 5
+    starts: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     respect_trusted_horizon: bool = True
     member_choice: MemberChoice = "per_step"
-    truncation_quantile: float | None = Field(0.99, gt=0, le=1)
+    truncation_quantile: Annotated[float | None, Field(gt=0, le=1)] = 0.99
     flagged: FlaggedRows = "keep"
-    halt_reward: float = 0.0
+    halt_reward: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
     termination: TerminationMode = "sample"
     clip_to_data: bool = False
-    chunk: int = Field(1000, ge=1)
+    chunk: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ class Box:
     obs_high: Float[Tensor, "obs_dim"]
     reward_low: Float[Tensor, ""]
     reward_high: Float[Tensor, ""]
+
+    def clip(
+        self, obs: Float[Tensor, "b obs_dim"], reward: Float[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:
+        """The nearest point of the box; a NaN stays one."""
+        return obs.clamp(self.obs_low, self.obs_high), reward.clamp(self.reward_low, self.reward_high)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ class Rollouts:
         truncated: `[h, b]`, the rollout was cut here: at the last step, or by the uncertainty.
         valid: `[h, b]`; no valid step starts from a terminal state or follows a cut.
         flagged: `[h, b]`, steps whose uncertainty exceeded the threshold, stored or not.
-        clipped: `[h, b]`, share of coordinates that the box changed.
+        clipped: `[h, b, obs_dim + 1]`, what the box changed: coordinates of s', then the reward.
         non_finite: `[h, b]`, steps that were discarded because the model returned a NaN or an infinity.
     """
 
@@ -124,7 +132,7 @@ class Rollouts:
     truncated: Bool[Tensor, "h b"]
     valid: Bool[Tensor, "h b"]
     flagged: Bool[Tensor, "h b"]
-    clipped: Float[Tensor, "h b"]
+    clipped: Bool[Tensor, "h b k"]
     non_finite: Bool[Tensor, "h b"]
 
     def transitions(self, reward: Float[Tensor, "h b"] | None = None) -> TransitionBatch:
@@ -155,6 +163,7 @@ class _Outcome(NamedTuple):
     next_observation: Tensor
     reward: Tensor
     uncertainty: Tensor
+    is_finite: Tensor
     clipped: Tensor
 
 
@@ -194,11 +203,16 @@ def generate_rollouts(
             **{name: torch.cat([getattr(part, name) for part in parts], 1) for name in fields}
         )
     _check_finite(rollouts)
+    if imagination.box is not None:
+        _warn_of_clipping(rollouts)
     return rollouts
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
-    """Means over the valid steps, how long rollouts lasted, and the share of steps that were flagged."""
+    """Means over the valid steps, how long rollouts lasted, and the share of steps that were flagged.
+
+    The clip rate is that of the dimension, or of the reward, which the box changed most often.
+    """
     valid, flagged = rollouts.valid, rollouts.flagged
     count = valid.sum().clamp_min(1)
 
@@ -211,7 +225,7 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
         "rollout/uncertainty": mean(rollouts.uncertainty),
         "rollout/terminated_rate": mean(rollouts.terminated),
         "rollout/flagged_rate": flagged.sum().double() / (valid | flagged).sum().clamp_min(1),
-        "rollout/clip_rate": mean(rollouts.clipped),
+        "rollout/clip_rate": _clip_rates(rollouts).amax(),
         "rollout/non_finite": rollouts.non_finite.sum(),
     }
 
@@ -242,8 +256,7 @@ def _roll_chunk(
     for t in range(config.horizon):
         action = policy.act(obs, draws.action[t])
         outcome = _predict(imagination, obs, action, draws.member[t], draws.outcome[t])
-        next_obs, reward, uncertainty, clipped = outcome
-        is_finite = next_obs.isfinite().all(-1) & reward.isfinite() & uncertainty.isfinite()
+        next_obs, reward, uncertainty, is_finite, clipped = outcome
         next_obs = torch.where(is_finite[:, None], next_obs, obs)
         probability = imagination.termination(obs, action, next_obs)
         level = draws.termination[t] if config.termination == "sample" else probability.new_tensor(0.5)
@@ -277,17 +290,38 @@ def _predict(
         reward_variance = posterior.reward_variance[member, rows]
     next_obs = torch.addcmul(mean, variance.sqrt(), noise[:, :-1])
     reward = torch.addcmul(reward_mean, reward_variance.sqrt(), noise[:, -1])
-    clipped = torch.zeros_like(reward)
     uncertainty = torch.zeros_like(reward)
     if imagination.measure is not None and posterior is not None:
         context = StepContext(obs=obs, action=action, reference=imagination.reference, outcome=next_obs)
         uncertainty = imagination.measure(posterior, context)
-    if imagination.box is not None:
-        box = imagination.box
-        inside = next_obs.clamp(box.obs_low, box.obs_high)
-        clipped = (inside != next_obs).to(reward.dtype).mean(-1)
-        next_obs, reward = inside, reward.clamp(box.reward_low, box.reward_high)
-    return _Outcome(next_obs, reward, uncertainty, clipped)
+    # Before clipping, which would make a number of an infinity.
+    is_finite = next_obs.isfinite().all(-1) & reward.isfinite() & uncertainty.isfinite()
+    if imagination.box is None:
+        clipped = is_finite.new_zeros(len(obs), obs.shape[-1] + 1)
+        return _Outcome(next_obs, reward, uncertainty, is_finite, clipped)
+    inside, reward_inside = imagination.box.clip(next_obs, reward)
+    clipped = torch.cat([inside != next_obs, (reward_inside != reward)[:, None]], -1)
+    return _Outcome(inside, reward_inside, uncertainty, is_finite, clipped)
+
+
+def _clip_rates(rollouts: Rollouts) -> Float[Tensor, "k"]:
+    """Share of the valid steps that the box changed, for each coordinate of s' and for the reward."""
+    counts = (rollouts.clipped & rollouts.valid[..., None]).sum((0, 1))
+    return counts.double() / rollouts.valid.sum().clamp_min(1)
+
+
+def _warn_of_clipping(rollouts: Rollouts) -> None:
+    rate, index = _clip_rates(rollouts).max(-1)
+    if float(rate) <= _CLIP_RATE_TO_WARN_OF:
+        return
+    obs_dim = rollouts.observation.shape[-1]
+    what = "the reward" if int(index) == obs_dim else f"observation dimension {int(index)}"
+    warnings.warn(
+        f"{float(rate):.1%} of the imagined steps left the range of the data in {what} and were clipped: the "
+        "rollouts leave what the model knows. Remedy: shorten rollout.horizon or raise penalty.coef.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _check_finite(rollouts: Rollouts) -> None:

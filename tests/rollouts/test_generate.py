@@ -343,12 +343,52 @@ def test_a_quantile_of_the_data_as_threshold_flags_its_complement():
 
 def test_clipping_keeps_states_and_rewards_in_the_box_and_reports_its_rate():
     box = Box(torch.tensor([-5.0, -5.0]), torch.tensor([0.9, 5.0]), torch.tensor(-1.0), torch.tensor(0.5))
-    rollouts = roll(Imagination(drift(), never, box=box), torch.zeros(1, 2), horizon=4)
+    with pytest.warns(RuntimeWarning, match=r"50\.0% of the imagined steps .* in observation dimension 0"):
+        rollouts = roll(Imagination(drift(), never, box=box), torch.zeros(1, 2), horizon=4)
     torch.testing.assert_close(rollouts.next_observation[:, 0, 0], torch.tensor([0.4, 0.8, 0.9, 0.9]))
     torch.testing.assert_close(rollouts.observation[:, 0, 0], torch.tensor([0.0, 0.4, 0.8, 0.9]))
     torch.testing.assert_close(rollouts.reward[:, 0], torch.tensor([0.0, 0.4, 0.5, 0.5]))
-    assert rollouts.clipped[:, 0].tolist() == [0.0, 0.0, 0.5, 0.5]  # one of two coordinates
-    assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == pytest.approx(0.25)
+    changed = [[False] * 3, [False] * 3, [True, False, True], [True, False, True]]
+    assert rollouts.clipped[:, 0].tolist() == changed
+    assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == pytest.approx(0.5)
+
+
+def test_the_clip_rate_is_that_of_the_worst_dimension_and_counts_the_reward_and_valid_steps_only():
+    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-1.0), torch.tensor(0.3))
+    start = torch.tensor([[0.0, 0.0], [0.9, 0.0]])
+    with pytest.warns(RuntimeWarning, match=r"66\.7% .* in the reward"):
+        rollouts = roll(Imagination(drift(), behind_wall, box=box), start, horizon=2)
+    assert rollouts.valid.tolist() == [[True, True], [True, False]]
+    assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == pytest.approx(2 / 3)
+
+
+def test_clipping_of_up_to_a_hundredth_of_the_steps_is_no_warning():
+    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-9.0), torch.tensor(9.0))
+    start = torch.zeros(200, 2)
+    start[:2, 0] = 8.9
+    rollouts = roll(Imagination(drift(), never, box=box), start, horizon=1)
+    assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == pytest.approx(0.01)
+    start[2, 0] = 8.9
+    with pytest.warns(RuntimeWarning, match="1.5% of the imagined steps"):
+        roll(Imagination(drift(), never, box=box), start, horizon=1)
+
+
+@pytest.mark.parametrize("field", ["mean", "reward_mean"])
+def test_an_infinite_sample_is_discarded_although_clipping_would_make_it_finite(field):
+    class Infinite(BrokenModel):
+        def predict(self, obs, action):
+            posterior = super().predict(obs, action)
+            value = getattr(posterior, self.broken_field).nan_to_num(math.inf)
+            return dataclasses.replace(posterior, **{self.broken_field: value})
+
+    model = Infinite(1)
+    model.broken_field = field
+    start = starts(2000)
+    start[17, 0] = 1000.0
+    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-9.0), torch.tensor(9.0))
+    rollouts = roll(Imagination(model, never, box=box), start, horizon=1)
+    assert rollouts.non_finite.nonzero().tolist() == [[0, 17]]
+    assert not rollouts.valid[0, 17]
 
 
 @pytest.mark.parametrize("field", ["mean", "reward_mean", "variance"])
@@ -448,7 +488,9 @@ def test_imagination_asks_for_no_gradient():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"horizon": 0}, {"starts": 0}, {"truncation_quantile": 1.5}, {"flagged": "cut"}, {"horizn": 3}]
+    "bad",
+    [{"horizon": 0}, {"starts": 0}, {"truncation_quantile": 1.5}, {"flagged": "cut"}, {"horizn": 3}]
+    + [{"halt_reward": bad} for bad in (math.inf, math.nan, -1e7)],
 )
 def test_config_refuses_bad_values_and_unknown_keys(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
