@@ -128,10 +128,14 @@ def training_table(summary: dict[str, Any]) -> "Table":
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a training, or a policy file.")],
     *,
-    episodes: Annotated[int, typer.Option(min=1, help="Full episodes in the simulator.")] = 10,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Full episodes in the simulator [the run's config, else 10].")
+    ] = None,
     task: TaskOption = None,
     video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4 or .gif.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of starts and noise; the same for all policies.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of starts and noise; best the same for all policies [0].")
+    ] = None,
     threads: Threads = None,
     runs: Runs = Path("runs"),
     json: JsonFlag = False,

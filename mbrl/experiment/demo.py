@@ -1,5 +1,6 @@
 """The main job end to end: inspect, fit, train two methods, evaluate, one page."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import time
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from mbrl.core.errors import MbrlError
 from mbrl.data.dataset import Dataset
 from mbrl.data.doctor import examine
 from mbrl.evaluation.statistics import Interval, bootstrap_interval
@@ -80,10 +82,13 @@ def run_demo(
     try:
         fitted, fit_run = fit_dynamics_stage(main, dataset, workspace)
         runs = {"mopo": train_policy_stage(main, workspace)}
+    except BaseException:
+        baseline.terminate()  # its checkpoints stay
+        raise
     finally:
         baseline.join()
     runs["bc"] = train_policy_stage(configs["bc"], workspace)
-    evaluations = {name: _evaluate(configs[name], run, workspace) for name, run in runs.items()}
+    evaluations = {name: evaluate_stage(run.path, workspace) for name, run in runs.items()}
     comparison = compare(dataset, evaluations, runs)
     seconds = {
         "inspect": inspected,
@@ -142,13 +147,9 @@ def _start(config: ResolvedConfig, workspace: Workspace) -> Any:
 
 
 def _train_quietly(config: ResolvedConfig, root: Path, minari_root: Path | None) -> None:
-    set_up_torch(config.run.threads)
-    train_policy_stage(config, Workspace(RunStore(root), minari_root=minari_root))
-
-
-def _evaluate(config: ResolvedConfig, run: RunFolder, workspace: Workspace) -> RunFolder:
-    evaluation = config.run.evaluation
-    return evaluate_stage(run.path, workspace, episodes=evaluation.episodes, seed=evaluation.seed)
+    with contextlib.suppress(KeyboardInterrupt, MbrlError):  # the parent meets the same error, and tells it
+        set_up_torch(config.run.threads)
+        train_policy_stage(config, Workspace(RunStore(root), minari_root=minari_root))
 
 
 def _seconds(run: RunFolder) -> float:

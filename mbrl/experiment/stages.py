@@ -24,7 +24,7 @@ from mbrl.envs.specs import TaskSpec, find_task, load_task
 from mbrl.evaluation.evaluator import evaluate
 from mbrl.experiment.artifacts import load_artifact, save_artifact
 from mbrl.experiment.checkpoint import CheckpointFolder
-from mbrl.experiment.config import ResolvedConfig, RunConfig, algorithm_tree
+from mbrl.experiment.config import EvaluationConfig, ResolvedConfig, RunConfig, algorithm_tree, resolve
 from mbrl.experiment.files import write_json
 from mbrl.experiment.loop import LoopSettings, train
 from mbrl.experiment.metrics import read_metrics
@@ -284,8 +284,8 @@ def evaluate_stage(
     workspace: Workspace,
     *,
     task: TaskSpec | None = None,
-    episodes: int = 10,
-    seed: int = 0,
+    episodes: int | None = None,
+    seed: int | None = None,
     video: Path | None = None,
 ) -> RunFolder:
     """Evaluates the last policy of a run, or any policy file, in the simulator.
@@ -294,14 +294,16 @@ def evaluate_stage(
         policy_path: folder of a finished training, or a policy file.
         workspace: where the result goes.
         task: replaces the one that the policy was made for.
-        episodes: how many.
-        seed: of starts and noise.
+        episodes: how many; None takes what the run's config says.
+        seed: of starts and noise; None likewise.
         video: `.mp4` or `.gif` of the first episode; evaluates again even if that was done.
 
     Raises:
         ConfigError: there is no policy, or its task is unknown or has no simulator.
     """
-    stored = open_policy(policy_path)
+    stored, defaults = open_policy(policy_path), _evaluation_defaults(policy_path)
+    episodes = defaults.episodes if episodes is None else episodes
+    seed = defaults.seed if seed is None else seed
     task = task or _policy_task(stored)
     content = hashlib.blake2b(stored.path.read_bytes(), digest_size=16).hexdigest()
     identity = {"policy": content, "task": task.model_dump(mode="json"), "episodes": episodes}
@@ -333,6 +335,11 @@ def open_policy(path: Path) -> StoredPolicy:
     if path.is_dir():
         path = find_run(path, stage="train_policy").path / POLICY_FILE
     return load_policy(path)
+
+
+def _evaluation_defaults(path: Path) -> EvaluationConfig:
+    file = path / "config.yaml"
+    return resolve(file).run.evaluation if file.is_file() else EvaluationConfig()
 
 
 def _policy_task(stored: StoredPolicy) -> TaskSpec:

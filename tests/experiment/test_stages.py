@@ -155,6 +155,7 @@ def test_a_task_of_other_sizes_is_refused(dataset_path: Path, tmp_path: Path) ->
 def test_an_online_run_says_so_everywhere_and_is_evaluated_once(tmp_path: Path) -> None:
     workspace = Workspace(RunStore(tmp_path))
     small = [*SMALL, "algorithm.warmup_steps=20", "algorithm.refresh_steps=20", "keep_policies=true"]
+    small.append("evaluation.episodes=4")
     resolved = resolve(arguments={"algorithm": "sac_online", "task": "pendulum"}, overrides=small)
     run = train_policy_stage(resolved, workspace)
     assert run.path.parent.name == "online-pendulum"
@@ -163,6 +164,7 @@ def test_an_online_run_says_so_everywhere_and_is_evaluated_once(tmp_path: Path) 
     assert open_policy(run.path).facts["online"] is True
     kept = sorted(path.name for path in (run.path / "policies").iterdir())
     assert kept == ["step-000000010.safetensors", "step-000000020.safetensors"]
+    assert len(evaluate_stage(run.path, workspace).summary()["episode_returns"]) == 4
     first = evaluate_stage(run.path, workspace, episodes=2)
     summary = first.summary()
     assert len(summary["episode_returns"]) == 2
