@@ -1,9 +1,10 @@
 """What every recipe supplies: a config and a `build` that wires a learner to a stream of experience."""
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Protocol, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Learner, Training
@@ -30,22 +31,35 @@ class LearnerChoice(BaseModel):
 
     @classmethod
     def parse(cls, value: Any) -> Any:
-        """Flat yaml mapping to a choice; validates the rest with the named learner's own config class."""
-        if not isinstance(value, dict) or "config" in value:
-            return value  # pyright: ignore[reportUnknownVariableType]
-        fields: dict[str, Any] = {str(k): v for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        """Flat yaml mapping, or the dump of a choice, to a choice validated by the named learner's class."""
+        if not isinstance(value, Mapping):
+            return value
+        fields = dict(cast("Mapping[str, Any]", value))
         if "name" not in fields:
             raise ValueError(f"a learner needs a name, one of: {', '.join(LEARNERS.names())}")
         name = str(fields.pop("name"))
-        try:
-            entry = LEARNERS.get(name)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
-        return cls(name=name, config=entry.Config.model_validate(fields))
+        values: Any = fields["config"] if set(fields) == {"config"} else fields
+        return cls(name=name, config=_config_class(name).model_validate(values))
+
+    @model_validator(mode="after")
+    def _config_is_the_learners(self) -> "LearnerChoice":
+        expected = _config_class(self.name)
+        if not isinstance(self.config, expected):
+            raise ValueError(
+                f"the learner {self.name!r} takes a {expected.__name__}, not a {type(self.config).__name__}"
+            )
+        return self
 
     def build(self, context: LearnerContext) -> Learner[Any]:
         """Makes the learner."""
         return LEARNERS.get(self.name)(self.config, context)
+
+
+def _config_class(name: str) -> type[LearnerConfig]:
+    try:
+        return LEARNERS.get(name).Config
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 LearnerField = Annotated[LearnerChoice, BeforeValidator(LearnerChoice.parse)]
@@ -61,7 +75,7 @@ class RecipeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     learner: LearnerField
-    updates: int = Field(50_000, ge=1)
+    updates: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

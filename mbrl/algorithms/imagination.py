@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from mbrl.algorithms.base import RecipeContext
 from mbrl.core.errors import ConfigError
@@ -15,10 +17,10 @@ from mbrl.core.types import TransitionBatch
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.envs.termination import KnownTermination
-from mbrl.rollouts.generate import Box, Imagination, RolloutConfig
+from mbrl.rollouts.generate import Box, Imagination, RolloutConfig, Rollouts
 from mbrl.uncertainty.density import DensityReference
 from mbrl.uncertainty.measures import MEASURES, Measure
-from mbrl.uncertainty.penalty import UNIT_QUANTILE, UnitFree
+from mbrl.uncertainty.penalty import CAP, UNIT_QUANTILE, UnitFree, penalise
 
 TerminationSource: TypeAlias = Literal["learned", "task", "never"]
 
@@ -28,13 +30,14 @@ class PenaltyConfig(BaseModel):
 
     Attributes:
         measure: id in the registry of uncertainty measures; rollouts are also truncated by it.
-        coef: lambda. 1 takes one deviation of the logged rewards from a step as uncertain as the 95th percentile.
+        coef: lambda. 1 takes one deviation of the logged rewards from a step as uncertain as the 95th
+            percentile of the data.
         units: `unit_free` as above; `raw` uses the measure as it is, without the reward's deviation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     measure: str = "ens_std"
-    coef: float = Field(1.0, ge=0)
+    coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     units: Literal["unit_free", "raw"] = "unit_free"
 
 
@@ -49,9 +52,10 @@ def limit_horizon(rollout: RolloutConfig, dynamics: FittedDynamics) -> RolloutCo
         return rollout
     if trusted == 0:
         raise ConfigError(
-            "The trusted horizon of the dynamics model is 0: on held-out episodes not even one step is predicted "
-            "well. Remedy: use a model-free learner on these data, improve the logs or the fit (see the report of "
-            "the fit), or set algorithm.rollout.respect_trusted_horizon=false to go on at your own risk."
+            "The trusted horizon of the dynamics model is 0: on held-out episodes not even one step is "
+            "predicted well. Remedy: use a model-free learner on these data, improve the logs or the fit "
+            "(see the report of the fit), or set algorithm.rollout.respect_trusted_horizon=false to go on at "
+            "your own risk."
         )
     return rollout.model_copy(update={"horizon": trusted})
 
@@ -87,7 +91,8 @@ def imagine(
 ) -> Imagination:
     """Puts together what rollouts need.
 
-    Without a penalty and without truncation no uncertainty is computed: each row then goes through one elite only.
+    Without a penalty and without truncation no uncertainty is computed: each row then goes through one elite
+    only.
 
     Raises:
         ConfigError: the fit stored no quantiles of the measure, or not the one that truncates.
@@ -98,21 +103,66 @@ def imagine(
     if penalty.measure not in dynamics.thresholds:
         MEASURES.get(penalty.measure)  # an unknown name has its own message
         raise ConfigError(
-            f"The fit stored no quantiles of the measure {penalty.measure!r}, so it cannot be used in rollouts. "
-            f"Remedy: set algorithm.penalty.measure to one of {', '.join(sorted(dynamics.thresholds))}."
+            f"The fit stored no quantiles of the measure {penalty.measure!r}, so it cannot be used in "
+            "rollouts. Remedy: set algorithm.penalty.measure to one of "
+            f"{', '.join(sorted(dynamics.thresholds))}."
         )
     quantiles = dynamics.thresholds[penalty.measure]
     measure: Measure = MEASURES.get(penalty.measure)
-    scale = 1.0
+    threshold = _threshold(rollout.truncation_quantile, quantiles)
     if penalty.units == "unit_free":
-        scale = quantiles[UNIT_QUANTILE]
-        measure = UnitFree(measure, scale)
-    threshold = _threshold(rollout.truncation_quantile, quantiles) / scale if scale > 0 else math.inf
+        measure, threshold = _unit_free(measure, threshold, quantiles[UNIT_QUANTILE])
     reference = None
     if penalty.measure == "knn":
-        rng = RngStreams(0).at("density_reference")  # which rows stand for the data is no part of a run's luck
+        # Which rows stand for the data is no part of a run's luck.
+        rng = RngStreams(0).at("density_reference")
         reference = DensityReference.fit(transitions.observation, transitions.action, generator=rng)
     return Imagination(dynamics.model, termination, measure, threshold, box, reference)
+
+
+def penalised_reward(
+    rollouts: Rollouts, *, rollout: RolloutConfig, penalty: PenaltyConfig, dynamics: FittedDynamics
+) -> Float[Tensor, "h b"]:
+    """`r - coef * c_r * u`; the reward of a halted step is what the config says, without a penalty.
+
+    Returns:
+        `[h, b]`, reward units; entries where `valid` is False mean nothing.
+    """
+    uncertainty = rollouts.uncertainty
+    if penalty.units == "unit_free":
+        uncertainty = uncertainty.clamp_max(CAP)
+    if rollout.flagged == "halt":
+        uncertainty = uncertainty.masked_fill(rollouts.flagged, 0.0)
+    return penalise(
+        rollouts.reward,
+        uncertainty,
+        penalty_coef=penalty.coef,
+        reward_scale=dynamics.reward_scale if penalty.units == "unit_free" else 1.0,
+    )
+
+
+def imagined_reward_range(
+    transitions: TransitionBatch,
+    imagination: Imagination,
+    *,
+    rollout: RolloutConfig,
+    penalty: PenaltyConfig,
+    dynamics: FittedDynamics,
+) -> tuple[float, float]:
+    """Range of the logged rewards, widened by what imagination may add: penalties and the halt reward.
+
+    The largest uncertainty that counts is the truncation threshold: a step beyond it ends its rollout, so no
+    policy earns more than one such penalty in a row.
+    """
+    low, high = float(transitions.reward.min()), float(transitions.reward.max())
+    if penalty.coef > 0:
+        is_unit_free = penalty.units == "unit_free"
+        cap = CAP if is_unit_free else CAP * dynamics.thresholds[penalty.measure][UNIT_QUANTILE]
+        largest = min(imagination.threshold, cap)
+        low -= penalty.coef * largest * (dynamics.reward_scale if is_unit_free else 1.0)
+    if rollout.flagged == "halt" and math.isfinite(imagination.threshold):
+        low, high = min(low, rollout.halt_reward), max(high, rollout.halt_reward)
+    return low, high
 
 
 def data_box(transitions: TransitionBatch) -> Box:
@@ -126,8 +176,20 @@ def _threshold(quantile: float | None, quantiles: Mapping[float, float]) -> floa
         return math.inf
     if quantile not in quantiles:
         raise ConfigError(
-            f"algorithm.rollout.truncation_quantile={quantile} is not among the quantiles that the fit stored: "
-            f"{', '.join(str(q) for q in sorted(quantiles))}. Remedy: use one of them, or add it to "
+            f"algorithm.rollout.truncation_quantile={quantile} is not among the quantiles that the fit "
+            f"stored: {', '.join(str(q) for q in sorted(quantiles))}. Remedy: use one of them, or add it to "
             "dynamics.assessment.truncation_quantiles and fit again."
         )
     return quantiles[quantile]
+
+
+def _unit_free(measure: Measure, threshold: float, unit: float) -> tuple[Measure, float]:
+    """Measure and threshold in units of the measure's 0.95 quantile.
+
+    A capped uncertainty could never exceed a threshold above the cap, so the cap is raised out of its way;
+    penalties are capped on their own. Where the unit is 0 every doubt is beyond the data.
+    """
+    if math.isinf(threshold):
+        return UnitFree(measure, unit), math.inf
+    threshold = threshold / unit if unit > 0 else 0.0
+    return UnitFree(measure, unit, cap=max(CAP, 2 * threshold)), threshold

@@ -1,10 +1,10 @@
-"""Online: a learner on a replay buffer that a simulator fills. Makes behaviour policies; never an offline result.
+"""Online: a learner on a replay buffer that a simulator fills, to make behaviour policies; never offline.
 
 The only recipe that meets a simulator. Each refresh runs fresh episodes, so a stream is a function of
 `(seed, step)` and resumes bit for bit; an episode that the refresh cuts short counts as truncated.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -29,10 +29,10 @@ class OnlineConfig(RecipeConfig):
         capacity: transitions kept.
     """
 
-    refresh_interval: int = Field(1000, ge=1)
-    refresh_steps: int = Field(1000, ge=1)
-    warmup_steps: int = Field(5000, ge=0)
-    capacity: int = Field(1_000_000, ge=1)
+    refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
+    refresh_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 5000
+    capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
 
 
 @RECIPES.register("online", "A learner in the simulator, to make behaviour policies; not offline.")
@@ -79,10 +79,10 @@ def _rows_needed(config: OnlineConfig) -> int:
 
 
 def _push(buffer: ModelBuffer, episodes: list[Episode]) -> Metrics:
-    finished = [episode for episode in episodes if episode.terminated] or episodes
+    whole = episodes[:-1] or episodes  # the step budget may have cut the last one
     for episode in episodes:
         buffer.push(_to_batch(episode))
-    returns = torch.tensor([episode.episode_return for episode in finished])
+    returns = torch.tensor([episode.episode_return for episode in whole])
     return {"online/episode_return": returns.mean(), "online/episodes": torch.tensor(float(len(episodes)))}
 
 
