@@ -70,7 +70,7 @@ install_pinned() {
 install_project() {
     say "installing mbrl-offline from $root"
     "$venv/bin/python" -m pip --disable-pip-version-check install --quiet \
-        --no-index --no-deps --no-build-isolation --editable "$root" 2>>"$log" || {
+        --no-index --no-deps --no-build-isolation --editable "$root" 2>"$log" || {
         cat "$log" >&2
         fail "pip could not install the project; its messages stand above."
     }
