@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from mbrl.dynamics.calibration import Recalibration
 from mbrl.nets.stack import ActivationName
+from mbrl.nets.widths import Hidden
 
-Hidden = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, le=1.0)]
 

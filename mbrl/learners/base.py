@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import math
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,8 +28,8 @@ class LearnerConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    discount: float = Field(0.99, ge=0, lt=1)
-    batch_size: int = Field(256, ge=1, le=65536)
+    discount: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 256
     normalise_observations: bool = True
 
 

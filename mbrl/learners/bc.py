@@ -9,7 +9,7 @@ over action dimensions.
 
 import copy
 import dataclasses
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -35,6 +35,7 @@ from mbrl.nets.actors import (
     TanhGaussianActor,
     build_actor,
 )
+from mbrl.nets.widths import Hidden
 from mbrl.ops.losses import squared_action_error
 
 PolicyForm: TypeAlias = Literal["deterministic", "gaussian", "mixture"]
@@ -58,9 +59,9 @@ class BCConfig(LearnerConfig):
     """
 
     form: PolicyForm = "deterministic"
-    hidden: tuple[int, ...] = (256, 256)
-    components: int = Field(5, ge=1, le=100)
-    learning_rate: float = Field(3e-4, gt=0, le=1)
+    hidden: Hidden = (256, 256)
+    components: Annotated[int, Field(ge=1, le=100)] = 5
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
     schedule: Schedule = "constant"
 
 

@@ -13,7 +13,7 @@ Departures from the papers:
 import copy
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -33,9 +33,12 @@ from mbrl.learners.base import (
 )
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.widths import Hidden
 from mbrl.ops.losses import critic_diversity, critic_loss, soft_policy_loss, temperature_loss
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import soft_next_value, td_target
+
+LogStd: TypeAlias = Annotated[float, Field(ge=-20, le=10)]
 
 
 class SACConfig(LearnerConfig):
@@ -58,20 +61,20 @@ class SACConfig(LearnerConfig):
         log_std_bounds: limits of the policy's log standard deviation.
     """
 
-    hidden: tuple[int, ...] = (256, 256)
-    critics: int = Field(2, ge=1, le=1000)
+    hidden: Hidden = (256, 256)
+    critics: Annotated[int, Field(ge=1, le=1000)] = 2
     critic_layer_norm: bool = False
-    diversity_coef: float = Field(0.0, ge=0)
-    actor_learning_rate: float = Field(3e-4, gt=0, le=1)
+    diversity_coef: Annotated[float, Field(ge=0, le=1e4)] = 0.0
+    actor_learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
     actor_schedule: Schedule = "constant"
-    critic_learning_rate: float = Field(3e-4, gt=0, le=1)
-    polyak_tau: float = Field(0.005, gt=0, le=1)
-    entropy_coef: float = Field(1.0, gt=0)
-    entropy_coef_learning_rate: float = Field(3e-4, ge=0, le=1)
-    max_entropy_coef: float | None = Field(None, gt=0)
-    target_entropy: float | None = None
+    critic_learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
+    polyak_tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    entropy_coef: Annotated[float, Field(gt=0, le=1e4)] = 1.0
+    entropy_coef_learning_rate: Annotated[float, Field(ge=0, le=1)] = 3e-4
+    max_entropy_coef: Annotated[float | None, Field(gt=0, le=1e4)] = None
+    target_entropy: Annotated[float | None, Field(ge=-1e4, le=1e4)] = None
     has_entropy_backup: bool = True
-    log_std_bounds: tuple[float, float] = (-5.0, 2.0)
+    log_std_bounds: tuple[LogStd, LogStd] = (-5.0, 2.0)
 
     @model_validator(mode="after")
     def _check_consistent(self) -> "SACConfig":
