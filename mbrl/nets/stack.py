@@ -30,20 +30,34 @@ class _Layer(NamedTuple):
 
 class _Activation(NamedTuple):
     forward: Callable[[Tensor], Tensor]
+    forward_: Callable[[Tensor], Tensor]  # overwrites its input
     backward_: Callable[[Tensor, Tensor, Tensor], object]  # (gradient, input, output), overwrites the gradient
+    reads_input: bool  # whether the backward reads the input; if not, the output may overwrite it
 
 
-_aten = torch.ops.aten
+_aten = cast(Any, torch.ops.aten)  # operators with an output argument; torch declares no types for them
+
+
+def _relu_backward_(grad: Tensor, _: Tensor, out: Tensor) -> object:
+    return _aten.threshold_backward.grad_input(grad, out, 0.0, grad_input=grad)
+
+
+def _silu_backward_(grad: Tensor, pre: Tensor, _: Tensor) -> object:
+    return _aten.silu_backward.grad_input(grad, pre, grad_input=grad)
+
+
+def _tanh_backward_(grad: Tensor, _: Tensor, out: Tensor) -> object:
+    return _aten.tanh_backward.grad_input(grad, out, grad_input=grad)
+
+
+def _silu_(x: Tensor) -> Tensor:
+    return nn.functional.silu(x, inplace=True)
+
+
 ACTIVATIONS: dict[ActivationName, _Activation] = {
-    "relu": _Activation(
-        torch.relu, lambda grad, _, out: _aten.threshold_backward.grad_input(grad, out, 0.0, grad_input=grad)
-    ),
-    "silu": _Activation(
-        nn.functional.silu, lambda grad, pre, _: _aten.silu_backward.grad_input(grad, pre, grad_input=grad)
-    ),
-    "tanh": _Activation(
-        torch.tanh, lambda grad, _, out: _aten.tanh_backward.grad_input(grad, out, grad_input=grad)
-    ),
+    "relu": _Activation(torch.relu, torch.relu_, _relu_backward_, reads_input=False),
+    "silu": _Activation(nn.functional.silu, _silu_, _silu_backward_, reads_input=True),
+    "tanh": _Activation(torch.tanh, torch.tanh_, _tanh_backward_, reads_input=False),
 }
 
 
@@ -105,6 +119,8 @@ class StackedMLP(nn.Module):
         Returns:
             `[e, b, out_dim]`.
         """
+        if not torch.is_grad_enabled():
+            return self._infer(self._expand(x))
         parameters = self.flat.detach() if frozen else self.flat
         return cast(Tensor, _StackedMLPFunction.apply(self._expand(x), parameters, self))
 
@@ -154,6 +170,18 @@ class StackedMLP(nn.Module):
             chosen.flat.copy_(self.flat[members])
         return chosen
 
+    def _infer(self, x: Tensor) -> Tensor:
+        """`forward` without a graph: activations overwrite one another, which keeps them in the cache."""
+        layers = self.layers(self.flat)
+        h = x
+        for layer in layers[:-1]:
+            h = torch.baddbmm(layer.bias, h, layer.weight)
+            if layer.gain is not None and layer.shift is not None:
+                h = torch.native_layer_norm(h, h.shape[-1:], None, None, _LAYER_NORM_EPS)[0]
+                h = torch.addcmul(layer.shift, h, layer.gain, out=h)
+            h = ACTIVATIONS[self.activation].forward_(h)
+        return _last_linear(h, layers[-1])
+
     def _is_normed(self, layer: int) -> bool:
         return self.layer_norm and layer < len(self._shapes) - 1
 
@@ -177,7 +205,10 @@ class _StackedMLPFunction(torch.autograd.Function):
                 linear = pre
                 normed, mean, rstd = torch.native_layer_norm(pre, pre.shape[-1:], None, None, _LAYER_NORM_EPS)
                 pre = torch.addcmul(layer.shift, normed, layer.gain)
-            out = activation.forward(pre)
+            if activation.reads_input:
+                out = activation.forward(pre)
+            else:
+                out, pre = activation.forward_(pre), None
             saved += [h, linear, mean, rstd, pre, out]
             h = out
         ctx.save_for_backward(flat, *saved, h)
@@ -201,7 +232,9 @@ class _StackedMLPFunction(torch.autograd.Function):
                 h, linear, mean, rstd, pre, out = saved[6 * k : 6 * k + 6]
                 activation.backward_(grad, pre, out)  # the layer above made this tensor, so it is ours
                 if layer.gain is not None:
-                    grad = _layer_norm_backward(grad, layer, linear, mean, rstd, grads and grads[k])
+                    grad = _layer_norm_backward(
+                        grad, layer.gain, (linear, mean, rstd), grads[k] if grads is not None else None
+                    )
             is_scalar = layer.weight.shape[-1] == 1
             if grads is not None:
                 if is_scalar:  # a matrix product with one column runs at a tenth of the speed of its transpose
@@ -223,15 +256,16 @@ def _last_linear(h: Tensor, layer: _Layer) -> Tensor:
 
 
 def _layer_norm_backward(
-    grad: Tensor, layer: _Layer, linear: Tensor, mean: Tensor, rstd: Tensor, grads: _Layer | None
+    grad: Tensor, gain: Tensor, saved: tuple[Tensor, Tensor, Tensor], grads: _Layer | None
 ) -> Tensor:
-    """Gradient through `gain * layer_norm(linear) + shift`; writes the gain's and shift's gradients into `grads`."""
+    """Gradient through `gain * layer_norm(x) + shift`, `saved` being (x, mean, 1/std); fills gain and shift of `grads`."""
+    x, mean, rstd = saved
     if grads is not None and grads.gain is not None and grads.shift is not None:
-        normed = torch.sub(linear, mean).mul_(rstd)
+        normed = torch.sub(x, mean).mul_(rstd)
         torch.sum(normed.mul_(grad), 1, keepdim=True, out=grads.gain)
         torch.sum(grad, 1, keepdim=True, out=grads.shift)
-    scaled = grad * layer.gain
-    out = _aten.native_layer_norm_backward(
-        scaled, linear, linear.shape[-1:], mean, rstd, None, None, [True, False, False]
+    scaled = grad * gain
+    outputs = _aten.native_layer_norm_backward(
+        scaled, x, x.shape[-1:], mean, rstd, None, None, [True, False, False]
     )
-    return cast(Tensor, out[0])
+    return cast(Tensor, outputs[0])
