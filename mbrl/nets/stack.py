@@ -205,10 +205,7 @@ class _StackedMLPFunction(torch.autograd.Function):
                 linear = pre
                 normed, mean, rstd = torch.native_layer_norm(pre, pre.shape[-1:], None, None, _LAYER_NORM_EPS)
                 pre = torch.addcmul(layer.shift, normed, layer.gain)
-            if activation.reads_input:
-                out = activation.forward(pre)
-            else:
-                out, pre = activation.forward_(pre), None
+            out = activation.forward(pre) if activation.reads_input else activation.forward_(pre)
             saved += [h, linear, mean, rstd, pre, out]
             h = out
         ctx.save_for_backward(flat, *saved, h)
