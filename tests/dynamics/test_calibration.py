@@ -84,5 +84,16 @@ def test_two_points_fitted_by_one_gaussian_stay_flagged(kind):
     assert (result.histogram > 0).sum() == 2
 
 
+def test_members_that_dispute_more_than_they_err_keep_a_deviation():
+    rng = np.random.default_rng(0)
+    target = torch.tensor(0.1 * rng.standard_normal((3000, 1)))
+    offsets = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0], dtype=torch.float64)[:, None, None]
+    steps = HeldOutSteps(offsets.expand(5, 3000, 1), torch.full((5, 3000, 1), 0.5).double(), target)
+    assert coverage(steps.scaled(torch.tensor([1e-3]).double())).item() > 0.9  # the means alone cover it
+    temperature = fit_temperature(steps, "interval")
+    z = ((target - offsets) / 0.5).abs().flatten()
+    assert temperature.item() == pytest.approx(0.5 * np.quantile(z, 0.9) / 1.6448536, rel=0.01)
+
+
 def test_no_recalibration_is_a_factor_of_one():
     assert fit_temperature(heteroscedastic(100), "none").tolist() == [1.0, 1.0]
