@@ -9,9 +9,12 @@ cd "$root"
 # One thread for each process: tests run side by side, and results do not depend on the number of cores.
 export OMP_NUM_THREADS=1
 
-status=0
-bash scripts/check.sh || status=$?
+checks=0
+bash scripts/check.sh || checks=$?
 workers="${WORKERS:-$(.venv/bin/python -c 'import os; print(min(4, os.cpu_count() or 1))')}"
 echo "test: pytest, $workers side by side"
-.venv/bin/python -m pytest -n "$workers" --dist worksteal "$@" || status=$?
-exit "$status"
+.venv/bin/python -m pytest -n "$workers" --dist worksteal "$@" || exit $?
+if [ "$checks" -ne 0 ]; then
+    echo "test: the tests passed, but the checks before them did not" >&2
+    exit "$checks"
+fi
