@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from mbrl.algorithms.base import LearnerChoice, RecipeConfig, RecipeContext, data_value_bounds
+from mbrl.algorithms.model_free import ModelFree, ModelFreeConfig
+from mbrl.core.errors import ConfigError
+from mbrl.learners.bc import BCConfig
+from mbrl.learners.sac import SACConfig
+from mbrl.nets.normaliser import Normaliser
+from tests.algorithms.toy import LEARNER, make_context
+from tests.experiment.toy import SPACE, transitions
+
+
+def config(**learner) -> ModelFreeConfig:
+    return ModelFreeConfig.model_validate({"learner": {"name": "bc", "hidden": [8], **learner}})
+
+
+def test_a_flat_learner_is_validated_by_its_own_class():
+    choice = config(form="gaussian").learner
+    assert choice == LearnerChoice(name="bc", config=BCConfig(form="gaussian", hidden=(8,)))
+
+
+def test_a_config_survives_its_own_dump():
+    before = RecipeConfig.model_validate({"learner": LEARNER, "updates": 3})
+    after = RecipeConfig.model_validate(before.model_dump())
+    assert after == before
+    assert isinstance(after.learner.config, SACConfig)
+
+
+@pytest.mark.parametrize(
+    ("learner", "message"),
+    [
+        ({"name": "sac", "critcs": 3}, "critcs"),
+        ({"name": "sac", "config": {"critcs": 3}}, "critcs"),
+        ({"name": "sac", "config": {}, "critics": 3}, "config"),
+        ({"name": "sac", "form": "gaussian"}, "form"),
+        ({"name": "sca"}, r"Unknown learner 'sca'.*sac"),
+        ({"hidden": [8]}, r"needs a name, one of: bc, sac"),
+        ({"name": "sac", "critics": [2, 5]}, "critics"),
+        ({"name": "sac", "critic_layer_norm": "maybe"}, "critic_layer_norm"),
+        ({"name": "sac", "entropy_coef": 1e9}, "entropy_coef"),
+        ({"name": "sac", "target_entropy": float("inf")}, "target_entropy"),
+        ({"name": "sac", "diversity_coef": float("inf")}, "diversity_coef"),
+        ({"name": "sac", "hidden": []}, "hidden"),
+        ({"name": "sac", "hidden": [0]}, "hidden"),
+        ({"name": "sac", "hidden": [8.5]}, "hidden"),
+        ("sac", "learner"),
+        ({"name": "sac", "config": BCConfig()}, "instance of SACConfig"),
+    ],
+)
+def test_what_no_learner_takes_is_refused(learner, message):
+    with pytest.raises(ValueError, match=message):
+        RecipeConfig.model_validate({"learner": learner})
+
+
+def test_a_learner_does_not_take_the_config_of_another():
+    with pytest.raises(ValueError, match="'sac' takes a SACConfig, not a BCConfig"):
+        LearnerChoice(name="sac", config=BCConfig())
+
+
+def test_words_for_booleans_are_read_as_what_they_say():
+    assert config(normalise_observations="false").learner.config.normalise_observations is False
+    assert config(normalise_observations="true").learner.config.normalise_observations is True
+
+
+def test_a_recipe_names_itself_when_something_is_missing():
+    context = RecipeContext(SPACE, Normaliser.identity(3))
+    with pytest.raises(ConfigError, match="'some' learns from logs"):
+        context.logged("some")
+    with pytest.raises(ConfigError, match="'some' needs a fitted dynamics model"):
+        context.model("some")
+
+
+def test_the_learner_is_told_the_normaliser_unless_it_wants_raw_observations():
+    normaliser = Normaliser(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0]))
+    context = RecipeContext(SPACE, normaliser)
+    told = context.for_learner(config().model_copy(update={"updates": 77}))
+    assert (told.normaliser, told.space, told.total_updates) == (normaliser, SPACE, 77)
+    raw = context.for_learner(config(normalise_observations=False)).normaliser
+    obs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(raw(obs), obs)
+
+
+@pytest.mark.parametrize(("discount", "factor"), [(0.0, 1.0), (0.9, 10.0)])
+def test_bounds_of_values_are_those_of_the_logged_rewards(discount, factor):
+    reward = transitions().reward
+    low, high = data_value_bounds(transitions(), discount)
+    assert low == pytest.approx(factor * float(reward.min()))
+    assert high == pytest.approx(float(reward.max()))  # negative: an episode may end after one step
+
+
+def test_model_free_serves_logged_rows_and_nothing_else():
+    training = ModelFree.build(config(batch_size=64, discount=0.9), make_context(None))
+    assert training.refresh is None
+    batch = training.source.sample(training.batch_size, torch.Generator().manual_seed(0))
+    assert len(batch) == 64
+    assert not batch.from_model.any()
+    logged = {tuple(row) for row in torch.cat([transitions().observation, transitions().action], -1).tolist()}
+    assert {tuple(row) for row in torch.cat([batch.observation, batch.action], -1).tolist()} <= logged
+    assert training.value_bounds == data_value_bounds(transitions(), 0.9)
+    with pytest.raises(ConfigError, match="'model_free' learns from logs"):
+        ModelFree.build(config(), make_context(None, transitions=None))

@@ -1,0 +1,99 @@
+"""What the shipped algorithm files say, and that a slip in one of them is never passed over."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mbrl.algorithms.base import RECIPES
+from mbrl.core.errors import ConfigError
+from mbrl.experiment.config import algorithm_tree, find_part, parse_algorithm, part_names, resolve
+from mbrl.experiment.documents import read_yaml
+
+NAMES = part_names("algorithms")
+
+
+def load(name: str) -> tuple[str, Any]:
+    return parse_algorithm(read_yaml(find_part("algorithms", name)), where=name)
+
+
+def key_paths(tree: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in tree.items():
+        yield (*prefix, key)
+        if isinstance(value, dict):
+            yield from key_paths(value, (*prefix, key))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_survives_being_resolved_and_read_again(name: str, tmp_path) -> None:
+    resolved = resolve(arguments={"algorithm": name})
+    assert (resolved.run.recipe, resolved.run.algorithm) == load(name)
+    path = tmp_path / "config.yaml"
+    path.write_text(resolved.to_yaml())
+    assert resolve(path).run == resolved.run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_near_miss_of_any_key_is_refused_by_name(name: str) -> None:
+    tree = algorithm_tree(resolve(arguments={"algorithm": name}).run)
+    for path in key_paths(tree):
+        damaged = copy.deepcopy(tree)
+        section = damaged
+        for key in path[:-1]:
+            section = section[key]
+        wrong = path[-1].replace("_", "-") + "s"
+        section[wrong] = section.pop(path[-1])
+        with pytest.raises(ConfigError, match=f"(?s)({wrong}|{path[-1]})"):
+            parse_algorithm(damaged, where=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_list_where_one_value_belongs_is_refused(name: str) -> None:
+    tree = algorithm_tree(resolve(arguments={"algorithm": name}).run)
+    with pytest.raises(ConfigError, match="updates"):
+        parse_algorithm({**tree, "updates": [1000, 2000]}, where=name)
+
+
+def test_mopo_is_penalised_has_many_critics_and_a_deterministic_backup() -> None:
+    recipe, config = load("mopo")
+    learner = config.learner.config
+    assert (recipe, config.learner.name) == ("mopo", "sac")
+    assert (config.penalty.measure, config.penalty.coef, config.penalty.units) == (
+        "ens_std",
+        1.0,
+        "unit_free",
+    )
+    assert (config.rollout.truncation_quantile, config.rollout.horizon, config.real_ratio) == (0.99, 5, 0.5)
+    assert config.rollout.respect_trusted_horizon
+    assert config.termination == "learned"
+    assert learner.critics >= 5
+    assert learner.critic_layer_norm
+    assert not learner.has_entropy_backup
+
+
+def test_mbpo_has_neither_penalty_nor_truncation_nor_guard() -> None:
+    recipe, config = load("mbpo")
+    learner = config.learner.config
+    assert (recipe, config.learner.name) == ("mbpo", "sac")
+    assert config.penalty.coef == 0
+    assert config.rollout.truncation_quantile is None
+    assert config.real_ratio == 0.05
+    assert (learner.critics, learner.diversity_coef, learner.critic_layer_norm) == (2, 0.0, False)
+    assert learner.has_entropy_backup
+
+
+def test_the_clones_differ_in_their_form() -> None:
+    assert load("bc")[1].learner.config.form == "deterministic"
+    assert load("bc_gaussian")[1].learner.config.form == "gaussian"
+
+
+def test_only_the_simulator_recipe_is_online() -> None:
+    assert [name for name in NAMES if RECIPES.get(load(name)[0]).is_online] == ["sac_online"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_soft_actor_critic_states_its_backup_and_its_temperature(name: str) -> None:
+    learner = read_yaml(find_part("algorithms", name))["learner"]
+    if learner["name"] == "sac":
+        assert {"has_entropy_backup", "entropy_coef"} <= set(learner)
