@@ -63,6 +63,6 @@ def test_the_tutorial_runs_from_the_log_to_the_policy(
                 results[command.split()[1]] = result
                 run = result["path"] if " train " in command else run
     assert results["inspect"]["may_train"]
-    assert len(results["evaluate"]["returns"]) == 2
+    assert len(results["evaluate"]["episode_returns"]) == 2
     assert names["action"].shape == (1, 1)
     assert names["action"].abs().max() <= 2
