@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbrl.core.errors import ConfigError
@@ -69,6 +69,7 @@ def test_set_at_makes_mappings_but_does_not_replace_values() -> None:
         set_at(tree, ("c", "d"), 1)
 
 
+@settings(deadline=None)  # loaded machines are no failure
 @given(trees)
 def test_annotated_yaml_reads_back_as_it_was(tree: dict[str, object]) -> None:
     assert parse_yaml(annotate(tree, {}), where="test") == (tree or None)
