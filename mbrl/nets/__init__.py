@@ -1,1 +1,1 @@
-"""Networks with generator-seeded initialisation; a net that wants normalised inputs holds its own normaliser."""
+"""Networks, initialised from a generator; one that wants normalised inputs holds its own normaliser."""

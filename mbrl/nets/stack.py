@@ -1,13 +1,16 @@
 """Stacked multi-layer perceptrons: all members of an ensemble in one batched matrix product a layer.
 
-A stack keeps every parameter of a member in one row of a single `[e, p]` tensor. So an optimiser makes one fused
-call, a target network one `lerp`, an early-stopping snapshot one row copy, and elites are a row selection.
+A stack keeps every parameter of a member in one row of a single `[e, p]` tensor. So an optimiser makes
+one fused call, a target network one `lerp`, an early-stopping snapshot one row copy, and elites are a
+row selection.
 
-The backward pass is written by hand (one `autograd.Function` around the whole stack): it makes no graph node for
-a layer and writes gradients straight into one flat buffer. It composes with any loss, but only once: for a
-gradient of a gradient call `forward_composite`, the same function made of ordinary operations.
+The backward pass is written by hand (one `autograd.Function` around the whole stack): it makes no graph
+node for a layer and writes gradients straight into one flat buffer. It composes with any loss, but only
+once: for a gradient of a gradient call `forward_composite`, the same function made of ordinary
+operations.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
@@ -31,7 +34,7 @@ class _Layer(NamedTuple):
 class _Activation(NamedTuple):
     forward: Callable[[Tensor], Tensor]
     forward_: Callable[[Tensor], Tensor]  # overwrites its input
-    backward_: Callable[[Tensor, Tensor, Tensor], object]  # (gradient, input, output), overwrites the gradient
+    backward_: Callable[[Tensor, Tensor, Tensor], object]  # (gradient, input, output); overwrites the first
     reads_input: bool  # whether the backward reads the input; if not, the output may overwrite it
 
 
@@ -70,7 +73,8 @@ class StackedMLP(nn.Module):
         hidden: widths of the hidden layers.
         out_dim: size of an output; the last layer is linear.
         activation: name of the hidden activation.
-        layer_norm: puts a LayerNorm with learned gain and shift between each hidden linear map and its activation.
+        layer_norm: puts a LayerNorm with learned gain and shift between each hidden linear map and its
+            activation.
         init: how linear layers start.
         generator: source of the initial weights.
     """
@@ -95,7 +99,7 @@ class StackedMLP(nn.Module):
         self.activation: ActivationName = activation
         self.layer_norm = layer_norm
         sizes = (in_dim, *hidden, out_dim)
-        self._shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        self._shapes = list(itertools.pairwise(sizes))
         count = sum(
             fan_in * fan_out + fan_out * (3 if self._is_normed(k) else 1)
             for k, (fan_in, fan_out) in enumerate(self._shapes)
@@ -113,8 +117,8 @@ class StackedMLP(nn.Module):
 
         Args:
             x: `[b, in_dim]`, shared by the members, or `[e, b, in_dim]`.
-            frozen: treat the parameters as constants: the backward pass then costs a third less. For losses that
-                only differentiate with respect to the input (a policy loss through a critic).
+            frozen: treat the parameters as constants: the backward pass then costs a third less. For losses
+                that only differentiate with respect to the input (a policy loss through a critic).
 
         Returns:
             `[e, b, out_dim]`.
@@ -148,10 +152,9 @@ class StackedMLP(nn.Module):
 
         for k, (fan_in, fan_out) in enumerate(self._shapes):
             weight, bias = view(fan_in, fan_out), view(1, fan_out)
-            normed = self._is_normed(k)
-            layers.append(
-                _Layer(weight, bias, view(1, fan_out) if normed else None, view(1, fan_out) if normed else None)
-            )
+            gain = view(1, fan_out) if self._is_normed(k) else None
+            shift = view(1, fan_out) if self._is_normed(k) else None
+            layers.append(_Layer(weight, bias, gain, shift))
         return layers
 
     def select(self, members: Tensor) -> "StackedMLP":
@@ -234,7 +237,7 @@ class _StackedMLPFunction(torch.autograd.Function):
                     )
             is_scalar = layer.weight.shape[-1] == 1
             if grads is not None:
-                if is_scalar:  # a matrix product with one column runs at a tenth of the speed of its transpose
+                if is_scalar:  # a product with one column runs at a tenth of the speed of its transpose
                     torch.bmm(grad.transpose(1, 2), h, out=grads[k].weight.transpose(1, 2))
                 else:
                     torch.bmm(h.transpose(1, 2), grad, out=grads[k].weight)
@@ -246,7 +249,7 @@ class _StackedMLPFunction(torch.autograd.Function):
 
 
 def _last_linear(h: Tensor, layer: _Layer) -> Tensor:
-    """The output layer; a single output column is a weighted sum, seven times faster than a matrix product."""
+    """The output layer; a single column is a weighted sum, seven times faster than a matrix product."""
     if layer.weight.shape[-1] == 1:
         return torch.sum(h * layer.weight.transpose(1, 2), -1, keepdim=True) + layer.bias
     return torch.baddbmm(layer.bias, h, layer.weight)
@@ -255,7 +258,10 @@ def _last_linear(h: Tensor, layer: _Layer) -> Tensor:
 def _layer_norm_backward(
     grad: Tensor, gain: Tensor, saved: tuple[Tensor, Tensor, Tensor], grads: _Layer | None
 ) -> Tensor:
-    """Gradient through `gain * layer_norm(x) + shift`, `saved` being (x, mean, 1/std); fills gain and shift of `grads`."""
+    """Gradient through `gain * layer_norm(x) + shift`; fills gain and shift of `grads`.
+
+    `saved` is (x, mean, 1 / standard deviation) of the normalisation.
+    """
     x, mean, rstd = saved
     if grads is not None and grads.gain is not None and grads.shift is not None:
         normed = torch.sub(x, mean).mul_(rstd)
