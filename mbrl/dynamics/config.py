@@ -74,7 +74,8 @@ class DynamicsConfig(BaseModel):
         max_updates: most gradient steps; an early stop usually comes first on small data.
         min_epoch_updates: least steps between two looks at the holdout.
         max_epoch_updates: most steps between two looks at the holdout.
-        patience: epochs without an improvement of any member before the fit stops.
+        patience: epochs without an improvement of any member before the fit stops; with `cosine` it puts the
+            snapshots back first, and cools down.
         improvement: relative decrease of a member's holdout error that counts as an improvement.
         weight_decay: L2 coefficient of each layer's weights; None takes the published ramp over the depth.
         bound_coef: weight of the pull that keeps the log-variance bounds together.

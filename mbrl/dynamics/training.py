@@ -15,6 +15,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 
 _BLOCK_UPDATES = 32  # batches that one gather fetches
+_COOLDOWN_SHARE = 4  # the cool-down is one part in this many of the updates before it
 _EVALUATION_ROWS = 1024  # rows of one forward pass: the activations of all members then stay in the cache
 
 
@@ -91,8 +92,8 @@ class Schedule:
         epoch_updates: gradient steps between two looks at the holdout.
         batch_size: rows of each member in a step.
         learning_rate: Adam step size at the start.
-        decay: how the step size falls over `max_updates`.
-        patience: epochs without an improvement of any member before the end.
+        decay: `cosine` lowers the step size to zero over `max_updates`; `constant` keeps it.
+        patience: epochs without an improvement of any member before the end, or before the cool-down.
         improvement: relative decrease that counts as an improvement.
         bootstrap: members resample the rows with replacement, once.
     """
@@ -110,11 +111,19 @@ class Schedule:
         """Adam step size at `update`."""
         if self.decay == "constant":
             return self.learning_rate
-        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * update / self.max_updates))
+        return self.learning_rate * _cosine(update / self.max_updates)
+
+
+def _cosine(share: float) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 class MemberTrainer:
     """Trains all members side by side; the draws of update u depend on the seed and on u alone.
+
+    Where patience ends before the step size has come down, the snapshots are put back and train for another
+    quarter of the updates while it falls to zero (cool-down): to stop at a large step size would forgo most
+    of the gain of annealing, on small data above all.
 
     Members that stopped improving go on training until all have: their snapshots are safe, and one batched
     product over all members costs less than regrouping them.
@@ -137,13 +146,16 @@ class MemberTrainer:
         self._bootstrap = self._draw_bootstrap() if schedule.bootstrap else None
         self.updates = 0
         self.stale_epochs = 0
+        self.cooldown: tuple[int, int] | None = None  # updates at which it starts and stops
         self.best = torch.full((self._members,), torch.inf, dtype=torch.float64)
         self.snapshots = [parameter.detach().clone() for parameter in self._parameters]
         self.history: list[EpochRecord] = []
 
     @property
     def is_done(self) -> bool:
-        """No update is left, or no member has improved for `patience` epochs."""
+        """No update is left, or no member has improved for `patience` epochs and the cool-down is over."""
+        if self.cooldown is not None:
+            return self.updates >= self.cooldown[1]
         return self.updates >= self._schedule.max_updates or self.stale_epochs >= self._schedule.patience
 
     def run_epoch(self) -> None:
@@ -152,11 +164,12 @@ class MemberTrainer:
         Raises:
             NonFiniteError: the loss of a member is NaN or infinite.
         """
-        stop = min(self.updates + self._schedule.epoch_updates, self._schedule.max_updates)
+        last = self._schedule.max_updates if self.cooldown is None else self.cooldown[1]
+        stop = min(self.updates + self._schedule.epoch_updates, last)
         total = torch.zeros(self._members)
         start = self.updates
         for inputs, targets in self._batches(start, stop):
-            self._optimiser.param_groups[0]["lr"] = self._schedule.rate(self.updates)
+            self._optimiser.param_groups[0]["lr"] = self._rate()
             loss = self._objective.loss(inputs, targets)
             self._optimiser.zero_grad()
             torch.autograd.backward(loss.sum())
@@ -171,6 +184,7 @@ class MemberTrainer:
         self.history.append(
             EpochRecord(updates=self.updates, train_loss=train_loss, holdout_error=as_floats(error))
         )
+        self._maybe_cool_down()
 
     def restore_best(self) -> None:
         """Puts every member's own snapshot back."""
@@ -183,6 +197,7 @@ class MemberTrainer:
         return {
             "updates": self.updates,
             "stale_epochs": self.stale_epochs,
+            "cooldown": self.cooldown,
             "best": self.best.clone(),
             "parameters": [parameter.detach().clone() for parameter in self._parameters],
             "snapshots": [snapshot.clone() for snapshot in self.snapshots],
@@ -193,6 +208,7 @@ class MemberTrainer:
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
         self.updates, self.stale_epochs = state["updates"], state["stale_epochs"]
+        self.cooldown = None if state["cooldown"] is None else tuple(state["cooldown"])
         self.best = state["best"].clone()
         self.snapshots = [snapshot.clone() for snapshot in state["snapshots"]]
         with torch.no_grad():
@@ -200,6 +216,22 @@ class MemberTrainer:
                 parameter.copy_(value)
         self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         self.history = [EpochRecord(**record) for record in state["history"]]
+
+    def _rate(self) -> float:
+        if self.cooldown is None:
+            return self._schedule.rate(self.updates)
+        start, stop = self.cooldown
+        return self._schedule.rate(start) * _cosine((self.updates - start) / (stop - start))
+
+    def _maybe_cool_down(self) -> None:
+        schedule = self._schedule
+        left = schedule.max_updates - self.updates
+        is_stale = self.stale_epochs >= schedule.patience
+        if schedule.decay == "constant" or self.cooldown is not None or not is_stale or left == 0:
+            return
+        length = min(left, max(schedule.epoch_updates, self.updates // _COOLDOWN_SHARE))
+        self.cooldown = (self.updates, self.updates + length)
+        self.restore_best()
 
     def _keep_improved(self, error: Tensor) -> None:
         improved = error < self.best * (1.0 - self._schedule.improvement)

@@ -113,9 +113,30 @@ def test_restored_members_have_the_error_and_likelihood_of_their_snapshots(array
 
 
 def test_it_stops_when_no_member_has_improved_for_long(arrays):
-    _, trainer = make_trainer(arrays, learning_rate=1e-9, max_updates=1000, patience=3)
+    _, trainer = make_trainer(arrays, learning_rate=1e-9, max_updates=1000, patience=3, decay="constant")
     run(trainer)
     assert len(trainer.history) == 4  # the first epoch improves on nothing, three do not improve
+
+
+def test_it_cools_down_from_its_snapshots_before_it_stops(arrays):
+    ensemble, trainer = make_trainer(arrays, learning_rate=0.1, max_updates=100_000, patience=6)
+    while trainer.cooldown is None:
+        trainer.run_epoch()
+    start, stop = trainer.cooldown
+    assert start == trainer.updates < 100_000
+    assert stop - start == max(10, start // 4)
+    assert torch.equal(ensemble.net.flat.detach(), trainer.snapshots[0])
+    assert trainer._rate() == pytest.approx(SCHEDULE.rate(0) * 10, rel=1e-3)  # it goes on from where it was
+    before = trainer.best.clone()
+    trainer.run_epoch()
+    resumed, second = make_trainer(arrays, learning_rate=0.1, max_updates=100_000, patience=6)
+    second.load_state_dict(trainer.state_dict())
+    run(trainer)
+    run(second)
+    assert trainer.updates == stop
+    assert trainer._rate() == pytest.approx(0.0, abs=1e-9)
+    assert bool((trainer.best <= before).all())
+    assert torch.equal(ensemble.net.flat, resumed.net.flat)
 
 
 def test_every_pass_shows_each_member_its_own_resample_in_new_order(arrays):
