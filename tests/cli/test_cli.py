@@ -258,3 +258,20 @@ def test_every_script_forwards_to_its_command(script: Path) -> None:
     )
     assert "--json" in result.stdout
     assert len(script.read_text().splitlines()) <= 10
+
+
+@pytest.mark.slow
+def test_seeds_are_trained_and_evaluated_one_line_each(tmp_path: Path) -> None:
+    arguments = ["demo-bc", "0 1", "--set", "algorithm.updates=20", "--runs", str(tmp_path / "runs")]
+    result = subprocess.run(
+        ["bash", str(ROOT / "scripts" / "run_seeds.sh"), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [len(line["episode_returns"]) for line in lines] == [20, 20]
+    assert lines[0]["episode_returns"] != lines[1]["episode_returns"]
+    assert len(list(tmp_path.glob("runs/pendulum-mixed/train_policy-*"))) == 2
