@@ -1,6 +1,6 @@
-import multiprocessing
 import os
-from multiprocessing.connection import Connection
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,9 @@ from mbrl.core.errors import ConfigError
 from mbrl.experiment import files
 from mbrl.experiment.files import BusyError, locked, write_text
 from mbrl.experiment.store import RunStore, StageKey, find_run
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def key(**changes: Any) -> StageKey:
@@ -64,25 +67,33 @@ def test_find_run_says_what_is_wrong(tmp_path: Path) -> None:
     assert find_run(run.path, stage="train_policy") == run
 
 
-def _hold(path: Path, connection: Connection) -> None:
-    with locked(path):
-        connection.send(os.getpid())
-        connection.recv()
-        os._exit(9)  # as a kill would: nothing is cleaned up
+_HOLD = """
+import os, sys
+from pathlib import Path
+from mbrl.experiment.files import locked
+with locked(Path(sys.argv[1])):
+    print(os.getpid(), flush=True)
+    sys.stdin.readline()
+    os._exit(9)  # as a kill would: nothing is cleaned up
+"""
 
 
 def test_a_second_process_is_kept_out_and_a_dead_one_is_not(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_hold, args=(tmp_path / ".lock", there))
-    process.start()
-    pid = here.recv()
-    with pytest.raises(BusyError, match=rf"Process {pid} works in"), locked(tmp_path / ".lock"):
-        pass
-    here.send(None)
-    process.join()
-    with locked(tmp_path / ".lock"):
-        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+    lock = tmp_path / ".lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(lock)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        with pytest.raises(BusyError, match=rf"Process {pid} works in"), locked(lock):
+            pass
+        process.communicate("\n", timeout=60)
+    with locked(lock):
+        assert lock.read_text() == str(os.getpid())
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
