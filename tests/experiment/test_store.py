@@ -11,7 +11,6 @@ from mbrl.experiment import files
 from mbrl.experiment.files import BusyError, locked, write_text
 from mbrl.experiment.store import RunStore, StageKey, find_run
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
