@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 
-# Slowness on a loaded machine is not a failure, and a run repeats itself: new examples come with new code only.
+# Slowness on a loaded machine is no failure, and every run tries the same examples.
 settings.register_profile(
     "mbrl", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
 )
