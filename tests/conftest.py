@@ -30,3 +30,11 @@ def _global_rng_is_untouched():
     before = torch.get_rng_state()
     yield
     assert torch.equal(before, torch.get_rng_state()), "the test changed torch's global random state"
+
+
+@pytest.fixture(autouse=True)
+def _denormals_are_kept():
+    """A command run inside a test flushes denormals, as a training should; the next test must not inherit it."""
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_flush_denormal(False)
