@@ -34,7 +34,7 @@ def _global_rng_is_untouched():
 
 @pytest.fixture(autouse=True)
 def _denormals_are_kept():
-    """A command run inside a test flushes denormals, as a training should; the next test must not inherit it."""
+    """A command inside a test flushes denormals, as a training should; the next test must not inherit that."""
     torch.set_flush_denormal(False)
     yield
     torch.set_flush_denormal(False)
