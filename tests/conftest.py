@@ -34,7 +34,7 @@ def _global_rng_is_untouched():
 
 @pytest.fixture(autouse=True)
 def _denormals_are_kept():
-    """A command inside a test flushes denormals, as a training should; the next test must not inherit that."""
+    """A command inside a test flushes denormals, as a training should; the next test must not."""
     torch.set_flush_denormal(False)
     yield
     torch.set_flush_denormal(False)
