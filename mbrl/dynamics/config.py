@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from mbrl.data.splits import DEFAULT_GAP
 from mbrl.dynamics.calibration import Recalibration
 from mbrl.nets.stack import ActivationName
 from mbrl.nets.widths import Hidden
@@ -113,6 +114,11 @@ class DynamicsConfig(BaseModel):
     recalibration: Recalibration = "interval"
     termination: TerminationConfig = TerminationConfig()
     assessment: AssessmentConfig = AssessmentConfig()
+
+    @property
+    def split_gap(self) -> int:
+        """Steps between blocks of time, where a split cuts them: the longest window that will be judged."""
+        return max(DEFAULT_GAP, self.assessment.horizon)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DynamicsConfig":

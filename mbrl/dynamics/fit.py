@@ -67,10 +67,7 @@ class DynamicsFit:
     def __init__(self, dataset: Dataset, config: DynamicsConfig, rng: RngStreams) -> None:
         self.config, self._rng = config, rng
         self._dataset_hash = dataset.content_hash
-        gap = max(25, config.assessment.horizon)
-        self.split: Split = split_episodes(
-            dataset, fraction=config.holdout_fraction, generator=rng.at("split"), gap=gap
-        )
+        self.split: Split = split_for(config, dataset, rng)
         self.ensemble = self._fresh_ensemble()
         self.stage: Stage = "ensemble"
         self._trainer = self._ensemble_trainer()
@@ -223,6 +220,13 @@ class DynamicsFit:
         objective = TerminationObjective(net, positive_weight=weight)
         self._head_trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("termination"))
         self.stage = "termination"
+
+
+def split_for(config: DynamicsConfig, dataset: Dataset, rng: RngStreams) -> Split:
+    """The split of a fit with these streams; learners on the same data keep to it as well."""
+    return split_episodes(
+        dataset, fraction=config.holdout_fraction, generator=rng.at("split"), gap=config.split_gap
+    )
 
 
 def fit_dynamics(

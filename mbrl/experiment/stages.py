@@ -16,10 +16,9 @@ from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.open import open_dataset
-from mbrl.data.splits import DEFAULT_GAP, Split, split_episodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
-from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
+from mbrl.dynamics.fit import DynamicsFit, fit_dynamics, split_for
 from mbrl.envs.specs import TaskSpec, find_task, load_task
 from mbrl.evaluation.evaluator import evaluate
 from mbrl.experiment.artifacts import load_artifact, save_artifact
@@ -97,12 +96,6 @@ def _named_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None:
     if dataset.info.task is not None:
         return load_task(dataset.info.task)
     return None if dataset.info.env_id is None else find_task(dataset.info.env_id)
-
-
-def split_for(config: DynamicsConfig, dataset: Dataset, rng: RngStreams) -> Split:
-    """The split that a dynamics fit with the same config and streams makes; learners keep to it as well."""
-    gap = _split_gap(config)
-    return split_episodes(dataset, fraction=config.holdout_fraction, generator=rng.at("split"), gap=gap)
 
 
 def dynamics_key(config: RunConfig, dataset: Dataset) -> StageKey:
@@ -358,11 +351,7 @@ def _evaluation_config(identity: Mapping[str, Any], seed: int) -> str:
 
 
 def _split_identity(config: DynamicsConfig) -> dict[str, Any]:
-    return {"fraction": config.holdout_fraction, "gap": _split_gap(config)}
-
-
-def _split_gap(config: DynamicsConfig) -> int:
-    return max(DEFAULT_GAP, config.assessment.horizon)
+    return {"fraction": config.holdout_fraction, "gap": config.split_gap}
 
 
 def _manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from mbrl.core.errors import ConfigError
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.config import DynamicsConfig
-from mbrl.dynamics.fit import DynamicsFit
+from mbrl.dynamics.fit import DynamicsFit, split_for
 from mbrl.experiment.config import ResolvedConfig, resolve
 from mbrl.experiment.stages import (
     Workspace,
@@ -17,7 +17,6 @@ from mbrl.experiment.stages import (
     fit_dynamics_stage,
     load_run_dataset,
     open_policy,
-    split_for,
     train_policy_stage,
 )
 from mbrl.experiment.store import RunStore
