@@ -28,6 +28,9 @@ class TransitionBatch:
         next_observation: `[*b, obs_dim]`, the true successor, also at a truncation.
         terminated: `[*b]`, MDP termination only: no bootstrap. A truncation is never passed here.
         from_model: `[*b]`, True for imagined transitions.
+        next_action: `[*b, act_dim]`, the action that followed in the same episode or rollout, environment
+            units; meaningless where `has_next_action` is False. None where nobody noted it.
+        has_next_action: `[*b]`, False in the last logged step of an episode; None likewise.
     """
 
     observation: Float[Tensor, "*b obs_dim"]
@@ -36,6 +39,8 @@ class TransitionBatch:
     next_observation: Float[Tensor, "*b obs_dim"]
     terminated: Bool[Tensor, "*b"]
     from_model: Bool[Tensor, "*b"]
+    next_action: Float[Tensor, "*b act_dim"] | None = None
+    has_next_action: Bool[Tensor, "*b"] | None = None
 
     def __len__(self) -> int:
         return self.reward.shape[0]
@@ -145,12 +150,12 @@ class Episode:
 
 
 def concat(batches: Sequence[TransitionBatch]) -> TransitionBatch:
-    """Joins batches along axis 0."""
+    """Joins batches along axis 0; a field that one of them lacks is lacking in the whole."""
     if len(batches) == 1:
         return batches[0]
-    return TransitionBatch(
-        **{
-            field.name: torch.cat([getattr(batch, field.name) for batch in batches])
-            for field in dataclasses.fields(TransitionBatch)
-        }
-    )
+    joined: dict[str, Tensor] = {}
+    for field in dataclasses.fields(TransitionBatch):
+        parts = [getattr(batch, field.name) for batch in batches]
+        if all(part is not None for part in parts):
+            joined[field.name] = torch.cat(parts)
+    return TransitionBatch(**joined)

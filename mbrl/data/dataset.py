@@ -74,6 +74,8 @@ class Transitions:
             next_observation=torch.tensor(self.next_observation),
             terminated=torch.tensor(self.terminated),
             from_model=torch.zeros(len(self), dtype=torch.bool),
+            next_action=torch.tensor(self.next_action),
+            has_next_action=torch.tensor(self.has_next_action),
         )
 
 

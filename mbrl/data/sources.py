@@ -1,6 +1,6 @@
 """Where batches come from: a fixed dataset, a ring of imagined transitions, a mixture of both.
 
-Rows are packed `[n, 2 obs_dim + act_dim + 2]`, so a batch is one `index_select`.
+Rows are packed `[n, 2 obs_dim + 2 act_dim + 3]`, so a batch is one `index_select`.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from mbrl.core.types import StateDict, TransitionBatch, concat
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Columns of a packed row: observation, action, next observation, reward, terminated.
+    """Columns of a packed row: observation, action, next observation, next action, reward and two flags.
 
     Attributes:
         obs_dim: size of an observation.
@@ -29,20 +29,30 @@ class RowLayout:
     @property
     def width(self) -> int:
         """Columns in all."""
-        return 2 * self.obs_dim + self.act_dim + 2
+        return 2 * self.obs_dim + 2 * self.act_dim + 3
 
     def pack(self, batch: TransitionBatch) -> Tensor:
-        """`[b, width]` float32."""
-        flags = torch.stack([batch.reward, batch.terminated.to(batch.reward.dtype)], -1)
-        return torch.cat([batch.observation, batch.action, batch.next_observation, flags], -1)
+        """`[b, width]` float32; a batch without next actions is packed as having none."""
+        next_action, has_next_action = batch.next_action, batch.has_next_action
+        if next_action is None or has_next_action is None:
+            next_action, has_next_action = torch.zeros_like(batch.action), torch.zeros_like(batch.terminated)
+        numbers = [
+            batch.reward,
+            *(flag.to(batch.reward.dtype) for flag in (batch.terminated, has_next_action)),
+        ]
+        vectors = [batch.observation, batch.action, batch.next_observation, next_action]
+        return torch.cat([*vectors, torch.stack(numbers, -1)], -1)
 
     def unpack(self, rows: Tensor, *, from_model: bool) -> TransitionBatch:
         """Views on `[b, width]` rows."""
         o, a = self.obs_dim, self.act_dim
-        obs, action, next_obs, reward, terminated = torch.split(rows, [o, a, o, 1, 1], -1)
-        terminated = terminated.squeeze(-1) > 0.5
+        obs, action, next_obs, next_action, numbers = torch.split(rows, [o, a, o, a, 3], -1)
+        reward, terminated, has_next_action = numbers.unbind(-1)
+        terminated = terminated > 0.5
         provenance = torch.full_like(terminated, from_model)
-        return TransitionBatch(obs, action, reward.squeeze(-1), next_obs, terminated, provenance)
+        return TransitionBatch(
+            obs, action, reward, next_obs, terminated, provenance, next_action, has_next_action > 0.5
+        )
 
 
 class DatasetSource:

@@ -96,22 +96,48 @@ class LearnerEntry(Protocol):
 LEARNERS: Registry[LearnerEntry] = Registry("learner", "mbrl.learners")
 
 
-def make_adam(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Adam with one fused call for each parameter tensor."""
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+class Optimiser:
+    """Adam on one parameter tensor: a single fused call, at a rate that follows a schedule.
 
+    Args:
+        parameter: what is trained, such as the flat parameters of a `StackedMLP`.
+        learning_rate: of the first step.
+        schedule: `constant`, or `cosine`: `learning_rate (1 + cos(pi step / total_steps)) / 2`.
+        total_steps: steps after which a cosine has fallen to 0.
+    """
 
-def apply_gradient(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
-    """One optimiser step on `loss`."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
+    def __init__(
+        self,
+        parameter: nn.Parameter,
+        learning_rate: float,
+        *,
+        schedule: Schedule = "constant",
+        total_steps: int = 1,
+    ) -> None:
+        self._adam = torch.optim.Adam([parameter], lr=learning_rate, fused=True)
+        self._base, self._schedule, self._total = learning_rate, schedule, total_steps
+        self._step = 0
 
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the next step."""
+        if self._schedule == "constant":
+            return self._base
+        return self._base * 0.5 * (1 + math.cos(math.pi * min(self._step / self._total, 1.0)))
 
-def set_learning_rate(
-    optimiser: torch.optim.Optimizer, base: float, schedule: Schedule, *, step: int, total_updates: int
-) -> None:
-    """Sets the rate for `step`: constant, or `base (1 + cos(pi step / total)) / 2`."""
-    if schedule == "cosine":
-        for group in optimiser.param_groups:
-            group["lr"] = base * 0.5 * (1 + math.cos(math.pi * min(step / total_updates, 1.0)))
+    def descend(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`."""
+        self._adam.param_groups[0]["lr"] = self.learning_rate
+        self._adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self._adam.step()
+        self._step += 1
+
+    def state_dict(self) -> StateDict:
+        """Moments and the step count."""
+        return {"adam": self._adam.state_dict(), "step": self._step}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        self._adam.load_state_dict(state["adam"])
+        self._step = state["step"]

@@ -21,10 +21,8 @@ from mbrl.learners.base import (
     LearnerConfig,
     LearnerContext,
     LearnerState,
+    Optimiser,
     Schedule,
-    apply_gradient,
-    make_adam,
-    set_learning_rate,
 )
 from mbrl.nets.actors import (
     Actor,
@@ -67,11 +65,10 @@ class BCConfig(LearnerConfig):
 
 @dataclasses.dataclass(slots=True)
 class BCState(LearnerState):
-    """Network, optimiser and the update count."""
+    """Network and optimiser."""
 
     actor: Actor
-    optimiser: torch.optim.Optimizer
-    step: int = 0
+    optimiser: Optimiser
 
 
 @LEARNERS.register("bc", "Behaviour cloning: deterministic, Gaussian or mixture policy.")
@@ -94,22 +91,19 @@ class BC:
         components = config.components if config.form == "mixture" else 1
         spec = ActorSpec(_KINDS[config.form], self.context.space, config.hidden, components=components)
         actor = build_actor(spec, copy.deepcopy(self.context.normaliser), generator)
-        return BCState(actor, make_adam([actor.net.flat], config.learning_rate))
+        optimiser = Optimiser(
+            actor.net.flat,
+            config.learning_rate,
+            schedule=config.schedule,
+            total_steps=self.context.total_updates,
+        )
+        return BCState(actor, optimiser)
 
     def update(self, state: BCState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One gradient step; draws nothing."""
         del generator
-        config = self.config
-        set_learning_rate(
-            state.optimiser,
-            config.learning_rate,
-            config.schedule,
-            step=state.step,
-            total_updates=self.context.total_updates,
-        )
         loss = cloning_loss(state.actor, batch)
-        apply_gradient(loss, state.optimiser)
-        state.step += 1
+        state.optimiser.descend(loss)
         return {"policy/loss": loss.detach()}
 
     def policy(self, state: BCState) -> Actor:

@@ -26,10 +26,8 @@ from mbrl.learners.base import (
     LearnerConfig,
     LearnerContext,
     LearnerState,
+    Optimiser,
     Schedule,
-    apply_gradient,
-    make_adam,
-    set_learning_rate,
 )
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
@@ -91,16 +89,15 @@ class SACConfig(LearnerConfig):
 
 @dataclasses.dataclass(slots=True)
 class SACState(LearnerState):
-    """Networks, optimisers and the update count."""
+    """Networks and optimisers."""
 
     actor: TanhGaussianActor
     critic: CriticEnsemble
     target_critic: CriticEnsemble
     log_entropy_coef: nn.Parameter
-    actor_optimiser: torch.optim.Optimizer
-    critic_optimiser: torch.optim.Optimizer
-    entropy_optimiser: torch.optim.Optimizer
-    step: int = 0
+    actor_optimiser: Optimiser
+    critic_optimiser: Optimiser
+    entropy_optimiser: Optimiser
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -159,9 +156,14 @@ class SAC:
             critic=critic,
             target_critic=copy.deepcopy(critic).requires_grad_(requires_grad=False),
             log_entropy_coef=log_entropy_coef,
-            actor_optimiser=make_adam([actor.net.flat], config.actor_learning_rate),
-            critic_optimiser=make_adam([critic.net.flat], config.critic_learning_rate),
-            entropy_optimiser=make_adam([log_entropy_coef], config.entropy_coef_learning_rate),
+            actor_optimiser=Optimiser(
+                actor.net.flat,
+                config.actor_learning_rate,
+                schedule=config.actor_schedule,
+                total_steps=context.total_updates,
+            ),
+            critic_optimiser=Optimiser(critic.net.flat, config.critic_learning_rate),
+            entropy_optimiser=Optimiser(log_entropy_coef, config.entropy_coef_learning_rate),
         )
 
     def update(self, state: SACState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
@@ -169,18 +171,10 @@ class SAC:
         config = self.config
         noise = torch.randn(2, *batch.action.shape, generator=generator, device=generator.device)
         entropy_coef = state.log_entropy_coef.detach().exp()
-        set_learning_rate(
-            state.actor_optimiser,
-            config.actor_learning_rate,
-            config.actor_schedule,
-            step=state.step,
-            total_updates=self.context.total_updates,
-        )
         metrics = self._update_critic(state, batch, noise[0], entropy_coef)
         log_prob, actor_metrics = self._update_actor(state, batch.observation, noise[1], entropy_coef)
         self._update_entropy_coef(state, log_prob)
         polyak_update(state.target_critic.net.flat, state.critic.net.flat, polyak_tau=config.polyak_tau)
-        state.step += 1
         return {**metrics, **actor_metrics, "policy/entropy_coef": entropy_coef}
 
     def policy(self, state: SACState) -> TanhGaussianActor:
@@ -217,7 +211,7 @@ class SAC:
             diversity = critic_diversity(state.critic.action_gradients(batch.observation, action))
             metrics["critic/diversity"] = diversity.detach()
             loss = loss + self.config.diversity_coef * diversity
-        apply_gradient(loss, state.critic_optimiser)
+        state.critic_optimiser.descend(loss)
         values = values.detach()
         return metrics | {
             "critic/value": values.mean(),
@@ -231,7 +225,7 @@ class SAC:
         action, log_prob = state.actor.sample_with_log_prob(obs, noise)
         values = state.critic(obs, action, frozen=True)
         loss = soft_policy_loss(log_prob, values, entropy_coef=entropy_coef)
-        apply_gradient(loss, state.actor_optimiser)
+        state.actor_optimiser.descend(loss)
         log_prob = log_prob.detach()
         return log_prob, {"policy/loss": loss.detach(), "policy/entropy": -log_prob.mean()}
 
@@ -239,7 +233,7 @@ class SAC:
         if self.config.entropy_coef_learning_rate == 0:
             return
         loss = temperature_loss(state.log_entropy_coef, log_prob, target_entropy=self.target_entropy)
-        apply_gradient(loss, state.entropy_optimiser)
+        state.entropy_optimiser.descend(loss)
         if self.config.max_entropy_coef is not None:
             with torch.no_grad():
                 state.log_entropy_coef.clamp_(max=math.log(self.config.max_entropy_coef))

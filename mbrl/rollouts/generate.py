@@ -115,6 +115,7 @@ class Rollouts:
         reward: `[h, b]`, the model's reward, unpenalised.
         uncertainty: `[h, b]`, in the measure's units; 0 without a measure.
         next_observation: `[h, b, obs_dim]`.
+        next_action: `[h, b, act_dim]`, the policy's action at `next_observation`; the next step takes it.
         terminated: `[h, b]`.
         truncated: `[h, b]`, the rollout was cut here: at the last step, or by the uncertainty.
         valid: `[h, b]`; no valid step starts from a terminal state or follows a cut.
@@ -128,6 +129,7 @@ class Rollouts:
     reward: Float[Tensor, "h b"]
     uncertainty: Float[Tensor, "h b"]
     next_observation: Float[Tensor, "h b obs_dim"]
+    next_action: Float[Tensor, "h b act_dim"]
     terminated: Bool[Tensor, "h b"]
     truncated: Bool[Tensor, "h b"]
     valid: Bool[Tensor, "h b"]
@@ -146,11 +148,14 @@ class Rollouts:
             next_observation=self.next_observation[keep],
             terminated=terminated,
             from_model=torch.ones_like(terminated),
+            next_action=self.next_action[keep],
+            has_next_action=torch.ones_like(terminated),
         )
 
 
 class _Draws(NamedTuple):
-    action: Tensor  # [h, b, act_dim] normal
+    first_action: Tensor  # [1, b, act_dim] normal
+    next_action: Tensor  # [h, b, act_dim] normal
     outcome: Tensor  # [h, b, obs_dim + 1] normal
     member: Tensor  # [h, b] int64
     termination: Tensor  # [h, b] uniform
@@ -240,7 +245,8 @@ def _draw(
     else:
         member = torch.randint(members, (h, b), generator=generator, device=device)
     return _Draws(
-        action=torch.randn(h, b, act_dim, generator=generator, device=device),
+        first_action=torch.randn(1, b, act_dim, generator=generator, device=device),
+        next_action=torch.randn(h, b, act_dim, generator=generator, device=device),
         outcome=torch.randn(h, b, obs_dim + 1, generator=generator, device=device),
         member=member,
         termination=torch.rand(h, b, generator=generator, device=device),
@@ -252,9 +258,9 @@ def _roll_chunk(
 ) -> Rollouts:
     """All steps of some rows. A stopped row stays in place and keeps its last state; `valid` masks it."""
     obs, alive = start, torch.ones(len(start), dtype=torch.bool, device=start.device)
+    action = policy.act(start, draws.first_action[0])
     steps: list[tuple[Tensor, ...]] = []
     for t in range(config.horizon):
-        action = policy.act(obs, draws.action[t])
         outcome = _predict(imagination, obs, action, draws.member[t], draws.outcome[t])
         next_obs, reward, uncertainty, is_finite, clipped = outcome
         next_obs = torch.where(is_finite[:, None], next_obs, obs)
@@ -269,9 +275,11 @@ def _roll_chunk(
             reward = torch.where(flagged, torch.full_like(reward, config.halt_reward), reward)
         truncated = ~terminated & (flagged | (t == config.horizon - 1))
         marks = (terminated, truncated, valid, seen & flagged, clipped, alive & ~is_finite)
-        steps.append((obs, action, reward, uncertainty, next_obs, *marks))
+        next_action = policy.act(next_obs, draws.next_action[t])
+        steps.append((obs, action, reward, uncertainty, next_obs, next_action, *marks))
         alive = valid & ~terminated & ~flagged
         obs = torch.where(alive[:, None], next_obs, obs)
+        action = torch.where(alive[:, None], next_action, action)
     return Rollouts(*(torch.stack(column) for column in zip(*steps, strict=True)))
 
 

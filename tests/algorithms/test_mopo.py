@@ -58,7 +58,7 @@ def test_the_reported_penalty_is_the_mean_over_what_was_stored(toy):
     training = make_training(toy, real_ratio=0, penalty={"coef": 2.0}, rollout={"starts": 300, "horizon": 1})
     metrics = refresh(training)
     rows = training.source.state_dict()["1"]["rows"]
-    action, obs, reward = rows[:, 3:5], rows[:, 0], rows[:, -2]
+    action, obs, reward = rows[:, 3:5], rows[:, 0], rows[:, -3]
     assert float(metrics["rollout/penalty"]) == pytest.approx(float((obs - reward).mean()), rel=1e-4)
     assert float(metrics["rollout/penalty"]) == pytest.approx(
         6 * float(ens_std(action).mean()) / 0.05, rel=1e-4

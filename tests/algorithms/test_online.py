@@ -78,7 +78,7 @@ def test_a_terminated_episode_is_marked_at_its_last_row_only():
     training = build("inverted_pendulum", warmup_steps=0, refresh_steps=200)
     metrics = push(training, 0)
     packed = rows(training)
-    obs, successor, terminated = packed[:, :4], packed[:, 5:9], packed[:, -1] > 0.5
+    obs, successor, terminated = packed[:, :4], packed[:, 5:9], packed[:, -2] > 0.5
     assert len(packed) == 200
     jump = torch.cat([(successor[:-1] != obs[1:]).any(-1), torch.tensor([False])])
     assert int(terminated.sum()) > 3
@@ -95,7 +95,7 @@ def test_a_terminated_episode_is_marked_at_its_last_row_only():
 def test_the_reported_return_counts_whole_episodes_also_where_none_terminates():
     training = build(warmup_steps=0, refresh_steps=450)  # 200, 200, and 50 of a third
     metrics = push(training, 0)
-    reward = rows(training)[:, -2]
+    reward = rows(training)[:, -3]
     expected = (reward[:200].sum() + reward[200:400].sum()) / 2
     assert float(metrics["online/episode_return"]) == pytest.approx(float(expected), rel=1e-4)
     assert float(metrics["online/episodes"]) == 3

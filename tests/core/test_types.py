@@ -16,6 +16,8 @@ def batch(rows: range) -> TransitionBatch:
         next_observation=value[:, None] + 1,
         terminated=value % 2 == 0,
         from_model=value > 2,
+        next_action=-value[:, None] - 1,
+        has_next_action=value != 1,
     )
 
 
@@ -24,6 +26,14 @@ def test_concat_keeps_the_order_and_every_field():
     assert len(joined) == 6
     for field in dataclasses.fields(TransitionBatch):
         torch.testing.assert_close(getattr(joined, field.name), getattr(whole, field.name))
+
+
+def test_what_one_batch_lacks_is_lacking_in_the_whole():
+    bare = dataclasses.replace(batch(range(3)), next_action=None, has_next_action=None)
+    joined = concat([batch(range(2)), bare])
+    assert joined.next_action is None
+    assert joined.has_next_action is None
+    assert joined.reward.tolist() == [0, 10, 0, 10, 20]
 
 
 def test_a_batch_is_frozen():

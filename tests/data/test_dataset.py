@@ -55,6 +55,7 @@ def test_batch_keeps_truncation_out():
     assert batch.terminated.tolist() == [False, False, False, False, True]
     assert batch.reward.dtype == torch.float32
     assert not batch.from_model.any()
+    assert batch.has_next_action.tolist() == [True, True, False, True, False]
 
 
 def test_truncation_bootstraps_and_termination_does_not():

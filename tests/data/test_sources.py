@@ -11,6 +11,7 @@ from mbrl.core.types import TransitionBatch
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer, RowLayout
 
 LAYOUT = RowLayout(2, 1)
+FIELDS = ("observation", "action", "next_observation", "terminated", "next_action", "has_next_action")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -27,6 +28,8 @@ def rows(first: int, count: int) -> TransitionBatch:
         next_observation=torch.stack([number + 2, -number - 2], -1),
         terminated=number % 3 == 0,
         from_model=torch.zeros(count, dtype=torch.bool),
+        next_action=number[:, None] + 1.5,
+        has_next_action=number % 4 != 0,
     )
 
 
@@ -56,19 +59,24 @@ def assert_is_intact(batch: TransitionBatch) -> None:
     """Every field belongs to the transition that the reward names."""
     first = rows(0, 1 + max(numbers(batch)))
     index = batch.reward.long()
-    for field in ("observation", "action", "next_observation", "terminated"):
+    for field in FIELDS:
         assert torch.equal(getattr(batch, field), getattr(first, field)[index])
 
 
 def test_packing_is_undone_bit_for_bit():
     batch = dataclasses.replace(rows(0, 9), reward=torch.randn(9, generator=generator()))
     packed = LAYOUT.pack(batch)
-    assert packed.shape == (9, LAYOUT.width) == (9, 7)
+    assert packed.shape == (9, LAYOUT.width) == (9, 9)
     for provenance in (True, False):
         back = LAYOUT.unpack(packed, from_model=provenance)
-        for field in ("observation", "action", "reward", "next_observation", "terminated"):
+        for field in ("reward", *FIELDS):
             assert torch.equal(getattr(back, field), getattr(batch, field))
         assert (back.from_model == provenance).all()
+
+
+def test_a_batch_without_next_actions_is_packed_as_having_none():
+    bare = dataclasses.replace(rows(0, 5), next_action=None, has_next_action=None)
+    assert not LAYOUT.unpack(LAYOUT.pack(bare), from_model=True).has_next_action.any()
 
 
 def test_dataset_draws_are_uniform_and_intact():

@@ -5,30 +5,28 @@ import pytest
 import torch
 from torch import nn
 
-from mbrl.learners.base import LearnerState, make_adam, set_learning_rate
+from mbrl.learners.base import LearnerState, Optimiser
 
 
 @dataclasses.dataclass(slots=True)
 class ToyState(LearnerState):
     net: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimiser: Optimiser
     coefficient: nn.Parameter
     step: int = 0
 
 
 def fresh(seed: int) -> ToyState:
-    net = nn.Linear(2, 1, device="meta").to_empty(device="cpu")
+    net = nn.Linear(2, 1, bias=False, device="meta").to_empty(device="cpu")
     with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.normal_(generator=torch.Generator().manual_seed(seed))
-    return ToyState(net, make_adam(list(net.parameters()), 0.1), nn.Parameter(torch.tensor(float(seed))))
+        net.weight.normal_(generator=torch.Generator().manual_seed(seed))
+    optimiser = Optimiser(net.weight, 0.1, schedule="cosine", total_steps=15)
+    return ToyState(net, optimiser, nn.Parameter(torch.tensor(float(seed))))
 
 
 def train(state: ToyState, steps: int) -> None:
     for _ in range(steps):
-        state.optimiser.zero_grad()
-        state.net(torch.ones(1, 2) * (1 + state.step)).square().sum().backward()
-        state.optimiser.step()
+        state.optimiser.descend(state.net(torch.ones(1, 2) * (1 + state.step)).square().sum())
         with torch.no_grad():
             state.coefficient.mul_(0.9)
         state.step += 1
@@ -78,12 +76,24 @@ def test_a_missing_field_is_not_passed_over():
     ("step", "share"), [(0, 1.0), (50, 0.5), (25, (1 + math.sqrt(0.5)) / 2), (100, 0.0), (500, 0.0)]
 )
 def test_cosine_schedule_by_hand(step, share):
-    optimiser = make_adam([nn.Parameter(torch.zeros(1))], 0.3)
-    set_learning_rate(optimiser, 0.3, "cosine", step=step, total_updates=100)
-    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.3 * share, abs=1e-12)
+    optimiser = after(step, Optimiser(nn.Parameter(torch.zeros(1)), 0.3, schedule="cosine", total_steps=100))
+    assert optimiser.learning_rate == pytest.approx(0.3 * share, abs=1e-12)
 
 
 def test_constant_schedule_leaves_the_rate_alone():
-    optimiser = make_adam([nn.Parameter(torch.zeros(1))], 0.3)
-    set_learning_rate(optimiser, 0.3, "constant", step=70, total_updates=100)
-    assert optimiser.param_groups[0]["lr"] == 0.3
+    assert after(70, Optimiser(nn.Parameter(torch.zeros(1)), 0.3)).learning_rate == 0.3
+
+
+def test_the_first_steps_are_those_of_adam_at_the_scheduled_rate():
+    """With a constant gradient Adam moves by exactly its rate, whatever the gradient's size."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimiser = Optimiser(parameter, 0.3, schedule="cosine", total_steps=2)
+    for total in (0.3, 0.3 + 0.15, 0.3 + 0.15):
+        optimiser.descend(7.0 * parameter.sum())
+        assert float(parameter.detach()) == pytest.approx(-total, abs=1e-6)
+
+
+def after(steps: int, optimiser: Optimiser) -> Optimiser:
+    """The optimiser as it stands after so many steps."""
+    optimiser.load_state_dict({**optimiser.state_dict(), "step": steps})
+    return optimiser

@@ -155,6 +155,23 @@ def test_the_policy_acts_with_fresh_noise_at_every_step():
     assert abs(float(torch.corrcoef(noise)[0, 1])) < 0.05
 
 
+def test_the_next_action_is_the_policys_at_the_successor_and_the_next_step_takes_it():
+    start = starts(200)
+    imagination = Imagination(
+        LinearModel(2, std=0.3, shift=0.1), behind_wall, first_coordinate, threshold=1.5
+    )
+    rollouts = roll(imagination, start, std=0.5, horizon=4)
+    goes_on = rollouts.valid[1:]
+    assert 0.1 < float(goes_on.float().mean()) < 0.9  # some rows stop early, some do not
+    assert torch.equal(rollouts.next_action[:-1][goes_on], rollouts.action[1:][goes_on])
+    calm = roll(imagination, start, horizon=4)  # without noise the action is a function of the state
+    expected = calm.next_observation @ GAIN.T
+    torch.testing.assert_close(calm.next_action[calm.valid], expected[calm.valid])
+    stored = calm.transitions()
+    torch.testing.assert_close(stored.next_action, expected[calm.valid])
+    assert stored.has_next_action.all()
+
+
 def test_rows_do_not_depend_on_one_another_or_on_the_chunks():
     imagination = Imagination(
         LinearModel(3, std=0.3, shift=0.1), behind_wall, first_coordinate, threshold=1.5
