@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mbrl.cli.options import (
+    AlgorithmName,
     ConfigFile,
+    DatasetName,
     DebugFlag,
     Device,
+    DynamicsName,
     JsonFlag,
     Overrides,
     Runs,
     Seed,
+    TaskName,
     Threads,
     guarded,
     make_workspace,
@@ -23,18 +27,13 @@ from mbrl.cli.output import emit
 if TYPE_CHECKING:
     from mbrl.report.table import Table
 
-DatasetArgument = Annotated[
-    str | None, typer.Argument(help="Path, minari:<id>, or name of a bundled dataset.")
-]
-TaskOption = Annotated[str | None, typer.Option("--task", help="Name of a task, or path of its yaml.")]
-
 
 @guarded
 def fit(
-    dataset: DatasetArgument = None,
+    dataset: DatasetName = None,
     *,
     config: ConfigFile = None,
-    dynamics: Annotated[str | None, typer.Option(help="Name in configs/dynamics or a .yaml file.")] = None,
+    dynamics: DynamicsName = None,
     seed: Seed = None,
     threads: Threads = None,
     device: Device = None,
@@ -71,12 +70,12 @@ def fit(
 
 @guarded
 def train(
-    dataset: DatasetArgument = None,
+    dataset: DatasetName = None,
     *,
-    algorithm: Annotated[str | None, typer.Option(help="Name in configs/algorithms or a .yaml file.")] = None,
+    algorithm: AlgorithmName = None,
     config: ConfigFile = None,
-    dynamics: Annotated[str | None, typer.Option(help="Name in configs/dynamics or a .yaml file.")] = None,
-    task: TaskOption = None,
+    dynamics: DynamicsName = None,
+    task: TaskName = None,
     online: Annotated[
         str | None,
         typer.Option(metavar="TASK", help="Train in the simulator of TASK; makes behaviour policies."),
@@ -131,7 +130,7 @@ def evaluate(
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Full episodes in the simulator [the run's config, else 10].")
     ] = None,
-    task: TaskOption = None,
+    task: TaskName = None,
     video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4 or .gif.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of starts and noise; best the same for all policies [0].")
