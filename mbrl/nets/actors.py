@@ -145,9 +145,12 @@ class TanhGaussianActor(Actor):
         return mean, log_std.clamp(*self.spec.log_std_bounds)
 
     def sample_with_log_prob(
-        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
-    ) -> tuple[Float[Tensor, "b act_dim"], Float[Tensor, "b"]]:
-        """A reparameterised action in [-1, 1] and its log-density, both differentiable."""
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "*k b act_dim"]
+    ) -> tuple[Float[Tensor, "*k b act_dim"], Float[Tensor, "*k b"]]:
+        """Reparameterised actions in [-1, 1] and their log-densities, both differentiable.
+
+        Noise with leading axes gives as many actions for each observation; the network runs once.
+        """
         mean, log_std = self.moments(obs)
         x = torch.addcmul(mean, log_std.exp(), noise)
         # log N(x) at x = mean + std * noise needs no division by std

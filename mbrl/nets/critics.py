@@ -63,6 +63,14 @@ class CriticEnsemble(nn.Module):
         """`[n, b]` values; `frozen` differentiates with respect to the action only."""
         return self.net(torch.cat([self.normaliser(obs), scaled_action], -1), frozen=frozen).squeeze(-1)
 
+    def at_actions(
+        self, obs: Float[Tensor, "b obs_dim"], scaled_actions: Float[Tensor, "k b act_dim"]
+    ) -> Float[Tensor, "n k b"]:
+        """`[n, k, b]` values of k actions for each observation."""
+        count, rows = scaled_actions.shape[:2]
+        obs = obs.expand(count, *obs.shape).flatten(0, 1)
+        return self(obs, scaled_actions.flatten(0, 1)).unflatten(1, (count, rows))
+
     def action_gradients(
         self, obs: Float[Tensor, "b obs_dim"], scaled_action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "n b act_dim"]:

@@ -13,7 +13,9 @@ from mbrl.algorithms.mopo import MBPOConfig, MOPOConfig
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig
 from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.bc import BCConfig
+from mbrl.learners.cql import CQLConfig
 from mbrl.learners.sac import SACConfig
+from mbrl.learners.soft_actor_critic import SoftActorCriticConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 
@@ -22,8 +24,8 @@ PAGES = sorted(page for page in (DOCS / "algorithms").glob("*.md") if page.name 
 CONFIGS: dict[str, type[BaseModel]] = {
     config.__name__: config
     for config in (
-        AssessmentConfig, BCConfig, DynamicsConfig, LearnerConfig, MBPOConfig, MOPOConfig, PenaltyConfig,
-        RolloutConfig, SACConfig, TerminationConfig,
+        AssessmentConfig, BCConfig, CQLConfig, DynamicsConfig, LearnerConfig, MBPOConfig, MOPOConfig, PenaltyConfig,
+        RolloutConfig, SACConfig, SoftActorCriticConfig, TerminationConfig,
     )
 }  # fmt: skip
 
