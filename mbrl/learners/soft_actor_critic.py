@@ -7,7 +7,7 @@ import abc
 import copy
 import dataclasses
 import math
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,15 +15,21 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mbrl.core.types import Metrics, TransitionBatch
-from mbrl.learners.base import LearnerConfig, LearnerContext, LearnerState, Optimiser, Schedule
+from mbrl.learners.base import (
+    LearnerConfig,
+    LearnerContext,
+    LearnerState,
+    LogStdBounds,
+    Optimiser,
+    Schedule,
+)
+from mbrl.learners.least_critic import LeastCriticValue, critic_metrics
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.widths import Hidden
 from mbrl.ops.losses import critic_loss, soft_policy_loss, temperature_loss
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import soft_next_value, td_target
-
-LogStd: TypeAlias = Annotated[float, Field(ge=-20, le=10)]
 
 
 class SoftActorCriticConfig(LearnerConfig):
@@ -57,7 +63,7 @@ class SoftActorCriticConfig(LearnerConfig):
     max_entropy_coef: Annotated[float | None, Field(gt=0, le=1e4)] = None
     target_entropy: Annotated[float | None, Field(ge=-1e4, le=1e4)] = None
     has_entropy_backup: bool = True
-    log_std_bounds: tuple[LogStd, LogStd] = (-5.0, 2.0)
+    log_std_bounds: LogStdBounds = (-5.0, 2.0)
 
     @model_validator(mode="after")
     def _check_consistent(self) -> "SoftActorCriticConfig":
@@ -65,8 +71,6 @@ class SoftActorCriticConfig(LearnerConfig):
             raise ValueError(
                 f"entropy_coef={self.entropy_coef} starts above max_entropy_coef={self.max_entropy_coef}"
             )
-        if self.log_std_bounds[0] >= self.log_std_bounds[1]:
-            raise ValueError(f"log_std_bounds must be low < high, got {self.log_std_bounds}")
         return self
 
 
@@ -81,26 +85,6 @@ class SoftActorCriticState(LearnerState):
     actor_optimiser: Optimiser
     critic_optimiser: Optimiser
     entropy_optimiser: Optimiser
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SoftActorCriticValue:
-    """Values of a soft actor-critic: the least critic at the policy's deterministic action."""
-
-    actor: TanhGaussianActor
-    critic: CriticEnsemble
-
-    @torch.no_grad()
-    def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
-        """`min_i Q_i(s, tanh(mean(s)))`."""
-        return self.action_value(obs, self.actor.act(obs))
-
-    @torch.no_grad()
-    def action_value(
-        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
-    ) -> Float[Tensor, "b"]:
-        """`min_i Q_i(s, a)`."""
-        return self.critic(obs, self.critic.scale(action)).amin(0)
 
 
 ConfigT = TypeVar("ConfigT", bound=SoftActorCriticConfig)
@@ -142,9 +126,9 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
         """The actor."""
         return state.actor
 
-    def value(self, state: StateT) -> SoftActorCriticValue:
+    def value(self, state: StateT) -> LeastCriticValue:
         """The critics at the actor's action."""
-        return SoftActorCriticValue(state.actor, state.critic)
+        return LeastCriticValue(state.actor, state.critic)
 
     @torch.no_grad()
     def next_value(
@@ -225,17 +209,9 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
     ) -> dict[str, Tensor]:
         values = state.critic(batch.observation, state.critic.scale(batch.action))
         loss = critic_loss(values, target)
-        metrics = {"critic/loss": loss.detach()}
-        regulariser, more = self._critic_regulariser(state, batch, values, generator)
+        regulariser, metrics = self._critic_regulariser(state, batch, values, generator)
         state.critic_optimiser.descend(loss if regulariser is None else loss + regulariser)
-        values = values.detach()
-        return {
-            **metrics,
-            **more,
-            "critic/value": values.mean(),
-            "critic/value_max": values.max(),
-            "critic/disagreement": values.std(0, correction=0).mean(),
-        }
+        return {**critic_metrics(values, loss), **metrics}
 
     def _update_actor(
         self, state: StateT, obs: Tensor, noise: Tensor, entropy_coef: Tensor

@@ -1,4 +1,4 @@
-"""Stacked action-value networks."""
+"""Action-value networks, stacked, and a state-value network."""
 
 from collections.abc import Sequence
 
@@ -82,3 +82,25 @@ class CriticEnsemble(nn.Module):
         values = self.net.forward_composite(inputs)
         (gradients,) = torch.autograd.grad(values.sum(), actions, create_graph=True)
         return gradients
+
+
+class StateValue(nn.Module):
+    """V(s) on normalised observations.
+
+    Args:
+        space: sizes.
+        hidden: widths of the hidden layers.
+        normaliser: of observations.
+        generator: source of the initial weights.
+    """
+
+    def __init__(
+        self, space: SpaceSpec, hidden: Sequence[int], normaliser: Normaliser, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.normaliser = normaliser
+        self.net = StackedMLP(1, space.obs_dim, hidden, 1, generator=generator)
+
+    def forward(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
+        """`[b]`, return units."""
+        return self.net(self.normaliser(obs))[0, :, 0]
