@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Protocol, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from torch import Tensor
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Learner, Training
@@ -88,6 +89,7 @@ class RecipeContext:
         transitions: the training split, or None for online recipes.
         dynamics: the fitted model, for recipes with `needs_dynamics`.
         task: the task, where one is known; online recipes need it for its simulator.
+        episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
     """
 
     space: SpaceSpec
@@ -95,6 +97,7 @@ class RecipeContext:
     transitions: TransitionBatch | None = None
     dynamics: FittedDynamics | None = None
     task: TaskSpec | None = None
+    episode: Tensor | None = None
 
     def logged(self, recipe: str) -> TransitionBatch:
         """The training transitions.

@@ -217,6 +217,7 @@ def _recipe_context(
         transitions=train.to_batch(),
         dynamics=None if fit is None else fit()[0],
         task=task,
+        episode=torch.tensor(train.episode),
     )
 
 
