@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from mbrl.algorithms.imagination import PenaltyConfig
-from mbrl.algorithms.mopo import MBPOConfig, MOPOConfig
+from mbrl.algorithms.mbpo import MBPOConfig
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig
 from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.bc import BCConfig
