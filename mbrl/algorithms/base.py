@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Protocol, cast
 
-from jaxtyping import Float
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor
 
@@ -99,8 +98,7 @@ class RecipeContext:
         transitions: the training split, or None for online recipes.
         dynamics: the fitted model, for recipes with `needs_dynamics`.
         task: the task, where one is known; online recipes need it for its simulator.
-        initial_observations: `[n, obs_dim]`, the first observation of every training episode; None where
-            nobody noted them.
+        episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
     """
 
     space: SpaceSpec
@@ -108,7 +106,7 @@ class RecipeContext:
     transitions: TransitionBatch | None = None
     dynamics: FittedDynamics | None = None
     task: TaskSpec | None = None
-    initial_observations: Float[Tensor, "n obs_dim"] | None = None
+    episode: Tensor | None = None
 
     def logged(self, recipe: str) -> TransitionBatch:
         """The training transitions.

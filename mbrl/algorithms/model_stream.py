@@ -132,12 +132,15 @@ def _start_states(
 ) -> Float[Tensor, "n obs_dim"]:
     if rollout.start_states == "any":
         return transitions.observation
-    if context.initial_observations is None or len(context.initial_observations) == 0:
+    episode = context.episode
+    if episode is None:
         raise ConfigError(
-            "algorithm.rollout.start_states=initial needs the first observations of the logged episodes, "
-            "which are not known here. Remedy: use start_states=any."
+            "algorithm.rollout.start_states=initial needs to know where the logged episodes start, which is "
+            "not noted here. Remedy: use start_states=any."
         )
-    return context.initial_observations
+    is_first = torch.ones_like(episode, dtype=torch.bool)
+    is_first[1:] = episode[1:] != episode[:-1]
+    return transitions.observation[is_first]
 
 
 @dataclasses.dataclass(slots=True)

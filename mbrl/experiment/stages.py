@@ -217,7 +217,7 @@ def _recipe_context(
         transitions=train.to_batch(),
         dynamics=None if fit is None else fit()[0],
         task=task,
-        initial_observations=torch.tensor(train.observation[train.step == 0]),
+        episode=torch.tensor(train.episode),
     )
 
 

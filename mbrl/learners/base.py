@@ -3,10 +3,11 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mbrl.core.protocols import Checkpointable, Learner
@@ -15,6 +16,18 @@ from mbrl.core.types import SpaceSpec, StateDict
 from mbrl.nets.normaliser import Normaliser
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
+
+_LogStd: TypeAlias = Annotated[float, Field(ge=-20, le=10)]
+
+
+def _check_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError(f"must be low < high, got {bounds}")
+    return bounds
+
+
+LogStdBounds: TypeAlias = Annotated[tuple[_LogStd, _LogStd], AfterValidator(_check_order)]
+"""Limits of a policy's log standard deviation, in order."""
 
 
 class LearnerConfig(BaseModel):
@@ -102,7 +115,7 @@ LEARNERS: Registry[LearnerEntry] = Registry("learner", "mbrl.learners")
 
 
 class Optimiser:
-    """Adam on one parameter tensor: a single fused call, at a rate that follows a schedule.
+    """Adam on one parameter tensor, or a few: a single fused call, at a rate that follows a schedule.
 
     Args:
         parameter: what is trained, such as the flat parameters of a `StackedMLP`.
@@ -113,13 +126,14 @@ class Optimiser:
 
     def __init__(
         self,
-        parameter: nn.Parameter,
+        parameter: nn.Parameter | Sequence[nn.Parameter],
         learning_rate: float,
         *,
         schedule: Schedule = "constant",
         total_steps: int = 1,
     ) -> None:
-        self._adam = torch.optim.Adam([parameter], lr=learning_rate, fused=True)
+        parameters = [parameter] if isinstance(parameter, nn.Parameter) else list(parameter)
+        self._adam = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
         self._base, self._schedule, self._total = learning_rate, schedule, total_steps
         self._step = 0
 

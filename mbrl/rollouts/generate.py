@@ -227,8 +227,8 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
     """Means over the valid steps, how long rollouts lasted, and the share of steps that were flagged.
 
     The edge rate is the share of valid steps whose successor is met as a bootstrap target only: it neither
-    ended the task nor became the start of a stored step (Sims et al. 2024, edge-of-reach states). The clip rate
-    is that of the dimension, or of the reward, which the box changed most often.
+    ended the task nor became the start of a stored step (edge-of-reach states, Sims et al. 2024). The clip
+    rate is that of the dimension, or of the reward, which the box changed most often.
     """
     valid, flagged = rollouts.valid, rollouts.flagged
     count = valid.sum().clamp_min(1)

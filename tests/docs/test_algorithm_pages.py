@@ -11,9 +11,13 @@ from pydantic import BaseModel
 from mbrl.algorithms.imagination import PenaltyConfig
 from mbrl.algorithms.mbpo import MBPOConfig
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig
+from mbrl.learners.awac import AWACConfig
 from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.bc import BCConfig
+from mbrl.learners.cql import CQLConfig
+from mbrl.learners.iql import IQLConfig
 from mbrl.learners.sac import SACConfig
+from mbrl.learners.soft_actor_critic import SoftActorCriticConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 
@@ -22,8 +26,9 @@ PAGES = sorted(page for page in (DOCS / "algorithms").glob("*.md") if page.name 
 CONFIGS: dict[str, type[BaseModel]] = {
     config.__name__: config
     for config in (
-        AssessmentConfig, BCConfig, DynamicsConfig, LearnerConfig, MBPOConfig, MOPOConfig, PenaltyConfig,
-        RolloutConfig, SACConfig, TerminationConfig,
+        AWACConfig, AssessmentConfig, BCConfig, CQLConfig, DynamicsConfig, IQLConfig, LearnerConfig,
+        MBPOConfig, MOPOConfig, PenaltyConfig, RolloutConfig, SACConfig, SoftActorCriticConfig,
+        TerminationConfig,
     )
 }  # fmt: skip
 
