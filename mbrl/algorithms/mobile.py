@@ -90,7 +90,10 @@ class InconsistencyPenalty:
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on the penalised batch."""
         rows = batch.from_model.nonzero().squeeze(-1)
-        doubt = self.inconsistency(state, batch.observation[rows], batch.action[rows], generator=generator)
+        doubt = batch.reward.new_zeros(len(rows))
+        if len(rows) > 0:
+            obs, action = batch.observation[rows], batch.action[rows]
+            doubt = self.inconsistency(state, obs, action, generator=generator)
         reward = batch.reward.index_add(0, rows, doubt, alpha=-self.config.inconsistency_coef)
         metrics = self.learner.update(state, dataclasses.replace(batch, reward=reward), generator)
         return {**metrics, "critic/inconsistency": doubt.sum() / max(len(rows), 1)}
