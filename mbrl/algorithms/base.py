@@ -66,6 +66,15 @@ def _config_class(name: str) -> type[LearnerConfig]:
 LearnerField = Annotated[LearnerChoice, BeforeValidator(LearnerChoice.parse)]
 
 
+def unless_given(**defaults: Any) -> BeforeValidator:
+    """Fills what a mapping leaves out: setting one key of a section keeps a recipe's other defaults."""
+
+    def fill(value: Any) -> Any:
+        return {**defaults, **cast("Mapping[str, Any]", value)} if isinstance(value, Mapping) else value
+
+    return BeforeValidator(fill)
+
+
 class RecipeConfig(BaseModel):
     """What all recipes share.
 

@@ -45,6 +45,11 @@ class LearnerConfig(BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 256
     normalise_observations: bool = True
 
+    @property
+    def is_conservative(self) -> bool:
+        """Whether logged actions are valued above imagined ones on purpose; COMBO needs a learner of that."""
+        return False
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LearnerContext:

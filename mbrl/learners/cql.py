@@ -71,6 +71,11 @@ class CQLConfig(SoftActorCriticConfig):
     target: TargetForm = "sample"
     target_actions: Annotated[int, Field(ge=2, le=1000)] = 10
 
+    @property
+    def is_conservative(self) -> bool:
+        """Unless the term has no weight."""
+        return self.conservative_weight > 0
+
     @model_validator(mode="after")
     def _check_target(self) -> "CQLConfig":
         if self.target != "sample" and self.has_entropy_backup:

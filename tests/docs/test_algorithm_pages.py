@@ -8,8 +8,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from mbrl.algorithms.base import RECIPES
 from mbrl.algorithms.imagination import PenaltyConfig
-from mbrl.algorithms.mopo import MBPOConfig, MOPOConfig
+from mbrl.algorithms.mbpo import MBPOConfig
+from mbrl.algorithms.mobile import MOBILEConfig
+from mbrl.algorithms.mobrac import MoBRACConfig
+from mbrl.algorithms.model_stream import ModelBasedConfig, UnpenalisedConfig
+from mbrl.algorithms.morel import MOReLConfig
+from mbrl.algorithms.ravl import RAVLConfig
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig
 from mbrl.learners.awac import AWACConfig
 from mbrl.learners.base import LEARNERS, LearnerConfig
@@ -27,8 +33,8 @@ CONFIGS: dict[str, type[BaseModel]] = {
     config.__name__: config
     for config in (
         AWACConfig, AssessmentConfig, BCConfig, CQLConfig, DynamicsConfig, IQLConfig, LearnerConfig,
-        MBPOConfig, MOPOConfig, PenaltyConfig, RolloutConfig, SACConfig, SoftActorCriticConfig,
-        TerminationConfig,
+        MBPOConfig, MOBILEConfig, MoBRACConfig, ModelBasedConfig, MOReLConfig, PenaltyConfig, RAVLConfig,
+        RolloutConfig, SACConfig, SoftActorCriticConfig, TerminationConfig, UnpenalisedConfig,
     )
 }  # fmt: skip
 
@@ -76,6 +82,17 @@ def test_every_config_is_documented() -> None:
 
 def test_every_learner_has_a_page() -> None:
     assert set(LEARNERS.names()) <= {page.stem for page in PAGES}
+
+
+def test_every_offline_recipe_has_a_page_with_its_defaults() -> None:
+    names = {name for name in RECIPES.names() if not RECIPES.get(name).is_online} - {"model_free"}
+    pages = {page.stem: page for page in PAGES}
+    assert names <= set(pages)
+    for name in names:
+        config = RECIPES.get(name).Config
+        documented = set(_tables(pages[name]))
+        assert config.__name__ in documented or not _own_defaults(config), name
+        assert documented & {parent.__name__ for parent in config.__mro__}, name
 
 
 def test_every_measure_is_in_the_table() -> None:
