@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
@@ -97,10 +98,10 @@ LEARNERS: Registry[LearnerEntry] = Registry("learner", "mbrl.learners")
 
 
 class Optimiser:
-    """Adam on one parameter tensor: a single fused call, at a rate that follows a schedule.
+    """Adam on one parameter tensor, or a few: a single fused call, at a rate that follows a schedule.
 
     Args:
-        parameter: what is trained, such as the flat parameters of a `StackedMLP`.
+        parameter: what is trained, such as the flat parameters of a `StackedMLP`; or a list of these.
         learning_rate: of the first step.
         schedule: `constant`, or `cosine`: `learning_rate (1 + cos(pi step / total_steps)) / 2`.
         total_steps: steps after which a cosine has fallen to 0.
@@ -108,13 +109,14 @@ class Optimiser:
 
     def __init__(
         self,
-        parameter: nn.Parameter,
+        parameter: nn.Parameter | Sequence[nn.Parameter],
         learning_rate: float,
         *,
         schedule: Schedule = "constant",
         total_steps: int = 1,
     ) -> None:
-        self._adam = torch.optim.Adam([parameter], lr=learning_rate, fused=True)
+        parameters = [parameter] if isinstance(parameter, nn.Parameter) else list(parameter)
+        self._adam = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
         self._base, self._schedule, self._total = learning_rate, schedule, total_steps
         self._step = 0
 

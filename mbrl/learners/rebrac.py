@@ -86,14 +86,14 @@ class ReBRACConfig(TD3Config):
         if not isinstance(values, Mapping):
             return values
         given = cast(Mapping[str, Any], values)
-        published = PRESETS.get(given.get("preset"))  # pyright: ignore[reportArgumentType, reportCallIssue]
-        if published is None:  # no preset, or one that the field's own check refuses by name
+        preset = given.get("preset")
+        if preset not in list(PRESETS):  # none, or one that the field's own check refuses by name
             return given
-        filled = dict(zip(_COEFS, published, strict=True))
+        filled = dict(zip(_COEFS, PRESETS[preset], strict=True))
         for name, value in filled.items():
             if given.get(name, value) != value:
                 raise ValueError(
-                    f"preset {given['preset']} has {name}={value}, not {given[name]}: set one or the other"
+                    f"preset {preset} has {name}={value}, not {given[name]}: set one or the other"
                 )
         return {**given, **filled}
 
