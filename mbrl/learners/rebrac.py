@@ -6,7 +6,7 @@ Departures from the paper and its code:
 - LayerNorm stands between a linear map and its ReLU; the code has it after the ReLU;
 - observations are standardised inside the networks (the code leaves them raw; switch:
   `normalise_observations`);
-- the last step of an episode has no next action and pays no critic penalty;
+- rows without a next action pay no critic penalty; the code has a next action in every row;
 - both targets follow the networks of the same update; the code moves the target actor by the actor of the
   update before, and delays from the first update on (1, 3, 5, ...) instead of the second (2, 4, 6, ...).
 """

@@ -13,7 +13,11 @@ from mbrl.algorithms.mopo import MBPOConfig, MOPOConfig
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig
 from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.bc import BCConfig
+from mbrl.learners.bcq import BCQConfig
+from mbrl.learners.deterministic import TD3Config
+from mbrl.learners.rebrac import ReBRACConfig
 from mbrl.learners.sac import SACConfig
+from mbrl.learners.td3_bc import TD3BCConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 
@@ -22,8 +26,8 @@ PAGES = sorted(page for page in (DOCS / "algorithms").glob("*.md") if page.name 
 CONFIGS: dict[str, type[BaseModel]] = {
     config.__name__: config
     for config in (
-        AssessmentConfig, BCConfig, DynamicsConfig, LearnerConfig, MBPOConfig, MOPOConfig, PenaltyConfig,
-        RolloutConfig, SACConfig, TerminationConfig,
+        AssessmentConfig, BCConfig, BCQConfig, DynamicsConfig, LearnerConfig, MBPOConfig, MOPOConfig,
+        PenaltyConfig, ReBRACConfig, RolloutConfig, SACConfig, TD3BCConfig, TD3Config, TerminationConfig,
     )
 }  # fmt: skip
 
