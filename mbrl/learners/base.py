@@ -118,7 +118,7 @@ class Optimiser:
     """Adam on one parameter tensor, or a few: a single fused call, at a rate that follows a schedule.
 
     Args:
-        parameter: what is trained, such as the flat parameters of a `StackedMLP`.
+        parameter: what is trained, such as the flat parameters of a `StackedMLP`; or a list of these.
         learning_rate: of the first step.
         schedule: `constant`, or `cosine`: `learning_rate (1 + cos(pi step / total_steps)) / 2`.
         total_steps: steps after which a cosine has fallen to 0.

@@ -3,15 +3,14 @@
 import abc
 import dataclasses
 import math
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from mbrl.core.types import SpaceSpec
-from mbrl.nets.action_box import ActionBox
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import ActivationName, StackedMLP
 from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, tanh_log_det
 from mbrl.ops.losses import mixture_log_prob
@@ -22,7 +21,7 @@ _SATURATION = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ActorSpec:
+class ActorSpec(PolicySpec):
     """Everything but the weights.
 
     Attributes:
@@ -37,27 +36,15 @@ class ActorSpec:
     """
 
     kind: ActorKind
-    space: SpaceSpec
     hidden: tuple[int, ...] = (256, 256)
     activation: ActivationName = "relu"
     layer_norm: bool = False
     log_std_bounds: tuple[float, float] = (-5.0, 2.0)
     components: int = 1
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain types, for a file's metadata."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "ActorSpec":
-        """Inverse of `to_json`; lists become tuples."""
-        space, rest = _to_tuples(fields["space"]), _to_tuples(fields)
-        rest["space"] = SpaceSpec(**space)
-        return cls(**rest)
-
-
-class Actor(nn.Module, abc.ABC):
-    """A policy network on normalised observations with actions scaled to [-1, 1] inside.
+class Actor(PolicyNetwork, abc.ABC):
+    """A policy that is one network.
 
     Args:
         spec: sizes and kind.
@@ -65,11 +52,10 @@ class Actor(nn.Module, abc.ABC):
         generator: source of the initial weights.
     """
 
+    spec: ActorSpec
+
     def __init__(self, spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> None:
-        super().__init__()
-        self.spec = spec
-        self.normaliser = normaliser
-        self.action_box = ActionBox(spec.space, generator.device)
+        super().__init__(spec, normaliser, generator.device)
         self.net = StackedMLP(
             1,
             spec.space.obs_dim,
@@ -80,29 +66,10 @@ class Actor(nn.Module, abc.ABC):
             layer_norm=spec.layer_norm,
         )
 
-    @property
-    def act_dim(self) -> int:
-        """Size of an action."""
-        return self.spec.space.act_dim
-
     @staticmethod
     @abc.abstractmethod
     def head_size(spec: ActorSpec) -> int:
         """Outputs of the network."""
-
-    @abc.abstractmethod
-    def act(
-        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
-    ) -> Float[Tensor, "b act_dim"]:
-        """See `mbrl.core.protocols.Policy.act`."""
-
-    def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
-        """Environment units to [-1, 1]."""
-        return self.action_box.scale(action)
-
-    def unscale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
-        """[-1, 1] to environment units."""
-        return self.action_box.unscale(action)
 
     def head(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b head"]:
         """Output of the network at raw observations."""
@@ -303,10 +270,6 @@ def build_actor(spec: ActorSpec, normaliser: Normaliser, generator: torch.Genera
         "clipped_gaussian": ClippedGaussianActor,
     }
     return kinds[spec.kind](spec, normaliser, generator)
-
-
-def _to_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(cast(list[Any], v)) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 def _check_count(count: int, noise: Tensor) -> None:

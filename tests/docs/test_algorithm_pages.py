@@ -20,10 +20,14 @@ from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationCo
 from mbrl.learners.awac import AWACConfig
 from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.bc import BCConfig
+from mbrl.learners.bcq import BCQConfig
 from mbrl.learners.cql import CQLConfig
+from mbrl.learners.deterministic import TD3Config
 from mbrl.learners.iql import IQLConfig
+from mbrl.learners.rebrac import ReBRACConfig
 from mbrl.learners.sac import SACConfig
 from mbrl.learners.soft_actor_critic import SoftActorCriticConfig
+from mbrl.learners.td3_bc import TD3BCConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 
@@ -32,9 +36,10 @@ PAGES = sorted(page for page in (DOCS / "algorithms").glob("*.md") if page.name 
 CONFIGS: dict[str, type[BaseModel]] = {
     config.__name__: config
     for config in (
-        AWACConfig, AssessmentConfig, BCConfig, CQLConfig, DynamicsConfig, IQLConfig, LearnerConfig,
-        MBPOConfig, MOBILEConfig, MoBRACConfig, ModelBasedConfig, MOReLConfig, PenaltyConfig, RAVLConfig,
-        RolloutConfig, SACConfig, SoftActorCriticConfig, TerminationConfig, UnpenalisedConfig,
+        AWACConfig, AssessmentConfig, BCConfig, BCQConfig, CQLConfig, DynamicsConfig, IQLConfig,
+        LearnerConfig, MBPOConfig, MOBILEConfig, MOReLConfig, MoBRACConfig, ModelBasedConfig, PenaltyConfig,
+        RAVLConfig, ReBRACConfig, RolloutConfig, SACConfig, SoftActorCriticConfig, TD3BCConfig, TD3Config,
+        TerminationConfig, UnpenalisedConfig,
     )
 }  # fmt: skip
 
