@@ -109,9 +109,7 @@ def train(
     set_up_torch(resolved.run.threads)
     run = train_policy_stage(resolved, make_workspace(runs, is_json=json))
     summary = run.summary()
-    emit(
-        summary, [training_table(summary)], messages=shift_alarms(summary), is_json=json, path=run.path
-    )
+    emit(summary, [training_table(summary)], messages=shift_alarms(summary), is_json=json, path=run.path)
 
 
 def shift_alarms(summary: dict[str, Any]) -> list[str]:

@@ -107,7 +107,11 @@ def shift_messages(reports: Mapping[str, Mapping[str, Any]]) -> list[Message]:
         for name, report in reports.items()
         for text in report["alarms"]
     ]
-    return found or [Message("No alarm: what was measured stays near the data.", "good")]
+    if found:
+        return found
+    if all(report.get(line.name) is None for report in reports.values() for line in _LINES):
+        return [Message("Nothing could be measured; the reasons stand below.", "plain")]
+    return [Message("No alarm: what was measured stays near the data.", "good")]
 
 
 def shift_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -138,7 +142,8 @@ def _reasons(reports: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _picture(panel: _Panel, runs: Mapping[str, Records]) -> Picture | None:
-    having = {n: r for n, r in runs.items() if any(series_of(r, key)[0] for key in panel.keys)}
+    # one look is no course
+    having = {n: r for n, r in runs.items() if any(len(series_of(r, key)[0]) > 1 for key in panel.keys)}
     if not having:
         return None
     keys = [key for key in panel.keys if any(series_of(records, key)[0] for records in having.values())]
