@@ -1,4 +1,4 @@
-"""Laws of looking at any shipped algorithm while it trains: it changes nothing, and explains what it lacks."""
+"""Laws of looking at any shipped algorithm in training: it changes nothing, and explains what it lacks."""
 
 import math
 from pathlib import Path
