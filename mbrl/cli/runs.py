@@ -108,7 +108,13 @@ def train(
     set_up_torch(resolved.run.threads)
     run = train_policy_stage(resolved, make_workspace(runs, is_json=json))
     summary = run.summary()
-    emit(summary, [training_table(summary)], is_json=json, path=run.path)
+    emit(summary, [training_table(summary)], messages=shift_alarms(summary), is_json=json, path=run.path)
+
+
+def shift_alarms(summary: dict[str, Any]) -> list[str]:
+    """What the diagnostics of a training's last policy warn of; nothing where they were off."""
+    report: dict[str, Any] = summary.get("shift") or {}
+    return list(report.get("alarms", []))
 
 
 def training_table(summary: dict[str, Any]) -> "Table":
@@ -119,6 +125,7 @@ def training_table(summary: dict[str, Any]) -> "Table":
     rows: list[tuple[str, Any]] = [(key, summary[key]) for key in keys]
     rows += [(key, value) for key, value in summary["last_metrics"].items() if key != "step"]
     rows.append(("divergence alarms", len(summary["divergence"])))
+    rows.append(("shift alarms", len(shift_alarms(summary))))
     title = f"{summary['algorithm']} on {summary['dataset'] or summary['task']}"
     return Table(title, ("", "value"), rows)
 

@@ -65,6 +65,8 @@ class RunConfig(BaseModel):
         checkpoint_interval: updates between two checkpoints.
         keep_policies: keep the policy of every checkpoint in `policies/`, for datasets made along a training.
         on_divergence: whether values beyond what the rewards permit only `warn`, or `stop` the run.
+        diagnostics: look at every checkpoint how far the policy leaves the data; the policy is the same
+            without. Online recipes have no data to leave.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +85,7 @@ class RunConfig(BaseModel):
     checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
     keep_policies: bool = False
     on_divergence: Literal["warn", "stop"] = "warn"
+    diagnostics: bool = True
 
     def tree(self) -> Tree:
         """Plain values in the shape of a yaml file; `resolve` reads them back."""
