@@ -6,9 +6,8 @@ the stream (Janner et al. 2019, arXiv:1906.08253, algorithm 2; penalties: Yu et 
 
 import dataclasses
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
-import scipy.special
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -30,9 +29,11 @@ from mbrl.core.protocols import Policy, Training
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
 from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.dynamics.report import DynamicsReport
 from mbrl.rollouts.generate import Imagination, RolloutConfig, Rollouts, generate_rollouts, rollout_metrics
 
 RealRatio = Annotated[float, Field(ge=0, le=1)]
+_LEAST_STEPS_TO_JUDGE = 1000
 
 
 class ModelBasedConfig(RecipeConfig):
@@ -114,7 +115,7 @@ def build_model_based(recipe: str, config: ModelBasedConfig, context: RecipeCont
             rollout=rollout,
             penalty=config.penalty,
             dynamics=dynamics,
-            false_ends=FalseEnds.of(transitions),
+            false_ends=FalseEnds(dynamics.report),
         ),
         value_bounds=imagined_value_bounds(
             transitions,
@@ -145,59 +146,35 @@ def _start_states(
 
 @dataclasses.dataclass(slots=True)
 class FalseEnds:
-    """Warns once where imagined episodes end more often than logged ones and the rewards are negative.
-
-    A false end is optimistic then: the policy learns to seek what the model takes for an end of its costs.
+    """Warns once where imagined episodes end more often than logged ones and rewards are negative.
 
     Attributes:
-        logged_rate: upper 95 % limit of the logged rate of termination, per step.
-        is_tempting: the mean logged reward is negative.
+        report: of the fit; knows the logged rate and the mean logged reward.
         has_warned: it was said.
     """
 
-    logged_rate: float
-    is_tempting: bool
+    report: DynamicsReport
     has_warned: bool = False
 
-    @classmethod
-    def of(cls, transitions: TransitionBatch) -> "FalseEnds":
-        """What the log says."""
-        count = int(transitions.terminated.sum())
-        mean = float(transitions.reward.double().mean())
-        return cls(_rate_limits(count, len(transitions))[1], mean < 0)
-
     def check(self, rollouts: Rollouts, *, halts: bool) -> None:
-        """Compares one refresh with the log; by the lower 95 % limit, so that few rollouts prove nothing.
+        """Compares one refresh with the log; a refresh of less than a thousand steps proves nothing.
 
         Args:
             rollouts: of the refresh.
             halts: flagged steps are terminated on purpose, and do not count.
         """
-        if self.has_warned or not self.is_tempting:
+        if self.has_warned:
             return
-        ended, steps = rollouts.terminated & rollouts.valid, rollouts.valid
-        if halts:
-            ended, steps = ended & ~rollouts.flagged, steps & ~rollouts.flagged
-        count, total = int(ended.sum()), int(steps.sum())
-        if _rate_limits(count, total)[0] <= self.logged_rate:
+        steps = rollouts.valid & ~rollouts.flagged if halts else rollouts.valid
+        total = int(steps.sum())
+        if total < _LEAST_STEPS_TO_JUDGE:
             return
-        self.has_warned = True
-        warnings.warn(
-            f"Imagined episodes end in {count / total:.2%} of the steps, logged ones in at most "
-            f"{self.logged_rate:.2%} (95 % limit), and the mean logged reward is negative: a false end looks "
-            "like a relief, and the policy will seek it. Remedy: set algorithm.termination=task where the "
-            "task has a known rule, or =never where it does not end; or log more terminations.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
-def _rate_limits(count: int, total: int) -> tuple[float, float]:
-    """One-sided 95 % limits of a rate (Clopper & Pearson 1934)."""
-    beta_quantile: Any = scipy.special.betaincinv
-    low = 0.0 if count == 0 else float(beta_quantile(count, total - count + 1, 0.05))
-    high = 1.0 if count == total else float(beta_quantile(count + 1, total - count, 0.95))
-    return low, high
+        rate = int((rollouts.terminated & steps).sum()) / total
+        message = self.report.termination.warn_of_imagined_rate(rate, mean_reward=self.report.reward.mean)
+        if message is not None:
+            self.has_warned = True
+            remedy = "Remedy: set algorithm.termination=task where the task has a known rule, or =never."
+            warnings.warn(f"{message} {remedy}", RuntimeWarning, stacklevel=3)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
