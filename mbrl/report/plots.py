@@ -269,7 +269,7 @@ def _draw_intervals(
     role: int,
     label: str | None,
 ) -> None:
-    colour, shape = series_colour(role), "Dso^v*"[role % 6]
+    colour, shape = series_colour(role), "Dso^v*PX"[role % 8]
     axes.plot([i.estimate for i in intervals], rows, shape, color=colour, markersize=6.0, label=label)
     ends = [(i.low, i.high, row) for i, row in zip(intervals, rows, strict=True) if has_ends(i)]
     for low, high, row in ends:
