@@ -218,6 +218,7 @@ def draw_intervals(
     *,
     x_label: str,
     upright: Sequence[Mark] = (),
+    x_limits: tuple[float | None, float | None] = (None, None),
 ) -> Figure:
     """Estimates with intervals, one row a label, one colour a group; without ends a bare mark is drawn.
 
@@ -226,6 +227,7 @@ def draw_intervals(
         groups: name of the group, and its `n` intervals.
         x_label: what is measured.
         upright: vertical reference lines.
+        x_limits: ends of the horizontal axis; None leaves an end to the data.
     """
     size = _tall(len(labels), each=0.3)
     with panel(x_label=x_label, y_label="", size=size) as (figure, axes):
@@ -236,6 +238,7 @@ def draw_intervals(
             axes.axvline(
                 mark.value, color=LIGHT[MUTED], linewidth=1.0, linestyle=(0, (2, 2)), label=mark.label
             )
+        axes.set_xlim(*x_limits)
         _name_rows(axes, labels)
         add_legend(figure, axes, columns=2)
     return figure

@@ -107,7 +107,7 @@ def recommend(study: Study, dataset: str) -> Recommendation:
         _headline(data, chosen, best, leader),
         *_against_references(study, data, chosen, everyone),
         *about_models,
-        *_about_chosen(data, chosen),
+        *_about_chosen(data, chosen, everyone),
         *about_runs,
     )
     return Recommendation(
@@ -170,7 +170,7 @@ def _headline(data: StudyDataset, chosen: Standing, best: Standing, leader: Stan
             f"{leader.label} scored higher, {format_interval(leader.iqm)}, but learns from a model that "
             "fails its checks: that its policies are good is known from the simulator only. "
         )
-    return Message(text.strip(), "good")
+    return Message(text.strip())
 
 
 def _why_simpler(chosen: Standing, best: Standing) -> str:
@@ -212,8 +212,9 @@ def _against_references(
         against_log = contrast(_method(chosen), "the logged behaviour", behaviour)
         is_level = against_log.tone == "caution" and has_ends(behaviour)
         messages.append(dataclasses.replace(against_log, tone="plain") if is_level else against_log)
-        if against_log.tone == "bad":
-            messages.append(Message("Keep the controller that made the log: it is better.", "bad"))
+        if all(standing.iqm.high < behaviour.low for standing in everyone if has_ends(standing.iqm)):
+            text = f"{data.label}: keep the controller that made the log; it is better than all of these."
+            messages.append(Message(text, "bad"))
     return messages
 
 
@@ -223,7 +224,7 @@ def _about_models(data: StudyDataset, untrusted: Sequence[str], unsuited: Sequen
         text = "No fit of a model is at hand: whether model-based methods may be trusted here is not known."
         messages.append(Message(text, "caution"))
     if untrusted:
-        text = f"Do not use a model-based method here: {'; '.join(untrusted)}."
+        text = f"{data.label}: do not use a model-based method: {'; '.join(untrusted)}."
         messages.append(Message(text, "bad"))
     if unsuited:
         text = f"Model-based methods usually lose to simpler ones on data like these: {'; '.join(unsuited)}."
@@ -239,13 +240,13 @@ def _about_models(data: StudyDataset, untrusted: Sequence[str], unsuited: Sequen
     return messages
 
 
-def _about_chosen(data: StudyDataset, chosen: Standing) -> list[Message]:
+def _about_chosen(data: StudyDataset, chosen: Standing, everyone: Sequence[Standing]) -> list[Message]:
     messages: list[Message] = []
-    logged, worst = logged_values(data), chosen.worst
-    if worst is not None and logged and worst[1] < (mean := math.fsum(logged) / len(logged)):
+    worst, (bar, name) = chosen.worst, _bar(data, everyone)
+    if worst is not None and worst[1] < bar and not is_clone(chosen):
         text = (
             f"The worst seed of {chosen.label}, {worst[0]}, reaches {format_number(worst[1])}, less than the "
-            f"log's mean {format_number(mean)}: evaluate the very policy that you deploy."
+            f"{format_number(bar)} of {name}: evaluate the very policy that you deploy."
         )
         messages.append(Message(text, "caution"))
     alarmed = [run for run in chosen.runs if all_alarms(run)]
@@ -253,6 +254,15 @@ def _about_chosen(data: StudyDataset, chosen: Standing) -> list[Message]:
         text = f"{len(alarmed)} of {len(chosen.runs)} runs of {chosen.label} raised alarms; see the shift."
         messages.append(Message(text, "caution"))
     return messages
+
+
+def _bar(data: StudyDataset, everyone: Sequence[Standing]) -> tuple[float, str]:
+    """What a method should reach with every seed: the clone, or the log itself where there is none."""
+    for standing in everyone:
+        if is_clone(standing) and standing.values:
+            return standing.iqm.estimate, f"the clone, {standing.label}"
+    logged = logged_values(data)
+    return (math.fsum(logged) / len(logged) if logged else -math.inf), "the log"
 
 
 def _about_runs(everyone: Sequence[Standing]) -> list[Message]:

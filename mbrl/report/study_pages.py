@@ -119,7 +119,12 @@ def _subtitle(study: Study) -> str:
 
 def _conclusions(study: Study, advice: Sequence[Recommendation]) -> list[Message]:
     unfinished = sum(run.status != "done" for run in study.runs)
-    messages = [item.reasons[0] for item in advice]
+    messages = [
+        reason
+        for item in advice
+        for index, reason in enumerate(item.reasons)
+        if index == 0 or reason.tone == "bad"
+    ]
     if unfinished:
         text = f"{unfinished} of {len(study.runs)} runs failed or are missing; see Failures."
         messages.append(Message(text, "caution"))

@@ -102,6 +102,7 @@ def improvements(found: Sequence[Improvement], rival: str) -> Figure:
         [("probability", [item.probability for item in found])],
         x_label=f"probability of beating {rival}",
         upright=[Mark("as often as not", 0.5)],
+        x_limits=(-0.03, 1.03),
     )
 
 
@@ -125,6 +126,7 @@ def model_errors(curves: ModelCurves) -> Figure:
         linear=curves.linear,
         tolerance=curves.tolerance,
         trusted_horizon=curves.trusted_horizon,
+        band_name="range",
     )
 
 
@@ -146,8 +148,10 @@ def curve_of(records: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Curve 
         records: rows of `metrics.jsonl` of each seed.
         key: of the metric.
     """
-    series = [dict(zip(*found, strict=True)) for rows in records if (found := series_of(rows, key))[0]]
-    steps = sorted(set.intersection(*(set(one) for one in series))) if series else []
+    series: list[dict[float, float]] = [
+        dict(zip(*found, strict=True)) for rows in records if (found := series_of(rows, key))[0]
+    ]
+    steps = sorted(set(series[0]).intersection(*series[1:])) if series else []
     if not steps:
         return None
     values = np.array([[one[step] for step in steps] for one in series], dtype=np.float64)

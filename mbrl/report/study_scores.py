@@ -200,13 +200,18 @@ def aggregate(study: Study) -> Aggregate:
     )
 
 
-def improvements(study: Study) -> list[Improvement]:
-    """Every pair of algorithms that has a common dataset, the earlier of the study first."""
+def improvements(study: Study, datasets: Sequence[StudyDataset] | None = None) -> list[Improvement]:
+    """Every pair of algorithms that has a common dataset, the earlier of the study first.
+
+    Args:
+        study: the runs.
+        datasets: those of its datasets that count; all of them when None.
+    """
     found: list[Improvement] = []
     for first, second in itertools.combinations(study.algorithms, 2):
         common = {
             dataset.label: (one, other)
-            for dataset in study.datasets
+            for dataset in (study.datasets if datasets is None else datasets)
             if (one := _values(study, dataset, first)) and (other := _values(study, dataset, second))
         }
         if common:

@@ -14,6 +14,7 @@ from mbrl.report.study_scores import (
     Aggregate,
     Improvement,
     comparison,
+    improvements,
     reverse,
     standings,
 )
@@ -56,7 +57,7 @@ def dataset_section(study: Study, dataset: StudyDataset, found: Recommendation) 
     return Section(
         f"Dataset {dataset.label}",
         messages=found.reasons[1:],
-        pictures=[picture],
+        pictures=[picture, *_pair_pictures(study, improvements(study, [dataset]), dataset)],
         tables=[score_table(study, dataset)],
     )
 
@@ -205,7 +206,9 @@ def _aggregate_pictures(study: Study, total: Aggregate) -> list[Picture]:
     ]
 
 
-def _pair_pictures(study: Study, pairs: Sequence[Improvement]) -> list[Picture]:
+def _pair_pictures(
+    study: Study, pairs: Sequence[Improvement], dataset: StudyDataset | None = None
+) -> list[Picture]:
     everyone = standings(study, study.datasets[0])
     rival = next((s.label for s in everyone if is_clone(s)), everyone[0].label)
     against = [
@@ -218,12 +221,12 @@ def _pair_pictures(study: Study, pairs: Sequence[Improvement]) -> list[Picture]:
     words = ", ".join(f"{pair.first} {format_probability(pair.probability)}" for pair in against)
     return [
         Picture(
-            "improvement",
-            f"Probability of beating {rival}",
+            "improvement" if dataset is None else f"improvement-{_slug(dataset.label)}",
+            f"Probability of beating {rival}" + ("" if dataset is None else f" on {dataset.label}"),
             plots.improvements(against, rival),
             alt=f"Probability that a run beats one of {rival}: {words}.",
-            note="A run against a run on the same dataset, mean over datasets, ties half. It says how often, "
-            "not by how much.",
+            note="Of a run against a run on the same dataset, ties half: how often it is better, not by how "
+            "much. No width: all runs of the one beat all of the other.",
             table=pair_table(pairs),
         )
     ]

@@ -98,7 +98,7 @@ def test_a_model_that_fails_a_check_rules_its_methods_out(doctor_report, words):
     assert (found.algorithm, found.leader) == ("td3_bc", "mopo")
     assert "mopo scored higher, 80 [" in found.reasons[0].text
     (problem,) = [message.text for message in found.reasons if message.tone == "bad"]
-    assert problem.startswith("Do not use a model-based method here: ")
+    assert problem.startswith("d: do not use a model-based method: ")
     assert f"{words}" in problem
     assert "(2 of 3 fits)" in problem
 
@@ -176,7 +176,7 @@ def test_a_study_without_a_clone_says_that_the_bar_is_missing(doctor_report):
 
 def test_what_falls_short_of_the_log_is_not_worth_deploying(doctor_report):
     found = advise(doctor_report, {"bc": LOW, "iql": MIDDLE}, scores=(95.0, 96.0, 97.0))
-    assert "Keep the controller that made the log" in text_of(found)
+    assert "d: keep the controller that made the log" in text_of(found)
 
 
 def test_a_collapsed_seed_and_alarms_are_named(doctor_report):
@@ -188,7 +188,7 @@ def test_a_collapsed_seed_and_alarms_are_named(doctor_report):
     ]
     text = text_of(recommend(dataclasses.replace(study, runs=tuple(runs)), "d"))
     assert "use mopo" in text
-    assert "The worst seed of mopo, 4, reaches 5, less than the log's mean 20" in text
+    assert "The worst seed of mopo, 4, reaches 5, less than the 10 of the clone, bc" in text
     assert "2 of 5 runs of mopo raised alarms" in text
 
 
