@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -151,14 +152,14 @@ def comparison(study: Study, dataset: StudyDataset) -> Comparison:
         for standing in standings(study, dataset)
         if standing.values
     ]
-    logged = np.sort(np.asarray(logged_values(dataset), dtype=np.float64))
+    logged = np.sort(np.asarray(logged_values(dataset), dtype=np.float64)).tolist()
     tenth = max(1, round(0.1 * len(logged)))
     return Comparison(
         dataset=dataset.label,
         unit=unit_of(dataset),
         methods=tuple(methods),
-        behaviour=bootstrap_interval(logged, generator=_generator()) if len(logged) else None,
-        best_tenth=float(logged[-tenth:].mean()) if len(logged) else None,
+        behaviour=_average(tuple(logged), "mean") if logged else None,
+        best_tenth=math.fsum(logged[-tenth:]) / tenth if logged else None,
     )
 
 
@@ -245,15 +246,16 @@ def all_alarms(run: StudyRun) -> tuple[str, ...]:
 
 def _standing(study: Study, dataset: StudyDataset, algorithm: StudyAlgorithm) -> Standing:
     values = _values(study, dataset, algorithm.label)
-    averages: dict[Average, Interval] = {name: _average(list(values.values()), name) for name in AVERAGES}
+    averages: dict[Average, Interval] = {name: _average(tuple(values.values()), name) for name in AVERAGES}
     runs = study.of(dataset.label, algorithm.label)
     return Standing(algorithm, values, runs, len(study.seeds), averages)
 
 
-def _average(values: Sequence[float], name: Average) -> Interval:
+@lru_cache(maxsize=10_000)  # a page asks for the same averages in many places
+def _average(values: tuple[float, ...], name: Average) -> Interval:
     if not values:
         return Interval(math.nan, math.nan, math.nan, 0.95, "none: no finished seed", 0)
-    return bootstrap_interval(values, generator=_generator(), average=name)
+    return bootstrap_interval(list(values), generator=_generator(), average=name)
 
 
 def _values(study: Study, dataset: StudyDataset, algorithm: str) -> dict[int, float]:
