@@ -98,8 +98,9 @@ def draw_lines(
         is_log: whether the vertical axis is logarithmic.
     """
     with panel(x_label=x_label, y_label=y_label) as (figure, axes):
+        alpha = 0.18 if sum(line.low is not None for line in lines) <= 3 else 0.08  # many bands hide lines
         for index, line in enumerate(lines):
-            _draw_line(axes, line, index if line.role is None else line.role)
+            _draw_line(axes, line, index if line.role is None else line.role, alpha=alpha)
         if is_log:
             _set_log(axes)
         _shorten_steps(axes)
@@ -244,13 +245,13 @@ def draw_intervals(
     return figure
 
 
-def _draw_line(axes: Axes, line: Line, role: int) -> None:
+def _draw_line(axes: Axes, line: Line, role: int, *, alpha: float) -> None:
     colour, dash = series_colour(role), DASHES[role % len(DASHES)]
     marker = "o" if sum(map(math.isfinite, line.y)) == 1 else None
     axes.plot(line.x, line.y, color=colour, linestyle=dash, marker=marker, label=line.label or None)
     if line.low is not None and line.high is not None:
         axes.fill_between(
-            _array(line.x), _array(line.low), _array(line.high), color=colour, alpha=0.18, linewidth=0
+            _array(line.x), _array(line.low), _array(line.high), color=colour, alpha=alpha, linewidth=0
         )
 
 

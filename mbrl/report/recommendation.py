@@ -9,7 +9,8 @@ The rule, in this order:
 3. A model that fails its own checks (`mbrl.dynamics.doubts`, in half of the fits or more) rules its
    algorithms out: what they score cannot be owed to the model, and another seed may find the holes. Data of a
    kind on which models usually lose only caution: here the scores themselves are better evidence.
-4. Of what is tied, model-free goes before model-based, then less wall time before more.
+4. Of what is tied, model-free goes before model-based, then clearly less wall time before more. Times within
+   a quarter of the least count as equal; among those the largest interquartile mean is taken.
 """
 
 import dataclasses
@@ -45,6 +46,9 @@ SPARSE: Final = 0.95
 
 LONG: Final = 100
 """Steps of a mean episode from which a horizon counts as long."""
+
+EQUAL_COST: Final = 1.25
+"""Wall time over the least one, up to which it counts as equal: machines are not quieter than that."""
 
 ENOUGH_SEEDS: Final = 5
 """Seeds that a comparison should have; published tables should have ten."""
@@ -101,10 +105,11 @@ def recommend(study: Study, dataset: str) -> Recommendation:
         reasons = (_abstention(data, everyone, candidates), *about_models, *about_runs)
         return Recommendation(data.label, None, None, (), (*untrusted, *unsuited), reasons)
     leader, best = (max(group, key=_estimate) for group in (candidates, permitted))
-    chosen = min((c for c in permitted if _overlap(c, best)), key=_simplicity)
+    level = [c for c in permitted if _overlap(c, best)]
+    chosen = _simplest(level)
     tied = [c for c in candidates if _overlap(c, leader)]
     reasons = (
-        _headline(data, chosen, best, leader),
+        _headline(data, chosen, level, leader),
         *_against_references(study, data, chosen, everyone),
         *about_models,
         *_about_chosen(data, chosen, everyone),
@@ -142,9 +147,15 @@ def _estimate(standing: Standing) -> float:
     return standing.iqm.estimate
 
 
-def _simplicity(standing: Standing) -> tuple[bool, float]:
-    seconds = standing.seconds
-    return standing.algorithm.needs_dynamics, math.inf if seconds is None else seconds
+def _simplest(level: Sequence[Standing]) -> Standing:
+    """Of methods that cannot be told apart: model-free, then cheap, then the largest average."""
+    pool = [s for s in level if not s.algorithm.needs_dynamics] or list(level)
+    least = min(map(_cost, pool))
+    return max((s for s in pool if _cost(s) <= EQUAL_COST * least), key=_estimate)
+
+
+def _cost(standing: Standing) -> float:
+    return math.inf if standing.seconds is None else standing.seconds
 
 
 def _overlap(one: Standing, other: Standing) -> bool:
@@ -155,16 +166,19 @@ def _method(standing: Standing) -> Method:
     return Method(standing.label, tuple(standing.values.values()), standing.iqm, standing.seconds)
 
 
-def _headline(data: StudyDataset, chosen: Standing, best: Standing, leader: Standing) -> Message:
-    own, unit = format_interval(chosen.iqm), unit_of(data)
+def _headline(data: StudyDataset, chosen: Standing, level: Sequence[Standing], leader: Standing) -> Message:
+    own, unit, best = format_interval(chosen.iqm), unit_of(data), max(level, key=_estimate)
+    others = ", ".join(standing.label for standing in level if standing is not chosen)
     text = f"{data.label}: use {chosen.label}. Interquartile mean of the {unit} {own}, {chosen.seeds} seeds. "
-    if chosen is best:
-        text += "Nothing that may be used is better, and what is level with it costs more. "
-    else:
+    if chosen is not best:
         text += (
             f"{best.label} at {format_interval(best.iqm)} cannot be told apart from it, and "
             f"{_why_simpler(chosen, best)}. "
         )
+    elif others:
+        text += f"It has the largest; what is level with it, {others}, is neither simpler nor much cheaper. "
+    else:
+        text += "No other interval of what may be used overlaps it. "
     if not _overlap(leader, best):
         text += (
             f"{leader.label} scored higher, {format_interval(leader.iqm)}, but learns from a model that "
@@ -251,7 +265,7 @@ def _about_chosen(data: StudyDataset, chosen: Standing, everyone: Sequence[Stand
         messages.append(Message(text, "caution"))
     alarmed = [run for run in chosen.runs if all_alarms(run)]
     if alarmed:
-        text = f"{len(alarmed)} of {len(chosen.runs)} runs of {chosen.label} raised alarms; see the shift."
+        text = f"{len(alarmed)} of {len(chosen.runs)} runs of {chosen.label} raised alarms: see their shift."
         messages.append(Message(text, "caution"))
     return messages
 

@@ -138,7 +138,7 @@ def _shift(rng, name, label):
         "value_gap": None if label == "bc" else float(rng.normal(0, 10)),
         "value_drift": None if label == "bc" else float(rng.normal()),
         "edge_share": 0.1 if label in {"mopo", "combo", "mobile"} else None,
-        "alarms": alarms if label in {"mopo", "cql"} else [],
+        "alarms": alarms if label in {"mobile", "cql"} else [],
     }
 
 

@@ -48,9 +48,17 @@ def test_a_tie_among_model_free_methods_goes_to_the_cheapest(doctor_report):
 
 
 def test_a_tie_among_models_counts_the_fit(doctor_report):
-    slow_fit = [run("d", "combo", s, v, seconds=1.0, fit_seconds=100.0) for s, v in enumerate(HIGH)]
+    slow_fit = [run("d", "combo", s, v, seconds=1.0, fit_seconds=200.0) for s, v in enumerate(HIGH)]
     found = advise(doctor_report, {"bc": LOW, "mopo": HIGH, "combo": slow_fit})
-    assert found.algorithm == "mopo"  # 9 + 80 s against 1 + 100 s
+    assert found.algorithm == "mopo"  # 9 + 80 s against 1 + 200 s
+
+
+def test_times_that_hardly_differ_leave_the_choice_to_the_score(doctor_report):
+    seconds = {"bc": 5.0, "td3_bc": 100.0, "iql": 90.0}
+    values = {"td3_bc": HIGH, "iql": [k - 0.5 for k in HIGH], "bc": LOW}
+    found = advise(doctor_report, values, seconds=seconds)
+    assert found.algorithm == "td3_bc"
+    assert "what is level with it, iql, is neither simpler nor much cheaper" in found.reasons[0].text
 
 
 def test_on_expert_data_the_clone_is_enough(doctor_report):

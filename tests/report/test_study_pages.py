@@ -41,8 +41,8 @@ def test_the_page_is_one_file_of_reasonable_size(out, page):
 def test_the_conclusion_comes_first(page):
     first = page.text.index("Dataset random")
     for piece in (
-        "random: use mopo.",
-        "mixed: use mopo.",
+        "random: use mobile.",
+        "mixed: use mobile.",
         "expert: use bc.",
         "expert: do not use a model-based method: the model is trusted for no step (5 of 5 fits)",
         "2 of 105 runs failed or are missing",
