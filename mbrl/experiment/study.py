@@ -55,7 +55,7 @@ class DatasetChoice(BaseModel):
     def _is_one_of_two(self) -> "DatasetChoice":
         if (self.source is None) == (self.collect is None):
             raise ValueError("a dataset has either source or collect")
-        if self.source is not None and self.model_fields_set & {"steps", "seed"}:
+        if self.source is not None and (self.steps is not None or self.seed):
             raise ValueError("steps and seed belong to collect")
         return self
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from mbrl.experiment.study_folder import Outcome, StudyFolder, TaskStatus
 from mbrl.experiment.study_tasks import Task, is_current
@@ -26,6 +26,7 @@ class Ended:
     death: str | None = None
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Where tasks run."""
 
@@ -106,6 +107,7 @@ class SweepState:
         return left / max(self.slots, 1)
 
 
+@runtime_checkable
 class SweepListener(Protocol):
     """Is shown the state whenever it changed, and every half second."""
 
