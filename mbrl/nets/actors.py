@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec

@@ -1,4 +1,4 @@
-"""A cluster of two nodes on this machine: one dies, its run restarts on the other and ends in the same bits."""
+"""A cluster of two nodes on this machine: one dies, its run restarts on the other, to the same bits."""
 
 import importlib.util
 from collections.abc import Sequence
