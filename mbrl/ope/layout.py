@@ -92,7 +92,7 @@ class OPEArrays:
 
     def alive_in(self, rows: slice) -> NDArray[np.bool_]:
         """`alive` of some steps."""
-        return np.less(np.arange(rows.start, rows.stop), self.length[:, None])
+        return np.less(np.arange(self.steps)[rows], self.length[:, None])
 
     @property
     def discounts(self) -> Array:
