@@ -8,7 +8,7 @@ import typer
 from mbrl.cli.options import DebugFlag, JsonFlag, Runs, guarded
 from mbrl.cli.output import emit
 
-Kind = Literal["learners", "recipes", "formats", "measures", "tasks"]
+Kind = Literal["learners", "recipes", "formats", "measures", "tasks", "estimators"]
 
 
 @guarded
@@ -43,6 +43,10 @@ def _describe(kind: Kind) -> dict[str, str]:
         from mbrl.uncertainty.measures import MEASURES
 
         return MEASURES.describe()
+    if kind == "estimators":
+        from mbrl.ope.estimators import ESTIMATORS
+
+        return ESTIMATORS.describe()
     if kind == "learners":
         from mbrl.learners.base import LEARNERS
 
