@@ -137,6 +137,7 @@ class Estimate:
             "flags": list(self.flags),
             "valid": self.valid,
             "why_not": self.why_not,
+            "tail_share": self.details.get("tail_share"),
         }
 
 

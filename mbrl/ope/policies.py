@@ -58,7 +58,7 @@ def action_log_prob(
         return torch.cat([policy.log_prob(o, a).double() for o, a in _chunks(obs, action)])
     raise UndefinedRatioError(
         f"The policy ({type(policy).__name__}) is deterministic: no density ratio to the policy that acted "
-        "exists. Remedy: estimate its value with fqe, model_value or kernel, or evaluate its stochastic form."
+        "exists. Remedy: estimate its value with fqe, or evaluate its stochastic form."
     )
 
 
