@@ -12,7 +12,7 @@ from mbrl.cli.output import emit
 if TYPE_CHECKING:
     from mbrl.experiment.study_folder import StudyFolder
 
-Kind = Literal["learners", "recipes", "formats", "measures", "tasks"]
+Kind = Literal["learners", "recipes", "formats", "measures", "tasks", "estimators"]
 
 
 @guarded
@@ -47,6 +47,10 @@ def _describe(kind: Kind) -> dict[str, str]:
         from mbrl.uncertainty.measures import MEASURES
 
         return MEASURES.describe()
+    if kind == "estimators":
+        from mbrl.ope.estimators import ESTIMATORS
+
+        return ESTIMATORS.describe()
     if kind == "learners":
         from mbrl.learners.base import LEARNERS
 
