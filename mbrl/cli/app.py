@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mbrl.cli import catalogue, datasets, reports, runs
+from mbrl.cli import bench, catalogue, datasets, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -25,6 +25,7 @@ app.command("export")(runs.export)
 app.command("report")(reports.report)
 app.command("status")(catalogue.status)
 app.command("demo")(reports.demo)
+app.command("bench")(bench.bench)
 
 
 def main(command: str | None = None) -> None:

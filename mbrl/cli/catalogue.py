@@ -8,7 +8,7 @@ import typer
 from mbrl.cli.options import DebugFlag, JsonFlag, Runs, guarded
 from mbrl.cli.output import emit
 
-Kind = Literal["learners", "recipes", "formats", "measures", "tasks"]
+Kind = Literal["learners", "recipes", "formats", "measures", "tasks", "rows"]
 
 
 @guarded
@@ -47,6 +47,10 @@ def _describe(kind: Kind) -> dict[str, str]:
         from mbrl.learners.base import LEARNERS
 
         return LEARNERS.describe()
+    if kind == "rows":
+        from mbrl.bench.registry import ROWS
+
+        return ROWS.describe()
     from mbrl.algorithms.base import RECIPES
 
     return RECIPES.describe()
