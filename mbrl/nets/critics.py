@@ -59,9 +59,11 @@ class CriticEnsemble(nn.Module):
         scaled_action: Float[Tensor, "b act_dim"],
         *,
         frozen: bool = False,
+        first: int | None = None,
     ) -> Float[Tensor, "n b"]:
-        """`[n, b]` values; `frozen` differentiates with respect to the action only."""
-        return self.net(torch.cat([self.normaliser(obs), scaled_action], -1), frozen=frozen).squeeze(-1)
+        """`[n, b]` values; `frozen` differentiates with respect to the action only; `first` critics alone."""
+        inputs = torch.cat([self.normaliser(obs), scaled_action], -1)
+        return self.net(inputs, frozen=frozen, first=first).squeeze(-1)
 
     def action_gradients(
         self, obs: Float[Tensor, "b obs_dim"], scaled_action: Float[Tensor, "b act_dim"]

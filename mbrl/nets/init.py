@@ -1,6 +1,7 @@
 """Initialisers that draw from a given generator and never from the global random state."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -37,3 +38,27 @@ def init_linear_(weight: Tensor, bias: Tensor, *, kind: Initialiser, generator: 
     )
     weight.copy_(torch.erfinv(uniform) * math.sqrt(2) * deviation)
     bias.zero_()
+
+
+@torch.no_grad()
+def init_small_head_(
+    layers: Sequence[tuple[Tensor, Tensor]],
+    *,
+    hidden_bias: float,
+    head_bound: float,
+    generator: torch.Generator,
+) -> None:
+    """Sets hidden biases to a constant and draws the last layer from U(-head_bound, head_bound), in place.
+
+    Outputs then start near 0, as in TD3-like codes that follow Lillicrap et al. 2016 (section 7).
+
+    Args:
+        layers: weight `[e, in, out]` and bias `[e, 1, out]` of every linear layer, the last one last.
+        hidden_bias: of all layers but the last.
+        head_bound: of the last layer's weights and biases.
+        generator: source of the draws.
+    """
+    for _, bias in layers[:-1]:
+        bias.fill_(hidden_bias)
+    for tensor in layers[-1]:
+        tensor.uniform_(-head_bound, head_bound, generator=generator)

@@ -112,26 +112,31 @@ class StackedMLP(nn.Module):
                     layer.gain.fill_(1.0)
                     layer.shift.zero_()
 
-    def forward(self, x: Tensor, *, frozen: bool = False) -> Float[Tensor, "e b out_dim"]:
-        """Applies every member.
+    def forward(
+        self, x: Tensor, *, frozen: bool = False, first: int | None = None
+    ) -> Float[Tensor, "e b out_dim"]:
+        """Applies every member, or the first few.
 
         Args:
             x: `[b, in_dim]`, shared by the members, or `[e, b, in_dim]`.
             frozen: treat the parameters as constants: the backward pass then costs a third less. For losses
                 that only differentiate with respect to the input (a policy loss through a critic).
+            first: members 0 to `first - 1` only, at their share of the cost; None for all.
 
         Returns:
-            `[e, b, out_dim]`.
+            `[e, b, out_dim]`, e the number of applied members.
         """
+        parameters = self.flat if first is None else self.flat[:first]
+        x = _expand(x, len(parameters))
         if not torch.is_grad_enabled():
-            return self._infer(self._expand(x))
-        parameters = self.flat.detach() if frozen else self.flat
-        return cast(Tensor, _StackedMLPFunction.apply(self._expand(x), parameters, self))
+            return self._infer(x, parameters)
+        parameters = parameters.detach() if frozen else parameters
+        return cast(Tensor, _StackedMLPFunction.apply(x, parameters, self))
 
     def forward_composite(self, x: Tensor) -> Float[Tensor, "e b out_dim"]:
         """`forward` out of ordinary differentiable operations: slower, and differentiable twice."""
         layers = self.layers(self.flat)
-        h = self._expand(x)
+        h = _expand(x, self.members)
         for layer in layers[:-1]:
             h = torch.baddbmm(layer.bias, h, layer.weight)
             if layer.gain is not None and layer.shift is not None:
@@ -173,9 +178,9 @@ class StackedMLP(nn.Module):
             chosen.flat.copy_(self.flat[members])
         return chosen
 
-    def _infer(self, x: Tensor) -> Tensor:
+    def _infer(self, x: Tensor, flat: Tensor) -> Tensor:
         """`forward` without a graph: activations overwrite one another, which keeps them in the cache."""
-        layers = self.layers(self.flat)
+        layers = self.layers(flat)
         h = x
         for layer in layers[:-1]:
             h = torch.baddbmm(layer.bias, h, layer.weight)
@@ -187,9 +192,6 @@ class StackedMLP(nn.Module):
 
     def _is_normed(self, layer: int) -> bool:
         return self.layer_norm and layer < len(self._shapes) - 1
-
-    def _expand(self, x: Tensor) -> Tensor:
-        return x.expand(self.members, *x.shape) if x.dim() == 2 else x
 
 
 class _StackedMLPFunction(torch.autograd.Function):
@@ -246,6 +248,10 @@ class _StackedMLPFunction(torch.autograd.Function):
                 transposed = layer.weight.transpose(1, 2)
                 grad = grad * transposed if is_scalar else torch.bmm(grad, transposed)
         return (grad if wants_x else None), flat_grad, None
+
+
+def _expand(x: Tensor, members: int) -> Tensor:
+    return x.expand(members, *x.shape) if x.dim() == 2 else x
 
 
 def _last_linear(h: Tensor, layer: _Layer) -> Tensor:

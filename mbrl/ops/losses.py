@@ -8,6 +8,9 @@ from torch import Tensor
 
 from mbrl.ops.gaussian import gaussian_log_prob
 
+_LEAST_VALUE = 1e-8
+"""Mean |Q| below which a loss is no longer scaled by it: critics that answer 0 everywhere."""
+
 
 def critic_loss(action_values: Float[Tensor, "n b"], target: Float[Tensor, "b"]) -> Float[Tensor, ""]:
     """Squared Bellman error `sum_i mean_b (Q_i - y)^2`.
@@ -68,6 +71,35 @@ def squared_action_error(
 ) -> Float[Tensor, ""]:
     """`mean_{b,d} (pi(s)_d - a_d)^2`, on actions scaled to [-1, 1]."""
     return (predicted - action).square().mean()
+
+
+def squared_action_distance(
+    predicted: Float[Tensor, "b act_dim"], action: Float[Tensor, "b act_dim"]
+) -> Float[Tensor, "b"]:
+    """`sum_d (pi(s)_d - a_d)^2` of each row, on actions scaled to [-1, 1]."""
+    return (predicted - action).square().sum(-1)
+
+
+def regularised_policy_loss(
+    action_values: Float[Tensor, "b"],
+    deviation: Float[Tensor, "*b"],
+    *,
+    value_coef: float,
+    deviation_coef: float,
+) -> Float[Tensor, ""]:
+    """`mean_b [deviation_coef * D - kappa Q(s, pi(s))]`, `kappa = value_coef / mean_b |Q|` without gradient.
+
+    Fujimoto & Gu 2021 (D averaged over action dimensions, deviation_coef 1); Tarasov et al. 2023 (D summed
+    over them, value_coef 1).
+
+    Args:
+        action_values: `[b]`, values of the policy's actions, differentiable in these.
+        deviation: `[b]` or its mean `[]`, distance of the policy's actions from the logged ones.
+        value_coef: size of the value term: the mean of `|kappa Q|`.
+        deviation_coef: weight of the distance.
+    """
+    scale = value_coef / action_values.detach().abs().mean().clamp_min(_LEAST_VALUE)
+    return deviation_coef * deviation.mean() - scale * action_values.mean()
 
 
 def mixture_log_prob(

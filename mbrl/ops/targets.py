@@ -1,5 +1,6 @@
 """Value targets and the bounds that rewards put on values."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -47,6 +48,59 @@ def soft_next_value(
     """
     value = next_action_values.amin(0)
     return value - entropy_coef * next_log_prob if has_entropy else value
+
+
+def smoothed_action(
+    scaled_action: Float[Tensor, "b act_dim"],
+    noise: Float[Tensor, "b act_dim"],
+    *,
+    noise_std: float,
+    noise_clip: float,
+) -> Float[Tensor, "b act_dim"]:
+    """`clip(a + clip(noise_std * noise, +-noise_clip), +-1)` (Fujimoto et al. 2018, section 5.3).
+
+    Args:
+        scaled_action: `[b, act_dim]`, of the target policy, in [-1, 1].
+        noise: `[b, act_dim]`, standard normal draws.
+        noise_std: scaled action units.
+        noise_clip: scaled action units.
+    """
+    shift = (noise * noise_std).clamp(-noise_clip, noise_clip)
+    return torch.clamp(scaled_action + shift, -1.0, 1.0)
+
+
+def clipped_value(
+    action_values: Float[Tensor, "n *b"], *, minimum_weight: float = 1.0
+) -> Float[Tensor, "*b"]:
+    """Soft clipped value `w min_i Q_i + (1 - w) max_i Q_i`, w = `minimum_weight` (Fujimoto et al. 2019).
+
+    Args:
+        action_values: `[n, *b]`, return units.
+        minimum_weight: in [0, 1]; 1 is the least of the critics.
+    """
+    least = action_values.amin(0)
+    if minimum_weight == 1.0:
+        return least
+    return torch.lerp(action_values.amax(0), least, minimum_weight)
+
+
+def penalised_next_value(
+    next_value: Float[Tensor, "b"],
+    deviation: Float[Tensor, "b"],
+    has_next_action: Bool[Tensor, "b"],
+    *,
+    coef: float,
+) -> Float[Tensor, "b"]:
+    """`V(s') - coef * deviation`, without penalty where no next action is known (Tarasov et al. 2023).
+
+    Args:
+        next_value: `[b]`, of the target policy's action at s', return units.
+        deviation: `[b]`, its squared distance from the action that was taken at s'; ignored, even if not
+            finite, where `has_next_action` is False.
+        has_next_action: `[b]`.
+        coef: return units per squared scaled action unit.
+    """
+    return next_value - coef * deviation.masked_fill(~has_next_action, 0.0)
 
 
 def value_bounds(reward_low: float, reward_high: float, *, discount: float) -> tuple[float, float]:

@@ -1,0 +1,191 @@
+"""What learners with deterministic actors share: TD3's smoothed targets, delayed updates and critic step.
+
+No learner stands here. Source: Fujimoto et al. 2018 (arXiv:1802.09477).
+"""
+
+import abc
+import copy
+import dataclasses
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from mbrl.core.protocols import Policy
+from mbrl.core.types import Metrics, TransitionBatch
+from mbrl.learners.base import LearnerConfig, LearnerContext, LearnerState, Optimiser
+from mbrl.nets.actors import ActorSpec, DeterministicActor
+from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.widths import Hidden
+from mbrl.ops.losses import critic_loss
+from mbrl.ops.polyak import polyak_update
+from mbrl.ops.targets import clipped_value, smoothed_action, td_target
+
+TWIN = 2
+"""Critics of TD3."""
+
+
+class TD3Config(LearnerConfig):
+    """The part of TD3 in TD3+BC and ReBRAC.
+
+    Attributes:
+        hidden: widths of the hidden layers of actor and critics.
+        critic_layer_norm: LayerNorm in the critics.
+        actor_learning_rate: Adam rate of the actor.
+        critic_learning_rate: Adam rate of the critics.
+        polyak_tau: share of the online networks that enters the targets when they move.
+        target_noise_std: deviation of the noise on target actions, scaled action units.
+        target_noise_clip: largest size of that noise.
+        policy_interval: updates of the critics for one of the actor and of all targets.
+    """
+
+    hidden: Hidden = (256, 256)
+    critic_layer_norm: bool = False
+    actor_learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
+    critic_learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
+    polyak_tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    target_noise_std: Annotated[float, Field(ge=0, le=2)] = 0.2
+    target_noise_clip: Annotated[float, Field(ge=0, le=2)] = 0.5
+    policy_interval: Annotated[int, Field(ge=1, le=1000)] = 2
+
+
+@dataclasses.dataclass(slots=True)
+class TD3State(LearnerState):
+    """Networks, optimisers and the number of updates, which the delays count."""
+
+    actor: DeterministicActor
+    target_actor: DeterministicActor
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    actor_optimiser: Optimiser
+    critic_optimiser: Optimiser
+    updates: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyValue:
+    """Values of a policy's own actions: `w min_i Q_i + (1 - w) max_i Q_i`.
+
+    Attributes:
+        policy: acts deterministically.
+        critic: Q.
+        minimum_weight: w; 1 takes the least critic.
+    """
+
+    policy: Policy
+    critic: CriticEnsemble
+    minimum_weight: float = 1.0
+
+    @torch.no_grad()
+    def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
+        """Value of the policy's deterministic action."""
+        return self.action_value(obs, self.policy.act(obs))
+
+    @torch.no_grad()
+    def action_value(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """Value of `action`, environment units."""
+        values = self.critic(obs, self.critic.scale(action))
+        return clipped_value(values, minimum_weight=self.minimum_weight)
+
+
+class TD3Learner(abc.ABC):
+    """TD3 with two gaps: the loss of the actor and the value of the next state.
+
+    An update is one step of the critics. Every `policy_interval`-th update then makes a step of the actor
+    against the new critics, and after it moves both targets towards the new networks.
+
+    Args:
+        config: hyper-parameters.
+        context: the task's sizes and the normaliser.
+    """
+
+    def __init__(self, config: TD3Config, context: LearnerContext) -> None:
+        self.td3, self.context = config, context
+
+    @abc.abstractmethod
+    def actor_loss(self, state: TD3State, batch: TransitionBatch) -> Float[Tensor, ""]:
+        """What the actor descends, differentiable in its parameters."""
+
+    def init(self, generator: torch.Generator) -> TD3State:
+        """Fresh networks and optimisers."""
+        config, context = self.td3, self.context
+        spec = ActorSpec("deterministic", context.space, config.hidden)
+        actor = DeterministicActor(spec, copy.deepcopy(context.normaliser), generator)
+        critic = CriticEnsemble(
+            TWIN,
+            context.space,
+            config.hidden,
+            copy.deepcopy(context.normaliser),
+            generator=generator,
+            layer_norm=config.critic_layer_norm,
+        )
+        return TD3State(
+            actor=actor,
+            target_actor=copy.deepcopy(actor).requires_grad_(requires_grad=False),
+            critic=critic,
+            target_critic=copy.deepcopy(critic).requires_grad_(requires_grad=False),
+            actor_optimiser=Optimiser(actor.net.flat, config.actor_learning_rate),
+            critic_optimiser=Optimiser(critic.net.flat, config.critic_learning_rate),
+        )
+
+    def update(self, state: TD3State, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
+        """One step of the critics; every `policy_interval`-th time also of the actor and of the targets."""
+        noise = torch.randn(batch.action.shape, generator=generator, device=generator.device)
+        target = self.critic_target(state, batch, noise)
+        metrics = regress_critics(state.critic, state.critic_optimiser, batch, target)
+        state.updates += 1
+        if state.updates % self.td3.policy_interval != 0:
+            return metrics
+        loss = self.actor_loss(state, batch)
+        state.actor_optimiser.descend(loss)
+        for moving, source in ((state.target_actor, state.actor), (state.target_critic, state.critic)):
+            polyak_update(moving.net.flat, source.net.flat, polyak_tau=self.td3.polyak_tau)
+        return {**metrics, "policy/loss": loss.detach()}
+
+    def policy(self, state: TD3State) -> DeterministicActor:
+        """The actor."""
+        return state.actor
+
+    def value(self, state: TD3State) -> PolicyValue:
+        """The least critic at the actor's action."""
+        return PolicyValue(state.actor, state.critic)
+
+    @torch.no_grad()
+    def critic_target(
+        self, state: TD3State, batch: TransitionBatch, noise: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """`r + discount (1 - terminated) V(s')`, V the `next_value` of the smoothed target action."""
+        next_action = smoothed_action(
+            state.target_actor.scaled_action(batch.next_observation),
+            noise,
+            noise_std=self.td3.target_noise_std,
+            noise_clip=self.td3.target_noise_clip,
+        )
+        next_value = self.next_value(state, batch, next_action)
+        return td_target(batch.reward, batch.terminated, next_value, discount=self.td3.discount)
+
+    def next_value(
+        self, state: TD3State, batch: TransitionBatch, next_action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """`min_i Q_i(s', next_action)` of the target critics; `next_action` in [-1, 1]."""
+        return state.target_critic(batch.next_observation, next_action).amin(0)
+
+
+def regress_critics(
+    critic: CriticEnsemble, optimiser: Optimiser, batch: TransitionBatch, target: Float[Tensor, "b"]
+) -> dict[str, Tensor]:
+    """One step of the critics towards `target` at the batch's actions; returns their metrics."""
+    values = critic(batch.observation, critic.scale(batch.action))
+    loss = critic_loss(values, target)
+    optimiser.descend(loss)
+    values = values.detach()
+    return {
+        "critic/loss": loss.detach(),
+        "critic/value": values.mean(),
+        "critic/value_max": values.max(),
+        "critic/disagreement": values.std(0, correction=0).mean(),
+    }
