@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Protocol, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from torch import Tensor
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Learner, Training
@@ -65,6 +66,15 @@ def _config_class(name: str) -> type[LearnerConfig]:
 LearnerField = Annotated[LearnerChoice, BeforeValidator(LearnerChoice.parse)]
 
 
+def unless_given(**defaults: Any) -> BeforeValidator:
+    """Fills what a mapping leaves out: setting one key of a section keeps a recipe's other defaults."""
+
+    def fill(value: Any) -> Any:
+        return {**defaults, **cast("Mapping[str, Any]", value)} if isinstance(value, Mapping) else value
+
+    return BeforeValidator(fill)
+
+
 class RecipeConfig(BaseModel):
     """What all recipes share.
 
@@ -88,6 +98,7 @@ class RecipeContext:
         transitions: the training split, or None for online recipes.
         dynamics: the fitted model, for recipes with `needs_dynamics`.
         task: the task, where one is known; online recipes need it for its simulator.
+        episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
     """
 
     space: SpaceSpec
@@ -95,6 +106,7 @@ class RecipeContext:
     transitions: TransitionBatch | None = None
     dynamics: FittedDynamics | None = None
     task: TaskSpec | None = None
+    episode: Tensor | None = None
 
     def logged(self, recipe: str) -> TransitionBatch:
         """The training transitions.

@@ -17,6 +17,7 @@ from mbrl.core.types import TransitionBatch
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.envs.termination import KnownTermination
+from mbrl.ops.targets import value_bounds
 from mbrl.rollouts.generate import Box, Imagination, RolloutConfig, Rollouts
 from mbrl.uncertainty.density import DensityReference
 from mbrl.uncertainty.measures import MEASURES, Measure
@@ -58,6 +59,21 @@ def limit_horizon(rollout: RolloutConfig, dynamics: FittedDynamics) -> RolloutCo
             "your own risk."
         )
     return rollout.model_copy(update={"horizon": trusted})
+
+
+def settle_halt_reward(
+    rollout: RolloutConfig, transitions: TransitionBatch, *, discount: float
+) -> RolloutConfig:
+    """Puts a number in the place of an open halt reward: `min(r_min, 0) / (1 - discount)`.
+
+    A halted rollout earns it once and nothing after, so it has to be a value: the least that the logged
+    rewards permit, as if the worst of them went on for ever. Halting then never pays, whatever the sign of
+    the rewards; an end with reward 0 would be the best there is where rewards are negative.
+    """
+    if rollout.flagged != "halt" or rollout.halt_reward is not None:
+        return rollout
+    worst = min(float(transitions.reward.min()), 0.0) / (1 - discount)
+    return rollout.model_copy(update={"halt_reward": worst})
 
 
 def choose_termination(
@@ -109,7 +125,7 @@ def imagine(
         )
     quantiles = dynamics.thresholds[penalty.measure]
     measure: Measure = MEASURES.get(penalty.measure)
-    threshold = _threshold(rollout.truncation_quantile, quantiles)
+    threshold = _threshold(rollout.truncation_quantile, quantiles) / rollout.truncation_divisor
     if penalty.units == "unit_free":
         measure, threshold = _unit_free(measure, threshold, quantiles[UNIT_QUANTILE])
     reference = None
@@ -141,18 +157,19 @@ def penalised_reward(
     )
 
 
-def imagined_reward_range(
+def imagined_value_bounds(
     transitions: TransitionBatch,
     imagination: Imagination,
     *,
     rollout: RolloutConfig,
     penalty: PenaltyConfig,
     dynamics: FittedDynamics,
+    discount: float,
 ) -> tuple[float, float]:
-    """Range of the logged rewards, widened by what imagination may add: penalties and the halt reward.
+    """Bounds that the logged rewards put on values, widened by what imagination adds: penalties and halts.
 
     The largest uncertainty that counts is the truncation threshold: a step beyond it ends its rollout, so no
-    policy earns more than one such penalty in a row.
+    policy earns more than one such penalty in a row. A halt reward is earned once, as the last.
     """
     low, high = float(transitions.reward.min()), float(transitions.reward.max())
     if penalty.coef > 0:
@@ -160,7 +177,8 @@ def imagined_reward_range(
         cap = CAP if is_unit_free else CAP * dynamics.thresholds[penalty.measure][UNIT_QUANTILE]
         largest = min(imagination.threshold, cap)
         low -= penalty.coef * largest * (dynamics.reward_scale if is_unit_free else 1.0)
-    if rollout.flagged == "halt" and math.isfinite(imagination.threshold):
+    low, high = value_bounds(low, high, discount=discount)
+    if rollout.flagged == "halt" and rollout.halt_reward is not None and math.isfinite(imagination.threshold):
         low, high = min(low, rollout.halt_reward), max(high, rollout.halt_reward)
     return low, high
 

@@ -1,14 +1,33 @@
 """Model-free: any learner on the logged transitions."""
 
-from typing import ClassVar
+import dataclasses
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import Field
+from torch import Tensor
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
+from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
+from mbrl.core.types import TransitionBatch
+from mbrl.data.returns import best_episode_rows, return_range_scale
 from mbrl.data.sources import DatasetSource
+
+RewardTransform: TypeAlias = Literal["none", "return_range"]
 
 
 class ModelFreeConfig(RecipeConfig):
-    """A learner on the data, nothing else."""
+    """A learner on the data, nothing else.
+
+    Attributes:
+        best_fraction: share of the training episodes, the best by undiscounted return, that the learner sees;
+            0.1 makes 10 % BC of cloning. Whole episodes are kept, at least one.
+        reward_transform: `return_range` multiplies rewards by 1000 / (greatest - least return of the training
+            episodes), before any are filtered out; values that the learner reports are in these units.
+    """
+
+    best_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    reward_transform: RewardTransform = "none"
 
 
 @RECIPES.register("model_free", "Any learner on the logged transitions alone.")
@@ -22,10 +41,41 @@ class ModelFree:
     @staticmethod
     def build(config: ModelFreeConfig, context: RecipeContext) -> Training:
         """Uniform batches of logged transitions."""
-        transitions = context.logged("model_free")
+        transitions = prepare_transitions(config, context)
         return Training(
             learner=config.learner.build(context.for_learner(config)),
             source=DatasetSource(transitions),
             batch_size=config.learner.config.batch_size,
             value_bounds=data_value_bounds(transitions, config.learner.config.discount),
         )
+
+
+def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
+    """The logged transitions, rewards scaled and episodes filtered as the config says.
+
+    Raises:
+        ConfigError: there are no logs, or nobody noted which episodes they belong to.
+        DataError: returns have no range to scale by.
+    """
+    transitions = context.logged("model_free")
+    if config.reward_transform == "none" and config.best_fraction == 1:
+        return transitions
+    if context.episode is None:
+        raise ConfigError("best_fraction and reward_transform need to know the episode of every transition.")
+    episode = context.episode
+    if config.reward_transform == "return_range":
+        scale = return_range_scale(transitions.reward, episode)
+        transitions = dataclasses.replace(transitions, reward=transitions.reward * scale)
+    if config.best_fraction < 1:
+        rows = best_episode_rows(transitions.reward, episode, fraction=config.best_fraction)
+        transitions = _take(transitions, rows)
+    return transitions
+
+
+def _take(transitions: TransitionBatch, rows: Tensor) -> TransitionBatch:
+    taken: dict[str, Tensor] = {}
+    for field in dataclasses.fields(transitions):
+        values: Tensor | None = getattr(transitions, field.name)
+        if values is not None:
+            taken[field.name] = values.index_select(0, rows)
+    return TransitionBatch(**taken)

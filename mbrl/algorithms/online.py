@@ -7,7 +7,7 @@ The only recipe that meets a simulator. Each refresh runs fresh episodes, so a s
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
 from mbrl.core.errors import ConfigError
@@ -33,6 +33,15 @@ class OnlineConfig(RecipeConfig):
     refresh_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
     warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 5000
     capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+
+    @model_validator(mode="after")
+    def _has_no_data_to_standardise_by(self) -> "OnlineConfig":
+        if self.learner.config.normalise_observations:
+            raise ValueError(
+                "learner.normalise_observations has no effect online: there are no logs to take statistics "
+                "of. Set it to false"
+            )
+        return self
 
 
 @RECIPES.register("online", "A learner in the simulator, to make behaviour policies; not offline.")

@@ -26,6 +26,18 @@ Runs: TypeAlias = Annotated[Path, typer.Option("--runs", help="Root of all run f
 ConfigFile: TypeAlias = Annotated[
     str | None, typer.Option("--config", help="Experiment: a name in configs/experiments or a .yaml file.")
 ]
+DatasetName: TypeAlias = Annotated[
+    str | None, typer.Argument(help="Path, minari:<id>, or name of a bundled dataset.")
+]
+AlgorithmName: TypeAlias = Annotated[
+    str | None, typer.Option("--algorithm", help="Name in configs/algorithms or a .yaml file.")
+]
+DynamicsName: TypeAlias = Annotated[
+    str | None, typer.Option("--dynamics", help="Name in configs/dynamics or a .yaml file.")
+]
+TaskName: TypeAlias = Annotated[
+    str | None, typer.Option("--task", help="Name of a task, or path of its yaml.")
+]
 
 USER_ERROR = 1
 INTERRUPTED = 130

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mbrl.cli.options import (
+    AlgorithmName,
     ConfigFile,
+    DatasetName,
     DebugFlag,
     Device,
+    DynamicsName,
     JsonFlag,
     Overrides,
     Runs,
     Seed,
+    TaskName,
     Threads,
     guarded,
     make_workspace,
@@ -23,18 +27,13 @@ from mbrl.cli.output import emit
 if TYPE_CHECKING:
     from mbrl.report.table import Table
 
-DatasetArgument = Annotated[
-    str | None, typer.Argument(help="Path, minari:<id>, or name of a bundled dataset.")
-]
-TaskOption = Annotated[str | None, typer.Option("--task", help="Name of a task, or path of its yaml.")]
-
 
 @guarded
 def fit(
-    dataset: DatasetArgument = None,
+    dataset: DatasetName = None,
     *,
     config: ConfigFile = None,
-    dynamics: Annotated[str | None, typer.Option(help="Name in configs/dynamics or a .yaml file.")] = None,
+    dynamics: DynamicsName = None,
     seed: Seed = None,
     threads: Threads = None,
     device: Device = None,
@@ -71,12 +70,12 @@ def fit(
 
 @guarded
 def train(
-    dataset: DatasetArgument = None,
+    dataset: DatasetName = None,
     *,
-    algorithm: Annotated[str | None, typer.Option(help="Name in configs/algorithms or a .yaml file.")] = None,
+    algorithm: AlgorithmName = None,
     config: ConfigFile = None,
-    dynamics: Annotated[str | None, typer.Option(help="Name in configs/dynamics or a .yaml file.")] = None,
-    task: TaskOption = None,
+    dynamics: DynamicsName = None,
+    task: TaskName = None,
     online: Annotated[
         str | None,
         typer.Option(metavar="TASK", help="Train in the simulator of TASK; makes behaviour policies."),
@@ -109,7 +108,13 @@ def train(
     set_up_torch(resolved.run.threads)
     run = train_policy_stage(resolved, make_workspace(runs, is_json=json))
     summary = run.summary()
-    emit(summary, [training_table(summary)], is_json=json, path=run.path)
+    emit(summary, [training_table(summary)], messages=shift_alarms(summary), is_json=json, path=run.path)
+
+
+def shift_alarms(summary: dict[str, Any]) -> list[str]:
+    """What the diagnostics of a training's last policy warn of; nothing where they were off."""
+    report: dict[str, Any] = summary.get("shift") or {}
+    return list(report.get("alarms", []))
 
 
 def training_table(summary: dict[str, Any]) -> "Table":
@@ -120,6 +125,7 @@ def training_table(summary: dict[str, Any]) -> "Table":
     rows: list[tuple[str, Any]] = [(key, summary[key]) for key in keys]
     rows += [(key, value) for key, value in summary["last_metrics"].items() if key != "step"]
     rows.append(("divergence alarms", len(summary["divergence"])))
+    rows.append(("shift alarms", len(shift_alarms(summary))))
     title = f"{summary['algorithm']} on {summary['dataset'] or summary['task']}"
     return Table(title, ("", "value"), rows)
 
@@ -131,7 +137,7 @@ def evaluate(
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Full episodes in the simulator [the run's config, else 10].")
     ] = None,
-    task: TaskOption = None,
+    task: TaskName = None,
     video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4 or .gif.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of starts and noise; best the same for all policies [0].")

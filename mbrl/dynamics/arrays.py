@@ -26,9 +26,25 @@ def step_targets(rows: Transitions) -> NDArray[np.float32]:
 
 
 def termination_inputs(rows: Transitions, *, reads_successor: bool) -> NDArray[np.float32]:
-    """`[n, in]` (s, a, s'), or (s, a) without the successor, raw units."""
-    parts = (rows.observation, rows.action, rows.next_observation)
-    return np.concatenate(parts if reads_successor else parts[:2], 1)
+    """`[n, in]` (s, a, s'), or (a, s) without the successor, raw units."""
+    if reads_successor:
+        return np.concatenate((rows.observation, rows.action, rows.next_observation), 1)
+    return np.concatenate((rows.action, rows.observation), 1)
+
+
+def termination_edges(
+    inputs_n: Float[Tensor, "n in"], terminated: NDArray[np.bool_], *, obs_dim: int, bins: int
+) -> Float[Tensor, "k obs_dim"]:
+    """Edges of the encoding of a head's last `obs_dim` inputs, `[bins + 1, obs_dim]`.
+
+    Half of them are quantiles of all rows, half quantiles of the terminated ones: resolution is needed where
+    the few rows lie that end the task.
+    """
+    values = inputs_n[:, -obs_dim:].numpy()
+    ends = values[terminated]
+    halves = [(values, (bins + 2) // 2), (ends, (bins + 1) // 2)]
+    edges = [np.quantile(part, np.linspace(0.0, 1.0, count), axis=0) for part, count in halves if count > 0]
+    return torch.from_numpy(np.sort(np.concatenate(edges), 0).astype(np.float32))
 
 
 def fit_normaliser(array: NDArray[np.float32]) -> Normaliser:

@@ -11,10 +11,11 @@ from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
+from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def build_net(config: DynamicsConfig, sizes: tuple[int, int, int], generator: to
 
 
 def build_head_net(config: DynamicsConfig, sizes: tuple[int, int], generator: torch.Generator) -> StackedMLP:
-    """The stacked network of a termination head, `sizes` being (members, inputs)."""
+    """The stacked network of a termination head, `sizes` being (members, encoded inputs)."""
     return StackedMLP(
         sizes[0],
         sizes[1],
@@ -139,9 +140,14 @@ def _rebuild_head(
     config: DynamicsConfig, tensors: dict[str, Tensor], *, reads_successor: bool
 ) -> TerminationHead:
     inputs = tensors["inputs.mean"].shape[0]
-    net = build_head_net(config, (tensors["net.flat"].shape[0], inputs), torch.Generator().manual_seed(0))
+    encoding = PiecewiseLinearEncoding(tensors["encoding.edges"])
+    sizes = (tensors["net.flat"].shape[0], inputs + encoding.added_size)
     head = TerminationHead(
-        net, inputs=Normaliser.identity(inputs), positive_weight=1.0, reads_successor=reads_successor
+        build_head_net(config, sizes, torch.Generator().manual_seed(0)),
+        inputs=Normaliser.identity(inputs),
+        encoding=encoding,
+        positive_weight=1.0,
+        reads_successor=reads_successor,
     )
     head.load_state_dict(tensors)
     return head.requires_grad_(requires_grad=False)

@@ -26,6 +26,7 @@ from mbrl.dynamics.calibration import (
     judge,
 )
 from mbrl.dynamics.config import AssessmentConfig
+from mbrl.dynamics.doubts import doubts
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.openloop import draw_segments, error_curve, run_open_loop, trusted_horizon
 from mbrl.dynamics.report import (
@@ -121,7 +122,7 @@ def assess(
         correlations=correlations,
         reward=_judge_reward(model, rows),
         termination=head,
-        warnings=_warnings(calibration, open_loop, correlations, head),
+        warnings=tuple(doubt.text for doubt in doubts(calibration, open_loop, correlations, head)),
     )
 
 
@@ -387,26 +388,6 @@ def _wilson_upper(hits: int, count: int) -> float:
     share, extra = hits / count, z**2 / count
     spread = z * np.sqrt(share * (1 - share) / count + extra / (4 * count))
     return float((share + extra / 2 + spread) / (1 + extra))
-
-
-def _warnings(
-    calibration: CalibrationReport,
-    open_loop: OpenLoopReport,
-    correlations: Mapping[str, RankCorrelation],
-    head: TerminationReport,
-) -> tuple[str, ...]:
-    """Reasons to prefer a model-free learner."""
-    found: list[str] = []
-    if open_loop.trusted_horizon == 0:
-        found.append("The trusted horizon is 0: do not roll out; use a model-free learner.")
-    worst = float(np.mean(calibration.ece))
-    if worst > 0.1:
-        found.append(f"Intervals miss their level by {worst:.2f} on average, even after recalibration.")
-    if not any(correlation.low > 0 for correlation in correlations.values()):
-        found.append("No uncertainty measure ranks the one-step errors: penalties would be noise.")
-    if head.is_learned and head.recall is not None and head.recall < 0.5:
-        found.append(f"The termination head finds only {head.recall:.0%} of the held-out terminations.")
-    return tuple(found)
 
 
 def _floats(values: NDArray[Any]) -> Floats:

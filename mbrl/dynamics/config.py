@@ -21,14 +21,16 @@ class TerminationConfig(BaseModel):
         learning_rate: Adam step size.
         max_updates: most gradient steps.
         max_positive_weight: cap on the weight of terminated rows; the bias that it causes is taken out again.
+        bins: intervals of each coordinate in the piecewise linear encoding of s'; 0 feeds plain numbers only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: Hidden = (200, 200)
+    hidden: Hidden = (64, 64)
     learning_rate: Rate = 1e-3
     max_updates: Annotated[int, Field(ge=1, le=10_000_000)] = 5_000
-    max_positive_weight: Annotated[float, Field(ge=1.0, le=1e6)] = 100.0
+    max_positive_weight: Annotated[float, Field(ge=1.0, le=1e6)] = 5.0
+    bins: Annotated[int, Field(ge=0, le=1000)] = 32
 
 
 class AssessmentConfig(BaseModel):

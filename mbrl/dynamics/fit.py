@@ -19,6 +19,7 @@ from mbrl.dynamics.arrays import (
     step_inputs,
     step_targets,
     termination_arrays,
+    termination_edges,
     termination_inputs,
 )
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
@@ -29,6 +30,7 @@ from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_
 from mbrl.dynamics.report import DynamicsReport, TrainingReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, as_floats
+from mbrl.nets.encoding import PiecewiseLinearEncoding
 
 Stage = Literal["ensemble", "termination", "done"]
 
@@ -207,17 +209,27 @@ class DynamicsFit:
             train, holdout = train.successors_known(), holdout.successors_known()
         config = self.config
         inputs = fit_normaliser(termination_inputs(train, reads_successor=reads_successor))
+        arrays = termination_arrays(train, holdout, inputs=inputs, reads_successor=reads_successor)
+        edges = termination_edges(
+            arrays.inputs,
+            train.terminated,
+            obs_dim=train.observation.shape[1],
+            bins=config.termination.bins,
+        )
+        encoding = PiecewiseLinearEncoding(edges)
         positives = int(train.terminated.sum())
-        weight = min((len(train) - positives) / positives, config.termination.max_positive_weight)
-        net = build_head_net(config, (config.members, inputs.mean.shape[0]), self._rng.at("head_init"))
+        sizes = (config.members, arrays.inputs.shape[1] + encoding.added_size)
         self._head = TerminationHead(
-            net, inputs=inputs, positive_weight=weight, reads_successor=reads_successor
+            build_head_net(config, sizes, self._rng.at("head_init")),
+            inputs=inputs,
+            encoding=encoding,
+            positive_weight=min((len(train) - positives) / positives, config.termination.max_positive_weight),
+            reads_successor=reads_successor,
         )
         schedule = _schedule(
             config, len(train), config.termination.max_updates, config.termination.learning_rate
         )
-        arrays = termination_arrays(train, holdout, inputs=inputs, reads_successor=reads_successor)
-        objective = TerminationObjective(net, positive_weight=weight)
+        objective = TerminationObjective(self._head)
         self._head_trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("termination"))
         self.stage = "termination"
 

@@ -8,8 +8,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.loss import bounded_gaussian_loss
+from mbrl.dynamics.termination import TerminationHead
 from mbrl.dynamics.training import TrainingArrays
-from mbrl.nets.stack import StackedMLP
 
 PUBLISHED_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
 """L2 coefficients of the five layers (Janner et al. 2019, MBPO code); interpolated for other depths."""
@@ -73,17 +73,16 @@ class TerminationObjective:
     """Cross-entropy of the termination flag, terminated rows weighted.
 
     Args:
-        net: `in -> 1` logit.
-        positive_weight: weight of a terminated row, >= 1.
+        head: to be trained in place; its weight of a terminated row is that of the loss.
     """
 
-    def __init__(self, net: StackedMLP, *, positive_weight: float) -> None:
-        self._net = net
-        self._weight = torch.tensor(positive_weight)
+    def __init__(self, head: TerminationHead) -> None:
+        self._head = head
+        self._weight = head.log_weight.exp()
 
     def parameters(self) -> list[Tensor]:
         """All weights."""
-        return [self._net.flat]
+        return [self._head.net.flat]
 
     def loss(self, inputs: Float[Tensor, "e b in"], targets: Float[Tensor, "e b k"]) -> Float[Tensor, "e"]:
         """Weighted binary cross-entropy of each member."""
@@ -95,12 +94,13 @@ class TerminationObjective:
     @torch.no_grad()
     def holdout_error(self, arrays: TrainingArrays) -> Float[Tensor, "e"]:
         """The same loss on held-out rows."""
-        total = torch.zeros(self._net.members, dtype=torch.float64)
+        members = self._head.net.members
+        total = torch.zeros(members, dtype=torch.float64)
         for inputs, targets in arrays.holdout_blocks():
-            shared = targets.expand(self._net.members, *targets.shape)
+            shared = targets.expand(members, *targets.shape)
             total += self._cross_entropy(inputs, shared).sum((1, 2), dtype=torch.float64)
         return total / arrays.holdout_targets.numel()
 
     def _cross_entropy(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        logits = self._net(inputs)
+        logits = self._head.logits(inputs).unsqueeze(-1)
         return binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=self._weight)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 
@@ -14,11 +15,13 @@ class TerminationHead(nn.Module):
     """Probability that the task ends on entering s', from `(s, a, s')`; implements `TerminationFn`.
 
     Training weights terminated rows by w, which multiplies the fitted odds by w; the head takes that out
-    again: `p = mean_e sigmoid(logit_e - log w)`.
+    again: `p = mean_e sigmoid(logit_e - log w)`. Tasks end at sharp thresholds of a few coordinates, which
+    the encoding lets a small network see.
 
     Args:
-        net: `in -> 1` logit; `in` is that of `inputs`.
-        inputs: normaliser of `(s, a, s')`, or of `(s, a)` where no terminal successor was logged.
+        net: encoded inputs to a logit.
+        inputs: normaliser of `(s, a, s')`, or of `(a, s)` where no terminal successor was logged.
+        encoding: of the normalised observation that stands last among the inputs.
         positive_weight: w.
         reads_successor: whether s' is among the inputs.
     """
@@ -26,10 +29,17 @@ class TerminationHead(nn.Module):
     log_weight: Tensor
 
     def __init__(
-        self, net: StackedMLP, *, inputs: Normaliser, positive_weight: float, reads_successor: bool
+        self,
+        net: StackedMLP,
+        *,
+        inputs: Normaliser,
+        encoding: PiecewiseLinearEncoding,
+        positive_weight: float,
+        reads_successor: bool,
     ) -> None:
         super().__init__()
-        self.net, self.inputs, self.reads_successor = net, inputs, reads_successor
+        self.net, self.inputs, self.encoding = net, inputs, encoding
+        self.reads_successor = reads_successor
         self.register_buffer("log_weight", torch.tensor(math.log(positive_weight)))
 
     def forward(
@@ -39,15 +49,19 @@ class TerminationHead(nn.Module):
         next_obs: Float[Tensor, "b obs_dim"],
     ) -> Float[Tensor, "b"]:
         """Corrected probability, averaged over members; raw units in."""
-        parts = (obs, action, next_obs) if self.reads_successor else (obs, action)
-        logits = self.net(self.inputs(torch.cat(parts, -1))).squeeze(-1)
-        return torch.sigmoid(logits - self.log_weight).mean(0)
+        parts = (obs, action, next_obs) if self.reads_successor else (action, obs)
+        return torch.sigmoid(self.logits(self.inputs(torch.cat(parts, -1))) - self.log_weight).mean(0)
+
+    def logits(self, inputs_n: Float[Tensor, "*e b in"]) -> Float[Tensor, "m b"]:
+        """`[m, b]`, each member's weighted log-odds; inputs normalised, shared or one batch a member."""
+        return self.net(self.encoding(inputs_n)).squeeze(-1)
 
     def select(self, members: Int[Tensor, "m"]) -> "TerminationHead":
         """A smaller head with frozen copies of the given members, for inference."""
         chosen = TerminationHead(
             self.net.select(members),
             inputs=self.inputs,
+            encoding=self.encoding,
             positive_weight=1.0,
             reads_successor=self.reads_successor,
         )

@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.metadata
+import logging
 import platform
+import sys
 from typing import Any, TypeAlias, cast
 
 import gymnasium
@@ -46,6 +48,7 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
             "env_kwargs; an environment of another package needs that package installed and an id of the "
             "form module:Id-v0."
         ) from error
+    _redirect_warnings()
     try:
         _check_spaces(task, env)
     except ConfigError:
@@ -73,6 +76,13 @@ def render_frame(env: Env) -> NDArray[np.uint8]:
     if not isinstance(frame, np.ndarray):
         raise ConfigError("The environment draws no RGB frames. Remedy: evaluate it without a video.")
     return cast("NDArray[np.uint8]", frame)
+
+
+def _redirect_warnings() -> None:
+    """Sends MuJoCo's warnings to the log of this module; by itself it leaves a file in the working folder."""
+    mujoco: Any = sys.modules.get("mujoco")  # imported by environments that need it, and by no others
+    if mujoco is not None:
+        mujoco.set_mju_user_warning(logging.getLogger(__name__).warning)
 
 
 def _drawing_errors() -> tuple[type[Exception], ...]:

@@ -65,6 +65,8 @@ class RunConfig(BaseModel):
         checkpoint_interval: updates between two checkpoints.
         keep_policies: keep the policy of every checkpoint in `policies/`, for datasets made along a training.
         on_divergence: whether values beyond what the rewards permit only `warn`, or `stop` the run.
+        diagnostics: look at every checkpoint how far the policy leaves the data; the policy is the same
+            without. Online recipes have no data to leave.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +85,7 @@ class RunConfig(BaseModel):
     checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
     keep_policies: bool = False
     on_divergence: Literal["warn", "stop"] = "warn"
+    diagnostics: bool = True
 
     def tree(self) -> Tree:
         """Plain values in the shape of a yaml file; `resolve` reads them back."""
@@ -126,6 +129,7 @@ def resolve(
     *,
     arguments: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
+    source: str | None = None,
 ) -> ResolvedConfig:
     """Composes and validates a config.
 
@@ -135,6 +139,7 @@ def resolve(
         experiment: name in `configs/experiments`, path of a yaml, or None.
         arguments: top-level values given on the command line; None values count as not given.
         overrides: `dotted.key=value`, in order.
+        source: named as the origin of `arguments` and `overrides`; None for the command line's options.
 
     Raises:
         ConfigError: an unknown key or name, or a value that is out of range.
@@ -143,18 +148,25 @@ def resolve(
     path = None if experiment is None else find_part("experiments", str(experiment))
     where = f"Config file {path}" if path is not None else "Config"
     tree: Tree = {} if path is None else read_yaml(path)
+    if is_comparison(tree):
+        raise ConfigError(f"{where} is a comparison, not one run. Remedy: mbrl compare {experiment}.")
     origins = dict.fromkeys(leaf_paths(tree), "" if path is None else path.name)
     whole = {keys[0]: value for keys, value in parsed if len(keys) == 1}
     given = {key: value for key, value in (arguments or {}).items() if value is not None}
-    for source, values in (("command line", given), ("--set", whole)):
+    for origin, values in ((source or "command line", given), (source or "--set", whole)):
         for key, value in values.items():
-            _replace(tree, origins, key, value, source)
+            _replace(tree, origins, key, value, origin)
     name = _compose(tree, origins)
     for keys, value in parsed:
         if len(keys) > 1:
             set_at(tree, keys, value)
-            origins[keys] = "--set"
+            origins[keys] = source or "--set"
     return ResolvedConfig(run=build_run_config(tree, where=where), name=name, origins=origins)
+
+
+def is_comparison(tree: Tree) -> bool:
+    """Whether a yaml compares algorithms over datasets (`mbrl.experiment.study`) instead of naming a run."""
+    return {"datasets", "algorithms"} <= tree.keys()
 
 
 def build_run_config(tree: Tree, *, where: str) -> RunConfig:

@@ -103,6 +103,7 @@ def run_demo(
         runs={name: _rows(run) for name, run in runs.items()},
         seconds=seconds,
         value_bounds=_bounds(runs["mopo"]),
+        shift={name: run.summary().get("shift") for name, run in runs.items()},
     )
     out.mkdir(parents=True, exist_ok=True)
     page = out / PAGE

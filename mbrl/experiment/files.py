@@ -4,11 +4,15 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TextIO
 
 from mbrl.core.errors import MbrlError
+
+_ATTEMPTS: Final = 4
+_PAUSE_SECONDS: Final = 0.02
 
 
 class BusyError(MbrlError):
@@ -53,15 +57,35 @@ def locked(path: Path) -> Generator[None]:
         BusyError: another process holds it.
     """
     with path.open("a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not any(_take(file, attempt) for attempt in range(_ATTEMPTS)):
             file.seek(0)
             raise BusyError(
                 f"Process {file.read().strip() or 'unknown'} works in {path.parent}. "
                 "Remedy: wait until it is done, or stop it; then run the same command again."
-            ) from None
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file `path`. Looking takes a free lock for an instant."""
+    if not path.exists():
+        return False
+    with path.open("r", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _take(file: TextIO, attempt: int) -> bool:
+    """Tries to lock, after a pause if it is not the first attempt: `is_locked` may be looking right now."""
+    time.sleep(_PAUSE_SECONDS if attempt else 0.0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from mbrl.core.types import StateDict
 from mbrl.experiment.checkpoint import CheckpointFolder, non_finite_names
 from mbrl.experiment.metrics import DivergenceAlarm, MetricFile, MetricSums, refuse_non_finite
 from mbrl.experiment.progress import Progress, SilentProgress
+from mbrl.experiment.shift_monitor import Look, ShiftMonitor
 
 _PROGRESS_INTERVAL = 50
 
@@ -60,6 +61,7 @@ def train(
     rng: RngStreams,
     settings: LoopSettings,
     progress: Progress | None = None,
+    diagnostics: ShiftMonitor | None = None,
     on_checkpoint: Callable[[int, Any, float], None] | None = None,
 ) -> LoopOutcome:
     """Runs `training` to its last update, continuing from the newest checkpoint in `folder`.
@@ -73,6 +75,8 @@ def train(
         rng: streams of the run.
         settings: length and intervals.
         progress: told of updates and alarms.
+        diagnostics: looks at the policy before each checkpoint, with draws from `rng.at("shift", step)`; the
+            bits of the training are the same without.
         on_checkpoint: called after each checkpoint with the updates done, the learner's state and the seconds
             since the start of this call.
 
@@ -83,6 +87,7 @@ def train(
     begin = time.perf_counter()
     state = training.learner.init(rng.at("init"))
     monitor = _Monitor(training, state, folder, settings, progress or SilentProgress())
+    monitor.looks_through(diagnostics, rng)
     start = monitor.restore()
     try:
         for step in range(start, settings.updates):
@@ -112,6 +117,10 @@ class _Monitor:
         self.alarm = DivergenceAlarm(training.value_bounds)
         self._row_start = 0
 
+    def looks_through(self, diagnostics: ShiftMonitor | None, rng: RngStreams) -> None:
+        """Looks at the policy before each checkpoint, unless None."""
+        self._diagnostics, self._rng = diagnostics, rng
+
     def restore(self) -> int:
         """Loads the newest checkpoint; returns the number of updates that are done."""
         found = self._checkpoints.load_latest(self._progress.message)
@@ -130,35 +139,56 @@ class _Monitor:
         """Logs and saves what is due after `done` updates; True if a checkpoint was written."""
         settings = self._settings
         is_last = done == settings.updates
+        is_saved = is_last or done % settings.checkpoint_interval == 0
+        if is_saved:
+            self._guard(self.sums.averages(), done)
+        look = self._look(done) if is_saved else Look({}, [])
         if is_last or done % settings.log_interval == 0:
-            self._log(done)
+            self._log(done, look)
+        elif look.metrics:
+            self._file.write(done, look.metrics)
         elif done % _PROGRESS_INTERVAL == 0:
             self._progress.advance(done)
-        if not (is_last or done % settings.checkpoint_interval == 0):
-            return False
-        self._guard(self.sums.averages(), done)
-        self._checkpoints.save(done, self._content(done))
-        return True
+        for text in look.alarms:
+            self._tell(done, "shift", text)
+        if is_saved:
+            self._checkpoints.save(done, self._content(done))
+        return is_saved
 
     def close(self) -> None:
         """Ends the files and the progress."""
         self._file.close()
         self._progress.finish()
 
-    def _log(self, done: int) -> None:
+    def _look(self, done: int) -> Look:
+        """Holds the policy against its log; the time that this takes is not that of the updates."""
+        if self._diagnostics is None:
+            return Look({}, [])
+        begin = time.perf_counter()
+        learner = self._training.learner
+        policy, value = learner.policy(self._state), learner.value(self._state)
+        look = self._diagnostics.look(done, policy, value, generator=self._rng.at("shift", done))
+        seconds = time.perf_counter() - begin
+        self._mark = (self._mark[0], self._mark[1] + seconds)
+        return Look({**look.metrics, "time/shift_seconds": round(seconds, 3)}, look.alarms)
+
+    def _tell(self, done: int, event: str, text: str) -> None:
+        self._file.write(done, {"event": event, "text": text})
+        self._progress.message(text)
+
+    def _log(self, done: int, look: Look) -> None:
         averages = self.sums.averages()
         self._guard(averages, done)
         now = time.perf_counter()
         speed = (done - self._mark[0]) / max(now - self._mark[1], 1e-9)
         self._mark = (done, now)
-        self._file.write(done, {**averages, "time/updates_per_second": round(speed, 2)})
+        self._file.write(done, {**averages, **look.metrics, "time/updates_per_second": round(speed, 2)})
         self.sums.clear()
         self._row_start = done
         self._progress.advance(done, **averages)
         message = self.alarm.check(done, averages)
         if message is not None:
-            self._file.write(done, {"event": "divergence", "text": message})
-            self._progress.message(message)
+            self._tell(done, "divergence", message)
             if self._settings.on_divergence == "stop":
                 raise DivergenceError(f"{message} {self._kept()}")
 
@@ -182,6 +212,7 @@ class _Monitor:
             "alarm": self.alarm.state_dict(),
             "row_start": self._row_start,
             "position": self._file.sync(),
+            "shift": None if self._diagnostics is None else self._diagnostics.state_dict(),
         }
         return {"learner": learner, "source": self._training.source.state_dict(), "monitor": monitor}
 
@@ -192,3 +223,6 @@ class _Monitor:
         self.sums.load_state_dict(monitor["sums"])
         self.alarm.load_state_dict(monitor["alarm"])
         self._row_start = monitor["row_start"]
+        seen = monitor.get("shift")  # None where the run began without looking
+        if self._diagnostics is not None and seen is not None:
+            self._diagnostics.load_state_dict(seen)

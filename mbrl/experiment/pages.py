@@ -45,12 +45,14 @@ def write_run_page(path: Path, out: Path | None = None) -> Path:
 
 
 def _training_page(run: RunFolder, manifest: dict[str, Any], provenance: dict[str, str]) -> str:
-    bounds = run.summary()["value_bounds"]
+    summary = run.summary()
+    bounds = summary["value_bounds"]
     return run_page(
         f"{manifest['label']} on {manifest['dataset']}, seed {manifest['seed']}",
         [row for row in read_metrics(run.path) if "event" not in row],
         evaluation=_evaluation_of(run, str(manifest["hash"])),
         value_bounds=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+        shift=summary.get("shift"),
         provenance=provenance,
     )
 

@@ -10,8 +10,10 @@ import torch
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy
 from mbrl.experiment.artifacts import load_artifact, save_artifact
-from mbrl.nets.actors import Actor, ActorSpec, build_actor
+from mbrl.nets.actors import ActorSpec, build_actor
+from mbrl.nets.bcq import BCQ_KIND, BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.policy import PolicyNetwork
 
 FORMAT_VERSION: Final = 1
 
@@ -26,7 +28,7 @@ class StoredPolicy:
         path: the file.
     """
 
-    policy: Actor
+    policy: PolicyNetwork
     facts: Mapping[str, Any]
     path: Path
 
@@ -36,14 +38,14 @@ def save_policy(path: Path, policy: Policy, facts: Mapping[str, Any]) -> Path:
 
     Args:
         path: ends in `.safetensors`.
-        policy: an actor network.
+        policy: a policy network.
         facts: plain values.
 
     Raises:
         ConfigError: the policy is not a network of this package.
     """
-    if not isinstance(policy, Actor):
-        raise ConfigError(f"A {type(policy).__name__} cannot be saved: only actor networks can.")
+    if not isinstance(policy, PolicyNetwork):
+        raise ConfigError(f"A {type(policy).__name__} cannot be saved: only policy networks can.")
     header = {"actor": policy.spec.to_json(), "facts": dict(facts)}
     return save_artifact(path, policy.state_dict(), header, version=FORMAT_VERSION)
 
@@ -57,8 +59,15 @@ def load_policy(path: Path) -> StoredPolicy:
     header, tensors = load_artifact(path, version=FORMAT_VERSION, what="policy")
     if "actor" not in header:
         raise ConfigError(f"{path} holds no policy; its header has the entries {', '.join(header)}.")
-    spec = ActorSpec.from_json(header["actor"])
-    normaliser = Normaliser.identity(spec.space.obs_dim)  # the file's statistics replace it
-    actor = build_actor(spec, normaliser, torch.Generator().manual_seed(0))
-    actor.load_state_dict(tensors)
-    return StoredPolicy(actor.requires_grad_(requires_grad=False), header["facts"], path)
+    policy = _rebuild(header["actor"])
+    policy.load_state_dict(tensors)
+    return StoredPolicy(policy.requires_grad_(requires_grad=False), header["facts"], path)
+
+
+def _rebuild(fields: dict[str, Any]) -> PolicyNetwork:
+    """A network of the described form; its weights and statistics are the file's to replace."""
+    normaliser = Normaliser.identity(fields["space"]["obs_dim"])
+    generator = torch.Generator().manual_seed(0)
+    if fields["kind"] == BCQ_KIND:
+        return BCQPolicy(BCQSpec.from_json(fields), normaliser, generator)
+    return build_actor(ActorSpec.from_json(fields), normaliser, generator)

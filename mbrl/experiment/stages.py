@@ -24,13 +24,17 @@ from mbrl.evaluation.evaluator import evaluate
 from mbrl.experiment.artifacts import load_artifact, save_artifact
 from mbrl.experiment.checkpoint import CheckpointFolder
 from mbrl.experiment.config import EvaluationConfig, ResolvedConfig, RunConfig, algorithm_tree, resolve
+from mbrl.experiment.diagnostics import make_shift_probe
 from mbrl.experiment.files import write_json
 from mbrl.experiment.loop import LoopSettings, train
 from mbrl.experiment.metrics import read_metrics
 from mbrl.experiment.policies import StoredPolicy, load_policy, save_policy
 from mbrl.experiment.progress import Progress, SilentProgress
+from mbrl.experiment.shift_monitor import ShiftMonitor
 from mbrl.experiment.store import RunFolder, RunStore, StageKey, find_run, package_version
 from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.shift_probe import ShiftProbe
+from mbrl.ope.support import BehaviourSupport
 from mbrl.uncertainty.held_out import held_out_measures
 
 DYNAMICS_FILE: Final = "dynamics.safetensors"
@@ -46,11 +50,13 @@ class Workspace:
         store: of runs.
         progress: listener.
         minari_root: folder of Minari's local datasets; None for its default.
+        supports: behaviours that diagnostics fitted in this process; runs on the same data and seed share.
     """
 
     store: RunStore
     progress: Progress = dataclasses.field(default_factory=SilentProgress)
     minari_root: Path | None = None
+    supports: dict[str, BehaviourSupport] = dataclasses.field(default_factory=dict[str, BehaviourSupport])
 
 
 def set_up_torch(threads: int) -> None:
@@ -196,7 +202,12 @@ def train_policy_stage(resolved: ResolvedConfig, workspace: Workspace) -> RunFol
     with workspace.store.open(key, config=resolved.to_yaml(), facts=facts) as run:
         if not run.is_done:
             context = _recipe_context(config, dataset, task, fit)
-            _train(resolved, context, run, key, workspace.progress)
+            probe = None
+            if dataset is not None and config.diagnostics:
+                probe = functools.partial(
+                    make_shift_probe, config, dataset, context, supports=workspace.supports
+                )
+            _train(resolved, context, run, key, progress=workspace.progress, probe=probe)
     return run
 
 
@@ -217,14 +228,24 @@ def _recipe_context(
         transitions=train.to_batch(),
         dynamics=None if fit is None else fit()[0],
         task=task,
+        episode=torch.tensor(train.episode),
     )
 
 
 def _train(
-    resolved: ResolvedConfig, context: RecipeContext, run: RunFolder, key: StageKey, progress: Progress
+    resolved: ResolvedConfig,
+    context: RecipeContext,
+    run: RunFolder,
+    key: StageKey,
+    *,
+    progress: Progress,
+    probe: Callable[..., ShiftProbe] | None,
 ) -> None:
     config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
     training = recipe.build(config.algorithm, context)
+    shift = None
+    if probe is not None:
+        shift = ShiftMonitor(functools.partial(probe, value_bounds=training.value_bounds))
     facts = {
         "algorithm": resolved.name,
         "recipe": config.recipe,
@@ -255,6 +276,7 @@ def _train(
             config_hash=key.digest,
         ),
         progress=progress,
+        diagnostics=shift,
         on_checkpoint=on_checkpoint,
     )
     facts["updates"] = config.algorithm.updates
@@ -266,6 +288,7 @@ def _train(
             **facts,
             "last_metrics": rows[-1] if rows else {},
             "divergence": outcome.excursions,
+            "shift": None if shift is None else shift.report,
             "value_bounds": training.value_bounds,
             "seconds": run.manifest()["wall_seconds"],
         }

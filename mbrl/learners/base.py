@@ -3,10 +3,11 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mbrl.core.protocols import Checkpointable, Learner
@@ -15,6 +16,18 @@ from mbrl.core.types import SpaceSpec, StateDict
 from mbrl.nets.normaliser import Normaliser
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
+
+_LogStd: TypeAlias = Annotated[float, Field(ge=-20, le=10)]
+
+
+def _check_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError(f"must be low < high, got {bounds}")
+    return bounds
+
+
+LogStdBounds: TypeAlias = Annotated[tuple[_LogStd, _LogStd], AfterValidator(_check_order)]
+"""Limits of a policy's log standard deviation, in order."""
 
 
 class LearnerConfig(BaseModel):
@@ -31,6 +44,11 @@ class LearnerConfig(BaseModel):
     discount: Annotated[float, Field(ge=0, lt=1)] = 0.99
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 256
     normalise_observations: bool = True
+
+    @property
+    def is_conservative(self) -> bool:
+        """Whether logged actions are valued above imagined ones on purpose; COMBO needs a learner of that."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,10 +115,10 @@ LEARNERS: Registry[LearnerEntry] = Registry("learner", "mbrl.learners")
 
 
 class Optimiser:
-    """Adam on one parameter tensor: a single fused call, at a rate that follows a schedule.
+    """Adam on one parameter tensor, or a few: a single fused call, at a rate that follows a schedule.
 
     Args:
-        parameter: what is trained, such as the flat parameters of a `StackedMLP`.
+        parameter: what is trained, such as the flat parameters of a `StackedMLP`; or a list of these.
         learning_rate: of the first step.
         schedule: `constant`, or `cosine`: `learning_rate (1 + cos(pi step / total_steps)) / 2`.
         total_steps: steps after which a cosine has fallen to 0.
@@ -108,13 +126,14 @@ class Optimiser:
 
     def __init__(
         self,
-        parameter: nn.Parameter,
+        parameter: nn.Parameter | Sequence[nn.Parameter],
         learning_rate: float,
         *,
         schedule: Schedule = "constant",
         total_steps: int = 1,
     ) -> None:
-        self._adam = torch.optim.Adam([parameter], lr=learning_rate, fused=True)
+        parameters = [parameter] if isinstance(parameter, nn.Parameter) else list(parameter)
+        self._adam = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
         self._base, self._schedule, self._total = learning_rate, schedule, total_steps
         self._step = 0
 

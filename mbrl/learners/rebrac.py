@@ -6,7 +6,7 @@ Departures from the paper and its code:
 - LayerNorm stands between a linear map and its ReLU; the code has it after the ReLU;
 - observations are standardised inside the networks (the code leaves them raw; switch:
   `normalise_observations`);
-- the last step of an episode has no next action and pays no critic penalty;
+- rows without a next action pay no critic penalty; the code has a next action in every row;
 - both targets follow the networks of the same update; the code moves the target actor by the actor of the
   update before, and delays from the first update on (1, 3, 5, ...) instead of the second (2, 4, 6, ...).
 """
@@ -86,14 +86,14 @@ class ReBRACConfig(TD3Config):
         if not isinstance(values, Mapping):
             return values
         given = cast(Mapping[str, Any], values)
-        published = PRESETS.get(given.get("preset"))  # pyright: ignore[reportArgumentType, reportCallIssue]
-        if published is None:  # no preset, or one that the field's own check refuses by name
+        preset = given.get("preset")
+        if preset not in list(PRESETS):  # none, or one that the field's own check refuses by name
             return given
-        filled = dict(zip(_COEFS, published, strict=True))
+        filled = dict(zip(_COEFS, PRESETS[preset], strict=True))
         for name, value in filled.items():
             if given.get(name, value) != value:
                 raise ValueError(
-                    f"preset {given['preset']} has {name}={value}, not {given[name]}: set one or the other"
+                    f"preset {preset} has {name}={value}, not {given[name]}: set one or the other"
                 )
         return {**given, **filled}
 

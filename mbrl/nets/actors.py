@@ -3,26 +3,25 @@
 import abc
 import dataclasses
 import math
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbrl.core.types import SpaceSpec
-from mbrl.nets.action_box import ActionBox
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import ActivationName, StackedMLP
 from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, tanh_log_det
 from mbrl.ops.losses import mixture_log_prob
 
-ActorKind: TypeAlias = Literal["deterministic", "tanh_gaussian", "mixture"]
+ActorKind: TypeAlias = Literal["deterministic", "tanh_gaussian", "mixture", "clipped_gaussian"]
 _SATURATION = 1e-5
 """Actions at a bound are moved this far inside before `atanh`, in scaled units."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ActorSpec:
+class ActorSpec(PolicySpec):
     """Everything but the weights.
 
     Attributes:
@@ -31,32 +30,21 @@ class ActorSpec:
         hidden: widths of the hidden layers.
         activation: hidden activation.
         layer_norm: LayerNorm in the hidden layers.
-        log_std_bounds: limits of the log standard deviation, before squashing, scaled action units.
+        log_std_bounds: limits of the log standard deviation, before squashing or clipping, scaled action
+            units.
         components: mixture components (mixture only).
     """
 
     kind: ActorKind
-    space: SpaceSpec
     hidden: tuple[int, ...] = (256, 256)
     activation: ActivationName = "relu"
     layer_norm: bool = False
     log_std_bounds: tuple[float, float] = (-5.0, 2.0)
     components: int = 1
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain types, for a file's metadata."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "ActorSpec":
-        """Inverse of `to_json`; lists become tuples."""
-        space, rest = _to_tuples(fields["space"]), _to_tuples(fields)
-        rest["space"] = SpaceSpec(**space)
-        return cls(**rest)
-
-
-class Actor(nn.Module, abc.ABC):
-    """A policy network on normalised observations with actions scaled to [-1, 1] inside.
+class Actor(PolicyNetwork, abc.ABC):
+    """A policy that is one network.
 
     Args:
         spec: sizes and kind.
@@ -64,11 +52,10 @@ class Actor(nn.Module, abc.ABC):
         generator: source of the initial weights.
     """
 
+    spec: ActorSpec
+
     def __init__(self, spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> None:
-        super().__init__()
-        self.spec = spec
-        self.normaliser = normaliser
-        self.action_box = ActionBox(spec.space, generator.device)
+        super().__init__(spec, normaliser, generator.device)
         self.net = StackedMLP(
             1,
             spec.space.obs_dim,
@@ -79,29 +66,10 @@ class Actor(nn.Module, abc.ABC):
             layer_norm=spec.layer_norm,
         )
 
-    @property
-    def act_dim(self) -> int:
-        """Size of an action."""
-        return self.spec.space.act_dim
-
     @staticmethod
     @abc.abstractmethod
     def head_size(spec: ActorSpec) -> int:
         """Outputs of the network."""
-
-    @abc.abstractmethod
-    def act(
-        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
-    ) -> Float[Tensor, "b act_dim"]:
-        """See `mbrl.core.protocols.Policy.act`."""
-
-    def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
-        """Environment units to [-1, 1]."""
-        return self.action_box.scale(action)
-
-    def unscale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
-        """[-1, 1] to environment units."""
-        return self.action_box.unscale(action)
 
     def head(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b head"]:
         """Output of the network at raw observations."""
@@ -145,9 +113,12 @@ class TanhGaussianActor(Actor):
         return mean, log_std.clamp(*self.spec.log_std_bounds)
 
     def sample_with_log_prob(
-        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
-    ) -> tuple[Float[Tensor, "b act_dim"], Float[Tensor, "b"]]:
-        """A reparameterised action in [-1, 1] and its log-density, both differentiable."""
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "*k b act_dim"]
+    ) -> tuple[Float[Tensor, "*k b act_dim"], Float[Tensor, "*k b"]]:
+        """Reparameterised actions in [-1, 1] and their log-densities, both differentiable.
+
+        Noise with leading axes gives as many actions for each observation; the network runs once.
+        """
         mean, log_std = self.moments(obs)
         x = torch.addcmul(mean, log_std.exp(), noise)
         # log N(x) at x = mean + std * noise needs no division by std
@@ -178,6 +149,63 @@ class TanhGaussianActor(Actor):
         _check_count(count, noise)
         mean, log_std = self.moments(obs)
         return self.unscale(torch.tanh(torch.addcmul(mean, log_std.exp(), noise)))
+
+
+class ClippedGaussianActor(Actor):
+    """`a = clip(x, -1, 1), x ~ N(tanh(f(s)), std^2)` with one standard deviation for all states.
+
+    The policy of implicit Q-learning (Kostrikov et al. 2021, reference code). Its log-density is that of x:
+    a draw beyond a bound acts as the bound, whose probability the density does not show. So logged actions
+    at a bound have an ordinary density, and `log_prob` is comparable between such policies only.
+    """
+
+    log_std: nn.Parameter
+    """`[act_dim]`, before the bounds."""
+
+    def __init__(self, spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> None:
+        super().__init__(spec, normaliser, generator)
+        self.log_std = nn.Parameter(torch.zeros(spec.space.act_dim, device=generator.device))
+
+    @staticmethod
+    def head_size(spec: ActorSpec) -> int:
+        """One mean for each action dimension."""
+        return spec.space.act_dim
+
+    def moments(
+        self, obs: Float[Tensor, "b obs_dim"]
+    ) -> tuple[Float[Tensor, "b act_dim"], Float[Tensor, "act_dim"]]:
+        """Mean in [-1, 1] and log standard deviation, scaled action units."""
+        return torch.tanh(self.head(obs)), self.log_std.clamp(*self.spec.log_std_bounds)
+
+    def log_prob(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """Log-density before clipping (environment units in, density on the [-1, 1] scale)."""
+        mean, log_std = self.moments(obs)
+        return gaussian_log_prob(self.scale(action), mean, log_std.expand_as(mean))
+
+    @torch.no_grad()
+    def scaled_sample(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "*k b act_dim"]
+    ) -> Float[Tensor, "*k b act_dim"]:
+        """Draws in [-1, 1]; noise with leading axes gives as many for each observation."""
+        mean, log_std = self.moments(obs)
+        return torch.addcmul(mean, log_std.exp(), noise).clamp(-1.0, 1.0)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """A draw, clipped to the box, or the mean without noise."""
+        return self.unscale(self.moments(obs)[0] if noise is None else self.scaled_sample(obs, noise))
+
+    @torch.no_grad()
+    def sample(
+        self, obs: Float[Tensor, "b obs_dim"], count: int, noise: Float[Tensor, "k b act_dim"]
+    ) -> Float[Tensor, "k b act_dim"]:
+        """`count` draws for each observation; the network runs once."""
+        _check_count(count, noise)
+        return self.unscale(self.scaled_sample(obs, noise))
 
 
 class MixtureActor(Actor):
@@ -239,12 +267,9 @@ def build_actor(spec: ActorSpec, normaliser: Normaliser, generator: torch.Genera
         "deterministic": DeterministicActor,
         "tanh_gaussian": TanhGaussianActor,
         "mixture": MixtureActor,
+        "clipped_gaussian": ClippedGaussianActor,
     }
     return kinds[spec.kind](spec, normaliser, generator)
-
-
-def _to_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(cast(list[Any], v)) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 def _check_count(count: int, noise: Tensor) -> None:

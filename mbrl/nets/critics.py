@@ -1,4 +1,4 @@
-"""Stacked action-value networks."""
+"""Action-value networks, stacked, and a state-value network."""
 
 from collections.abc import Sequence
 
@@ -65,6 +65,14 @@ class CriticEnsemble(nn.Module):
         inputs = torch.cat([self.normaliser(obs), scaled_action], -1)
         return self.net(inputs, frozen=frozen, first=first).squeeze(-1)
 
+    def at_actions(
+        self, obs: Float[Tensor, "b obs_dim"], scaled_actions: Float[Tensor, "k b act_dim"]
+    ) -> Float[Tensor, "n k b"]:
+        """`[n, k, b]` values of k actions for each observation."""
+        count, rows = scaled_actions.shape[:2]
+        obs = obs.expand(count, *obs.shape).flatten(0, 1)
+        return self(obs, scaled_actions.flatten(0, 1)).unflatten(1, (count, rows))
+
     def action_gradients(
         self, obs: Float[Tensor, "b obs_dim"], scaled_action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "n b act_dim"]:
@@ -76,3 +84,25 @@ class CriticEnsemble(nn.Module):
         values = self.net.forward_composite(inputs)
         (gradients,) = torch.autograd.grad(values.sum(), actions, create_graph=True)
         return gradients
+
+
+class StateValue(nn.Module):
+    """V(s) on normalised observations.
+
+    Args:
+        space: sizes.
+        hidden: widths of the hidden layers.
+        normaliser: of observations.
+        generator: source of the initial weights.
+    """
+
+    def __init__(
+        self, space: SpaceSpec, hidden: Sequence[int], normaliser: Normaliser, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.normaliser = normaliser
+        self.net = StackedMLP(1, space.obs_dim, hidden, 1, generator=generator)
+
+    def forward(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
+        """`[b]`, return units."""
+        return self.net(self.normaliser(obs))[0, :, 0]

@@ -33,6 +33,11 @@ def gaussian_nll(error: Float[Tensor, "*b d"], log_variance: Float[Tensor, "*b d
     return 0.5 * (error.square() * torch.exp(-log_variance) + log_variance + LOG_2PI)
 
 
+def standard_normal_kl(mean: Float[Tensor, "*b d"], log_std: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """`KL(N(mean, std^2) || N(0, 1)) = 1/2 (mean^2 + std^2 - 1 - 2 log std)` in nats, per dimension."""
+    return 0.5 * (mean.square() + torch.exp(2 * log_std) - 1 - 2 * log_std)
+
+
 def soft_clamp(
     x: Float[Tensor, "*b d"], low: Float[Tensor, "*#b d"], high: Float[Tensor, "*#b d"]
 ) -> Float[Tensor, "*b d"]:

@@ -125,13 +125,20 @@ def conclude(comparison: Comparison, *, trusted_horizon: int | None = None) -> t
     rivals = [(other.name, other.interval) for other in others]
     if comparison.behaviour is not None:
         rivals.append(("the logged behaviour", comparison.behaviour))
-    messages = [_compare(first, name, interval) for name, interval in rivals]
+    messages = [contrast(first, name, interval) for name, interval in rivals]
     if comparison.best_tenth is not None:
         messages.append(_compare_best_tenth(first, comparison.best_tenth))
     return (*messages, *_cautions(comparison, trusted_horizon))
 
 
-def _compare(method: Method, rival: str, other: Interval) -> Message:
+def contrast(method: Method, rival: str, other: Interval) -> Message:
+    """A win, a loss, or neither: only intervals that do not overlap are told apart.
+
+    Args:
+        method: the one of interest.
+        rival: what it is compared with, in words.
+        other: interval of the rival's average.
+    """
     figures = f"{format_interval(method.interval)} against {format_interval(other)}"
     own = method.interval
     if not (has_ends(own) and has_ends(other)):

@@ -94,6 +94,7 @@ def k_step_error(
     linear: Values | None,
     tolerance: float,
     trusted_horizon: int,
+    band_name: str = "interval",
 ) -> Figure:
     """Open-loop error against the horizon, beside the two trivial models, with the trusted horizon marked.
 
@@ -106,10 +107,11 @@ def k_step_error(
         linear: `n` errors of the ridge-linear model, or None.
         tolerance: error that the trusted horizon permits.
         trusted_horizon: last step that is trusted; 0 for none.
+        band_name: what `low` and `high` enclose.
     """
     lines = [
         Line(
-            "ensemble, with interval" if low is not None else "ensemble (no interval)",
+            f"ensemble, with {band_name}" if low is not None else f"ensemble (no {band_name})",
             steps,
             error,
             low,

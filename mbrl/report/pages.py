@@ -18,6 +18,7 @@ from mbrl.report.dynamics_tables import trust_message, warning_messages
 from mbrl.report.evaluation_tables import evaluation_table
 from mbrl.report.html import Section, render_page
 from mbrl.report.score_sections import score_section
+from mbrl.report.shift_sections import shift_section
 from mbrl.report.table import Table
 from mbrl.report.training_sections import Records, training_section
 from mbrl.report.wording import format_count, format_interval, format_number, format_share
@@ -34,6 +35,7 @@ class DemoResults:
         runs: rows of `metrics.jsonl` by the name of the run.
         seconds: wall time by stage, in order.
         value_bounds: least and largest value that the rewards permit, or None.
+        shift: JSON of the last `ShiftReport` by the name of the run, or None.
     """
 
     data: Report
@@ -42,6 +44,9 @@ class DemoResults:
     runs: Mapping[str, Records]
     seconds: Mapping[str, float]
     value_bounds: tuple[float, float] | None = None
+    shift: Mapping[str, Mapping[str, Any] | None] = dataclasses.field(
+        default_factory=dict[str, Mapping[str, Any] | None]
+    )
 
 
 def doctor_page(report: Report, *, provenance: Mapping[str, str] | None = None) -> str:
@@ -129,6 +134,7 @@ def demo_page(results: DemoResults, *, provenance: Mapping[str, str] | None = No
             *_under("Data", data_sections(results.data)),
             *_under("Model", dynamics_sections(dynamics, names=_names(results.data))),
             training_section(results.runs, value_bounds=results.value_bounds),
+            shift_section(results.runs, results.shift),
             Section("Time", tables=[Table("Seconds of each stage", ("stage", "seconds"), stages)]),
         ],
         subtitle="A dynamics ensemble fitted to a log, policies trained on it, and what they reach.",
@@ -157,18 +163,23 @@ def run_page(
     *,
     evaluation: Evaluation | Mapping[str, Any] | None = None,
     value_bounds: tuple[float, float] | None = None,
+    shift: Mapping[str, Any] | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> str:
-    """One training run: its curves, and how its last policy did.
+    """One training run: its curves, how far its policy leaves the data, and how the last one did.
 
     Args:
         name: of the run.
         records: rows of its `metrics.jsonl`.
         evaluation: of its last policy, as the dataclass or its JSON; None if there was none.
         value_bounds: least and largest value that the rewards permit, or None.
+        shift: JSON of the run's last `ShiftReport`, or None.
         provenance: hashes, versions and the command that makes this page again.
     """
-    sections = [training_section({name: records}, value_bounds=value_bounds)]
+    sections = [
+        training_section({name: records}, value_bounds=value_bounds),
+        shift_section({name: records}, {name: shift}),
+    ]
     facts = [("updates", format_number(float(records[-1]["step"]) if records else 0.0))]
     if evaluation is None:
         missing = "No evaluation in a simulator belongs to this run."

@@ -15,8 +15,10 @@ GREEN: Final = "green"
 PINK: Final = "pink"
 OCHRE: Final = "ochre"
 GREY: Final = "grey"
+VIOLET: Final = "violet"
+BRICK: Final = "brick"
 
-SERIES: Final = (BLUE, ORANGE, GREEN, PINK, OCHRE, GREY)
+SERIES: Final = (BLUE, ORANGE, GREEN, PINK, OCHRE, GREY, VIOLET, BRICK)
 """Roles in the order in which series take them."""
 
 DASHES: Final[tuple[Any, ...]] = (
@@ -26,6 +28,8 @@ DASHES: Final[tuple[Any, ...]] = (
     (0, (6, 1.5, 1.2, 1.5)),
     (0, (3, 1)),
     "solid",
+    (0, (8, 2)),
+    (0, (4, 1.2, 1.2, 1.2, 1.2, 1.2)),
 )
 """Line styles that go with `SERIES`."""
 
@@ -39,6 +43,8 @@ LIGHT: Final = {
     PINK: "#a84f87",
     OCHRE: "#8f6b00",
     GREY: "#737d8b",
+    VIOLET: "#6a51b5",
+    BRICK: "#b02a37",
 }
 
 DARK: Final = {
@@ -51,6 +57,8 @@ DARK: Final = {
     PINK: "#e09ac4",
     OCHRE: "#dcb548",
     GREY: "#98a2b0",
+    VIOLET: "#a996f0",
+    BRICK: "#f07a82",
 }
 
 

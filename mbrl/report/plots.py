@@ -98,8 +98,9 @@ def draw_lines(
         is_log: whether the vertical axis is logarithmic.
     """
     with panel(x_label=x_label, y_label=y_label) as (figure, axes):
+        alpha = 0.18 if sum(line.low is not None for line in lines) <= 3 else 0.08  # many bands hide lines
         for index, line in enumerate(lines):
-            _draw_line(axes, line, index if line.role is None else line.role)
+            _draw_line(axes, line, index if line.role is None else line.role, alpha=alpha)
         if is_log:
             _set_log(axes)
         _shorten_steps(axes)
@@ -218,6 +219,7 @@ def draw_intervals(
     *,
     x_label: str,
     upright: Sequence[Mark] = (),
+    x_limits: tuple[float | None, float | None] = (None, None),
 ) -> Figure:
     """Estimates with intervals, one row a label, one colour a group; without ends a bare mark is drawn.
 
@@ -226,6 +228,7 @@ def draw_intervals(
         groups: name of the group, and its `n` intervals.
         x_label: what is measured.
         upright: vertical reference lines.
+        x_limits: ends of the horizontal axis; None leaves an end to the data.
     """
     size = _tall(len(labels), each=0.3)
     with panel(x_label=x_label, y_label="", size=size) as (figure, axes):
@@ -236,18 +239,19 @@ def draw_intervals(
             axes.axvline(
                 mark.value, color=LIGHT[MUTED], linewidth=1.0, linestyle=(0, (2, 2)), label=mark.label
             )
+        axes.set_xlim(*x_limits)
         _name_rows(axes, labels)
         add_legend(figure, axes, columns=2)
     return figure
 
 
-def _draw_line(axes: Axes, line: Line, role: int) -> None:
+def _draw_line(axes: Axes, line: Line, role: int, *, alpha: float) -> None:
     colour, dash = series_colour(role), DASHES[role % len(DASHES)]
     marker = "o" if sum(map(math.isfinite, line.y)) == 1 else None
     axes.plot(line.x, line.y, color=colour, linestyle=dash, marker=marker, label=line.label or None)
     if line.low is not None and line.high is not None:
         axes.fill_between(
-            _array(line.x), _array(line.low), _array(line.high), color=colour, alpha=0.18, linewidth=0
+            _array(line.x), _array(line.low), _array(line.high), color=colour, alpha=alpha, linewidth=0
         )
 
 
@@ -269,7 +273,7 @@ def _draw_intervals(
     role: int,
     label: str | None,
 ) -> None:
-    colour, shape = series_colour(role), "Dso^v*"[role % 6]
+    colour, shape = series_colour(role), "Dso^v*PX"[role % 8]
     axes.plot([i.estimate for i in intervals], rows, shape, color=colour, markersize=6.0, label=label)
     ends = [(i.low, i.high, row) for i, row in zip(intervals, rows, strict=True) if has_ends(i)]
     for low, high, row in ends:

@@ -71,10 +71,10 @@ def series_of(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[floa
     return [float(record["step"]) for record in found], values
 
 
-def thin(steps: Values, values: Values) -> tuple[list[float], list[float]]:
-    """At most `MAX_POINTS` points: means of neighbours, at their mean step."""
-    if len(steps) <= MAX_POINTS:
+def thin(steps: Values, values: Values, *, points: int = MAX_POINTS) -> tuple[list[float], list[float]]:
+    """At most `points` points: means of neighbours, at their mean step."""
+    if len(steps) <= points:
         return list(steps), list(values)
-    parts = np.array_split(np.arange(len(steps)), MAX_POINTS)
+    parts = np.array_split(np.arange(len(steps)), points)
     x, y = np.asarray(steps), np.asarray(values)
     return [float(x[part].mean()) for part in parts], [float(y[part].mean()) for part in parts]

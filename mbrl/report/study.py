@@ -20,7 +20,7 @@ class StudyRun:
         seed: of every random stream, the model's included.
         status: `done`, `failed` (see `cause`), or `missing`: not run yet.
         cause: why it failed, one paragraph; None otherwise.
-        returns: undiscounted returns of the evaluation episodes of the reported policy; empty if not evaluated.
+        returns: undiscounted returns of the evaluation episodes of the reported policy; empty if none.
         scores: the same, normalised by the task's references; None where the task has none.
         updates: learner updates made.
         train_seconds: wall time of the training, without the fit of the dynamics.

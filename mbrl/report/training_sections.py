@@ -78,7 +78,7 @@ def last_values(runs: Mapping[str, Records]) -> Table:
     rows = [
         [key, *(_last(records, key) for records in runs.values())]
         for key in keys
-        if key not in {"step", "seconds"}
+        if key not in {"step", "seconds"} and not key.startswith("shift/")  # they have a section
     ]
     return Table("Last logged values", ["metric", *runs], rows)
 

@@ -23,6 +23,7 @@ from mbrl.uncertainty.measures import Measure, StepContext
 
 MemberChoice: TypeAlias = Literal["per_step", "per_row"]
 FlaggedRows: TypeAlias = Literal["keep", "drop", "halt"]
+StartStates: TypeAlias = Literal["any", "initial"]
 TerminationMode: TypeAlias = Literal["sample", "threshold"]
 _MAX_NON_FINITE_SHARE = 1e-3
 _CLIP_RATE_TO_WARN_OF = 1e-2
@@ -33,14 +34,17 @@ class RolloutConfig(BaseModel):
 
     Attributes:
         horizon: h, steps of a rollout.
-        starts: B, rollouts of one refresh, each from the observation of a uniformly drawn training row.
+        starts: B, rollouts of one refresh, each from a uniformly drawn state of the training data.
+        start_states: `any` starts from every logged observation, `initial` from the first ones of episodes.
         respect_trusted_horizon: shorten `horizon` to the model's trusted horizon.
         member_choice: `per_step` draws a new elite for each row and step (TS1), `per_row` keeps one (TS-inf).
         truncation_quantile: stop a rollout where the uncertainty exceeds this quantile of it on the data;
             None never stops.
+        truncation_divisor: c, that threshold is divided by it: above 1 stops earlier, below 1 later.
         flagged: what becomes of the row that exceeds it: `keep` stores it and stops, `drop` stops before it,
             `halt` stores it as terminated with `halt_reward` (MOReL).
-        halt_reward: reward of halted rows, reward units.
+        halt_reward: reward of halted rows, return units, since nothing follows; None is the least value that
+            the logged rewards permit, `min(r_min, 0) / (1 - discount)`, so that halting never pays.
         termination: `sample` draws from the predicted probability, `threshold` terminates from 0.5 on.
         clip_to_data: clip imagined observations and rewards to the range of the data; the clip rate is
             logged, and a rate above 1 % in any dimension is warned of.
@@ -50,11 +54,13 @@ class RolloutConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     horizon: Annotated[int, Field(ge=1, le=1000)] = 5
     starts: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    start_states: StartStates = "any"
     respect_trusted_horizon: bool = True
     member_choice: MemberChoice = "per_step"
     truncation_quantile: Annotated[float | None, Field(gt=0, le=1)] = 0.99
+    truncation_divisor: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     flagged: FlaggedRows = "keep"
-    halt_reward: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
+    halt_reward: Annotated[float | None, Field(ge=-1e9, le=1e9)] = None
     termination: TerminationMode = "sample"
     clip_to_data: bool = False
     chunk: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
@@ -187,7 +193,8 @@ def generate_rollouts(
         imagination: model, termination, uncertainty.
         policy: acts with noise.
         start: `[b, obs_dim]`, non-terminal states, raw units.
-        config: horizon and what to do with flagged rows; `starts` is not used here.
+        config: horizon and what to do with flagged rows; what concerns start states and the threshold is the
+            caller's, and so is a `halt_reward` of None.
         generator: source of all draws.
 
     Returns:
@@ -195,7 +202,10 @@ def generate_rollouts(
 
     Raises:
         NonFiniteError: more than 0.1 % of the imagined rows are NaN or infinite; fewer are marked invalid.
+        ValueError: flagged rows halt at an unknown reward.
     """
+    if config.flagged == "halt" and config.halt_reward is None:
+        raise ValueError("rollouts alone do not know the logged rewards: give halt_reward a number")
     draws = _draw(imagination.model.ensemble_size, policy.act_dim, start, config, generator)
     parts = [
         _roll_chunk(imagination, policy, start[rows], draws.rows(rows), config)
@@ -216,7 +226,9 @@ def generate_rollouts(
 def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
     """Means over the valid steps, how long rollouts lasted, and the share of steps that were flagged.
 
-    The clip rate is that of the dimension, or of the reward, which the box changed most often.
+    The edge rate is the share of valid steps whose successor is met as a bootstrap target only: it neither
+    ended the task nor became the start of a stored step (edge-of-reach states, Sims et al. 2024). The clip
+    rate is that of the dimension, or of the reward, which the box changed most often.
     """
     valid, flagged = rollouts.valid, rollouts.flagged
     count = valid.sum().clamp_min(1)
@@ -229,10 +241,18 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
         "rollout/reward": mean(rollouts.reward),
         "rollout/uncertainty": mean(rollouts.uncertainty),
         "rollout/terminated_rate": mean(rollouts.terminated),
+        "rollout/edge_rate": mean(_is_edge(rollouts)),
         "rollout/flagged_rate": flagged.sum().double() / (valid | flagged).sum().clamp_min(1),
         "rollout/clip_rate": _clip_rates(rollouts).amax(),
         "rollout/non_finite": rollouts.non_finite.sum(),
     }
+
+
+def _is_edge(rollouts: Rollouts) -> Bool[Tensor, "h b"]:
+    """Steps whose successor bootstraps without ever being updated."""
+    valid = rollouts.valid
+    followed = torch.cat([valid[1:], torch.zeros_like(valid[:1])])
+    return valid & ~rollouts.terminated & ~followed
 
 
 def _draw(
@@ -270,7 +290,7 @@ def _roll_chunk(
         flagged = uncertainty > imagination.threshold
         seen = alive & is_finite
         valid = seen & ~flagged if config.flagged == "drop" else seen
-        if config.flagged == "halt":
+        if config.flagged == "halt" and config.halt_reward is not None:
             terminated = terminated | flagged
             reward = torch.where(flagged, torch.full_like(reward, config.halt_reward), reward)
         truncated = ~terminated & (flagged | (t == config.horizon - 1))

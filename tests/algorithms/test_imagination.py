@@ -9,7 +9,7 @@ from mbrl.algorithms.imagination import (
     choose_termination,
     data_box,
     imagine,
-    imagined_reward_range,
+    imagined_value_bounds,
     limit_horizon,
 )
 from mbrl.core.errors import ConfigError
@@ -188,5 +188,7 @@ def test_without_a_way_to_halt_the_halt_reward_does_not_count(toy):
     rollout = RolloutConfig(flagged="halt", halt_reward=-1e5, truncation_quantile=None)
     penalty = PenaltyConfig(coef=0.0)
     imagination = make_imagination(toy, rollout=rollout.model_dump(), coef=0.0)
-    reward_range = imagined_reward_range(logged, imagination, rollout=rollout, penalty=penalty, dynamics=toy)
-    assert reward_range == (float(logged.reward.min()), float(logged.reward.max()))
+    bounds = imagined_value_bounds(
+        logged, imagination, rollout=rollout, penalty=penalty, dynamics=toy, discount=0.9
+    )
+    assert bounds == pytest.approx((10 * float(logged.reward.min()), float(logged.reward.max())))

@@ -221,12 +221,14 @@ def test_values_may_be_as_low_as_sustained_penalties_make_them(toy):
         ({"penalty": {"coef": 2.0}, "rollout": NO_CUT}, low - 2.0 * 3.0 * 10),  # up to the cap
         ({"penalty": {"coef": 2.0, "units": "raw"}}, low - 2.0 * 0.1),
         ({"penalty": {"coef": 0.0}, "rollout": NO_CUT}, low),
-        ({"penalty": {"coef": 0.0}, "rollout": {"flagged": "halt", "halt_reward": -99.0}}, -99.0),
+        ({"penalty": {"coef": 0.0}, "rollout": {"flagged": "halt"}}, low),
     ):
         bounds = make_training(toy, **changes).value_bounds
         assert bounds == pytest.approx((100 * lowest, high), rel=1e-4)
-    halted = make_training(toy, rollout={"flagged": "halt", "halt_reward": 1.0}).value_bounds
-    assert halted[1] == pytest.approx(100.0)
+    for halt_reward in (-1e5, 1.0):  # earned once, as the last
+        rollout = {"flagged": "halt", "halt_reward": halt_reward}
+        bounds = make_training(toy, penalty={"coef": 0.0}, rollout=rollout).value_bounds
+        assert bounds == pytest.approx((min(100 * low, halt_reward), max(high, halt_reward)), rel=1e-4)
 
 
 # --- mbpo ---

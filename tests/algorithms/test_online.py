@@ -39,6 +39,11 @@ def test_the_same_seed_pushes_the_same_rows_and_every_refresh_others():
     assert not torch.equal(rows(first)[30:80], rows(first)[80:])  # new starts, new noise
 
 
+def test_standardising_by_data_that_do_not_exist_is_refused():
+    with pytest.raises(ValueError, match="normalise_observations has no effect online"):
+        build(learner={"name": "sac", "hidden": [8]})
+
+
 def test_a_resumed_stream_pushes_what_the_uninterrupted_one_does():
     whole, resumed = build(), build()
     push(whole, 0)
@@ -120,7 +125,9 @@ def test_a_run_never_allocates_more_than_it_can_fill():
 
 
 def test_without_a_task_there_is_no_simulator():
-    config = OnlineConfig.model_validate({"learner": {"name": "sac"}, **SMALL})
+    config = OnlineConfig.model_validate(
+        {"learner": {"name": "sac", "normalise_observations": False}, **SMALL}
+    )
     space = load_task("pendulum").space
     with pytest.raises(ConfigError, match="'online' trains in a simulator"):
         Online.build(config, RecipeContext(space, Normaliser.identity(3)))

@@ -61,7 +61,8 @@ def make_context(is_online: bool, dynamics: FittedDynamics) -> RecipeContext:
     if is_online:
         task = load_task("pendulum")
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
-    return RecipeContext(SPACE, normaliser(), transitions(), dynamics)
+    episode = torch.tensor(make_dataset().transitions().episode)
+    return RecipeContext(SPACE, normaliser(), transitions(), dynamics, episode=episode)
 
 
 def small_algorithm(name: str) -> tuple[str, Any]:

@@ -8,12 +8,26 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from mbrl.algorithms.base import RECIPES
 from mbrl.algorithms.imagination import PenaltyConfig
-from mbrl.algorithms.mopo import MBPOConfig, MOPOConfig
+from mbrl.algorithms.mbpo import MBPOConfig
+from mbrl.algorithms.mobile import MOBILEConfig
+from mbrl.algorithms.mobrac import MoBRACConfig
+from mbrl.algorithms.model_stream import ModelBasedConfig, UnpenalisedConfig
+from mbrl.algorithms.morel import MOReLConfig
+from mbrl.algorithms.ravl import RAVLConfig
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig
+from mbrl.learners.awac import AWACConfig
 from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.bc import BCConfig
+from mbrl.learners.bcq import BCQConfig
+from mbrl.learners.cql import CQLConfig
+from mbrl.learners.deterministic import TD3Config
+from mbrl.learners.iql import IQLConfig
+from mbrl.learners.rebrac import ReBRACConfig
 from mbrl.learners.sac import SACConfig
+from mbrl.learners.soft_actor_critic import SoftActorCriticConfig
+from mbrl.learners.td3_bc import TD3BCConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 
@@ -22,8 +36,10 @@ PAGES = sorted(page for page in (DOCS / "algorithms").glob("*.md") if page.name 
 CONFIGS: dict[str, type[BaseModel]] = {
     config.__name__: config
     for config in (
-        AssessmentConfig, BCConfig, DynamicsConfig, LearnerConfig, MBPOConfig, MOPOConfig, PenaltyConfig,
-        RolloutConfig, SACConfig, TerminationConfig,
+        AWACConfig, AssessmentConfig, BCConfig, BCQConfig, CQLConfig, DynamicsConfig, IQLConfig,
+        LearnerConfig, MBPOConfig, MOBILEConfig, MOReLConfig, MoBRACConfig, ModelBasedConfig, PenaltyConfig,
+        RAVLConfig, ReBRACConfig, RolloutConfig, SACConfig, SoftActorCriticConfig, TD3BCConfig, TD3Config,
+        TerminationConfig, UnpenalisedConfig,
     )
 }  # fmt: skip
 
@@ -71,6 +87,17 @@ def test_every_config_is_documented() -> None:
 
 def test_every_learner_has_a_page() -> None:
     assert set(LEARNERS.names()) <= {page.stem for page in PAGES}
+
+
+def test_every_offline_recipe_has_a_page_with_its_defaults() -> None:
+    names = {name for name in RECIPES.names() if not RECIPES.get(name).is_online} - {"model_free"}
+    pages = {page.stem: page for page in PAGES}
+    assert names <= set(pages)
+    for name in names:
+        config = RECIPES.get(name).Config
+        documented = set(_tables(pages[name]))
+        assert config.__name__ in documented or not _own_defaults(config), name
+        assert documented & {parent.__name__ for parent in config.__mro__}, name
 
 
 def test_every_measure_is_in_the_table() -> None:

@@ -3,17 +3,32 @@ import pytest
 import torch
 
 from mbrl.core.rng import RngStreams
+from mbrl.dynamics.arrays import termination_edges
 from mbrl.dynamics.assess import score_termination
 from mbrl.dynamics.objectives import TerminationObjective
 from mbrl.dynamics.report import TerminationReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays
+from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 
 
-def train_head(inputs, flags, *, weight, updates=300, rate=1e-3, members=2, reads_successor=True):
-    net = StackedMLP(members, inputs.shape[1], (16,), 1, generator=torch.Generator().manual_seed(0))
+def make_head(edges, *, size, weight, members=2, hidden=(16,), reads_successor=True):
+    encoding = PiecewiseLinearEncoding(edges)
+    generator = torch.Generator().manual_seed(0)
+    return TerminationHead(
+        StackedMLP(members, size + encoding.added_size, hidden, 1, generator=generator),
+        inputs=Normaliser.identity(size),
+        encoding=encoding,
+        positive_weight=weight,
+        reads_successor=reads_successor,
+    )
+
+
+def train_head(inputs, flags, *, weight, updates=300, rate=1e-3, bins=0):
+    edges = termination_edges(inputs, flags.bool().numpy(), obs_dim=1, bins=bins)
+    head = make_head(edges, size=inputs.shape[1], weight=weight)
     half = len(inputs) // 2
     arrays = TrainingArrays(inputs[:half], flags[:half, None], inputs[half:], flags[half:, None])
     schedule = Schedule(
@@ -26,18 +41,11 @@ def train_head(inputs, flags, *, weight, updates=300, rate=1e-3, members=2, read
         improvement=0.01,
         bootstrap=False,
     )
-    trainer = MemberTrainer(
-        TerminationObjective(net, positive_weight=weight), arrays, schedule, RngStreams(0)
-    )
+    trainer = MemberTrainer(TerminationObjective(head), arrays, schedule, RngStreams(0))
     while not trainer.is_done:
         trainer.run_epoch()
     trainer.restore_best()
-    return TerminationHead(
-        net,
-        inputs=Normaliser.identity(inputs.shape[1]),
-        positive_weight=weight,
-        reads_successor=reads_successor,
-    )
+    return head
 
 
 @torch.no_grad()
@@ -68,14 +76,35 @@ def test_a_wall_is_learned():
 
 
 def test_it_averages_members_after_the_correction():
-    net = StackedMLP(2, 2, (4,), 1, generator=torch.Generator().manual_seed(0))
-    head = TerminationHead(net, inputs=Normaliser.identity(2), positive_weight=5.0, reads_successor=False)
+    head = make_head(torch.zeros(1, 1), size=2, weight=5.0, hidden=(4,), reads_successor=False)
     obs, action = torch.randn(6, 1, generator=torch.Generator().manual_seed(1)), torch.zeros(6, 1)
-    odds = torch.exp(net(torch.cat((obs, action), 1)).squeeze(-1)) / 5.0
+    odds = torch.exp(head.net(torch.cat((action, obs), 1)).squeeze(-1)) / 5.0
     expected = (odds / (1 + odds)).mean(0)
     torch.testing.assert_close(head(obs, action, obs * torch.nan), expected)  # s' is not read
     chosen = head.select(torch.tensor([1]))
     torch.testing.assert_close(chosen(obs, action, obs), (odds / (1 + odds))[1])
+
+
+@torch.no_grad()
+def test_a_threshold_that_few_rows_pass_is_sharp_with_the_encoding():
+    """The last 1 % of a normal: without the encoding the head is a slope, with it almost a step."""
+    inputs = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(2))
+    flags = (inputs[:, 2] > 2.33).float()
+    found = {}
+    for bins in (0, 16):
+        with torch.enable_grad():
+            head = train_head(inputs, flags, weight=5.0, updates=600, bins=bins)
+        probability = head(*inputs.split(1, 1)).double().numpy()
+        found[bins] = score_termination(probability, flags.bool().numpy())["brier"]
+    assert found[16] < 0.5 * found[0]
+
+
+def test_half_of_the_edges_are_quantiles_of_the_terminated_rows():
+    inputs = torch.cat([torch.full((101, 1), 7.0), torch.arange(101.0)[:, None]], 1)
+    ends = np.arange(101) >= 90
+    edges = termination_edges(inputs, ends, obs_dim=1, bins=5)[:, 0]
+    assert edges.tolist() == [0.0, 50.0, 90.0, 95.0, 100.0, 100.0]
+    assert termination_edges(inputs, ends, obs_dim=2, bins=0).shape == (1, 2)
 
 
 def test_without_terminations_nothing_ends():

@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -88,3 +91,16 @@ def test_a_simulator_that_returns_no_picture_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="no RGB frames"):
         render_frame(Textual())
+
+
+def test_warnings_of_the_simulator_are_logged_and_leave_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = make_env(load_task("inverted_double_pendulum"))
+    env.reset(seed=0)
+    simulator: Any = env.unwrapped
+    simulator.set_state(np.array([0.0, 1e8, 0.0]), np.array([1e12, 1e12, 0.0]))
+    env.step(np.array([1.0], dtype=np.float32))
+    assert "unstable" in caplog.text
+    assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,15 @@ from mbrl.envs.collect import RandomPolicy
 from mbrl.experiment.artifacts import load_artifact, save_artifact
 from mbrl.experiment.policies import load_policy, save_policy
 from mbrl.nets.actors import Actor, ActorKind, ActorSpec, build_actor
+from mbrl.nets.bcq import BCQKind, BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from tests.experiment.toy import SPACE
+
+
+def make_bcq() -> BCQPolicy:
+    sizes = {"hidden": (8, 4), "vae_hidden": (8,), "latent_dim": 3}
+    spec = BCQSpec("bcq", SPACE, **sizes, perturbation=0.1, candidates=9)  # pyright: ignore[reportArgumentType]
+    return BCQPolicy(spec, make_actor("deterministic").normaliser, torch.Generator().manual_seed(3))
 
 
 def make_actor(kind: ActorKind) -> Actor:
@@ -19,9 +26,9 @@ def make_actor(kind: ActorKind) -> Actor:
     return build_actor(spec, normaliser, torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("kind", ["deterministic", "tanh_gaussian", "mixture"])
-def test_a_stored_policy_acts_bit_for_bit_as_before(kind: ActorKind, tmp_path: Path) -> None:
-    actor = make_actor(kind)
+@pytest.mark.parametrize("kind", ["deterministic", "tanh_gaussian", "mixture", "bcq"])
+def test_a_stored_policy_acts_bit_for_bit_as_before(kind: ActorKind | BCQKind, tmp_path: Path) -> None:
+    actor = make_bcq() if kind == "bcq" else make_actor(kind)
     path = save_policy(tmp_path / "deep" / "p.safetensors", actor, {"task": "x", "seed": 3})
     stored = load_policy(path)
     generator = torch.Generator().manual_seed(0)

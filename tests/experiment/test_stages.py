@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.algorithms.base import RecipeContext
+from mbrl.algorithms.mopo import MOPO
 from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
-from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import DynamicsFit, split_for
 from mbrl.experiment.config import ResolvedConfig, resolve
 from mbrl.experiment.stages import (
@@ -91,15 +93,25 @@ def test_a_run_folder_holds_everything(dataset_path: Path, tmp_path: Path) -> No
     assert resolve(run.path / "config.yaml").run == config(dataset_path, "bc").run
 
 
-def test_learners_never_see_what_the_dynamics_hold_out(dataset_path: Path) -> None:
-    dataset = make_dataset()
-    dynamics = DynamicsConfig.model_validate(TINY_DYNAMICS)
-    fit = DynamicsFit(dataset, dynamics, RngStreams(5))
-    split = split_for(dynamics, dataset, RngStreams(5))
-    assert split.train.content_hash == fit.split.train.content_hash
-    assert split.holdout.content_hash == fit.split.holdout.content_hash
-    held = {episode.observations.tobytes() for episode in split.holdout.episodes}
-    assert not any(episode.observations.tobytes() in held for episode in split.train.episodes)
+def test_learners_never_see_what_the_dynamics_hold_out(
+    dataset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row that reaches a recipe is a training row of the fit, and all of them do."""
+    seen: list[torch.Tensor] = []
+    build = MOPO.build
+
+    def spy(algorithm: Any, context: RecipeContext) -> Training:
+        assert context.transitions is not None
+        seen.append(context.transitions.observation)
+        return build(algorithm, context)
+
+    monkeypatch.setattr(MOPO, "build", staticmethod(spy))
+    resolved = config(dataset_path, "mopo", seed=5)
+    train_policy_stage(resolved, Workspace(RunStore(tmp_path)))
+    fit = DynamicsFit(make_dataset(), resolved.run.dynamics, RngStreams(5))
+    np.testing.assert_array_equal(seen[0].numpy(), fit.split.train.transitions().observation)
+    held = {row.tobytes() for row in fit.split.holdout.transitions().observation}
+    assert not any(row.tobytes() in held for row in seen[0].numpy())
 
 
 def test_the_normaliser_knows_the_training_part_only(dataset_path: Path, tmp_path: Path) -> None:

@@ -97,3 +97,16 @@ def after(steps: int, optimiser: Optimiser) -> Optimiser:
     """The optimiser as it stands after so many steps."""
     optimiser.load_state_dict({**optimiser.state_dict(), "step": steps})
     return optimiser
+
+
+def test_two_parameters_take_the_steps_that_each_would_take_alone():
+    first, second = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    third, fourth = (nn.Parameter(torch.tensor([0.5])) for _ in range(2))
+    together = Optimiser([first, third], 0.1)
+    alone = (Optimiser(second, 0.1), Optimiser(fourth, 0.1))
+    for _ in range(3):
+        together.descend(first.square().sum() + (third**4).sum())
+        alone[0].descend(second.square().sum())
+        alone[1].descend((fourth**4).sum())
+    assert torch.equal(first, second)
+    assert torch.equal(third, fourth)

@@ -20,7 +20,7 @@ from mbrl.nets.actors import ActorSpec, DeterministicActor, MixtureActor, TanhGa
 from mbrl.nets.normaliser import Normaliser
 
 SPACE = SpaceSpec(3, 2, (-1.0, 0.0), (3.0, 10.0))
-KINDS = ("deterministic", "tanh_gaussian", "mixture")
+KINDS = ("deterministic", "tanh_gaussian", "mixture", "clipped_gaussian")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -250,3 +250,42 @@ def test_extreme_noise_and_weights_stay_finite():
     action = actor.act(torch.zeros(5, 1), noise)
     assert action.isfinite().all()
     assert (action[1:] >= action[:-1]).all()
+
+
+def test_a_clipped_gaussian_has_a_mean_inside_the_box_and_one_deviation_for_all_states():
+    actor, obs = make("clipped_gaussian"), observations()
+    with torch.no_grad():
+        actor.log_std.copy_(torch.tensor([-1.0, -9.0]))  # the second is cut at -5
+    mean, log_std = actor.moments(obs)
+    torch.testing.assert_close(mean, torch.tanh(actor.head(obs)))
+    assert log_std.tolist() == [-1.0, -5.0]
+    torch.testing.assert_close(actor.act(obs), actor.unscale(mean).detach())
+    far = torch.tensor([[9.0, 0.0]]).expand(6, 2)
+    torch.testing.assert_close(actor.act(obs, far)[:, 0], torch.full((6,), 3.0))  # clipped at the upper bound
+    noise = torch.randn(6, 2, generator=generator(3))
+    expected = (mean + log_std.exp() * noise).clamp(-1, 1)
+    torch.testing.assert_close(actor.scaled_sample(obs, noise), expected.detach())
+    many = torch.stack([noise, far])
+    torch.testing.assert_close(actor.scaled_sample(obs, many)[0], expected.detach())
+    torch.testing.assert_close(actor.sample(obs, 2, many)[1], actor.act(obs, far))
+
+
+def test_the_density_of_a_clipped_gaussian_is_the_normal_one_on_the_scaled_action_also_at_a_bound():
+    actor, obs = make("clipped_gaussian").double(), observations().double()
+    with torch.no_grad():
+        actor.log_std.copy_(torch.tensor([-1.0, 0.5]))
+    mean, log_std = actor.moments(obs)
+    scaled = 2 * torch.rand(6, 2, generator=generator(3), dtype=torch.float64) - 1
+    scaled[0] = 1.0
+    expected = Normal(mean, log_std.exp()).log_prob(scaled).sum(-1)
+    torch.testing.assert_close(actor.log_prob(obs, actor.unscale(scaled)), expected)
+
+
+def test_leading_axes_of_noise_give_many_actions_and_densities_for_each_observation():
+    actor, obs = make("tanh_gaussian"), observations()
+    noise = torch.randn(4, 6, 2, generator=generator(3))
+    actions, log_probs = actor.sample_with_log_prob(obs, noise)
+    for k in range(4):
+        action, log_prob = actor.sample_with_log_prob(obs, noise[k])
+        torch.testing.assert_close(actions[k], action)
+        torch.testing.assert_close(log_probs[k], log_prob)

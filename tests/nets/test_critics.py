@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mbrl.core.types import SpaceSpec
-from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.critics import CriticEnsemble, StateValue
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.losses import critic_diversity, critic_loss
 
@@ -118,3 +118,21 @@ def test_the_diversity_term_has_a_right_gradient_in_the_parameters():
         critic.net.flat.sub_(2 * step * direction)
     below = float(term().detach())
     assert (above - below) / (2 * step) == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
+
+
+def test_many_actions_of_a_state_are_each_judged_at_that_state():
+    critic = make()
+    obs, action = inputs()
+    actions = torch.stack([action, -action, 0.5 * action])
+    values = critic.at_actions(obs, actions)
+    for k in range(3):
+        torch.testing.assert_close(values[:, k], critic(obs, actions[k]))
+
+
+def test_a_state_value_sees_normalised_observations():
+    normaliser = Normaliser(torch.full((3,), 2.0), torch.full((3,), 3.0))
+    value = StateValue(SPACE, (16,), normaliser, generator=generator())
+    plain = StateValue(SPACE, (16,), Normaliser.identity(3), generator=generator())
+    obs, _ = inputs()
+    torch.testing.assert_close(value(obs), plain((obs - 2) / 3))
+    torch.testing.assert_close(value(obs), value.net((obs - 2) / 3)[0, :, 0])

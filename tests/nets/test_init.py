@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mbrl.nets.init import init_linear_
+from mbrl.nets.init import init_linear_, init_small_head_
 
 
 def filled(kind: str, *, fan_in: int = 64, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,3 +38,16 @@ def test_members_differ_and_a_seed_repeats_itself(kind):
     assert torch.equal(first, again)
     assert not torch.isclose(first, other).all()
     assert len({tuple(row) for row in first[:, 0, :3].tolist()}) == 10
+
+
+def test_a_small_head_sets_hidden_biases_and_bounds_the_last_layer_alone():
+    shapes = [((2, 5, 7), (2, 1, 7)), ((2, 7, 300), (2, 1, 300)), ((2, 300, 3), (2, 1, 3))]
+    layers = [(torch.full(w, 9.0), torch.full(b, 9.0)) for w, b in shapes]
+    init_small_head_(layers, hidden_bias=0.1, head_bound=3e-3, generator=torch.Generator().manual_seed(0))
+    for weight, bias in layers[:-1]:
+        assert (weight == 9.0).all()
+        assert (bias == torch.tensor(0.1)).all()
+    weight, bias = layers[-1]
+    assert 2.9e-3 < float(weight.abs().max()) <= 3e-3
+    assert float(bias.abs().max()) <= 3e-3
+    assert float(weight.std()) == pytest.approx(3e-3 / math.sqrt(3), rel=0.1)

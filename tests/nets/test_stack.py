@@ -98,6 +98,20 @@ def test_frozen_parameters_get_no_gradient_and_inputs_do():
     torch.testing.assert_close(x.grad, oracle)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_first_members_alone_answer_and_learn_as_in_company(layer_norm):
+    net = perturb_norms(make(layer_norm=layer_norm))
+    x = draw(9, 5).requires_grad_()
+    torch.testing.assert_close(net(x, first=2), net(x)[:2])
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, first=1), net(x)[:1])
+    mine = torch.autograd.grad(net(x, first=2).square().sum(), (x, net.flat))
+    oracle = torch.autograd.grad(net(x)[:2].square().sum(), (x, net.flat))
+    torch.testing.assert_close(mine, oracle)
+    net(x, first=1, frozen=True).sum().backward()
+    assert net.flat.grad is None
+
+
 def test_members_are_independent():
     net = make()
     (gradient,) = torch.autograd.grad(net(draw(9, 5))[1].square().sum(), net.flat)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal
 
-from mbrl.ops.gaussian import gaussian_log_prob, gaussian_nll, soft_clamp, tanh_log_det
+from mbrl.ops.gaussian import gaussian_log_prob, gaussian_nll, soft_clamp, standard_normal_kl, tanh_log_det
 
 finite = st.floats(-4, 4)
 
@@ -93,3 +93,13 @@ def test_soft_clamp_never_stops_the_gradient_of_bounds_or_input():
     assert (x.grad > 0).all()
     assert float(high.grad[2]) > 0.9  # a saturated entry moves with the bound that holds it
     assert float(low.grad[0]) > 0.8
+
+
+def test_the_divergence_from_a_standard_normal_is_that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    log_std = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    expected = torch.distributions.kl_divergence(Normal(mean, log_std.exp()), Normal(0.0, 1.0))
+    torch.testing.assert_close(standard_normal_kl(mean, log_std), expected)
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    assert float(standard_normal_kl(zero, zero)) == 0.0

@@ -6,7 +6,9 @@ from mbrl.ops.losses import (
     critic_diversity,
     critic_loss,
     mixture_log_prob,
+    regularised_policy_loss,
     soft_policy_loss,
+    squared_action_distance,
     squared_action_error,
     temperature_loss,
 )
@@ -111,3 +113,23 @@ def test_mixture_log_prob_far_from_every_component_stays_finite():
         torch.full((1, 1), 100.0), torch.full((1, 2), 0.5).log(), torch.zeros(1, 2, 1), torch.zeros(1, 2, 1)
     )
     assert float(ours) == pytest.approx(-5000 - 0.9189385, rel=1e-6)
+
+
+def test_squared_action_distance_sums_over_dimensions():
+    predicted, action = torch.tensor([[1.0, 0.0], [0.5, -1.0]]), torch.tensor([[0.0, 2.0], [0.5, -0.5]])
+    assert squared_action_distance(predicted, action).tolist() == [5.0, 0.25]
+
+
+def test_regularised_policy_loss_by_hand_with_a_scale_that_has_no_gradient():
+    values = torch.tensor([1.0, -3.0], requires_grad=True)
+    deviation = torch.tensor([0.5, 1.5], requires_grad=True)
+    loss = regularised_policy_loss(values, deviation, value_coef=2.5, deviation_coef=0.1)
+    assert float(loss.detach()) == pytest.approx(0.1 * 1.0 + 2.5 / 2 * 1.0)
+    loss.backward()
+    assert values.grad.tolist() == pytest.approx([-2.5 / 2 / 2] * 2)
+    assert deviation.grad.tolist() == pytest.approx([0.05] * 2)
+
+
+def test_regularised_policy_loss_survives_critics_that_answer_zero():
+    loss = regularised_policy_loss(torch.zeros(3), torch.ones(3), value_coef=1.0, deviation_coef=1.0)
+    assert float(loss) == 1.0

@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbrl.ops.targets import soft_next_value, td_target, value_bounds
+from mbrl.ops.targets import (
+    clipped_value,
+    penalised_next_value,
+    smoothed_action,
+    soft_next_value,
+    td_target,
+    value_bounds,
+)
 
 
 def test_td_target_by_hand():
@@ -79,3 +86,28 @@ def test_value_bounds_hold_every_return(rewards, discount, ends):
     for reward in reversed(rewards):
         value = reward + discount * value
     assert low - 1e-9 <= value <= high + 1e-9
+
+
+def test_smoothed_action_clips_the_noise_and_then_the_action():
+    action = torch.tensor([[0.5, -0.9], [0.0, 0.0]])
+    noise = torch.tensor([[1.0, -1.0], [10.0, -10.0]])
+    smoothed = smoothed_action(action, noise, noise_std=0.2, noise_clip=0.5)
+    torch.testing.assert_close(smoothed, torch.tensor([[0.7, -1.0], [0.5, -0.5]]))
+
+
+def test_clipped_value_by_hand():
+    values = torch.tensor([[1.0, 5.0], [2.0, -3.0], [4.0, 0.0]])
+    torch.testing.assert_close(clipped_value(values), torch.tensor([1.0, -3.0]))
+    expected = torch.tensor([0.75 * 1 + 0.25 * 4, 0.75 * -3 + 0.25 * 5])
+    torch.testing.assert_close(clipped_value(values, minimum_weight=0.75), expected)
+    torch.testing.assert_close(clipped_value(values, minimum_weight=0.0), torch.tensor([4.0, 5.0]))
+
+
+def test_penalised_next_value_by_hand_and_without_a_next_action():
+    value = penalised_next_value(
+        torch.tensor([3.0, 3.0, 3.0]),
+        torch.tensor([0.5, 7.0, math.nan]),
+        torch.tensor([True, False, False]),
+        coef=2.0,
+    )
+    assert value.tolist() == [2.0, 3.0, 3.0]

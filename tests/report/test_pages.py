@@ -150,6 +150,9 @@ def test_text_is_escaped_and_names_of_pictures_must_differ():
 
 
 def test_tables_and_summaries_do_not_load_matplotlib():
-    modules = "comparison, data_tables, dynamics_tables, evaluation_tables, summary, table"
+    modules = (
+        "comparison, data_tables, dynamics_tables, evaluation_tables, recommendation, study_fact_tables, "
+        "study_tables, summary, table"
+    )
     code = f"import sys; from mbrl.report import {modules}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

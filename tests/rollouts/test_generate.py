@@ -485,6 +485,26 @@ def test_metrics_by_hand(flagged, rate):
     ends = 1 / 3 if flagged == "halt" else 0.0
     assert float(metrics["rollout/terminated_rate"]) == pytest.approx(ends)
     assert float(metrics["rollout/non_finite"]) == 0
+    edges = {
+        "keep": 1 / 3,
+        "drop": 1 / 2,
+        "halt": 0.0,
+    }  # whose successor bootstraps and starts no stored step
+    assert float(metrics["rollout/edge_rate"]) == pytest.approx(edges[flagged])
+
+
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_the_edge_is_the_last_step_of_rollouts_that_do_not_end(horizon):
+    metrics = rollout_metrics(roll(Imagination(drift(), never), torch.zeros(3, 2), horizon=horizon))
+    assert float(metrics["rollout/edge_rate"]) == pytest.approx(1 / horizon)
+    start = torch.tensor([[0.0, 0.0], [0.9, 0.0]])  # the second ends at once, the first after two steps more
+    metrics = rollout_metrics(roll(Imagination(drift(), behind_wall), start, horizon=4))
+    assert float(metrics["rollout/edge_rate"]) == 0
+
+
+def test_rollouts_alone_do_not_know_what_a_halt_costs():
+    with pytest.raises(ValueError, match="halt_reward a number"):
+        flagged_toy("halt")
 
 
 def test_imagination_asks_for_no_gradient():
@@ -507,7 +527,7 @@ def test_imagination_asks_for_no_gradient():
 @pytest.mark.parametrize(
     "bad",
     [{"horizon": 0}, {"starts": 0}, {"truncation_quantile": 1.5}, {"flagged": "cut"}, {"horizn": 3}]
-    + [{"halt_reward": bad} for bad in (math.inf, math.nan, -1e7)],
+    + [{"halt_reward": bad} for bad in (math.inf, math.nan, -1e10)],
 )
 def test_config_refuses_bad_values_and_unknown_keys(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -1,0 +1,49 @@
+"""COMBO: a conservative learner on logged transitions mixed with unpenalised model rollouts.
+
+Source: Yu et al. 2021 (arXiv:2102.08363), eq. 2: values are lowered on imagined state-actions and raised
+on logged ones, so that no estimate of the model's uncertainty is needed. The term itself is the learner's
+(`cql`): its log-sum-exp runs over all states of a batch or over the imagined ones, its data term over logged
+rows only.
+
+Departures from the paper:
+- imagined actions come from the policy; the paper's uniform roll-out policy is not offered;
+- termination is learned from the logs; a task's known rule is a choice;
+- the horizon never exceeds the trusted one.
+"""
+
+from typing import ClassVar
+
+from pydantic import model_validator
+
+from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
+from mbrl.algorithms.model_stream import UnpenalisedConfig, build_model_based
+from mbrl.core.protocols import Training
+
+
+class COMBOConfig(UnpenalisedConfig):
+    """Half of each batch is logged data; the learner has to be conservative. See `UnpenalisedConfig`."""
+
+    @model_validator(mode="after")
+    def _check_pessimism(self) -> "COMBOConfig":
+        self.refuse_penalty("combo")
+        if self.real_ratio < 1 and not self.learner.config.is_conservative:
+            raise ValueError(
+                "combo leaves imagined rewards as they are and relies on a learner that is conservative on "
+                f"model rows, which {self.learner.name!r} with these settings is not: use the learner cql "
+                "with conservative_weight > 0, or penalise the rewards with the recipe mopo"
+            )
+        return self
+
+
+@RECIPES.register("combo", "A conservative learner on unpenalised model rollouts (Yu et al. 2021).")
+class COMBO:
+    """Wires a conservative learner to logged data and imagination."""
+
+    Config: ClassVar[type[RecipeConfig]] = COMBOConfig
+    needs_dynamics: ClassVar[bool] = True
+    is_online: ClassVar[bool] = False
+
+    @staticmethod
+    def build(config: COMBOConfig, context: RecipeContext) -> Training:
+        """A mixture of the dataset and a ring of imagined transitions."""
+        return build_model_based("combo", config, context)

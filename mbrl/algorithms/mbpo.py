@@ -1,0 +1,35 @@
+"""MBPO, offline: model rollouts without a penalty; the edge-of-reach baseline, never a default.
+
+Source: Janner et al. 2019 (arXiv:1906.08253).
+
+Departures from the paper:
+- no data is ever collected: the ensemble is fitted once;
+- the horizon does not grow along the training, and never exceeds the trusted one;
+- termination is learned from the logs; a task's known rule is a choice.
+"""
+
+from typing import ClassVar
+
+from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
+from mbrl.algorithms.model_stream import RealRatio, UnpenalisedConfig, build_model_based
+from mbrl.core.protocols import Training
+
+
+class MBPOConfig(UnpenalisedConfig):
+    """Mostly imagined batches; see `UnpenalisedConfig`."""
+
+    real_ratio: RealRatio = 0.05
+
+
+@RECIPES.register("mbpo", "MOPO without penalty and truncation: the edge-of-reach baseline (Janner 2019).")
+class MBPO:
+    """The unpenalised stream."""
+
+    Config: ClassVar[type[RecipeConfig]] = MBPOConfig
+    needs_dynamics: ClassVar[bool] = True
+    is_online: ClassVar[bool] = False
+
+    @staticmethod
+    def build(config: MBPOConfig, context: RecipeContext) -> Training:
+        """A mixture of the dataset and a ring of imagined transitions."""
+        return build_model_based("mbpo", config, context)

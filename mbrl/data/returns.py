@@ -1,0 +1,57 @@
+"""Returns of the episodes behind flat rows: to keep the best of them, to bring rewards to a known range."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mbrl.core.errors import DataError
+
+
+def episode_returns(reward: Float[Tensor, "n"], episode: Int[Tensor, "n"]) -> Float[Tensor, "e"]:
+    """Undiscounted return of each episode, `[max(episode) + 1]` float64.
+
+    Args:
+        reward: `[n]`.
+        episode: `[n]`, index of the episode of each row, every index from 0 on occurring.
+    """
+    returns = torch.zeros(int(episode.max()) + 1, dtype=torch.float64)
+    return returns.index_add_(0, episode, reward.double())
+
+
+def best_episode_rows(
+    reward: Float[Tensor, "n"], episode: Int[Tensor, "n"], *, fraction: float
+) -> Int[Tensor, "k"]:
+    """Rows of the best episodes by undiscounted return, whole episodes, in their order.
+
+    `max(1, round(fraction * episodes))` are kept; of equal returns the earlier episode.
+
+    Args:
+        reward: `[n]`.
+        episode: `[n]`, as in `episode_returns`.
+        fraction: share of the episodes, in (0, 1].
+    """
+    returns = episode_returns(reward, episode)
+    count = max(1, round(fraction * len(returns)))
+    is_kept = torch.zeros(len(returns), dtype=torch.bool)
+    is_kept[returns.argsort(descending=True, stable=True)[:count]] = True
+    return is_kept[episode].nonzero()[:, 0]
+
+
+def return_range_scale(reward: Float[Tensor, "n"], episode: Int[Tensor, "n"]) -> float:
+    """`1000 / (greatest - least return)`: rewards times this span a return range of 1000.
+
+    The scaling of the reference code of implicit Q-learning.
+
+    Raises:
+        DataError: all episodes have the same return.
+    """
+    returns = episode_returns(reward, episode)
+    span = float(returns.max() - returns.min())
+    if not math.isfinite(span) or span <= 0:
+        raise DataError(
+            f"all {len(returns)} episodes have the same return, so rewards cannot be scaled by their range",
+            remedy="Set reward_transform: none.",
+        )
+    return 1000.0 / span

@@ -1,0 +1,224 @@
+"""Gathers what the runs of a comparison left in their folders into plain facts for the report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from mbrl.algorithms.base import RECIPES
+from mbrl.core.errors import MbrlError
+from mbrl.data.dataset import Dataset
+from mbrl.data.doctor import Finding, Report, examine
+from mbrl.data.open import open_dataset
+from mbrl.dynamics.report import DynamicsReport
+from mbrl.envs.specs import TaskSpec
+from mbrl.evaluation.scores import normalised_score
+from mbrl.experiment.config import algorithm_tree, stable_hash
+from mbrl.experiment.files import read_json
+from mbrl.experiment.metrics import read_metrics
+from mbrl.experiment.stages import find_run_task
+from mbrl.experiment.store import RunFolder, code_facts
+from mbrl.experiment.study_folder import Outcome
+from mbrl.experiment.study_tasks import Site, StudyPlan, Task, is_current
+from mbrl.report.study import RunStatus, Study, StudyAlgorithm, StudyDataset, StudyRun
+
+MAX_RECORDS: Final = 200
+"""Rows of metrics that a report gets of each run; more would not be seen in a figure."""
+
+T = TypeVar("T")
+
+
+def gather_study(plan: StudyPlan, site: Site, *, command: str) -> Study:
+    """All facts of a comparison, complete or not.
+
+    Args:
+        plan: what was to be done.
+        site: where it was done.
+        command: the one that does it again.
+    """
+    config = plan.source.config
+    algorithms = {label: _algorithm(label, plan) for label in config.algorithms}
+    datasets = tuple(_dataset(label, plan, site) for label in config.datasets)
+    runs = tuple(
+        _run(plan.chain(dataset, algorithm, seed), site)
+        for dataset in config.datasets
+        for algorithm in config.algorithms
+        for seed in config.seeds
+    )
+    return Study(
+        name=plan.source.name,
+        datasets=datasets,
+        algorithms=algorithms,
+        seeds=config.seeds,
+        runs=runs,
+        selection=config.select,
+        provenance=_provenance(plan, datasets, command),
+    )
+
+
+def _algorithm(label: str, plan: StudyPlan) -> StudyAlgorithm:
+    run = plan.source.resolve(label, seed=plan.source.config.seeds[0]).run
+    return StudyAlgorithm(
+        label=label,
+        recipe=run.recipe,
+        learner=run.algorithm.learner.name,
+        needs_dynamics=RECIPES.get(run.recipe).needs_dynamics,
+        config=algorithm_tree(run),
+    )
+
+
+def _dataset(label: str, plan: StudyPlan, site: Site) -> StudyDataset:
+    run = next(task.run for task in plan.tasks if task.dataset == label and task.resolved is not None)
+    try:
+        dataset = open_dataset(plan.sources[label], run.dataset_options, minari_root=site.minari_root)
+    except MbrlError as error:
+        return _absent_dataset(label, str(error))
+    task = find_run_task(run, dataset)
+    return StudyDataset(
+        label=label,
+        content_hash=dataset.content_hash,
+        report=examine(dataset),
+        returns=tuple(map(float, dataset.episode_returns)),
+        scores=_scores(dataset, task),
+        dynamics={
+            seed: DynamicsReport.model_validate(read_json(folder / "report.json"))
+            for seed, folder in _fits(label, plan, site)
+        },
+    )
+
+
+def _absent_dataset(label: str, problem: str) -> StudyDataset:
+    finding = Finding(severity="error", text=problem, remedy="Run the comparison again.")
+    report = Report(name=label, findings=(finding,), dropped={}, contents=None)
+    return StudyDataset(label, content_hash="", report=report, returns=(), scores=None, dynamics={})
+
+
+def _fits(label: str, plan: StudyPlan, site: Site) -> list[tuple[int, Path]]:
+    found: list[tuple[int, Path]] = []
+    for task in plan.tasks:
+        outcome = site.folder.outcome(task.id) if (task.kind, task.dataset) == ("fit", label) else None
+        if outcome is not None and task.seed is not None and is_current(task, outcome):
+            found.append((task.seed, Path(outcome.path or "")))
+    return found
+
+
+def _scores(dataset: Dataset, task: TaskSpec | None) -> tuple[float, ...] | None:
+    if task is None or task.ref_min_score is None or task.ref_max_score is None:
+        return None
+    returns = np.asarray(dataset.episode_returns, dtype=np.float64)
+    return tuple(map(float, normalised_score(returns, task.ref_min_score, task.ref_max_score)))
+
+
+def _run(chain: Sequence[Task], site: Site) -> StudyRun:
+    """The facts of one run; a failed or missing one has those that there are."""
+    outcomes = {task.kind: site.folder.outcome(task.id) for task in chain}
+    current = {task.kind: is_current(task, outcomes[task.kind]) for task in chain}
+    last = chain[-1]
+    failure = next((found for task in chain if (found := _failure(task, outcomes[task.kind]))), None)
+    status: RunStatus = "done" if current[last.kind] else "failed" if failure is not None else "missing"
+    facts = _training_facts(outcomes["train"]) if current["train"] else {}
+    fit = outcomes.get("fit")
+    if fit is not None and current["fit"]:
+        facts["fit_seconds"] = _seconds(fit)
+    evaluated = outcomes.get("evaluate")
+    if evaluated is not None and current["evaluate"]:
+        facts |= _evaluation_facts(evaluated)
+    assert last.algorithm is not None
+    assert last.seed is not None
+    cause = None if failure is None or status != "failed" else failure.cause
+    return StudyRun(last.dataset, last.algorithm, last.seed, status, cause=cause, **facts)
+
+
+def _failure(task: Task, outcome: Outcome | None) -> Outcome | None:
+    """The outcome if it is a failure of this very task, not of one with another config."""
+    if outcome is None or outcome.fingerprint != task.fingerprint:
+        return None
+    return outcome if outcome.status == "failed" else None
+
+
+def _training_facts(outcome: Outcome | None) -> dict[str, Any]:
+    assert outcome is not None
+    run = RunFolder(Path(outcome.path or ""))
+    summary, rows = run.summary(), read_metrics(run.path)
+    return {
+        "updates": int(summary["updates"]),
+        "train_seconds": _seconds(outcome),
+        "records": thin([row for row in rows if "event" not in row], MAX_RECORDS),
+        "shift": summary.get("shift"),
+        "alarms": tuple(str(row["text"]) for row in rows if "event" in row and "text" in row),
+        "path": str(run.path),
+    }
+
+
+def _evaluation_facts(outcome: Outcome) -> dict[str, Any]:
+    summary = RunFolder(Path(outcome.path or "")).summary()
+    scores = summary["normalised_scores"]
+    return {
+        "returns": tuple(map(float, summary["episode_returns"])),
+        "scores": None if scores is None else tuple(map(float, scores)),
+    }
+
+
+def _seconds(outcome: Outcome) -> float:
+    """Wall time of the stage itself, over all its attempts."""
+    return float(RunFolder(Path(outcome.path or "")).manifest()["wall_seconds"])
+
+
+def thin(rows: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the rows, evenly spaced, the first and the last among them.
+
+    Args:
+        rows: in order.
+        most: at least 2.
+    """
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[index] for index in np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+
+def _provenance(plan: StudyPlan, datasets: Sequence[StudyDataset], command: str) -> dict[str, str]:
+    facts = code_facts()
+    return {
+        "command": command,
+        "comparison": f"{plan.source.name} {stable_hash(plan.source.config.model_dump(mode='json'))[:8]}",
+        **{f"dataset hash {dataset.label}": dataset.content_hash for dataset in datasets},
+        "version": f"{facts['version']} {facts['commit'] or ''}".strip(),
+        "torch": str(facts["packages"]["torch"]),
+        "machine": f"{facts['machine']}, {facts['cpus']} CPUs",
+        "threads per run": str(next(task.run.threads for task in plan.tasks if task.resolved is not None)),
+    }
+
+
+def summarise_run(run: StudyRun) -> dict[str, Any]:
+    """Plain values of one run, for `--json`."""
+    return {
+        "dataset": run.dataset,
+        "algorithm": run.algorithm,
+        "seed": run.seed,
+        "status": run.status,
+        "cause": run.cause,
+        "mean_return": float(np.mean(run.returns)) if run.returns else None,
+        "mean_score": float(np.mean(run.scores)) if run.scores else None,
+        "updates": run.updates,
+        "train_seconds": run.train_seconds,
+        "fit_seconds": run.fit_seconds,
+        "path": run.path,
+    }
+
+
+def summarise_means(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each dataset and algorithm, means over the seeds that are done, for `--json`."""
+    return {
+        dataset.label: {label: _means(study.of(dataset.label, label)) for label in study.algorithms}
+        for dataset in study.datasets
+    }
+
+
+def _means(runs: Sequence[StudyRun]) -> dict[str, Any]:
+    done = [summarise_run(run) for run in runs if run.status == "done"]
+    means: dict[str, Any] = {"seeds": len(done)}
+    for key in ("mean_return", "mean_score"):
+        values = [run[key] for run in done if run[key] is not None]
+        means[key] = float(np.mean(values)) if values else None
+    return means

@@ -1,0 +1,78 @@
+"""A network that acts and can be rebuilt from a description: the base of everything that is exported."""
+
+import abc
+import dataclasses
+from typing import Any, TypeVar, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mbrl.core.types import SpaceSpec
+from mbrl.nets.action_box import ActionBox
+from mbrl.nets.normaliser import Normaliser
+
+S = TypeVar("S", bound="PolicySpec")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """Everything about a policy network but its weights.
+
+    Attributes:
+        kind: which class rebuilds it.
+        space: sizes and bounds.
+    """
+
+    kind: str
+    space: SpaceSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, for a file's metadata."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls: type[S], fields: dict[str, Any]) -> S:
+        """Inverse of `to_json`; lists become tuples."""
+        space, rest = _to_tuples(fields["space"]), _to_tuples(fields)
+        rest["space"] = SpaceSpec(**space)
+        return cls(**rest)
+
+
+class PolicyNetwork(nn.Module, abc.ABC):
+    """A policy on normalised observations with actions scaled to [-1, 1] inside.
+
+    Args:
+        spec: sizes and kind.
+        normaliser: of observations.
+        device: where the bounds live.
+    """
+
+    def __init__(self, spec: PolicySpec, normaliser: Normaliser, device: torch.device) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normaliser = normaliser
+        self.action_box = ActionBox(spec.space, device)
+
+    @property
+    def act_dim(self) -> int:
+        """Size of an action."""
+        return self.spec.space.act_dim
+
+    @abc.abstractmethod
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """See `mbrl.core.protocols.Policy.act`."""
+
+    def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
+        """Environment units to [-1, 1]."""
+        return self.action_box.scale(action)
+
+    def unscale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
+        """[-1, 1] to environment units."""
+        return self.action_box.unscale(action)
+
+
+def _to_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(cast(list[Any], v)) if isinstance(v, list) else v for name, v in fields.items()}

@@ -1,0 +1,1 @@
+"""Off-policy evaluation: what logs can say about a policy."""

@@ -1,0 +1,111 @@
+"""What a comparison's yaml may say, and that its runs are those of `mbrl train`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mbrl.core.errors import ConfigError
+from mbrl.experiment.config import find_part, is_comparison, part_names, resolve
+from mbrl.experiment.documents import read_yaml
+from mbrl.experiment.study import load_study
+from tests.experiment.toy import write_dataset
+from tests.experiment.toy_study import BC, toy_tree
+
+COMPARISONS = [
+    name for name in part_names("experiments") if is_comparison(read_yaml(find_part("experiments", name)))
+]
+
+
+def write(folder: Path, tree: dict[str, Any]) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_every_shipped_comparison_validates(name: str) -> None:
+    source = load_study(name)
+    assert source.name == name
+    for algorithm in source.config.algorithms:
+        assert source.resolve(algorithm, seed=source.config.seeds[-1]).run.seed == source.config.seeds[-1]
+
+
+def test_a_run_is_what_train_makes_of_the_same_values(tmp_path: Path) -> None:
+    dataset = str(write_dataset(tmp_path))
+    source = load_study(write(tmp_path, toy_tree(tmp_path / "toy", dynamics={"file": "small", "members": 5})))
+    run = source.resolve("bc", seed=1, dataset=dataset)
+    train = resolve(
+        arguments={"dataset": dataset, "algorithm": "bc", "dynamics": "small", "seed": 1},
+        overrides=[
+            "algorithm.updates=20", "algorithm.learner.hidden=[8]", "algorithm.learner.batch_size=16",
+            "dynamics.members=5", "log_interval=5", "checkpoint_interval=10", "evaluation.episodes=20",
+        ],
+    )  # fmt: skip
+    assert (run.run, run.name) == (train.run, train.name)
+    lines = {line.strip() for line in run.to_yaml().splitlines()}
+    assert {"updates: 20  # mine.yaml", "recipe: model_free  # bc.yaml", "threads: 1  # default"} <= lines
+
+
+def test_a_bare_name_a_changed_file_and_a_whole_section_are_told_apart(tmp_path: Path) -> None:
+    section = {"recipe": "model_free", "updates": 7, "learner": {"name": "bc", "hidden": [4]}}
+    algorithms = {"plain": "bc", "changed": {"file": "bc", "updates": 9}, "whole": section}
+    source = load_study(write(tmp_path, toy_tree(tmp_path, algorithms=algorithms)))
+    updates = {name: source.resolve(name, seed=0).run.algorithm.updates for name in algorithms}
+    shipped = read_yaml(find_part("algorithms", "bc"))["updates"]
+    assert updates == {"plain": shipped, "changed": 9, "whole": 7}
+    assert source.config.algorithms["whole"] == section  # resolving changed nothing
+
+
+def test_overrides_reach_into_bare_names(tmp_path: Path) -> None:
+    path = write(tmp_path, toy_tree(tmp_path, algorithms={"bc": "bc"}, dynamics="small"))
+    source = load_study(
+        path, overrides=["algorithms.bc.updates=3", "dynamics.members=2", "dynamics.elites=2"]
+    )
+    run = source.resolve("bc", seed=0).run
+    assert (run.algorithm.updates, run.dynamics.members) == (3, 2)
+    assert load_study(path, overrides=["seeds=[7]"]).config.seeds == (7,)
+
+
+def test_a_validated_comparison_reads_back_as_itself(tmp_path: Path) -> None:
+    source = load_study(write(tmp_path, toy_tree(tmp_path, task="pendulum")))
+    again = tmp_path / "again.yaml"
+    again.write_text(source.to_yaml())
+    assert load_study(str(again)).config == source.config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [0]}, "Unknown key seed. Did you mean 'seeds'"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "given twice"),
+        ({"seeds": [-1]}, "seeds.0 = -1"),
+        ({"select": "best"}, "select = 'best' is not legal. Legal values: last"),
+        ({"datasets": {}}, "datasets"),
+        ({"datasets": {"a.b": "x"}}, "pattern"),
+        ({"datasets": {"a": {"colect": "pendulum/random"}}}, "datasets.a.colect. Did you mean 'collect'"),
+        ({"datasets": {"a": {"source": "x", "collect": "y"}}}, "either source or collect"),
+        ({"datasets": {"a": {"source": "x", "steps": 3}}}, "belong to collect"),
+        ({"algorithms": {"a": {"flie": "bc"}}}, "algorithms.a names neither .* Did you mean 'file'"),
+        ({"algorithms": {"a": "bcc"}}, "algorithm a: Unknown name 'bcc'.* Did you mean 'bc'"),
+        (
+            {"algorithms": {"a": {**BC, "updats": 3}}},
+            "algorithm a: .*updats. Did you mean 'updates'",
+        ),
+        ({"algorithms": {"a": "sac_online"}}, "learns in a simulator"),
+        ({"dynamics": {"file": "small", "member": 3}}, "dynamics.member. Did you mean 'members'"),
+        ({"evaluation": {"episode": 3}}, "evaluation.episode. Did you mean 'episodes'"),
+    ],
+)
+def test_a_slip_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(write(tmp_path, toy_tree(tmp_path, **changes)))
+
+
+def test_one_run_and_a_comparison_name_each_other_s_command() -> None:
+    with pytest.raises(ConfigError, match="mbrl train --config demo-mopo"):
+        load_study("demo-mopo")
+    with pytest.raises(ConfigError, match="mbrl compare smoke"):
+        resolve("smoke")
