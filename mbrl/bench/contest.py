@@ -27,6 +27,9 @@ OWN_NAME: Final = "mbrl"
 GEMM_SECONDS: Final = 0.25
 """Length of the GEMM's window in each round, at most."""
 
+_SHORT: Final = {"stable-baselines3": "SB3"}
+"""Names for tables."""
+
 NOT_MEASURED: Final = (
     "OfflineRL-Kit and CORL are not on PyPI, so no command can install them here; they are not measured."
 )
@@ -102,7 +105,7 @@ def run_bench(names: Sequence[str], settings: BenchSettings, progress: Progress)
         length = min(settings.seconds, GEMM_SECONDS)
         rounds = measure_rounds(modes, windows=settings.windows, seconds=[length] * len(modes))
         peak = {
-            mode: Spread.of([window.rate for window in windows])
+            mode: Spread.of([window.rate / 1e9 for window in windows])
             for (_, mode), windows in zip(modes, rounds, strict=True)
         }
         for done, (name, row) in enumerate(rows, 1):
@@ -159,7 +162,7 @@ def _enter(
         worker = workers[key]
         if worker is not None:
             against = f"{OWN_NAME} {peer.against}"
-            title = f"{peer.library} {peer.mode}"
+            title = f"{_SHORT.get(peer.library, peer.library)} {peer.mode}"
             entrants.append(_Entrant(title, worker, peer.mode, against, peer.target))
     return entrants
 

@@ -111,6 +111,42 @@ def td3_bc_flops(shapes: LearnerShapes) -> float:
     return critic + shapes.policy_training(actor, critics=1) / 2
 
 
+def rebrac_flops(shapes: LearnerShapes) -> float:
+    """ReBRAC: as TD3+BC, but the actor learns through all critics."""
+    actor = shapes.deterministic_actor
+    critic = shapes.actor_critic_target(actor) + shapes.critic_training()
+    return critic + shapes.policy_training(actor, critics=shapes.critics) / 2
+
+
+def awac_flops(shapes: LearnerShapes) -> float:
+    """AWAC: target and critics; the new critics at the logged and at the policy's action; the clone.
+
+    Drawing the policy's action reuses the clone's pass.
+    """
+    b, actor = shapes.batch, shapes.deterministic_actor
+    critic = shapes.actor_critic_target(actor) + shapes.critic_training()
+    advantage = 2 * forward_flops(b, shapes.critic, members=shapes.critics)
+    return critic + advantage + training_flops(b, actor)
+
+
+def bcq_flops(shapes: LearnerShapes, *, candidates: int) -> float:
+    """BCQ: the generative model and the critics are trained, the perturbation through one critic.
+
+    The target decodes, perturbs and judges `candidates` actions of each s'. The latent vector has twice as
+    many coordinates as an action, and the decoder's gradient goes on into the encoder through its input.
+    """
+    b, obs, act = shapes.batch, shapes.obs_dim, shapes.act_dim
+    latent = 2 * act
+    encoder = (obs + act, *shapes.hidden, 2 * latent)
+    decoder = (obs + latent, *shapes.hidden, act)
+    perturber = (obs + act, *shapes.hidden, act)
+    model = training_flops(b, encoder) + 3 * forward_flops(b, decoder)
+    proposed = forward_flops(candidates * b, decoder) + forward_flops(candidates * b, perturber)
+    judged = forward_flops(candidates * b, shapes.critic, members=shapes.critics)
+    perturbation = forward_flops(b, decoder) + shapes.policy_training(perturber, critics=1)
+    return model + proposed + judged + shapes.critic_training() + perturbation
+
+
 def sac_flops(shapes: LearnerShapes) -> float:
     """SAC: target, critics, and the actor through all critics."""
     actor = shapes.gaussian_actor
@@ -121,11 +157,11 @@ def sac_flops(shapes: LearnerShapes) -> float:
 def cql_flops(shapes: LearnerShapes, *, actions: int) -> float:
     """CQL(H): SAC, and all critics trained on three times `actions` sampled actions of each state.
 
-    The samples are drawn uniformly, from the policy at s and from the policy at s'. Drawing at s reuses the
-    actor loss's pass; drawing at s' reuses the target's.
+    The samples are drawn uniformly, and from the policy at s and at s': one pass each, whatever their number.
     """
+    drawn = 2 * forward_flops(shapes.batch, shapes.gaussian_actor)
     sampled = training_flops(3 * actions * shapes.batch, shapes.critic, members=shapes.critics)
-    return sac_flops(shapes) + sampled
+    return sac_flops(shapes) + drawn + sampled
 
 
 def edac_flops(shapes: LearnerShapes) -> float:

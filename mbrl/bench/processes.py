@@ -37,7 +37,7 @@ class Window:
         resident: memory in use afterwards, bytes, or None.
     """
 
-    units: float
+    units: int
     seconds: float
     resident: int | None
 

@@ -49,7 +49,7 @@ class RowResult:
         flops: operations that a unit needs, or None.
         share_target: of the GEMM peak that we want, or None.
         contenders: ours first.
-        gemm: GFLOP a second of the matrix product, measured in the same rounds.
+        gemm: operations a second of the matrix product, measured in the same rounds.
     """
 
     name: str
@@ -70,7 +70,7 @@ class RowResult:
         """Part of the GEMM's speed that a contender reaches with the operations that the work needs."""
         if self.flops is None:
             return None
-        return paired_ratio([rate * self.flops / 1e9 for rate in contender.rates], self.gemm)
+        return paired_ratio([rate * self.flops for rate in contender.rates], self.gemm)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -79,7 +79,7 @@ class RowResult:
             "unit": self.unit,
             "flops_per_unit": self.flops,
             "share_target": self.share_target,
-            "gemm_gflops": list(self.gemm),
+            "gemm_gflops": [rate / 1e9 for rate in self.gemm],
             "contenders": [self._contender_json(contender) for contender in self.contenders],
         }
 

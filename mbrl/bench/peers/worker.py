@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 Options: TypeAlias = Mapping[str, Any]
-Work: TypeAlias = Callable[[], float]
+Work: TypeAlias = Callable[[], int]
 """Does a little work; returns how many units (updates, transitions, steps) it did."""
 
 _EPOCH_UPDATES = 10
@@ -32,7 +32,7 @@ _EPOCH_UPDATES = 10
 def run_window(work: Work, seconds: float, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
     """Works until `seconds` have passed, at least once; counts whole calls only."""
     begin = clock()
-    units = 0.0
+    units = 0
     while True:
         units += work()
         passed = clock() - begin
@@ -121,11 +121,11 @@ def build_d3rlpy(options: Options) -> tuple[dict[str, Work], str]:
     next(epochs)  # builds the networks
     batch = dataset.sample_transition_batch(options["batch_size"])
 
-    def fit() -> float:
+    def fit() -> int:
         next(epochs)
         return _EPOCH_UPDATES
 
-    def update() -> float:
+    def update() -> int:
         algo.update(batch)
         return 1
 
@@ -153,7 +153,7 @@ def build_stable_baselines3(options: Options) -> tuple[dict[str, Work], str]:
     buffer.rewards[:, 0] = log["rewards"]
     buffer.full = True
 
-    def train() -> float:
+    def train() -> int:
         model.train(_EPOCH_UPDATES, options["batch_size"])
         return _EPOCH_UPDATES
 
@@ -183,7 +183,7 @@ def build_gymnasium(options: Options) -> tuple[dict[str, Work], str]:
     policy = torch.nn.Sequential(*layers[:-1], torch.nn.Tanh())
     seeds = itertools.count(options["seed"])
 
-    def loop() -> float:
+    def loop() -> int:
         obs, _ = env.reset(seed=next(seeds))
         steps, is_over, episode_return = 0, False, 0.0
         while not is_over:

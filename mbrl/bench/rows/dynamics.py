@@ -77,7 +77,7 @@ def ensemble_modes(workload: Workload) -> Modes:
         RngStreams(workload.seed),
     )
 
-    def epoch() -> float:
+    def epoch() -> int:
         trainer.run_epoch()
         return _EPOCH_UPDATES
 
@@ -95,7 +95,7 @@ def rollout_modes(workload: Workload, measure: Measure | None) -> Modes:
     start = _starts(workload)
     refreshes = itertools.count()
 
-    def refresh() -> float:
+    def refresh() -> int:
         generator = rng.at("rollout", next(refreshes))
         rollouts = generate_rollouts(imagination, policy, start, config=config, generator=generator)
         reward = rollouts.reward

@@ -22,7 +22,7 @@ def evaluation_modes(workload: Workload) -> Modes:
     )
     runs = itertools.count()
 
-    def run() -> float:
+    def run() -> int:
         streams = rng.child(f"evaluation/{next(runs)}")
         return evaluate(task, actor, episodes=workload.episodes, rng=streams).environment_steps
 

@@ -49,7 +49,7 @@ def learner_modes(
     batch = source.sample(workload.batch_size, rng.at("batch"))
     sums, steps = MetricSums(), itertools.count(1)
 
-    def loop() -> float:
+    def loop() -> int:
         step = next(steps)
         drawn = source.sample(workload.batch_size, rng.at("batch", step))
         sums.add(built.update(state, drawn, rng.at("update", step)))
@@ -58,7 +58,7 @@ def learner_modes(
             sums.clear()
         return 1
 
-    def update() -> float:
+    def update() -> int:
         built.update(state, batch, rng.at("update", next(steps)))
         return 1
 
@@ -129,6 +129,11 @@ def d3rlpy(work: str, target: float) -> tuple[PeerMode, PeerMode]:
     )
 
 
+_TD3 = PeerMode("stable-baselines3", "td3", "train", against="loop", target=1.5)
+"""TD3 without the clone's term, which costs no product."""
+
+_CQL_ACTIONS, _BCQ_CANDIDATES = 10, 10
+
 register_learner("bc", flops.bc_flops, share_target=0.6, peers=d3rlpy("bc", 4.0))
 register_learner(
     "sac",
@@ -147,4 +152,20 @@ register_learner(
     hidden=(256, 256, 256),
     critics=10,
     settings={"critics": 10, "diversity_coef": 1.0},
+)
+register_learner("td3_bc", flops.td3_bc_flops, peers=(*d3rlpy("td3_bc", 2.3), _TD3))
+register_learner("rebrac", flops.rebrac_flops, hidden=(256, 256, 256))
+register_learner("iql", flops.iql_flops, share_target=0.6, peers=d3rlpy("iql", 2.5))
+register_learner("awac", flops.awac_flops, hidden=(256, 256, 256))
+register_learner(
+    "cql",
+    lambda shapes: flops.cql_flops(shapes, actions=_CQL_ACTIONS),
+    hidden=(256, 256, 256),
+    settings={"conservative_actions": _CQL_ACTIONS},
+    peers=d3rlpy("cql", 1.25),
+)
+register_learner(
+    "bcq",
+    lambda shapes: flops.bcq_flops(shapes, candidates=_BCQ_CANDIDATES),
+    settings={"target_candidates": _BCQ_CANDIDATES},
 )
