@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mbrl.cli import catalogue, compare, datasets, ope, reports, runs
+from mbrl.cli import bench, catalogue, compare, datasets, ope, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -27,6 +27,7 @@ app.command("compare")(compare.compare)
 app.command("report")(reports.report)
 app.command("status")(catalogue.status)
 app.command("demo")(reports.demo)
+app.command("bench")(bench.bench)
 
 
 def main(command: str | None = None) -> None:

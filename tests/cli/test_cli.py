@@ -30,6 +30,7 @@ COMMANDS = (
     "report",
     "status",
     "demo",
+    "bench",
 )
 
 

@@ -1,0 +1,1 @@
+"""Measures speed against the machine's own limit and against other libraries."""

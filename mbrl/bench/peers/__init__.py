@@ -1,0 +1,1 @@
+"""Other libraries, run in processes of their own."""
