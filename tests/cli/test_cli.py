@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "export",
+    "compare",
     "report",
     "status",
     "demo",

@@ -12,7 +12,9 @@ from mbrl.cli.app import app
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "from-logs-to-a-policy.md"
+TUTORIALS = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
+PAGE = TUTORIALS / "from-logs-to-a-policy.md"
+COMPARISON_PAGE = TUTORIALS / "comparing-algorithms.md"
 _FIT = (
     "dynamics.members=2", "dynamics.elites=2", "dynamics.hidden=[32]", "dynamics.max_updates=300",
     "dynamics.assessment.horizon=3", "dynamics.assessment.segments=20", "dynamics.assessment.particles=4",
@@ -28,8 +30,8 @@ _SMALL = {
 }  # fmt: skip
 
 
-def _blocks() -> list[tuple[str, str]]:
-    return re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+def _blocks(page: Path = PAGE) -> list[tuple[str, str]]:
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def _run(command: str, run: str) -> dict[str, Any]:
@@ -66,3 +68,29 @@ def test_the_tutorial_runs_from_the_log_to_the_policy(
     assert len(results["evaluate"]["episode_returns"]) == 2
     assert names["action"].shape == (1, 1)
     assert names["action"].abs().max() <= 2
+
+
+def test_the_comparison_runs_from_its_yaml_to_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = _blocks(COMPARISON_PAGE)
+    (tmp_path / "mine.yaml").write_text(next(text for language, text in blocks if language == "yaml"))
+    compare, status = [
+        command.split()[1:]
+        for language, text in blocks
+        if language == "console"
+        for command in re.findall(r"^\$ (mbrl .*)$", text, re.MULTILINE)
+    ]
+    values = [*_FIT, *(f"algorithms.{name}.updates=20" for name in ("bc", "mopo")), "seeds=[0]",
+              "algorithms.mopo.rollout={starts: 50, respect_trusted_horizon: false}",
+              "datasets.random.steps=2000", "evaluation.episodes=2"]  # fmt: skip
+    small = [part for value in values for part in ("--set", value)]
+    result = CliRunner().invoke(app, [*compare, *small, "--json"])
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [run["status"] for run in found["runs"]] == ["done"] * 4
+    assert Path(found["path"]) == tmp_path / "runs" / "studies" / "mine" / "index.html"
+    assert Path(found["path"]).is_file()
+    result = CliRunner().invoke(app, [*status, "--json"])
+    assert json.loads(result.stdout)["counts"] == {"done": 4, "running": 0, "failed": 0, "missing": 0}

@@ -4,30 +4,32 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mbrl.experiment.local_engine import LocalEngine
-from mbrl.experiment.study_tasks import Site, StudyPlan, Task
+from mbrl.experiment.study_tasks import Site, StudyPlan
 from mbrl.experiment.sweep import SweepState, run_sweep
 from tests.experiment.toy_study import LEARNER, Silent, sweep_inline, toy_plan
 
 pytestmark = pytest.mark.slow
 
-LONG: dict[str, Any] = {"file": "bc", "updates": 1200, "learner": LEARNER}
+LONG: dict[str, Any] = {"file": "bc", "updates": 2000, "learner": LEARNER}
 CHANGES: dict[str, Any] = {"algorithms": {"bc": LONG}, "seeds": [0, 1], "checkpoint_interval": 50}
 PATIENCE = 60.0
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
 from mbrl.experiment.local_engine import LocalEngine
 from mbrl.experiment.sweep import run_sweep
 from tests.experiment.toy_study import Silent, toy_plan
 from tests.experiment.test_local_engine import CHANGES
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 plan, site = toy_plan(Path(sys.argv[1]), Path(sys.argv[2]), **CHANGES)
 run_sweep(plan.tasks, site.folder, LocalEngine(site, jobs=2), Silent())
 """
@@ -55,10 +57,10 @@ def worker_of(site: Site, task: str) -> int:
     return int(site.folder.lock_path(task).read_text())
 
 
-def sweep(plan: StudyPlan, site: Site, listener: Any = None) -> SweepState:
+def sweep(plan: StudyPlan, site: Site) -> SweepState:
     engine = LocalEngine(site, jobs=2)
     try:
-        return run_sweep(plan.tasks, site.folder, engine, listener or Silent())
+        return run_sweep(plan.tasks, site.folder, engine, Silent())
     finally:
         engine.close()
 
@@ -78,14 +80,15 @@ def test_a_killed_worker_fails_its_run_only_and_the_run_continues_to_the_same_bi
 ) -> None:
     victim = "train.toy.bc.s1"
 
-    class Killer(Silent):
-        def show(self, state: SweepState, ended: Sequence[Task]) -> None:
-            checkpoints = site.runs.glob("toy/train_policy-bc-s1*/checkpoints/step-*.pt")
-            if victim in state.running and any(checkpoints):
-                os.kill(worker_of(site, victim), signal.SIGKILL)
+    def kill_after_a_checkpoint() -> None:
+        wait_for(lambda: any(site.runs.glob("toy/train_policy-bc-s1*/checkpoints/step-*.pt")))
+        os.kill(worker_of(site, victim), signal.SIGKILL)
 
     plan, site = toy_plan(whole[0], tmp_path, **CHANGES)
-    state = sweep(plan, site, Killer())
+    killer = threading.Thread(target=kill_after_a_checkpoint)
+    killer.start()
+    state = sweep(plan, site)
+    killer.join()
     assert state.counts() == {"done": 1, "failed": 1}
     assert "SIGKILL" in (state.outcomes[victim].cause or "")
     assert sweep(plan, site).counts() == {"done": 2}
