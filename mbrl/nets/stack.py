@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mbrl.nets.head import apply_head, input_gradient, write_weight_gradient
 from mbrl.nets.init import Initialiser, init_linear_
 
 ActivationName: TypeAlias = Literal["relu", "silu", "tanh"]
@@ -142,7 +143,7 @@ class StackedMLP(nn.Module):
             if layer.gain is not None and layer.shift is not None:
                 h = nn.functional.layer_norm(h, h.shape[-1:], eps=_LAYER_NORM_EPS) * layer.gain + layer.shift
             h = ACTIVATIONS[self.activation].forward(h)
-        return _last_linear(h, layers[-1])
+        return apply_head(h, layers[-1].weight, layers[-1].bias)
 
     def layers(self, flat: Tensor) -> list[_Layer]:
         """Views of each layer's parameters on `flat` `[e, p]` (the parameters, or a tensor like them)."""
@@ -188,7 +189,7 @@ class StackedMLP(nn.Module):
                 h = torch.native_layer_norm(h, h.shape[-1:], None, None, _LAYER_NORM_EPS)[0]
                 h = torch.addcmul(layer.shift, h, layer.gain, out=h)
             h = ACTIVATIONS[self.activation].forward_(h)
-        return _last_linear(h, layers[-1])
+        return apply_head(h, layers[-1].weight, layers[-1].bias)
 
     def _is_normed(self, layer: int) -> bool:
         return self.layer_norm and layer < len(self._shapes) - 1
@@ -215,7 +216,7 @@ class _StackedMLPFunction(torch.autograd.Function):
             h = out
         ctx.save_for_backward(flat, *saved, h)
         ctx.net = net
-        return _last_linear(h, layers[-1])
+        return apply_head(h, layers[-1].weight, layers[-1].bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -237,28 +238,16 @@ class _StackedMLPFunction(torch.autograd.Function):
                     grad = _layer_norm_backward(
                         grad, layer.gain, (linear, mean, rstd), grads[k] if grads is not None else None
                     )
-            is_scalar = layer.weight.shape[-1] == 1
             if grads is not None:
-                if is_scalar:  # a product with one column runs at a tenth of the speed of its transpose
-                    torch.bmm(grad.transpose(1, 2), h, out=grads[k].weight.transpose(1, 2))
-                else:
-                    torch.bmm(h.transpose(1, 2), grad, out=grads[k].weight)
+                write_weight_gradient(h, grad, out=grads[k].weight)
                 torch.sum(grad, 1, keepdim=True, out=grads[k].bias)
             if k > 0 or wants_x:
-                transposed = layer.weight.transpose(1, 2)
-                grad = grad * transposed if is_scalar else torch.bmm(grad, transposed)
+                grad = input_gradient(grad, layer.weight)
         return (grad if wants_x else None), flat_grad, None
 
 
 def _expand(x: Tensor, members: int) -> Tensor:
     return x.expand(members, *x.shape) if x.dim() == 2 else x
-
-
-def _last_linear(h: Tensor, layer: _Layer) -> Tensor:
-    """The output layer; a single column is a weighted sum, seven times faster than a matrix product."""
-    if layer.weight.shape[-1] == 1:
-        return torch.sum(h * layer.weight.transpose(1, 2), -1, keepdim=True) + layer.bias
-    return torch.baddbmm(layer.bias, h, layer.weight)
 
 
 def _layer_norm_backward(
