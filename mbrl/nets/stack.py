@@ -99,13 +99,12 @@ class StackedMLP(nn.Module):
         self.members, self.in_dim, self.hidden, self.out_dim = members, in_dim, tuple(hidden), out_dim
         self.activation: ActivationName = activation
         self.layer_norm = layer_norm
-        sizes = (in_dim, *hidden, out_dim)
-        self._shapes = list(itertools.pairwise(sizes))
-        count = sum(
-            fan_in * fan_out + fan_out * (3 if self._is_normed(k) else 1)
-            for k, (fan_in, fan_out) in enumerate(self._shapes)
-        )
-        self.flat = nn.Parameter(torch.empty(members, count, device=generator.device))
+        shapes: list[tuple[int, int]] = []
+        for fan_in, fan_out in itertools.pairwise((in_dim, *hidden, out_dim)):
+            shapes += [(fan_in, fan_out), *[(1, fan_out)] * (3 if layer_norm else 1)]
+        self._shapes = shapes[:-2] if layer_norm else shapes  # the output layer has no LayerNorm
+        self._sizes = [rows * columns for rows, columns in self._shapes]
+        self.flat = nn.Parameter(torch.empty(members, sum(self._sizes), device=generator.device))
         with torch.no_grad():
             for layer in self.layers(self.flat):
                 init_linear_(layer.weight, layer.bias, kind=init, generator=generator)
@@ -147,21 +146,13 @@ class StackedMLP(nn.Module):
 
     def layers(self, flat: Tensor) -> list[_Layer]:
         """Views of each layer's parameters on `flat` `[e, p]` (the parameters, or a tensor like them)."""
-        layers: list[_Layer] = []
-        offset = 0
-
-        def view(rows: int, columns: int) -> Tensor:
-            nonlocal offset
-            part = flat[:, offset : offset + rows * columns]
-            offset += rows * columns
-            return part.view(flat.shape[0], rows, columns)
-
-        for k, (fan_in, fan_out) in enumerate(self._shapes):
-            weight, bias = view(fan_in, fan_out), view(1, fan_out)
-            gain = view(1, fan_out) if self._is_normed(k) else None
-            shift = view(1, fan_out) if self._is_normed(k) else None
-            layers.append(_Layer(weight, bias, gain, shift))
-        return layers
+        members = flat.shape[0]
+        parts = cast(tuple[Tensor, ...], flat.split(self._sizes, 1))
+        views = [part.view(members, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        if not self.layer_norm:
+            return [_Layer(views[k], views[k + 1], None, None) for k in range(0, len(views), 2)]
+        hidden = [_Layer(*views[k : k + 4]) for k in range(0, len(views) - 2, 4)]
+        return [*hidden, _Layer(views[-2], views[-1], None, None)]
 
     def select(self, members: Tensor) -> "StackedMLP":
         """Returns a new, smaller stack with copies of the given members, `[k]` int64."""
@@ -190,9 +181,6 @@ class StackedMLP(nn.Module):
                 h = torch.addcmul(layer.shift, h, layer.gain, out=h)
             h = ACTIVATIONS[self.activation].forward_(h)
         return apply_head(h, layers[-1].weight, layers[-1].bias)
-
-    def _is_normed(self, layer: int) -> bool:
-        return self.layer_norm and layer < len(self._shapes) - 1
 
 
 class _StackedMLPFunction(torch.autograd.Function):
