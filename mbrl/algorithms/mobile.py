@@ -69,19 +69,17 @@ class BootstrapLearner(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class InconsistencyPenalty:
     """A learner whose imagined rows earn `r - beta u`, which lowers their targets by `beta u`; a `Learner`.
 
-    Attributes:
+    Args:
         learner: of the policy; a `BootstrapLearner` as well.
         model: whose elites are compared.
         config: coefficient and samples.
     """
 
-    learner: Any
-    model: DynamicsModel
-    config: MOBILEConfig
+    def __init__(self, learner: Any, model: DynamicsModel, config: MOBILEConfig) -> None:
+        self.learner, self.model, self.config = learner, model, config
 
     def init(self, generator: torch.Generator) -> Any:
         """Fresh networks and optimisers."""

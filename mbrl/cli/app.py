@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mbrl.cli import bench, catalogue, compare, datasets, reports, runs
+from mbrl.cli import bench, catalogue, compare, datasets, ope, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -21,6 +21,7 @@ app.command("collect")(datasets.collect)
 app.command("fit")(runs.fit)
 app.command("train")(runs.train)
 app.command("evaluate")(runs.evaluate)
+app.command("ope")(ope.ope)
 app.command("export")(runs.export)
 app.command("compare")(compare.compare)
 app.command("report")(reports.report)

@@ -1,8 +1,9 @@
 """`mbrl list` and `mbrl status`."""
 
+import importlib
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -10,9 +11,20 @@ from mbrl.cli.options import DebugFlag, JsonFlag, Runs, guarded
 from mbrl.cli.output import emit
 
 if TYPE_CHECKING:
+    from mbrl.core.registry import Registry
     from mbrl.experiment.study_folder import StudyFolder
 
-Kind = Literal["learners", "recipes", "formats", "measures", "tasks", "rows"]
+Kind = Literal["learners", "recipes", "formats", "measures", "tasks", "estimators", "rows"]
+
+_REGISTRIES: Final = {
+    "learners": "mbrl.learners.base:LEARNERS",
+    "recipes": "mbrl.algorithms.base:RECIPES",
+    "formats": "mbrl.data.formats.base:FORMATS",
+    "measures": "mbrl.uncertainty.measures:MEASURES",
+    "estimators": "mbrl.ope.estimators:ESTIMATORS",
+    "rows": "mbrl.bench.registry:ROWS",
+}
+"""Where the registry of each kind lives; imported when it is asked for."""
 
 
 @guarded
@@ -39,25 +51,9 @@ def _describe(kind: Kind) -> dict[str, str]:
         from mbrl.envs.specs import list_tasks, load_task
 
         return {name: load_task(name).description for name in list_tasks()}
-    if kind == "formats":
-        from mbrl.data.formats.base import FORMATS
-
-        return FORMATS.describe()
-    if kind == "measures":
-        from mbrl.uncertainty.measures import MEASURES
-
-        return MEASURES.describe()
-    if kind == "learners":
-        from mbrl.learners.base import LEARNERS
-
-        return LEARNERS.describe()
-    if kind == "rows":
-        from mbrl.bench.registry import ROWS
-
-        return ROWS.describe()
-    from mbrl.algorithms.base import RECIPES
-
-    return RECIPES.describe()
+    module, _, registry = _REGISTRIES[kind].partition(":")
+    entries: "Registry[Any]" = getattr(importlib.import_module(module), registry)
+    return entries.describe()
 
 
 @guarded

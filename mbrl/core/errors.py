@@ -50,6 +50,18 @@ class DivergenceError(MbrlError):
     """Value estimates left the range that the rewards permit, and the config asked to stop."""
 
 
+class EstimandError(MbrlError, ValueError):
+    """A value that cannot be estimated as asked: the sum diverges, or the logs are too short for it."""
+
+
+class EstimandMismatchError(EstimandError):
+    """Estimates of different quantities were combined."""
+
+
+class UndefinedRatioError(MbrlError):
+    """A policy without a density was asked for a density ratio."""
+
+
 class MissingExtraError(MbrlError):
     """An optional dependency is not installed.
 

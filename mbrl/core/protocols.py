@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mbrl.core.estimates import Estimate
 from mbrl.core.types import DynamicsPosterior, Metrics, StateDict, TransitionBatch
 
 
@@ -49,6 +50,15 @@ class StochasticPolicy(Policy, Protocol):
         self, obs: Float[Tensor, "b obs_dim"], count: int, noise: Float[Tensor, "k b act_dim"]
     ) -> Float[Tensor, "k b act_dim"]:
         """Draws `count` actions for each observation from `[count, b, act_dim]` standard normal noise."""
+        ...
+
+
+@runtime_checkable
+class DiscretePolicy(Policy, Protocol):
+    """A policy over finitely many actions, which are one-hot vectors."""
+
+    def probs(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b act_dim"]:
+        """Probability of every action; rows sum to 1."""
         ...
 
 
@@ -157,6 +167,24 @@ class Learner(Protocol[S]):
 
     def value(self, state: S) -> ValueFn | None:
         """The current value functions, or None for learners without one."""
+        ...
+
+
+D_contra = TypeVar("D_contra", contravariant=True)
+
+
+@runtime_checkable
+class Estimator(Protocol[D_contra]):
+    """An off-policy estimator: what do logs say about a policy?"""
+
+    def estimate(self, policy: Policy, data: D_contra, *, generator: torch.Generator) -> Estimate:
+        """Value of `policy` as far as `data`, a dataset, tell it.
+
+        Args:
+            policy: whatever acts; one with `log_prob` is taken as stochastic, one without as deterministic.
+            data: logged episodes.
+            generator: source of all draws.
+        """
         ...
 
 

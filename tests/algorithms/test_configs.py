@@ -97,3 +97,34 @@ def test_every_soft_actor_critic_states_its_backup_and_its_temperature(name: str
     learner = read_yaml(find_part("algorithms", name))["learner"]
     if learner["name"] == "sac":
         assert {"has_entropy_backup", "entropy_coef"} <= set(learner)
+
+
+@pytest.mark.parametrize(
+    ("name", "critics", "diversity", "entropy_backup", "real_ratio"),
+    [
+        ("mopo-paper", 2, 0.0, True, 0.05),
+        ("mobile-paper", 2, 0.0, False, 0.05),
+        ("ravl-paper", 10, 1.0, True, 0.05),
+        ("combo-paper", 2, 0.0, False, 0.5),
+    ],
+)
+def test_published_forms_are_more_than_names(
+    name: str, critics: int, diversity: float, entropy_backup: bool, real_ratio: float
+) -> None:
+    recipe, config = load(name)
+    learner, rollout = config.learner.config, config.rollout
+    assert recipe == name.removesuffix("-paper")
+    assert (learner.critics, learner.has_entropy_backup) == (critics, entropy_backup)
+    assert getattr(learner, "diversity_coef", 0.0) == diversity
+    assert (learner.critic_layer_norm, learner.normalise_observations) == (False, False)
+    assert (config.real_ratio, rollout.horizon, rollout.starts) == (real_ratio, 5, 50_000)
+    assert rollout.truncation_quantile is None
+    assert not rollout.respect_trusted_horizon
+
+
+def test_published_pessimism_is_that_of_halfcheetah_medium() -> None:
+    mopo, mobile, combo, ravl = (load(f"{name}-paper")[1] for name in ("mopo", "mobile", "combo", "ravl"))
+    assert (mopo.penalty.measure, mopo.penalty.coef, mopo.penalty.units) == ("max_aleatoric", 0.5, "raw")
+    assert (mobile.inconsistency_coef, mobile.samples, mobile.is_noise_shared) == (0.5, 10, False)
+    assert (combo.learner.name, combo.learner.config.conservative_weight) == ("cql", 0.5)
+    assert mobile.penalty.coef == combo.penalty.coef == ravl.penalty.coef == 0

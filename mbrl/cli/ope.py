@@ -1,0 +1,54 @@
+"""`mbrl ope`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mbrl.cli.options import DebugFlag, JsonFlag, Runs, Threads, guarded, make_workspace, minari_root
+from mbrl.cli.output import emit
+
+
+@guarded
+def ope(
+    runs_of: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Trainings, or policy files.")],
+    *,
+    dataset: Annotated[str, typer.Option(help="The log to judge by.")],
+    discount: Annotated[float, typer.Option(min=0.0, max=1.0, help="Discount of the value.")] = 0.99,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Steps that count [the shortest time-out of the log].")
+    ] = None,
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="Judge the policy's draws, not its evaluation action.")
+    ] = False,
+    updates: Annotated[int, typer.Option(min=1, help="Gradient steps of a value fit.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
+    threads: Threads = None,
+    runs: Runs = Path("runs"),
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Judge policies by a log alone; exit status 0 go, 10 with guard, 20 no-go, 30 cannot tell."""
+    del debug
+    from mbrl.data.open import open_dataset
+    from mbrl.data.options import LoadOptions
+    from mbrl.experiment.ope import OPESettings, ope_stage
+    from mbrl.experiment.stages import open_policy, set_up_torch
+    from mbrl.ope.fqe import FQEConfig
+    from mbrl.ope.verdict import EXIT_CODES
+    from mbrl.report.deployment import estimate_table, verdict_lines
+
+    set_up_torch(threads or 1)
+    log = open_dataset(dataset, LoadOptions(), minari_root=minari_root())
+    settings = OPESettings(discount, horizon, stochastic, FQEConfig(updates=updates), seed)
+    workspace = make_workspace(runs, is_json=json)
+    folders = [ope_stage(open_policy(path), log, settings, workspace) for path in runs_of]
+    reports = [folder.summary() for folder in folders]
+    emit(
+        {"reports": reports},
+        [estimate_table(report) for report in reports],
+        messages=[line for report in reports for line in verdict_lines(report)],
+        is_json=json,
+        path=folders[-1].path,
+    )
+    raise typer.Exit(max(EXIT_CODES[report["verdict"]["verdict"]] for report in reports))

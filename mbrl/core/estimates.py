@@ -1,0 +1,146 @@
+"""What off-policy evaluation says: an estimand in words and numbers, and an estimate with its doubts."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbrl.core.errors import EstimandError
+
+Family: TypeAlias = Literal["ratio", "value", "model", "hybrid"]
+"""Where an estimate takes its knowledge from: density ratios, a fitted value, a fitted model, or several."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Estimand:
+    """What is estimated: `J = E[sum_{t < horizon} discount^t r_t]`, the first reward at discount^0.
+
+    A terminal state is absorbing with reward 0. A time-out is censoring: with a finite horizon every episode
+    is cut there, so no time-out may come sooner; without one the reward after a time-out is bootstrapped.
+
+    Attributes:
+        discount: gamma, in [0, 1].
+        horizon: H, steps that count; None for all.
+        normalised: multiply by `1 - discount`, as density-ratio papers and DOPE do.
+        is_proper: every policy's episodes surely end; needed for a discount of 1 without a horizon.
+
+    Raises:
+        EstimandError: the sum has no meaning.
+    """
+
+    discount: float
+    horizon: int | None = None
+    normalised: bool = False
+    is_proper: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.discount <= 1.0:
+            raise EstimandError(f"The discount must lie in [0, 1], not at {self.discount}.")
+        if self.horizon is not None and self.horizon < 1:
+            raise EstimandError(f"The horizon must be at least one step, not {self.horizon}.")
+        if self.discount == 1.0 and self.horizon is None and not self.is_proper:
+            raise EstimandError(
+                "A discount of 1 sums for ever. Remedy: declare a horizon, or that every episode surely ends "
+                "(is_proper)."
+            )
+        if self.normalised and self.discount == 1.0:
+            raise EstimandError("A discount of 1 cannot be normalised: 1 - discount is 0.")
+
+    @property
+    def scale(self) -> float:
+        """Factor between the plain sum and what is reported."""
+        return 1.0 - self.discount if self.normalised else 1.0
+
+    @property
+    def weight_sum(self) -> float:
+        """`sum_t discount^t` over the steps that count; inf where they are endless at discount 1."""
+        if self.discount == 1.0:
+            return math.inf if self.horizon is None else float(self.horizon)
+        whole = 1.0 / (1.0 - self.discount)
+        return whole if self.horizon is None else whole * (1.0 - self.discount**self.horizon)
+
+    def describe(self) -> str:
+        """In words, such as `E[sum_{t<500} 0.99^t r_t], absorbing after terminal, cut at 500`."""
+        limit = "t>=0" if self.horizon is None else f"t<{self.horizon}"
+        factor = f"{1.0 - self.discount:g} " if self.normalised else ""
+        censoring = (
+            "time-outs bootstrapped" if self.horizon is None else f"every episode cut at {self.horizon}"
+        )
+        return f"{factor}E[sum_{{{limit}}} {self.discount:g}^t r_t], absorbing after terminal, {censoring}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**dataclasses.asdict(self), "text": self.describe()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """One estimator's answer, with everything that is needed to doubt it.
+
+    Attributes:
+        name: id of the estimator.
+        family: where its knowledge comes from.
+        point: the estimate, in units of the estimand; NaN with a reason in `why_not`.
+        se: standard error; NaN where unknown.
+        ci95: lower and upper end of the 95 % interval; NaN where unknown.
+        method_of_ci: how the interval was made, or why there is none.
+        n_eff: effective number of episodes behind it.
+        flags: what to know before believing it.
+        valid: whether it may enter a verdict.
+        why_not: the reason if it may not.
+        per_episode: `[n]` influence values, their mean is the point; None where there are none.
+        estimand: what was estimated.
+        details: further findings, by name.
+    """
+
+    name: str
+    family: Family
+    point: float
+    se: float
+    ci95: tuple[float, float]
+    method_of_ci: str
+    n_eff: float
+    estimand: Estimand
+    flags: tuple[str, ...] = ()
+    valid: bool = True
+    why_not: str | None = None
+    per_episode: NDArray[np.float64] | None = None
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.point) and (self.valid or not self.why_not):
+            raise ValueError(f"{self.name}: a point of {self.point} needs a reason and cannot be valid")
+
+    def invalidated(self, reason: str, *flags: str) -> "Estimate":
+        """The same estimate, kept out of verdicts; an earlier reason stays in front."""
+        why_not = reason if self.why_not is None else f"{self.why_not}; {reason}"
+        return dataclasses.replace(self, valid=False, why_not=why_not, flags=(*self.flags, *flags))
+
+    def flagged(self, *flags: str) -> "Estimate":
+        """The same estimate with further flags."""
+        new = tuple(flag for flag in flags if flag not in self.flags)
+        return dataclasses.replace(self, flags=(*self.flags, *new)) if new else self
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; numbers that are not finite become None, arrays are left out."""
+        return {
+            "name": self.name,
+            "family": self.family,
+            "point": finite_or_none(self.point),
+            "ci95": [finite_or_none(end) for end in self.ci95],
+            "method_of_ci": self.method_of_ci,
+            "se": finite_or_none(self.se),
+            "n_eff": finite_or_none(self.n_eff),
+            "flags": list(self.flags),
+            "valid": self.valid,
+            "why_not": self.why_not,
+            "tail_share": self.details.get("tail_share"),
+        }
+
+
+def finite_or_none(value: float) -> float | None:
+    """The number for strict JSON: None for a NaN or an infinity."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,187 @@
+"""The estimators by id: a policy and a dataset in, an `Estimate` out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import numpy as np
+import torch
+
+from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.protocols import DiscretePolicy, Estimator, Policy
+from mbrl.core.registry import Registry
+from mbrl.data.dataset import Dataset
+from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
+from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
+from mbrl.ope.importance import Kind, direct_method, importance_sampling
+from mbrl.ope.layout import OPEArrays, pad_log
+from mbrl.ope.magic import magic
+from mbrl.ope.policies import action_log_prob
+
+NO_CROSSFIT: Final = "no_crossfit"
+"""Flag of a doubly robust estimate whose values were fitted to the episodes that they correct."""
+
+
+class CriticCache:
+    """Fits the value of a policy once for all estimators that ask for it.
+
+    Args:
+        estimand: of the values.
+        config: of the fits.
+    """
+
+    def __init__(self, estimand: Estimand, config: FQEConfig) -> None:
+        self._estimand, self._config = estimand, config
+        self._known: dict[tuple[int, str], FQEResult] = {}
+
+    def fit(self, policy: Policy, dataset: Dataset, generator: torch.Generator) -> FQEResult:
+        """The fit of this very policy object to these episodes; made on the first call."""
+        key = (id(policy), dataset.content_hash)
+        if key not in self._known:  # the result holds the policy, so its id stays taken
+            self._known[key] = fit_fqe(
+                dataset, policy, estimand=self._estimand, config=self._config, generator=generator
+            )
+        return self._known[key]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EstimatorContext:
+    """What estimators share.
+
+    Attributes:
+        estimand: what is estimated.
+        critics: fitted values.
+    """
+
+    estimand: Estimand
+    critics: CriticCache
+
+    @classmethod
+    def make(cls, estimand: Estimand, config: FQEConfig) -> "EstimatorContext":
+        """A context with nothing fitted yet."""
+        return cls(estimand, CriticCache(estimand, config))
+
+
+EstimatorBuilder: TypeAlias = Callable[[EstimatorContext], Estimator[Dataset]]
+
+ESTIMATORS: Registry[EstimatorBuilder] = Registry("estimator", "mbrl.ope")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArrayEstimator:
+    """An estimator of padded arrays, fed from a dataset with logged behaviour log-probabilities.
+
+    Attributes:
+        context: shared parts.
+        compute: the estimator proper.
+        needs_ratio: whether it reads density ratios.
+        needs_values: whether it always reads fitted values; the others do at time-outs alone.
+    """
+
+    context: EstimatorContext
+    compute: Callable[[OPEArrays], Estimate]
+    needs_ratio: bool
+    needs_values: bool
+
+    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
+        """See `mbrl.core.protocols.Estimator`.
+
+        Raises:
+            UndefinedRatioError: ratios are needed, and the policy is deterministic.
+            DataError: ratios are needed, and the log holds no behaviour log-probabilities.
+        """
+        estimand, rows = self.context.estimand, data.transitions()
+        log_prob = None
+        if self.needs_ratio:
+            log_prob = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
+        is_cut = estimand.horizon is None and bool(np.any(rows.truncated & ~rows.terminated))
+        action_value, value = None, None
+        if self.needs_values or is_cut:
+            critics = self.context.critics.fit(policy, data, generator)
+            action_value, value = critics.on_log(data, generator=generator)
+        arrays = pad_log(
+            data.episodes,
+            None if log_prob is None else log_prob.numpy(),
+            estimand=estimand,
+            action_value=action_value,
+            value=value,
+            is_discrete=isinstance(policy, DiscretePolicy),
+        )
+        estimate = self.compute(arrays)
+        return estimate.flagged(NO_CROSSFIT) if self.needs_ratio and self.needs_values else estimate
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FittedQEvaluation:
+    """The value ensemble's own estimate.
+
+    Attributes:
+        context: shared parts.
+    """
+
+    context: EstimatorContext
+
+    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
+        """See `mbrl.core.protocols.Estimator`."""
+        return self.context.critics.fit(policy, data, generator).estimate()
+
+
+@ESTIMATORS.register("is")
+def make_is(context: EstimatorContext) -> Estimator[Dataset]:
+    """Importance sampling: whole returns times the ratio of the whole episode."""
+    return _sampling(context, "is")
+
+
+@ESTIMATORS.register("pdis")
+def make_pdis(context: EstimatorContext) -> Estimator[Dataset]:
+    """Per-decision importance sampling: each reward times the ratio up to it."""
+    return _sampling(context, "pdis")
+
+
+@ESTIMATORS.register("wis")
+def make_wis(context: EstimatorContext) -> Estimator[Dataset]:
+    """Weighted importance sampling: ratios of whole episodes, normalised to sum to 1."""
+    return _sampling(context, "wis")
+
+
+@ESTIMATORS.register("pdwis")
+def make_pdwis(context: EstimatorContext) -> Estimator[Dataset]:
+    """Per-decision weighted importance sampling; the primary estimate of the ratio family."""
+    return _sampling(context, "pdwis")
+
+
+@ESTIMATORS.register("dm")
+def make_dm(context: EstimatorContext) -> Estimator[Dataset]:
+    """Direct method: mean fitted value of the first states."""
+    return ArrayEstimator(context, direct_method, needs_ratio=False, needs_values=True)
+
+
+@ESTIMATORS.register("dr")
+def make_dr(context: EstimatorContext) -> Estimator[Dataset]:
+    """Doubly robust: fitted values, corrected by ratios."""
+    return ArrayEstimator(context, doubly_robust, needs_ratio=True, needs_values=True)
+
+
+@ESTIMATORS.register("wdr")
+def make_wdr(context: EstimatorContext) -> Estimator[Dataset]:
+    """Weighted doubly robust: fitted values, corrected by normalised ratios."""
+    return ArrayEstimator(context, weighted_doubly_robust, needs_ratio=True, needs_values=True)
+
+
+@ESTIMATORS.register("magic")
+def make_magic(context: EstimatorContext) -> Estimator[Dataset]:
+    """MAGIC: the blend of WDR and the direct method with the least estimated error."""
+    return ArrayEstimator(context, magic, needs_ratio=True, needs_values=True)
+
+
+@ESTIMATORS.register("fqe")
+def make_fqe(context: EstimatorContext) -> Estimator[Dataset]:
+    """Fitted Q evaluation with an ensemble; the primary estimate of the value family."""
+    return FittedQEvaluation(context)
+
+
+def _sampling(context: EstimatorContext, kind: Kind) -> ArrayEstimator:
+    def compute(arrays: OPEArrays) -> Estimate:
+        return importance_sampling(arrays, kind=kind, tail="bootstrap")
+
+    return ArrayEstimator(context, compute, needs_ratio=True, needs_values=False)

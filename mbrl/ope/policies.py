@@ -1,0 +1,96 @@
+"""What the estimators need to know of a policy: its kind, its draws, its densities."""
+
+import dataclasses
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.core.errors import UndefinedRatioError
+from mbrl.core.protocols import DiscretePolicy, Policy, StochasticPolicy
+
+CHUNK: Final = 8192
+"""Rows that go through a policy together."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeterministicMode:
+    """A policy as it is deployed: its evaluation action, never a draw. It has no density.
+
+    Attributes:
+        policy: whose evaluation action it takes.
+    """
+
+    policy: Policy
+
+    @property
+    def act_dim(self) -> int:
+        """Size of an action."""
+        return self.policy.act_dim
+
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """The evaluation action; noise is ignored."""
+        del noise
+        return self.policy.act(obs)
+
+
+def is_stochastic(policy: Policy) -> bool:
+    """Whether the policy has a density."""
+    return isinstance(policy, (StochasticPolicy, DiscretePolicy))
+
+
+@torch.no_grad()
+def action_log_prob(
+    policy: Policy, obs: Float[Tensor, "n obs_dim"], action: Float[Tensor, "n act_dim"]
+) -> Float[Tensor, "n"]:
+    """Log-density of logged actions, float64; probabilities of the chosen action for a discrete policy.
+
+    Raises:
+        UndefinedRatioError: the policy is deterministic.
+    """
+    if isinstance(policy, DiscretePolicy):
+        parts = [(policy.probs(o).double() * a.double()).sum(-1) for o, a in _chunks(obs, action)]
+        return torch.log(torch.cat(parts))
+    if isinstance(policy, StochasticPolicy):
+        return torch.cat([policy.log_prob(o, a).double() for o, a in _chunks(obs, action)])
+    raise UndefinedRatioError(
+        f"The policy ({type(policy).__name__}) is deterministic: no density ratio to the policy that acted "
+        "exists. Remedy: estimate its value with fqe, or evaluate its stochastic form."
+    )
+
+
+@torch.no_grad()
+def draw_actions(
+    policy: Policy, obs: Float[Tensor, "n obs_dim"], *, count: int, generator: torch.Generator
+) -> Float[Tensor, "k n act_dim"]:
+    """`count` actions for each observation, environment units; one where the policy is deterministic."""
+    if not isinstance(policy, StochasticPolicy):
+        return torch.cat([policy.act(part) for (part,) in _chunks(obs)])[None]
+    parts: list[Tensor] = []
+    for (part,) in _chunks(obs):
+        noise = torch.randn(count, part.shape[0], policy.act_dim, generator=generator, device=obs.device)
+        parts.append(policy.sample(part, count, noise))
+    return torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def action_probabilities(policy: DiscretePolicy, obs: Float[Tensor, "n obs_dim"]) -> Float[Tensor, "n a"]:
+    """Probabilities of every action.
+
+    Raises:
+        ValueError: a row does not sum to 1 within 1e-6, or leaves [0, 1].
+    """
+    rows = torch.cat([policy.probs(part).double() for (part,) in _chunks(obs)])
+    bad = ((rows.sum(-1) - 1).abs() > 1e-6) | (rows < 0).any(-1) | (rows > 1 + 1e-6).any(-1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        raise ValueError(f"row {row}: {rows[row].tolist()} are no probabilities; did a policy return logits?")
+    return rows.float()
+
+
+def _chunks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    starts = range(0, tensors[0].shape[0], CHUNK)
+    return [tuple(tensor[start : start + CHUNK] for tensor in tensors) for start in starts]

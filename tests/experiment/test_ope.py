@@ -1,0 +1,50 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl.core.types import SpaceSpec
+from mbrl.experiment.ope import REPORT_FILE, OPESettings, ope_stage
+from mbrl.experiment.policies import load_policy, save_policy
+from mbrl.experiment.stages import Workspace
+from mbrl.experiment.store import RunStore
+from mbrl.nets.actors import ActorSpec, build_actor
+from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.fqe import FQEConfig
+from mbrl.ope.verdict import judge
+from mbrl.report.deployment import estimate_table, verdict_lines
+from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+
+
+def run(tmp_path, *, stochastic: bool):
+    dataset = scalar_task().simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 6, 4, 0)
+    spec = ActorSpec("tanh_gaussian", SpaceSpec(1, 1, (-8.0,), (8.0,)), hidden=(4,))
+    actor = build_actor(spec, Normaliser.identity(1), torch.Generator().manual_seed(0))
+    path = save_policy(tmp_path / "p.safetensors", actor, {"algorithm": "toy"})
+    settings = OPESettings(stochastic=stochastic, fqe=FQEConfig(hidden=(4,), updates=10))
+    folder = ope_stage(load_policy(path), dataset, settings, Workspace(RunStore(tmp_path / "runs")))
+    return folder, dataset
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_report_is_strict_json_and_its_verdict_follows_from_it(tmp_path, stochastic):
+    folder, dataset = run(tmp_path, stochastic=stochastic)
+    report = json.loads((folder.path / REPORT_FILE).read_text())
+    json.dumps(report, allow_nan=False)
+    assert judge(report).verdict == report["verdict"]["verdict"]
+    assert report["estimand"]["horizon"] == 4  # the shortest time-out
+    returns = [e.rewards.astype(np.float64) @ 0.99 ** np.arange(4) for e in dataset.episodes]
+    assert report["baseline"]["value"] == pytest.approx(np.mean(returns), rel=1e-12)
+    points = {e["name"]: e["point"] for e in report["estimates"]}
+    assert points["fqe"] is not None
+    assert (points["pdwis"] is not None) == stochastic
+    assert len(estimate_table(report).rows) == len(points) + 1
+    assert len(verdict_lines(report)) == 1 + len(report["verdict"]["reasons"])
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    first, _ = run(tmp_path, stochastic=True)
+    before = (first.path / REPORT_FILE).stat().st_mtime_ns
+    second, _ = run(tmp_path, stochastic=True)
+    assert (second.path / REPORT_FILE).stat().st_mtime_ns == before

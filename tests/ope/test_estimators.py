@@ -1,0 +1,75 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl.core.errors import DataError, UndefinedRatioError
+from mbrl.core.estimates import Estimand
+from mbrl.core.protocols import Estimator
+from mbrl.ope.estimators import ESTIMATORS, NO_CROSSFIT, EstimatorContext
+from mbrl.ope.fqe import FQEConfig
+from mbrl.ope.policies import DeterministicMode
+from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.ope.test_fqe import generator, table_log
+
+FQE = FQEConfig(hidden=(8,), updates=20, batch_size=16)
+RATIO = ("is", "pdis", "wis", "pdwis", "dr", "wdr", "magic")
+
+
+def context(estimand: Estimand) -> EstimatorContext:
+    return EstimatorContext.make(estimand, FQE)
+
+
+def test_every_entry_keeps_the_protocol_and_scales_with_the_reward():
+    _, dataset, policy, _ = table_log(n=30)
+    episodes = [dataclasses.replace(e, rewards=np.float32(4.0) * e.rewards) for e in dataset.episodes]
+    larger = dataclasses.replace(dataset, episodes=tuple(episodes))
+    first, second = context(Estimand(0.8)), context(Estimand(0.8))
+    assert {*RATIO, "dm", "fqe"} <= set(ESTIMATORS.names())
+    for name in (*RATIO, "dm", "fqe"):
+        small, large = ESTIMATORS.get(name)(first), ESTIMATORS.get(name)(second)
+        assert isinstance(small, Estimator)
+        before = small.estimate(policy, dataset, generator=generator())
+        after = large.estimate(policy, larger, generator=generator())
+        assert before.name == name
+        assert after.point == pytest.approx(4 * before.point, rel=1e-6)
+        assert (NO_CROSSFIT in before.flags) == (name in {"dr", "wdr", "magic"})
+
+
+@pytest.mark.parametrize("name", RATIO)
+def test_a_deterministic_policy_has_no_ratio_and_is_told_what_to_use(name):
+    task = scalar_task()
+    noisy = NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4)
+    dataset = task.simulate(noisy, 5, 3, 0)
+    estimator = ESTIMATORS.get(name)(context(Estimand(1.0, horizon=3)))
+    with pytest.raises(UndefinedRatioError, match="fqe"):
+        estimator.estimate(DeterministicMode(noisy), dataset, generator=generator())
+
+
+def test_densities_on_a_box_that_is_not_the_unit_box_give_the_closed_form():
+    """Log and policy both refer to the action scaled to [-1, 1]; the box here is 8 wide."""
+    task = scalar_task()
+    dataset = task.simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 3000, 3, 0)
+    policy = NoisyLinearPolicy(torch.tensor([[0.5]]), 8.0, 0.35)
+    estimand = Estimand(1.0, horizon=3)
+    mean, square, truth, closed = 1.0, 1.1, 0.0, 0.9 - 0.5 * 0.5
+    for _ in range(3):
+        truth -= square + 0.1 * (0.25 * square + 0.35**2)
+        mean, square = closed * mean, closed**2 * square + 0.25 * 0.35**2 + 0.01
+    estimate = ESTIMATORS.get("pdis")(context(estimand)).estimate(policy, dataset, generator=generator())
+    assert abs(estimate.point - truth) < 4 * estimate.se < 0.05 * abs(truth) * 4
+    unlogged = [dataclasses.replace(e, behaviour_log_prob=None) for e in dataset.episodes]
+    with pytest.raises(DataError, match="Fit the behaviour policy"):
+        ESTIMATORS.get("pdis")(context(estimand)).estimate(
+            policy, dataclasses.replace(dataset, episodes=tuple(unlogged)), generator=generator()
+        )
+
+
+def test_a_value_is_fitted_once_for_all_who_ask():
+    _, dataset, policy, _ = table_log(n=10)
+    shared = context(Estimand(0.8))
+    first = shared.critics.fit(policy, dataset, generator(0))
+    assert shared.critics.fit(policy, dataset, generator(1)) is first
+    fqe = ESTIMATORS.get("fqe")(shared).estimate(policy, dataset, generator=generator(2))
+    assert fqe.point == first.estimate().point

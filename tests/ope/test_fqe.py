@@ -1,0 +1,272 @@
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl.core.errors import DataError
+from mbrl.core.estimates import Estimand
+from mbrl.core.types import Episode
+from mbrl.data.dataset import Dataset
+from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.ensembles import ensemble_estimate
+from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
+from mbrl.ope.policies import DeterministicMode, action_probabilities
+from mbrl.ope.value_net import QEnsemble, RewardScale
+from tests.ope.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
+from tests.ope.tabular import MDP, Array, dataset_of, episodes_of, random_mdp, random_policy, simulate
+
+ESTIMAND = Estimand(0.8)
+QUICK = FQEConfig(hidden=(32,), updates=40, batch_size=32)
+TABLE = FQEConfig(  # a linear function of one-hot states with an output for each action: a table
+    hidden=(), updates=500, batch_size=256, learning_rate=0.05, polyak_tau=0.1, bootstrap=False
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TablePolicy:
+    """A discrete policy on one-hot states."""
+
+    table: torch.Tensor
+
+    @property
+    def act_dim(self) -> int:
+        return self.table.shape[1]
+
+    def probs(self, obs: torch.Tensor) -> torch.Tensor:
+        return obs @ self.table
+
+    def act(self, obs: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        best = self.probs(obs).argmax(-1)
+        return torch.nn.functional.one_hot(best, self.act_dim).float()
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def table_log(n: int = 300, steps: int = 8, seed: int = 0) -> tuple[MDP, Dataset, TablePolicy, Array]:
+    mdp = random_mdp(seed)
+    behaviour, evaluated = random_policy(1, mdp), random_policy(2, mdp)
+    log = simulate(mdp, behaviour, n, steps, np.random.default_rng(seed))
+    dataset = dataset_of(episodes_of(log, mdp, behaviour), mdp)
+    return mdp, dataset, TablePolicy(torch.tensor(evaluated, dtype=torch.float32)), evaluated
+
+
+def empirical(dataset: Dataset, mdp: MDP) -> MDP:
+    """The model that the counts of a log describe."""
+    rows = dataset.transitions()
+    state, action = rows.observation.argmax(1), rows.action.argmax(1)
+    following = np.where(rows.terminated, mdp.states, rows.next_observation.argmax(1))
+    counts, reward = np.zeros_like(mdp.transition), np.zeros_like(mdp.reward)
+    np.add.at(counts, (state, action, following), 1)
+    np.add.at(reward, (state, action), rows.reward)
+    total = counts.sum(2)
+    first = np.array([e.observations[0].argmax() for e in dataset.episodes])
+    start = np.bincount(first, minlength=mdp.states) / len(dataset)
+    return MDP(counts / total[..., None], reward / total, start)
+
+
+def fit(dataset: Dataset, policy, estimand=ESTIMAND, config=QUICK, seed: int = 0) -> FQEResult:
+    return fit_fqe(dataset, policy, estimand=estimand, config=config, generator=generator(seed))
+
+
+def scaled(dataset: Dataset, factor: float) -> Dataset:
+    episodes = [dataclasses.replace(e, rewards=np.float32(factor) * e.rewards) for e in dataset.episodes]
+    return dataclasses.replace(dataset, episodes=tuple(episodes))
+
+
+@pytest.mark.parametrize(
+    "estimand", [Estimand(0.8), pytest.param(Estimand(1.0, horizon=4), marks=pytest.mark.slow)]
+)
+def test_a_table_finds_the_value_of_the_empirical_model(estimand):
+    mdp, dataset, policy, evaluated = table_log()
+    truth = empirical(dataset, mdp).value(evaluated, estimand)
+    result = fit(dataset, policy, estimand, TABLE)
+    if estimand.horizon is None:
+        assert result.estimate().point == pytest.approx(truth, rel=0.03)
+        greedy = empirical(dataset, mdp).value(np.eye(3)[evaluated.argmax(1)], estimand)
+        assert abs(greedy - truth) > 0.1 * abs(truth)  # a peer evaluates this one instead
+    else:
+        wide = TABLE.model_copy(update={"hidden": (48,), "learning_rate": 6e-3})
+        assert fit(dataset, policy, estimand, wide).estimate().point == pytest.approx(truth, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("std", [0.0, 0.3])
+def test_continuous_actions_reach_the_closed_form(std):
+    task, gain = scalar_task(), np.array([[0.9]])
+    dataset = task.simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 200, 20, 0)
+    kind = NoisyLinearPolicy if std else LinearPolicy
+    policy = kind(torch.tensor(gain, dtype=torch.float32), 8.0, std)
+    config = FQEConfig(hidden=(32, 32), updates=500, learning_rate=3e-3, polyak_tau=0.05)
+    estimate = fit(dataset, policy, Estimand(0.8), config).estimate()
+    truth = task.value(gain, std, 0.8)
+    assert abs(task.value(np.array([[0.4]]), 0.4, 0.8) - truth) > 0.5  # the behaviour's is another
+    assert estimate.point == pytest.approx(truth, abs=0.15)
+
+
+def test_scaled_rewards_scale_the_result_exactly():
+    """A Huber loss, as peers have it, would not."""
+    _, dataset, policy, _ = table_log(n=30)
+    first, second = fit(dataset, policy), fit(scaled(dataset, 64.0), policy)
+    np.testing.assert_allclose(second.initial, 64.0 * first.initial, rtol=1e-12)
+    with pytest.warns(UserWarning, match="Huber"):
+        huber = fit(dataset, policy, config=QUICK.model_copy(update={"loss": "huber"})).estimate()
+    assert not huber.valid
+    assert "huber" in huber.flags
+
+
+@pytest.mark.parametrize("estimand", [Estimand(0.9), Estimand(1.0, horizon=6)])
+def test_a_constant_reward_is_worth_its_sum(estimand):
+    """Peers clamp targets inside the range that rewards permit, or shift rewards where episodes end."""
+    mdp = random_mdp(0, end=0.0)
+    behaviour = random_policy(1, mdp)
+    log = simulate(mdp, behaviour, 20, 6, np.random.default_rng(0))
+    log = dataclasses.replace(log, reward=np.full_like(log.reward, -2.0))
+    dataset = dataset_of(episodes_of(log, mdp, behaviour), mdp)
+    policy = TablePolicy(torch.tensor(behaviour, dtype=torch.float32))
+    # the mean is taken out, so what is left to learn is a function that is zero
+    config = TABLE.model_copy(update={"updates": 400, "batch_size": 32})
+    result = fit(dataset, policy, estimand, config)
+    assert result.estimate().point == pytest.approx(-2 * estimand.weight_sum, rel=2e-3)
+
+
+def test_what_lies_beyond_a_terminal_is_never_read():
+    _, dataset, policy, _ = table_log(n=30)
+    changed: list[Episode] = []
+    for episode in dataset.episodes:
+        observations = episode.observations.copy()
+        if episode.terminated:
+            observations[-1] = [0.0, 0.0, 0.0, 1.0]
+        changed.append(dataclasses.replace(episode, observations=observations))
+    first = fit(dataset, policy)
+    second = fit(dataclasses.replace(dataset, episodes=tuple(changed)), policy)
+    assert any(e.terminated for e in dataset.episodes)
+    np.testing.assert_array_equal(first.initial, second.initial)
+
+
+@pytest.mark.slow
+def test_a_time_out_is_bootstrapped():
+    """With a reward on the last step only, a policy worth more than one step must value what comes after."""
+    mdp = random_mdp(0, end=0.0)
+    behaviour = random_policy(1, mdp)
+    log = simulate(mdp, behaviour, 100, 2, np.random.default_rng(0))
+    log = dataclasses.replace(log, reward=1.0 + 0.01 * log.reward)
+    dataset = dataset_of(episodes_of(log, mdp, behaviour), mdp)
+    policy = TablePolicy(torch.tensor(behaviour, dtype=torch.float32))
+    quick = TABLE.model_copy(update={"updates": 300})
+    assert fit(dataset, policy, Estimand(0.9), quick).estimate().point > 9.0  # two steps are worth 1.9
+
+
+def test_members_are_fitted_apart():
+    _, dataset, policy, _ = table_log(n=30)
+    result = fit(dataset, policy)
+    obs = torch.eye(4)
+    before = result.values.value(obs, policy.probs(obs))
+    with torch.no_grad():
+        result.values.net.flat[1] += 1.0
+    moved = (result.values.value(obs, policy.probs(obs)) != before).any(1)
+    assert moved.tolist() == [False, True, False, False, False]
+    assert np.ptp(result.initial.mean(1)) > 0  # initial weights and resamples differ
+
+
+@pytest.mark.slow
+def test_thin_data_widens_the_spread():
+    config = TABLE.model_copy(update={"bootstrap": True, "updates": 250})
+    _, dataset, policy, _ = table_log(n=400)
+    thin = dataset.select(range(12))
+    wide, narrow = (fit(d, policy, config=config).estimate().details["epistemic_se"] for d in (thin, dataset))
+    assert wide > 2 * narrow
+
+
+def test_a_fit_that_still_moves_is_flagged_and_kept_out_of_verdicts():
+    _, dataset, policy, _ = table_log(n=30)
+    result = fit(dataset, policy, config=QUICK.model_copy(update={"learning_rate": 0.1}))
+    estimate = dataclasses.replace(result, drift=0.05).estimate()
+    assert not estimate.valid
+    assert "not_converged" in estimate.flags
+    assert dataclasses.replace(result, drift=0.019, clip_share=0.0).estimate().valid
+    assert "targets_clipped" in dataclasses.replace(result, clip_share=0.02).estimate().flags
+
+
+def test_values_on_the_log_are_aligned_with_steps_and_states():
+    _, dataset, policy, _ = table_log(n=5)
+    result = fit(dataset, policy)
+    q, v = result.on_log(dataset, generator=generator())
+    rows = dataset.transitions()
+    assert q.shape == (len(rows),)
+    assert v.shape == (len(rows) + 5,)
+    table = result.values.action_value(torch.tensor(rows.observation), torch.tensor(rows.action))
+    np.testing.assert_allclose(q, table.mean(0).numpy(), rtol=1e-12)
+    starts = np.cumsum(dataset.episode_lengths + 1) - dataset.episode_lengths - 1
+    np.testing.assert_allclose(v[starts], result.initial.mean(0), rtol=1e-6)
+
+
+def test_a_clock_counts_down_over_an_episode():
+    _, dataset, policy, _ = table_log(n=5, steps=6)
+    result = fit(dataset, policy, Estimand(1.0, horizon=3))
+    _, v = result.on_log(dataset, generator=generator())
+    first = dataset.episodes[0]
+    if len(first) >= 3:
+        assert v[3] == 0.0  # no step is to go
+    obs = torch.tensor(first.observations[1:2])
+    by_hand = result.values.value(obs, policy.probs(obs), torch.tensor([2]))
+    assert v[1] == pytest.approx(float(by_hand.mean()), rel=1e-5)
+
+
+def test_the_ensemble_counts_what_the_log_leaves_open():
+    values = np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]])
+    estimate = ensemble_estimate("fqe", "value", values, Estimand(0.9))
+    assert estimate.point == 3.0
+    assert estimate.se == pytest.approx(np.sqrt(1.0 + 2.0 / 2))  # not divided by the members
+    assert estimate.ci95[1] == pytest.approx(3.0 + 4.302653 * np.sqrt(2.0), rel=1e-6)
+    assert not ensemble_estimate("fqe", "value", values[:1], Estimand(0.9)).valid
+    broken = ensemble_estimate("fqe", "value", values * np.nan, Estimand(0.9))
+    assert broken.why_not == "the values are not finite"
+
+
+def test_bad_input_is_refused():
+    _, dataset, policy, _ = table_log(n=5)
+    with pytest.raises(DataError, match="two episodes"):
+        fit(dataset.select([0]), policy)
+    with pytest.raises(DataError, match="2 dimensions"):
+        fit(dataset, TablePolicy(torch.eye(4)[:, :2]))
+    with pytest.raises(ValueError, match="no probabilities"):
+        action_probabilities(TablePolicy(torch.full((4, 3), 0.5)), torch.eye(4))
+
+
+def test_a_deterministic_mode_hides_the_density():
+    policy = DeterministicMode(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4))
+    obs = torch.ones(2, 1)
+    torch.testing.assert_close(policy.act(obs, torch.ones(2, 1)), torch.full((2, 1), -0.4))
+    assert not hasattr(policy, "log_prob")
+
+
+def test_an_offset_is_worth_the_mean_reward_of_every_step():
+    space = scalar_task().simulate(LinearPolicy(torch.ones(1, 1), 8.0), 1, 1, 0).spec
+    for estimand, worth in ((Estimand(0.5), 6.0), (Estimand(0.5, horizon=2), 4.5)):
+        values = QEnsemble(
+            5,
+            space,
+            (),
+            normaliser=Normaliser.identity(1),
+            scale=RewardScale(3.0, 2.0),
+            estimand=estimand,
+            is_discrete=False,
+            layer_norm=False,
+            generator=generator(),
+        )
+        with torch.no_grad():
+            values.net.flat.zero_()
+        to_go = None if estimand.horizon is None else torch.tensor([2])
+        found = values.action_value(torch.ones(1, 1), torch.ones(1, 1), to_go)
+        torch.testing.assert_close(found, torch.full((5, 1), worth, dtype=torch.float64))
+
+
+def test_warnings_are_not_raised_by_a_plain_fit():
+    _, dataset, policy, _ = table_log(n=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(dataset, policy)
