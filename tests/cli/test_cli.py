@@ -30,6 +30,8 @@ COMMANDS = (
     "report",
     "status",
     "demo",
+    "compare",
+    "ope",
     "bench",
 )
 
