@@ -31,6 +31,8 @@ COMMANDS = (
     "report",
     "status",
     "demo",
+    "compare",
+    "ope",
     "bench",
 )
 
