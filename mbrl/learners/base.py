@@ -132,8 +132,8 @@ class Optimiser:
         schedule: Schedule = "constant",
         total_steps: int = 1,
     ) -> None:
-        parameters = [parameter] if isinstance(parameter, nn.Parameter) else list(parameter)
-        self._adam = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        self._parameters = [parameter] if isinstance(parameter, nn.Parameter) else list(parameter)
+        self._adam = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
         self._base, self._schedule, self._total = learning_rate, schedule, total_steps
         self._step = 0
 
@@ -147,7 +147,8 @@ class Optimiser:
     def descend(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""
         self._adam.param_groups[0]["lr"] = self.learning_rate
-        self._adam.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None  # what `zero_grad` does, which takes thirty times as long
         loss.backward()
         self._adam.step()
         self._step += 1
