@@ -77,13 +77,8 @@ class CriticEnsemble(nn.Module):
         self, obs: Float[Tensor, "b obs_dim"], scaled_action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "n b act_dim"]:
         """dQ_i/da, `[n, b, act_dim]`, differentiable in the parameters (a gradient of a gradient follows)."""
-        count = self.net.members
-        actions = scaled_action.expand(count, *scaled_action.shape).clone().requires_grad_()
-        obs_n = self.normaliser(obs)
-        inputs = torch.cat([obs_n.expand(count, *obs_n.shape), actions], -1)
-        values = self.net.forward_composite(inputs)
-        (gradients,) = torch.autograd.grad(values.sum(), actions, create_graph=True)
-        return gradients
+        inputs = torch.cat([self.normaliser(obs), scaled_action], -1)
+        return self.net.first_output_gradient(inputs)[..., obs.shape[-1] :]
 
 
 class StateValue(nn.Module):

@@ -144,6 +144,32 @@ class StackedMLP(nn.Module):
             h = ACTIVATIONS[self.activation].forward(h)
         return apply_head(h, layers[-1].weight, layers[-1].bias)
 
+    def first_output_gradient(self, x: Tensor) -> Float[Tensor, "e b in_dim"]:
+        """`d out_0 / dx` for each member, differentiable in the parameters.
+
+        ReLU networks without LayerNorm are linear but for which units are on: the gradient is a product of
+        the weights of those. Written as that it costs two thirds of what a gradient of a gradient costs,
+        since nothing flows back through the values. Other networks take that way.
+
+        Args:
+            x: `[b, in_dim]`, shared by the members, or `[e, b, in_dim]`.
+        """
+        h = _expand(x, self.members)
+        if self.activation != "relu" or self.layer_norm:
+            h = h.detach().clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.forward_composite(h)[..., 0].sum(), h, create_graph=True)
+            return gradient
+        layers = self.layers(self.flat)
+        masks: list[Tensor] = []
+        with torch.no_grad():
+            for layer in layers[:-1]:
+                h = torch.relu_(torch.baddbmm(layer.bias, h, layer.weight))
+                masks.append(torch.sign(h))
+        gradient = layers[-1].weight[..., :1].transpose(1, 2).expand(-1, h.shape[1], -1)
+        for layer, mask in zip(reversed(layers[:-1]), reversed(masks), strict=True):
+            gradient = torch.bmm(gradient * mask, layer.weight.transpose(1, 2))
+        return gradient
+
     def layers(self, flat: Tensor) -> list[_Layer]:
         """Views of each layer's parameters on `flat` `[e, p]` (the parameters, or a tensor like them)."""
         members = flat.shape[0]

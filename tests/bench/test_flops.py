@@ -12,9 +12,8 @@ from mbrl.bench.workload import Workload
 from mbrl.nets.stack import StackedMLP
 
 SMALL = dataclasses.replace(Workload(), transitions=2000)
-WORK = {"iql": 1.065, "awac": 1.06, "edac": 1.19}
-"""What is done beyond the least: IQL looks at the new V(s), AWAC runs the actor once more to draw, and
-autograd sends EDAC zeros back through the values."""
+WORK = {"iql": 1.065, "awac": 1.06}
+"""What is done beyond the least: IQL looks at the new V(s), AWAC runs the actor once more to draw."""
 
 
 def test_forward_and_backward_by_hand() -> None:

@@ -162,3 +162,26 @@ def test_uniform_has_the_bounds_of_torch():
     layer = make(sizes=(400, 300, 2)).layers(make(sizes=(400, 300, 2)).flat.detach())[0]
     assert float(layer.weight.abs().max()) == pytest.approx(400**-0.5, rel=1e-3)
     assert float(layer.weight.std()) == pytest.approx((3 * 400) ** -0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "activation", "layer_norm"),
+    [
+        ((5, 16, 12, 4), "relu", False),
+        ((5, 3), "relu", False),
+        ((5, 16, 2), "silu", False),
+        ((5, 8, 2), "relu", True),
+    ],
+)
+def test_gradient_of_the_first_output_and_its_derivative_in_the_parameters(sizes, activation, layer_norm):
+    net = perturb_norms(make(sizes=sizes, activation=activation, layer_norm=layer_norm))
+    x = draw(7, 5).expand(3, 7, 5).clone().requires_grad_()
+    weights = draw(3, 7, 5, seed=2)
+    (wanted,) = torch.autograd.grad(net.forward_composite(x)[..., 0].sum(), x, create_graph=True)
+    ours = net.first_output_gradient(x.detach())
+    torch.testing.assert_close(ours, wanted)
+    pair = [torch.autograd.grad((g * weights).square().sum(), net.flat)[0] for g in (ours, wanted)]
+    assert pair[1].abs().sum() > 0
+    torch.testing.assert_close(*pair)
+    shared = net.first_output_gradient(draw(7, 5))
+    torch.testing.assert_close(shared, ours)
