@@ -30,7 +30,7 @@ def speed_table(report: BenchReport) -> Table:
         f"Units a second, median and range of {settings['windows']} interleaved windows of "
         f"{settings['seconds']:g} s, threads: {settings['threads']}"
     )
-    columns = ("work", "unit", "who", "per second", "range", "of GEMM", "MB")
+    columns = ("work", "unit", "who", "rate", "range", "of GEMM", "MB")
     return Table(caption, columns, [line for row in report.rows for line in _speeds(row)])
 
 
