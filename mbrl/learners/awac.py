@@ -27,12 +27,11 @@ from mbrl.learners.base import (
     Optimiser,
     Schedule,
 )
-from mbrl.learners.least_critic import LeastCriticValue, critic_metrics
+from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.nets.actors import ActorSpec, ClippedGaussianActor
 from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.widths import Hidden
 from mbrl.ops.advantage import exponential_weight, softmax_weight
-from mbrl.ops.losses import critic_loss
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import td_target
 
@@ -128,7 +127,7 @@ class AWAC:
         noise = torch.randn(count, *batch.action.shape, generator=generator, device=generator.device)
         scaled = state.critic.scale(batch.action)
         target = self.critic_target(state, batch, noise[0])
-        metrics = self._update_critic(state, batch.observation, scaled, target)
+        metrics = regress_critics(state.critic, state.critic_optimiser, batch, target)
         advantage = self.advantage(state, batch.observation, scaled, noise=noise[1:])
         metrics |= self._update_actor(state, batch, advantage)
         polyak_update(state.target_critic.net.flat, state.critic.net.flat, polyak_tau=self.config.polyak_tau)
@@ -138,9 +137,9 @@ class AWAC:
         """The actor."""
         return state.actor
 
-    def value(self, state: AWACState) -> LeastCriticValue:
+    def value(self, state: AWACState) -> PolicyValue:
         """The critics at the actor's action."""
-        return LeastCriticValue(state.actor, state.critic)
+        return PolicyValue(state.actor, state.critic)
 
     @torch.no_grad()
     def critic_target(self, state: AWACState, batch: TransitionBatch, noise: Tensor) -> Float[Tensor, "b"]:
@@ -156,14 +155,6 @@ class AWAC:
         """`min_i Q_i(s, a) - mean_j min_i Q_i(s, a_j)`, `a_j ~ pi(s)` from k rows of noise, no gradients."""
         own = state.critic.at_actions(obs, state.actor.scaled_sample(obs, noise))
         return state.critic(obs, scaled_action).amin(0) - own.amin(0).mean(0)
-
-    def _update_critic(
-        self, state: AWACState, obs: Tensor, scaled: Tensor, target: Tensor
-    ) -> dict[str, Tensor]:
-        values = state.critic(obs, scaled)
-        loss = critic_loss(values, target)
-        state.critic_optimiser.descend(loss)
-        return critic_metrics(values, loss)
 
     def _update_actor(self, state: AWACState, batch: TransitionBatch, advantage: Tensor) -> dict[str, Tensor]:
         config, beta = self.config, self.config.inverse_temperature

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerState, Optimiser
-from mbrl.learners.deterministic import PolicyValue, regress_critics
+from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.nets.bcq import BCQ_KIND, LATENT_CLIP, BCQPolicy, BCQSpec
 from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.stack import StackedMLP

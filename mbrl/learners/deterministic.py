@@ -13,15 +13,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mbrl.core.protocols import Policy
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.learners.base import LearnerConfig, LearnerContext, LearnerState, Optimiser
+from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.nets.actors import ActorSpec, DeterministicActor
 from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.widths import Hidden
-from mbrl.ops.losses import critic_loss
 from mbrl.ops.polyak import polyak_update
-from mbrl.ops.targets import clipped_value, smoothed_action, td_target
+from mbrl.ops.targets import smoothed_action, td_target
 
 TWIN = 2
 """Critics of TD3."""
@@ -62,34 +61,6 @@ class TD3State(LearnerState):
     actor_optimiser: Optimiser
     critic_optimiser: Optimiser
     updates: int = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PolicyValue:
-    """Values of a policy's own actions: `w min_i Q_i + (1 - w) max_i Q_i`.
-
-    Attributes:
-        policy: acts deterministically.
-        critic: Q.
-        minimum_weight: w; 1 takes the least critic.
-    """
-
-    policy: Policy
-    critic: CriticEnsemble
-    minimum_weight: float = 1.0
-
-    @torch.no_grad()
-    def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
-        """Value of the policy's deterministic action."""
-        return self.action_value(obs, self.policy.act(obs))
-
-    @torch.no_grad()
-    def action_value(
-        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
-    ) -> Float[Tensor, "b"]:
-        """Value of `action`, environment units."""
-        values = self.critic(obs, self.critic.scale(action))
-        return clipped_value(values, minimum_weight=self.minimum_weight)
 
 
 class TD3Learner(abc.ABC):
@@ -173,19 +144,3 @@ class TD3Learner(abc.ABC):
     ) -> Float[Tensor, "b"]:
         """`min_i Q_i(s', next_action)` of the target critics; `next_action` in [-1, 1]."""
         return state.target_critic(batch.next_observation, next_action).amin(0)
-
-
-def regress_critics(
-    critic: CriticEnsemble, optimiser: Optimiser, batch: TransitionBatch, target: Float[Tensor, "b"]
-) -> dict[str, Tensor]:
-    """One step of the critics towards `target` at the batch's actions; returns their metrics."""
-    values = critic(batch.observation, critic.scale(batch.action))
-    loss = critic_loss(values, target)
-    optimiser.descend(loss)
-    values = values.detach()
-    return {
-        "critic/loss": loss.detach(),
-        "critic/value": values.mean(),
-        "critic/value_max": values.max(),
-        "critic/disagreement": values.std(0, correction=0).mean(),
-    }

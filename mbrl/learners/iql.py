@@ -28,7 +28,7 @@ from mbrl.learners.base import (
     Optimiser,
     Schedule,
 )
-from mbrl.learners.least_critic import critic_metrics
+from mbrl.learners.critics import regress_critics
 from mbrl.nets.actors import (
     Actor,
     ActorKind,
@@ -40,7 +40,6 @@ from mbrl.nets.actors import (
 from mbrl.nets.critics import CriticEnsemble, StateValue
 from mbrl.nets.widths import Hidden
 from mbrl.ops.advantage import expectile_loss, exponential_weight
-from mbrl.ops.losses import critic_loss
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import td_target
 
@@ -161,7 +160,7 @@ class IQL:
             values = state.state_value(torch.cat([batch.observation, batch.next_observation]))
         metrics |= self._update_actor(state, batch, least - values[:rows])
         target = td_target(batch.reward, batch.terminated, values[rows:], discount=self.config.discount)
-        metrics |= self._update_critic(state, batch.observation, scaled, target)
+        metrics |= regress_critics(state.critic, state.critic_optimiser, batch, target)
         polyak_update(state.target_critic.net.flat, state.critic.net.flat, polyak_tau=self.config.polyak_tau)
         return metrics
 
@@ -190,14 +189,6 @@ class IQL:
             "policy/weight": weight.mean(),
             "policy/weights_capped": (weight >= config.max_weight).to(weight.dtype).mean(),
         }
-
-    def _update_critic(
-        self, state: IQLState, obs: Tensor, scaled: Tensor, target: Tensor
-    ) -> dict[str, Tensor]:
-        values = state.critic(obs, scaled)
-        loss = critic_loss(values, target)
-        state.critic_optimiser.descend(loss)
-        return critic_metrics(values, loss)
 
 
 def regression_error(actor: Actor, batch: TransitionBatch) -> Float[Tensor, "b"]:

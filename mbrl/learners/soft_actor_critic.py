@@ -23,7 +23,7 @@ from mbrl.learners.base import (
     Optimiser,
     Schedule,
 )
-from mbrl.learners.least_critic import LeastCriticValue, critic_metrics
+from mbrl.learners.critics import PolicyValue, critic_metrics
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.widths import Hidden
@@ -126,9 +126,9 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
         """The actor."""
         return state.actor
 
-    def value(self, state: StateT) -> LeastCriticValue:
+    def value(self, state: StateT) -> PolicyValue:
         """The critics at the actor's action."""
-        return LeastCriticValue(state.actor, state.critic)
+        return PolicyValue(state.actor, state.critic)
 
     @torch.no_grad()
     def next_value(

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mbrl.learners.base import LEARNERS
-from mbrl.learners.deterministic import PolicyValue, TD3Learner
+from mbrl.learners.critics import PolicyValue
+from mbrl.learners.deterministic import TD3Learner
 from mbrl.learners.rebrac import ReBRAC, ReBRACConfig
 from mbrl.learners.td3_bc import TD3BC, TD3BCConfig
 from tests.learners.twin import (

@@ -1,0 +1,63 @@
+"""What learners with critics share: their value functions and their step. No learner by itself."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.core.protocols import Policy
+from mbrl.core.types import TransitionBatch
+from mbrl.learners.base import Optimiser
+from mbrl.nets.critics import CriticEnsemble
+from mbrl.ops.losses import critic_loss
+from mbrl.ops.targets import clipped_value
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyValue:
+    """Values of a policy's own actions: `w min_i Q_i + (1 - w) max_i Q_i`.
+
+    Attributes:
+        policy: acts deterministically.
+        critic: Q.
+        minimum_weight: w; 1 takes the least critic.
+    """
+
+    policy: Policy
+    critic: CriticEnsemble
+    minimum_weight: float = 1.0
+
+    @torch.no_grad()
+    def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
+        """Value of the policy's deterministic action."""
+        return self.action_value(obs, self.policy.act(obs))
+
+    @torch.no_grad()
+    def action_value(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """Value of `action`, environment units."""
+        values = self.critic(obs, self.critic.scale(action))
+        return clipped_value(values, minimum_weight=self.minimum_weight)
+
+
+def regress_critics(
+    critic: CriticEnsemble, optimiser: Optimiser, batch: TransitionBatch, target: Float[Tensor, "b"]
+) -> dict[str, Tensor]:
+    """One step of the critics towards `target` at the batch's actions; returns their metrics."""
+    values = critic(batch.observation, critic.scale(batch.action))
+    loss = critic_loss(values, target)
+    optimiser.descend(loss)
+    return critic_metrics(values, loss)
+
+
+def critic_metrics(values: Float[Tensor, "n b"], loss: Float[Tensor, ""]) -> dict[str, Tensor]:
+    """Level, maximum and disagreement of the critics at a batch, beside their Bellman error."""
+    values = values.detach()
+    return {
+        "critic/loss": loss.detach(),
+        "critic/value": values.mean(),
+        "critic/value_max": values.max(),
+        "critic/disagreement": values.std(0, correction=0).mean(),
+    }
