@@ -6,7 +6,13 @@ from typing import Any
 import torch
 
 from mbrl.algorithms.base import RecipeContext
-from mbrl.algorithms.imagination import PenaltyConfig, choose_termination, imagine, limit_horizon
+from mbrl.algorithms.imagination import (
+    PenaltyConfig,
+    choose_termination,
+    imagine,
+    limit_horizon,
+    settle_halt_reward,
+)
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import Split
@@ -131,7 +137,8 @@ def _edge_probe(config: RunConfig, context: RecipeContext, why_not: dict[str, st
     if dynamics is None or transitions is None or is_real or not isinstance(rollout, RolloutConfig):
         why_not["edge"] = "the recipe learns from no imagined data"
         return None
-    rollout = limit_horizon(rollout, dynamics)
+    discount = config.algorithm.learner.config.discount
+    rollout = settle_halt_reward(limit_horizon(rollout, dynamics), transitions, discount=discount)
     if rollout.horizon > MAX_EDGE_HORIZON:
         why_not["edge"] = f"rollouts of {rollout.horizon} steps are too long to look for their edge"
         return None
