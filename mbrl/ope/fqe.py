@@ -105,6 +105,15 @@ class FQEResult:
         """Whether the estimate stood still."""
         return self.drift < MAX_DRIFT
 
+    @property
+    def least_updates(self) -> int:
+        """Updates below which standing still proves nothing: the discounted steps of the horizon over tau.
+
+        Target networks need `1 / polyak_tau` updates to follow, and carry a value one step further each time.
+        """
+        steps = self.estimand.weight_sum  # endless where every episode surely ends: then no horizon is known
+        return round((steps if math.isfinite(steps) else 1.0) / self.config.polyak_tau)
+
     def estimate(self) -> Estimate:
         """The ensemble's estimate; flagged where it moved, was clipped, or regressed to something else."""
         estimate = ensemble_estimate("fqe", "value", self.initial, self.estimand)
@@ -123,6 +132,12 @@ class FQEResult:
             estimate = estimate.flagged("targets_clipped")
         if not self.converged:
             estimate = estimate.invalidated(f"it still moved by {self.drift:.1%} at the end", "not_converged")
+        if self.config.updates < self.least_updates:
+            reason = (
+                f"{self.config.updates} updates cannot carry values over the horizon, which takes about "
+                f"{self.least_updates}"
+            )
+            estimate = estimate.invalidated(reason, "too_few_updates")
         if self.config.loss == "huber":
             estimate = estimate.invalidated("a Huber loss does not estimate a mean", "huber")
         return estimate

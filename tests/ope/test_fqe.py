@@ -187,7 +187,22 @@ def test_a_fit_that_still_moves_is_flagged_and_kept_out_of_verdicts():
     estimate = dataclasses.replace(result, drift=0.05).estimate()
     assert not estimate.valid
     assert "not_converged" in estimate.flags
-    assert dataclasses.replace(result, drift=0.019, clip_share=0.0).estimate().valid
+    settled = dataclasses.replace(result, drift=0.019, clip_share=0.0)
+    long_enough = settled.config.model_copy(update={"updates": settled.least_updates})
+    assert dataclasses.replace(settled, config=long_enough).estimate().valid
+
+
+def test_standing_still_before_values_could_cross_the_horizon_proves_nothing():
+    """At a discount of 0.9 rewards count for 10 steps, and targets need 1 / tau = 200 updates for each."""
+    _, dataset, policy, _ = table_log(n=30)
+    result = fit(dataset, policy, Estimand(0.9))
+    settled = dataclasses.replace(result, drift=0.0, clip_share=0.0)
+    assert settled.least_updates == 2000
+    short = dataclasses.replace(settled, config=QUICK.model_copy(update={"updates": 1999})).estimate()
+    assert not short.valid
+    assert "too_few_updates" in short.flags
+    assert "2000" in (short.why_not or "")
+    assert dataclasses.replace(settled, config=QUICK.model_copy(update={"updates": 2000})).estimate().valid
     assert "targets_clipped" in dataclasses.replace(result, clip_share=0.02).estimate().flags
 
 
