@@ -7,27 +7,9 @@ import torch
 from mbrl.core.types import SpaceSpec, TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerContext
 from mbrl.learners.iql import IQL, IQLConfig, regression_error
-from mbrl.nets.normaliser import Normaliser
+from tests.learners.twin import CONTEXT, generator, transitions
 
-SPACE = SpaceSpec(2, 1, (0.0,), (4.0,))
-CONTEXT = LearnerContext(SPACE, Normaliser.identity(2), 100)
 SMALL = {"hidden": (16,), "discount": 0.9}
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def transitions(count: int = 8, seed: int = 1) -> TransitionBatch:
-    draws = generator(seed)
-    return TransitionBatch(
-        observation=torch.randn(count, 2, generator=draws),
-        action=4 * torch.rand(count, 1, generator=draws),
-        reward=torch.randn(count, generator=draws),
-        next_observation=torch.randn(count, 2, generator=draws),
-        terminated=torch.arange(count) % 3 == 0,
-        from_model=torch.zeros(count, dtype=torch.bool),
-    )
 
 
 def make(seed: int = 0, *, context: LearnerContext = CONTEXT, **config):
@@ -134,7 +116,7 @@ def test_the_deterministic_form_regresses_the_sum_of_squares():
     _, state = make(form="deterministic", context=dataclasses.replace(CONTEXT, space=wide))
     with torch.no_grad():
         state.actor.net.flat.zero_()
-    batch = dataclasses.replace(transitions(1), action=torch.tensor([[0.5, -1.0]]))
+    batch = dataclasses.replace(transitions(1), action=torch.tensor([[0.5, -1.0]]), next_action=None)
     assert float(regression_error(state.actor, batch).detach()) == pytest.approx(1.25)
 
 

@@ -5,30 +5,12 @@ import pytest
 import torch
 
 from mbrl.core.types import SpaceSpec, TransitionBatch
-from mbrl.learners.base import LEARNERS, LearnerContext
+from mbrl.learners.base import LEARNERS
 from mbrl.learners.sac import SAC, SACConfig
-from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.losses import critic_diversity, critic_loss
+from tests.learners.twin import CONTEXT, generator, transitions
 
-SPACE = SpaceSpec(2, 1, (0.0,), (4.0,))
-CONTEXT = LearnerContext(SPACE, Normaliser.identity(2), 100)
 SMALL = {"hidden": (16,), "discount": 0.9}
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def transitions(count: int = 8, seed: int = 1) -> TransitionBatch:
-    draws = generator(seed)
-    return TransitionBatch(
-        observation=torch.randn(count, 2, generator=draws),
-        action=4 * torch.rand(count, 1, generator=draws),
-        reward=torch.randn(count, generator=draws),
-        next_observation=torch.randn(count, 2, generator=draws),
-        terminated=torch.arange(count) % 3 == 0,
-        from_model=torch.zeros(count, dtype=torch.bool),
-    )
 
 
 def make(seed: int = 0, **config):

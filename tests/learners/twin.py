@@ -1,4 +1,4 @@
-"""A task on the action box [0, 4] with networks of known answers, for learners with deterministic actors."""
+"""A task on the action box [0, 4] with networks of known answers, for the learners that share it."""
 
 import torch
 

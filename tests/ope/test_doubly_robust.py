@@ -11,7 +11,7 @@ from mbrl.ope.layout import OPEArrays
 from mbrl.ope.magic import MagicConfig, error_covariance, least_error_blend, magic, partial_summands
 from mbrl.ope.weights import WeightTransform
 from tests.ope.tabular import MDP, arrays_of, random_mdp, random_policy, simulate
-from tests.ope.test_importance import FINITE, logged
+from tests.ope.test_importance import FINITE, logged, one_step
 
 
 def without_values(arrays: OPEArrays) -> OPEArrays:
@@ -97,17 +97,7 @@ def test_values_beyond_the_end_of_an_episode_do_not_enter():
 
 
 def test_one_step_is_the_contextual_bandit():
-    arrays = logged(n=30)
-    one = OPEArrays(
-        arrays.log_ratio[:, :1],
-        arrays.reward[:, :1],
-        arrays.action_value[:, :1],
-        np.pad(arrays.value[:, :1], ((0, 0), (0, 1))),
-        np.ones(30, dtype=np.int64),
-        np.ones(30, dtype=bool),
-        np.zeros(30, dtype=bool),
-        Estimand(0.9, horizon=1),
-    )
+    one = one_step()
     ratio, reward = np.exp(one.log_ratio[:, 0]), one.reward[:, 0]
     q, v = one.action_value[:, 0], one.value[:, 0]
     assert doubly_robust(one).point == pytest.approx((v + ratio * (reward - q)).mean(), rel=1e-12)

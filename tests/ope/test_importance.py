@@ -24,6 +24,21 @@ def logged(n: int = 40, *, seed: int = 0, estimand: Estimand = FINITE, end: floa
     return arrays_of(log, evaluated, behaviour, estimand, q)
 
 
+def one_step(n: int = 30) -> OPEArrays:
+    """The first step of every episode of a log."""
+    arrays = logged(n=n)
+    return OPEArrays(
+        arrays.log_ratio[:, :1],
+        arrays.reward[:, :1],
+        arrays.action_value[:, :1],
+        np.pad(arrays.value[:, :1], ((0, 0), (0, 1))),
+        np.ones(n, dtype=np.int64),
+        np.ones(n, dtype=bool),
+        np.zeros(n, dtype=bool),
+        Estimand(0.9, horizon=1),
+    )
+
+
 def points(arrays: OPEArrays, **settings) -> dict[str, float]:
     return {kind: importance_sampling(arrays, kind=kind, **settings).point for kind in KINDS}
 
@@ -115,17 +130,7 @@ def test_how_time_is_cut_into_blocks_changes_nothing(monkeypatch):
 
 
 def test_one_step_is_the_contextual_bandit():
-    arrays = logged(n=30)
-    one = OPEArrays(
-        arrays.log_ratio[:, :1],
-        arrays.reward[:, :1],
-        arrays.action_value[:, :1],
-        np.pad(arrays.value[:, :1], ((0, 0), (0, 1))),
-        np.ones(30, dtype=np.int64),
-        np.ones(30, dtype=bool),
-        np.zeros(30, dtype=bool),
-        Estimand(0.9, horizon=1),
-    )
+    one = one_step()
     ratio, reward = np.exp(one.log_ratio[:, 0]), one.reward[:, 0]
     assert importance_sampling(one, kind="is").point == pytest.approx((ratio * reward).mean(), rel=1e-12)
     snipw = (ratio * reward).sum() / ratio.sum()
