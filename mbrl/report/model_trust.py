@@ -69,7 +69,7 @@ def judge_models(data: StudyDataset) -> ModelTrust:
     """
     fits = len(data.dynamics)
     counts = Counter(doubt.rule for report in data.dynamics.values() for doubt in _doubts(report))
-    failed = {
+    failed: dict[Rule, str] = {
         rule: f"{text} ({counts[rule]} of {format_count(fits, 'fit')})"
         for rule, text in _RULES.items()
         if 0 < fits <= 2 * counts[rule]
