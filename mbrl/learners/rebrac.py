@@ -56,7 +56,7 @@ PRESETS: Final[Mapping[Preset, tuple[float, float]]] = {
     "hopper-medium-expert": (0.1, 0.01),
     "walker2d-medium-expert": (0.01, 0.01),
 }
-"""Coefficients of actor and critic for the D4RL sets, from the authors' files in CORL, configs/offline/rebrac."""
+"""Coefficients of actor and critic by D4RL set, from the authors' files in CORL (configs/offline/rebrac)."""
 
 _HIDDEN_BIAS: Final = 0.1
 _ACTOR_HEAD: Final = 1e-3
