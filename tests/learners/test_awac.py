@@ -66,7 +66,7 @@ def test_the_actor_descends_the_weighted_negative_log_likelihood(weights):
     learner, state = make(weights=weights, inverse_temperature=0.5, max_weight=1.2)
     advantage = torch.linspace(-2, 2, 8)
     log_prob = state.actor.log_prob(batch.observation, batch.action).detach()
-    metrics = learner._update_actor(state, batch, advantage)
+    metrics = learner._update_policy(state, batch, advantage)
     raw = [math.exp(0.5 * a) for a in advantage.tolist()]
     expected = [min(w, 1.2) if weights == "exponential" else 8 * w / sum(raw) for w in raw]
     loss = -sum(w * float(p) for w, p in zip(expected, log_prob, strict=True)) / 8
