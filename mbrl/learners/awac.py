@@ -77,9 +77,15 @@ class AWAC(WeightedCloning[AWACConfig, AWACState]):
     @torch.no_grad()
     def critic_target(self, state: AWACState, batch: TransitionBatch, noise: Tensor) -> Float[Tensor, "b"]:
         """`r + discount (1 - terminated) min_i Q_i(s', a')`, `a' ~ pi(s')`, target critics, no gradients."""
-        next_action = state.actor.scaled_sample(batch.next_observation, noise)
-        next_value = state.target_critic(batch.next_observation, next_action).amin(0)
+        next_value = self.next_value(state, batch.next_observation, noise)
         return td_target(batch.reward, batch.terminated, next_value, discount=self.config.discount)
+
+    @torch.no_grad()
+    def next_value(
+        self, state: AWACState, next_obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """`min_i Q_i(s', a')` of the target critics at `a' ~ pi(s')`, without gradients."""
+        return state.target_critic(next_obs, state.actor.scaled_sample(next_obs, noise)).amin(0)
 
     @torch.no_grad()
     def advantage(

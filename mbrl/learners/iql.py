@@ -108,6 +108,14 @@ class IQL(WeightedCloning[IQLConfig, IQLState]):
         """The value network and the critics."""
         return IQLValue(state.state_value, state.critic)
 
+    @torch.no_grad()
+    def next_value(
+        self, state: IQLState, next_obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """`V(s')`, without gradients; no action is drawn, so that the noise is not read."""
+        del noise
+        return state.state_value(next_obs)
+
     def _update_value(self, state: IQLState, obs: Tensor, least: Tensor) -> dict[str, Tensor]:
         loss = expectile_loss(least - state.state_value(obs), expectile=self.config.expectile)
         state.value_optimiser.descend(loss)

@@ -95,7 +95,7 @@ def test_only_the_simulator_recipe_is_online() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_soft_actor_critic_states_its_backup_and_its_temperature(name: str) -> None:
     learner = read_yaml(find_part("algorithms", name))["learner"]
-    if learner["name"] == "sac":
+    if learner["name"] in {"sac", "cql"}:
         assert {"has_entropy_backup", "entropy_coef"} <= set(learner)
 
 
