@@ -245,7 +245,8 @@ def _train(
     training = recipe.build(config.algorithm, context)
     shift = None
     if probe is not None:
-        shift = ShiftMonitor(functools.partial(probe, value_bounds=training.value_bounds))
+        units = {"value_bounds": training.value_bounds, "reward_scale": training.reward_scale}
+        shift = ShiftMonitor(functools.partial(probe, **units))
     facts = {
         "algorithm": resolved.name,
         "recipe": config.recipe,
@@ -290,6 +291,7 @@ def _train(
             "divergence": outcome.excursions,
             "shift": None if shift is None else shift.report,
             "value_bounds": training.value_bounds,
+            "reward_scale": training.reward_scale,
             "seconds": run.manifest()["wall_seconds"],
         }
     )
