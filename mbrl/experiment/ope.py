@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mbrl.core.errors import DataError, EstimandError, UndefinedRatioError
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
@@ -18,7 +18,7 @@ from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
 from mbrl.ope.bounds import student_interval
 from mbrl.ope.diagnostics import ratio_diagnostics
-from mbrl.ope.estimators import ESTIMATORS, EstimatorContext
+from mbrl.ope.estimators import ESTIMATORS, EstimatorContext, refused
 from mbrl.ope.fqe import FQEConfig
 from mbrl.ope.layout import pad_log
 from mbrl.ope.policies import DeterministicMode, action_log_prob, is_stochastic
@@ -98,7 +98,7 @@ def evaluate_off_policy(policy: Policy, dataset: Dataset, settings: OPESettings)
         try:
             estimate = estimator.estimate(policy, dataset, generator=rng.at(name))
         except (UndefinedRatioError, EstimandError, DataError) as error:
-            estimate = _refusal(name, estimand, str(error))
+            estimate = refused(name, "ratio", estimand, str(error))
         estimates.append(estimate.to_json())
     terminated = sum(e.terminated for e in dataset.episodes)
     report: dict[str, Any] = {
@@ -126,22 +126,6 @@ def evaluate_off_policy(policy: Policy, dataset: Dataset, settings: OPESettings)
             "thresholds": DEFAULT_RULE.model_dump(mode="json"),
         },
     }
-
-
-def _refusal(name: str, estimand: Estimand, reason: str) -> Estimate:
-    nothing = float("nan")
-    return Estimate(
-        name,
-        "ratio",
-        point=nothing,
-        se=nothing,
-        ci95=(nothing, nothing),
-        method_of_ci="none: refused",
-        n_eff=0.0,
-        estimand=estimand,
-        valid=False,
-        why_not=reason,
-    )
 
 
 def _behaviour_value(dataset: Dataset, estimand: Estimand) -> dict[str, Any]:
