@@ -13,6 +13,7 @@ from mbrl.core.estimates import Estimand, Estimate, Family
 from mbrl.core.protocols import DiscretePolicy, Estimator, Policy
 from mbrl.core.registry import Registry
 from mbrl.data.dataset import Dataset
+from mbrl.data.splits import episode_folds
 from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
 from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
 from mbrl.ope.importance import Kind, direct_method, importance_sampling
@@ -39,18 +40,34 @@ class CriticCache:
     Args:
         estimand: of the values.
         config: of the fits.
+        crossfit: folds of the episodes for doubly robust estimators, whose values then come from members
+            that have not seen the episode; 0 fits all members to all.
     """
 
-    def __init__(self, estimand: Estimand, config: FQEConfig) -> None:
-        self._estimand, self._config = estimand, config
-        self._known: dict[tuple[int, str], FQEResult] = {}
+    def __init__(self, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0) -> None:
+        self._estimand, self._config, self.crossfit = estimand, config, crossfit
+        self._known: dict[tuple[int, str, bool], FQEResult] = {}
 
     def fit(self, policy: Policy, dataset: Dataset, generator: torch.Generator) -> FQEResult:
         """The fit of this very policy object to these episodes; made on the first call."""
-        key = (id(policy), dataset.content_hash)
+        return self._find(policy, dataset, generator, is_crossfitted=False)
+
+    def fit_across(self, policy: Policy, dataset: Dataset, generator: torch.Generator) -> FQEResult:
+        """The fit whose values on an episode have not seen it, where folds were asked for; else `fit`."""
+        return self._find(policy, dataset, generator, is_crossfitted=self.crossfit > 0)
+
+    def _find(
+        self, policy: Policy, dataset: Dataset, generator: torch.Generator, *, is_crossfitted: bool
+    ) -> FQEResult:
+        key = (id(policy), dataset.content_hash, is_crossfitted)
         if key not in self._known:  # the result holds the policy, so its id stays taken
             self._known[key] = fit_fqe(
-                dataset, policy, estimand=self._estimand, config=self._config, generator=generator
+                dataset,
+                policy,
+                estimand=self._estimand,
+                config=self._config,
+                generator=generator,
+                fold=episode_folds(dataset, self.crossfit, generator) if is_crossfitted else None,
             )
         return self._known[key]
 
@@ -72,9 +89,9 @@ class EstimatorContext:
     rollouts: ModelValueConfig = MODEL_DEFAULT
 
     @classmethod
-    def make(cls, estimand: Estimand, config: FQEConfig) -> "EstimatorContext":
-        """A context with nothing fitted yet."""
-        return cls(estimand, CriticCache(estimand, config))
+    def make(cls, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0) -> "EstimatorContext":
+        """A context with nothing fitted yet; see `CriticCache`."""
+        return cls(estimand, CriticCache(estimand, config, crossfit=crossfit))
 
 
 EstimatorBuilder: TypeAlias = Callable[[EstimatorContext], Estimator[Dataset]]
@@ -112,7 +129,8 @@ class ArrayEstimator:
         is_cut = estimand.horizon is None and bool(np.any(rows.truncated & ~rows.terminated))
         action_value, value = None, None
         if self.needs_values or is_cut:
-            critics = self.context.critics.fit(policy, data, generator)
+            cache = self.context.critics
+            critics = (cache.fit_across if self.needs_ratio else cache.fit)(policy, data, generator)
             action_value, value = critics.on_log(data, generator=generator)
         arrays = pad_log(
             data.episodes,
@@ -123,7 +141,8 @@ class ArrayEstimator:
             is_discrete=isinstance(policy, DiscretePolicy),
         )
         estimate = self.compute(arrays)
-        return estimate.flagged(NO_CROSSFIT) if self.needs_ratio and self.needs_values else estimate
+        is_seen = self.needs_ratio and self.needs_values and self.context.critics.crossfit == 0
+        return estimate.flagged(NO_CROSSFIT) if is_seen else estimate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
