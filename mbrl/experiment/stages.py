@@ -132,7 +132,17 @@ def fit_dynamics_stage(
 
 def load_dynamics(run: RunFolder) -> FittedDynamics:
     """The fitted model of a finished fit."""
-    path = run.path / DYNAMICS_FILE
+    return open_dynamics(run.path / DYNAMICS_FILE)
+
+
+def open_dynamics(path: Path) -> FittedDynamics:
+    """The model of a finished fit's folder, or of a dynamics file.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path.is_dir():
+        path = find_run(path, stage="fit_dynamics").path / DYNAMICS_FILE
     header, tensors = load_artifact(path, version=_DYNAMICS_VERSION, what="dynamics")
     return FittedDynamics.from_tensors(header["dynamics"], tensors)
 

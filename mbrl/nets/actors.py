@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import ActivationName, StackedMLP
-from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, tanh_log_det
+from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, standard_normal_cdf, tanh_log_det
 from mbrl.ops.losses import mixture_log_prob
 
 ActorKind: TypeAlias = Literal["deterministic", "tanh_gaussian", "mixture", "clipped_gaussian"]
@@ -296,7 +296,7 @@ def _split_noise(
     noise: Float[Tensor, "b"], weights: Float[Tensor, "b k"]
 ) -> tuple[Tensor, Float[Tensor, "b"]]:
     """One normal draw to a component index and an independent normal draw, by inversion in float64."""
-    uniform = 0.5 * (1 + torch.erf(noise.double() / math.sqrt(2)))
+    uniform = standard_normal_cdf(noise)
     upper = weights.double().cumsum(1)
     upper[:, -1] = 1.0
     index = (uniform[:, None] > upper).sum(1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mbrl.core.errors import UndefinedRatioError
 from mbrl.core.protocols import DiscretePolicy, Policy, StochasticPolicy
+from mbrl.ops.gaussian import standard_normal_cdf
 
 CHUNK: Final = 8192
 """Rows that go through a policy together."""
@@ -74,6 +75,28 @@ def draw_actions(
         noise = torch.randn(count, part.shape[0], policy.act_dim, generator=generator, device=obs.device)
         parts.append(policy.sample(part, count, noise))
     return torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def act_with(
+    policy: Policy, obs: Float[Tensor, "n obs_dim"], noise: Float[Tensor, "n act_dim"]
+) -> Float[Tensor, "n act_dim"]:
+    """One action for each observation as a function of its own noise: equal noise is equal luck.
+
+    A policy with a density draws by reparameterisation, one over finitely many actions by inversion of its
+    distribution function, and a deterministic one takes its evaluation action.
+
+    Args:
+        policy: acts.
+        obs: `[n, obs_dim]`, raw units.
+        noise: `[n, act_dim]` standard normal draws.
+    """
+    if isinstance(policy, DiscretePolicy):
+        probabilities = policy.probs(obs).double()
+        uniform = standard_normal_cdf(noise[:, :1])
+        index = (uniform > probabilities.cumsum(-1)).sum(-1).clamp_max(policy.act_dim - 1)
+        return torch.nn.functional.one_hot(index, policy.act_dim).to(obs.dtype)
+    return policy.act(obs, noise if isinstance(policy, StochasticPolicy) else None)
 
 
 @torch.no_grad()

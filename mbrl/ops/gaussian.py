@@ -56,3 +56,8 @@ def soft_clamp(
     """
     x = high - softplus(high - x)
     return low + softplus(x - low)
+
+
+def standard_normal_cdf(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """`Phi(x) = (1 + erf(x / sqrt 2)) / 2` in float64: a standard normal draw becomes a uniform one."""
+    return 0.5 * (1 + torch.erf(x.double() / math.sqrt(2)))

@@ -66,6 +66,21 @@ def test_densities_on_a_box_that_is_not_the_unit_box_give_the_closed_form():
         )
 
 
+def test_values_of_unseen_episodes_need_no_warning():
+    _, dataset, policy, _ = table_log(n=12)
+    shared = EstimatorContext.make(Estimand(0.8), FQE, crossfit=3)
+    for name in ("dr", "wdr", "magic"):
+        estimate = ESTIMATORS.get(name)(shared).estimate(policy, dataset, generator=generator())
+        assert NO_CROSSFIT not in estimate.flags
+    across = shared.critics.fit_across(policy, dataset, generator())
+    assert across.fold is not None
+    assert np.bincount(across.fold).tolist() == [4, 4, 4]
+    plain = shared.critics.fit(policy, dataset, generator())
+    assert plain.fold is None
+    dm = ESTIMATORS.get("dm")(shared).estimate(policy, dataset, generator=generator())
+    assert dm.point == pytest.approx(plain.estimate().point, rel=1e-6)
+
+
 def test_a_value_is_fitted_once_for_all_who_ask():
     _, dataset, policy, _ = table_log(n=10)
     shared = context(Estimand(0.8))

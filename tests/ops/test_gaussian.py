@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal
 
-from mbrl.ops.gaussian import gaussian_log_prob, gaussian_nll, soft_clamp, standard_normal_kl, tanh_log_det
+from mbrl.ops.gaussian import (
+    gaussian_log_prob,
+    gaussian_nll,
+    soft_clamp,
+    standard_normal_cdf,
+    standard_normal_kl,
+    tanh_log_det,
+)
 
 finite = st.floats(-4, 4)
 
@@ -103,3 +110,9 @@ def test_the_divergence_from_a_standard_normal_is_that_of_torch():
     torch.testing.assert_close(standard_normal_kl(mean, log_std), expected)
     zero = torch.zeros(1, 1, dtype=torch.float64)
     assert float(standard_normal_kl(zero, zero)) == 0.0
+
+
+def test_a_normal_draw_becomes_a_uniform_one():
+    x = torch.linspace(-6, 6, 25)
+    expected = torch.distributions.Normal(0.0, 1.0).cdf(x.double())
+    torch.testing.assert_close(standard_normal_cdf(x), expected, rtol=1e-12, atol=1e-15)
