@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from mbrl.core.errors import DataError, EstimandError, UndefinedRatioError
 from mbrl.core.estimates import Estimand, Estimate
@@ -22,11 +21,11 @@ from mbrl.experiment.store import RunFolder, StageKey
 from mbrl.ope.backtest import apply_backtest, miscalibrated_ratios
 from mbrl.ope.bounds import student_interval
 from mbrl.ope.diagnostics import ratio_diagnostics
-from mbrl.ope.estimators import ESTIMATORS, EstimatorContext, refused
+from mbrl.ope.estimators import ESTIMATORS, EstimatorContext, ratio_arrays, refused
 from mbrl.ope.fqe import FQEConfig
 from mbrl.ope.layout import pad_log
 from mbrl.ope.model_value import EvaluationModel, ModelValueConfig, model_diagnostics
-from mbrl.ope.policies import DeterministicMode, action_log_prob, is_stochastic
+from mbrl.ope.policies import DeterministicMode, is_stochastic
 from mbrl.ope.verdict import DEFAULT_RULE, judge
 
 REPORT_FILE = "ope.json"
@@ -134,7 +133,7 @@ def evaluate_off_policy(
     estimand = settings.estimand(dataset)
     context = EstimatorContext.make(estimand, settings.fqe, crossfit=settings.crossfit)
     context = dataclasses.replace(context, model=model, rollouts=settings.rollouts)
-    diagnostics, rng = _diagnostics(policy, dataset, estimand), RngStreams(settings.seed)
+    diagnostics, rng = _diagnostics(policy, dataset, context), RngStreams(settings.seed)
     estimates: list[dict[str, Any]] = []
     for name in ESTIMATORS.names():
         estimator = ESTIMATORS.get(name)(context)
@@ -147,6 +146,7 @@ def evaluate_off_policy(
         diagnostics |= model_diagnostics(estimate)
         estimates.append(_with_believed_ratios(estimate, diagnostics).to_json())
     terminated = sum(e.terminated for e in dataset.episodes)
+    facts = context.behaviour_facts(policy, dataset)
     report: dict[str, Any] = {
         "estimand": estimand.to_json(),
         "data": {
@@ -156,7 +156,7 @@ def evaluate_off_policy(
             "terminals": terminated,
             "time_outs": len(dataset) - terminated,
             "length_quantiles": np.quantile(dataset.episode_lengths, [0, 0.25, 0.5, 0.75, 1]).tolist(),
-            "behaviour": "given" if _is_behaviour_logged(dataset) else None,
+            **{name: facts[name] for name in ("behaviour", "fit_nll", "calibration_error", "floored_rows")},
         },
         "estimates": estimates,
         "diagnostics": diagnostics,
@@ -210,13 +210,7 @@ def _behaviour_value(dataset: Dataset, estimand: Estimand) -> dict[str, Any]:
     return {"policy": "behaviour", "value": float(returns.mean()), "ci95": ends}
 
 
-def _diagnostics(policy: Policy, dataset: Dataset, estimand: Estimand) -> dict[str, Any]:
-    if not is_stochastic(policy) or not _is_behaviour_logged(dataset):
+def _diagnostics(policy: Policy, dataset: Dataset, context: EstimatorContext) -> dict[str, Any]:
+    if not is_stochastic(policy):
         return {}
-    rows = dataset.transitions()
-    log_prob = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
-    return ratio_diagnostics(pad_log(dataset.episodes, log_prob.numpy(), estimand=estimand)).to_json()
-
-
-def _is_behaviour_logged(dataset: Dataset) -> bool:
-    return all(e.behaviour_log_prob is not None for e in dataset.episodes)
+    return ratio_diagnostics(ratio_arrays(policy, dataset, context)).to_json()

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from mbrl.core.protocols import DiscretePolicy, Estimator, Policy
 from mbrl.core.registry import Registry
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import episode_folds
+from mbrl.ope.behaviour import BehaviourCache
 from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
 from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
 from mbrl.ope.importance import Kind, direct_method, importance_sampling
-from mbrl.ope.layout import OPEArrays, pad_log
+from mbrl.ope.layout import Array, OPEArrays, pad_log
 from mbrl.ope.magic import magic
 from mbrl.ope.model_value import DEFAULT as MODEL_DEFAULT
 from mbrl.ope.model_value import EvaluationModel, ModelValueConfig, TailValue, model_value
-from mbrl.ope.policies import action_log_prob
+from mbrl.ope.policies import action_log_prob, is_stochastic, require_density
 from mbrl.rollouts.generate import Box
 
 NO_CROSSFIT: Final = "no_crossfit"
@@ -79,12 +80,14 @@ class EstimatorContext:
     Attributes:
         estimand: what is estimated.
         critics: fitted values.
+        behaviour: who acted, logged or fitted.
         model: fitted dynamics for `model_value`, or None.
         rollouts: how they are rolled out.
     """
 
     estimand: Estimand
     critics: CriticCache
+    behaviour: BehaviourCache = dataclasses.field(default_factory=BehaviourCache)
     model: EvaluationModel | None = None
     rollouts: ModelValueConfig = MODEL_DEFAULT
 
@@ -93,15 +96,100 @@ class EstimatorContext:
         """A context with nothing fitted yet; see `CriticCache`."""
         return cls(estimand, CriticCache(estimand, config, crossfit=crossfit))
 
+    def behaviour_facts(self, policy: Policy, dataset: Dataset) -> dict[str, Any]:
+        """`Behaviour.facts`, with the mean ratios of a policy that has ratios."""
+        arrays = ratio_arrays(policy, dataset, self) if is_stochastic(policy) else None
+        return self.behaviour.of(dataset).facts(arrays)
+
 
 EstimatorBuilder: TypeAlias = Callable[[EstimatorContext], Estimator[Dataset]]
 
 ESTIMATORS: Registry[EstimatorBuilder] = Registry("estimator", "mbrl.ope")
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class FittedValues:
+    """Q and V of the evaluated policy on a log, see `pad_log`.
+
+    Attributes:
+        action_value: `[N]`.
+        value: `[N + n]`.
+    """
+
+    action_value: Array
+    value: Array
+
+
+def fit_values(
+    policy: Policy,
+    data: Dataset,
+    context: EstimatorContext,
+    *,
+    generator: torch.Generator,
+    is_corrected: bool = False,
+) -> FittedValues:
+    """Fitted values of the policy at every logged step and state.
+
+    Args:
+        policy: whatever acts.
+        data: logged episodes.
+        context: shared parts.
+        generator: source of all draws.
+        is_corrected: ratios correct them by the same episodes: no value may have seen its own, if folds were
+            asked for.
+    """
+    cache = context.critics
+    critics = (cache.fit_across if is_corrected else cache.fit)(policy, data, generator)
+    return FittedValues(*critics.on_log(data, generator=generator))
+
+
+def needs_tail(data: Dataset, estimand: Estimand) -> bool:
+    """Whether time-outs cut episodes, so that ratios need values of what comes after."""
+    rows = data.transitions()
+    return estimand.horizon is None and bool(np.any(rows.truncated & ~rows.terminated))
+
+
+def ratio_arrays(
+    policy: Policy,
+    data: Dataset,
+    context: EstimatorContext,
+    *,
+    values: FittedValues | None = None,
+    has_ratio: bool = True,
+) -> OPEArrays:
+    """The log padded for an estimator, with the ratios of the policy to the behaviour, logged or fitted.
+
+    Args:
+        policy: whatever acts.
+        data: logged episodes.
+        context: shared parts.
+        values: of the policy, for estimators that read them.
+        has_ratio: False for estimators without ratios.
+
+    Raises:
+        UndefinedRatioError: ratios are asked of a deterministic policy.
+    """
+    evaluation, behaviour = None, None
+    if has_ratio:
+        rows = data.transitions()
+        evaluation = action_log_prob(
+            policy, torch.tensor(rows.observation), torch.tensor(rows.action)
+        ).numpy()
+        behaviour = context.behaviour.of(data).log_prob
+    return pad_log(
+        data.episodes,
+        evaluation,
+        estimand=context.estimand,
+        behaviour_log_prob=behaviour,
+        action_value=None if values is None else values.action_value,
+        value=None if values is None else values.value,
+        is_discrete=isinstance(policy, DiscretePolicy),
+    )
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArrayEstimator:
-    """An estimator of padded arrays, fed from a dataset with logged behaviour log-probabilities.
+    """An estimator of padded arrays, fed from a dataset.
 
     Attributes:
         context: shared parts.
@@ -120,28 +208,20 @@ class ArrayEstimator:
 
         Raises:
             UndefinedRatioError: ratios are needed, and the policy is deterministic.
-            DataError: ratios are needed, and the log holds no behaviour log-probabilities.
         """
-        estimand, rows = self.context.estimand, data.transitions()
-        log_prob = None
         if self.needs_ratio:
-            log_prob = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
-        is_cut = estimand.horizon is None and bool(np.any(rows.truncated & ~rows.terminated))
-        action_value, value = None, None
-        if self.needs_values or is_cut:
-            cache = self.context.critics
-            critics = (cache.fit_across if self.needs_ratio else cache.fit)(policy, data, generator)
-            action_value, value = critics.on_log(data, generator=generator)
-        arrays = pad_log(
-            data.episodes,
-            None if log_prob is None else log_prob.numpy(),
-            estimand=estimand,
-            action_value=action_value,
-            value=value,
-            is_discrete=isinstance(policy, DiscretePolicy),
-        )
+            require_density(policy)
+        values = None
+        if self.needs_values or needs_tail(data, self.context.estimand):
+            values = fit_values(
+                policy, data, self.context, generator=generator, is_corrected=self.needs_ratio
+            )
+        arrays = ratio_arrays(policy, data, self.context, values=values, has_ratio=self.needs_ratio)
         estimate = self.compute(arrays)
-        is_seen = self.needs_ratio and self.needs_values and self.context.critics.crossfit == 0
+        if not self.needs_ratio:
+            return estimate
+        estimate = estimate.flagged(*self.context.behaviour.of(data).flags(arrays))
+        is_seen = self.needs_values and self.context.critics.crossfit == 0
         return estimate.flagged(NO_CROSSFIT) if is_seen else estimate
 
 

@@ -15,6 +15,12 @@ CHUNK: Final = 8192
 """Rows that go through a policy together."""
 
 
+_NO_DENSITY = (
+    "The policy ({}) is deterministic: no density ratio to the policy that acted exists. Remedy: estimate "
+    "its value with fqe, or with kernel, which smooths it, or evaluate its stochastic form."
+)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeterministicMode:
     """A policy as it is deployed: its evaluation action, never a draw. It has no density.
@@ -43,6 +49,16 @@ def is_stochastic(policy: Policy) -> bool:
     return isinstance(policy, (StochasticPolicy, DiscretePolicy))
 
 
+def require_density(policy: Policy) -> None:
+    """Refuses a policy without a density.
+
+    Raises:
+        UndefinedRatioError: the policy is deterministic.
+    """
+    if not is_stochastic(policy):
+        raise UndefinedRatioError(_NO_DENSITY.format(type(policy).__name__))
+
+
 @torch.no_grad()
 def action_log_prob(
     policy: Policy, obs: Float[Tensor, "n obs_dim"], action: Float[Tensor, "n act_dim"]
@@ -57,10 +73,7 @@ def action_log_prob(
         return torch.log(torch.cat(parts))
     if isinstance(policy, StochasticPolicy):
         return torch.cat([policy.log_prob(o, a).double() for o, a in _chunks(obs, action)])
-    raise UndefinedRatioError(
-        f"The policy ({type(policy).__name__}) is deterministic: no density ratio to the policy that acted "
-        "exists. Remedy: estimate its value with fqe, or evaluate its stochastic form."
-    )
+    raise UndefinedRatioError(_NO_DENSITY.format(type(policy).__name__))
 
 
 @torch.no_grad()
