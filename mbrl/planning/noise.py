@@ -1,8 +1,8 @@
 """Random numbers of rows: a draw depends on its row's seed, its purpose and its place, on nothing else.
 
-A batch of plans must equal the plans one by one, so rows cannot share a generator, and one generator a row would
-be a loop in Python. Hence a counter-based generator over tensors: SplitMix64 (Steele, Lea & Flood 2014) of
-`(seed, purpose, index)`, a few integer operations an element.
+A batch of plans must equal the plans one by one, so rows cannot share a generator, and one generator a row
+would be a loop in Python. Hence a counter-based generator over tensors: SplitMix64 (Steele, Lea & Flood 2014)
+of `(seed, purpose, index)`, a few integer operations an element.
 """
 
 import hashlib

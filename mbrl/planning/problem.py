@@ -1,7 +1,7 @@
 """What a planner plans in: an imagined step, a prior policy, a value at the leaves, and how much doubt costs.
 
-Actions are scaled to [-1, 1] per dimension, or are one-hot vectors of a discrete action; the step function maps
-them to the task's units. Observations are in raw units.
+Actions are scaled to [-1, 1] per dimension, or are one-hot vectors of a discrete action; the step function
+maps them to the task's units. Observations are in raw units.
 """
 
 import dataclasses
