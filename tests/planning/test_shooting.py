@@ -510,6 +510,8 @@ def test_settings_that_make_no_sense_are_refused():
         MPPI(doubting, MPPIConfig(transition="mean"))
     with pytest.raises(ConfigError, match="std_min"):
         MPPI(make_problem(_bowl), MPPIConfig(std_min=0.9))
+    with pytest.raises(ConfigError, match="variance"):
+        MPPI(make_problem(_bowl), MPPIConfig(control_cost=1.0, std_min=0.0))
     discrete = zero_prior(1, 2)
     with pytest.raises(ConfigError, match="continuous"):
         CEM(dataclasses.replace(make_problem(_bowl), prior=_OneHot(discrete.gain)), CEMConfig())
