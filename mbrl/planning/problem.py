@@ -109,7 +109,7 @@ class Pessimism:
         lcb_coef: kappa, deviations over members of a return that are subtracted from their mean.
         critic_lcb_coef: kappa_c, deviations over critics that are subtracted from a leaf's mean value.
         halt_threshold: u_max, an edge with more uncertainty ends; inf halts nothing.
-        halt_loss: an edge that halts is worth `-halt_loss`, return units, >= 0.
+        halt_loss: what an edge that halts loses besides its reward, return units, >= 0.
         soft_horizon_coef: eta, trust `omega = exp(-eta u / u_mean)` of an edge; the rest goes to the critic.
         uncertainty_mean: mean of u on held-out rows, reward units, > 0.
     """
@@ -134,7 +134,7 @@ class Edge(NamedTuple):
     """What a step is worth by parts: `Q = reward - penalty + mixed + discount * V(child)`; shapes alike."""
 
     reward: Tensor  # raw
-    penalty: Tensor  # lambda u; where it halts, the reward and the loss
+    penalty: Tensor  # lambda u, and the loss of halting
     discount: Tensor  # gamma (1 - ended) omega
     mixed: Tensor  # gamma (1 - ended) (1 - omega) V, the critic's share; 0 without a soft horizon
     ended: Tensor  # terminated or halted
@@ -170,8 +170,8 @@ def pessimistic_edge(
 ) -> Edge:
     """Books a step by parts, doubt included.
 
-    A step that halts is worth `-halt_loss`, whatever the model says of its reward and of the task's end: what
-    is not known must not attract. The penalty takes the reward back, so that parts stay raw.
+    A step that halts is worth `-lambda u - halt_loss`: its reward, and a termination that the model predicts
+    there, are as little to be trusted as what follows, so the penalty takes the reward back.
 
     Args:
         out: the step.
