@@ -5,7 +5,9 @@ leaves open of the dynamics. Random numbers are common: the noise of a roll-out 
 state, its number and the step, neither on the member nor on the policy, so differences between members and
 between policies are paired.
 
-Where the members disagree more than on logged data, a roll-out stops and a fitted value stands for the rest.
+Where the members disagree more than on any logged step, a roll-out stops and a fitted value stands for the
+rest. How often they disagree more than on 99 % of the held-out steps is counted. To stop there would end
+nearly every long roll-out, even of the policy that acted: one of its steps in a hundred lies beyond.
 """
 
 import dataclasses
@@ -37,7 +39,7 @@ MEASURE: Final = "ens_std"
 """Disagreement of the members' means, each dimension in deviations of the data."""
 
 MAX_DISAGREEMENT_SHARE: Final = 0.1
-"""Share of live steps beyond the data's disagreement from which on the model is asked about another world."""
+"""Share of live steps beyond the threshold (1 % is nominal) that means another world than the log's."""
 
 _ALARM_ERRORS: Final = 2.0
 """Standard errors by which a model may exceed the fitted value before that looks like exploitation."""
@@ -89,8 +91,9 @@ class EvaluationModel:
     Attributes:
         dynamics: every member's belief; a member is rolled out by itself.
         termination: probability that the task ends.
-        threshold: u_max, disagreement beyond which a roll-out stops, the measure's units: a quantile over
-            logged steps that the members were not fitted to.
+        threshold: u_max, exceeded by the disagreement at 1 % of logged steps that the members were not fitted
+            to; live steps beyond it are counted. The measure's units.
+        limit: disagreement beyond which a roll-out stops, the same units: the largest on any logged step.
         measure: disagreement of the members.
         dataset_hash: of the log that the model was fitted to; empty where unknown.
     """
@@ -98,34 +101,43 @@ class EvaluationModel:
     dynamics: DynamicsModel
     termination: TerminationFn
     threshold: float = math.inf
+    limit: float = math.inf
     measure: UncertaintyMeasure = ens_std
     dataset_hash: str = ""
 
     @classmethod
     def of(
-        cls, fitted: FittedDynamics, *, termination: TerminationFn | None = None, quantile: float = 0.99
+        cls,
+        fitted: FittedDynamics,
+        *,
+        termination: TerminationFn | None = None,
+        quantile: float = 0.99,
+        stop_quantile: float = 1.0,
     ) -> "EvaluationModel":
-        """A fit with the quantile of its held-out disagreement.
+        """A fit with the quantiles of its disagreement on logged steps.
 
         Args:
             fitted: what a fit left behind.
             termination: replaces the learned head, such as a task's known rule.
-            quantile: of the disagreement on held-out steps; the fit must have stored it.
+            quantile: of the threshold; the fit must have stored it.
+            stop_quantile: of the limit; likewise.
 
         Raises:
             ConfigError: it has not.
         """
         stored = fitted.thresholds.get(MEASURE, {})
-        if quantile not in stored:
-            raise ConfigError(
-                f"The fit stored no {quantile:g} quantile of {MEASURE!r}, so roll-outs cannot tell where "
-                "they leave the data. Remedy: add it to dynamics.assessment.truncation_quantiles and fit "
-                "again."
-            )
+        for wanted in (quantile, stop_quantile):
+            if wanted not in stored:
+                raise ConfigError(
+                    f"The fit stored no {wanted:g} quantile of {MEASURE!r}, so roll-outs cannot tell where "
+                    "they leave the data. Remedy: add it to dynamics.assessment.truncation_quantiles and fit "
+                    "again."
+                )
         return cls(
             fitted.model,
             termination or fitted.termination,
             threshold=stored[quantile],
+            limit=stored[stop_quantile],
             dataset_hash=fitted.dataset_hash,
         )
 
@@ -139,9 +151,9 @@ class ModelEstimate:
         tails: `[m, n]`, the part of it that a fitted value stands for.
         disagreement: `[H]`, mean over live roll-outs; NaN where none lives.
         clip_rate: `[H]`, share whose s' or reward left the data and was clipped; NaN likewise.
-        stopped: `[H]` int64, roll-outs that ended because the members disagreed.
+        stopped: `[H]` int64, roll-outs that ended because the members disagreed beyond the limit.
         alive_share: `[H]`, share of all roll-outs that live.
-        disagreement_share: share of all live steps with more disagreement than the data's.
+        disagreement_share: share of all live steps with a disagreement beyond the threshold.
         rollouts: of all members.
         tail_bound: most that the steps beyond the roll-outs can be worth where no value stands for them.
         estimand: what was estimated.
@@ -364,10 +376,10 @@ class _Run:
         action = act_with(self.policy, rows.obs, draws[:, : self.policy.act_dim])
         posterior = self.model.dynamics.predict(rows.obs, action)
         uncertainty = self.model.measure(posterior).double()
-        is_beyond = uncertainty > self.model.threshold
+        is_beyond = uncertainty > self.model.limit
         sums.live[t] += len(rows.obs)
         sums.disagreement[t] += float(uncertainty.sum())
-        sums.exceeded[t] += int(is_beyond.sum())
+        sums.exceeded[t] += int((uncertainty > self.model.threshold).sum())
         row = torch.arange(len(rows.obs))
         if self.tail is not None and bool(is_beyond.any()):
             self._end(t, rows.keep(is_beyond), action[is_beyond], self.tail, tails)
