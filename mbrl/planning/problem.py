@@ -122,6 +122,11 @@ class Pessimism:
     soft_horizon_coef: float = 0.0
     uncertainty_mean: float = 1.0
 
+    @property
+    def reads_uncertainty(self) -> bool:
+        """Whether any lever depends on u; if not, a step need not compute it."""
+        return self.penalty_coef != 0.0 or math.isfinite(self.halt_threshold) or self.soft_horizon_coef != 0.0
+
     def leaf(self, values: Float[Tensor, "c r"]) -> Float[Tensor, "r"]:
         """`mean_j V_j - kappa_c std_j V_j`, population deviation."""
         mean = values.mean(0)
