@@ -93,6 +93,8 @@ class PlanResult:
         delta_lcb: `[b]`, lower bound of the action less that of the policy's mode; NaN where not compared.
         stats: what it cost.
         tree: the search tree, if asked for.
+        elites: `[b, m, l, act_dim]`, further plans that the planner would like to see again at the next step,
+            in `Hints.elites`; None for none.
     """
 
     action: Float[Tensor, "b act_dim"]
@@ -111,6 +113,7 @@ class PlanResult:
     delta_lcb: Float[Tensor, "b"]
     stats: PlanStats
     tree: Any = None
+    elites: Float[Tensor, "b m l act_dim"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,12 +125,15 @@ class Hints:
         has_warm: `[b]`, rows whose `warm` counts; None for all.
         mask: `[b, act_dim]`, discrete actions that are allowed; None for all.
         candidates: `[b, k, act_dim]`, actions to inject at the root (the logged ones); None for none.
+        elites: `[b, m, l, act_dim]`, `PlanResult.elites` of the step before, already shifted by one; they
+            count in the rows of `has_warm`. None for none.
     """
 
     warm: Float[Tensor, "b l act_dim"] | None = None
     has_warm: Bool[Tensor, "b"] | None = None
     mask: Bool[Tensor, "b act_dim"] | None = None
     candidates: Float[Tensor, "b k act_dim"] | None = None
+    elites: Float[Tensor, "b m l act_dim"] | None = None
 
 
 @runtime_checkable
