@@ -222,6 +222,17 @@ Refresh: TypeAlias = Callable[[Policy, int, torch.Generator], Metrics]
 """`(policy, step, generator) -> metrics`: renews a source, e.g. by model rollouts."""
 
 
+@runtime_checkable
+class ValueRefresh(Protocol):
+    """Renews a source by a search with the learner's present policy and values."""
+
+    def refresh_with_value(
+        self, policy: Policy, value: ValueFn | None, step: int, generator: torch.Generator
+    ) -> Metrics:
+        """As `Refresh`, told the values besides."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Training:
     """What a recipe's `build` returns; the loop needs nothing else.
@@ -238,7 +249,7 @@ class Training:
 
     learner: Learner[Any]
     source: BatchSource
-    refresh: Refresh | None = None
+    refresh: Refresh | ValueRefresh | None = None
     refresh_interval: int = 1000
     batch_size: int = 256
     value_bounds: tuple[float, float] | None = None

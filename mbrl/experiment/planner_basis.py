@@ -5,8 +5,6 @@ import functools
 import hashlib
 from pathlib import Path
 
-import numpy as np
-
 from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DiscretePolicy
@@ -99,14 +97,6 @@ def open_basis(path: Path, workspace: Workspace) -> PlanBasis:
         dynamics_hash=str(fit.manifest()["hash"]),
         policy_hash=hashlib.blake2b(stored.path.read_bytes(), digest_size=16).hexdigest(),
     )
-
-
-def return_scale(dataset: Dataset, discount: float) -> float:
-    """Deviation of the logged discounted returns; their mean size where all are alike, 1 where all are 0."""
-    returns = np.array(
-        [e.rewards.astype(np.float64) @ discount ** np.arange(len(e)) for e in dataset.episodes]
-    )
-    return float(returns.std()) or float(np.abs(returns).mean()) or 1.0
 
 
 def make_basis_context(basis: PlanBasis) -> RecipeContext:

@@ -3,58 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mbrl.core.errors import ConfigError
 from mbrl.experiment.config import find_part
 from mbrl.experiment.documents import Tree, parse_override, read_yaml, set_at
 from mbrl.experiment.validation import validate
 from mbrl.ope.fqe import FQEConfig
-from mbrl.planning.base import PLANNERS, Budget, PlannerConfig
+from mbrl.planning.base import Budget
 from mbrl.planning.calibration import CalibrationConfig
+from mbrl.planning.choice import PlannerField
 from mbrl.planning.learned import DoubtConfig
 
 CriticSource: TypeAlias = Literal["auto", "learner", "fqe"]
-
-
-class PlannerChoice(BaseModel):
-    """A planner by name with its settings; in yaml `{name: mppi, horizon: 5}`.
-
-    Attributes:
-        name: id in the planner registry.
-        config: that planner's validated settings.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    config: SerializeAsAny[PlannerConfig]
-
-    @classmethod
-    def parse(cls, value: Any) -> Any:
-        """A name, a flat mapping, or the dump of a choice, to a choice validated by the planner's class."""
-        if isinstance(value, str):
-            value = {"name": value}
-        if not isinstance(value, Mapping):
-            return value
-        fields = dict(cast("Mapping[str, Any]", value))
-        if "name" not in fields:
-            raise ValueError(f"a planner needs a name, one of: {', '.join(PLANNERS.names())}")
-        name = str(fields.pop("name"))
-        values: Any = fields["config"] if set(fields) == {"config"} else fields
-        if isinstance(values, PlannerConfig):
-            return cls(name=name, config=values)
-        return cls(name=name, config=_config_class(name).model_validate(values))
-
-    def tree(self) -> Tree:
-        """The flat mapping of a yaml."""
-        return {"name": self.name, **self.config.model_dump(mode="json")}
-
-
-def _config_class(name: str) -> type[PlannerConfig]:
-    try:
-        return PLANNERS.get(name).config
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
 
 
 class PlanConfig(BaseModel):
@@ -83,7 +43,7 @@ class PlanConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    planner: Annotated[PlannerChoice, BeforeValidator(PlannerChoice.parse)]
+    planner: PlannerField
     sims: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
     milliseconds: Annotated[float | None, Field(gt=0, le=1e6)] = None
     pessimism: Annotated[float, Field(ge=0, le=1000)] = 1.0

@@ -3,14 +3,16 @@
 import dataclasses
 from typing import Final
 
+import torch
 import yaml
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import TerminationFn
 from mbrl.core.rng import RngStreams
+from mbrl.data.returns import discounted_return_scale
 from mbrl.envs.termination import KnownTermination
 from mbrl.experiment.files import read_json, write_json
-from mbrl.experiment.planner_basis import PlanBasis, return_scale
+from mbrl.experiment.planner_basis import PlanBasis
 from mbrl.experiment.planner_config import PlanConfig
 from mbrl.experiment.planner_critics import LeafCritics, find_critics
 from mbrl.experiment.stages import Workspace, manifest_facts
@@ -30,7 +32,7 @@ def make_plan_problem(
     Raises:
         ConfigError: the task has no termination rule, or the learner no critics, and the config wants them.
     """
-    leaf = find_critics(basis, config, workspace)
+    leaf, train = find_critics(basis, config, workspace), basis.split.train.transitions()
     problem = learned_problem(
         basis.dynamics,
         basis.stored.policy,
@@ -40,7 +42,9 @@ def make_plan_problem(
         doubt=config.doubt,
         termination=_termination(basis, config),
         value_unit=leaf.unit,
-        value_scale=return_scale(basis.split.train, basis.discount),
+        value_scale=discounted_return_scale(
+            torch.tensor(train.reward), torch.tensor(train.episode), discount=basis.discount
+        ),
     )
     calibration = calibrate_stage(basis, config, problem, leaf, workspace)
     price = calibration.pessimism(

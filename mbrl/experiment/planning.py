@@ -120,7 +120,7 @@ def make_planner(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
             f"Remedy: use one of {', '.join(legal)}."
         )
     problem, calibration, leaf = make_plan_problem(basis, config, workspace)
-    planner = PLANNERS.get(config.planner.name).build(problem, config.planner.config, time.perf_counter)
+    planner = config.planner.build(problem, time.perf_counter)
     return ReadyPlanner(planner, calibration, leaf.source)
 
 

@@ -1,7 +1,7 @@
 """A planner as a policy: evaluated, compared and estimated like any other."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,13 @@ PlanHook: TypeAlias = Callable[[PlanResult], None]
 """Told of every plan."""
 
 _CHUNK_ROWS = 256
+
+
+class _Memory(NamedTuple):
+    """What is left of an episode's last plan, shifted by one step."""
+
+    plan: Float[Tensor, "l act_dim"]
+    elites: Float[Tensor, "m k act_dim"] | None
 
 
 class PlannerPolicy:
@@ -45,7 +52,7 @@ class PlannerPolicy:
     ) -> None:
         self.planner, self.box, self.budget = planner, box, budget
         self.is_warm, self._on_plan = is_warm, on_plan
-        self._plans: dict[int, Tensor] = {}
+        self._memory: dict[int, _Memory] = {}
 
     @property
     def act_dim(self) -> int:
@@ -73,20 +80,16 @@ class PlannerPolicy:
         result = self._plan(obs, noise, self._hints(episodes))
         if self.is_warm:
             for row, episode in enumerate(episodes):
-                rest = result.plan[row, 1 : int(result.plan_length[row])]
-                if len(rest):
-                    self._plans[episode] = rest.clone()
-                else:
-                    self._plans.pop(episode, None)
+                self._remember(episode, result, row)
         return self._raw(result.action)
 
     def reset(self, episodes: Sequence[int] | None = None) -> None:
         """Forgets the plans of episodes that are over; None forgets all."""
         if episodes is None:
-            self._plans.clear()
+            self._memory.clear()
         else:
             for episode in episodes:
-                self._plans.pop(episode, None)
+                self._memory.pop(episode, None)
 
     def _plan(self, obs: Tensor, noise: Tensor | None, hints: Hints | None) -> PlanResult:
         seeds = hash_rows(obs if noise is None else noise)
@@ -101,19 +104,39 @@ class PlannerPolicy:
         action = action.float()
         return action if self.box is None else self.box.unscale(action)
 
+    def _remember(self, episode: int, result: PlanResult, row: int) -> None:
+        rest = result.plan[row, 1 : int(result.plan_length[row])]
+        if len(rest) == 0:
+            self._memory.pop(episode, None)
+            return
+        elites = None if result.elites is None else result.elites[row, :, 1:].clone()
+        self._memory[episode] = _Memory(rest.clone(), elites)
+
     def _hints(self, episodes: Sequence[int]) -> Hints | None:
-        """The rest of the previous plans; a shorter one repeats its last action."""
-        known = [self._plans.get(episode) for episode in episodes]
-        longest = max((len(plan) for plan in known if plan is not None), default=0)
-        if longest == 0:
+        """What is left of the previous plans; a shorter one repeats its last action."""
+        known = [self._memory.get(episode) for episode in episodes]
+        memories = [memory for memory in known if memory is not None]
+        if not memories:
             return None
-        first = next(plan for plan in known if plan is not None)
-        warm = first.new_zeros(len(known), longest, first.shape[-1])
-        for row, plan in enumerate(known):
-            if plan is not None:
-                warm[row, : len(plan)] = plan
-                warm[row, len(plan) :] = plan[-1]
-        return Hints(warm=warm, has_warm=torch.tensor([plan is not None for plan in known]))
+        longest = max(len(memory.plan) for memory in memories)
+        warm = memories[0].plan.new_zeros(len(known), longest, self.act_dim)
+        for row, memory in enumerate(known):
+            if memory is not None:
+                warm[row, : len(memory.plan)] = memory.plan
+                warm[row, len(memory.plan) :] = memory.plan[-1]
+        return Hints(
+            warm=warm,
+            has_warm=torch.tensor([memory is not None for memory in known]),
+            elites=_stack_elites([None if memory is None else memory.elites for memory in known]),
+        )
+
+
+def _stack_elites(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """`[b, m, l, act_dim]` with zeros where an episode has none; None if their sizes differ or all lack."""
+    given = [part for part in parts if part is not None]
+    if not given or 0 in given[0].shape or any(part.shape != given[0].shape for part in given):
+        return None
+    return torch.stack([torch.zeros_like(given[0]) if part is None else part for part in parts])
 
 
 def hash_rows(rows: Float[Tensor, "b d"]) -> Int[Tensor, "b"]:

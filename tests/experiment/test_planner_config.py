@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 from mbrl.core.errors import ConfigError
-from mbrl.experiment.planner_basis import return_scale
 from mbrl.experiment.planner_config import load_plan_config, parse_plan_config
 from mbrl.experiment.planning import read_state
 from tests.experiment.toy import make_dataset
@@ -20,12 +18,6 @@ from tests.planning.one_step import registered
 def _one_step() -> Iterator[None]:
     with registered():
         yield
-
-
-def test_value_scale_is_the_spread_of_logged_returns() -> None:
-    dataset = make_dataset()
-    returns = [float(e.rewards.astype(float) @ 0.9 ** np.arange(len(e))) for e in dataset.episodes]
-    assert return_scale(dataset, 0.9) == pytest.approx(np.std(returns))
 
 
 def test_states_are_named_by_number_or_by_coordinates() -> None:

@@ -36,6 +36,7 @@ class Echo:
     problem: PlanningProblem = dataclasses.field(default_factory=problem)
     hints: list[Hints | None] = dataclasses.field(default_factory=list)
     length: int = 3
+    elites: bool = False
 
     def plan(self, obs, *, budget, noise, hints=None):
         del budget
@@ -48,7 +49,7 @@ class Echo:
         table = torch.zeros(rows, 1, dtype=torch.int64)
         return PlanResult(
             first, plan, torch.full((rows,), self.length), first[:, None], torch.ones(rows, 1), table, table,
-            *[zero] * 7, stats,
+            *[zero] * 7, stats, elites=torch.stack([plan, -plan], 1) if self.elites else None,
         )  # fmt: skip
 
 
@@ -110,6 +111,19 @@ def test_a_longer_and_a_shorter_plan_are_offered_together():
     assert hints is not None
     assert hints.warm is not None
     assert torch.allclose(hints.warm[..., 0], torch.tensor([[0.1, 0.2], [0.2, 0.2]]))
+
+
+def test_elites_come_back_shifted_to_the_episodes_that_left_them():
+    planner = Echo(elites=True)
+    policy = PlannerPolicy(planner, BOX, Budget(sims=1))
+    policy.act_in_episodes(torch.tensor([[1.0], [2.0]]), episodes=[0, 1])
+    policy.act_in_episodes(torch.tensor([[0.0], [0.0]]), episodes=[1, 5])
+    hints = planner.hints[-1]
+    assert hints is not None
+    assert hints.elites is not None
+    assert hints.elites.shape == (2, 2, 2, 1)
+    assert torch.allclose(hints.elites[0, 1, :, 0], torch.tensor([-0.2, -0.4]))
+    assert float(hints.elites[1].abs().max()) == 0.0
 
 
 class _Env:
