@@ -32,7 +32,7 @@ from mbrl.experiment.store import RunFolder, StageKey
 from mbrl.planning.base import PLANNERS, Budget, Planner, PlanResult
 from mbrl.planning.calibration import PlannerCalibration
 from mbrl.planning.certificate import Certificate, certify
-from mbrl.planning.explanation import explain_result
+from mbrl.planning.itinerary import explain_result
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.policy import PlannerPolicy, hash_rows
 

@@ -19,7 +19,7 @@ def plan_figure(explanation: Mapping[str, Any]) -> Figure:
     """Candidates by weight, the parts of the value, rewards and doubt along the plan.
 
     Args:
-        explanation: plain values of `mbrl.planning.explanation.explain_result`.
+        explanation: plain values of `mbrl.planning.itinerary.explain_result`.
     """
     with page(columns=3) as (figure, panels):
         _draw_candidates(panels[0], explanation["candidates"][:MOST_BARS])

@@ -8,7 +8,7 @@ import torch
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.nets.action_box import ActionBox
 from mbrl.planning.base import Budget, Hints
-from mbrl.planning.explanation import explain_edges, explain_result
+from mbrl.planning.itinerary import explain_edges, explain_result
 from mbrl.planning.learned import CriticLeaf, LearnedStep, PolicyPrior
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem import Pessimism, PlanningProblem
