@@ -149,7 +149,7 @@ def halt_loss(reward_min: float, discount: float, *, steps: int | None = None) -
     """`-min(r_min, 0) sum_t discount^t`: what halting must cost so that it never pays.
 
     Args:
-        reward_min: least reward of the data.
+        reward_min: least reward of the data; with penalties, less `penalty_coef * halt_threshold`.
         discount: in [0, 1].
         steps: that remain at most; None for endless ones.
 
@@ -163,6 +163,11 @@ def halt_loss(reward_min: float, discount: float, *, steps: int | None = None) -
     else:
         total = float(steps) if discount == 1.0 else (1.0 - discount**steps) / (1.0 - discount)
     return -min(reward_min, 0.0) * total
+
+
+def has_ended(out: StepOut, pessimism: Pessimism) -> Bool[Tensor, "*e r"]:
+    """Whether nothing follows a step: it terminated, or it was too uncertain to go on."""
+    return out.terminated | (out.uncertainty > pessimism.halt_threshold)
 
 
 def pessimistic_edge(
@@ -180,9 +185,8 @@ def pessimistic_edge(
         pessimism: coefficients.
     """
     doubt = out.uncertainty.expand_as(out.reward)
-    halted = doubt > pessimism.halt_threshold
+    ended, halted = has_ended(out, pessimism), doubt > pessimism.halt_threshold
     penalty = torch.where(halted, out.reward + pessimism.halt_loss, pessimism.penalty_coef * doubt)
-    ended = out.terminated | halted
     alive = discount * (~ended).to(out.reward.dtype)
     if pessimism.soft_horizon_coef == 0.0:
         return Edge(out.reward, penalty, alive, torch.zeros_like(alive), ended)
@@ -203,6 +207,7 @@ class PlanningProblem:
         pessimism: what doubt costs.
         value_scale: spread of the returns of the data, return units, > 0; differences far below it are noise.
         dtype: of all computation.
+        clone: the behaviour's policy, which may propose actions besides; None for none.
     """
 
     step: StepFn
@@ -213,6 +218,7 @@ class PlanningProblem:
     pessimism: Pessimism = dataclasses.field(default_factory=Pessimism)
     value_scale: float = 1.0
     dtype: torch.dtype = torch.float32
+    clone: Prior | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.discount <= 1.0:
