@@ -122,6 +122,11 @@ class Pessimism:
     soft_horizon_coef: float = 0.0
     uncertainty_mean: float = 1.0
 
+    @property
+    def reads_uncertainty(self) -> bool:
+        """Whether any lever depends on u; if not, a step need not compute it."""
+        return self.penalty_coef != 0.0 or math.isfinite(self.halt_threshold) or self.soft_horizon_coef != 0.0
+
     def leaf(self, values: Float[Tensor, "c r"]) -> Float[Tensor, "r"]:
         """`mean_j V_j - kappa_c std_j V_j`, population deviation."""
         mean = values.mean(0)
@@ -183,7 +188,7 @@ def pessimistic_edge(
     ended = has_ended(out, pessimism)
     penalty = pessimism.penalty_coef * doubt
     if pessimism.halt_threshold < math.inf:
-        penalty = torch.where(doubt > pessimism.halt_threshold, out.reward + pessimism.halt_loss, penalty)
+        penalty = penalty + (out.reward + pessimism.halt_loss) * (doubt > pessimism.halt_threshold)
     alive = discount * (~ended).to(out.reward.dtype)
     if pessimism.soft_horizon_coef == 0.0:
         return Edge(out.reward, penalty, alive, torch.zeros_like(alive), ended)
