@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
+from torch import Tensor
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
 from mbrl.core.errors import ConfigError
