@@ -161,7 +161,7 @@ class _Monitor:
         elif done % _PROGRESS_INTERVAL == 0:
             self._progress.advance(done)
         for text in look.alarms:
-            self._tell(done, "shift", text)
+            self._tell(done, "shift", text, shown=f"After update {done:,}: {text}")
         if is_saved:
             self._checkpoints.save(done, self._content(done))
         return is_saved
@@ -183,9 +183,9 @@ class _Monitor:
         self._mark = (self._mark[0], self._mark[1] + seconds)
         return Look({**look.metrics, "time/shift_seconds": round(seconds, 3)}, look.alarms)
 
-    def _tell(self, done: int, event: str, text: str) -> None:
+    def _tell(self, done: int, event: str, text: str, *, shown: str) -> None:
         self._file.write(done, {"event": event, "text": text})
-        self._progress.message(text)
+        self._progress.message(shown)
 
     def _log(self, done: int, look: Look) -> None:
         averages = self.sums.averages()
@@ -199,7 +199,7 @@ class _Monitor:
         self._progress.advance(done, **averages)
         message = self.alarm.check(done, averages)
         if message is not None:
-            self._tell(done, "divergence", message)
+            self._tell(done, "divergence", message, shown=message)
             if self._settings.on_divergence == "stop":
                 raise DivergenceError(f"{message} {self._kept()}")
 
