@@ -4,25 +4,26 @@ import dataclasses
 import hashlib
 from typing import Any
 
-import numpy as np
 import torch
 
 from mbrl.core.errors import DataError, EstimandError, UndefinedRatioError
 from mbrl.core.estimates import Estimand, Estimate
-from mbrl.core.protocols import Policy
+from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.experiment.files import write_json
+from mbrl.experiment.ope_evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.experiment.policies import StoredPolicy
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
-from mbrl.ope.bounds import student_interval
-from mbrl.ope.diagnostics import ratio_diagnostics
+from mbrl.ope.assessment import assess
+from mbrl.ope.conclusions import conclude
 from mbrl.ope.estimators import ESTIMATORS, EstimatorContext
 from mbrl.ope.fqe import FQEConfig
-from mbrl.ope.layout import pad_log
-from mbrl.ope.policies import DeterministicMode, action_log_prob, is_stochastic
-from mbrl.ope.verdict import DEFAULT_RULE, judge
+from mbrl.ope.layout import OPEArrays, pad_log
+from mbrl.ope.policies import DeterministicMode, action_log_prob
+from mbrl.ope.risk import RiskQuestion
+from mbrl.ope.rule import DEFAULT_RULE
 
 REPORT_FILE = "ope.json"
 
@@ -38,6 +39,7 @@ class OPESettings:
         stochastic: evaluate the policy's draws in place of its evaluation action.
         fqe: of the value fits.
         seed: of all draws.
+        risk: event whose probability is estimated.
     """
 
     discount: float = 0.99
@@ -45,6 +47,7 @@ class OPESettings:
     stochastic: bool = False
     fqe: FQEConfig = dataclasses.field(default_factory=FQEConfig)
     seed: int = 0
+    risk: RiskQuestion = dataclasses.field(default_factory=RiskQuestion)
 
     def estimand(self, dataset: Dataset) -> Estimand:
         """What is estimated on this log."""
@@ -70,6 +73,7 @@ def ope_stage(
         "estimand": estimand.to_json(),
         "stochastic": settings.stochastic,
         "fqe": settings.fqe.model_dump(mode="json"),
+        "risk": settings.risk.to_json(),
         "rule": DEFAULT_RULE.model_dump(mode="json"),
     }
     identity = {"policy": content, "dataset": dataset.content_hash, **asked}
@@ -82,7 +86,9 @@ def ope_stage(
     with workspace.store.open(key, config=config, facts=facts) as run:
         if not run.is_done:
             policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
-            report = {"candidate": label, **evaluate_off_policy(policy, dataset, settings)}
+            found, evidence = evaluate_with_evidence(policy, dataset, settings)
+            report = {"candidate": label, **found}
+            evidence.save(run.path / EVIDENCE_FILE)
             write_json(run.path / REPORT_FILE, report)
             run.finish({"stage": key.stage, **report})
     return run
@@ -90,42 +96,30 @@ def ope_stage(
 
 def evaluate_off_policy(policy: Policy, dataset: Dataset, settings: OPESettings) -> dict[str, Any]:
     """Every registered estimator, the diagnostics, the baseline and the verdict, as plain values."""
+    return evaluate_with_evidence(policy, dataset, settings)[0]
+
+
+def evaluate_with_evidence(
+    policy: Policy, dataset: Dataset, settings: OPESettings
+) -> tuple[dict[str, Any], StoredEvidence]:
+    """The report, and the arrays that a comparison with other policies needs."""
     estimand = settings.estimand(dataset)
     context, rng = EstimatorContext.make(estimand, settings.fqe), RngStreams(settings.seed)
-    estimates: list[dict[str, Any]] = []
+    estimates: dict[str, Estimate] = {}
     for name in ESTIMATORS.names():
         estimator = ESTIMATORS.get(name)(context)
         try:
-            estimate = estimator.estimate(policy, dataset, generator=rng.at(name))
+            estimates[name] = estimator.estimate(policy, dataset, generator=rng.at(name))
         except (UndefinedRatioError, EstimandError, DataError) as error:
-            estimate = _refusal(name, estimand, str(error))
-        estimates.append(estimate.to_json())
-    terminated = sum(e.terminated for e in dataset.episodes)
-    report: dict[str, Any] = {
-        "estimand": estimand.to_json(),
-        "data": {
-            "name": dataset.info.name,
-            "episodes": len(dataset),
-            "steps": dataset.num_transitions,
-            "terminals": terminated,
-            "time_outs": len(dataset) - terminated,
-            "length_quantiles": np.quantile(dataset.episode_lengths, [0, 0.25, 0.5, 0.75, 1]).tolist(),
-            "behaviour": "given" if _is_behaviour_logged(dataset) else None,
-        },
-        "estimates": estimates,
-        "diagnostics": _diagnostics(policy, dataset, estimand),
-        "baseline": _behaviour_value(dataset, estimand),
-    }
-    judgement = judge(report)
-    return {
-        **report,
-        "agreement": {"families_used": list(judgement.families), "z": judgement.disagreement},
-        "verdict": {
-            "verdict": judgement.verdict,
-            "reasons": list(judgement.reasons),
-            "thresholds": DEFAULT_RULE.model_dump(mode="json"),
-        },
-    }
+            estimates[name] = _refusal(name, estimand, str(error))
+    arrays = _ratio_arrays(policy, dataset, estimand)
+    found, reasons = assess(
+        policy, dataset, estimates, arrays, question=settings.risk, generator=rng.at("support")
+    )
+    report = conclude(
+        {"estimates": [estimate.to_json() for estimate in estimates.values()], **found}, reasons
+    )
+    return report, StoredEvidence.of(estimates, arrays)
 
 
 def _refusal(name: str, estimand: Estimand, reason: str) -> Estimate:
@@ -144,24 +138,16 @@ def _refusal(name: str, estimand: Estimand, reason: str) -> Estimate:
     )
 
 
-def _behaviour_value(dataset: Dataset, estimand: Estimand) -> dict[str, Any]:
-    """Mean logged return of the policy that acted; null where time-outs hide a part of it."""
-    arrays = pad_log(dataset.episodes, None, estimand=estimand)
-    if arrays.truncated.any():
-        return {"policy": "behaviour", "value": None, "ci95": None, "reason": "time-outs cut its return"}
-    returns = arrays.returns() * estimand.scale
-    interval = student_interval(returns).ends
-    ends = list(interval) if np.isfinite(interval).all() else None
-    return {"policy": "behaviour", "value": float(returns.mean()), "ci95": ends}
-
-
-def _diagnostics(policy: Policy, dataset: Dataset, estimand: Estimand) -> dict[str, Any]:
-    if not is_stochastic(policy) or not _is_behaviour_logged(dataset):
-        return {}
+def _ratio_arrays(policy: Policy, dataset: Dataset, estimand: Estimand) -> OPEArrays | str:
+    """The log with the policy's ratios, or why there are none."""
     rows = dataset.transitions()
-    log_prob = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
-    return ratio_diagnostics(pad_log(dataset.episodes, log_prob.numpy(), estimand=estimand)).to_json()
-
-
-def _is_behaviour_logged(dataset: Dataset) -> bool:
-    return all(e.behaviour_log_prob is not None for e in dataset.episodes)
+    try:
+        log_prob = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
+        return pad_log(
+            dataset.episodes,
+            log_prob.numpy(),
+            estimand=estimand,
+            is_discrete=isinstance(policy, DiscretePolicy),
+        )
+    except (UndefinedRatioError, DataError) as error:
+        return str(error)
