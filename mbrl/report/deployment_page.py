@@ -12,14 +12,15 @@ from mbrl.report.deployment_sections import (
     backtest_section,
     candidate_section,
     data_section,
+    estimate_section,
     model_section,
     next_section,
     ratio_section,
     risk_section,
     support_section,
-    verdict_section,
+    verdict_messages,
 )
-from mbrl.report.deployment_tables import WORDS, next_sentence, verdict_message, verdict_reasons
+from mbrl.report.deployment_tables import WORDS, baseline_name
 from mbrl.report.html import Section, render_page
 from mbrl.report.wording import format_count, format_number
 
@@ -35,23 +36,23 @@ def deployment_page(whole: Mapping[str, Any], *, provenance: Mapping[str, str] |
     proposed, is_alone = reports[0], len(reports) == 1
     sections = [] if is_alone else [candidate_section(whole)]
     for index, report in enumerate(reports):
-        own = _sections(report, key=f"c{index}")
+        own = _sections(report, key=f"c{index}", has_verdict=index > 0)
         sections += own if is_alone else [_named(section, report["candidate"]) for section in own]
     sections.append(data_section(proposed))
     names = ", ".join(whole["candidates"])
     return render_page(
         f"May it be deployed? {names}",
-        sections,
-        subtitle=f"Judged by the log {proposed['data']['name']} alone, against {whole['baseline']}.",
+        [dataclasses.replace(section, text=_unbroken(section.text)) for section in sections],
+        subtitle=f"Judged by the log {proposed['data']['name']} alone, against {baseline_name(proposed)}.",
         facts=_facts(whole, proposed),
         messages=_conclusion(proposed, is_alone=is_alone),
         provenance=provenance,
     )
 
 
-def _sections(report: Mapping[str, Any], *, key: str) -> list[Section]:
+def _sections(report: Mapping[str, Any], *, key: str, has_verdict: bool) -> list[Section]:
     return [
-        verdict_section(report),
+        estimate_section(report, key=key, has_verdict=has_verdict),
         next_section(report),
         support_section(report, key=key),
         ratio_section(report, key=key),
@@ -63,13 +64,8 @@ def _sections(report: Mapping[str, Any], *, key: str) -> list[Section]:
 
 def _conclusion(proposed: Mapping[str, Any], *, is_alone: bool) -> list[Message]:
     prefix = "" if is_alone else "Of these candidates the one to try first: "
-    message = verdict_message(proposed)
-    reasons = [Message(text) for text in verdict_reasons(proposed)]
-    return [
-        dataclasses.replace(message, text=f"{prefix}{message.text}"),
-        *reasons,
-        Message(f"Next: {next_sentence(proposed)}"),
-    ]
+    verdict, *reasons = verdict_messages(proposed)
+    return [dataclasses.replace(verdict, text=f"{prefix}{verdict.text}"), *reasons]
 
 
 def _facts(whole: Mapping[str, Any], proposed: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -83,6 +79,10 @@ def _facts(whole: Mapping[str, Any], proposed: Mapping[str, Any]) -> list[tuple[
         (f"value of {proposed['baseline']['policy']}", format_number(proposed["baseline"]["value"])),
         ("log", format_count(proposed["data"]["episodes"], "episode")),
     ]
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _named(section: Section, name: str) -> Section:

@@ -90,8 +90,8 @@ def _limits(
     if not core:
         core = [float(np.median([row.point for row in rows]))] if rows else [0.0]
     room = 3.0 * spread if spread is not None and spread > 0 else math.inf
-    low = max(min([*core, *every]), min(core) - room)
-    high = min(max([*core, *every]), max(core) + room)
+    seen = [v for v in every if min(core) - room <= v <= max(core) + room]
+    low, high = min([*core, *seen]), max([*core, *seen])
     margin = 0.06 * (high - low) or 0.5
     return low - margin, high + margin
 
@@ -105,6 +105,7 @@ def effective_episodes(ess: Sequence[float | None], *, needed: float) -> Figure:
         x_label="step of the episode",
         y_label="effective episodes",
         across=[Mark("needed", needed)],
+        y_limits=(min([needed, *(v for v in values if math.isfinite(v))]) / 1.5, None),
         is_log=True,
     )
 
@@ -138,7 +139,7 @@ def support_over_plane(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def rollout_shares(shares: Mapping[str, Sequence[float | None]], *, most: float) -> Figure:
+def rollout_shares(shares: Mapping[str, Sequence[float | None]]) -> Figure:
     """Shares of model roll-outs against the imagined step."""
     lines = [
         Line(name, list(range(len(values))), [math.nan if v is None else v for v in values])
@@ -148,7 +149,6 @@ def rollout_shares(shares: Mapping[str, Sequence[float | None]], *, most: float)
         lines,
         x_label="imagined step",
         y_label="share of roll-outs",
-        across=[Mark("most that still counts", most)],
         y_limits=(0.0, None),
     )
 
@@ -163,7 +163,7 @@ def event_probabilities(sources: Sequence[Mapping[str, Any]], *, limit: float | 
         [("", intervals)],
         x_label=f"probability that {text}",
         upright=[] if limit is None else [Mark("limit", limit)],
-        x_limits=(-0.02, None),
+        x_limits=(0.0, None),
     )
 
 

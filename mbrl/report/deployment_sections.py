@@ -18,6 +18,8 @@ from mbrl.report.deployment_tables import (
     heat_table,
     missing_table,
     next_sentence,
+    next_table,
+    reason_table,
     risk_table,
     verdict_message,
     verdict_reasons,
@@ -54,22 +56,33 @@ def candidate_section(whole: Mapping[str, Any]) -> Section:
     )
 
 
-def verdict_section(report: Mapping[str, Any]) -> Section:
-    """The verdict with its reasons, and every estimate."""
-    reasons = [Message(text) for text in verdict_reasons(report)]
-    pictures = [_estimate_picture(report)] if any(_has_point(e) for e in report["estimates"]) else []
+def verdict_messages(report: Mapping[str, Any]) -> list[Message]:
+    """The verdict, and its reasons."""
+    return [verdict_message(report), Message(" ".join(["Why:", *verdict_reasons(report)]))]
+
+
+def estimate_section(report: Mapping[str, Any], *, key: str, has_verdict: bool) -> Section:
+    """Every estimate, what counts, whether the families agree.
+
+    Args:
+        report: of one candidate.
+        key: prefix of the names of pictures.
+        has_verdict: begin with the verdict, where it does not stand at the head of the page.
+    """
+    reasons = reason_table(report)
     return Section(
-        "Verdict",
+        "What the estimators say",
         text=agreement_sentence(report),
-        messages=[verdict_message(report), *reasons],
-        pictures=pictures,
-        tables=[estimate_table(report, with_reasons=True)],
+        messages=verdict_messages(report) if has_verdict else [],
+        pictures=[_estimate_picture(report, key)] if any(map(_has_point, report["estimates"])) else [],
+        tables=[estimate_table(report), *([reasons] if reasons.rows else [])],
     )
 
 
 def next_section(report: Mapping[str, Any]) -> Section:
     """What to collect or test next."""
-    return Section("What to collect next", text=next_sentence(report))
+    table = next_table(report)
+    return Section("What to collect next", text=next_sentence(report), tables=[table] if table.rows else [])
 
 
 def support_section(report: Mapping[str, Any], *, key: str) -> Section:
@@ -83,10 +96,10 @@ def support_section(report: Mapping[str, Any], *, key: str) -> Section:
             f"know there; {format_share(NOMINAL_SHARE)} would be normal. What follows such an action in an "
             "episode is extrapolated."
         )
-        pictures.append(_time_picture(diagnostics, _thresholds(report)["most_support_share"], key))
+        pictures.append(_time_picture(report, key))
     if diagnostics["support_by_place"] is not None:
         pictures.append(_plane_picture(diagnostics["support_by_place"], key))
-    heat = heat_table(report)
+    heat = heat_table(report, most=3)
     return Section(title, text=text, pictures=pictures, tables=[heat] if heat.rows else [])
 
 
@@ -95,7 +108,7 @@ def ratio_section(report: Mapping[str, Any], *, key: str) -> Section:
     diagnostics, title = report["diagnostics"], "Ratios: how many episodes speak of it"
     ess = listed(diagnostics, "ess_t")
     if not ess:
-        return Section(title, text=f"There are none: {report['why_not'].get('diagnostics.ess_t', 'unknown')}")
+        return Section(title, text=f"There are none. {report['why_not'].get('diagnostics.ess_t', 'unknown')}")
     needed = _thresholds(report)["least_ess"]
     last = format_number(ess[-1])
     picture = Picture(
@@ -127,7 +140,7 @@ def model_section(report: Mapping[str, Any], *, key: str) -> Section:
         Picture(
             f"{key}-rollouts",
             "Where roll-outs leave the data",
-            plots.rollout_shares(curves, most=_thresholds(report)["most_model_disagreement"]),
+            plots.rollout_shares(curves),
             alt="; ".join(f"{n} ends at {format_share(c[-1])}" for n, c in curves.items()),
             note="Stopped: the members disagreed more than on the data. Clipped: beyond the data's range.",
         )
@@ -137,7 +150,11 @@ def model_section(report: Mapping[str, Any], *, key: str) -> Section:
         if diagnostics["exploitation_alarm"]
         else []
     )
-    text = f"At {format_share(share)} of the imagined steps the members disagree more than on the data."
+    most = format_share(_thresholds(report)["most_model_disagreement"])
+    text = (
+        f"At {format_share(share)} of the imagined steps the members disagree more than on 99 % of the data; "
+        f"below {most} the model counts."
+    )
     return Section(title, text=text, messages=messages, pictures=pictures if curves else [])
 
 
@@ -203,7 +220,7 @@ def data_section(report: Mapping[str, Any]) -> Section:
     return Section("Data", text=f"Estimated: {report['estimand']['text']}.", tables=tables)
 
 
-def _estimate_picture(report: Mapping[str, Any]) -> Picture:
+def _estimate_picture(report: Mapping[str, Any], key: str) -> Picture:
     counted = counted_names(report)
     rows = [
         plots.Row(e["name"], e["point"], e["ci95"][0], e["ci95"][1], e["name"] in counted)
@@ -221,23 +238,24 @@ def _estimate_picture(report: Mapping[str, Any]) -> Picture:
     gone = [e["name"] for e in report["estimates"] if not _has_point(e)]
     note = "Grey: does not count, for the reason in the table. Arrows: beyond the axis."
     return Picture(
-        f"estimates-{report['candidate']}".replace(" ", "-").replace("#", ""),
-        "What the estimators say",
+        f"{key}-estimates",
+        "Estimates of its value",
         figure,
         alt="; ".join(f"{row.label} {format_number(row.point)}" for row in rows),
         note=note + (f" Without an answer: {', '.join(gone)}." if gone else ""),
     )
 
 
-def _time_picture(diagnostics: Mapping[str, Any], most: float, key: str) -> Picture:
-    found = diagnostics["support_by_time"]
+def _time_picture(report: Mapping[str, Any], key: str) -> Picture:
+    found, most = report["diagnostics"]["support_by_time"], _thresholds(report)["most_support_share"]
     return Picture(
         f"{key}-support-time",
         "When it leaves the log",
         plots.support_over_time(found, nominal=NOMINAL_SHARE, most=most),
         alt=f"Share outside of the log by step, from {format_share(found['share'][0])} to "
         f"{format_share(found['share'][-1])}.",
-        note="At the logged states of each step of the episode.",
+        note="At the logged states of each step of the episode. Below: the ranges to look at.",
+        table=heat_table(report),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mbrl.ope.findings import PRIMARY, count_families
+from mbrl.ope.findings import BEHAVIOUR, PRIMARY, count_families
 from mbrl.ope.report_fields import listed, part
 from mbrl.ope.rule import JudgeRule
 from mbrl.report.comparison import Message, Tone
@@ -57,36 +57,42 @@ def why_not_counted(report: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def estimate_table(report: Mapping[str, Any], *, with_reasons: bool = False) -> Table:
-    """Every estimator's answer and its difference to the baseline; what does not count says so.
-
-    Args:
-        report: of one candidate.
-        with_reasons: say why an estimator does not count, which takes room.
-    """
-    counted, reasons = counted_names(report), why_not_counted(report)
-    paired = part(report["baseline"], "paired")
-    rows: list[list[Cell]] = []
-    for estimate in report["estimates"]:
-        name = estimate["name"]
-        last = reasons[name] if with_reasons else ", ".join(estimate["flags"])
-        rows.append(
-            [
-                name,
-                _number(estimate["point"]),
-                format_ends(estimate["ci95"]),
-                format_ends(part(paired, name).get("ci95"), signed=True),
-                _number(estimate["n_eff"]),
-                "yes" if name in counted else "",
-                last,
-            ]
-        )
+def estimate_table(report: Mapping[str, Any]) -> Table:
+    """Every estimator's answer and its difference to the baseline; those that count are marked."""
+    counted, paired = counted_names(report), part(report["baseline"], "paired")
+    rows: list[list[Cell]] = [
+        [
+            estimate["name"],
+            _number(estimate["point"]),
+            format_ends(estimate["ci95"]),
+            format_ends(part(paired, estimate["name"]).get("ci95"), signed=True),
+            _number(estimate["n_eff"]),
+            "yes" if estimate["name"] in counted else "",
+            ", ".join(estimate["flags"]),
+        ]
+        for estimate in report["estimates"]
+    ]
     baseline = report["baseline"]
     value, ends = _number(baseline["value"]), format_ends(baseline["ci95"])
-    rows.append([baseline["policy"], value, ends, "", "", "", "the baseline" if with_reasons else ""])
+    rows.append([baseline["policy"], value, ends, "", "", "", ""])
     caption = f"{report['candidate']} on {report['data']['name']}: {report['estimand']['text']}"
-    columns = ("estimator", "value", "95 % interval", f"less {baseline['policy']}", "n_eff", "counts")
-    return Table(caption, (*columns, "why not" if with_reasons else "flags"), rows)
+    columns = (
+        "estimator",
+        "value",
+        "95 % interval",
+        f"less {baseline['policy']}",
+        "n_eff",
+        "counts",
+        "flags",
+    )
+    return Table(caption, columns, rows)
+
+
+def reason_table(report: Mapping[str, Any]) -> Table:
+    """Estimators that do not count in the verdict, and why."""
+    reasons = why_not_counted(report)
+    rows: list[list[Cell]] = [[name, reason] for name, reason in reasons.items() if reason]
+    return Table("What does not count, and why", ("estimator", "reason"), rows)
 
 
 def candidate_table(whole: Mapping[str, Any]) -> Table:
@@ -141,8 +147,8 @@ def risk_table(report: Mapping[str, Any]) -> Table:
     return Table(f"Event: {risk['text']}{limit}", columns, rows)
 
 
-def heat_table(report: Mapping[str, Any]) -> Table:
-    """Which episodes and steps to look at."""
+def heat_table(report: Mapping[str, Any], *, most: int | None = None) -> Table:
+    """Which episodes and steps to look at; at most `most` of each kind."""
     kinds = {"support": "actions outside of the log", "weight": "ratio mass"}
     rows: list[list[Cell]] = [
         [
@@ -151,7 +157,8 @@ def heat_table(report: Mapping[str, Any]) -> Table:
             f"{entry['first_step']} to {entry['last_step']} of {entry['length']}",
             format_share(entry["share"]),
         ]
-        for entry in listed(report["diagnostics"], "heat")
+        for kind in kinds
+        for entry in [e for e in listed(report["diagnostics"], "heat") if e["kind"] == kind][:most]
     ]
     return Table("Ranges with the most of it", ("what", "episode", "steps", "share there"), rows)
 
@@ -171,14 +178,18 @@ def missing_table(report: Mapping[str, Any]) -> Table:
     return Table("What is not known, and why", ("field", "reason"), rows)
 
 
+def baseline_name(report: Mapping[str, Any]) -> str:
+    """What the candidate is compared with, in words."""
+    name = report["baseline"]["policy"]
+    return "the logged behaviour" if name == BEHAVIOUR else name
+
+
 def verdict_message(report: Mapping[str, Any]) -> Message:
     """The verdict in plain words; of several candidates the one that holds for all at once."""
     verdict = report["verdict"]
     final = part(verdict, "corrected") or verdict
     word = final["verdict"]
-    baseline = report["baseline"]["policy"]
-    against = "the logged behaviour" if baseline == "behaviour" else baseline
-    meaning = _MEANING[word].format(name=report["candidate"], baseline=against)
+    meaning = _MEANING[word].format(name=report["candidate"], baseline=baseline_name(report))
     return Message(f"{WORDS[word]}: {meaning}", _TONES[word])
 
 
@@ -221,6 +232,19 @@ def next_sentence(report: Mapping[str, Any]) -> str:
     for other in proposal["alternatives"]:
         text += f" Or {other['episodes']} more episodes of the {other['policy']} would {other['reason']}."
     return text
+
+
+def next_table(report: Mapping[str, Any]) -> Table:
+    """The proposals side by side."""
+    proposal = report["next_data"]
+    rows: list[list[Cell]] = []
+    if proposal["episodes"] is not None:
+        now, then = (format_number(proposal[f"half_width_{when}"]) for when in ("now", "then"))
+        shrink = "" if proposal["shrink"] is None else format_share(proposal["shrink"])
+        rows.append([proposal["policy"], proposal["episodes"], now, then, shrink])
+    rows += [[other["policy"], other["episodes"], "", "", ""] for other in proposal["alternatives"]]
+    columns = ("policy", "episodes", "half width now", "then", "shrink")
+    return Table("Proposals", columns, rows)
 
 
 def verdict_lines(report: Mapping[str, Any]) -> list[str]:

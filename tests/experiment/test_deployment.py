@@ -7,7 +7,14 @@ import torch
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import SpaceSpec
-from mbrl.experiment.deployment import DEPLOYMENT_FILE, PAGE, deployment_stage, unique_names
+from mbrl.experiment.deployment import (
+    DEPLOYMENT_FILE,
+    PAGE,
+    Candidate,
+    compare_candidates,
+    deployment_stage,
+    unique_names,
+)
 from mbrl.experiment.ope import OPESettings, ope_stage
 from mbrl.experiment.ope_evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.experiment.policies import load_policy, save_policy
@@ -32,16 +39,15 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def folders(dataset, tmp_path_factory):
-    """Evaluations of three policies, the last of another estimand; and the workspace."""
+    """Evaluations of two policies, and the workspace."""
     root = tmp_path_factory.mktemp("ope")
     workspace = Workspace(RunStore(root / "runs"))
     found = []
-    for seed in range(3):
+    for seed in range(2):
         spec = ActorSpec("tanh_gaussian", SpaceSpec(1, 1, (-8.0,), (8.0,)), hidden=(4,))
         actor = build_actor(spec, Normaliser.identity(1), torch.Generator().manual_seed(seed))
         path = save_policy(root / f"{seed}.safetensors", actor, {"algorithm": "toy"})
-        settings = SETTINGS if seed < 2 else OPESettings(0.5, 4, True, SETTINGS.fqe)
-        found.append(ope_stage(load_policy(path), dataset, settings, workspace))
+        found.append(ope_stage(load_policy(path), dataset, SETTINGS, workspace))
     return found, workspace
 
 
@@ -50,7 +56,7 @@ def read(folder):
 
 
 def test_one_candidate_is_judged_against_the_behaviour(folders, dataset):
-    (first, *_), workspace = folders
+    (first, _), workspace = folders
     folder = deployment_stage([first], None, dataset, workspace)
     whole = read(folder)
     json.dumps(whole, allow_nan=False)
@@ -70,7 +76,7 @@ def test_one_candidate_is_judged_against_the_behaviour(folders, dataset):
 
 
 def test_several_are_ranked_by_joint_draws_and_judged_at_a_common_level(folders, dataset):
-    (first, second, _), workspace = folders
+    (first, second), workspace = folders
     whole = read(deployment_stage([first, second], None, dataset, workspace))
     assert whole["candidates"] == ["toy-s0", "toy-s0 #2"]
     ranking = whole["ranking"]
@@ -88,7 +94,7 @@ def test_several_are_ranked_by_joint_draws_and_judged_at_a_common_level(folders,
 
 
 def test_another_policy_as_baseline_is_paired_by_episode(folders, dataset):
-    (first, second, _), workspace = folders
+    (first, second), workspace = folders
     whole = read(deployment_stage([first], second, dataset, workspace))
     (report,) = whole["reports"]
     assert whole["baseline"] == report["baseline"]["policy"] == "toy-s0"
@@ -101,13 +107,15 @@ def test_another_policy_as_baseline_is_paired_by_episode(folders, dataset):
 
 
 def test_different_values_do_not_compare(folders, dataset):
-    (first, _, other), workspace = folders
+    report = folders[0][0].summary()
+    other = {**report, "estimand": {**report["estimand"], "text": "something else"}}
+    candidates = [Candidate(name, found, StoredEvidence({})) for name, found in (("a", report), ("b", other))]
     with pytest.raises(ConfigError, match="different values"):
-        deployment_stage([first, other], None, dataset, workspace)
+        compare_candidates(candidates, None, dataset)
 
 
 def test_evidence_survives_its_file(folders, dataset, tmp_path):
-    (first, *_), _ = folders
+    (first, _), _ = folders
     stored = StoredEvidence.load(first.path / EVIDENCE_FILE)
     assert stored.by_estimator["fqe"].members.size == 5
     assert stored.by_estimator["pdwis"].members is None
