@@ -1,7 +1,7 @@
 """MPPI: the mean of the best plans, weighted by the exponential of their value.
 
 Sources: Williams et al. 2017 (arXiv:1707.02342); with elites, plans of the policy and a value at the end as
-in TD-MPC2 (Hansen et al. 2024, arXiv:2310.16828, section 3.2).
+in TD-MPC2 (Hansen et al. 2024, arXiv:2310.16828).
 
 Departures from TD-MPC2:
 - values are divided by their deviation over the elites before the exponential, so that a plan does not depend
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from mbrl.core.errors import ConfigError
 from mbrl.planning.base import PLANNERS, PlannerEntry
 from mbrl.planning.plans import Plans, Search
 from mbrl.planning.problem import Clock, PlanningProblem
@@ -71,7 +72,7 @@ class MPPIConfig(ShootingConfig):
         standardise: scale is the deviation of the elites' scores; false takes 1, so return units.
         scale_min: floor of that deviation, as a share of the spread of the data's returns.
         control_cost: weight of `mean' S^-1 (a - mean)`, S the diagonal of variances, that is subtracted from
-            a score when plans are ranked (Williams et al. 2017, algorithm 2), return units.
+            a score when plans are ranked (Williams et al. 2017), return units.
     """
 
     preset: Preset | None = None
@@ -113,6 +114,8 @@ class MPPI(ShootingPlanner):
 
     def __init__(self, problem: PlanningProblem, config: MPPIConfig, clock: Clock | None = None) -> None:
         super().__init__(problem, config, clock)
+        if config.control_cost > 0.0 and config.std_min == 0.0:
+            raise ConfigError("control_cost divides by the variance of the draws: set std_min above 0.")
         self.config = config
         self.control_cost = config.control_cost
 
