@@ -10,11 +10,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.rng import RngStreams
-from mbrl.data.dataset import Dataset
 from mbrl.envs.specs import TaskSpec
 from mbrl.evaluation.evaluator import Evaluation, evaluate
 from mbrl.evaluation.statistics import bootstrap_interval
@@ -32,13 +30,11 @@ from mbrl.experiment.store import RunFolder, StageKey
 from mbrl.planning.base import PLANNERS, Budget, Planner, PlanResult
 from mbrl.planning.calibration import PlannerCalibration
 from mbrl.planning.certificate import Certificate, certify
-from mbrl.planning.itinerary import explain_result
-from mbrl.planning.noise import RowNoise
-from mbrl.planning.policy import PlannerPolicy, hash_rows
+from mbrl.planning.policy import PlannerPolicy
 
 _SIMULATORS: Final = 10
-_NEAREST: Final = 5
-_QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+CALL_QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+"""Of the milliseconds of a call."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +90,7 @@ class PlanLog:
             "batch": float(rows.mean()),
             "plans_per_second": _ratio(rows.sum(), seconds),
             "sims_per_second": _ratio(sims.sum(), seconds),
-            "milliseconds": {name: float(np.quantile(ms, q)) for name, q in _QUANTILES.items()},
+            "milliseconds": {name: float(np.quantile(ms, q)) for name, q in CALL_QUANTILES.items()},
             "deadline_misses": None if limit is None else int((ms > limit).sum()),
             "fallback_share": float(fallback.sum() / rows.sum()),
             "sims_per_plan": float(sims.sum() / rows.sum()),
@@ -237,69 +233,6 @@ def certify_basis(basis: PlanBasis, config: PlanConfig, planner: Planner) -> Cer
         budget=Budget(config.sims or config.certificate_sims),
         generator=rng.at("draws"),
     )
-
-
-def explain_stage(
-    path: Path, state: str, config: PlanConfig, workspace: Workspace
-) -> tuple[dict[str, Any], PlanResult]:
-    """One plan with its reasons, as plain values, and the plan itself.
-
-    Args:
-        path: folder of a finished training.
-        state: see `read_state`.
-        config: of the planner.
-        workspace: where critics and prices are found.
-
-    Raises:
-        ConfigError: `state` names none, or the planner does not fit.
-    """
-    basis = open_basis(path, workspace)
-    obs = read_state(state, basis.dataset)
-    planner = make_planner(basis, config, workspace).planner
-    result = planner.plan(obs, budget=config.budget, noise=RowNoise(hash_rows(obs)))
-    explanation = explain_result(planner.problem, obs, result)
-    nearest = _nearest_steps(obs, basis.dataset)
-    return {"planner": config.planner.name, "state": state, **explanation, "nearest_logged": nearest}, result
-
-
-def _nearest_steps(obs: Tensor, dataset: Dataset) -> list[dict[str, Any]]:
-    """The logged states nearest to one, in deviations of the log, root mean square over dimensions."""
-    rows = dataset.transitions()
-    logged = torch.tensor(rows.observation).double()
-    scale = logged.std(0, correction=0)
-    scale = torch.where(scale > 0, scale, 1.0)
-    distance = ((logged - obs.double()) / scale).square().mean(1).sqrt()
-    found = distance.topk(min(_NEAREST, len(distance)), largest=False)
-    return [
-        {
-            "step": int(index),
-            "distance": float(length),
-            "action": rows.action[int(index)].tolist(),
-            "reward": float(rows.reward[int(index)]),
-        }
-        for length, index in zip(found.values, found.indices, strict=True)
-    ]
-
-
-def read_state(text: str, dataset: Dataset) -> Tensor:
-    """`[1, obs_dim]`: the number of a logged step, or the coordinates of a state with commas between.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    width, steps = dataset.spec.obs_dim, dataset.num_transitions
-    if text.strip().isdigit() and int(text) < steps:
-        return torch.tensor(dataset.transitions().observation[int(text)])[None]
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != width or not all(map(math.isfinite, values)):
-        raise ConfigError(
-            f"--explain {text!r} names no state: give the number of a logged step, 0 to {steps - 1}, or "
-            f"{width} finite numbers with commas between."
-        )
-    return torch.tensor([values])
 
 
 def _ratio(total: float, seconds: float) -> float | None:

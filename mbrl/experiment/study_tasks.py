@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError, MbrlError
@@ -16,6 +16,8 @@ from mbrl.data.open import open_dataset
 from mbrl.experiment.behaviour import CollectionConfig, collect_dataset, load_collection
 from mbrl.experiment.config import ResolvedConfig, RunConfig, stable_hash
 from mbrl.experiment.files import BusyError, locked
+from mbrl.experiment.planner_config import PlanConfig
+from mbrl.experiment.planning import plan_stage
 from mbrl.experiment.progress import Progress
 from mbrl.experiment.stages import (
     Workspace,
@@ -51,6 +53,7 @@ class Task:
         resolved: config of the run; None for a collection.
         collection: recipe, name and seed of a dataset to be made, or None.
         target: where that dataset goes, or None.
+        planner: what plans on top of the training where it is evaluated, or None.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Task:
     resolved: ResolvedConfig | None = None
     collection: tuple[CollectionConfig, str, int] | None = None
     target: Path | None = None
+    planner: PlanConfig | None = None
 
     @property
     def title(self) -> str:
@@ -191,9 +195,10 @@ def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iter
     fit: Task | None = None
     for label in source.config.algorithms:
         resolved = source.resolve(label, seed=seed, dataset=dataset.source)
+        planner = source.planner(label)
         identity = {"config": resolved.run.tree(), "dataset": dataset.identity}
         before = needs
-        if RECIPES.get(resolved.run.recipe).needs_dynamics:
+        if planner is not None or RECIPES.get(resolved.run.recipe).needs_dynamics:
             if fit is None:
                 dynamics = resolved.run.dynamics.model_dump(mode="json")
                 fit = make(
@@ -208,9 +213,10 @@ def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iter
         )  # fmt: skip
         yield train
         if dataset.has_simulator:
+            judged = {"evaluate": identity} | ({} if planner is None else {"planner": planner.tree()})
             yield make(
                 id=f"evaluate.{dataset.label}.{label}.s{seed}", kind="evaluate", algorithm=label,
-                resolved=resolved, needs=(train.id,), fingerprint=stable_hash({"evaluate": identity}),
+                resolved=resolved, needs=(train.id,), fingerprint=stable_hash(judged), planner=planner,
             )  # fmt: skip
 
 
@@ -298,9 +304,10 @@ def _evaluate(task: Task, dataset: Dataset, site: Site, workspace: Workspace) ->
     workspace.progress.start("evaluate", task.run.evaluation.episodes)
     judge = task.run.evaluation
     simulated = find_run_task(task.run, dataset)
-    return evaluate_stage(
-        Path(trained.path), workspace, task=simulated, episodes=judge.episodes, seed=judge.seed
-    )
+    judgement: dict[str, Any] = {"task": simulated, "episodes": judge.episodes, "seed": judge.seed}
+    if task.planner is not None:
+        return plan_stage(Path(trained.path), task.planner, workspace, **judgement)
+    return evaluate_stage(Path(trained.path), workspace, **judgement)
 
 
 def _collect(task: Task, progress: Progress) -> Path:
