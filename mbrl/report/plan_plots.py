@@ -87,7 +87,7 @@ def _lay_out(nodes: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict
     return place, depth
 
 
-def _value_range(nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _value_range(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     values = [float(node["value"]) for node in nodes if node["value"] is not None]
     return {"vmin": min(values), "vmax": max(values)} if values else {}
 
