@@ -281,7 +281,7 @@ class ModelBasedValue:
             seed=seed,
             tail=_fitted_tail(critics) if np.isfinite(reference.point) else None,
         )
-        estimate = found.estimate(reference)
+        estimate = found.estimate(reference if reference.valid else None)
         if found.tail_share > 0 and not reference.valid:
             estimate = estimate.flagged("unreliable_tail")
         if model.dataset_hash not in {"", data.content_hash}:
