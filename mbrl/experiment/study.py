@@ -60,6 +60,10 @@ class DatasetChoice(BaseModel):
         return self
 
 
+DatasetEntry: TypeAlias = Annotated[DatasetChoice, _named("source")]
+"""A choice, or the bare name of a dataset that exists."""
+
+
 class StudyConfig(BaseModel):
     """What is compared with what.
 
@@ -81,9 +85,7 @@ class StudyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = ""
-    datasets: Annotated[
-        dict[Label, Annotated[DatasetChoice, _named("source")]], Field(min_length=1, max_length=1000)
-    ]
+    datasets: Annotated[dict[Label, DatasetEntry], Field(min_length=1, max_length=1000)]
     dataset_options: LoadOptions = LoadOptions()
     task: str | None = None
     dynamics: Part = Field(default_factory=dict[str, Any])
@@ -168,7 +170,7 @@ def load_study(experiment: str, *, overrides: Sequence[str] = ()) -> StudySource
             f"Config file {path} is one run, not a comparison. Remedy: mbrl train --config {experiment}."
         )
     where = f"Comparison {path}"
-    _open_parts(tree)
+    open_parts(tree)
     for keys, value in map(parse_override, overrides):
         set_at(tree, keys, value)
     source = StudySource(path.stem, validate(StudyConfig, tree, where=where), str(path))
@@ -189,7 +191,7 @@ def _check_form(part: Mapping[str, Any], label: str, *, where: str) -> None:
         )
 
 
-def _open_parts(tree: Tree) -> None:
+def open_parts(tree: Tree) -> None:
     """Writes bare names of parts as the mappings that they stand for, so that overrides reach into them."""
     algorithms = tree.get("algorithms")
     if isinstance(tree.get("dynamics"), str):

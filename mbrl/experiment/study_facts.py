@@ -20,7 +20,8 @@ from mbrl.experiment.metrics import read_metrics
 from mbrl.experiment.stages import find_run_task
 from mbrl.experiment.store import RunFolder, code_facts
 from mbrl.experiment.study_folder import Outcome
-from mbrl.experiment.study_tasks import Site, StudyPlan, Task, is_current
+from mbrl.experiment.study_tasks import StudyPlan, StudyTask
+from mbrl.experiment.tasks import Site, Task, is_current
 from mbrl.report.study import RunStatus, Study, StudyAlgorithm, StudyDataset, StudyRun
 
 MAX_RECORDS: Final = 200
@@ -69,7 +70,7 @@ def _algorithm(label: str, plan: StudyPlan) -> StudyAlgorithm:
 
 
 def _dataset(label: str, plan: StudyPlan, site: Site) -> StudyDataset:
-    run = next(task.run for task in plan.tasks if task.dataset == label and task.resolved is not None)
+    run = next(task.run for task in plan.tasks if task.dataset == label and isinstance(task, StudyTask))
     try:
         dataset = open_dataset(plan.sources[label], run.dataset_options, minari_root=site.minari_root)
     except MbrlError as error:
@@ -186,7 +187,7 @@ def _provenance(plan: StudyPlan, datasets: Sequence[StudyDataset], command: str)
         "version": f"{facts['version']} {facts['commit'] or ''}".strip(),
         "torch": str(facts["packages"]["torch"]),
         "machine": f"{facts['machine']}, {facts['cpus']} CPUs",
-        "threads per run": str(next(task.run.threads for task in plan.tasks if task.resolved is not None)),
+        "threads per run": str(next(task.run.threads for task in plan.tasks if isinstance(task, StudyTask))),
     }
 
 

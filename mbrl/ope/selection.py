@@ -57,12 +57,12 @@ MetricFn: TypeAlias = Callable[[Row, Row], Metric]
 
 def spearman(truth: Row, estimate: Row) -> Metric:
     """Correlation of the ranks, ties with their mean rank; without skill its sd is `1 / sqrt(N - 1)`."""
-    return _rank_correlation(cast("Any", scipy.stats.spearmanr), truth, estimate)
+    return _rank_correlation(_correlate_ranks, truth, estimate)
 
 
 def kendall(truth: Row, estimate: Row) -> Metric:
     """Kendall's tau-b: concordant less discordant pairs, corrected for ties."""
-    return _rank_correlation(cast("Any", scipy.stats.kendalltau), truth, estimate)
+    return _rank_correlation(_tau_b, truth, estimate)
 
 
 def absolute_error(truth: Row, estimate: Row) -> Metric:
@@ -188,14 +188,25 @@ def _choose(estimate: Array, k: int) -> _Choice | None:
     return _Choice(order[:k], is_tied)
 
 
-def _rank_correlation(statistic: Callable[..., Any], truth: Row, estimate: Row) -> Metric:
+def _correlate_ranks(true: Array, guess: Array) -> float:
+    """As `scipy.stats.spearmanr`, without its p-value: a bootstrap asks a thousand times."""
+    one, other = scipy.stats.rankdata(true), scipy.stats.rankdata(guess)
+    one, other = one - one.mean(), other - other.mean()
+    return float(one @ other / math.sqrt(float(one @ one) * float(other @ other)))
+
+
+def _tau_b(true: Array, guess: Array) -> float:
+    return float(cast("Any", scipy.stats.kendalltau)(true, guess).statistic)
+
+
+def _rank_correlation(statistic: Callable[[Array, Array], float], truth: Row, estimate: Row) -> Metric:
     true, guess = _pair(truth, estimate)
     if true.size < 2:
         return _undefined("one policy has no rank")
     for name, values in (("true value", true), ("estimate", guess)):
         if bool((values == values[0]).all()):
             return _undefined(f"every policy has the same {name}")
-    return Metric(float(statistic(true, guess).statistic))
+    return Metric(statistic(true, guess))
 
 
 def _pair(truth: Row, estimate: Row) -> tuple[Array, Array]:

@@ -76,6 +76,27 @@ def panel(
         yield figure, axes
 
 
+@contextmanager
+def panels(
+    rows: int, columns: int, *, x_label: str, y_label: str, size: tuple[float, float] = (2.9, 2.5)
+) -> Generator[tuple[Figure, list[Axes]]]:
+    """A figure with a grid of axes, row by row, labelled at its left and lower edge.
+
+    Args:
+        rows: of the grid.
+        columns: of the grid.
+        x_label: what all horizontal axes show.
+        y_label: what all vertical axes show.
+        size: inches of each panel, width and height.
+    """
+    with _styled():
+        figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+        grid = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
+        figure.supxlabel(x_label, fontsize="medium")
+        figure.supylabel(y_label, fontsize="medium")
+        yield figure, grid
+
+
 def add_legend(figure: Figure, axes: Axes, *, columns: int = 3) -> None:
     """Puts the legend below the axes, where it cannot hide data; none if there is nothing to tell apart."""
     handles, labels = axes.get_legend_handles_labels()

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,14 @@ def test_rank_correlations_worked_by_hand():
     assert kendall(TRUTH[:4], tied).value == pytest.approx(5 / math.sqrt(30))
     # mean ranks 1.5, 1.5, 3, 4 against 1..4: covariance 4.5, variances 5 and 4.5
     assert spearman(TRUTH[:4], tied).value == pytest.approx(4.5 / math.sqrt(5 * 4.5))
+
+
+def test_spearman_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        truth, estimate = rng.integers(0, 6, (2, 9)).astype(np.float64)
+        expected = scipy.stats.spearmanr(truth, estimate).statistic
+        assert spearman(truth, estimate).value == pytest.approx(expected)
 
 
 def test_the_absolute_error_is_on_the_scale_of_the_true_values_and_clipped_above():
@@ -128,5 +137,5 @@ def test_the_interval_over_policies_is_that_of_a_naive_loop():
 
 def test_without_skill_the_spread_of_spearman_is_that_of_the_formula():
     rng = np.random.default_rng(0)
-    draws = [spearman(np.arange(11), rng.permutation(11)).value for _ in range(2000)]
+    draws = [spearman(np.arange(11.0), rng.permutation(np.arange(11.0))).value for _ in range(2000)]
     assert np.std(draws) == pytest.approx(1 / math.sqrt(10), rel=0.05)
