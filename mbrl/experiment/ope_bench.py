@@ -80,6 +80,8 @@ class BenchTaskConfig(BaseModel):
         unknown = [label for label in self.stochastic if label not in self.algorithms]
         if unknown:
             raise ValueError(f"stochastic names {', '.join(unknown)}, which algorithms does not have")
+        if any("grid" in part for part in self.algorithms.values()):
+            raise ValueError("a grid belongs to a comparison; give each of its values a label here")
         for name, values in (("updates", self.updates), ("seeds", self.seeds), ("shipped", self.shipped)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names something twice")

@@ -94,7 +94,7 @@ def _judged(
     answers = {estimate["name"]: _read(estimate) for estimate in report["estimates"]}
     peer = None if case.peer is None else _answer(tasks[case.peer], site)
     if peer is not None:
-        point = _number(peer["value"])
+        point = _number(peer[case.candidate.label]["value"])
         answers[PEER] = Answer(point, math.nan, math.nan, is_valid=math.isfinite(point))
     return JudgedPolicy(
         label=case.candidate.label,

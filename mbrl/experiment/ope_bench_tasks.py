@@ -1,7 +1,6 @@
 """The tasks of a benchmark of off-policy evaluation: collect -> train -> true value and estimates."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from mbrl.experiment.config import EvaluationConfig, stable_hash
 from mbrl.experiment.files import write_json
 from mbrl.experiment.ope import OPESettings, evaluate_off_policy
 from mbrl.experiment.ope_bench import BenchTaskConfig, OPEBenchSource, PeerConfig
-from mbrl.experiment.ope_peer import ask_peer
+from mbrl.experiment.ope_peer import PeerRequest, ask_peer
 from mbrl.experiment.progress import Progress
 from mbrl.experiment.stages import open_policy, set_up_torch
 from mbrl.experiment.study import DatasetChoice
@@ -177,10 +176,10 @@ class EstimateTask(Task):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PeerTask(Task):
-    """Asks another library for the value of a policy, from the same log.
+    """Asks another library for the values of all policies, from the same log.
 
     Attributes:
-        candidate: whose.
+        candidates: whose.
         log: what is known.
         config: estimand.
         peer: of its fits.
@@ -188,7 +187,7 @@ class PeerTask(Task):
         draws: seed.
     """
 
-    candidate: Candidate
+    candidates: tuple[Candidate, ...]
     log: Log
     config: BenchTaskConfig
     peer: PeerConfig
@@ -196,19 +195,21 @@ class PeerTask(Task):
     draws: int
 
     def perform(self, site: Site, progress: Progress) -> Path:
-        """Its estimate."""
+        """Its estimates; every answer is kept as soon as it is there."""
         set_up_torch(1)
-        progress.start("ask the peer", 1)
-        dataset = self.log.open(site, self.config.horizon)
-        answer = ask_peer(
-            self.python,
-            self.candidate.open(site),
-            dataset,
-            self.config.estimand,
+        request = PeerRequest(
+            python=self.python,
+            estimand=self.config.estimand,
             config=self.peer,
             seed=self.draws,
+            folder=site.folder.path / "answers" / f"{self.id}-{self.fingerprint[:8]}",
         )
-        facts = {**dataclasses.asdict(answer), "value": finite_or_none(answer.value)}
+        policies = {candidate.label: candidate.open(site) for candidate in self.candidates}
+        answers = ask_peer(policies, self.log.open(site, self.config.horizon), request, progress)
+        facts = {
+            label: {**dataclasses.asdict(answer), "value": finite_or_none(answer.value)}
+            for label, answer in answers.items()
+        }
         return _write_result(self, site, facts)
 
 
@@ -273,11 +274,18 @@ def plan_ope_bench(source: OPEBenchSource, site: Site, *, peer_python: str | Non
         tasks += [log.collection for log in logs if log.collection is not None]
         trainings = [training for log in logs for training in _plan_trainings(label, log, source)]
         tasks += trainings
-        known = {training.id: training for training in trainings}
-        for candidate in [*_shipped(config), *_trained(config, trainings)]:
-            for task, case in _plan_cases(label, candidate, logs, source, known, peer_python):
-                tasks += task
-                cases += case
+        layout = _Layout(label, source, tuple(logs), {training.id: training for training in trainings})
+        candidates = (*_shipped(config), *_trained(config, trainings))
+        truths = [layout.truth(candidate) for candidate in candidates]
+        tasks += truths
+        for log in logs:
+            estimates = [layout.estimate(candidate, log) for candidate in candidates]
+            peer = None if peer_python is None else layout.peer(candidates, log, peer_python)
+            tasks += [*estimates, *([] if peer is None else [peer])]
+            cases += [
+                Case(label, log.label, candidate, truth.id, estimate.id, None if peer is None else peer.id)
+                for candidate, truth, estimate in zip(candidates, truths, estimates, strict=True)
+            ]
     return OPEBenchPlan(source, tuple(tasks), tuple(cases))
 
 
@@ -352,72 +360,66 @@ def _trained(config: BenchTaskConfig, trainings: list[StudyTask]) -> Iterator[Ca
         )
 
 
-def _plan_cases(
-    label: str,
-    candidate: Candidate,
-    logs: list[Log],
-    source: OPEBenchSource,
-    trainings: dict[str, StudyTask],
-    peer_python: str | None,
-) -> Iterator[tuple[list[Task], list[Case]]]:
-    config, draws = source.config.tasks[label], source.config.seed
-    training = None if candidate.training is None else trainings[candidate.training]
-    needs = () if training is None else (training.id,)
-    identity = {
-        "candidate": dataclasses.asdict(candidate),
-        "training": None if training is None else training.fingerprint,
-        "estimand": config.estimand.to_json(),
-    }
-    truth = TruthTask(
-        f"truth.{label}.{candidate.label}", "simulate", label, algorithm=candidate.label, needs=needs,
-        fingerprint=stable_hash({**identity, "truth": source.config.truth.model_dump(mode="json")}),
-        candidate=candidate, config=config, truth=source.config.truth,
-    )  # fmt: skip
-    yield [truth], []
-    for log in logs:
-        make = functools.partial(
-            _make_case_task, candidate=candidate, log=log, config=config, draws=draws, needs=needs,
-            identity={**identity, "log": log.identity, "draws": draws},
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the tasks of one task have in common."""
+
+    label: str
+    source: OPEBenchSource
+    logs: tuple[Log, ...]
+    trainings: dict[str, StudyTask]
+
+    @property
+    def config(self) -> BenchTaskConfig:
+        return self.source.config.tasks[self.label]
+
+    def truth(self, candidate: Candidate) -> TruthTask:
+        truth = self.source.config.truth
+        return TruthTask(
+            f"truth.{self.label}.{candidate.label}", "simulate", self.label, algorithm=candidate.label,
+            needs=_training_of(candidate), candidate=candidate, config=self.config, truth=truth,
+            fingerprint=stable_hash({**self._identity(candidate), "truth": truth.model_dump(mode="json")}),
         )  # fmt: skip
-        estimate = make(EstimateTask, "estimate", {"fqe": config.fqe.model_dump(mode="json")})
-        tasks, peer = [estimate], None
-        if peer_python is not None:
-            settings = source.config.peer
-            peer = make(
-                PeerTask,
-                "peer",
-                {"peer": settings.model_dump(mode="json")},
-                peer=settings,
-                python=peer_python,
-            )
-            tasks.append(peer)
-        case = Case(label, log.label, candidate, truth.id, estimate.id, None if peer is None else peer.id)
-        yield tasks, [case]
+
+    def estimate(self, candidate: Candidate, log: Log) -> EstimateTask:
+        fqe, draws = self.config.fqe.model_dump(mode="json"), self.source.config.seed
+        identity = {**self._identity(candidate), "log": log.identity, "draws": draws, "fqe": fqe}
+        return EstimateTask(
+            f"estimate.{log.label}.{candidate.label}", "estimate", log.label, stable_hash(identity),
+            algorithm=candidate.label, needs=(*_collection_of(log), *_training_of(candidate)),
+            candidate=candidate, log=log, config=self.config, draws=draws,
+        )  # fmt: skip
+
+    def peer(self, candidates: tuple[Candidate, ...], log: Log, python: str) -> PeerTask:
+        peer, draws = self.source.config.peer, self.source.config.seed
+        identity = {
+            "candidates": [self._identity(candidate) for candidate in candidates],
+            "log": log.identity,
+            "draws": draws,
+            "peer": peer.model_dump(mode="json"),
+        }
+        needs = [name for candidate in candidates for name in _training_of(candidate)]
+        return PeerTask(
+            f"peer.{log.label}", "peer", log.label, stable_hash(identity),
+            needs=(*_collection_of(log), *needs), candidates=candidates, log=log, config=self.config,
+            peer=peer, python=python, draws=draws,
+        )  # fmt: skip
+
+    def _identity(self, candidate: Candidate) -> dict[str, Any]:
+        training = None if candidate.training is None else self.trainings[candidate.training].fingerprint
+        return {
+            "candidate": dataclasses.asdict(candidate),
+            "training": training,
+            "estimand": self.config.estimand.to_json(),
+        }
 
 
-def _make_case_task(
-    kind: type[Any],
-    name: str,
-    settings: dict[str, Any],
-    *,
-    candidate: Candidate,
-    log: Log,
-    needs: tuple[str, ...],
-    identity: dict[str, Any],
-    **fields: Any,
-) -> Task:
-    collected = () if log.collection is None else (log.collection.id,)
-    return kind(
-        f"{name}.{log.label}.{candidate.label}",
-        name,
-        log.label,
-        algorithm=candidate.label,
-        needs=(*collected, *needs),
-        fingerprint=stable_hash({**identity, **settings}),
-        candidate=candidate,
-        log=log,
-        **fields,
-    )
+def _training_of(candidate: Candidate) -> tuple[str, ...]:
+    return () if candidate.training is None else (candidate.training,)
+
+
+def _collection_of(log: Log) -> tuple[str, ...]:
+    return () if log.collection is None else (log.collection.id,)
 
 
 def _cut_task(task: TaskSpec, horizon: int) -> TaskSpec:

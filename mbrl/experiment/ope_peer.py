@@ -1,10 +1,12 @@
-"""Another library's fitted Q evaluation of the same policy on the same log, in an interpreter of its own."""
+"""Another library's fitted Q evaluation of the same policies on the same log, in its own interpreter."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +19,9 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
+from mbrl.experiment.files import read_json
 from mbrl.experiment.ope_bench import PeerConfig
+from mbrl.experiment.progress import Progress
 from mbrl.ope.policies import draw_actions
 
 PEER: Final = "d3rlpy_fqe"
@@ -25,6 +29,7 @@ PEER: Final = "d3rlpy_fqe"
 
 PROGRAM: Final = Path(mbrl.experiment.peers.__file__).with_name(f"{PEER}.py")
 _DRAWS: Final = 10
+_LOOK_SECONDS: Final = 0.5
 _QUOTED: Final = 300
 
 
@@ -34,7 +39,7 @@ class PeerError(MbrlError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PeerAnswer:
-    """What the other library says.
+    """What the other library says of a policy.
 
     Attributes:
         value: its estimate, NaN if it diverged.
@@ -46,69 +51,108 @@ class PeerAnswer:
     seconds: float
     version: str
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "PeerAnswer":
+        """Of the fields in a file."""
+        value = math.nan if fields["value"] is None else float(fields["value"])
+        return cls(value, fields["seconds"], fields["version"])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PeerRequest:
+    """What all policies of one log have in common.
+
+    Attributes:
+        python: interpreter in which the library is installed.
+        estimand: its discount is passed on.
+        config: of the fits.
+        seed: of all draws.
+        folder: keeps the answers: those that are there are not asked for again.
+    """
+
+    python: str
+    estimand: Estimand
+    config: PeerConfig
+    seed: int
+    folder: Path
+
 
 def ask_peer(
-    python: str, policy: Policy, dataset: Dataset, estimand: Estimand, *, config: PeerConfig, seed: int
-) -> PeerAnswer:
-    """Value of a policy as d3rlpy's FQE estimates it.
+    policies: Mapping[str, Policy], dataset: Dataset, request: PeerRequest, progress: Progress
+) -> dict[str, PeerAnswer]:
+    """Values of policies as d3rlpy's FQE estimates them.
 
     That library knows no horizon: its estimand is the discounted sum over all steps. At time-outs it leaves
     the last step out, as it has no next state. For a stochastic policy it would evaluate the greedy action;
     here it is given draws.
 
     Args:
-        python: interpreter in which the library is installed.
-        policy: whose value.
+        policies: by name.
         dataset: the log.
-        estimand: its discount is passed on.
-        config: of the fit.
-        seed: of all draws.
+        request: how.
+        progress: told of answers.
 
     Raises:
-        PeerError: the interpreter or the library is missing, or the fit failed.
+        PeerError: the interpreter or the library is missing, or a fit failed.
     """
-    options = {**config.model_dump(mode="json"), "discount": estimand.discount, "seed": seed, "threads": 1}
-    with tempfile.TemporaryDirectory(prefix="mbrl-peer-") as name:
-        folder = Path(name)
-        (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
-        np.savez(folder / "log.npz", **_log_arrays(policy, dataset, seed))
-        answer = folder / "answer.json"
-        command = [
-            python,
-            str(PROGRAM),
-            str(folder / "options.json"),
-            str(folder / "log.npz"),
-            str(answer),
-        ]
+    request.folder.mkdir(parents=True, exist_ok=True)
+    files = {name: request.folder / f"{name}.json" for name in policies}
+    missing = {name: policy for name, policy in policies.items() if not files[name].is_file()}
+    progress.start("ask d3rlpy", len(policies))
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="mbrl-peer-") as name:
+            folder = Path(name)
+            _write_question(folder, missing, dataset, request)
+            _run(request.python, folder, lambda: progress.advance(sum(f.is_file() for f in files.values())))
+    return {name: PeerAnswer.from_json(read_json(file)) for name, file in files.items()}
+
+
+def _run(python: str, folder: Path, look: Callable[[], None]) -> None:
+    with (folder / "errors.txt").open("w+", encoding="utf-8", errors="replace") as errors:
         try:
-            run = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
+            process = subprocess.Popen([python, str(PROGRAM), str(folder)], stdout=errors, stderr=errors)
         except OSError as error:
             raise PeerError(f"The interpreter {python} cannot be started: {error}") from error
-        if run.returncode != 0 or not answer.is_file():
+        with process:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_SECONDS)
+                look()
+        if process.returncode != 0:
+            errors.seek(0)
+            words = errors.read().strip()[-_QUOTED:]
             raise PeerError(
-                f"d3rlpy's FQE failed in {python}: {run.stderr.strip()[-_QUOTED:]} Remedy: give an "
-                "interpreter in which d3rlpy is installed, or leave --peer-python out."
+                f"d3rlpy's FQE failed in {python}: {words} Remedy: give an interpreter in which d3rlpy is "
+                "installed, or leave --peer-python out."
             )
-        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-    value = float(found["value"])
-    return PeerAnswer(value if math.isfinite(value) else math.nan, found["seconds"], found["version"])
 
 
-def _log_arrays(policy: Policy, dataset: Dataset, seed: int) -> dict[str, Any]:
-    rows, rng = dataset.transitions(), RngStreams(seed)
+def _write_question(
+    folder: Path, policies: Mapping[str, Policy], dataset: Dataset, request: PeerRequest
+) -> None:
+    rows, rng = dataset.transitions(), RngStreams(request.seed)
     first = np.stack([episode.observations[0] for episode in dataset.episodes])
-
-    def draws(obs: Any, stream: str) -> Any:
-        actions = draw_actions(policy, torch.tensor(obs), count=_DRAWS, generator=rng.at(f"peer/{stream}"))
-        return actions.numpy()
-
-    return {
-        "observations": rows.observation,
-        "actions": rows.action,
-        "rewards": rows.reward,
-        "terminals": rows.terminated.astype(np.float32),
-        "timeouts": (rows.truncated & ~rows.terminated).astype(np.float32),
-        "draws": draws(rows.observation, "log"),
-        "first_observations": first,
-        "first_draws": draws(first, "first"),
+    options = {
+        **request.config.model_dump(mode="json"),
+        "discount": request.estimand.discount,
+        "seed": request.seed,
+        "threads": 1,
+        "answers": str(request.folder),
+        "policies": {f"policy-{index}.npz": name for index, name in enumerate(policies)},
     }
+    (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
+    np.savez(
+        folder / "log.npz",
+        observations=rows.observation,
+        actions=rows.action,
+        rewards=rows.reward,
+        terminals=rows.terminated.astype(np.float32),
+        timeouts=(rows.truncated & ~rows.terminated).astype(np.float32),
+        first_observations=first,
+    )
+    for index, policy in enumerate(policies.values()):
+        draws, first_draws = (
+            draw_actions(policy, torch.tensor(obs), count=_DRAWS, generator=rng.at(stream)).numpy()
+            for stream, obs in (("peer/log", rows.observation), ("peer/first", first))
+        )
+        np.savez(folder / f"policy-{index}.npz", draws=draws, first_draws=first_draws)

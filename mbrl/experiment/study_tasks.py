@@ -4,9 +4,11 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
+from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
 from mbrl.data.open import open_dataset
@@ -14,6 +16,7 @@ from mbrl.experiment.behaviour import CollectionConfig, collect_dataset, load_co
 from mbrl.experiment.config import ResolvedConfig, RunConfig, stable_hash
 from mbrl.experiment.files import locked
 from mbrl.experiment.progress import Progress
+from mbrl.experiment.selection import Selection, SelectRule, select_training
 from mbrl.experiment.stages import (
     Workspace,
     evaluate_stage,
@@ -82,6 +85,49 @@ class StudyTask(Task):
     def has_result(self, path: Path) -> bool:
         """Whether the stage is done there."""
         return RunFolder(path).is_done
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SelectTask(Task):
+    """Chooses one of several trainings by an offline rule; its result is a file.
+
+    Attributes:
+        resolved: config of the algorithm without the changes of its grid.
+        rule: how it is chosen.
+        variants: changes of each training, in the order of `needs`.
+    """
+
+    resolved: ResolvedConfig
+    rule: SelectRule
+    variants: tuple[dict[str, Any], ...]
+
+    def perform(self, site: Site, progress: Progress) -> Path:
+        """Judges the trainings from their log."""
+        run = self.resolved.run
+        set_up_torch(run.threads)
+        dataset = load_run_dataset(run, Workspace(RunStore(site.runs), progress, site.minari_root))
+        paths = [trained_path(name, site) for name in self.needs]
+        found = select_training(
+            list(zip(self.variants, paths, strict=True)),
+            dataset,
+            self.rule,
+            rng=RngStreams(run.seed),
+            progress=progress,
+        )
+        return found.save(site.folder.path / "selections" / f"{self.id}.json")
+
+
+def trained_path(task: str, site: Site) -> Path:
+    """Folder of a training: that of the task itself, or the one that a selection chose.
+
+    Raises:
+        ConfigError: the task is not done.
+    """
+    outcome = site.folder.outcome(task)
+    if outcome is None or outcome.path is None:
+        raise ConfigError(f"There is no result of {task}. Remedy: run the comparison again.")
+    path = Path(outcome.path)
+    return Path(Selection.load(path).winner.path) if path.is_file() else path
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,7 +240,7 @@ def plan_collection(label: str, choice: DatasetChoice, site: Site) -> CollectTas
     )
 
 
-def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iterator[StudyTask]:
+def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iterator[Task]:
     needs = () if dataset.collection is None else (dataset.collection.id,)
     make = functools.partial(StudyTask, dataset=dataset.label, seed=seed)
     fit: StudyTask | None = None
@@ -211,15 +257,34 @@ def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iter
                 )  # fmt: skip
                 yield fit
             before = (fit.id,)
-        train = make(
-            id=f"train.{dataset.label}.{label}.s{seed}", kind="train", algorithm=label, resolved=resolved,
-            needs=before, fingerprint=stable_hash({"train": identity}),
-        )  # fmt: skip
-        yield train
+        variants, last = source.variants(label), ""
+        trainings: list[tuple[dict[str, Any], StudyTask]] = []
+        for index, variant in enumerate(variants):
+            changed = source.resolve(label, seed=seed, dataset=dataset.source, variant=variant)
+            mark = f"+{index}" if len(variants) > 1 else ""
+            train = make(
+                id=f"train.{dataset.label}.{label}{mark}.s{seed}", kind="train", algorithm=label,
+                resolved=changed, needs=before,
+                fingerprint=stable_hash({"train": {**identity, "config": changed.run.tree()}}),
+            )  # fmt: skip
+            yield train
+            trainings.append((variant, train))
+            last = train.id
+        rule = source.config.select
+        if len(trainings) > 1:
+            identity |= {"rule": rule.model_dump(mode="json"), "among": [t.fingerprint for _, t in trainings]}
+            select = SelectTask(
+                id=f"select.{dataset.label}.{label}.s{seed}", kind="select", dataset=dataset.label, seed=seed,
+                algorithm=label, needs=tuple(train.id for _, train in trainings),
+                fingerprint=stable_hash({"select": identity}), resolved=resolved, rule=rule,
+                variants=tuple(variant for variant, _ in trainings),
+            )  # fmt: skip
+            yield select
+            last = select.id
         if dataset.has_simulator:
             yield make(
                 id=f"evaluate.{dataset.label}.{label}.s{seed}", kind="evaluate", algorithm=label,
-                resolved=resolved, needs=(train.id,), fingerprint=stable_hash({"evaluate": identity}),
+                resolved=resolved, needs=(last,), fingerprint=stable_hash({"evaluate": identity}),
             )  # fmt: skip
 
 
@@ -232,12 +297,8 @@ def _ancestors(task: Task, tasks: dict[str, Task]) -> list[str]:
 
 
 def _evaluate(task: StudyTask, dataset: Dataset, site: Site, workspace: Workspace) -> RunFolder:
-    trained = site.folder.outcome(task.needs[0])
-    if trained is None or trained.path is None:
-        raise ConfigError(f"There is no training of {task.title}. Remedy: run the comparison again.")
+    trained = trained_path(task.needs[0], site)
     workspace.progress.start("evaluate", task.run.evaluation.episodes)
     judge = task.run.evaluation
     simulated = find_run_task(task.run, dataset)
-    return evaluate_stage(
-        Path(trained.path), workspace, task=simulated, episodes=judge.episodes, seed=judge.seed
-    )
+    return evaluate_stage(trained, workspace, task=simulated, episodes=judge.episodes, seed=judge.seed)

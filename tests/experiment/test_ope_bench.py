@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import sys
@@ -22,8 +23,8 @@ from mbrl.envs.specs import load_task
 from mbrl.experiment import ope_peer
 from mbrl.experiment.behaviour import find_policy
 from mbrl.experiment.ope_bench import FOLDER, PeerConfig, load_ope_bench
-from mbrl.experiment.ope_bench_tasks import TruthTask, plan_ope_bench, select_whole
-from mbrl.experiment.ope_peer import PeerError, ask_peer
+from mbrl.experiment.ope_bench_tasks import PeerTask, TruthTask, plan_ope_bench, select_whole
+from mbrl.experiment.ope_peer import PeerError, PeerRequest, ask_peer
 from mbrl.experiment.peers.d3rlpy_fqe import DrawnActions
 from mbrl.experiment.progress import SilentProgress
 from mbrl.experiment.study_folder import StudyFolder
@@ -128,28 +129,56 @@ def test_episodes_that_a_budget_cut_are_left_out():
         select_whole(mixed, 7)
 
 
-def test_the_peer_is_asked_for_the_same_policy_on_the_same_log(tmp_path: Path, monkeypatch):
+PROGRAM = """
+import json, pathlib, sys, numpy
+folder = pathlib.Path(sys.argv[1])
+options, log = json.loads((folder / "options.json").read_text()), numpy.load(folder / "log.npz")
+ends = 100 * log["timeouts"].sum() + log["terminals"].sum()
+for file, name in options["policies"].items():
+    policy = numpy.load(folder / file)
+    if name == "bad":
+        raise SystemExit("no such policy")
+    gain = (policy["first_draws"][0] / log["first_observations"]).mean()
+    value = options["discount"] + options["updates"] + float(ends) + round(float(gain), 3)
+    answer = {"value": value, "seconds": 1.0, "version": str(len(policy["draws"]))}
+    (pathlib.Path(options["answers"]) / f"{name}.json").write_text(json.dumps(answer))
+"""
+
+
+def test_the_peer_is_asked_for_the_same_policies_on_the_same_log_once(tmp_path: Path, monkeypatch):
     program = tmp_path / "peer.py"
-    program.write_text(
-        "import json, sys, numpy\n"
-        "options, log = json.load(open(sys.argv[1])), numpy.load(sys.argv[2])\n"
-        "first = log['first_observations'] * -0.4\n"
-        "assert numpy.allclose(log['first_draws'][0], first) and len(log['draws']) == 1\n"
-        "ends = int(log['timeouts'].sum()), int(log['terminals'].sum())\n"
-        "value = options['discount'] + options['updates'] + 100 * ends[0] + ends[1]\n"
-        "json.dump({'value': value, 'seconds': 1.0, 'version': '0'}, open(sys.argv[3], 'w'))\n"
-    )
+    program.write_text(PROGRAM)
     monkeypatch.setattr(ope_peer, "PROGRAM", program)
-    policy = LinearPolicy(torch.tensor([[0.4]]), 8.0)
-    log = scalar_task().simulate(policy, 3, 6, 0)
-    estimand, config = Estimand(0.5, horizon=6), PeerConfig(updates=7)
-    answer = ask_peer(sys.executable, DeterministicMode(policy), log, estimand, config=config, seed=0)
-    assert answer.value == 0.5 + 7 + 300
-    program.write_text("raise SystemExit('no such library')")
-    with pytest.raises(PeerError, match="no such library"):
-        ask_peer(sys.executable, policy, log, estimand, config=config, seed=0)
+    good = LinearPolicy(torch.tensor([[0.4]]), 8.0)
+    other = LinearPolicy(torch.tensor([[0.2]]), 8.0)
+    log = scalar_task().simulate(good, 3, 6, 0)
+    policies = {"good": DeterministicMode(good), "bad": DeterministicMode(other)}
+    request = PeerRequest(
+        sys.executable, Estimand(0.5, horizon=6), PeerConfig(updates=7), 0, tmp_path / "answers"
+    )
+    with pytest.raises(PeerError, match="no such policy"):
+        ask_peer(policies, log, request, SilentProgress())
+    program.write_text(PROGRAM.replace('"bad"', '"good"'))  # what is answered is not asked again
+    answers = ask_peer(policies, log, request, SilentProgress())
+    values = {name: answer.value for name, answer in answers.items()}
+    assert values == pytest.approx({"good": 0.5 + 7 + 300 - 0.4, "bad": 0.5 + 7 + 300 - 0.2})
+    assert answers["good"].version == "1"  # a deterministic policy needs one draw
+    absent = dataclasses.replace(request, python=str(tmp_path / "nothing"), folder=tmp_path / "other")
     with pytest.raises(PeerError, match="cannot be started"):
-        ask_peer(str(tmp_path / "nothing"), policy, log, estimand, config=config, seed=0)
+        ask_peer(policies, log, absent, SilentProgress())
+
+
+def test_a_peer_judges_all_policies_of_a_log_in_one_task(tmp_path: Path):
+    source = load_ope_bench("smoke")
+    site = Site(StudyFolder(tmp_path), tmp_path)
+    plan = plan_ope_bench(source, site, peer_python="python")
+    (peer,) = (task for task in plan.tasks if task.kind == "peer")
+    assert isinstance(peer, PeerTask)
+    assert [candidate.label for candidate in peer.candidates] == [case.candidate.label for case in plan.cases]
+    assert {case.peer for case in plan.cases} == {peer.id}
+    assert {need for need in peer.needs if need.startswith("train")} == {
+        task.id for task in plan.tasks if task.kind == "train"
+    }
 
 
 def test_the_peers_policy_answers_with_draws_of_the_very_row():

@@ -1,14 +1,19 @@
-"""d3rlpy's fitted Q evaluation: reads options as JSON and a log as npz, answers with one JSON object.
+"""d3rlpy's fitted Q evaluation of several policies on one log: `python d3rlpy_fqe.py FOLDER`.
 
-It runs in an interpreter of its own and imports nothing of this package. The policy comes as actions that it
-drew at every logged state, which is all that fitted Q evaluation asks of it.
+It runs in an interpreter of its own and imports nothing of this package. A policy comes as actions that it
+drew at every logged state, which is all that fitted Q evaluation asks of it. The folder holds `options.json`,
+`log.npz` and a `.npz` for each policy; the answers go to `options["answers"]`, one file after the other.
 """
 
 import importlib
 import importlib.metadata
 import json
+import math
+import os
+import shutil
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,18 +40,16 @@ class DrawnActions:
         return self._draws[draw, index]
 
 
-def estimate(options: dict[str, Any], log: Any) -> dict[str, Any]:
+def estimate(options: dict[str, Any], log: Any, policy: Any) -> dict[str, Any]:
     """Fits the library's FQE and averages its values of the first states.
 
     Args:
         options: fields of `PeerConfig`, `discount`, `seed` and `threads`.
-        log: arrays `observations`, `actions`, `rewards`, `terminals`, `timeouts`, `draws` `[k, n, a]`,
-            `first_observations` and `first_draws`.
+        log: arrays `observations`, `actions`, `rewards`, `terminals`, `timeouts`, `first_observations`.
+        policy: arrays `draws` `[k, n, a]` and `first_draws`, its actions at the logged and the first states.
     """
     library, numpy = importlib.import_module("d3rlpy"), importlib.import_module("numpy")
     logging = importlib.import_module("d3rlpy.logging")
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(options["threads"])
     library.seed(options["seed"])
     begin = time.perf_counter()
     dataset = library.dataset.MDPDataset(
@@ -59,8 +62,8 @@ def estimate(options: dict[str, Any], log: Any) -> dict[str, Any]:
         target_update_interval=options["target_update_interval"],
         encoder_factory=library.models.VectorEncoderFactory(list(options["hidden"])),
     )
-    policy = DrawnActions(log["observations"], log["draws"], options["seed"])
-    fqe = library.ope.FQE(algo=SimpleNamespace(impl=policy), config=config, device=False)
+    actions = DrawnActions(log["observations"], policy["draws"], options["seed"])
+    fqe = library.ope.FQE(algo=SimpleNamespace(impl=actions), config=config, device=False)
     fqe.fit(
         dataset,
         n_steps=options["updates"],
@@ -68,25 +71,32 @@ def estimate(options: dict[str, Any], log: Any) -> dict[str, Any]:
         logger_adapter=logging.NoopAdapterFactory(),
         show_progress=False,
     )
-    values = [fqe.predict_value(log["first_observations"], draw) for draw in log["first_draws"]]
+    values = [fqe.predict_value(log["first_observations"], draw) for draw in policy["first_draws"]]
+    value = float(numpy.mean(values))
     return {
-        "value": float(numpy.mean(values)),
+        "value": value if math.isfinite(value) else None,
         "seconds": round(time.perf_counter() - begin, 3),
         "version": importlib.metadata.version("d3rlpy"),
     }
 
 
-def main() -> None:
-    """`python d3rlpy_fqe.py OPTIONS.json LOG.npz ANSWER.json`."""
-    numpy = importlib.import_module("numpy")
-    with open(sys.argv[1], encoding="utf-8") as file:
-        options = json.load(file)
-    with numpy.load(sys.argv[2]) as arrays:
+def main(folder: Path) -> None:
+    """Answers for every policy; stops when the process that asked is gone."""
+    numpy, torch = importlib.import_module("numpy"), importlib.import_module("torch")
+    options = json.loads((folder / "options.json").read_text(encoding="utf-8"))
+    torch.set_num_threads(options["threads"])
+    with numpy.load(folder / "log.npz") as arrays:
         log = dict(arrays)
-    answer = estimate(options, log)
-    with open(sys.argv[3], "w", encoding="utf-8") as file:
-        json.dump(answer, file)
+    parent = os.getppid()
+    for file, name in options["policies"].items():
+        if os.getppid() != parent:
+            return
+        with numpy.load(folder / file) as arrays:
+            answer = estimate(options, log, dict(arrays))
+        partial = folder / "answer.tmp"
+        partial.write_text(json.dumps(answer), encoding="utf-8")
+        shutil.move(partial, Path(options["answers"]) / f"{name}.json")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))
