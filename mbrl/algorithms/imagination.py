@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
-import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -185,8 +184,7 @@ def imagined_value_bounds(
 
 def data_box(transitions: TransitionBatch) -> Box:
     """Range of the logged observations, successors and rewards."""
-    both = torch.cat([transitions.observation, transitions.next_observation])
-    return Box(both.amin(0), both.amax(0), transitions.reward.min(), transitions.reward.max())
+    return Box.around(transitions)
 
 
 def _threshold(quantile: float | None, quantiles: Mapping[float, float]) -> float:

@@ -65,7 +65,7 @@ class BootstrapLearner(Protocol):
     def next_value(
         self, state: Any, next_obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
-        """The least target critic at the policy's action, without gradients; return units."""
+        """V(s') of the Bellman target, as a function of normal noise; without gradients, return units."""
         ...
 
 
@@ -113,7 +113,7 @@ class InconsistencyPenalty:
         *,
         generator: torch.Generator,
     ) -> Float[Tensor, "b"]:
-        """`std_e mean_j V(s'_ej)` , V the least target critic at a sampled action.
+        """`std_e mean_j V(s'_ej)`, V what the learner bootstraps on.
 
         Args:
             state: of the learner.

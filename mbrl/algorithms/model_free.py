@@ -47,7 +47,20 @@ class ModelFree:
             source=DatasetSource(transitions),
             batch_size=config.learner.config.batch_size,
             value_bounds=data_value_bounds(transitions, config.learner.config.discount),
+            reward_scale=reward_scale(config, context),
         )
+
+
+def reward_scale(config: ModelFreeConfig, context: RecipeContext) -> float:
+    """What the rewards are multiplied by: 1 unless `reward_transform` says otherwise.
+
+    Raises:
+        ConfigError: there are no logs, or nobody noted which episodes they belong to.
+        DataError: returns have no range to scale by.
+    """
+    if config.reward_transform == "none":
+        return 1.0
+    return return_range_scale(context.logged("model_free").reward, _episodes(context))
 
 
 def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
@@ -60,16 +73,18 @@ def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> Tran
     transitions = context.logged("model_free")
     if config.reward_transform == "none" and config.best_fraction == 1:
         return transitions
-    if context.episode is None:
-        raise ConfigError("best_fraction and reward_transform need to know the episode of every transition.")
-    episode = context.episode
-    if config.reward_transform == "return_range":
-        scale = return_range_scale(transitions.reward, episode)
-        transitions = dataclasses.replace(transitions, reward=transitions.reward * scale)
+    episode, scale = _episodes(context), reward_scale(config, context)
+    transitions = dataclasses.replace(transitions, reward=transitions.reward * scale)
     if config.best_fraction < 1:
         rows = best_episode_rows(transitions.reward, episode, fraction=config.best_fraction)
         transitions = _take(transitions, rows)
     return transitions
+
+
+def _episodes(context: RecipeContext) -> Tensor:
+    if context.episode is None:
+        raise ConfigError("best_fraction and reward_transform need to know the episode of every transition.")
+    return context.episode
 
 
 def _take(transitions: TransitionBatch, rows: Tensor) -> TransitionBatch:

@@ -147,6 +147,14 @@ def bcq_flops(shapes: LearnerShapes, *, candidates: int) -> float:
     return model + proposed + judged + shapes.critic_training() + perturbation
 
 
+def fqe_flops(shapes: LearnerShapes) -> float:
+    """One member of fitted Q evaluation: its target at s' and its critic.
+
+    The policy does not change, so its actions at all s' are known before.
+    """
+    return forward_flops(shapes.batch, shapes.critic) + training_flops(shapes.batch, shapes.critic)
+
+
 def sac_flops(shapes: LearnerShapes) -> float:
     """SAC: target, critics, and the actor through all critics."""
     actor = shapes.gaussian_actor

@@ -22,6 +22,22 @@ def ope(
         bool, typer.Option("--stochastic", help="Judge the policy's draws, not its evaluation action.")
     ] = False,
     updates: Annotated[int, typer.Option(min=1, help="Gradient steps of a value fit.")] = 100_000,
+    dynamics: Annotated[
+        Path | None,
+        typer.Option(help="Dynamics model: folder of a fit, or its file [the fit of the run, where made]."),
+    ] = None,
+    fit_dynamics: Annotated[
+        bool, typer.Option("--fit-dynamics", help="Fit the dynamics where no fit is found.")
+    ] = False,
+    termination: Annotated[
+        str, typer.Option(help="End of roll-outs: learned, task (its known rule) or never.")
+    ] = "learned",
+    crossfit: Annotated[
+        int, typer.Option(min=0, max=5, help="Folds of the values under dr, wdr and magic; 0 for none.")
+    ] = 0,
+    backtest: Annotated[
+        bool, typer.Option(help="First ask for the known value of the policy that acted.")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
     threads: Threads = None,
     runs: Runs = Path("runs"),
@@ -33,6 +49,7 @@ def ope(
     from mbrl.data.open import open_dataset
     from mbrl.data.options import LoadOptions
     from mbrl.experiment.ope import OPESettings, ope_stage
+    from mbrl.experiment.ope_model import ModelRequest, choose_model
     from mbrl.experiment.stages import open_policy, set_up_torch
     from mbrl.ope.fqe import FQEConfig
     from mbrl.ope.verdict import EXIT_CODES
@@ -40,9 +57,28 @@ def ope(
 
     set_up_torch(threads or 1)
     log = open_dataset(dataset, LoadOptions(), minari_root=minari_root())
-    settings = OPESettings(discount, horizon, stochastic, FQEConfig(updates=updates), seed)
+    request = ModelRequest.parse(dynamics, fit=fit_dynamics, termination=termination)
+    settings = OPESettings(
+        discount,
+        horizon,
+        stochastic,
+        FQEConfig(updates=updates),
+        seed,
+        model=request,
+        crossfit=crossfit,
+        backtest=backtest,
+    )
     workspace = make_workspace(runs, is_json=json)
-    folders = [ope_stage(open_policy(path), log, settings, workspace) for path in runs_of]
+    folders = [
+        ope_stage(
+            open_policy(path),
+            log,
+            settings,
+            workspace,
+            chosen=choose_model(path, log, request, source=dataset, workspace=workspace),
+        )
+        for path in runs_of
+    ]
     reports = [folder.summary() for folder in folders]
     emit(
         {"reports": reports},

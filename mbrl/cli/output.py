@@ -157,7 +157,7 @@ class LineProgress:
         left = (self._total - done) / speed if speed > 0 else math.inf
         eta = f"{left / 60:.1f} min" if math.isfinite(left) else "unknown"
         where = f"{self._label} {done}/{self._total}, {speed:.1f}/s, at most {eta} left"
-        stderr().print(f"{where} {self._newest}".rstrip())
+        stderr().print(f"{where}; {self._newest}" if self._newest else where)
 
     def finish(self) -> None:
         """Nothing to close."""
@@ -173,4 +173,4 @@ def make_progress(*, is_json: bool) -> BarProgress | LineProgress:
 
 
 def _figures(values: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {values[name]:.3g}" for name in _FIGURES if name in values)
+    return ", ".join(f"{name} {values[name]:.3g}" for name in _FIGURES if name in values)

@@ -204,6 +204,7 @@ class Training:
         batch_size: transitions in one update.
         value_bounds: least and largest value that the rewards of the data permit, or None where unknown;
             the loop raises its divergence alarm outside of them.
+        reward_scale: rewards of the source over logged ones; values of the learner are in these units.
     """
 
     learner: Learner[Any]
@@ -212,3 +213,4 @@ class Training:
     refresh_interval: int = 1000
     batch_size: int = 256
     value_bounds: tuple[float, float] | None = None
+    reward_scale: float = 1.0

@@ -167,6 +167,30 @@ def _split_short(dataset: Dataset, generator: torch.Generator, gap: int) -> Spli
     return Split(train=dataset.select(rest_indices), holdout=dataset.select([held]), is_by_block=False)
 
 
+def episode_folds(dataset: Dataset, count: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """`[episodes]`, the fold 0..count-1 of every episode; folds are alike in return and in size.
+
+    Of `count` neighbours in return each goes to another fold, by chance.
+
+    Args:
+        dataset: at least `count` episodes.
+        count: folds.
+        generator: of the draws.
+
+    Raises:
+        DataError: fewer episodes than folds.
+    """
+    if len(dataset) < count:
+        raise DataError(
+            f"{len(dataset)} episodes cannot be divided into {count} folds", remedy="Log more episodes."
+        )
+    order, folds = _by_return(dataset, generator), np.empty(len(dataset), dtype=np.int64)
+    for start in range(0, len(order), count):
+        part = order[start : start + count]
+        folds[part] = _permutation(count, generator)[: len(part)]
+    return folds
+
+
 def halves(
     dataset: Dataset, generator: torch.Generator, *, gap: int = DEFAULT_GAP
 ) -> tuple[Dataset, Dataset]:

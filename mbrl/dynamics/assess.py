@@ -67,7 +67,7 @@ class Assessment:
         correlations: by measure.
         reward: the learned reward.
         termination: the learned head.
-        warnings: reasons to prefer a model-free learner.
+        warnings: reasons to mistrust the model.
     """
 
     thresholds: Mapping[str, Mapping[float, float]]

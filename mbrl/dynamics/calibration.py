@@ -71,16 +71,19 @@ def coverage_at(pit: Float[Tensor, "n k"], level: float) -> Float[Tensor, "k"]:
     return inside.double().mean(0)
 
 
+def distance_from_uniform(pit: Float[Tensor, "n k"]) -> Float[Tensor, "k"]:
+    """Largest distance of each column's distribution from the uniform one on [0, 1] (Kolmogorov-Smirnov)."""
+    ordered, count = pit.sort(0).values, pit.shape[0]
+    above = torch.arange(1, count + 1, dtype=torch.float64)[:, None] / count - ordered
+    return torch.maximum(above, 1.0 / count - above).amax(0)
+
+
 def judge(steps: HeldOutSteps) -> Calibration:
     """All calibration figures of `steps`."""
     pit = probability_transform(steps)
     coverage = torch.stack([coverage_at(pit, level) for level in LEVELS])
     nominal = torch.tensor(LEVELS, dtype=torch.float64)[:, None]
     nll = gaussian_nll(steps.target - steps.mean, 2 * steps.std.log()).mean((0, 1))
-    ordered = pit.sort(0).values
-    count = pit.shape[0]
-    above = torch.arange(1, count + 1, dtype=torch.float64)[:, None] / count - ordered
-    ks = torch.maximum(above, 1.0 / count - above).amax(0)
     histogram = np.stack(
         [np.histogram(column, bins=PIT_BINS, range=(0.0, 1.0))[0] for column in pit.T.numpy()], 1
     )
@@ -88,7 +91,7 @@ def judge(steps: HeldOutSteps) -> Calibration:
         nll=nll.numpy(),
         coverage=coverage.numpy(),
         histogram=histogram.astype(np.int64),
-        ks=ks.numpy(),
+        ks=distance_from_uniform(pit).numpy(),
         ece=(coverage - nominal).abs().mean(0).numpy(),
     )
 

@@ -1,4 +1,4 @@
-"""Reasons not to roll a model out, from what its report says."""
+"""Reasons to mistrust a model, from what its report says, and which of them forbid to roll it out."""
 
 import dataclasses
 import math
@@ -16,6 +16,9 @@ MIN_RECALL: Final = 0.5
 """Share of held-out terminations that a termination head must find."""
 
 
+_CAUTIONS: Final[frozenset[Rule]] = frozenset({"calibration"})
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Doubt:
     """One broken rule, and what was found, in words."""
@@ -24,13 +27,25 @@ class Doubt:
     text: str
 
 
+def is_disqualifying(rule: Rule) -> bool:
+    """Whether a model that breaks the rule should not be rolled out.
+
+    All do but calibration: penalties need the order of the errors, which the rule of correlation asks for,
+    and not the width of intervals.
+    """
+    return rule not in _CAUTIONS
+
+
 def doubts(
     calibration: CalibrationReport,
     open_loop: OpenLoopReport,
     correlations: Mapping[str, RankCorrelation],
     head: TerminationReport,
 ) -> tuple[Doubt, ...]:
-    """The rules that a fit breaks; each is a reason to prefer a model-free learner.
+    """The rules that a fit breaks.
+
+    The horizon is 0 also where few states lie in the 90 % intervals of rollouts: an ensemble that is sure and
+    wrong where it matters for rollouts breaks that rule, besides or instead of the one of calibration.
 
     Args:
         calibration: coverage of intervals.

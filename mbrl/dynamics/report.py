@@ -244,7 +244,7 @@ class DynamicsReport(_Part):
         correlations: for each uncertainty measure, whether it ranks errors.
         reward: the learned reward.
         termination: the learned termination head.
-        warnings: reasons to prefer a model-free learner, in words.
+        warnings: reasons to mistrust the model, in words.
     """
 
     training: TrainingReport

@@ -42,6 +42,7 @@ def make_shift_probe(
     context: RecipeContext,
     *,
     value_bounds: tuple[float, float] | None,
+    reward_scale: float = 1.0,
     supports: MutableMapping[str, BehaviourSupport],
 ) -> ShiftProbe:
     """Fits the behaviour, and measures the model if the recipe has one.
@@ -53,6 +54,7 @@ def make_shift_probe(
         dataset: that it learns from.
         context: what its recipe was built from.
         value_bounds: least and largest value that the rewards permit, or None.
+        reward_scale: factor from logged rewards to those that the learner sees.
         supports: behaviours that were fitted before, by dataset, split and seed; a new one is added.
     """
     streams = RngStreams(config.seed)
@@ -61,7 +63,9 @@ def make_shift_probe(
     rows = torch.randperm(len(held_out), generator=rng.at("states"))[:STATES].numpy()
     why_not: dict[str, str] = {}
     discount = config.algorithm.learner.config.discount
-    returns = logged_values(dataset, discount=discount, generator=rng.at("returns"))
+    returns = logged_values(
+        dataset, discount=discount, generator=rng.at("returns"), reward_scale=reward_scale
+    )
     if returns is None:
         why_not["returns"] = f"too few logged steps have a known return at a discount of {discount:g}"
     return ShiftProbe(

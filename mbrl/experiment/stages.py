@@ -132,7 +132,17 @@ def fit_dynamics_stage(
 
 def load_dynamics(run: RunFolder) -> FittedDynamics:
     """The fitted model of a finished fit."""
-    path = run.path / DYNAMICS_FILE
+    return open_dynamics(run.path / DYNAMICS_FILE)
+
+
+def open_dynamics(path: Path) -> FittedDynamics:
+    """The model of a finished fit's folder, or of a dynamics file.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path.is_dir():
+        path = find_run(path, stage="fit_dynamics").path / DYNAMICS_FILE
     header, tensors = load_artifact(path, version=_DYNAMICS_VERSION, what="dynamics")
     return FittedDynamics.from_tensors(header["dynamics"], tensors)
 
@@ -245,7 +255,8 @@ def _train(
     training = recipe.build(config.algorithm, context)
     shift = None
     if probe is not None:
-        shift = ShiftMonitor(functools.partial(probe, value_bounds=training.value_bounds))
+        units = {"value_bounds": training.value_bounds, "reward_scale": training.reward_scale}
+        shift = ShiftMonitor(functools.partial(probe, **units))
     facts = {
         "algorithm": resolved.name,
         "recipe": config.recipe,
@@ -290,6 +301,7 @@ def _train(
             "divergence": outcome.excursions,
             "shift": None if shift is None else shift.report,
             "value_bounds": training.value_bounds,
+            "reward_scale": training.reward_scale,
             "seconds": run.manifest()["wall_seconds"],
         }
     )

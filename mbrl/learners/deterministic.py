@@ -129,18 +129,28 @@ class TD3Learner(abc.ABC):
     def critic_target(
         self, state: TD3State, batch: TransitionBatch, noise: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
-        """`r + discount (1 - terminated) V(s')`, V the `next_value` of the smoothed target action."""
-        next_action = smoothed_action(
-            state.target_actor.scaled_action(batch.next_observation),
-            noise,
-            noise_std=self.td3.target_noise_std,
-            noise_clip=self.td3.target_noise_clip,
-        )
-        next_value = self.next_value(state, batch, next_action)
+        """`r + discount (1 - terminated) V(s')`, V the `backup_value` of the smoothed target action."""
+        next_action = self._target_action(state, batch.next_observation, noise)
+        next_value = self.backup_value(state, batch, next_action)
         return td_target(batch.reward, batch.terminated, next_value, discount=self.td3.discount)
 
-    def next_value(
+    def backup_value(
         self, state: TD3State, batch: TransitionBatch, next_action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """`min_i Q_i(s', next_action)` of the target critics; `next_action` in [-1, 1]."""
         return state.target_critic(batch.next_observation, next_action).amin(0)
+
+    @torch.no_grad()
+    def next_value(
+        self, state: TD3State, next_obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """`min_i Q_i(s', a')` of the target critics at the smoothed target action, without gradients."""
+        return state.target_critic(next_obs, self._target_action(state, next_obs, noise)).amin(0)
+
+    def _target_action(self, state: TD3State, next_obs: Tensor, noise: Tensor) -> Tensor:
+        return smoothed_action(
+            state.target_actor.scaled_action(next_obs),
+            noise,
+            noise_std=self.td3.target_noise_std,
+            noise_clip=self.td3.target_noise_clip,
+        )

@@ -19,75 +19,38 @@ from pydantic import Field
 from torch import Tensor
 
 from mbrl.core.types import Metrics, TransitionBatch
-from mbrl.learners.base import (
-    LEARNERS,
-    LearnerConfig,
-    LearnerContext,
-    LearnerState,
-    LogStdBounds,
-    Optimiser,
-    Schedule,
-)
+from mbrl.learners.base import LEARNERS, LearnerConfig, Optimiser, Schedule
 from mbrl.learners.critics import regress_critics
-from mbrl.nets.actors import (
-    Actor,
-    ActorKind,
-    ActorSpec,
-    ClippedGaussianActor,
-    DeterministicActor,
-    build_actor,
-)
+from mbrl.learners.weighted_cloning import WeightedCloning, WeightedCloningConfig, WeightedCloningState
+from mbrl.nets.actors import Actor, ActorKind
 from mbrl.nets.critics import CriticEnsemble, StateValue
-from mbrl.nets.widths import Hidden
 from mbrl.ops.advantage import expectile_loss, exponential_weight
-from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import td_target
 
 PolicyForm: TypeAlias = Literal["gaussian", "deterministic"]
 _KINDS: dict[PolicyForm, ActorKind] = {"gaussian": "clipped_gaussian", "deterministic": "deterministic"}
 
 
-class IQLConfig(LearnerConfig):
+class IQLConfig(WeightedCloningConfig):
     """Implicit Q-learning.
 
     Attributes:
-        hidden: widths of the hidden layers of actor, critics and value network.
-        critics: N; the value network regresses the least of them.
+        actor_schedule: course of the actor's rate over the run.
         expectile: tau of the value regression; 0.5 evaluates the behaviour, towards 1 its best actions.
-        inverse_temperature: beta of the weights `exp(beta A)`, in 1 / return units; 0 clones.
-        max_weight: cap of a weight.
         form: `gaussian` maximises the weighted likelihood with one deviation for all states; `deterministic`
             minimises the weighted squared action error.
-        log_std_bounds: limits of the policy's log standard deviation (gaussian only).
-        actor_learning_rate: Adam rate of the actor.
-        actor_schedule: course of the actor's rate over the run.
-        critic_learning_rate: Adam rate of critics and value network.
-        polyak_tau: share of the online critics that enters the target critics at each update.
     """
 
-    hidden: Hidden = (256, 256)
-    critics: Annotated[int, Field(ge=1, le=1000)] = 2
-    expectile: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    inverse_temperature: Annotated[float, Field(ge=0, le=1e4)] = 3.0
-    max_weight: Annotated[float, Field(gt=0, le=1e6)] = 100.0
-    form: PolicyForm = "gaussian"
-    log_std_bounds: LogStdBounds = (-5.0, 2.0)
-    actor_learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
     actor_schedule: Schedule = "cosine"
-    critic_learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
-    polyak_tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    expectile: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    form: PolicyForm = "gaussian"
 
 
 @dataclasses.dataclass(slots=True)
-class IQLState(LearnerState):
-    """Networks and optimisers."""
+class IQLState(WeightedCloningState[Actor]):
+    """Besides actor and critics the value network."""
 
-    actor: Actor
-    critic: CriticEnsemble
-    target_critic: CriticEnsemble
     state_value: StateValue
-    actor_optimiser: Optimiser
-    critic_optimiser: Optimiser
     value_optimiser: Optimiser
 
 
@@ -112,42 +75,19 @@ class IQLValue:
 
 
 @LEARNERS.register("iql", "Implicit Q-learning: expectile values and advantage-weighted cloning.")
-class IQL:
-    """The IQL learner.
-
-    Args:
-        config: hyper-parameters.
-        context: the task's sizes, the normaliser, the length of the run.
-    """
+class IQL(WeightedCloning[IQLConfig, IQLState]):
+    """The IQL learner: see `WeightedCloning` for its arguments."""
 
     Config: ClassVar[type[LearnerConfig]] = IQLConfig
-
-    def __init__(self, config: IQLConfig, context: LearnerContext) -> None:
-        self.config, self.context = config, context
 
     def init(self, generator: torch.Generator) -> IQLState:
         """Fresh networks and optimisers."""
         config, context = self.config, self.context
-        space, hidden = context.space, config.hidden
-        normalisers = [copy.deepcopy(context.normaliser) for _ in range(3)]
-        spec = ActorSpec(_KINDS[config.form], space, hidden, log_std_bounds=config.log_std_bounds)
-        actor = build_actor(spec, normalisers[0], generator)
-        critic = CriticEnsemble(config.critics, space, hidden, normalisers[1], generator=generator)
-        state_value = StateValue(space, hidden, normalisers[2], generator=generator)
-        return IQLState(
-            actor=actor,
-            critic=critic,
-            target_critic=copy.deepcopy(critic).requires_grad_(requires_grad=False),
-            state_value=state_value,
-            actor_optimiser=Optimiser(
-                list(actor.parameters()),
-                config.actor_learning_rate,
-                schedule=config.actor_schedule,
-                total_steps=context.total_updates,
-            ),
-            critic_optimiser=Optimiser(critic.net.flat, config.critic_learning_rate),
-            value_optimiser=Optimiser(state_value.net.flat, config.critic_learning_rate),
-        )
+        parts = self.build_parts(_KINDS[config.form], generator)
+        normaliser = copy.deepcopy(context.normaliser)
+        state_value = StateValue(context.space, config.hidden, normaliser, generator=generator)
+        value_optimiser = Optimiser(state_value.net.flat, config.critic_learning_rate)
+        return IQLState(**parts, state_value=state_value, value_optimiser=value_optimiser)
 
     def update(self, state: IQLState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of V, the actor, the critics and the targets; draws nothing."""
@@ -158,43 +98,34 @@ class IQL:
         metrics = self._update_value(state, batch.observation, least)
         with torch.no_grad():
             values = state.state_value(torch.cat([batch.observation, batch.next_observation]))
-        metrics |= self._update_actor(state, batch, least - values[:rows])
+        metrics |= self._update_policy(state, batch, least - values[:rows])
         target = td_target(batch.reward, batch.terminated, values[rows:], discount=self.config.discount)
         metrics |= regress_critics(state.critic, state.critic_optimiser, batch, target)
-        polyak_update(state.target_critic.net.flat, state.critic.net.flat, polyak_tau=self.config.polyak_tau)
+        self.update_targets(state)
         return metrics
-
-    def policy(self, state: IQLState) -> Actor:
-        """The actor."""
-        return state.actor
 
     def value(self, state: IQLState) -> IQLValue:
         """The value network and the critics."""
         return IQLValue(state.state_value, state.critic)
+
+    @torch.no_grad()
+    def next_value(
+        self, state: IQLState, next_obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "b"]:
+        """`V(s')`, without gradients; no action is drawn, so that the noise is not read."""
+        del noise
+        return state.state_value(next_obs)
 
     def _update_value(self, state: IQLState, obs: Tensor, least: Tensor) -> dict[str, Tensor]:
         loss = expectile_loss(least - state.state_value(obs), expectile=self.config.expectile)
         state.value_optimiser.descend(loss)
         return {"value/loss": loss.detach()}
 
-    def _update_actor(self, state: IQLState, batch: TransitionBatch, advantage: Tensor) -> dict[str, Tensor]:
-        config = self.config
-        weight = exponential_weight(
-            advantage, inverse_temperature=config.inverse_temperature, max_weight=config.max_weight
-        )
-        loss = (weight * regression_error(state.actor, batch)).mean()
-        state.actor_optimiser.descend(loss)
+    def _update_policy(self, state: IQLState, batch: TransitionBatch, advantage: Tensor) -> dict[str, Tensor]:
+        beta, cap = self.config.inverse_temperature, self.config.max_weight
+        weight = exponential_weight(advantage, inverse_temperature=beta, max_weight=cap)
         return {
-            "policy/loss": loss.detach(),
+            **self.update_actor(state, batch, weight),
             "policy/weight": weight.mean(),
-            "policy/weights_capped": (weight >= config.max_weight).to(weight.dtype).mean(),
+            "policy/weights_capped": (weight >= cap).to(weight.dtype).mean(),
         }
-
-
-def regression_error(actor: Actor, batch: TransitionBatch) -> Float[Tensor, "b"]:
-    """`-log pi(a|s)` of a Gaussian actor, `||pi(s) - a||^2` of a deterministic one, scaled actions; `[b]`."""
-    if isinstance(actor, ClippedGaussianActor):
-        return -actor.log_prob(batch.observation, batch.action)
-    if isinstance(actor, DeterministicActor):
-        return (actor.scaled_action(batch.observation) - actor.scale(batch.action)).square().sum(-1)
-    raise TypeError(f"no regression error for {type(actor).__name__}")

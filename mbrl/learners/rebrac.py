@@ -56,7 +56,7 @@ PRESETS: Final[Mapping[Preset, tuple[float, float]]] = {
     "hopper-medium-expert": (0.1, 0.01),
     "walker2d-medium-expert": (0.01, 0.01),
 }
-"""Coefficients of actor and critic for the D4RL sets, from the config files of the authors' code."""
+"""Coefficients of actor and critic by D4RL set, from the authors' files in CORL (configs/offline/rebrac)."""
 
 _HIDDEN_BIAS: Final = 0.1
 _ACTOR_HEAD: Final = 1e-3
@@ -123,7 +123,7 @@ class ReBRAC(TD3Learner):
             target.load_state_dict(module.state_dict())
         return state
 
-    def next_value(
+    def backup_value(
         self, state: TD3State, batch: TransitionBatch, next_action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """`min_i Q_i(s', ã') - critic_bc_coef sum_d (ã'_d - a'_d)^2`, a' the logged next action.
@@ -131,7 +131,7 @@ class ReBRAC(TD3Learner):
         Raises:
             ConfigError: the batch knows no next actions.
         """
-        value = super().next_value(state, batch, next_action)
+        value = super().backup_value(state, batch, next_action)
         if batch.next_action is None or batch.has_next_action is None:
             raise ConfigError(
                 "ReBRAC needs the action that followed each transition; this source of batches has none "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import ActivationName, StackedMLP
-from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, tanh_log_det
+from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, standard_normal_cdf, tanh_log_det
 from mbrl.ops.losses import mixture_log_prob
 
 ActorKind: TypeAlias = Literal["deterministic", "tanh_gaussian", "mixture", "clipped_gaussian"]
@@ -138,7 +138,7 @@ class TanhGaussianActor(Actor):
     ) -> Float[Tensor, "b"]:
         """Log-density of given actions (environment units in, density on the [-1, 1] scale)."""
         mean, log_std = self.moments(obs)
-        x = torch.atanh(self.scale(action).clamp(-1 + _SATURATION, 1 - _SATURATION))
+        x = unsquash(self.scale(action))
         return gaussian_log_prob(x, mean, log_std) - tanh_log_det(x)
 
     @torch.no_grad()
@@ -214,22 +214,19 @@ class MixtureActor(Actor):
     @staticmethod
     def head_size(spec: ActorSpec) -> int:
         """A logit, a mean and a log standard deviation for each component."""
-        return spec.components * (1 + 2 * spec.space.act_dim)
+        return mixture_head_size(spec.components, spec.space.act_dim)
 
     def components(
         self, obs: Float[Tensor, "b obs_dim"]
     ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k act_dim"], Float[Tensor, "b k act_dim"]]:
         """Log-weights, means and log standard deviations before squashing."""
-        k, d = self.spec.components, self.act_dim
-        logits, means, log_stds = torch.split(self.head(obs), [k, k * d, k * d], -1)
-        log_stds = log_stds.clamp(*self.spec.log_std_bounds)
-        return torch.log_softmax(logits, -1), means.reshape(-1, k, d), log_stds.reshape(-1, k, d)
+        return split_mixture(self.head(obs), self.act_dim, self.spec.log_std_bounds)
 
     def log_prob(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """Log-density of given actions (environment units in, density on the [-1, 1] scale)."""
-        x = torch.atanh(self.scale(action).clamp(-1 + _SATURATION, 1 - _SATURATION))
+        x = unsquash(self.scale(action))
         return mixture_log_prob(x, *self.components(obs)) - tanh_log_det(x)
 
     @torch.no_grad()
@@ -272,6 +269,26 @@ def build_actor(spec: ActorSpec, normaliser: Normaliser, generator: torch.Genera
     return kinds[spec.kind](spec, normaliser, generator)
 
 
+def unsquash(scaled_action: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """`atanh` of actions in [-1, 1]; those at a bound are moved inside, for every density alike."""
+    return torch.atanh(scaled_action.clamp(-1 + _SATURATION, 1 - _SATURATION))
+
+
+def mixture_head_size(components: int, act_dim: int) -> int:
+    """Outputs of a network that describes a mixture of diagonal Gaussians."""
+    return components * (1 + 2 * act_dim)
+
+
+def split_mixture(
+    head: Float[Tensor, "b head"], act_dim: int, log_std_bounds: tuple[float, float]
+) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k act_dim"], Float[Tensor, "b k act_dim"]]:
+    """Log-weights, means and log standard deviations of the mixture that a network's outputs describe."""
+    k = head.shape[-1] // mixture_head_size(1, act_dim)
+    logits, means, log_stds = torch.split(head, [k, k * act_dim, k * act_dim], -1)
+    log_stds = log_stds.clamp(*log_std_bounds)
+    return torch.log_softmax(logits, -1), means.reshape(-1, k, act_dim), log_stds.reshape(-1, k, act_dim)
+
+
 def _check_count(count: int, noise: Tensor) -> None:
     if noise.shape[0] != count:
         raise ValueError(f"count is {count}, noise has {noise.shape[0]} rows")
@@ -296,7 +313,7 @@ def _split_noise(
     noise: Float[Tensor, "b"], weights: Float[Tensor, "b k"]
 ) -> tuple[Tensor, Float[Tensor, "b"]]:
     """One normal draw to a component index and an independent normal draw, by inversion in float64."""
-    uniform = 0.5 * (1 + torch.erf(noise.double() / math.sqrt(2)))
+    uniform = standard_normal_cdf(noise)
     upper = weights.double().cumsum(1)
     upper[:, -1] = 1.0
     index = (uniform[:, None] > upper).sum(1)

@@ -1,25 +1,38 @@
 """The estimators by id: a policy and a dataset in, an `Estimate` out."""
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Family
 from mbrl.core.protocols import DiscretePolicy, Estimator, Policy
 from mbrl.core.registry import Registry
 from mbrl.data.dataset import Dataset
+from mbrl.data.splits import episode_folds
+from mbrl.ope.behaviour import BehaviourCache
 from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
 from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
 from mbrl.ope.importance import Kind, direct_method, importance_sampling
-from mbrl.ope.layout import OPEArrays, pad_log
+from mbrl.ope.layout import Array, OPEArrays, pad_log
 from mbrl.ope.magic import magic
-from mbrl.ope.policies import action_log_prob
+from mbrl.ope.model_value import DEFAULT as MODEL_DEFAULT
+from mbrl.ope.model_value import EvaluationModel, ModelValueConfig, TailValue, model_value
+from mbrl.ope.policies import action_log_prob, is_stochastic, require_density
+from mbrl.rollouts.generate import Box
 
 NO_CROSSFIT: Final = "no_crossfit"
 """Flag of a doubly robust estimate whose values were fitted to the episodes that they correct."""
+
+
+_NO_MODEL: Final = (
+    "No dynamics model was given. Remedy: pass a fit (mbrl ope --dynamics RUN), or have one made "
+    "(--fit-dynamics)."
+)
 
 
 class CriticCache:
@@ -28,18 +41,34 @@ class CriticCache:
     Args:
         estimand: of the values.
         config: of the fits.
+        crossfit: folds of the episodes for doubly robust estimators, whose values then come from members
+            that have not seen the episode; 0 fits all members to all.
     """
 
-    def __init__(self, estimand: Estimand, config: FQEConfig) -> None:
-        self._estimand, self._config = estimand, config
-        self._known: dict[tuple[int, str], FQEResult] = {}
+    def __init__(self, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0) -> None:
+        self._estimand, self._config, self.crossfit = estimand, config, crossfit
+        self._known: dict[tuple[int, str, bool], FQEResult] = {}
 
     def fit(self, policy: Policy, dataset: Dataset, generator: torch.Generator) -> FQEResult:
         """The fit of this very policy object to these episodes; made on the first call."""
-        key = (id(policy), dataset.content_hash)
+        return self._find(policy, dataset, generator, is_crossfitted=False)
+
+    def fit_across(self, policy: Policy, dataset: Dataset, generator: torch.Generator) -> FQEResult:
+        """The fit whose values on an episode have not seen it, where folds were asked for; else `fit`."""
+        return self._find(policy, dataset, generator, is_crossfitted=self.crossfit > 0)
+
+    def _find(
+        self, policy: Policy, dataset: Dataset, generator: torch.Generator, *, is_crossfitted: bool
+    ) -> FQEResult:
+        key = (id(policy), dataset.content_hash, is_crossfitted)
         if key not in self._known:  # the result holds the policy, so its id stays taken
             self._known[key] = fit_fqe(
-                dataset, policy, estimand=self._estimand, config=self._config, generator=generator
+                dataset,
+                policy,
+                estimand=self._estimand,
+                config=self._config,
+                generator=generator,
+                fold=episode_folds(dataset, self.crossfit, generator) if is_crossfitted else None,
             )
         return self._known[key]
 
@@ -51,15 +80,26 @@ class EstimatorContext:
     Attributes:
         estimand: what is estimated.
         critics: fitted values.
+        behaviour: who acted, logged or fitted.
+        model: fitted dynamics for `model_value`, or None.
+        rollouts: how they are rolled out.
     """
 
     estimand: Estimand
     critics: CriticCache
+    behaviour: BehaviourCache = dataclasses.field(default_factory=BehaviourCache)
+    model: EvaluationModel | None = None
+    rollouts: ModelValueConfig = MODEL_DEFAULT
 
     @classmethod
-    def make(cls, estimand: Estimand, config: FQEConfig) -> "EstimatorContext":
-        """A context with nothing fitted yet."""
-        return cls(estimand, CriticCache(estimand, config))
+    def make(cls, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0) -> "EstimatorContext":
+        """A context with nothing fitted yet; see `CriticCache`."""
+        return cls(estimand, CriticCache(estimand, config, crossfit=crossfit))
+
+    def behaviour_facts(self, policy: Policy, dataset: Dataset) -> dict[str, Any]:
+        """`Behaviour.facts`, with the mean ratios of a policy that has ratios."""
+        arrays = ratio_arrays(policy, dataset, self) if is_stochastic(policy) else None
+        return self.behaviour.of(dataset).facts(arrays)
 
 
 EstimatorBuilder: TypeAlias = Callable[[EstimatorContext], Estimator[Dataset]]
@@ -67,9 +107,89 @@ EstimatorBuilder: TypeAlias = Callable[[EstimatorContext], Estimator[Dataset]]
 ESTIMATORS: Registry[EstimatorBuilder] = Registry("estimator", "mbrl.ope")
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class FittedValues:
+    """Q and V of the evaluated policy on a log, see `pad_log`.
+
+    Attributes:
+        action_value: `[N]`.
+        value: `[N + n]`.
+    """
+
+    action_value: Array
+    value: Array
+
+
+def fit_values(
+    policy: Policy,
+    data: Dataset,
+    context: EstimatorContext,
+    *,
+    generator: torch.Generator,
+    is_corrected: bool = False,
+) -> FittedValues:
+    """Fitted values of the policy at every logged step and state.
+
+    Args:
+        policy: whatever acts.
+        data: logged episodes.
+        context: shared parts.
+        generator: source of all draws.
+        is_corrected: ratios correct them by the same episodes: no value may have seen its own, if folds were
+            asked for.
+    """
+    cache = context.critics
+    critics = (cache.fit_across if is_corrected else cache.fit)(policy, data, generator)
+    return FittedValues(*critics.on_log(data, generator=generator))
+
+
+def needs_tail(data: Dataset, estimand: Estimand) -> bool:
+    """Whether time-outs cut episodes, so that ratios need values of what comes after."""
+    rows = data.transitions()
+    return estimand.horizon is None and bool(np.any(rows.truncated & ~rows.terminated))
+
+
+def ratio_arrays(
+    policy: Policy,
+    data: Dataset,
+    context: EstimatorContext,
+    *,
+    values: FittedValues | None = None,
+    has_ratio: bool = True,
+) -> OPEArrays:
+    """The log padded for an estimator, with the ratios of the policy to the behaviour, logged or fitted.
+
+    Args:
+        policy: whatever acts.
+        data: logged episodes.
+        context: shared parts.
+        values: of the policy, for estimators that read them.
+        has_ratio: False for estimators without ratios.
+
+    Raises:
+        UndefinedRatioError: ratios are asked of a deterministic policy.
+    """
+    evaluation, behaviour = None, None
+    if has_ratio:
+        rows = data.transitions()
+        evaluation = action_log_prob(
+            policy, torch.tensor(rows.observation), torch.tensor(rows.action)
+        ).numpy()
+        behaviour = context.behaviour.of(data).log_prob
+    return pad_log(
+        data.episodes,
+        evaluation,
+        estimand=context.estimand,
+        behaviour_log_prob=behaviour,
+        action_value=None if values is None else values.action_value,
+        value=None if values is None else values.value,
+        is_discrete=isinstance(policy, DiscretePolicy),
+    )
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArrayEstimator:
-    """An estimator of padded arrays, fed from a dataset with logged behaviour log-probabilities.
+    """An estimator of padded arrays, fed from a dataset.
 
     Attributes:
         context: shared parts.
@@ -88,27 +208,21 @@ class ArrayEstimator:
 
         Raises:
             UndefinedRatioError: ratios are needed, and the policy is deterministic.
-            DataError: ratios are needed, and the log holds no behaviour log-probabilities.
         """
-        estimand, rows = self.context.estimand, data.transitions()
-        log_prob = None
         if self.needs_ratio:
-            log_prob = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
-        is_cut = estimand.horizon is None and bool(np.any(rows.truncated & ~rows.terminated))
-        action_value, value = None, None
-        if self.needs_values or is_cut:
-            critics = self.context.critics.fit(policy, data, generator)
-            action_value, value = critics.on_log(data, generator=generator)
-        arrays = pad_log(
-            data.episodes,
-            None if log_prob is None else log_prob.numpy(),
-            estimand=estimand,
-            action_value=action_value,
-            value=value,
-            is_discrete=isinstance(policy, DiscretePolicy),
-        )
+            require_density(policy)
+        values = None
+        if self.needs_values or needs_tail(data, self.context.estimand):
+            values = fit_values(
+                policy, data, self.context, generator=generator, is_corrected=self.needs_ratio
+            )
+        arrays = ratio_arrays(policy, data, self.context, values=values, has_ratio=self.needs_ratio)
         estimate = self.compute(arrays)
-        return estimate.flagged(NO_CROSSFIT) if self.needs_ratio and self.needs_values else estimate
+        if not self.needs_ratio:
+            return estimate
+        estimate = estimate.flagged(*self.context.behaviour.of(data).flags(arrays))
+        is_seen = self.needs_values and self.context.critics.crossfit == 0
+        return estimate.flagged(NO_CROSSFIT) if is_seen else estimate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,6 +238,71 @@ class FittedQEvaluation:
     def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
         """See `mbrl.core.protocols.Estimator`."""
         return self.context.critics.fit(policy, data, generator).estimate()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelBasedValue:
+    """The dynamics ensemble's estimate; fitted values stand for what its roll-outs leave out.
+
+    Attributes:
+        context: shared parts.
+    """
+
+    context: EstimatorContext
+
+    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
+        """See `mbrl.core.protocols.Estimator`; without a model it refuses.
+
+        The noise of the roll-outs comes from the generator as it is handed in: two policies that are given
+        equal ones meet the same luck.
+        """
+        model, estimand = self.context.model, self.context.estimand
+        if model is None:
+            return refused("model_value", "model", estimand, _NO_MODEL)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        critics = self.context.critics.fit(policy, data, generator)
+        reference = critics.estimate()
+        found = model_value(
+            model,
+            policy,
+            torch.from_numpy(np.stack([episode.observations[0] for episode in data.episodes])),
+            estimand=estimand,
+            box=Box.around(data.transitions().to_batch(), margin=self.context.rollouts.box_margin),
+            config=self.context.rollouts,
+            seed=seed,
+            tail=_fitted_tail(critics) if np.isfinite(reference.point) else None,
+        )
+        estimate = found.estimate(reference)
+        if found.tail_share > 0 and not reference.valid:
+            estimate = estimate.flagged("unreliable_tail")
+        if model.dataset_hash not in {"", data.content_hash}:
+            estimate = estimate.flagged("model_of_other_data")
+        return estimate
+
+
+def refused(name: str, family: Family, estimand: Estimand, reason: str) -> Estimate:
+    """No estimate, and why."""
+    nothing = math.nan
+    return Estimate(
+        name,
+        family,
+        point=nothing,
+        se=nothing,
+        ci95=(nothing, nothing),
+        method_of_ci="none: refused",
+        n_eff=0.0,
+        estimand=estimand,
+        valid=False,
+        why_not=reason,
+    )
+
+
+def _fitted_tail(critics: FQEResult) -> TailValue:
+    def tail(obs: Tensor, action: Tensor, to_go: int | None) -> Tensor:
+        clock = None if to_go is None else torch.full((len(obs),), to_go)
+        return critics.values.action_value(obs, action, clock).mean(0)
+
+    return tail
 
 
 @ESTIMATORS.register("is")
@@ -178,6 +357,12 @@ def make_magic(context: EstimatorContext) -> Estimator[Dataset]:
 def make_fqe(context: EstimatorContext) -> Estimator[Dataset]:
     """Fitted Q evaluation with an ensemble; the primary estimate of the value family."""
     return FittedQEvaluation(context)
+
+
+@ESTIMATORS.register("model_value")
+def make_model_value(context: EstimatorContext) -> Estimator[Dataset]:
+    """Roll-outs of a dynamics ensemble; the primary estimate of the model family."""
+    return ModelBasedValue(context)
 
 
 def _sampling(context: EstimatorContext, kind: Kind) -> ArrayEstimator:

@@ -14,20 +14,32 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand, Estimate
 from mbrl.core.protocols import DiscretePolicy, Policy
-from mbrl.data.dataset import Dataset, Transitions
+from mbrl.core.rng import RngStreams
+from mbrl.core.types import StateDict
+from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 from mbrl.ope.ensembles import ensemble_estimate
+from mbrl.ope.fqe_data import (
+    DRAW_BLOCK,
+    FirstStates,
+    PreparedRows,
+    draw_rows,
+    member_rows,
+    reward_scale,
+    target_bounds,
+)
 from mbrl.ope.layout import Array
 from mbrl.ope.policies import action_probabilities, draw_actions
-from mbrl.ope.value_net import QEnsemble, RewardScale, discounted_steps
+from mbrl.ope.value_net import QEnsemble
 from mbrl.ops.polyak import polyak_update
 
 MAX_DRIFT: Final = 0.02
@@ -36,7 +48,6 @@ MAX_DRIFT: Final = 0.02
 MAX_CLIP_SHARE: Final = 0.01
 _LAST_PART: Final = 0.2
 _LOOKS: Final = 50
-_DRAW_BLOCK: Final = 64
 _WATCHED_STARTS: Final = 512
 
 OnUpdate: TypeAlias = Callable[[int, float], None]
@@ -75,6 +86,14 @@ class FQEConfig(BaseModel):
     clip_targets: bool = True
     bootstrap: bool = True
 
+    def least_updates(self, estimand: Estimand) -> int:
+        """Updates below which standing still proves nothing: the discounted steps of the horizon over tau.
+
+        Target networks need `1 / polyak_tau` updates to follow, and carry a value one step further each time.
+        """
+        steps = estimand.weight_sum  # endless where every episode surely ends: then no horizon is known
+        return round((steps if math.isfinite(steps) else 1.0) / self.polyak_tau)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class FQEResult:
@@ -89,6 +108,7 @@ class FQEResult:
         clip_share: share of the targets of the last fifth that were clipped.
         config: of the fit.
         estimand: what the values are of.
+        fold: `[n]`, fold of every episode, member m having seen none of the fold `m % F`; None without.
     """
 
     values: QEnsemble
@@ -99,6 +119,7 @@ class FQEResult:
     clip_share: float
     config: FQEConfig
     estimand: Estimand
+    fold: NDArray[np.int64] | None = None
 
     @property
     def converged(self) -> bool:
@@ -107,12 +128,8 @@ class FQEResult:
 
     @property
     def least_updates(self) -> int:
-        """Updates below which standing still proves nothing: the discounted steps of the horizon over tau.
-
-        Target networks need `1 / polyak_tau` updates to follow, and carry a value one step further each time.
-        """
-        steps = self.estimand.weight_sum  # endless where every episode surely ends: then no horizon is known
-        return round((steps if math.isfinite(steps) else 1.0) / self.config.polyak_tau)
+        """See `FQEConfig.least_updates`."""
+        return self.config.least_updates(self.estimand)
 
     def estimate(self) -> Estimate:
         """The ensemble's estimate; flagged where it moved, was clipped, or regressed to something else."""
@@ -145,9 +162,14 @@ class FQEResult:
     def on_log(self, dataset: Dataset, *, generator: torch.Generator) -> tuple[Array, Array]:
         """Q of every logged step `[N]` and V of every logged state `[N + n]`, means over members.
 
+        After a fit over folds an episode's values are those of the members that have not seen it.
+
         Args:
-            dataset: episodes of the same task.
+            dataset: episodes of the same task; after a fit over folds the very ones that were fitted.
             generator: draws the actions of a stochastic policy.
+
+        Raises:
+            ValueError: a fit over folds of other episodes.
         """
         obs = torch.from_numpy(np.concatenate([e.observations for e in dataset.episodes]))
         rows, clocks = dataset.transitions(), [None, None]
@@ -160,11 +182,193 @@ class FQEResult:
             torch.tensor(rows.observation), torch.tensor(rows.action), clocks[0]
         )
         value = self.values.value(obs, self.choices(obs, generator), clocks[1])
-        return action_value.mean(0).numpy(), value.mean(0).numpy()
+        lengths = dataset.episode_lengths
+        return self._mean(action_value.numpy(), lengths), self._mean(value.numpy(), lengths + 1)
+
+    def _mean(self, values: Array, lengths: NDArray[np.int64]) -> Array:
+        """Over the members that have not seen a row's episode; over all without folds."""
+        if self.fold is None:
+            return values.mean(0)
+        if len(lengths) != len(self.fold):
+            raise ValueError(f"the fit knows {len(self.fold)} episodes, not {len(lengths)}")
+        fold = np.repeat(self.fold, lengths)
+        member = np.arange(len(values))[:, None] % (int(self.fold.max()) + 1)
+        return values.mean(0, where=member == fold)
 
     def choices(self, obs: Tensor, generator: torch.Generator) -> Tensor:
         """Draws, or probabilities, of the policy's actions for `QEnsemble.value`."""
         return _choices(self.policy, obs, self.config, generator)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class FQEState:
+    """All that updates change.
+
+    Attributes:
+        values: the action-value functions.
+        target: each member's target network.
+        optimiser: of all members.
+        updates: that were made.
+        history: the estimate in the course of the fit.
+        clipped: sum over late updates of the share of clipped targets, float64.
+    """
+
+    values: QEnsemble
+    target: StackedMLP
+    optimiser: torch.optim.Optimizer
+    updates: int = 0
+    history: list[float] = dataclasses.field(default_factory=list[float])
+    clipped: Tensor = dataclasses.field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+    def state_dict(self) -> StateDict:
+        """Everything that the updates to come depend on, besides the fit; a copy."""
+        return copy.deepcopy(
+            {
+                "net": self.values.net.state_dict(),
+                "target": self.target.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "updates": self.updates,
+                "history": self.history,
+                "clipped": self.clipped,
+            }
+        )
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        state = copy.deepcopy(state)
+        self.values.net.load_state_dict(state["net"])
+        self.target.load_state_dict(state["target"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.updates, self.history, self.clipped = state["updates"], state["history"], state["clipped"]
+
+
+class FQEFit:
+    """Fits `Q(s, a) = r + g (1 - terminated) E_{a'~pi} Q(s', a')` to a log, K times, update by update.
+
+    Like a learner it is immutable: what changes is the state. A draw depends on the streams and on the number
+    of the update alone, so a fit that continues from a stored state repeats an uninterrupted one bit for bit.
+
+    Args:
+        dataset: at least two episodes.
+        policy: whose value is wanted.
+        estimand: discount and horizon.
+        config: of the fit.
+        rng: streams of the fit.
+        fold: `[episodes]` 0..F-1; member m is then fitted without the fold `m % F`, so that some members can
+            judge each episode without having seen it. None fits all to all.
+
+    Raises:
+        DataError: fewer than two episodes, or actions of another size than the policy's.
+        ValueError: more folds than members.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        policy: Policy,
+        *,
+        estimand: Estimand,
+        config: FQEConfig,
+        rng: RngStreams,
+        fold: NDArray[np.int64] | None = None,
+    ) -> None:
+        _check(dataset, policy, config, fold)
+        self._dataset, self._policy, self._rng, self._fold = dataset, policy, rng, fold
+        self.config, self.estimand = config, estimand
+        transitions = dataset.transitions()
+        mean, std = fit_moments(transitions.observation)
+        self._fresh = QEnsemble(
+            config.members,
+            dataset.spec,
+            config.hidden,
+            normaliser=Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),
+            scale=reward_scale(transitions, estimand),
+            estimand=estimand,
+            is_discrete=isinstance(policy, DiscretePolicy),
+            layer_norm=config.layer_norm,
+            generator=rng.at("init"),
+        )
+        next_obs = torch.tensor(transitions.next_observation)
+        self._rows = PreparedRows.prepare(
+            self._fresh, transitions, _choices(policy, next_obs, config, rng.at("next_actions"))
+        )
+        first = torch.from_numpy(np.stack([episode.observations[0] for episode in dataset.episodes]))
+        choices = _choices(policy, first, config, rng.at("first_actions"))
+        self._starts = FirstStates.prepare(self._fresh, first, choices)
+        self._watched = self._starts.some(_WATCHED_STARTS)
+        self._members = member_rows(
+            dataset, config.members, generator=rng.at("episodes"), bootstrap=config.bootstrap, fold=fold
+        )
+        self._bounds = target_bounds(dataset, self._fresh) if config.clip_targets else None
+        self._draws_actions = self._rows.next_choices is not None and not self._fresh.is_discrete
+        self._block = (-1, torch.empty(0))
+
+    def init(self) -> FQEState:
+        """Fresh networks and optimiser."""
+        values, config = copy.deepcopy(self._fresh), self.config
+        optimiser = torch.optim.AdamW(
+            [values.net.flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        return FQEState(values, copy.deepcopy(values.net), optimiser)
+
+    def update(self, state: FQEState) -> None:
+        """One gradient step of every member; changes `state` and nothing else."""
+        values, step = state.values, state.updates
+        horizon, generator = self.estimand.horizon, None
+        batch, to_go = self._batch(step), None
+        mask = self._rows.mask[batch] * self.estimand.discount
+        if horizon is not None or self._draws_actions:
+            generator = self._rng.at("update", step)
+        if horizon is not None:
+            to_go = torch.randint(1, horizon + 1, batch.shape, generator=generator)
+            mask = mask * (to_go > 1)
+        following = self._rows.next_values(values, state.target, batch, to_go, generator)
+        y = torch.addcmul(self._rows.reward[batch], mask, following)
+        if self._bounds is not None:
+            inside = self._bounds.clip(y, to_go)
+            if step >= self._late:
+                state.clipped += (inside != y).double().mean()
+            y = inside
+        prediction = self._rows.predictions(values, batch, to_go)
+        if self.config.loss == "mse":
+            loss = (prediction - y).square().mean(1).sum()
+        else:
+            loss = torch.nn.functional.huber_loss(prediction, y, reduction="none").mean(1).sum()
+        values.net.flat.grad = None
+        loss.backward()
+        state.optimiser.step()
+        polyak_update(state.target.flat, values.net.flat, polyak_tau=self.config.polyak_tau)
+        state.updates += 1
+        if state.updates % max(1, self.config.updates // _LOOKS) == 0:
+            state.history.append(float(self._watched.values(values).mean()))
+
+    def result(self, state: FQEState) -> FQEResult:
+        """What the fit has found so far."""
+        history = np.array(state.history)
+        return FQEResult(
+            state.values,
+            self._policy,
+            initial=self._starts.values(state.values).numpy(),
+            history=history,
+            drift=_drift(history, self._dataset, self.estimand),
+            clip_share=float(state.clipped) / max(state.updates - self._late, 1),
+            config=self.config,
+            estimand=self.estimand,
+            fold=self._fold,
+        )
+
+    @property
+    def _late(self) -> int:
+        """The update with which the last fifth begins."""
+        return self.config.updates - math.ceil(_LAST_PART * self.config.updates)
+
+    def _batch(self, step: int) -> Tensor:
+        """`[k, b]` row indices of an update, drawn with those of its block."""
+        block, place = divmod(step, DRAW_BLOCK)
+        if self._block[0] != block:
+            drawn = draw_rows(self._members, self.config.batch_size, self._rng.at("batch", block))
+            self._block = (block, drawn)
+        return self._block[1][place]
 
 
 def fit_fqe(
@@ -174,21 +378,35 @@ def fit_fqe(
     estimand: Estimand,
     config: FQEConfig,
     generator: torch.Generator,
+    fold: NDArray[np.int64] | None = None,
     on_update: OnUpdate | None = None,
 ) -> FQEResult:
-    """Fits `Q(s, a) = r + g (1 - terminated) E_{a'~pi} Q(s', a')` to the log, K times.
+    """Makes all updates of a `FQEFit`.
 
     Args:
         dataset: at least two episodes.
         policy: whose value is wanted.
         estimand: discount and horizon.
         config: of the fit.
-        generator: source of all draws.
+        generator: gives the seed of its streams.
+        fold: see `FQEFit`.
         on_update: told of the estimate now and then.
 
     Raises:
-        DataError: fewer than two episodes, or actions of another size than the policy's.
+        DataError: see `FQEFit`.
     """
+    rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
+    fit = FQEFit(dataset, policy, estimand=estimand, config=config, rng=rng, fold=fold)
+    state = fit.init()
+    for _ in range(config.updates):
+        looks = len(state.history)
+        fit.update(state)
+        if on_update is not None and len(state.history) > looks:
+            on_update(state.updates, state.history[-1])
+    return fit.result(state)
+
+
+def _check(dataset: Dataset, policy: Policy, config: FQEConfig, fold: NDArray[np.int64] | None) -> None:
     if len(dataset) < 2:
         raise DataError(f"FQE needs two episodes or more, dataset {dataset.info.name!r} has {len(dataset)}")
     if dataset.spec.act_dim != policy.act_dim:
@@ -196,234 +414,10 @@ def fit_fqe(
             f"the policy's actions have {policy.act_dim} dimensions, the log's {dataset.spec.act_dim}",
             field="actions",
         )
+    if fold is not None and int(fold.max()) >= config.members:
+        raise ValueError(f"{int(fold.max()) + 1} folds need as many members, not {config.members}")
     if config.loss == "huber":
-        warnings.warn("a Huber loss does not estimate a mean; the result is invalid", stacklevel=2)
-    transitions = dataset.transitions()
-    mean, std = fit_moments(transitions.observation)
-    values = QEnsemble(
-        config.members,
-        dataset.spec,
-        config.hidden,
-        normaliser=Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),
-        scale=_reward_scale(transitions, estimand),
-        estimand=estimand,
-        is_discrete=isinstance(policy, DiscretePolicy),
-        layer_norm=config.layer_norm,
-        generator=generator,
-    )
-    rows = _Rows.prepare(values, transitions, policy, config, generator)
-    first = torch.from_numpy(np.stack([episode.observations[0] for episode in dataset.episodes]))
-    starts = _Starts.prepare(values, first, _choices(policy, first, config, generator))
-    history, clip_share = _fit(values, rows, starts, dataset, config, generator, on_update)
-    return FQEResult(
-        values,
-        policy,
-        initial=starts.values(values).numpy(),
-        history=history,
-        drift=_drift(history, dataset, estimand),
-        clip_share=clip_share,
-        config=config,
-        estimand=estimand,
-    )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Rows:
-    """Everything that an update reads, ready for the network: gathering is all that is left."""
-
-    features: Tensor  # [n, d] of (s, a)
-    action: Tensor  # [n, a], for discrete actions
-    next_obs: Tensor  # [n, o] normalised; with the only action of a deterministic policy, the whole input
-    next_choices: Tensor | None  # [j, n, a] scaled draws, or [n, a] probabilities; None if in `next_obs`
-    reward: Tensor  # [n], scaled
-    mask: Tensor  # [n], 1 where the value goes on
-
-    @classmethod
-    def prepare(
-        cls,
-        values: QEnsemble,
-        transitions: Transitions,
-        policy: Policy,
-        config: FQEConfig,
-        generator: torch.Generator,
-    ) -> "_Rows":
-        obs, action = torch.tensor(transitions.observation), torch.tensor(transitions.action)
-        next_raw = torch.tensor(transitions.next_observation)
-        choices = _choices(policy, next_raw, config, generator)
-        next_obs, next_choices = values.normaliser(next_raw), None
-        if values.is_discrete:
-            next_choices = choices
-        elif choices.shape[0] == 1:
-            next_obs = torch.cat([next_obs, values.action_box.scale(choices[0])], -1)
-        else:
-            next_choices = values.action_box.scale(choices)
-        reward = (
-            torch.tensor(transitions.reward, dtype=torch.float64) - values.scale.mean
-        ) / values.scale.std
-        mask = torch.from_numpy(~transitions.terminated).float()
-        return cls(values.features(obs, action), action, next_obs, next_choices, reward.float(), mask)
-
-    def __len__(self) -> int:
-        return self.reward.shape[0]
-
-    def predictions(self, values: QEnsemble, index: Tensor, to_go: Tensor | None) -> Tensor:
-        """`[k, b]`, differentiable."""
-        out = values.net(values.with_clock(self.features[index], to_go))
-        return (out * self.action[index]).sum(-1) if values.is_discrete else out.squeeze(-1)
-
-    def next_values(
-        self,
-        values: QEnsemble,
-        target: StackedMLP,
-        index: Tensor,
-        to_go: Tensor | None,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """`[k, b]`, of each member's own target network."""
-        inputs = self.next_obs[index]
-        if self.next_choices is not None and not values.is_discrete:
-            draw = torch.randint(self.next_choices.shape[0], index.shape, generator=generator)
-            inputs = torch.cat([inputs, self.next_choices[draw, index]], -1)
-        inputs = values.with_clock(inputs, None if to_go is None else to_go - 1)
-        with torch.no_grad():
-            out = target(inputs)
-        if values.is_discrete and self.next_choices is not None:
-            return (out * self.next_choices[index]).sum(-1)
-        return out.squeeze(-1)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Starts:
-    """First states of all episodes with what the policy does there."""
-
-    obs: Tensor
-    choices: Tensor
-    to_go: Tensor | None
-
-    @classmethod
-    def prepare(cls, values: QEnsemble, obs: Tensor, choices: Tensor) -> "_Starts":
-        horizon = values.estimand.horizon
-        return cls(obs, choices, None if horizon is None else torch.full((len(obs),), horizon))
-
-    def values(self, values: QEnsemble) -> Tensor:
-        return values.value(self.obs, self.choices, self.to_go)
-
-    def some(self, count: int) -> "_Starts":
-        """About `count` of them, equally spaced."""
-        step = max(1, len(self.obs) // count)
-        choices = self.choices[::step] if self.choices.dim() == 2 else self.choices[:, ::step]
-        return _Starts(self.obs[::step], choices, None if self.to_go is None else self.to_go[::step])
-
-
-def _fit(
-    values: QEnsemble,
-    rows: _Rows,
-    starts: _Starts,
-    dataset: Dataset,
-    config: FQEConfig,
-    generator: torch.Generator,
-    on_update: OnUpdate | None,
-) -> tuple[Array, float]:
-    """Trains `values`; returns the history of the estimate and the clipped share of the late targets."""
-    members = _member_rows(dataset, config, generator)
-    flat = values.net.flat
-    target = copy.deepcopy(values.net)
-    optimiser = torch.optim.AdamW(
-        [flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    bounds = _target_bounds(dataset, values) if config.clip_targets else None
-    watched, look = starts.some(_WATCHED_STARTS), max(1, config.updates // _LOOKS)
-    late = config.updates - math.ceil(_LAST_PART * config.updates)
-    history: list[float] = []
-    clipped, counted = torch.zeros((), dtype=torch.float64), 0
-    index, discount = torch.empty(0), values.estimand.discount
-    for update in range(config.updates):
-        if update % _DRAW_BLOCK == 0:
-            index = _draw_rows(members, config.batch_size, generator)
-        batch = index[update % _DRAW_BLOCK]
-        to_go = None
-        mask = rows.mask[batch] * discount
-        if values.estimand.horizon is not None:
-            to_go = torch.randint(1, values.estimand.horizon + 1, batch.shape, generator=generator)
-            mask = mask * (to_go > 1)
-        y = torch.addcmul(rows.reward[batch], mask, rows.next_values(values, target, batch, to_go, generator))
-        if bounds is not None:
-            inside = bounds.clip(y, to_go)
-            if update >= late:
-                clipped += (inside != y).double().mean()
-                counted += 1
-            y = inside
-        prediction = rows.predictions(values, batch, to_go)
-        if config.loss == "mse":
-            loss = (prediction - y).square().mean(1).sum()
-        else:
-            loss = torch.nn.functional.huber_loss(prediction, y, reduction="none").mean(1).sum()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        polyak_update(target.flat, flat, polyak_tau=config.polyak_tau)
-        if (update + 1) % look == 0:
-            history.append(float(watched.values(values).mean()))
-            if on_update is not None:
-                on_update(update + 1, history[-1])
-    return np.array(history), float(clipped) / max(counted, 1)
-
-
-def _member_rows(dataset: Dataset, config: FQEConfig, generator: torch.Generator) -> list[Tensor]:
-    """For each member the rows of its resample of the episodes, with repetition."""
-    n, episode = len(dataset), torch.from_numpy(dataset.transitions().episode.copy())
-    everything = torch.arange(len(episode))
-    if not config.bootstrap:
-        return [everything] * config.members
-    parts: list[Tensor] = []
-    for _ in range(config.members):
-        counts = torch.bincount(torch.randint(n, (n,), generator=generator), minlength=n)
-        parts.append(torch.repeat_interleave(everything, counts[episode]))
-    return parts
-
-
-def _draw_rows(members: list[Tensor], batch_size: int, generator: torch.Generator) -> Tensor:
-    """`[block, k, b]` row indices for a block of updates."""
-    shape = (_DRAW_BLOCK, batch_size)
-    drawn = [part[torch.randint(len(part), shape, generator=generator)] for part in members]
-    return torch.stack(drawn, 1)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _TargetBounds:
-    """Least and largest scaled reward of a step (0 too where episodes can end), and the estimand."""
-
-    low: float
-    high: float
-    estimand: Estimand
-
-    def clip(self, target: Tensor, to_go: Tensor | None) -> Tensor:
-        """Targets within `[low, high] * sum_t discount^t`, in scaled units."""
-        if to_go is None:
-            total = self.estimand.weight_sum
-            return target.clamp(self.low * total, self.high * total)
-        total = discounted_steps(to_go, self.estimand.discount).to(target.dtype)
-        return torch.minimum(torch.maximum(target, self.low * total), self.high * total)
-
-
-def _target_bounds(dataset: Dataset, values: QEnsemble) -> _TargetBounds | None:
-    if math.isinf(values.estimand.weight_sum):
-        return None
-    transitions, scale = dataset.transitions(), values.scale
-    low, high = (
-        (float(end) - scale.mean) / scale.std for end in (transitions.reward.min(), transitions.reward.max())
-    )
-    if bool(transitions.terminated.any()):
-        low, high = min(0.0, low), max(0.0, high)
-    slack = 1e-5 * max(abs(low), abs(high), 1e-3)
-    return _TargetBounds(low - slack, high + slack, values.estimand)
-
-
-def _reward_scale(transitions: Transitions, estimand: Estimand) -> RewardScale:
-    reward = transitions.reward.astype(np.float64)
-    std = float(reward.std()) or float(np.abs(reward).mean()) or 1.0
-    is_endless = not transitions.terminated.any() and math.isfinite(estimand.weight_sum)
-    return RewardScale(float(reward.mean()) if is_endless else 0.0, std)
+        warnings.warn("a Huber loss does not estimate a mean; the result is invalid", stacklevel=3)
 
 
 def _choices(policy: Policy, obs: Tensor, config: FQEConfig, generator: torch.Generator) -> Tensor:

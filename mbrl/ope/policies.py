@@ -9,9 +9,16 @@ from torch import Tensor
 
 from mbrl.core.errors import UndefinedRatioError
 from mbrl.core.protocols import DiscretePolicy, Policy, StochasticPolicy
+from mbrl.ops.gaussian import standard_normal_cdf
 
 CHUNK: Final = 8192
 """Rows that go through a policy together."""
+
+
+_NO_DENSITY = (
+    "The policy ({}) is deterministic: no density ratio to the policy that acted exists. Remedy: estimate "
+    "its value with fqe, or with kernel, which smooths it, or evaluate its stochastic form."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +49,16 @@ def is_stochastic(policy: Policy) -> bool:
     return isinstance(policy, (StochasticPolicy, DiscretePolicy))
 
 
+def require_density(policy: Policy) -> None:
+    """Refuses a policy without a density.
+
+    Raises:
+        UndefinedRatioError: the policy is deterministic.
+    """
+    if not is_stochastic(policy):
+        raise UndefinedRatioError(_NO_DENSITY.format(type(policy).__name__))
+
+
 @torch.no_grad()
 def action_log_prob(
     policy: Policy, obs: Float[Tensor, "n obs_dim"], action: Float[Tensor, "n act_dim"]
@@ -56,10 +73,7 @@ def action_log_prob(
         return torch.log(torch.cat(parts))
     if isinstance(policy, StochasticPolicy):
         return torch.cat([policy.log_prob(o, a).double() for o, a in _chunks(obs, action)])
-    raise UndefinedRatioError(
-        f"The policy ({type(policy).__name__}) is deterministic: no density ratio to the policy that acted "
-        "exists. Remedy: estimate its value with fqe, or evaluate its stochastic form."
-    )
+    raise UndefinedRatioError(_NO_DENSITY.format(type(policy).__name__))
 
 
 @torch.no_grad()
@@ -74,6 +88,28 @@ def draw_actions(
         noise = torch.randn(count, part.shape[0], policy.act_dim, generator=generator, device=obs.device)
         parts.append(policy.sample(part, count, noise))
     return torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def act_with(
+    policy: Policy, obs: Float[Tensor, "n obs_dim"], noise: Float[Tensor, "n act_dim"]
+) -> Float[Tensor, "n act_dim"]:
+    """One action for each observation as a function of its own noise: equal noise is equal luck.
+
+    A policy with a density draws by reparameterisation, one over finitely many actions by inversion of its
+    distribution function, and a deterministic one takes its evaluation action.
+
+    Args:
+        policy: acts.
+        obs: `[n, obs_dim]`, raw units.
+        noise: `[n, act_dim]` standard normal draws.
+    """
+    if isinstance(policy, DiscretePolicy):
+        probabilities = policy.probs(obs).double()
+        uniform = standard_normal_cdf(noise[:, :1])
+        index = (uniform > probabilities.cumsum(-1)).sum(-1).clamp_max(policy.act_dim - 1)
+        return torch.nn.functional.one_hot(index, policy.act_dim).to(obs.dtype)
+    return policy.act(obs, noise if isinstance(policy, StochasticPolicy) else None)
 
 
 @torch.no_grad()

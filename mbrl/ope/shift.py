@@ -36,6 +36,10 @@ Within one rollout values move by a fraction of the spread that all of the data 
 MODEL_ERROR_RATIO: Final = 2.0
 """Open-loop error near the policy's actions over that of all held-out segments that alarms."""
 
+MODEL_ERROR: Final = 0.03
+"""Least such error that alarms, deviations of the observations: a tenth of what a trusted horizon tolerates.
+Below it a model is good wherever the policy goes, however much better it is elsewhere."""
+
 MEASURED: Final = (
     "out_of_support_share",
     "knn_share",
@@ -232,7 +236,7 @@ def _edge_alarm(report: ShiftReport) -> str | None:
 
 def _model_alarm(report: ShiftReport) -> str | None:
     near, everywhere = report.model_error_near_policy, report.model_error
-    if near is None or everywhere is None or near <= MODEL_ERROR_RATIO * everywhere:
+    if near is None or everywhere is None or near <= max(MODEL_ERROR_RATIO * everywhere, MODEL_ERROR):
         return None
     return (
         f"Where the log acts like the policy the model errs by {near:.2g} deviations after "

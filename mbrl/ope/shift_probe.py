@@ -73,9 +73,22 @@ class LoggedValues(NamedTuple):
 
 
 def logged_values(
-    dataset: Dataset, *, discount: float, generator: torch.Generator, count: int = STATES
+    dataset: Dataset,
+    *,
+    discount: float,
+    generator: torch.Generator,
+    reward_scale: float = 1.0,
+    count: int = STATES,
 ) -> LoggedValues | None:
-    """At most `count` random steps whose return is known (see `returns_to_go`); None if these are few."""
+    """At most `count` random steps whose return is known (see `returns_to_go`); None if these are few.
+
+    Args:
+        dataset: the log.
+        discount: of the returns.
+        generator: of the choice of steps.
+        reward_scale: factor from logged rewards to those that values are held against.
+        count: steps.
+    """
     returns, is_usable = returns_to_go(dataset.episodes, discount)
     usable = np.flatnonzero(is_usable)
     if len(usable) < _FEW_RETURNS:
@@ -83,7 +96,7 @@ def logged_values(
     rows = usable[torch.randperm(len(usable), generator=generator)[:count].numpy()]
     steps = dataset.transitions()
     return LoggedValues(
-        torch.tensor(steps.observation[rows]), torch.tensor(steps.action[rows]), returns[rows]
+        torch.tensor(steps.observation[rows]), torch.tensor(steps.action[rows]), reward_scale * returns[rows]
     )
 
 

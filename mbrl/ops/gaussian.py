@@ -33,6 +33,31 @@ def gaussian_nll(error: Float[Tensor, "*b d"], log_variance: Float[Tensor, "*b d
     return 0.5 * (error.square() * torch.exp(-log_variance) + log_variance + LOG_2PI)
 
 
+def mixture_transform(
+    x: Float[Tensor, "b d"],
+    log_weights: Float[Tensor, "b k"],
+    means: Float[Tensor, "b k d"],
+    log_stds: Float[Tensor, "b k d"],
+) -> Float[Tensor, "b d"]:
+    """Probability integral transform of draws from a mixture of diagonal Gaussians, one dimension at a time.
+
+    `u_j = sum_k w_k(x_1 .. x_{j-1}) Phi((x_j - mean_kj) / std_kj)`: the weights are those given the
+    dimensions before (Rosenblatt 1952). If x was drawn from the mixture, u is uniform on the unit cube.
+
+    Args:
+        x: `[b, d]`.
+        log_weights: `[b, k]`, normalised.
+        means: `[b, k, d]`.
+        log_stds: `[b, k, d]`.
+    """
+    z = (x[:, None] - means) * torch.exp(-log_stds)
+    log_density = -0.5 * (z.square() + LOG_2PI) - log_stds
+    before = log_density.cumsum(-1) - log_density
+    weights = torch.softmax(log_weights[..., None] + before, 1)
+    below = 0.5 * torch.erfc(-z / math.sqrt(2.0))
+    return (weights * below).sum(1)
+
+
 def standard_normal_kl(mean: Float[Tensor, "*b d"], log_std: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """`KL(N(mean, std^2) || N(0, 1)) = 1/2 (mean^2 + std^2 - 1 - 2 log std)` in nats, per dimension."""
     return 0.5 * (mean.square() + torch.exp(2 * log_std) - 1 - 2 * log_std)
@@ -56,3 +81,8 @@ def soft_clamp(
     """
     x = high - softplus(high - x)
     return low + softplus(x - low)
+
+
+def standard_normal_cdf(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """`Phi(x) = (1 + erf(x / sqrt 2)) / 2` in float64: a standard normal draw becomes a uniform one."""
+    return 0.5 * (1 + torch.erf(x.double() / math.sqrt(2)))

@@ -6,24 +6,20 @@ The rule, in this order:
 2. The leader has the largest interquartile mean. Candidates whose 95 % intervals overlap the leader's are
    tied with it. With five seeds of normal scores and no true difference, two such intervals stay apart in
    2 % of pairs (with three seeds in 11 %).
-3. A model that fails its own checks (`mbrl.dynamics.doubts`, in half of the fits or more) rules its
-   algorithms out: what they score cannot be owed to the model, and another seed may find the holes. Data of a
-   kind on which models usually lose only caution: here the scores themselves are better evidence.
+3. A model that is trusted for no step, whose errors no measure ranks, or that misses most terminations rules
+   its algorithms out. Intervals that miss their level only caution, and so do data of a kind on which models
+   usually lose: here the scores themselves are better evidence (`mbrl.report.model_trust`).
 4. Of what is tied, model-free goes before model-based, then clearly less wall time before more. Times within
    a quarter of the least count as equal; among those the largest interquartile mean is taken.
 """
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
-from mbrl.dynamics.doubts import Doubt, Rule, doubts
-from mbrl.dynamics.report import DynamicsReport
 from mbrl.report.comparison import Message, Method, contrast
+from mbrl.report.model_trust import ModelTrust, about_models, judge_models
 from mbrl.report.study import Study, StudyDataset
 from mbrl.report.study_scores import (
     Standing,
@@ -35,30 +31,11 @@ from mbrl.report.study_scores import (
 )
 from mbrl.report.wording import format_count, format_interval, format_number, has_ends
 
-NEAR_EXPERT: Final = 80.0
-"""Normalised score that the median episode of near-expert data reaches."""
-
-NARROW: Final = 60.0
-"""Normalised score that nine of ten episodes of narrow near-expert data reach: they hold no failures."""
-
-SPARSE: Final = 0.95
-"""Share of rows with reward exactly 0 from which a reward counts as sparse."""
-
-LONG: Final = 100
-"""Steps of a mean episode from which a horizon counts as long."""
-
 EQUAL_COST: Final = 1.25
 """Wall time over the least one, up to which it counts as equal: machines are not quieter than that."""
 
 ENOUGH_SEEDS: Final = 5
 """Seeds that a comparison should have; published tables should have ten."""
-
-_RULES: Final[dict[Rule, str]] = {
-    "horizon": "the model is trusted for no step",
-    "calibration": "its intervals miss their level by more than 0.1 even after recalibration",
-    "correlation": "no uncertainty measure ranks its errors, so that penalties would be noise",
-    "termination": "its termination head finds fewer than half of the held-out terminations",
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +47,7 @@ class Recommendation:
         algorithm: label of what is recommended, or None where the runs permit no recommendation.
         leader: label of the largest interquartile mean among the candidates, or None.
         tied: candidates that cannot be told apart from the leader, the leader included.
-        against_models: rules that a model-based method breaks on this dataset, in words.
+        against_models: what speaks against a model on this dataset, in words, whether it forbids or cautions.
         reasons: the recommendation first, then why, then the cautions.
     """
 
@@ -95,15 +72,13 @@ def recommend(study: Study, dataset: str) -> Recommendation:
     data = {item.label: item for item in study.datasets}[dataset]
     everyone = standings(study, data)
     uses_models = any(standing.algorithm.needs_dynamics for standing in everyone)
-    untrusted = _untrusted(data) if uses_models else ()
-    unsuited = _unsuited(data) if uses_models else ()
+    trust = judge_models(data) if uses_models else ModelTrust()
     candidates = [standing for standing in everyone if has_ends(standing.iqm) and not standing.failed]
-    permitted = [c for c in candidates if not (untrusted and c.algorithm.needs_dynamics)]
-    about_models = _about_models(data, untrusted, unsuited) if uses_models else []
-    about_runs = _about_runs(everyone)
+    permitted = [c for c in candidates if not (trust.ruled_out and c.algorithm.needs_dynamics)]
+    of_models = about_models(data, trust) if uses_models else []
     if not permitted:
-        reasons = (_abstention(data, everyone, candidates), *about_models, *about_runs)
-        return Recommendation(data.label, None, None, (), (*untrusted, *unsuited), reasons)
+        reasons = (_abstention(data, everyone, candidates), *of_models, *_about_runs(everyone))
+        return Recommendation(data.label, None, None, (), trust.against, reasons)
     leader, best = (max(group, key=_estimate) for group in (candidates, permitted))
     level = [c for c in permitted if _overlap(c, best)]
     chosen = _simplest(level)
@@ -111,12 +86,12 @@ def recommend(study: Study, dataset: str) -> Recommendation:
     reasons = (
         _headline(data, chosen, level, leader),
         *_against_references(study, data, chosen, everyone),
-        *about_models,
+        *of_models,
         *_about_chosen(data, chosen, everyone),
-        *about_runs,
+        *_about_runs(everyone),
     )
     return Recommendation(
-        dataset, chosen.label, leader.label, tuple(c.label for c in tied), (*untrusted, *unsuited), reasons
+        dataset, chosen.label, leader.label, tuple(c.label for c in tied), trust.against, reasons
     )
 
 
@@ -232,28 +207,6 @@ def _against_references(
     return messages
 
 
-def _about_models(data: StudyDataset, untrusted: Sequence[str], unsuited: Sequence[str]) -> list[Message]:
-    messages: list[Message] = []
-    if not data.dynamics:
-        text = "No fit of a model is at hand: whether model-based methods may be trusted here is not known."
-        messages.append(Message(text, "caution"))
-    if untrusted:
-        text = f"{data.label}: do not use a model-based method: {'; '.join(untrusted)}."
-        messages.append(Message(text, "bad"))
-    if unsuited:
-        text = f"Model-based methods usually lose to simpler ones on data like these: {'; '.join(unsuited)}."
-        messages.append(Message(text, "caution"))
-    if data.dynamics and not untrusted and not unsuited:
-        horizons = sorted(report.trusted_horizon for report in data.dynamics.values())
-        text = (
-            "Nothing speaks against a model here: its fits pass their checks, and it is trusted for "
-            f"{format_count(horizons[len(horizons) // 2], 'step')} in the middle one of "
-            f"{format_count(len(horizons), 'fit')}."
-        )
-        messages.append(Message(text))
-    return messages
-
-
 def _about_chosen(data: StudyDataset, chosen: Standing, everyone: Sequence[Standing]) -> list[Message]:
     messages: list[Message] = []
     worst, (bar, name) = chosen.worst, _bar(data, everyone)
@@ -290,35 +243,3 @@ def _about_runs(everyone: Sequence[Standing]) -> list[Message]:
         text = f"Not all seeds are finished: {', '.join(unfinished)}."
         messages.append(Message(text, "caution"))
     return messages
-
-
-def _untrusted(data: StudyDataset) -> tuple[str, ...]:
-    """Rules that half of the fits or more break."""
-    fits = len(data.dynamics)
-    counts = Counter(doubt.rule for report in data.dynamics.values() for doubt in _doubts(report))
-    return tuple(
-        f"{text} ({counts[rule]} of {format_count(fits, 'fit')})"
-        for rule, text in _RULES.items()
-        if 0 < fits <= 2 * counts[rule]
-    )
-
-
-def _doubts(report: DynamicsReport) -> tuple[Doubt, ...]:
-    return doubts(report.calibration, report.open_loop, report.correlations, report.termination)
-
-
-def _unsuited(data: StudyDataset) -> tuple[str, ...]:
-    """Kinds of data on which models lose in published comparisons."""
-    found: list[str] = []
-    if data.scores:
-        median, tenth = np.quantile(np.asarray(data.scores, dtype=np.float64), [0.5, 0.1])
-        if median >= NEAR_EXPERT and tenth >= NARROW:
-            found.append(
-                f"narrow and near-expert (the median episode scores {median:.0f}, nine of ten at least "
-                f"{tenth:.0f})"
-            )
-    zeros = [report.reward.share_zero for report in data.dynamics.values()]
-    contents = data.report.contents
-    if zeros and contents is not None and contents.lengths.mean >= LONG and min(zeros) >= SPARSE:
-        found.append(f"a sparse reward over long episodes ({100 * min(zeros):.0f} % of rewards are 0)")
-    return tuple(found)

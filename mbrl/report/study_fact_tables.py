@@ -1,6 +1,7 @@
 """What stands behind the scores of a study as tables: data, models, costs, distributional shift."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -20,6 +21,7 @@ _SHIFT_NAMES: Final = {
     "value_gap": "value gap",
     "value_drift": "value drift",
     "edge_share": "edge of reach",
+    "model_error_near_policy": "model error near policy",
 }
 
 
@@ -117,7 +119,7 @@ def shift_table(study: Study, dataset: StudyDataset) -> Table | None:
         alarmed = sum(bool(all_alarms(run)) for run in runs[label])
         counted = f"{alarmed} of {len(runs[label])}"
         rows.append([label, *(_shift_cell(items, key) for key in keys), counted])
-    headings = [_SHIFT_NAMES.get(key, key.replace("_", " ")) for key in keys]
+    headings = [_SHIFT_NAMES[key] for key in keys]
     caption = f"{dataset.label}: how far the policies leave the data, mean over seeds"
     return Table(caption, ("algorithm", *headings, "runs with alarms"), rows)
 
@@ -132,15 +134,29 @@ def choice_tables(study: Study) -> list[Table]:
 
 
 def alarm_messages(study: Study, dataset: StudyDataset) -> list[Message]:
-    """Every alarm once, with the runs that raised it."""
-    raised: dict[str, list[str]] = {}
+    """Every alarm once, with the runs that raised it; alarms that differ in their numbers count as one."""
+    raised: dict[str, Counter[str]] = {}
+    examples: dict[str, str] = {}
     for label in study.algorithms:
-        found = Counter(alarm for run in study.of(dataset.label, label) for alarm in all_alarms(run))
-        for alarm, count in found.items():
-            raised.setdefault(alarm, []).append(f"{label} ({format_count(count, 'seed')})")
+        for run in study.of(dataset.label, label):
+            texts = {_without_numbers(alarm): alarm for alarm in all_alarms(run)}
+            for kind, alarm in texts.items():
+                raised.setdefault(kind, Counter())[label] += 1
+                examples.setdefault(kind, alarm)
     return [
-        Message(f"{dataset.label}, {', '.join(names)}: {alarm}", "caution") for alarm, names in raised.items()
+        Message(f"{dataset.label}, {_runs_of(counts)}: {examples[kind]}", "caution")
+        for kind, counts in raised.items()
     ]
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", text)
+
+
+def _runs_of(counts: Counter[str]) -> str:
+    return ", ".join(f"{label} ({format_count(count, 'seed')})" for label, count in counts.items()) + (
+        ", for example" if counts.total() > 1 else ""
+    )
 
 
 def _best_measure(dataset: StudyDataset) -> tuple[str, float]:
@@ -161,9 +177,8 @@ def _recall(dataset: StudyDataset) -> float | None:
 
 
 def _shift_keys(shifts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Known keys in their order, then others that hold numbers."""
-    numeric = {key for shift in shifts for key, value in shift.items() if _is_number(value)}
-    return [key for key in _SHIFT_NAMES if key in numeric] + sorted(numeric - set(_SHIFT_NAMES))
+    """What was measured in some run, in a fixed order; what else a report holds is in the JSON of its run."""
+    return [key for key in _SHIFT_NAMES if any(_is_number(shift.get(key)) for shift in shifts)]
 
 
 def _shift_cell(shifts: Sequence[Mapping[str, Any]], key: str) -> Cell:

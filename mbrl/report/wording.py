@@ -22,6 +22,7 @@ def format_number(value: float | int | None, *, digits: int = 3) -> str:
         return f"{int(value):,}"
     if not 1e-4 <= size < 1e7:
         return f"{value:.{digits - 1}e}"
+    size = float(f"{size:.{digits - 1}e}")  # 99.96 has three digits as 100, not as 100.0
     decimals = max(digits - 1 - math.floor(math.log10(size)), 0)
     return f"{value:,.{min(decimals, 6)}f}"
 

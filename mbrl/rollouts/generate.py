@@ -82,6 +82,19 @@ class Box:
     reward_low: Float[Tensor, ""]
     reward_high: Float[Tensor, ""]
 
+    @classmethod
+    def around(cls, transitions: TransitionBatch, *, margin: float = 0.0) -> "Box":
+        """Range of logged observations, successors and rewards.
+
+        Args:
+            transitions: logged steps.
+            margin: by which each side of the observations is moved out, in widths of their range.
+        """
+        both = torch.cat([transitions.observation, transitions.next_observation])
+        low, high = both.amin(0), both.amax(0)
+        spare = margin * (high - low)
+        return cls(low - spare, high + spare, transitions.reward.min(), transitions.reward.max())
+
     def clip(
         self, obs: Float[Tensor, "b obs_dim"], reward: Float[Tensor, "b"]
     ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:

@@ -193,9 +193,39 @@ def test_targets_are_not_clamped_at_zero(toy):
     assert float(metrics["critic/value"]) == pytest.approx(-10, abs=0.5)
 
 
-def test_a_learner_without_a_bootstrap_value_is_refused(toy):
-    with pytest.raises(ConfigError, match=r"mobile compares the values.*'bc' does not tell.*name=sac"):
-        make_training(toy, "mobile", learner={"name": "bc", "hidden": [8]})
+@pytest.mark.parametrize("name", ["bc", "bcq"])
+def test_a_learner_without_a_bootstrap_value_is_refused(toy, name):
+    with pytest.raises(ConfigError, match=rf"mobile compares the values.*'{name}' does not tell.*name=sac"):
+        make_training(toy, "mobile", learner={"name": name, "hidden": [8]})
+
+
+BOOTSTRAPS = {
+    "sac": {"has_entropy_backup": False},
+    "cql": {},
+    "td3_bc": {},
+    "rebrac": {},
+    "awac": {},
+    "iql": {},
+}
+
+
+@pytest.mark.parametrize("name", BOOTSTRAPS)
+def test_every_other_learner_is_penalised_by_what_it_bootstraps_on(toy, name):
+    """A member's successors lie in a plane where V is linear: u is the spread of V over the members."""
+    values = {"name": name, "hidden": [8], "discount": 0.9, **BOOTSTRAPS[name]}
+    training = make_training(toy, "mobile", learner=values, inconsistency_coef=0.5, samples=1)
+    state = training.learner.init(RngStreams(0).at("init"))
+    obs, action = rows(20)
+    doubt = training.learner.inconsistency(state, obs, action, generator=RngStreams(0).at("update"))
+    noise = torch.randn(1, 1, 20, 5, generator=RngStreams(0).at("update"))[0, 0, :, 3:]
+    means = training.learner.model.predict(obs, action).mean
+    learner = training.learner.learner
+    expected = torch.stack([learner.next_value(state, mean, noise) for mean in means]).std(0)
+    assert float(expected.min()) > 0
+    torch.testing.assert_close(doubt, expected)
+    batch = dataclasses.replace(transitions(), from_model=torch.arange(len(transitions())) % 2 == 0)
+    metrics = training.learner.update(state, batch, RngStreams(0).at("update"))
+    assert float(metrics["critic/inconsistency"]) > 0
 
 
 def test_one_elite_has_nothing_to_compare(toy):

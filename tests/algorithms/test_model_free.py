@@ -42,6 +42,8 @@ def test_rewards_are_scaled_before_the_filter_and_bounds_follow():
     plain = prepare_transitions(config(best_fraction=0.25), context())
     torch.testing.assert_close(both.reward, plain.reward * scale)
     training = ModelFree.build(config(reward_transform="return_range"), context())
+    assert training.reward_scale == pytest.approx(scale)
+    assert ModelFree.build(config(best_fraction=0.25), context()).reward_scale == 1.0
     assert training.value_bounds is not None
     low = ModelFree.build(config(), context()).value_bounds[0]
     assert training.value_bounds[0] == pytest.approx(scale * low, rel=1e-5)

@@ -49,7 +49,15 @@ def test_torch_counts_the_same_through_a_frozen_stack() -> None:
 
 @pytest.mark.parametrize(
     ("row", "mflops"),
-    [("bc", 105), ("iql", 524), ("cql", 13_563), ("td3_bc", 404), ("sac", 564), ("ensemble", 1362)],
+    [
+        ("bc", 105),
+        ("iql", 524),
+        ("cql", 13_563),
+        ("td3_bc", 404),
+        ("sac", 564),
+        ("ensemble", 1362),
+        ("fqe", 140),
+    ],
 )
 def test_figures_for_the_sizes_of_hopper(row: str, mflops: float) -> None:
     count = ROWS.get(row).flops
@@ -68,3 +76,14 @@ def test_learners_do_what_is_counted(row: str) -> None:
         units = update() + update()  # two, since some learners move the actor at every second one
     done = counter.get_total_flops() / units / entry.flops(SMALL)
     assert done == pytest.approx(WORK.get(row, 1.0), abs=0.005)
+
+
+def test_an_evaluation_does_what_is_counted_for_each_member() -> None:
+    entry = ROWS.get("fqe")
+    assert entry.flops is not None
+    loop = entry.build(SMALL)["loop"]
+    loop()
+    with FlopCounterMode(display=False) as counter:
+        units = loop()
+    assert units == 5
+    assert counter.get_total_flops() / units == pytest.approx(entry.flops(SMALL), rel=0.005)

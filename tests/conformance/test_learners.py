@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.core.protocols import Training
@@ -175,6 +176,60 @@ def test_the_evaluation_action_is_deterministic_and_inside_the_box(
     assert torch.equal(action, policy.act(obs))
     assert bool((action >= torch.tensor(context.space.act_low)).all())
     assert bool((action <= torch.tensor(context.space.act_high)).all())
+
+
+class Audit(TorchDispatchMode):
+    """Notes reads of a number out of a tensor, and tensors with a row for each logged transition.
+
+    Args:
+        rows: of the log.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.reads: list[str] = []
+        self.copies: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = str(func)
+        if "_local_scalar_dense" in name or "equal.default" in name or "is_nonzero" in name:
+            self.reads.append(name)
+        for value in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == self.rows:
+                self.copies.append(name)
+        return result
+
+
+def test_the_audit_finds_what_it_looks_for() -> None:
+    with Audit(5) as audit:
+        weight = torch.ones(5, requires_grad=True)
+        if float(weight.detach().sum()) > 0:
+            (2 * weight).sum().backward()
+    assert len(audit.reads) == 1
+    assert len(audit.copies) >= 3  # two of ones, forward and backward
+
+
+@pytest.mark.parametrize("name", part_names("algorithms"))
+def test_an_update_reads_no_number_back_and_copies_no_dataset(
+    name: str, dynamics: FittedDynamics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read stops the stream of a GPU; a copy of the log in every update is its size in traffic."""
+    training, context = build(name, dynamics)
+    state = training.learner.init(RngStreams(0).at("init"))
+    if training.refresh is not None:
+        training.refresh(training.learner.policy(state), 0, RngStreams(0).at("rollout", 0))
+    rows = 360 if context.transitions is None else len(context.transitions)
+    audit = Audit(rows)
+    for method in ("numpy", "tolist"):
+        monkeypatch.setattr(torch.Tensor, method, lambda *_: pytest.fail("an update left torch"))
+    with audit:
+        for step in range(2):
+            batch = training.source.sample(training.batch_size, RngStreams(0).at("batch", step))
+            training.learner.update(state, batch, RngStreams(0).at("update", step))
+    assert audit.reads == []
+    assert audit.copies == []
 
 
 @pytest.mark.parametrize("name", LEARNERS.names())

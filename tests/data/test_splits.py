@@ -10,7 +10,7 @@ from mbrl.core.errors import DataError
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
 from mbrl.data.info import DatasetInfo
-from mbrl.data.splits import cut, halves, split_blocks, split_episodes
+from mbrl.data.splits import cut, episode_folds, halves, split_blocks, split_episodes
 from tests.data.logs import SPEC, make_episode
 
 
@@ -183,3 +183,17 @@ def test_cut_keeps_true_successor_and_flags():
     for start, stop in ((2, 2), (-1, 3), (0, 7)):
         with pytest.raises(ValueError, match="steps"):
             cut(whole, start, stop)
+
+
+def test_folds_are_disjoint_and_alike_in_size_and_return():
+    returns = np.array([1.0, 1.0, 5.0, 9.0, 2.0, 7.0, 3.0, 8.0, 4.0, 6.0, 0.0])
+    episodes = [make_episode(index, reward=float(total)) for index, total in enumerate(returns)]
+    dataset = Dataset(tuple(episodes), SPEC, DatasetInfo(name="folds"))
+    folds = episode_folds(dataset, 3, torch.Generator().manual_seed(0))
+    assert sorted(np.bincount(folds, minlength=3)) == [3, 4, 4]
+    ranked = folds[np.argsort(returns, kind="stable")]
+    assert all(len(set(ranked[k : k + 3])) == 3 for k in (0, 3, 6))
+    again = episode_folds(dataset, 3, torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(again, folds)
+    with pytest.raises(DataError, match="12 folds"):
+        episode_folds(dataset, 12, torch.Generator().manual_seed(0))

@@ -28,6 +28,7 @@ from mbrl.learners.rebrac import ReBRACConfig
 from mbrl.learners.sac import SACConfig
 from mbrl.learners.soft_actor_critic import SoftActorCriticConfig
 from mbrl.learners.td3_bc import TD3BCConfig
+from mbrl.learners.weighted_cloning import WeightedCloningConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 
@@ -39,7 +40,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
         AWACConfig, AssessmentConfig, BCConfig, BCQConfig, CQLConfig, DynamicsConfig, IQLConfig,
         LearnerConfig, MBPOConfig, MOBILEConfig, MOReLConfig, MoBRACConfig, ModelBasedConfig, PenaltyConfig,
         RAVLConfig, ReBRACConfig, RolloutConfig, SACConfig, SoftActorCriticConfig, TD3BCConfig, TD3Config,
-        TerminationConfig, UnpenalisedConfig,
+        TerminationConfig, UnpenalisedConfig, WeightedCloningConfig,
     )
 }  # fmt: skip
 

@@ -1,6 +1,8 @@
+from typing import get_args
+
 import pytest
 
-from mbrl.dynamics.doubts import doubts
+from mbrl.dynamics.doubts import Rule, doubts, is_disqualifying
 from tests.report.conftest import make_dynamics_report
 
 NAN = float("nan")
@@ -48,3 +50,7 @@ def test_each_rule_fires_alone(changes, rule):
 )
 def test_a_rule_holds_up_to_its_bound(changes):
     assert rules(**changes) == []
+
+
+def test_only_calibration_does_not_forbid_rollouts():
+    assert [rule for rule in get_args(Rule) if not is_disqualifying(rule)] == ["calibration"]

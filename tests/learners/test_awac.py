@@ -7,7 +7,7 @@ import torch
 from mbrl.core.types import TransitionBatch
 from mbrl.learners.awac import AWAC, AWACConfig
 from mbrl.learners.base import LEARNERS
-from tests.learners.twin import CONTEXT, generator, transitions
+from tests.learners.twin import CONTEXT, generator, loop, transitions
 
 SMALL = {"hidden": (16,), "discount": 0.9}
 
@@ -66,7 +66,7 @@ def test_the_actor_descends_the_weighted_negative_log_likelihood(weights):
     learner, state = make(weights=weights, inverse_temperature=0.5, max_weight=1.2)
     advantage = torch.linspace(-2, 2, 8)
     log_prob = state.actor.log_prob(batch.observation, batch.action).detach()
-    metrics = learner._update_actor(state, batch, advantage)
+    metrics = learner._update_policy(state, batch, advantage)
     raw = [math.exp(0.5 * a) for a in advantage.tolist()]
     expected = [min(w, 1.2) if weights == "exponential" else 8 * w / sum(raw) for w in raw]
     loss = -sum(w * float(p) for w, p in zip(expected, log_prob, strict=True)) / 8
@@ -126,6 +126,16 @@ def test_in_a_bandit_the_better_of_two_logged_actions_is_chosen():
         learner.update(state, TransitionBatch(obs, action[:, None], is_good.float(), obs, ends, ~ends), draws)
     assert float(learner.policy(state).act(obs[:1])) == pytest.approx(3.0, abs=0.3)
     assert float(learner.value(state).value(obs[:1])) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(("terminated", "expected"), [(False, 5.0), (True, 1.0)])
+def test_reward_one_for_ever_is_worth_the_geometric_sum_and_one_step_is_worth_one(terminated, expected):
+    learner, state = make(discount=0.8, critic_learning_rate=0.03, polyak_tau=0.3)
+    draws = generator(1)
+    for _ in range(250):
+        learner.update(state, loop(16, draws, terminated=terminated), draws)
+    value = float(learner.value(state).value(torch.zeros(1, 2)))
+    assert value == pytest.approx(expected, rel=0.07)
 
 
 @pytest.mark.parametrize(

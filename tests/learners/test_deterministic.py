@@ -51,10 +51,13 @@ def test_targets_by_hand(kind):
     batch = dataclasses.replace(
         transitions(3), reward=torch.tensor([1.0, 2.0, 3.0]), terminated=torch.tensor([False, True, False])
     )
-    target = learner.critic_target(state, batch, torch.tensor([[0.5], [9.0], [-9.0]]))
+    noise = torch.tensor([[0.5], [9.0], [-9.0]])
+    target = learner.critic_target(state, batch, noise)
     assert seen[0][:, 0].tolist() == pytest.approx([0.6, 1.0, 0.0], abs=1e-6)
     assert target.tolist() == pytest.approx([1 + 0.9 * 4, 2.0, 3 + 0.9 * 4])
     assert not target.requires_grad
+    assert learner.next_value(state, batch.next_observation, noise).tolist() == [4.0, 4.0, 4.0]
+    assert torch.equal(seen[1], seen[0])
 
 
 def test_the_noise_of_target_actions_stops_at_the_box():

@@ -6,7 +6,8 @@ import torch
 
 from mbrl.core.types import SpaceSpec, TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerContext
-from mbrl.learners.iql import IQL, IQLConfig, regression_error
+from mbrl.learners.iql import IQL, IQLConfig
+from mbrl.learners.weighted_cloning import regression_error
 from tests.learners.twin import CONTEXT, generator, transitions
 
 SMALL = {"hidden": (16,), "discount": 0.9}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.core.errors import DataError, UndefinedRatioError
+from mbrl.core.errors import UndefinedRatioError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Estimator
 from mbrl.ope.estimators import ESTIMATORS, NO_CROSSFIT, EstimatorContext
@@ -59,11 +59,21 @@ def test_densities_on_a_box_that_is_not_the_unit_box_give_the_closed_form():
         mean, square = closed * mean, closed**2 * square + 0.25 * 0.35**2 + 0.01
     estimate = ESTIMATORS.get("pdis")(context(estimand)).estimate(policy, dataset, generator=generator())
     assert abs(estimate.point - truth) < 4 * estimate.se < 0.05 * abs(truth) * 4
-    unlogged = [dataclasses.replace(e, behaviour_log_prob=None) for e in dataset.episodes]
-    with pytest.raises(DataError, match="Fit the behaviour policy"):
-        ESTIMATORS.get("pdis")(context(estimand)).estimate(
-            policy, dataclasses.replace(dataset, episodes=tuple(unlogged)), generator=generator()
-        )
+
+
+def test_values_of_unseen_episodes_need_no_warning():
+    _, dataset, policy, _ = table_log(n=12)
+    shared = EstimatorContext.make(Estimand(0.8), FQE, crossfit=3)
+    for name in ("dr", "wdr", "magic"):
+        estimate = ESTIMATORS.get(name)(shared).estimate(policy, dataset, generator=generator())
+        assert NO_CROSSFIT not in estimate.flags
+    across = shared.critics.fit_across(policy, dataset, generator())
+    assert across.fold is not None
+    assert np.bincount(across.fold).tolist() == [4, 4, 4]
+    plain = shared.critics.fit(policy, dataset, generator())
+    assert plain.fold is None
+    dm = ESTIMATORS.get("dm")(shared).estimate(policy, dataset, generator=generator())
+    assert dm.point == pytest.approx(plain.estimate().point, rel=1e-6)
 
 
 def test_a_value_is_fitted_once_for_all_who_ask():

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import warnings
 
 import numpy as np
@@ -7,13 +8,16 @@ import torch
 
 from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand
+from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.ensembles import ensemble_estimate
-from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
+from mbrl.ope.fqe import FQEConfig, FQEFit, FQEResult, fit_fqe
+from mbrl.ope.fqe_data import member_rows
 from mbrl.ope.policies import DeterministicMode, action_probabilities
 from mbrl.ope.value_net import QEnsemble, RewardScale
+from tests.experiment.toy import assert_same
 from tests.ope.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
 from tests.ope.tabular import MDP, Array, dataset_of, episodes_of, random_mdp, random_policy, simulate
 
@@ -285,3 +289,88 @@ def test_warnings_are_not_raised_by_a_plain_fit():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(dataset, policy)
+
+
+@pytest.mark.parametrize("estimand", [Estimand(0.8), Estimand(1.0, horizon=4)])
+def test_a_stored_fit_continues_to_the_same_bits(estimand):
+    task = scalar_task()
+    policy = NoisyLinearPolicy(torch.tensor([[0.5]]), 8.0, 0.3)  # its actions are drawn anew in each update
+    dataset = task.simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 6, 5, 0)
+    config = FQEConfig(hidden=(8,), updates=90, batch_size=8)
+
+    def make() -> FQEFit:
+        return FQEFit(dataset, policy, estimand=estimand, config=config, rng=RngStreams(3))
+
+    whole_fit = make()
+    whole = whole_fit.init()
+    for _ in range(90):
+        whole_fit.update(whole)
+    first_fit = make()
+    first = first_fit.init()
+    for _ in range(77):  # in the middle of a block of draws, and of the last fifth
+        first_fit.update(first)
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
+    buffer.seek(0)
+    second_fit = make()
+    second = second_fit.init()
+    second.load_state_dict(torch.load(buffer, weights_only=True))
+    for _ in range(13):
+        second_fit.update(second)
+    assert_same(second.state_dict(), whole.state_dict())
+    np.testing.assert_array_equal(second_fit.result(second).initial, whole_fit.result(whole).initial)
+    assert second_fit.result(second).clip_share == whole_fit.result(whole).clip_share
+
+
+def test_a_fit_in_pieces_is_the_fit_at_once():
+    _, dataset, policy, _ = table_log(n=10)
+    seed = int(torch.randint(2**62, (), generator=generator()))
+    pieces = FQEFit(dataset, policy, estimand=ESTIMAND, config=QUICK, rng=RngStreams(seed))
+    state = pieces.init()
+    for _ in range(QUICK.updates):
+        pieces.update(state)
+    np.testing.assert_array_equal(pieces.result(state).initial, fit(dataset, policy).initial)
+
+
+def test_members_do_not_see_their_fold():
+    _, dataset, _, _ = table_log(n=12)
+    fold = np.arange(12) % 3
+    for bootstrap in (False, True):
+        parts = member_rows(dataset, 5, generator=generator(), bootstrap=bootstrap, fold=fold)
+        for member, rows in enumerate(parts):
+            seen = np.unique(dataset.transitions().episode[rows.numpy()])
+            assert member % 3 not in fold[seen]
+            if not bootstrap:
+                assert len(seen) == 8
+
+
+def test_values_across_folds_come_from_members_that_have_not_seen_the_episode():
+    _, dataset, policy, _ = table_log(n=12)
+    fold = np.arange(12) % 2
+    result = fit_fqe(dataset, policy, estimand=ESTIMAND, config=QUICK, generator=generator(), fold=fold)
+    q, v = result.on_log(dataset, generator=generator())
+    rows = dataset.transitions()
+    table = result.values.action_value(torch.tensor(rows.observation), torch.tensor(rows.action)).numpy()
+    by_hand = np.where(fold[rows.episode] == 0, table[[0, 2, 4]].mean(0), table[[1, 3]].mean(0))
+    np.testing.assert_allclose(q, by_hand, rtol=1e-12)
+    with torch.no_grad():  # members 1 and 3 speak of odd episodes alone
+        result.values.net.flat[[1, 3]] += 1.0
+    _, moved = result.on_log(dataset, generator=generator())
+    state_fold = np.repeat(fold, dataset.episode_lengths + 1)
+    assert np.array_equal(moved != v, state_fold == 1)
+    with pytest.raises(ValueError, match="12 episodes"):
+        result.on_log(dataset.select(range(3)), generator=generator())
+    with pytest.raises(ValueError, match="6 folds"):
+        fit_fqe(
+            dataset,
+            policy,
+            estimand=ESTIMAND,
+            config=QUICK,
+            generator=generator(),
+            fold=np.arange(12) % 6,
+        )
+
+
+def test_the_least_updates_follow_the_horizon():
+    assert FQEConfig(polyak_tau=0.01).least_updates(Estimand(0.9)) == 1000
+    assert FQEConfig(polyak_tau=0.01).least_updates(Estimand(1.0, horizon=30)) == 3000

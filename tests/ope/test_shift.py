@@ -9,6 +9,7 @@ from mbrl.ope.shift import (
     FLAGGED_SHARE,
     HUGE_GAP,
     MEASURED,
+    MODEL_ERROR,
     MODEL_ERROR_RATIO,
     OUTSIDE_SHARE,
     UNCERTAINTY_RATIO,
@@ -67,6 +68,12 @@ def test_each_alarm_rings_alone_and_says_what_to_do(
     assert list(alarms) == [kind]
     assert "Remedy:" in alarms[kind]
     assert all(word in alarms[kind] for word in words), alarms[kind]
+
+
+def test_a_model_that_is_good_everywhere_may_be_better_elsewhere() -> None:
+    calm = dataclasses.replace(CALM, model_error=1e-5, model_error_near_policy=MODEL_ERROR)
+    assert alarms_of(calm) == []
+    assert len(alarms_of(dataclasses.replace(calm, model_error_near_policy=MODEL_ERROR + 0.01))) == 1
 
 
 def test_values_may_move_while_the_training_goes_on() -> None:

@@ -1,12 +1,22 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch.distributions import Independent, Normal
 
-from mbrl.ops.gaussian import gaussian_log_prob, gaussian_nll, soft_clamp, standard_normal_kl, tanh_log_det
+from mbrl.ops.gaussian import (
+    gaussian_log_prob,
+    gaussian_nll,
+    mixture_transform,
+    soft_clamp,
+    standard_normal_cdf,
+    standard_normal_kl,
+    tanh_log_det,
+)
 
 finite = st.floats(-4, 4)
 
@@ -103,3 +113,25 @@ def test_the_divergence_from_a_standard_normal_is_that_of_torch():
     torch.testing.assert_close(standard_normal_kl(mean, log_std), expected)
     zero = torch.zeros(1, 1, dtype=torch.float64)
     assert float(standard_normal_kl(zero, zero)) == 0.0
+
+
+def test_a_normal_draw_becomes_a_uniform_one():
+    x = torch.linspace(-6, 6, 25)
+    expected = torch.distributions.Normal(0.0, 1.0).cdf(x.double())
+    torch.testing.assert_close(standard_normal_cdf(x), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_the_transform_of_a_mixture_is_its_conditional_distribution():
+    """By hand: P(x_1 <= a), then P(x_2 <= b | x_1 = a), where Bayes reweighs the components."""
+    weights, x = np.array([0.3, 0.7]), np.array([0.4, -0.2])
+    mean, std = np.array([[0.0, 1.0], [1.0, -1.0]]), np.array([[0.5, 0.4], [1.0, 0.7]])
+    first = weights @ stats.norm.cdf(x[0], mean[:, 0], std[:, 0])
+    posterior = weights * stats.norm.pdf(x[0], mean[:, 0], std[:, 0])
+    second = posterior @ stats.norm.cdf(x[1], mean[:, 1], std[:, 1]) / posterior.sum()
+    found = mixture_transform(
+        torch.tensor(x)[None],
+        torch.tensor(np.log(weights))[None],
+        torch.tensor(mean)[None],
+        torch.tensor(np.log(std))[None],
+    )
+    np.testing.assert_allclose(found[0], [first, second], rtol=1e-12)

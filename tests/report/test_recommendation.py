@@ -93,7 +93,6 @@ def broken(**parts):
 
 BROKEN = {
     "trusted for no step": broken(open_loop={"trusted_horizon": 0}),
-    "miss their level by more than 0.1": broken(calibration={"ece": (0.2, 0.2, 0.2)}),
     "no uncertainty measure ranks": make_dynamics_report().model_copy(update={"correlations": {}}),
     "fewer than half of the held-out terminations": broken(termination={"recall": 0.4}),
 }
@@ -109,6 +108,32 @@ def test_a_model_that_fails_a_check_rules_its_methods_out(doctor_report, words):
     assert problem.startswith("d: do not use a model-based method: ")
     assert f"{words}" in problem
     assert "(2 of 3 fits)" in problem
+
+
+def test_intervals_that_miss_their_level_caution_and_rule_nothing_out(doctor_report):
+    missed = broken(calibration={"ece": (0.2, 0.2, 0.2)})
+    found = advise(
+        doctor_report, {"bc": LOW, "td3_bc": MIDDLE, "mopo": HIGH}, dynamics={0: missed, 1: missed}
+    )
+    assert found.algorithm == "mopo"
+    (why,) = found.against_models
+    assert why == "its intervals miss their level by more than 0.1 even after recalibration (2 of 2 fits)"
+    (caution,) = [message for message in found.reasons if "intervals miss their level" in message.text]
+    assert caution.tone == "caution"
+    assert "Penalties need its errors ranked, not covered" in caution.text
+    assert "Nothing speaks against a model" not in text_of(found)
+
+
+def test_a_caution_does_not_hide_what_rules_out(doctor_report):
+    both = broken(calibration={"ece": (0.2, 0.2, 0.2)}, open_loop={"trusted_horizon": 0})
+    found = advise(doctor_report, {"bc": LOW, "mopo": HIGH}, dynamics={0: both})
+    assert found.algorithm == "bc"
+    assert [text.split(" (")[0] for text in found.against_models] == [
+        "the model is trusted for no step",
+        "its intervals miss their level by more than 0.1 even after recalibration",
+    ]
+    tones = {m.tone for m in found.reasons if "trusted for no step" in m.text}
+    assert tones == {"bad"}
 
 
 def test_a_check_that_a_minority_of_fits_fails_rules_nothing_out(doctor_report):

@@ -87,11 +87,11 @@ def test_the_matrix_of_pairs_sums_to_one_across_the_diagonal(study):
                 assert float(row[j + 1]) + float(other[i + 1]) == pytest.approx(1.0, abs=0.011)
 
 
-def test_shift_columns_are_means_over_seeds_and_unknown_keys_are_shown(doctor_report):
+def test_shift_columns_are_means_over_seeds(doctor_report):
     study = small_study(doctor_report, {"bc": [1.0, 2.0, 3.0], "iql": [1.0, 2.0, 3.0]})
     shifts = [
-        {"knn_share": 0.25, "new_measure": 3.0, "alarms": ["Far."], "text": "no number"},
-        {"knn_share": 0.75, "value_gap": None, "alarms": []},
+        {"knn_share": 0.25, "value_gap": 3.0, "alarms": ["Far by 0.25."], "step": 100, "text": "no number"},
+        {"knn_share": 0.75, "value_gap": None, "alarms": ["Far by 0.75."]},
         None,
     ]
     runs = [
@@ -102,13 +102,13 @@ def test_shift_columns_are_means_over_seeds_and_unknown_keys_are_shown(doctor_re
     ]
     study = dataclasses.replace(study, runs=tuple(runs))
     table = shift_table(study, study.datasets[0])
-    assert table.columns == ("algorithm", "far from data", "new measure", "runs with alarms")
+    assert table.columns == ("algorithm", "far from data", "value gap", "runs with alarms")
     assert [list(row) for row in table.rows] == [
-        ["bc", "50.0 %", "3", "2 of 3"],
+        ["bc", "50.0 %", "3", "3 of 3"],
         ["iql", "-", "-", "0 of 3"],
     ]
     texts = [message.text for message in alarm_messages(study, study.datasets[0])]
-    assert texts == ["d, bc (1 seed): Far.", "d, bc (1 seed): Slow."]
+    assert texts == ["d, bc (2 seeds), for example: Far by 0.25.", "d, bc (1 seed): Slow."]
 
 
 def test_without_diagnostics_there_is_no_table_of_shift(doctor_report):

@@ -95,22 +95,18 @@ def build_d3rlpy(options: Options) -> tuple[dict[str, Work], str]:
     """`fit`: its training loop without a progress bar and files; `update`: one batch over and over."""
     library = importlib.import_module("d3rlpy")
     logging = importlib.import_module("d3rlpy.logging")
-    names = {
-        "bc": "BCConfig", "iql": "IQLConfig", "cql": "CQLConfig", "td3_bc": "TD3PlusBCConfig",
-        "sac": "SACConfig",
-    }  # fmt: skip
-    encoder = library.models.VectorEncoderFactory(list(options["hidden"]))
-    is_clone = options["work"] == "bc"
-    encoders = ("encoder_factory",) if is_clone else ("actor_encoder_factory", "critic_encoder_factory")
-    if options["work"] == "iql":
-        encoders = (*encoders, "value_encoder_factory")
-    config = getattr(library.algos, names[options["work"]])
-    algo = config(batch_size=options["batch_size"], **dict.fromkeys(encoders, encoder)).create(device=False)
     log = random_log(options)
     terminals = 0 * log["truncated"]
     dataset = library.dataset.MDPDataset(
         log["observations"], log["actions"], log["rewards"], terminals, log["truncated"]
     )
+    is_evaluation = options["work"] == "fqe"
+    algo = _d3rlpy_algorithm(library, "td3_bc" if is_evaluation else options["work"], options)
+    if is_evaluation:
+        algo.build_with_dataset(dataset)
+        encoder = library.models.VectorEncoderFactory(list(options["hidden"]))
+        config = library.ope.FQEConfig(batch_size=options["batch_size"], encoder_factory=encoder)
+        algo = library.ope.FQE(algo=algo, config=config)
     epochs = algo.fitter(
         dataset,
         n_steps=sys.maxsize,
@@ -130,6 +126,19 @@ def build_d3rlpy(options: Options) -> tuple[dict[str, Work], str]:
         return 1
 
     return {"fit": fit, "update": update}, importlib.metadata.version("d3rlpy")
+
+
+def _d3rlpy_algorithm(library: Any, work: str, options: Options) -> Any:
+    names = {
+        "bc": "BCConfig", "iql": "IQLConfig", "cql": "CQLConfig", "td3_bc": "TD3PlusBCConfig",
+        "sac": "SACConfig",
+    }  # fmt: skip
+    encoder = library.models.VectorEncoderFactory(list(options["hidden"]))
+    encoders = ("encoder_factory",) if work == "bc" else ("actor_encoder_factory", "critic_encoder_factory")
+    if work == "iql":
+        encoders = (*encoders, "value_encoder_factory")
+    config = getattr(library.algos, names[work])
+    return config(batch_size=options["batch_size"], **dict.fromkeys(encoders, encoder)).create(device=False)
 
 
 def build_stable_baselines3(options: Options) -> tuple[dict[str, Work], str]:

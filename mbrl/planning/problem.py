@@ -1,0 +1,218 @@
+"""What a planner plans in: an imagined step, a prior policy, a value at the leaves, and how much doubt costs.
+
+Actions are scaled to [-1, 1] per dimension, or are one-hot vectors of a discrete action; the step function
+maps them to the task's units. Observations are in raw units.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds of a monotonic clock; planners never read one by themselves."""
+
+
+class StepOut(NamedTuple):
+    """One imagined step of `r` rows; with all members asked, a leading axis `e` but for the uncertainty."""
+
+    next_observation: Float[Tensor, "*e r obs_dim"]
+    reward: Float[Tensor, "*e r"]  # raw, unpenalised
+    terminated: Bool[Tensor, "*e r"]
+    uncertainty: Float[Tensor, "r"]  # of all members together, reward units; 0 where nothing is penalised
+
+
+@runtime_checkable
+class StepFn(Protocol):
+    """One step in the model."""
+
+    @property
+    def ensemble_size(self) -> int:
+        """Number of members."""
+        ...
+
+    def __call__(
+        self,
+        obs: Float[Tensor, "r obs_dim"],
+        action: Float[Tensor, "r act_dim"],
+        *,
+        member: Int[Tensor, "r"] | None = None,
+        noise: Float[Tensor, "r outcome"] | None = None,
+    ) -> StepOut:
+        """Steps.
+
+        Args:
+            obs: `[r, obs_dim]`, raw units.
+            action: `[r, act_dim]`, in [-1, 1] or one-hot.
+            member: `[r]`, the member of each row; None asks every member and adds the axis `e`.
+            noise: `[r, obs_dim + 1]` standard normal draws for s' and r; None takes the means.
+        """
+        ...
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A policy in the planner's units that proposes actions."""
+
+    @property
+    def act_dim(self) -> int:
+        """Size of an action; the number of actions where they are one-hot."""
+        ...
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are one-hot vectors."""
+        ...
+
+    def act(
+        self, obs: Float[Tensor, "r obs_dim"], noise: Float[Tensor, "r act_dim"] | None = None
+    ) -> Float[Tensor, "r act_dim"]:
+        """The mode, or a draw."""
+        ...
+
+    def sample(
+        self, obs: Float[Tensor, "r obs_dim"], noise: Float[Tensor, "k r act_dim"], *, spread: float = 1.0
+    ) -> Float[Tensor, "k r act_dim"]:
+        """Draws; `spread` multiplies the deviation (a flattened policy). Continuous actions only."""
+        ...
+
+    def logits(self, obs: Float[Tensor, "r obs_dim"]) -> Float[Tensor, "r act_dim"]:
+        """Log-probabilities up to a constant. Discrete actions only."""
+        ...
+
+
+@runtime_checkable
+class LeafValue(Protocol):
+    """Critics `c` of the prior, return units."""
+
+    def value(self, obs: Float[Tensor, "r obs_dim"]) -> Float[Tensor, "c r"]:
+        """V of the prior in each critic's opinion."""
+        ...
+
+    def action_value(
+        self, obs: Float[Tensor, "r obs_dim"], action: Float[Tensor, "r act_dim"]
+    ) -> Float[Tensor, "c r"]:
+        """Q of an action, in [-1, 1] or one-hot."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pessimism:
+    """What doubt costs; every coefficient at 0 and no threshold is the plain planner, bit for bit.
+
+    Attributes:
+        penalty_coef: lambda, rewards become `r - lambda u`.
+        lcb_coef: kappa, deviations over members of a return that are subtracted from their mean.
+        critic_lcb_coef: kappa_c, deviations over critics that are subtracted from a leaf's mean value.
+        halt_threshold: u_max, an edge with more uncertainty ends; inf halts nothing.
+        halt_loss: an edge that halts is worth `-halt_loss`, return units, >= 0.
+        soft_horizon_coef: eta, trust `omega = exp(-eta u / u_mean)` of an edge; the rest goes to the critic.
+        uncertainty_mean: mean of u on held-out rows, reward units, > 0.
+    """
+
+    penalty_coef: float = 0.0
+    lcb_coef: float = 0.0
+    critic_lcb_coef: float = 0.0
+    halt_threshold: float = math.inf
+    halt_loss: float = 0.0
+    soft_horizon_coef: float = 0.0
+    uncertainty_mean: float = 1.0
+
+    def leaf(self, values: Float[Tensor, "c r"]) -> Float[Tensor, "r"]:
+        """`mean_j V_j - kappa_c std_j V_j`, population deviation."""
+        mean = values.mean(0)
+        if self.critic_lcb_coef == 0.0 or len(values) == 1:
+            return mean
+        return mean - self.critic_lcb_coef * values.std(0, correction=0)
+
+
+class Edge(NamedTuple):
+    """What a step is worth by parts: `Q = reward - penalty + mixed + discount * V(child)`; shapes alike."""
+
+    reward: Tensor  # raw
+    penalty: Tensor  # lambda u; where it halts, the reward and the loss
+    discount: Tensor  # gamma (1 - ended) omega
+    mixed: Tensor  # gamma (1 - ended) (1 - omega) V, the critic's share; 0 without a soft horizon
+    ended: Tensor  # terminated or halted
+
+
+def halt_loss(reward_min: float, discount: float, *, steps: int | None = None) -> float:
+    """`-min(r_min, 0) sum_t discount^t`: what halting must cost so that it never pays.
+
+    Args:
+        reward_min: least reward of the data.
+        discount: in [0, 1].
+        steps: that remain at most; None for endless ones.
+
+    Raises:
+        ValueError: endless steps at discount 1.
+    """
+    if steps is None and discount >= 1.0:
+        raise ValueError("halting at discount 1 needs the number of steps that remain")
+    if steps is None:
+        total = 1.0 / (1.0 - discount)
+    else:
+        total = float(steps) if discount == 1.0 else (1.0 - discount**steps) / (1.0 - discount)
+    return -min(reward_min, 0.0) * total
+
+
+def pessimistic_edge(
+    out: StepOut, next_value: Float[Tensor, "*e r"], *, discount: float, pessimism: Pessimism
+) -> Edge:
+    """Books a step by parts, doubt included.
+
+    A step that halts is worth `-halt_loss`, whatever the model says of its reward and of the task's end: what
+    is not known must not attract. The penalty takes the reward back, so that parts stay raw.
+
+    Args:
+        out: the step.
+        next_value: V(s') of the pessimistic critic; read by the soft horizon only.
+        discount: gamma.
+        pessimism: coefficients.
+    """
+    doubt = out.uncertainty.expand_as(out.reward)
+    halted = doubt > pessimism.halt_threshold
+    penalty = torch.where(halted, out.reward + pessimism.halt_loss, pessimism.penalty_coef * doubt)
+    ended = out.terminated | halted
+    alive = discount * (~ended).to(out.reward.dtype)
+    if pessimism.soft_horizon_coef == 0.0:
+        return Edge(out.reward, penalty, alive, torch.zeros_like(alive), ended)
+    trust = torch.exp(-pessimism.soft_horizon_coef / pessimism.uncertainty_mean * doubt)
+    return Edge(out.reward, penalty, alive * trust, alive * (1.0 - trust) * next_value, ended)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlanningProblem:
+    """Everything that planning needs but a state and a budget.
+
+    Attributes:
+        step: the model.
+        prior: proposes actions; its mode is the fallback.
+        leaf: values at leaves.
+        obs_dim: size of an observation.
+        discount: gamma, in [0, 1].
+        pessimism: what doubt costs.
+        value_scale: spread of the returns of the data, return units, > 0; differences far below it are noise.
+        dtype: of all computation.
+    """
+
+    step: StepFn
+    prior: Prior
+    leaf: LeafValue
+    obs_dim: int
+    discount: float
+    pessimism: Pessimism = dataclasses.field(default_factory=Pessimism)
+    value_scale: float = 1.0
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.discount <= 1.0:
+            raise ValueError(f"the discount must lie in [0, 1], not at {self.discount}")
+
+    def leaf_value(self, obs: Float[Tensor, "r obs_dim"]) -> Float[Tensor, "r"]:
+        """The pessimistic critic's V(s)."""
+        return self.pessimism.leaf(self.leaf.value(obs))
