@@ -35,7 +35,7 @@ def ope_bench(
     from mbrl.experiment.local_engine import LocalEngine
     from mbrl.experiment.ope_bench import FOLDER, load_ope_bench
     from mbrl.experiment.ope_bench_facts import gather_ope_bench, write_ope_bench
-    from mbrl.experiment.ope_bench_tasks import begin_ope_bench, plan_ope_bench
+    from mbrl.experiment.ope_bench_plan import begin_ope_bench, plan_ope_bench
     from mbrl.experiment.stages import set_up_torch
     from mbrl.experiment.study_folder import StudyFolder
     from mbrl.experiment.sweep import run_sweep

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
-from mbrl.experiment.config import EvaluationConfig, find_part
+from mbrl.experiment.config import EvaluationConfig, ResolvedConfig, find_part
 from mbrl.experiment.documents import parse_override, read_yaml, set_at
 from mbrl.experiment.study import DatasetEntry, Label, Part, StudyConfig, StudySource, open_parts
 from mbrl.experiment.validation import validate
@@ -50,13 +50,14 @@ class BenchTaskConfig(BaseModel):
         discount: of the estimand.
         horizon: steps that count. Logged episodes that something else than the task cut sooner are left out.
         datasets: by label; policies are trained on each, and evaluated on each.
-        dynamics: the ensemble, for algorithms that need one.
+        dynamics: the ensemble, fitted once to each log; for `model_value` and algorithms that need one.
         algorithms: by label; none takes shipped policies only.
         updates: every algorithm is trained once for each of these, so that there are bad policies as well.
         seeds: of the trainings.
         stochastic: labels of algorithms whose draws are judged, not their evaluation action.
         shipped: behaviour checkpoints of the task, judged by evaluation action and by draws; or `random`.
         fqe: of the value fits.
+        backtest: ask every family for the behaviour's known value first, as `mbrl ope` does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +73,7 @@ class BenchTaskConfig(BaseModel):
     stochastic: tuple[Label, ...] = ()
     shipped: tuple[str, ...] = ()
     fqe: FQEConfig = FQEConfig()
+    backtest: bool = True
 
     @model_validator(mode="after")
     def _has_policies(self) -> "BenchTaskConfig":
@@ -99,11 +101,18 @@ class BenchTaskConfig(BaseModel):
             for label, part in self.algorithms.items()
             for updates in self.updates
         }
+        return self._study(parts, where)
+
+    def resolve_fit(self, where: str, dataset: str) -> ResolvedConfig:
+        """The config of the ensemble's fit to a log; a fit reads no algorithm."""
+        return self._study({"fit": {"file": "bc"}}, where).resolve("fit", seed=self.seeds[0], dataset=dataset)
+
+    def _study(self, algorithms: dict[str, Part], where: str) -> StudySource:
         config = StudyConfig(
             datasets=self.datasets,
             task=self.task,
             dynamics=self.dynamics,
-            algorithms=parts,
+            algorithms=algorithms,
             seeds=self.seeds,
             checkpoint_interval=_NO_CHECKPOINT,
         )
@@ -181,11 +190,11 @@ def load_ope_bench(name: str, *, overrides: Sequence[str] = ()) -> OPEBenchSourc
 
 
 def _check_trainings(label: str, task: BenchTaskConfig, source: OPEBenchSource) -> None:
-    if not task.algorithms:
-        return
-    study = task.study(source.where)
-    for algorithm in study.config.algorithms:
-        try:
-            study.resolve(algorithm, seed=task.seeds[0])
-        except ConfigError as error:
-            raise ConfigError(f"Task {label} of {Path(source.where).name}: {error}") from None
+    try:
+        task.resolve_fit(source.where, "")
+        if task.algorithms:
+            study = task.study(source.where)
+            for algorithm in study.config.algorithms:
+                study.resolve(algorithm, seed=task.seeds[0])
+    except ConfigError as error:
+        raise ConfigError(f"Task {label} of {Path(source.where).name}: {error}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl.experiment.files import read_json, write_json, write_text
-from mbrl.experiment.ope_bench_tasks import Case, OPEBenchPlan
+from mbrl.experiment.ope_bench_plan import Case, OPEBenchPlan
 from mbrl.experiment.ope_peer import PEER
 from mbrl.experiment.store import code_facts
 from mbrl.experiment.tasks import Site, Task, is_current

@@ -1,8 +1,7 @@
-"""The tasks of a benchmark of off-policy evaluation: collect -> train -> true value and estimates."""
+"""The tasks of a benchmark of off-policy evaluation, and how each is done."""
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,17 +16,20 @@ from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.evaluation.evaluator import evaluate
-from mbrl.experiment.behaviour import RANDOM, find_policy
-from mbrl.experiment.config import EvaluationConfig, stable_hash
+from mbrl.experiment.backtest import backtest_stage
+from mbrl.experiment.behaviour import find_policy
+from mbrl.experiment.config import EvaluationConfig, ResolvedConfig
 from mbrl.experiment.files import write_json
 from mbrl.experiment.ope import OPESettings, evaluate_off_policy
-from mbrl.experiment.ope_bench import BenchTaskConfig, OPEBenchSource, PeerConfig
+from mbrl.experiment.ope_bench import BenchTaskConfig, PeerConfig
+from mbrl.experiment.ope_model import ChosenModel
 from mbrl.experiment.ope_peer import PeerRequest, ask_peer
 from mbrl.experiment.progress import Progress
-from mbrl.experiment.stages import open_policy, set_up_torch
-from mbrl.experiment.study import DatasetChoice
-from mbrl.experiment.study_tasks import CollectTask, StudyTask, plan_collection
+from mbrl.experiment.stages import DYNAMICS_FILE, Workspace, load_dynamics, open_policy, set_up_torch
+from mbrl.experiment.store import RunFolder, RunStore
+from mbrl.experiment.study_tasks import CollectTask
 from mbrl.experiment.tasks import Site, Task
+from mbrl.ope.model_value import EvaluationModel, ModelValueConfig
 from mbrl.ope.policies import DeterministicMode
 
 DRAWS: Final = "+noise"
@@ -152,12 +154,16 @@ class EstimateTask(Task):
         log: what is known.
         config: estimand and value fits.
         draws: seed of the estimators.
+        fit: id of the task that fits the dynamics.
+        backtest: id of the task that asks for the behaviour's value, or None.
     """
 
     candidate: Candidate
     log: Log
     config: BenchTaskConfig
     draws: int
+    fit: str
+    backtest: str | None
 
     def perform(self, site: Site, progress: Progress) -> Path:
         """The report that `mbrl ope` would write, verdict included."""
@@ -171,7 +177,50 @@ class EstimateTask(Task):
             seed=self.draws,
         )
         dataset = self.log.open(site, self.config.horizon)
-        return _write_result(self, site, evaluate_off_policy(self.candidate.open(site), dataset, settings))
+        model = EvaluationModel.of(load_dynamics(_run_of(self.fit, site)))
+        model = dataclasses.replace(model, dataset_hash=dataset.content_hash)  # of the log before its cut
+        backtest = None if self.backtest is None else _run_of(self.backtest, site).summary()["backtest"]
+        report = evaluate_off_policy(
+            self.candidate.open(site), dataset, settings, model=model, backtest=backtest
+        )
+        return _write_result(self, site, report)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestTask(Task):
+    """Asks the value and the model family for the known value of the policy that acted in a log.
+
+    Attributes:
+        log: which one.
+        config: estimand and value fits.
+        resolved: config of the dynamics fit.
+        draws: seed of the estimators.
+        fit: id of the task that fits the dynamics.
+    """
+
+    log: Log
+    config: BenchTaskConfig
+    resolved: ResolvedConfig
+    draws: int
+    fit: str
+
+    def perform(self, site: Site, progress: Progress) -> Path:
+        """What `mbrl ope` asks before a verdict."""
+        set_up_torch(1)
+        fit = _run_of(self.fit, site)
+        return backtest_stage(
+            self.log.open(site, self.config.horizon),
+            Workspace(RunStore(site.runs), progress, site.minari_root),
+            estimand=self.config.estimand,
+            fqe=self.config.fqe,
+            rollouts=ModelValueConfig(),
+            chosen=ChosenModel(load_dynamics(fit), fit.path / DYNAMICS_FILE, self.resolved, "learned"),
+            seed=self.draws,
+        ).path
+
+    def has_result(self, path: Path) -> bool:
+        """Whether the stage is done there."""
+        return RunFolder(path).is_done
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,215 +262,6 @@ class PeerTask(Task):
         return _write_result(self, site, facts)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Case:
-    """One policy evaluated from one log.
-
-    Attributes:
-        task: label of the task.
-        log: label of the dataset.
-        candidate: the policy.
-        truth: id of the task that knows its value.
-        estimate: id of the task that estimates it.
-        peer: id of the task that asks the peer, or None.
-    """
-
-    task: str
-    log: str
-    candidate: Candidate
-    truth: str
-    estimate: str
-    peer: str | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class OPEBenchPlan:
-    """All tasks of a benchmark, every one behind those that it needs.
-
-    Attributes:
-        source: the benchmark.
-        tasks: in the order in which they are started.
-        cases: what is judged.
-    """
-
-    source: OPEBenchSource
-    tasks: tuple[Task, ...]
-    cases: tuple[Case, ...]
-
-    def chain(self, case: Case) -> tuple[str, ...]:
-        """Ids of the tasks of a case, in order."""
-        needs = {task.id: task.needs for task in self.tasks}
-        last = [case.truth, case.estimate, *([] if case.peer is None else [case.peer])]
-        return (*dict.fromkeys(name for task in last for name in _ancestors(task, needs)), *last)
-
-
-def plan_ope_bench(source: OPEBenchSource, site: Site, *, peer_python: str | None) -> OPEBenchPlan:
-    """Lays out the tasks: of each task the datasets and trainings, then true values and estimates.
-
-    Args:
-        source: the benchmark.
-        site: where it works.
-        peer_python: interpreter of the other library; None leaves it out.
-
-    Raises:
-        ConfigError: datasets, tasks and policies do not go together.
-        DataError: a dataset cannot be used.
-    """
-    tasks: list[Task] = []
-    cases: list[Case] = []
-    for label, config in source.config.tasks.items():
-        logs = [_plan_log(f"{label}.{name}", choice, site) for name, choice in config.datasets.items()]
-        tasks += [log.collection for log in logs if log.collection is not None]
-        trainings = [training for log in logs for training in _plan_trainings(label, log, source)]
-        tasks += trainings
-        layout = _Layout(label, source, tuple(logs), {training.id: training for training in trainings})
-        candidates = (*_shipped(config), *_trained(config, trainings))
-        truths = [layout.truth(candidate) for candidate in candidates]
-        tasks += truths
-        for log in logs:
-            estimates = [layout.estimate(candidate, log) for candidate in candidates]
-            peer = None if peer_python is None else layout.peer(candidates, log, peer_python)
-            tasks += [*estimates, *([] if peer is None else [peer])]
-            cases += [
-                Case(label, log.label, candidate, truth.id, estimate.id, None if peer is None else peer.id)
-                for candidate, truth, estimate in zip(candidates, truths, estimates, strict=True)
-            ]
-    return OPEBenchPlan(source, tuple(tasks), tuple(cases))
-
-
-def begin_ope_bench(plan: OPEBenchPlan, site: Site) -> None:
-    """Writes into the folder of the benchmark what it consists of; `mbrl status` reads it."""
-    runs = [
-        {
-            "dataset": case.log,
-            "algorithm": case.candidate.label,
-            "seed": plan.source.config.seed,
-            "tasks": plan.chain(case),
-        }
-        for case in plan.cases
-    ]
-    facts = {
-        "name": plan.source.name,
-        "runs": runs,
-        "tasks": {task.id: task.fingerprint for task in plan.tasks},
-    }
-    site.folder.begin(config=plan.source.to_yaml(), facts=facts)
-
-
-def _plan_log(label: str, choice: DatasetChoice, site: Site) -> Log:
-    if choice.collect is not None:
-        task = plan_collection(label, choice, site)
-        return Log(label, str(task.target), task.fingerprint, task)
-    assert choice.source is not None
-    path = Path(choice.source).expanduser()
-    opened = str(path.resolve()) if path.exists() else choice.source
-    dataset = open_dataset(opened, LoadOptions(), minari_root=site.minari_root)
-    return Log(label, opened, dataset.content_hash)
-
-
-def _plan_trainings(label: str, log: Log, source: OPEBenchSource) -> Iterator[StudyTask]:
-    config = source.config.tasks[label]
-    study = config.study(source.where)
-    needs = () if log.collection is None else (log.collection.id,)
-    for algorithm in study.config.algorithms:
-        for seed in config.seeds:
-            resolved = study.resolve(algorithm, seed=seed, dataset=log.source)
-            run = resolved.run.model_copy(update={"diagnostics": False})
-            yield StudyTask(
-                id=f"train.{log.label}.{algorithm}.s{seed}",
-                kind="train",
-                dataset=log.label,
-                algorithm=algorithm,
-                seed=seed,
-                resolved=dataclasses.replace(resolved, run=run),
-                needs=needs,
-                fingerprint=stable_hash({"train": run.tree(), "dataset": log.identity}),
-            )
-
-
-def _shipped(config: BenchTaskConfig) -> Iterator[Candidate]:
-    for name in config.shipped:
-        if name == RANDOM:
-            yield Candidate(name, config.task, is_stochastic=True, shipped=name)
-            continue
-        yield Candidate(name, config.task, is_stochastic=False, shipped=name)
-        yield Candidate(f"{name}{DRAWS}", config.task, is_stochastic=True, shipped=name)
-
-
-def _trained(config: BenchTaskConfig, trainings: list[StudyTask]) -> Iterator[Candidate]:
-    for training in trainings:
-        algorithm = str(training.algorithm)
-        name = training.dataset.partition(".")[2]
-        yield Candidate(
-            f"{algorithm}-{name}-s{training.seed}",
-            config.task,
-            is_stochastic=algorithm.rpartition("-")[0] in config.stochastic,
-            training=training.id,
-        )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Layout:
-    """What the tasks of one task have in common."""
-
-    label: str
-    source: OPEBenchSource
-    logs: tuple[Log, ...]
-    trainings: dict[str, StudyTask]
-
-    @property
-    def config(self) -> BenchTaskConfig:
-        return self.source.config.tasks[self.label]
-
-    def truth(self, candidate: Candidate) -> TruthTask:
-        truth = self.source.config.truth
-        return TruthTask(
-            f"truth.{self.label}.{candidate.label}", "simulate", self.label, algorithm=candidate.label,
-            needs=_training_of(candidate), candidate=candidate, config=self.config, truth=truth,
-            fingerprint=stable_hash({**self._identity(candidate), "truth": truth.model_dump(mode="json")}),
-        )  # fmt: skip
-
-    def estimate(self, candidate: Candidate, log: Log) -> EstimateTask:
-        fqe, draws = self.config.fqe.model_dump(mode="json"), self.source.config.seed
-        identity = {**self._identity(candidate), "log": log.identity, "draws": draws, "fqe": fqe}
-        return EstimateTask(
-            f"estimate.{log.label}.{candidate.label}", "estimate", log.label, stable_hash(identity),
-            algorithm=candidate.label, needs=(*_collection_of(log), *_training_of(candidate)),
-            candidate=candidate, log=log, config=self.config, draws=draws,
-        )  # fmt: skip
-
-    def peer(self, candidates: tuple[Candidate, ...], log: Log, python: str) -> PeerTask:
-        peer, draws = self.source.config.peer, self.source.config.seed
-        identity = {
-            "candidates": [self._identity(candidate) for candidate in candidates],
-            "log": log.identity,
-            "draws": draws,
-            "peer": peer.model_dump(mode="json"),
-        }
-        needs = [name for candidate in candidates for name in _training_of(candidate)]
-        return PeerTask(
-            f"peer.{log.label}", "peer", log.label, stable_hash(identity),
-            needs=(*_collection_of(log), *needs), candidates=candidates, log=log, config=self.config,
-            peer=peer, python=python, draws=draws,
-        )  # fmt: skip
-
-    def _identity(self, candidate: Candidate) -> dict[str, Any]:
-        training = None if candidate.training is None else self.trainings[candidate.training].fingerprint
-        return {
-            "candidate": dataclasses.asdict(candidate),
-            "training": training,
-            "estimand": self.config.estimand.to_json(),
-        }
-
-
-def _training_of(candidate: Candidate) -> tuple[str, ...]:
-    return () if candidate.training is None else (candidate.training,)
-
-
-def _collection_of(log: Log) -> tuple[str, ...]:
-    return () if log.collection is None else (log.collection.id,)
-
-
 def _cut_task(task: TaskSpec, horizon: int) -> TaskSpec:
     """The task with its time limit at the horizon: what comes later does not count."""
     limit = task.max_episode_steps
@@ -430,12 +270,16 @@ def _cut_task(task: TaskSpec, horizon: int) -> TaskSpec:
     return task.model_copy(update={"max_episode_steps": horizon})
 
 
+def _run_of(task: str, site: Site) -> RunFolder:
+    """Folder of the stage that a task made."""
+    outcome = site.folder.outcome(task)
+    if outcome is None or outcome.path is None:
+        raise ConfigError(f"There is no result of {task}. Remedy: run the benchmark again.")
+    return RunFolder(Path(outcome.path))
+
+
 def _write_result(task: Task, site: Site, facts: dict[str, Any]) -> Path:
     path = site.folder.path / "answers" / f"{task.id}.json"
     path.parent.mkdir(exist_ok=True)
     write_json(path, facts)
     return path
-
-
-def _ancestors(task: str, needs: dict[str, tuple[str, ...]]) -> list[str]:
-    return [name for need in needs[task] for name in (*_ancestors(need, needs), need)]

@@ -23,7 +23,8 @@ from mbrl.envs.specs import load_task
 from mbrl.experiment import ope_peer
 from mbrl.experiment.behaviour import find_policy
 from mbrl.experiment.ope_bench import FOLDER, PeerConfig, load_ope_bench
-from mbrl.experiment.ope_bench_tasks import PeerTask, TruthTask, plan_ope_bench, select_whole
+from mbrl.experiment.ope_bench_plan import plan_ope_bench
+from mbrl.experiment.ope_bench_tasks import PeerTask, TruthTask, select_whole
 from mbrl.experiment.ope_peer import PeerError, PeerRequest, ask_peer
 from mbrl.experiment.peers.d3rlpy_fqe import DrawnActions
 from mbrl.experiment.progress import SilentProgress
@@ -67,6 +68,8 @@ def test_every_policy_is_judged_from_every_log_and_draws_only_where_asked(tmp_pa
     assert plan.chain(case) == (
         "collect.pendulum.mixed",
         "train.pendulum.mixed.bc-10.s0",
+        "fit.pendulum.mixed",
+        "backtest.pendulum.mixed",
         "truth.pendulum.bc-10-mixed-s0",
         "estimate.pendulum.mixed.bc-10-mixed-s0",
     )
@@ -77,10 +80,10 @@ def test_only_what_a_change_concerns_is_done_again(tmp_path: Path):
     after, _ = plan_of("smoke", tmp_path, overrides=["tasks.pendulum.fqe.updates=61"])
     old = {task.id: task.fingerprint for task in before.tasks}
     changed = {task.kind for task in after.tasks if task.fingerprint != old[task.id]}
-    assert changed == {"estimate"}
+    assert changed == {"backtest", "estimate"}
     after, _ = plan_of("smoke", tmp_path, overrides=["tasks.pendulum.discount=0.8"])
     changed = {task.kind for task in after.tasks if task.fingerprint != old[task.id]}
-    assert changed == {"simulate", "estimate"}
+    assert changed == {"backtest", "simulate", "estimate"}
 
 
 @pytest.mark.parametrize(
