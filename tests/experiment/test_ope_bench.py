@@ -57,7 +57,7 @@ def test_shipped_benchmarks_can_be_planned(name: str, tmp_path: Path):
 
 
 def test_every_policy_is_judged_from_every_log_and_draws_only_where_asked(tmp_path: Path):
-    plan, _ = plan_of("smoke", tmp_path)
+    plan, _ = plan_of("smoke", tmp_path, overrides=["tasks.pendulum.backtest=true"])
     judged = {case.candidate.label: case.candidate.is_stochastic for case in plan.cases}
     assert judged == {
         "random": True, "expert": False, "expert+noise": True,
@@ -76,14 +76,18 @@ def test_every_policy_is_judged_from_every_log_and_draws_only_where_asked(tmp_pa
 
 
 def test_only_what_a_change_concerns_is_done_again(tmp_path: Path):
-    before, _ = plan_of("smoke", tmp_path)
-    after, _ = plan_of("smoke", tmp_path, overrides=["tasks.pendulum.fqe.updates=61"])
+    before, _ = plan_of("smoke", tmp_path, overrides=["tasks.pendulum.backtest=true"])
     old = {task.id: task.fingerprint for task in before.tasks}
-    changed = {task.kind for task in after.tasks if task.fingerprint != old[task.id]}
-    assert changed == {"backtest", "estimate"}
-    after, _ = plan_of("smoke", tmp_path, overrides=["tasks.pendulum.discount=0.8"])
-    changed = {task.kind for task in after.tasks if task.fingerprint != old[task.id]}
-    assert changed == {"backtest", "simulate", "estimate"}
+
+    def changed(*overrides: str) -> set[str]:
+        after, _ = plan_of("smoke", tmp_path, overrides=["tasks.pendulum.backtest=true", *overrides])
+        return {task.kind for task in after.tasks if task.fingerprint != old[task.id]}
+
+    assert changed() == set()
+    assert changed("tasks.pendulum.fqe.updates=61") == {"backtest", "estimate"}
+    assert changed("tasks.pendulum.discount=0.8") == {"backtest", "simulate", "estimate"}
+    assert changed("truth.episodes=6") == {"simulate"}
+    assert changed("tasks.pendulum.dynamics.max_updates=51") >= {"fit", "backtest", "estimate"}
 
 
 @pytest.mark.parametrize(
