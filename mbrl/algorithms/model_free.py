@@ -9,7 +9,7 @@ from torch import Tensor
 from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
-from mbrl.core.types import TransitionBatch
+from mbrl.core.types import TransitionBatch, take
 from mbrl.data.returns import best_episode_rows, return_range_scale
 from mbrl.data.sources import DatasetSource
 
@@ -77,7 +77,7 @@ def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> Tran
     transitions = dataclasses.replace(transitions, reward=transitions.reward * scale)
     if config.best_fraction < 1:
         rows = best_episode_rows(transitions.reward, episode, fraction=config.best_fraction)
-        transitions = _take(transitions, rows)
+        transitions = take(transitions, rows)
     return transitions
 
 
@@ -85,12 +85,3 @@ def _episodes(context: RecipeContext) -> Tensor:
     if context.episode is None:
         raise ConfigError("best_fraction and reward_transform need to know the episode of every transition.")
     return context.episode
-
-
-def _take(transitions: TransitionBatch, rows: Tensor) -> TransitionBatch:
-    taken: dict[str, Tensor] = {}
-    for field in dataclasses.fields(transitions):
-        values: Tensor | None = getattr(transitions, field.name)
-        if values is not None:
-            taken[field.name] = values.index_select(0, rows)
-    return TransitionBatch(**taken)

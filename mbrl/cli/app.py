@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mbrl.cli import bench, catalogue, compare, datasets, ope, ope_bench, reports, runs
+from mbrl.cli import bench, catalogue, compare, datasets, ope, ope_bench, plan, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -23,6 +23,7 @@ app.command("train")(runs.train)
 app.command("evaluate")(runs.evaluate)
 app.command("ope")(ope.ope)
 app.command("ope-bench")(ope_bench.ope_bench)
+app.command("plan")(plan.plan)
 app.command("export")(runs.export)
 app.command("compare")(compare.compare)
 app.command("report")(reports.report)

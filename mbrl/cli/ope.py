@@ -1,5 +1,7 @@
 """`mbrl ope`."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,16 @@ def ope(
     runs_of: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Trainings, or policy files.")],
     *,
     dataset: Annotated[str, typer.Option(help="The log to judge by.")],
+    baseline: Annotated[
+        str, typer.Option(metavar="behaviour|RUN", help="What they are compared with.")
+    ] = "behaviour",
+    risk: Annotated[
+        str | None,
+        typer.Option(
+            metavar="termination:LIMIT|below:RETURN:LIMIT",
+            help="Largest probability permitted of an early end, or of a discounted return below a value.",
+        ),
+    ] = None,
     discount: Annotated[float, typer.Option(min=0.0, max=1.0, help="Discount of the value.")] = 0.99,
     horizon: Annotated[
         int | None, typer.Option(min=1, help="Steps that count [the shortest time-out of the log].")
@@ -44,18 +56,27 @@ def ope(
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Judge policies by a log alone; exit status 0 go, 10 with guard, 20 no-go, 30 cannot tell."""
+    """Judge policies by a log alone, and propose what to do: a table, JSON and a page.
+
+    Exit status 0 go, 10 go with guard, 20 no-go, 30 cannot tell, 1 error. Of several candidates it is that of
+    the proposed one: the best verdict at a level that holds for all of them at once.
+    """
     del debug
     from mbrl.data.open import open_dataset
     from mbrl.data.options import LoadOptions
+    from mbrl.experiment.deployment import PAGE, deployment_stage
     from mbrl.experiment.ope import OPESettings, ope_stage
     from mbrl.experiment.ope_model import ModelRequest, choose_model
     from mbrl.experiment.stages import open_policy, set_up_torch
+    from mbrl.experiment.store import RunFolder
+    from mbrl.ope.findings import BEHAVIOUR
     from mbrl.ope.fqe import FQEConfig
+    from mbrl.ope.risk import RiskQuestion
     from mbrl.ope.verdict import EXIT_CODES
-    from mbrl.report.deployment import estimate_table, verdict_lines
+    from mbrl.report.deployment_tables import candidate_table, estimate_table, verdict_lines
 
     set_up_torch(threads or 1)
+    question = RiskQuestion() if risk is None else RiskQuestion.parse(risk)
     log = open_dataset(dataset, LoadOptions(), minari_root=minari_root())
     request = ModelRequest.parse(dynamics, fit=fit_dynamics, termination=termination)
     settings = OPESettings(
@@ -64,27 +85,30 @@ def ope(
         stochastic,
         FQEConfig(updates=updates),
         seed,
+        risk=question,
         model=request,
         crossfit=crossfit,
         backtest=backtest,
     )
     workspace = make_workspace(runs, is_json=json)
-    folders = [
-        ope_stage(
-            open_policy(path),
-            log,
-            settings,
-            workspace,
-            chosen=choose_model(path, log, request, source=dataset, workspace=workspace),
-        )
-        for path in runs_of
-    ]
-    reports = [folder.summary() for folder in folders]
+
+    def judged(path: Path) -> RunFolder:
+        chosen = choose_model(path, log, request, source=dataset, workspace=workspace)
+        return ope_stage(open_policy(path), log, settings, workspace, chosen=chosen)
+
+    folders = [judged(path) for path in runs_of]
+    other = None if baseline == BEHAVIOUR else judged(Path(baseline))
+    folder = deployment_stage(folders, other, log, workspace, command=shlex.join(["mbrl", *sys.argv[1:]]))
+    found = folder.summary()
+    reports = found["reports"]
+    tables = [candidate_table(found)] if len(reports) > 1 else []
     emit(
-        {"reports": reports},
-        [estimate_table(report) for report in reports],
+        found,
+        [*tables, *(estimate_table(report) for report in reports)],
         messages=[line for report in reports for line in verdict_lines(report)],
         is_json=json,
-        path=folders[-1].path,
+        path=folder.path if json else folder.path / PAGE,
     )
-    raise typer.Exit(max(EXIT_CODES[report["verdict"]["verdict"]] for report in reports))
+    proposed = next(report for report in reports if report["candidate"] == found["proposed"])
+    final = proposed["verdict"].get("corrected") or proposed["verdict"]
+    raise typer.Exit(EXIT_CODES[final["verdict"]])

@@ -65,6 +65,6 @@ def doubts(
         text = "No uncertainty measure ranks the one-step errors: penalties would be noise."
         found.append(Doubt("correlation", text))
     if head.is_learned and head.recall is not None and head.recall < MIN_RECALL:
-        text = f"The termination head finds only {head.recall:.0%} of the held-out terminations."
+        text = f"The termination head finds only {100 * head.recall:.0f} % of the held-out terminations."
         found.append(Doubt("termination", text))
     return tuple(found)

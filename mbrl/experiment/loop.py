@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from mbrl.core.errors import DivergenceError, NonFiniteError
-from mbrl.core.protocols import Training
+from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
-from mbrl.core.types import StateDict
+from mbrl.core.types import Metrics, StateDict
 from mbrl.experiment.checkpoint import CheckpointFolder, non_finite_names
 from mbrl.experiment.metrics import DivergenceAlarm, MetricFile, MetricSums, refuse_non_finite
 from mbrl.experiment.progress import Progress, SilentProgress
@@ -92,8 +94,7 @@ def train(
     try:
         for step in range(start, settings.updates):
             if training.refresh is not None and step % training.refresh_interval == 0:
-                policy = training.learner.policy(state)
-                monitor.sums.add(training.refresh(policy, step, rng.at("rollout", step)))
+                monitor.sums.add(renew(training, state, step, rng.at("rollout", step)))
             batch = training.source.sample(training.batch_size, rng.at("batch", step))
             monitor.sums.add(training.learner.update(state, batch, rng.at("update", step)))
             if monitor.end_update(step + 1) and on_checkpoint is not None:
@@ -102,6 +103,16 @@ def train(
         monitor.close()
     seconds = time.perf_counter() - begin
     return LoopOutcome(state, monitor.alarm.excursions, seconds, start)
+
+
+def renew(training: Training, state: Any, step: int, generator: torch.Generator) -> Metrics:
+    """Refreshes the source with the present policy, and with the present values where they are wanted."""
+    learner, refresh = training.learner, training.refresh
+    if refresh is None:
+        return {}
+    if isinstance(refresh, ValueRefresh):
+        return refresh.refresh_with_value(learner.policy(state), learner.value(state), step, generator)
+    return refresh(learner.policy(state), step, generator)
 
 
 class _Monitor:
@@ -150,7 +161,7 @@ class _Monitor:
         elif done % _PROGRESS_INTERVAL == 0:
             self._progress.advance(done)
         for text in look.alarms:
-            self._tell(done, "shift", text)
+            self._tell(done, "shift", text, shown=f"After update {done:,}: {text}")
         if is_saved:
             self._checkpoints.save(done, self._content(done))
         return is_saved
@@ -172,9 +183,9 @@ class _Monitor:
         self._mark = (self._mark[0], self._mark[1] + seconds)
         return Look({**look.metrics, "time/shift_seconds": round(seconds, 3)}, look.alarms)
 
-    def _tell(self, done: int, event: str, text: str) -> None:
+    def _tell(self, done: int, event: str, text: str, *, shown: str) -> None:
         self._file.write(done, {"event": event, "text": text})
-        self._progress.message(text)
+        self._progress.message(shown)
 
     def _log(self, done: int, look: Look) -> None:
         averages = self.sums.averages()
@@ -188,7 +199,7 @@ class _Monitor:
         self._progress.advance(done, **averages)
         message = self.alarm.check(done, averages)
         if message is not None:
-            self._tell(done, "divergence", message)
+            self._tell(done, "divergence", message, shown=message)
             if self._settings.on_divergence == "stop":
                 raise DivergenceError(f"{message} {self._kept()}")
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,19 +14,24 @@ from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.experiment.backtest import backtest_stage
 from mbrl.experiment.files import write_json
+from mbrl.experiment.ope_evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.experiment.ope_model import ChosenModel, ModelRequest
 from mbrl.experiment.policies import StoredPolicy
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
+from mbrl.ope.assessment import assess
 from mbrl.ope.backtest import apply_backtest, miscalibrated_ratios
-from mbrl.ope.bounds import student_interval
+from mbrl.ope.conclusions import conclude
 from mbrl.ope.diagnostics import ratio_diagnostics
 from mbrl.ope.estimators import ESTIMATORS, EstimatorContext, ratio_arrays, refused
 from mbrl.ope.fqe import FQEConfig
-from mbrl.ope.layout import pad_log
-from mbrl.ope.model_value import EvaluationModel, ModelValueConfig, model_diagnostics
-from mbrl.ope.policies import DeterministicMode, is_stochastic
-from mbrl.ope.verdict import DEFAULT_RULE, judge
+from mbrl.ope.layout import OPEArrays
+from mbrl.ope.model_value import EvaluationModel, ModelValueConfig
+from mbrl.ope.policies import DeterministicMode
+from mbrl.ope.risk import RiskQuestion
+from mbrl.ope.rule import DEFAULT_RULE
+
+_BEHAVIOUR_FACTS: Final = ("behaviour", "fit_nll", "calibration_error", "floored_rows")
 
 REPORT_FILE = "ope.json"
 
@@ -46,6 +51,7 @@ class OPESettings:
         model: which model that is.
         crossfit: folds of the values under doubly robust estimators; 0 fits all to all (see `CriticCache`).
         backtest: ask the pipeline for the behaviour's known value first; a family that misses it is left out.
+        risk: event whose probability is estimated.
     """
 
     discount: float = 0.99
@@ -57,6 +63,7 @@ class OPESettings:
     model: ModelRequest = dataclasses.field(default_factory=ModelRequest)
     crossfit: int = 0
     backtest: bool = True
+    risk: RiskQuestion = dataclasses.field(default_factory=RiskQuestion)
 
     def estimand(self, dataset: Dataset) -> Estimand:
         """What is estimated on this log."""
@@ -88,6 +95,7 @@ def ope_stage(
         "estimand": estimand.to_json(),
         "stochastic": settings.stochastic,
         "fqe": settings.fqe.model_dump(mode="json"),
+        "risk": settings.risk.to_json(),
         "rule": DEFAULT_RULE.model_dump(mode="json"),
         "rollouts": settings.rollouts.model_dump(mode="json"),
         "dynamics": None if chosen is None else chosen.identity(),
@@ -106,8 +114,11 @@ def ope_stage(
             policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
             backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
             model = None if chosen is None else chosen.for_evaluation(dataset)
-            found = evaluate_off_policy(policy, dataset, settings, model=model, backtest=backtest)
+            found, evidence = evaluate_with_evidence(
+                policy, dataset, settings, model=model, backtest=backtest
+            )
             report = {"candidate": label, **found}
+            evidence.save(run.path / EVIDENCE_FILE)
             write_json(run.path / REPORT_FILE, report)
             run.finish({"stage": key.stage, **report})
     return run
@@ -130,11 +141,24 @@ def evaluate_off_policy(
         model: fitted dynamics, or None.
         backtest: `Backtest.to_json` of the same pipeline; it takes families that failed out of the verdict.
     """
-    estimand = settings.estimand(dataset)
+    return evaluate_with_evidence(policy, dataset, settings, model=model, backtest=backtest)[0]
+
+
+def evaluate_with_evidence(
+    policy: Policy,
+    dataset: Dataset,
+    settings: OPESettings,
+    *,
+    model: EvaluationModel | None = None,
+    backtest: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], StoredEvidence]:
+    """`evaluate_off_policy`, and the arrays that a comparison with other policies needs."""
+    estimand, rng = settings.estimand(dataset), RngStreams(settings.seed)
     context = EstimatorContext.make(estimand, settings.fqe, crossfit=settings.crossfit)
     context = dataclasses.replace(context, model=model, rollouts=settings.rollouts)
-    diagnostics, rng = _diagnostics(policy, dataset, context), RngStreams(settings.seed)
-    estimates: list[dict[str, Any]] = []
+    arrays = _ratios(policy, dataset, context)
+    problem = None if isinstance(arrays, str) else _problem_of_ratios(arrays)
+    estimates: dict[str, Estimate] = {}
     for name in ESTIMATORS.names():
         estimator = ESTIMATORS.get(name)(context)
         try:
@@ -143,36 +167,20 @@ def evaluate_off_policy(
             estimate = refused(name, "ratio", estimand, str(error))
         if backtest is not None:
             estimate = apply_backtest(estimate, backtest["z"])
-        diagnostics |= model_diagnostics(estimate)
-        estimates.append(_with_believed_ratios(estimate, diagnostics).to_json())
-    terminated = sum(e.terminated for e in dataset.episodes)
+        if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
+            estimate = estimate.invalidated(problem, "behaviour_miscalibrated")
+        estimates[name] = estimate
+    found, reasons = assess(
+        policy, dataset, estimates, arrays, question=settings.risk, generator=rng.at("support")
+    )
     facts = context.behaviour_facts(policy, dataset)
-    report: dict[str, Any] = {
-        "estimand": estimand.to_json(),
-        "data": {
-            "name": dataset.info.name,
-            "episodes": len(dataset),
-            "steps": dataset.num_transitions,
-            "terminals": terminated,
-            "time_outs": len(dataset) - terminated,
-            "length_quantiles": np.quantile(dataset.episode_lengths, [0, 0.25, 0.5, 0.75, 1]).tolist(),
-            **{name: facts[name] for name in ("behaviour", "fit_nll", "calibration_error", "floored_rows")},
-        },
-        "estimates": estimates,
-        "diagnostics": diagnostics,
-        "backtest": backtest,
-        "baseline": _behaviour_value(dataset, estimand),
-    }
-    judgement = judge(report)
-    return {
-        **report,
-        "agreement": {"families_used": list(judgement.families), "z": judgement.disagreement},
-        "verdict": {
-            "verdict": judgement.verdict,
-            "reasons": list(judgement.reasons),
-            "thresholds": DEFAULT_RULE.model_dump(mode="json"),
-        },
-    }
+    found["data"] |= {name: facts[name] for name in _BEHAVIOUR_FACTS}
+    if backtest is not None:
+        found["backtest"] = backtest
+    report = conclude(
+        {"estimates": [estimate.to_json() for estimate in estimates.values()], **found}, reasons
+    )
+    return report, StoredEvidence.of(estimates, arrays)
 
 
 def _backtest(
@@ -190,27 +198,15 @@ def _backtest(
     return run.summary()["backtest"]
 
 
-def _with_believed_ratios(estimate: Estimate, diagnostics: Mapping[str, Any]) -> Estimate:
-    """The estimate, out of the verdict if it stands on ratios whose mean is not 1."""
-    z = diagnostics.get("mean_ratio_z")
-    if estimate.family != "ratio" or z is None or not np.isfinite(estimate.point):
-        return estimate
-    problem = miscalibrated_ratios(np.array(z, dtype=np.float64))
-    return estimate if problem is None else estimate.invalidated(problem, "behaviour_miscalibrated")
+def _ratios(policy: Policy, dataset: Dataset, context: EstimatorContext) -> OPEArrays | str:
+    """The log with the policy's ratios, or why there are none."""
+    try:
+        return ratio_arrays(policy, dataset, context)
+    except (UndefinedRatioError, DataError) as error:
+        return str(error)
 
 
-def _behaviour_value(dataset: Dataset, estimand: Estimand) -> dict[str, Any]:
-    """Mean logged return of the policy that acted; null where time-outs hide a part of it."""
-    arrays = pad_log(dataset.episodes, None, estimand=estimand)
-    if arrays.truncated.any():
-        return {"policy": "behaviour", "value": None, "ci95": None, "reason": "time-outs cut its return"}
-    returns = arrays.returns() * estimand.scale
-    interval = student_interval(returns).ends
-    ends = list(interval) if np.isfinite(interval).all() else None
-    return {"policy": "behaviour", "value": float(returns.mean()), "ci95": ends}
-
-
-def _diagnostics(policy: Policy, dataset: Dataset, context: EstimatorContext) -> dict[str, Any]:
-    if not is_stochastic(policy):
-        return {}
-    return ratio_diagnostics(ratio_arrays(policy, dataset, context)).to_json()
+def _problem_of_ratios(arrays: OPEArrays) -> str | None:
+    """Why no ratio is believed: their means are not 1."""
+    z = ratio_diagnostics(arrays).to_json()["mean_ratio_z"]
+    return miscalibrated_ratios(np.array(z, dtype=np.float64))

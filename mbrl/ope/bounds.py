@@ -69,7 +69,26 @@ def student_interval(values: Array, *, level: float = LEVEL) -> Interval95:
     return Interval95((mean - half, mean + half), "Student t")
 
 
-def bootstrap_interval(terms: Terms, point: float, n: int, bootstrap: Bootstrap) -> Interval95:
+def default_interval(
+    terms: Terms, influence: Array, bootstrap: Bootstrap | None = None, *, level: float = LEVEL
+) -> Interval95:
+    """BCa from 50 episodes on, to 10 000; else Student t of the influence values.
+
+    Args:
+        terms: columns of a self-normalised estimate.
+        influence: `[n]`, its influence values; the mean is the estimate.
+        bootstrap: one that is wanted in any case.
+        level: nominal coverage.
+    """
+    n = influence.size
+    if bootstrap is None and not BOOTSTRAP_EPISODES <= n <= BOOTSTRAP_MOST:
+        return student_interval(influence, level=level)
+    return bootstrap_interval(terms, float(influence.mean()), n, bootstrap or Bootstrap(), level=level)
+
+
+def bootstrap_interval(
+    terms: Terms, point: float, n: int, bootstrap: Bootstrap, *, level: float = LEVEL
+) -> Interval95:
     """Interval of a self-normalised estimate from resampled episodes, each draw normalised anew.
 
     Args:
@@ -77,6 +96,7 @@ def bootstrap_interval(terms: Terms, point: float, n: int, bootstrap: Bootstrap)
         point: the estimate.
         n: episodes.
         bootstrap: how to resample.
+        level: nominal coverage.
     """
     if n < 2:
         return Interval95(NOTHING, "none: one episode has no spread")
@@ -85,7 +105,7 @@ def bootstrap_interval(terms: Terms, point: float, n: int, bootstrap: Bootstrap)
     if usable.size < (1 - _MAX_LOST_DRAWS) * draws.size:
         lost = 1 - usable.size / draws.size
         return Interval95(NOTHING, f"none: {lost:.0%} of the resamples hold no weight at all")
-    probabilities = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    probabilities = np.array([(1 - level) / 2, (1 + level) / 2])
     method = bootstrap.method
     if method == "bca":
         without, largest = jackknife(terms, n)

@@ -6,9 +6,30 @@ import numpy as np
 import scipy.stats
 
 from mbrl.core.estimates import Estimand, Estimate, Family
+from mbrl.ope.bounds import LEVEL, NOTHING, Ends
 from mbrl.ope.layout import Array
 
 _MANY_MEMBERS = 30
+
+
+def member_interval(values: Array, within: float, *, level: float = LEVEL) -> tuple[float, Ends]:
+    """Standard error `sqrt(var_m + within)` of a mean over members, and its Student t interval.
+
+    The degrees of freedom are one less than members, while these are fewer than 30.
+
+    Args:
+        values: `[m]`, one for each member.
+        within: variance of the mean from what all members share, such as the first states.
+        level: nominal coverage.
+    """
+    members = values.size
+    if members < 2:
+        return math.nan, NOTHING
+    se = math.sqrt(float(values.var(ddof=1)) + within)
+    degrees = members - 1 if members < _MANY_MEMBERS else math.inf
+    quantile = float(scipy.stats.t.ppf(0.5 + level / 2, degrees))
+    point = float(values.mean())
+    return se, (point - quantile * se, point + quantile * se)
 
 
 def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estimand) -> Estimate:
@@ -40,22 +61,21 @@ def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estima
             why_not="the values are not finite",
         )
     point, starts = float(scaled.mean()), scaled.mean(0)
-    between = float(scaled.mean(1).var(ddof=1)) if members > 1 else math.nan
-    within = float(starts.var(ddof=1)) / n if n > 1 else 0.0
-    se = math.sqrt(between + within) if members > 1 else math.nan
-    quantile = float(scipy.stats.t.ppf(0.975, members - 1)) if 1 < members < _MANY_MEMBERS else 1.959964
+    by_member = scaled.mean(1)
+    between = float(by_member.var(ddof=1)) if members > 1 else math.nan
+    se, ends = member_interval(by_member, float(starts.var(ddof=1)) / n if n > 1 else 0.0)
     estimate = Estimate(
         name,
         family,
         point=point,
         se=se,
-        ci95=(point - quantile * se, point + quantile * se),
+        ci95=ends,
         method_of_ci=f"Student t over {members} members and {n} starts"
         if members > 1
         else "none: one member",
         n_eff=float(n),
         estimand=estimand,
         per_episode=starts,
-        details={"members": scaled.mean(1), "epistemic_se": math.sqrt(between) if members > 1 else math.nan},
+        details={"members": by_member, "epistemic_se": math.sqrt(between) if members > 1 else math.nan},
     )
     return estimate if members > 1 else estimate.invalidated("one member has no spread", "no_epistemic")

@@ -150,40 +150,50 @@ def needs_tail(data: Dataset, estimand: Estimand) -> bool:
 
 
 def ratio_arrays(
-    policy: Policy,
+    policy: Policy, data: Dataset, context: EstimatorContext, *, values: FittedValues | None = None
+) -> OPEArrays:
+    """The log padded, with the ratios of the policy to the behaviour, logged or fitted.
+
+    Args:
+        policy: with a density.
+        data: logged episodes.
+        context: shared parts.
+        values: of the policy, for estimators that read them.
+
+    Raises:
+        UndefinedRatioError: the policy is deterministic.
+    """
+    rows = data.transitions()
+    log_prob = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
+    is_discrete = isinstance(policy, DiscretePolicy)
+    return pad_ratios(log_prob.numpy(), data, context, values=values, is_discrete=is_discrete)
+
+
+def pad_ratios(
+    log_prob: Array | None,
     data: Dataset,
     context: EstimatorContext,
     *,
     values: FittedValues | None = None,
-    has_ratio: bool = True,
+    is_discrete: bool = False,
 ) -> OPEArrays:
-    """The log padded for an estimator, with the ratios of the policy to the behaviour, logged or fitted.
+    """The log padded, with ratios to the behaviour, logged or fitted.
 
     Args:
-        policy: whatever acts.
+        log_prob: `[N]`, of the logged actions under what is evaluated; None for all ratios 1.
         data: logged episodes.
         context: shared parts.
-        values: of the policy, for estimators that read them.
-        has_ratio: False for estimators without ratios.
-
-    Raises:
-        UndefinedRatioError: ratios are asked of a deterministic policy.
+        values: for estimators that read them.
+        is_discrete: see `pad_log`.
     """
-    evaluation, behaviour = None, None
-    if has_ratio:
-        rows = data.transitions()
-        evaluation = action_log_prob(
-            policy, torch.tensor(rows.observation), torch.tensor(rows.action)
-        ).numpy()
-        behaviour = context.behaviour.of(data).log_prob
     return pad_log(
         data.episodes,
-        evaluation,
+        log_prob,
         estimand=context.estimand,
-        behaviour_log_prob=behaviour,
+        behaviour_log_prob=None if log_prob is None else context.behaviour.of(data).log_prob,
         action_value=None if values is None else values.action_value,
         value=None if values is None else values.value,
-        is_discrete=isinstance(policy, DiscretePolicy),
+        is_discrete=is_discrete,
     )
 
 
@@ -216,11 +226,10 @@ class ArrayEstimator:
             values = fit_values(
                 policy, data, self.context, generator=generator, is_corrected=self.needs_ratio
             )
-        arrays = ratio_arrays(policy, data, self.context, values=values, has_ratio=self.needs_ratio)
-        estimate = self.compute(arrays)
         if not self.needs_ratio:
-            return estimate
-        estimate = estimate.flagged(*self.context.behaviour.of(data).flags(arrays))
+            return self.compute(pad_ratios(None, data, self.context, values=values))
+        arrays = ratio_arrays(policy, data, self.context, values=values)
+        estimate = self.compute(arrays).flagged(*self.context.behaviour.of(data).flags(arrays))
         is_seen = self.needs_values and self.context.critics.crossfit == 0
         return estimate.flagged(NO_CROSSFIT) if is_seen else estimate
 

@@ -11,14 +11,7 @@ import numpy as np
 
 from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimate, Family
-from mbrl.ope.bounds import (
-    BOOTSTRAP_EPISODES,
-    BOOTSTRAP_MOST,
-    Bootstrap,
-    Interval95,
-    bootstrap_interval,
-    student_interval,
-)
+from mbrl.ope.bounds import Bootstrap, Interval95, default_interval, student_interval
 from mbrl.ope.layout import Array, OPEArrays
 from mbrl.ope.self_normalised import Term, Terms, influence_values, self_normalised_se
 from mbrl.ope.weights import LOG_OVERFLOW, PLAIN, WeightBlock, WeightTransform, log_sum_exp, weight_blocks
@@ -110,9 +103,7 @@ def self_normalised_estimate(
         return without_point(name, arrays, "ratio", f"all_weights_zero@{first_empty_step(arrays, transform)}")
     scale, n = arrays.estimand.scale, len(arrays)
     point = float(influence.mean())
-    interval = student_interval(influence)
-    if bootstrap is not None or BOOTSTRAP_EPISODES <= n <= BOOTSTRAP_MOST:
-        interval = bootstrap_interval(terms, point, n, bootstrap or Bootstrap())
+    interval = default_interval(terms, influence, bootstrap)
     interval = Interval95((interval.ends[0] * scale, interval.ends[1] * scale), interval.method)
     return Estimate(
         name,

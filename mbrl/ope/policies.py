@@ -17,7 +17,7 @@ CHUNK: Final = 8192
 
 _NO_DENSITY = (
     "The policy ({}) is deterministic: no density ratio to the policy that acted exists. Remedy: estimate "
-    "its value with fqe, or with kernel, which smooths it, or evaluate its stochastic form."
+    "its value with fqe, mwl, or kernel, which smooths it, or evaluate its stochastic form."
 )
 
 
@@ -77,12 +77,18 @@ def action_log_prob(
 
 
 @torch.no_grad()
+def evaluation_actions(policy: Policy, obs: Float[Tensor, "n obs_dim"]) -> Float[Tensor, "n act_dim"]:
+    """What the policy does without noise, environment units."""
+    return torch.cat([policy.act(part) for (part,) in _chunks(obs)])
+
+
+@torch.no_grad()
 def draw_actions(
     policy: Policy, obs: Float[Tensor, "n obs_dim"], *, count: int, generator: torch.Generator
 ) -> Float[Tensor, "k n act_dim"]:
     """`count` actions for each observation, environment units; one where the policy is deterministic."""
     if not isinstance(policy, StochasticPolicy):
-        return torch.cat([policy.act(part) for (part,) in _chunks(obs)])[None]
+        return evaluation_actions(policy, obs)[None]
     parts: list[Tensor] = []
     for (part,) in _chunks(obs):
         noise = torch.randn(count, part.shape[0], policy.act_dim, generator=generator, device=obs.device)

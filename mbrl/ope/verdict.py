@@ -1,44 +1,19 @@
 """May a policy be deployed? A pure function of the report's JSON.
 
-One primary estimator stands for each family, fixed in advance: `pdwis` for ratios, `fqe` for values. Others
-are shown and not counted. "Cannot tell" is the ordinary answer where logs are thin.
+"Cannot tell" is the ordinary answer where logs are thin.
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from mbrl.ope.agreement import disagreement
+from mbrl.ope.findings import Finding, IntervalKey, count_families
+from mbrl.ope.rule import DEFAULT_RULE, JudgeRule
 
 Verdict: TypeAlias = Literal["go", "go_with_guard", "no_go", "cannot_tell"]
 
 EXIT_CODES: Final[Mapping[Verdict, int]] = {"go": 0, "go_with_guard": 10, "no_go": 20, "cannot_tell": 30}
-PRIMARY: Final[Mapping[str, str]] = {"ratio": "pdwis", "value": "fqe", "model": "model_value"}
-
-
-class JudgeRule(BaseModel):
-    """Thresholds of the verdict.
-
-    Attributes:
-        margin: by which a GO must beat the baseline, in units of the estimand.
-        least_ess: effective episodes below which ratios are not counted.
-        most_pareto_k: tail shape of the weights from which on ratios are not counted.
-        most_tail_share: share of bootstrapped tails above which a ratio estimate is not counted.
-        most_disagreement: difference of two families in standard errors that counts as a conflict.
-        allow_go_without_ratio: let GO stand where ratios are not counted.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    margin: Annotated[float, Field(ge=0, le=1e12)] = 0.0
-    least_ess: Annotated[float, Field(ge=0, le=1e12)] = 30.0
-    most_pareto_k: Annotated[float, Field(ge=0, le=10)] = 0.7
-    most_tail_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    most_disagreement: Annotated[float, Field(gt=0, le=100)] = 2.0
-    allow_go_without_ratio: bool = False
-
-
-DEFAULT_RULE: Final = JudgeRule()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,101 +39,101 @@ class Judgement:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Finding:
-    family: str
-    point: float
-    se: float
-    low: float
-    high: float
+class _Risk:
+    """How a limit on the risk stands; all True where none was asked for."""
+
+    is_surely_below: bool = True
+    is_likely_below: bool = True
+    is_surely_above: bool = False
+    reasons: tuple[str, ...] = ()
 
 
-def judge(report: Mapping[str, Any], rule: JudgeRule = DEFAULT_RULE) -> Judgement:
+def judge(
+    report: Mapping[str, Any], rule: JudgeRule = DEFAULT_RULE, *, interval: IntervalKey = "ci95"
+) -> Judgement:
     """The verdict on one candidate.
 
+    Risk comes first. Then what the counted families say of the difference to the baseline: GO needs two or
+    more of them, ratios among these, all above it; GO-WITH-GUARD one, and none that contradicts; NO-GO one
+    below it and none above. Anything else is CANNOT-TELL.
+
     Args:
-        report: `estimates` as `Estimate.to_json` gives them, `diagnostics` with `pareto_k`, and
-            `baseline` with `value`, to which interval ends are compared.
+        report: `estimates` as `Estimate.to_json` gives them, `diagnostics`, `baseline` with `value` and the
+            `paired` differences, and where they exist `backtest` and `risk`.
         rule: thresholds.
+        interval: which interval of the differences; `ci_corrected` where several candidates are judged.
     """
-    reasons: list[str] = []
-    counted: list[_Finding] = []
-    for family, name in PRIMARY.items():
-        found = [e for e in report["estimates"] if e["name"] == name]
-        if not found:
-            reasons.append(f"{family}: {name} was not estimated")
-            continue
-        problem = _problem(family, found[0], report["diagnostics"], rule)
-        if problem is not None:
-            reasons.append(f"{family}: {problem}")
-            continue
-        estimate = found[0]
-        counted.append(_Finding(family, estimate["point"], estimate["se"], *estimate["ci95"]))
-    baseline = report["baseline"]["value"]
-    disagreement = _disagreement(counted)
-    verdict = "cannot_tell" if baseline is None else _decide(counted, baseline, disagreement, rule)
-    reasons += [_compared(finding, baseline) for finding in counted if baseline is not None]
-    if disagreement is not None and disagreement >= rule.most_disagreement:
-        reasons.append(f"the families differ by {disagreement:.1f} standard errors")
-    return Judgement(verdict, tuple(reasons), tuple(f.family for f in counted), disagreement)
-
-
-def _problem(
-    family: str, estimate: Mapping[str, Any], diagnostics: Mapping[str, Any], rule: JudgeRule
-) -> str | None:
-    """Why a family is not counted; None if it is."""
-    if not estimate["valid"]:
-        return str(estimate["why_not"])
-    if estimate["point"] is None or estimate["se"] is None or None in estimate["ci95"]:
-        return "it has no interval"
-    return _ratio_problem(estimate, diagnostics, rule) if family == "ratio" else None
-
-
-def _ratio_problem(
-    estimate: Mapping[str, Any], diagnostics: Mapping[str, Any], rule: JudgeRule
-) -> str | None:
-    if estimate["n_eff"] is None or estimate["n_eff"] < rule.least_ess:
-        return f"{estimate['n_eff'] or 0:.1f} effective episodes, {rule.least_ess:g} are needed"
-    pareto_k = diagnostics.get("pareto_k")
-    if pareto_k is not None and pareto_k >= rule.most_pareto_k:
-        return f"the weights have too heavy a tail (Pareto k {pareto_k:.2f})"
-    tail_share = estimate.get("tail_share") or 0.0
-    if tail_share > rule.most_tail_share:
-        return f"{tail_share:.0%} of it are bootstrapped tails"
-    return None
-
-
-def _decide(counted: list[_Finding], baseline: float, disagreement: float | None, rule: JudgeRule) -> Verdict:
-    above = [f for f in counted if f.low > baseline]
-    below = [f for f in counted if f.high < baseline]
-    clash = disagreement is not None and disagreement >= rule.most_disagreement
-    has_ratio = any(f.family == "ratio" for f in counted)
-    beats_margin = all(f.low > baseline + rule.margin for f in counted)
-    if len(counted) >= 2 and beats_margin and not clash and (has_ratio or rule.allow_go_without_ratio):
-        return "go"
-    contradicted = bool(below) or (clash and len(above) < len(counted))
-    if above and not contradicted:
-        return "go_with_guard"
-    if below and not above:
-        return "no_go"
-    return "cannot_tell"
-
-
-def _disagreement(counted: list[_Finding]) -> float | None:
-    pairs = [(f, h) for k, f in enumerate(counted) for h in counted[k + 1 :]]
-    if not pairs:
-        return None
-    return max(_z(f, h) for f, h in pairs)
-
-
-def _z(first: _Finding, second: _Finding) -> float:
-    gap, spread = abs(first.point - second.point), math.hypot(first.se, second.se)
-    return gap / spread if spread > 0 else (0.0 if gap == 0 else 1e9)
-
-
-def _compared(finding: _Finding, baseline: float) -> str:
-    if finding.low > baseline:
-        position = "lies above"
+    counted, problems = count_families(report, rule, interval=interval)
+    known = [finding for finding in counted if finding.low is not None and finding.high is not None]
+    z = disagreement(counted)
+    is_conflict = z is not None and z >= rule.most_disagreement
+    risk = _judge_risk(report.get("risk"), interval)
+    if risk.is_surely_above:
+        verdict: Verdict = "no_go"
+    elif len(known) < len(counted):
+        verdict = "cannot_tell"
     else:
-        position = "lies below" if finding.high < baseline else "holds"
-    interval = f"[{finding.low:.4g}, {finding.high:.4g}]"
-    return f"{finding.family}: the interval {interval} {position} the baseline {baseline:.4g}"
+        verdict = _decide(counted, risk, rule, is_conflict=is_conflict)
+    reasons = [*risk.reasons, *(f"{family}: {problem}" for family, problem in problems.items())]
+    reasons += [_compared(finding, report["baseline"]) for finding in counted]
+    if z is not None and is_conflict:
+        reasons.append(f"the families differ by {min(z, 1e6):.1f} standard errors")
+    if verdict == "go_with_guard" and "ratio" in problems and not rule.allow_go_without_ratio:
+        reasons.append("without ratios that count, a GO is out of reach")
+    return Judgement(verdict, tuple(reasons), tuple(finding.family for finding in counted), z)
+
+
+def _decide(counted: Sequence[Finding], risk: _Risk, rule: JudgeRule, *, is_conflict: bool) -> Verdict:
+    above = [f for f in counted if _low(f) > 0]
+    below = [f for f in counted if _high(f) < 0]
+    has_ratio = any(f.family == "ratio" for f in counted)
+    beats_margin = all(_low(f) > rule.margin for f in counted)
+    is_enough = len(counted) >= 2 and (has_ratio or rule.allow_go_without_ratio)
+    if is_enough and beats_margin and not is_conflict and risk.is_surely_below:
+        return "go"
+    contradicted = bool(below) or (is_conflict and len(above) < len(counted))
+    if above and not contradicted and risk.is_likely_below:
+        return "go_with_guard"
+    return "no_go" if below and not above else "cannot_tell"
+
+
+def _judge_risk(risk: Mapping[str, Any] | None, interval: IntervalKey) -> _Risk:
+    """Where valid sources stand against the limit; a limit that nothing can speak of is not met."""
+    if risk is None or risk.get("limit") is None:
+        return _Risk()
+    limit, key = risk["limit"], f"p_violation_{interval}"
+    known = {
+        source["source"]: (source["p_violation"], *source[key])
+        for source in risk["sources"]
+        if source["valid"] and source["p_violation"] is not None and None not in source.get(key, [None])
+    }
+    reasons = tuple(
+        f"risk, by {name}: {point:.1%} [{low:.1%}, {high:.1%}], the limit is {limit:.1%}"
+        for name, (point, low, high) in known.items()
+    )
+    return _Risk(
+        is_surely_below=bool(known) and all(high < limit for _, _, high in known.values()),
+        is_likely_below=bool(known) and all(point < limit for point, _, _ in known.values()),
+        is_surely_above=any(low > limit for _, low, _ in known.values()),
+        reasons=reasons or (f"risk: nothing valid can speak of the limit of {limit:.1%}",),
+    )
+
+
+def _compared(finding: Finding, baseline: Mapping[str, Any]) -> str:
+    if finding.low is None or finding.high is None:
+        return f"{finding.family}: there is no baseline to compare with"
+    name = baseline.get("policy", "behaviour")
+    interval = f"{finding.low:+.4g} to {finding.high:+.4g}"
+    if finding.low > 0:
+        return f"{finding.family}: better than {name}, by {interval}"
+    if finding.high < 0:
+        return f"{finding.family}: worse than {name}, by {interval}"
+    return f"{finding.family}: the difference to {name} may be either way, {interval}"
+
+
+def _low(finding: Finding) -> float:
+    return -float("inf") if finding.low is None else finding.low
+
+
+def _high(finding: Finding) -> float:
+    return float("inf") if finding.high is None else finding.high

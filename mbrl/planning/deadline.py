@@ -36,22 +36,26 @@ class Deadline:
         self._end = self._start + limit
         self.is_hit = False
 
-    def permits(self, work: Hashable, *, then: Hashable | None = None) -> bool:
-        """Whether `work`, and what must follow it, fit at 1.3 times their usual cost.
+    def cost(self, work: Hashable) -> float | None:
+        """Seconds that such work usually takes; None if it never ran."""
+        return self._costs.get(work)
 
-        Work that never ran is taken to be free. What is refused is remembered as a little cheaper: one slow
-        call does not end it for good.
-        """
-        if self._clock is None or self._end == math.inf:
+    def fits(self, seconds: float) -> bool:
+        """Whether 1.3 times so much is left."""
+        return self._clock is None or self._clock() + _MARGIN * seconds <= self._end
+
+    def permits(self, work: Hashable, *, then: Hashable | None = None) -> bool:
+        """Whether `work`, and what must follow it, fit. Work that never ran is taken to be free."""
+        if self.fits(sum(self._costs.get(kind, 0.0) for kind in (work, then))):
             return True
-        cost = sum(self._costs.get(kind, 0.0) for kind in (work, then))
-        if self._clock() + _MARGIN * cost <= self._end:
-            return True
-        for kind in (work, then):
-            if kind in self._costs:
-                self._costs[kind] *= _FORGET
+        self.refuse(work)
         self.is_hit = True
         return False
+
+    def refuse(self, work: Hashable) -> None:
+        """What is refused is remembered as a little cheaper: one slow call does not end it for good."""
+        if work in self._costs:
+            self._costs[work] *= _FORGET
 
     def begin(self) -> None:
         """Work starts now."""

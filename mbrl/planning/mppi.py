@@ -19,6 +19,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from mbrl.core.errors import ConfigError
 from mbrl.planning.base import PLANNERS, PlannerEntry
 from mbrl.planning.plans import Plans, Search
 from mbrl.planning.problem import Clock, PlanningProblem
@@ -113,6 +114,8 @@ class MPPI(ShootingPlanner):
 
     def __init__(self, problem: PlanningProblem, config: MPPIConfig, clock: Clock | None = None) -> None:
         super().__init__(problem, config, clock)
+        if config.control_cost > 0.0 and config.std_min == 0.0:
+            raise ConfigError("control_cost divides by the variance of the draws: set std_min above 0.")
         self.config = config
         self.control_cost = config.control_cost
 

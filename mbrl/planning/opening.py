@@ -32,7 +32,8 @@ def check_hints(hints: Hints, obs: Float[Tensor, "b obs_dim"], problem: Planning
     for name, given in (("warm", hints.warm), ("candidates", hints.candidates), ("elites", hints.elites)):
         if given is None:
             continue
-        if len(given) != rows or given.shape[-1] != width or 0 in given.shape[1:]:
+        is_empty = name == "candidates" and given.shape[1] == 0
+        if len(given) != rows or given.shape[-1] != width or is_empty:
             raise ValueError(
                 f"{name} has shape {list(given.shape)} for {rows} states of {width} action dimensions"
             )

@@ -109,7 +109,7 @@ class Pessimism:
         lcb_coef: kappa, deviations over members of a return that are subtracted from their mean.
         critic_lcb_coef: kappa_c, deviations over critics that are subtracted from a leaf's mean value.
         halt_threshold: u_max, an edge with more uncertainty ends; inf halts nothing.
-        halt_loss: an edge that halts is worth `-halt_loss`, return units, >= 0.
+        halt_loss: what an edge that halts loses besides its reward, return units, >= 0.
         soft_horizon_coef: eta, trust `omega = exp(-eta u / u_mean)` of an edge; the rest goes to the critic.
         uncertainty_mean: mean of u on held-out rows, reward units, > 0.
     """
@@ -121,6 +121,11 @@ class Pessimism:
     halt_loss: float = 0.0
     soft_horizon_coef: float = 0.0
     uncertainty_mean: float = 1.0
+
+    @property
+    def reads_uncertainty(self) -> bool:
+        """Whether any lever depends on u; if not, a step need not compute it."""
+        return self.penalty_coef != 0.0 or math.isfinite(self.halt_threshold) or self.soft_horizon_coef != 0.0
 
     def leaf(self, values: Float[Tensor, "c r"]) -> Float[Tensor, "r"]:
         """`mean_j V_j - kappa_c std_j V_j`, population deviation."""
@@ -134,7 +139,7 @@ class Edge(NamedTuple):
     """What a step is worth by parts: `Q = reward - penalty + mixed + discount * V(child)`; shapes alike."""
 
     reward: Tensor  # raw
-    penalty: Tensor  # lambda u; where it halts, the reward and the loss
+    penalty: Tensor  # lambda u, and the loss of halting
     discount: Tensor  # gamma (1 - ended) omega
     mixed: Tensor  # gamma (1 - ended) (1 - omega) V, the critic's share; 0 without a soft horizon
     ended: Tensor  # terminated or halted
@@ -144,7 +149,7 @@ def halt_loss(reward_min: float, discount: float, *, steps: int | None = None) -
     """`-min(r_min, 0) sum_t discount^t`: what halting must cost so that it never pays.
 
     Args:
-        reward_min: least reward of the data.
+        reward_min: least reward of the data; with penalties, less `penalty_coef * halt_threshold`.
         discount: in [0, 1].
         steps: that remain at most; None for endless ones.
 
@@ -160,13 +165,18 @@ def halt_loss(reward_min: float, discount: float, *, steps: int | None = None) -
     return -min(reward_min, 0.0) * total
 
 
+def has_ended(out: StepOut, pessimism: Pessimism) -> Bool[Tensor, "*e r"]:
+    """Whether nothing follows a step: it terminated, or it was too uncertain to go on."""
+    return out.terminated | (out.uncertainty > pessimism.halt_threshold)
+
+
 def pessimistic_edge(
     out: StepOut, next_value: Float[Tensor, "*e r"], *, discount: float, pessimism: Pessimism
 ) -> Edge:
     """Books a step by parts, doubt included.
 
-    A step that halts is worth `-halt_loss`, whatever the model says of its reward and of the task's end: what
-    is not known must not attract. The penalty takes the reward back, so that parts stay raw.
+    A step that halts is worth `-lambda u - halt_loss`: its reward, and a termination that the model predicts
+    there, are as little to be trusted as what follows, so the penalty takes the reward back.
 
     Args:
         out: the step.
@@ -175,9 +185,10 @@ def pessimistic_edge(
         pessimism: coefficients.
     """
     doubt = out.uncertainty.expand_as(out.reward)
-    halted = doubt > pessimism.halt_threshold
-    penalty = torch.where(halted, out.reward + pessimism.halt_loss, pessimism.penalty_coef * doubt)
-    ended = out.terminated | halted
+    ended = has_ended(out, pessimism)
+    penalty = pessimism.penalty_coef * doubt
+    if pessimism.halt_threshold < math.inf:
+        penalty = penalty + (out.reward + pessimism.halt_loss) * (doubt > pessimism.halt_threshold)
     alive = discount * (~ended).to(out.reward.dtype)
     if pessimism.soft_horizon_coef == 0.0:
         return Edge(out.reward, penalty, alive, torch.zeros_like(alive), ended)
@@ -198,6 +209,7 @@ class PlanningProblem:
         pessimism: what doubt costs.
         value_scale: spread of the returns of the data, return units, > 0; differences far below it are noise.
         dtype: of all computation.
+        clone: the behaviour's policy, which may propose actions besides; None for none.
     """
 
     step: StepFn
@@ -208,6 +220,7 @@ class PlanningProblem:
     pessimism: Pessimism = dataclasses.field(default_factory=Pessimism)
     value_scale: float = 1.0
     dtype: torch.dtype = torch.float32
+    clone: Prior | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.discount <= 1.0:

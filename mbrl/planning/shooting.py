@@ -44,6 +44,7 @@ Execute: TypeAlias = Literal["mean", "best", "sample"]
 
 _SHOOTING: Final = SOURCES.index("shooting")
 _LEAST_PLANS: Final = 8
+_FEW_PLANS: Final = 16
 _TIE: Final = 1e-6
 
 
@@ -168,7 +169,8 @@ class ShootingPlanner(abc.ABC):
         """See `mbrl.planning.base.Planner`.
 
         `Budget.sims` counts plans that are scored for a state; the iterations share them in proportion to
-        their usual sizes. The opening (the policy's own value) and the check of the result come on top.
+        their usual sizes. A budget of milliseconds shrinks these to what should fit. The opening (what the
+        policy is worth) and the check of the result come on top.
         """
         hints = Hints() if hints is None else hints
         check_observations(obs, self._problem)
@@ -188,7 +190,7 @@ class ShootingPlanner(abc.ABC):
         deadline.done(("opening", len(obs)))
         mean = self._start(opening)
         search = Search(mean, torch.full_like(mean, self._config.std_start), mean)
-        sizes = share_out(self.sizes(), budget.sims)
+        sizes = self._affordable(budget, deadline, states=len(obs))
         work, then = ("iteration", len(obs), sizes[0]), ("finish", len(obs))
         for index, size in enumerate(sizes):
             if not deadline.permits(work, then=then):
@@ -200,6 +202,31 @@ class ShootingPlanner(abc.ABC):
         result = self._finish(call, opening, search)
         deadline.done(then)
         return result
+
+    def _affordable(self, budget: Budget, deadline: Deadline, *, states: int) -> tuple[int, ...]:
+        """Sizes of the iterations: of a budget of milliseconds, the most plans that should fit, by halves.
+
+        What was never tried is taken to cost twice as much as half of it; a planner that is new to a number
+        of states begins with few plans.
+        """
+        most = share_out(self.sizes(), budget.sims)
+        if budget.milliseconds is None:
+            return most
+        totals = [sum(most)]
+        while totals[0] // 2 >= _FEW_PLANS:
+            totals.insert(0, totals[0] // 2)
+        finish, expected = deadline.cost(("finish", states)) or 0.0, None
+        chosen: tuple[int, ...] = ()
+        for total in totals:
+            sizes = share_out(most, total)
+            work = ("iteration", states, sizes[0])
+            known = deadline.cost(work)
+            expected = known if known is not None or expected is None else 2.0 * expected
+            if chosen and (expected is None or not deadline.fits(len(sizes) * expected + finish)):
+                deadline.refuse(work)
+                break
+            chosen = sizes
+        return chosen
 
     def _futures(self, noise: RowNoise) -> Futures:
         config, members = self._config, self._problem.step.ensemble_size

@@ -13,6 +13,9 @@ from mbrl.report.palette import BLUE, GREY, LIGHT, MUTED
 from mbrl.report.style import panels
 
 MOST_COLUMNS: Final = 3
+PANEL: Final = (2.9, 2.5)
+"""Inches of one panel."""
+
 _WIDEN: Final = 0.6
 """Room above and below the true values, as a share of their range."""
 
@@ -33,7 +36,7 @@ def estimates_against_truth(bench: OPEBench, log: BenchLog) -> Figure | None:
     room = _WIDEN * max(high - low, 1e-9)
     columns = min(MOST_COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
-    with panels(rows, columns, x_label="true value", y_label="estimate") as (figure, grid):
+    with panels(rows, columns, x_label="true value", y_label="estimate", size=PANEL) as (figure, grid):
         for axes, name in zip(grid, names, strict=False):
             axes.plot([low, high], [low, high], color=LIGHT[MUTED], linewidth=1.0, linestyle=(0, (2, 2)))
             _draw(axes, [(p.truth, p.answers[name]) for p in log.policies if name in p.answers])

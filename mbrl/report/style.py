@@ -78,22 +78,24 @@ def panel(
 
 @contextmanager
 def panels(
-    rows: int, columns: int, *, x_label: str, y_label: str, size: tuple[float, float] = (2.9, 2.5)
+    rows: int, columns: int, *, x_label: str = "", y_label: str = "", size: tuple[float, float] = PANEL_SIZE
 ) -> Generator[tuple[Figure, list[Axes]]]:
-    """A figure with a grid of axes, row by row, labelled at its left and lower edge.
+    """A figure with a grid of axes, row by row, in the project's style for as long as the block lasts.
 
     Args:
         rows: of the grid.
         columns: of the grid.
-        x_label: what all horizontal axes show.
-        y_label: what all vertical axes show.
+        x_label: what all horizontal axes show, once for all; empty leaves it to each.
+        y_label: likewise, vertical.
         size: inches of each panel, width and height.
     """
     with _styled():
         figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
         grid = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
-        figure.supxlabel(x_label, fontsize="medium")
-        figure.supylabel(y_label, fontsize="medium")
+        if x_label:
+            figure.supxlabel(x_label, fontsize="medium")
+        if y_label:
+            figure.supylabel(y_label, fontsize="medium")
         yield figure, grid
 
 

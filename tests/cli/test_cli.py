@@ -34,6 +34,7 @@ COMMANDS = (
     "compare",
     "ope",
     "ope-bench",
+    "plan",
     "bench",
 )
 

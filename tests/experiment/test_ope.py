@@ -13,7 +13,7 @@ from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.fqe import FQEConfig
 from mbrl.ope.verdict import judge
-from mbrl.report.deployment import estimate_table, verdict_lines
+from mbrl.report.deployment_tables import estimate_table, verdict_lines
 from tests.ope.lqg import NoisyLinearPolicy, scalar_task
 
 
@@ -40,7 +40,13 @@ def test_the_report_is_strict_json_and_its_verdict_follows_from_it(tmp_path, sto
     assert points["fqe"] is not None
     assert (points["pdwis"] is not None) == stochastic
     assert len(estimate_table(report).rows) == len(points) + 1
-    assert len(verdict_lines(report)) == 1 + len(report["verdict"]["reasons"])
+    assert len(verdict_lines(report)) == 2 + len(report["verdict"]["reasons"])
+    assert "1 % quantile" in report["why_not"]["diagnostics.support_share"]  # 24 steps are too few
+    if stochastic:
+        difference = report["baseline"]["paired"]["pdwis"]["difference"]
+        assert difference == pytest.approx(points["pdwis"] - np.mean(returns), rel=1e-9)
+    else:
+        assert "deterministic" in report["why_not"]["diagnostics.ess_t"]
 
 
 def test_what_is_done_is_not_done_again(tmp_path):

@@ -84,7 +84,7 @@ def test_an_alarm_is_told_once_for_each_excursion(tmp_path: Path) -> None:
     run(tmp_path, shift, updates=21, progress=progress, checkpoint_interval=3)
     events = [row for row in rows(tmp_path) if row.get("event") == "shift"]
     assert [row["step"] for row in events] == [6]
-    assert progress.texts == [row["text"] for row in events]
+    assert progress.texts == [f"After update 6: {events[0]['text']}"]
     again = monitor({3: LOUD, 9: LOUD})
     (tmp_path / "b").mkdir()
     run(tmp_path / "b", again)

@@ -50,8 +50,8 @@ def members(*factors: float) -> tuple[LQG, ...]:
     return tuple(dataclasses.replace(scalar_task(), a=factor * scalar_task().a) for factor in factors)
 
 
-def evaluation(*tasks: LQG, threshold: float = math.inf, reward_scale: float = 1.0) -> EvaluationModel:
-    return EvaluationModel(LinearGaussian(tasks, reward_scale), NeverTerminates(), threshold)
+def evaluation(*tasks: LQG, limit: float = math.inf, reward_scale: float = 1.0) -> EvaluationModel:
+    return EvaluationModel(LinearGaussian(tasks, reward_scale), NeverTerminates(), limit, limit)
 
 
 def evaluate(model: EvaluationModel, policy, starts, estimand=DISCOUNTED, **kwargs) -> ModelEstimate:
@@ -247,7 +247,7 @@ def test_a_roll_out_stops_where_members_disagree_and_a_value_stands_for_the_rest
         asked.append(to_go)
         return 7.0 * obs[:, 0]
 
-    model = evaluation(*tasks, threshold=0.08)
+    model = evaluation(*tasks, limit=0.08)
     found = evaluate(model, policy, starts, Estimand(1.0, horizon=2), tail=tail)
     kept = [-0.25 - (0.5 * 0.99) ** 2, -0.25 - (0.5 * 0.81) ** 2]
     np.testing.assert_allclose(found.values, [[kept[0], 7.0], [kept[1], 7.0]], rtol=1e-6)
@@ -263,7 +263,12 @@ def test_a_roll_out_stops_where_members_disagree_and_a_value_stands_for_the_rest
     assert "exploitation_alarm" in estimate.flags
     without = evaluate(model, policy, starts, Estimand(1.0, horizon=2))  # counted, but nothing to stop with
     assert without.stopped.tolist() == [0, 0]
-    assert without.disagreement_share > 0.3
+    assert without.disagreement_share == pytest.approx(3 / 8)
+    lenient = dataclasses.replace(model, limit=0.1)  # 0.09 and 0.0891 are counted, but stop nothing
+    counted = evaluate(lenient, policy, starts, Estimand(1.0, horizon=2), tail=tail)
+    assert counted.stopped.tolist() == [0, 0]
+    assert counted.tail_share == 0.0
+    assert counted.disagreement_share == pytest.approx(3 / 8)
 
 
 def test_without_a_horizon_a_value_or_a_bound_stands_for_what_follows():
@@ -364,7 +369,7 @@ def test_the_estimator_takes_starts_and_range_from_the_log_and_its_tail_from_the
     assert first.details["tail_share"] == 0.0
     again = ESTIMATORS.get("model_value")(make_context(estimand, model))
     assert again.estimate(policy, dataset, generator=generator(3)).point == first.point
-    strict = dataclasses.replace(model, threshold=0.0, dataset_hash=dataset.content_hash)
+    strict = dataclasses.replace(model, threshold=0.0, limit=0.0, dataset_hash=dataset.content_hash)
     stopped = ESTIMATORS.get("model_value")(dataclasses.replace(context, model=strict))
     estimate = stopped.estimate(policy, dataset, generator=generator(3))
     fqe = context.critics.fit(policy, dataset, generator()).estimate()
@@ -383,6 +388,7 @@ def test_a_fit_becomes_a_model_with_its_stored_threshold():
     fitted = fit_dynamics(dataset, config, RngStreams(0), measures=held_out_measures)
     model = EvaluationModel.of(fitted)
     assert model.threshold == fitted.thresholds["ens_std"][0.99]
+    assert model.limit == fitted.thresholds["ens_std"][1.0] > model.threshold
     assert model.dataset_hash == dataset.content_hash
     assert model.termination is fitted.termination
     rule = NeverTerminates()

@@ -9,6 +9,7 @@ from scipy import stats
 from torch.distributions import Independent, Normal
 
 from mbrl.ops.gaussian import (
+    gaussian_kl,
     gaussian_log_prob,
     gaussian_nll,
     mixture_transform,
@@ -135,3 +136,12 @@ def test_the_transform_of_a_mixture_is_its_conditional_distribution():
         torch.tensor(np.log(std))[None],
     )
     np.testing.assert_allclose(found[0], [first, second], rtol=1e-12)
+
+
+def test_the_divergence_of_two_gaussians_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, other, log_std, log_other = torch.randn(4, 5, 3, dtype=torch.float64, generator=generator)
+    first, second = (Normal(m, s.exp()) for m, s in ((mean, log_std), (other, log_other)))
+    expected = torch.distributions.kl_divergence(first, second).sum(-1)
+    torch.testing.assert_close(gaussian_kl((mean, log_std), (other, log_other)), expected)
+    assert gaussian_kl((mean, log_std), (mean, log_std)).abs().max() == 0

@@ -46,6 +46,8 @@ def test_costs_are_smoothed_and_refusals_slowly_forgotten():
 
 def test_without_milliseconds_nothing_is_refused():
     deadline = Deadline(Budget(sims=3), None, {"round": 1e9})
+    assert deadline.cost("round") == 1e9
+    assert deadline.cost("other") is None
     assert deadline.permits("round")
     assert math.isnan(deadline.milliseconds)
     with pytest.raises(ValueError, match="clock"):

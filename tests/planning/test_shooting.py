@@ -71,6 +71,7 @@ def test_noise_of_the_process_does_not_move_the_action():
         assert bool((error <= tolerance * optimal.norm(dim=1) + 0.01).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ratio"), [("icem", 1.02), ("mppi", 1.10)])
 def test_a_hundred_steps_cost_what_riccati_costs(name: str, ratio: float):
     lqr = LQR.random(2, 1, seed=2)
@@ -348,46 +349,59 @@ def test_population_sizes():
 
 
 class Ticking:
-    """A clock that moves by the model's calls."""
+    """A clock that moves by the model's calls and rows."""
 
-    def __init__(self, world: World, seconds_a_call: float) -> None:
-        self.world, self.seconds = world, seconds_a_call
+    def __init__(self, world: World, *, call: float = 0.0, row: float = 0.0) -> None:
+        self.world, self.call, self.row = world, call, row
 
     def __call__(self) -> float:
-        return self.seconds * len(self.world.actions)
+        actions = self.world.actions
+        return self.call * len(actions) + self.row * sum(len(action) for action in actions)
 
 
-def _ticking(milliseconds: float, seconds_a_call: float) -> tuple[MPPI, Budget]:
+def _ticking(**speed: float) -> MPPI:
     problem = make_problem(_bowl, prior=LinearPrior(torch.zeros(1, 1), bias=0.25))
     assert isinstance(problem.step, World)
-    planner = MPPI(problem, MPPIConfig(horizon=5, iterations=10), Ticking(problem.step, seconds_a_call))
-    return planner, Budget(milliseconds=milliseconds)
+    return MPPI(problem, MPPIConfig(horizon=5, iterations=10), Ticking(problem.step, **speed))
+
+
+def _in_time(planner: MPPI, milliseconds: float) -> PlanResult:
+    budget = Budget(milliseconds=milliseconds)
+    return planner.plan(torch.zeros(2, 1).double(), budget=budget, noise=RowNoise(torch.arange(2)))
+
+
+def test_plans_grow_until_they_fill_the_time():
+    """A row takes 10 us: 256 + 9 * 240 plans of 5 steps of 2 states would take 242 ms."""
+    planner = _ticking(row=1e-5)
+    results = [_in_time(planner, 100.0) for _ in range(6)]
+    sims = [result.stats.sims for result in results]
+    assert sims == [18, 302, 604, 604, 604, 604]  # 1.3 * 60 ms fit, twice that does not
+    assert max(result.stats.milliseconds for result in results) <= 100.0
+    assert not any(bool(result.stats.is_fallback.any()) for result in results)
 
 
 def test_a_deadline_ends_the_iterations_and_keeps_what_they_found():
-    planner, budget = _ticking(milliseconds=26.0, seconds_a_call=0.001)
-    obs, noise = torch.zeros(2, 1).double(), RowNoise(torch.arange(2))
-    first = planner.plan(obs, budget=budget, noise=noise)
-    assert first.stats.rounds == 3  # 5 ms opening, then as long as 1.3 * (5 + 0) fit
-    second = planner.plan(obs, budget=budget, noise=noise)
-    assert second.stats.rounds == 2  # now the check of the mean is known to take 5 ms, too
+    planner = _ticking(call=0.001)
+    first = _in_time(planner, 26.0)
+    assert first.stats.rounds == 2  # 18 plans: 5 ms opening, two iterations, the check of the mean
+    second = _in_time(planner, 18.5)
+    assert second.stats.rounds == 1  # 10 + 1.3 * (5 + 5) fit into 18.5, twice 5 do not
+    assert second.stats.is_deadline_hit
+    assert second.stats.milliseconds == pytest.approx(15.0)
     for result in (first, second):
-        assert result.stats.is_deadline_hit
         assert not bool(result.stats.is_fallback.any())
-    assert second.stats.milliseconds == pytest.approx(20.0)
 
 
 def test_no_time_for_an_iteration_is_the_policys_action():
-    planner, budget = _ticking(milliseconds=8.0, seconds_a_call=0.001)
-    obs, noise = torch.zeros(2, 1).double(), RowNoise(torch.arange(2))
-    planner.plan(obs, budget=budget, noise=noise)
-    late = planner.plan(obs, budget=budget, noise=noise)
+    planner = _ticking(call=0.001)
+    _in_time(planner, 8.0)
+    late = _in_time(planner, 8.0)
     assert late.stats.is_fallback.tolist() == [True, True]
     assert (late.stats.rounds, late.stats.sims) == (0, 0)
     assert late.stats.milliseconds == pytest.approx(5.0)
     assert late.action.flatten().tolist() == [0.25, 0.25]
     assert late.value.isfinite().all()  # the policy's own worth was computed
-    tight = planner.plan(obs, budget=Budget(milliseconds=4.0), noise=noise)
+    tight = _in_time(planner, 4.0)
     assert tight.action.flatten().tolist() == [0.25, 0.25]
     assert bool(tight.value.isnan().all())
     assert tight.stats.model_calls == 0
@@ -496,6 +510,8 @@ def test_settings_that_make_no_sense_are_refused():
         MPPI(doubting, MPPIConfig(transition="mean"))
     with pytest.raises(ConfigError, match="std_min"):
         MPPI(make_problem(_bowl), MPPIConfig(std_min=0.9))
+    with pytest.raises(ConfigError, match="variance"):
+        MPPI(make_problem(_bowl), MPPIConfig(control_cost=1.0, std_min=0.0))
     discrete = zero_prior(1, 2)
     with pytest.raises(ConfigError, match="continuous"):
         CEM(dataclasses.replace(make_problem(_bowl), prior=_OneHot(discrete.gain)), CEMConfig())

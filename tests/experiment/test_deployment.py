@@ -1,0 +1,133 @@
+"""Candidates on a toy log: what is compared with what, and what is written."""
+
+import json
+
+import pytest
+import torch
+
+from mbrl.core.errors import ConfigError
+from mbrl.core.types import SpaceSpec
+from mbrl.experiment.deployment import (
+    DEPLOYMENT_FILE,
+    PAGE,
+    Candidate,
+    compare_candidates,
+    deployment_stage,
+    unique_names,
+)
+from mbrl.experiment.ope import OPESettings, ope_stage
+from mbrl.experiment.ope_evidence import EVIDENCE_FILE, StoredEvidence
+from mbrl.experiment.policies import load_policy, save_policy
+from mbrl.experiment.stages import Workspace
+from mbrl.experiment.store import RunStore
+from mbrl.nets.actors import ActorSpec, build_actor
+from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.fqe import FQEConfig
+from mbrl.ope.risk import RiskQuestion
+from mbrl.ope.verdict import judge
+from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+
+SETTINGS = OPESettings(
+    stochastic=True, fqe=FQEConfig(hidden=(4,), updates=10), risk=RiskQuestion("below", -3.0, 0.5)
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return scalar_task().simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 60, 8, 0)
+
+
+@pytest.fixture(scope="module")
+def folders(dataset, tmp_path_factory):
+    """Evaluations of two policies, and the workspace."""
+    root = tmp_path_factory.mktemp("ope")
+    workspace = Workspace(RunStore(root / "runs"))
+    found = []
+    for seed in range(2):
+        spec = ActorSpec("tanh_gaussian", SpaceSpec(1, 1, (-8.0,), (8.0,)), hidden=(4,))
+        actor = build_actor(spec, Normaliser.identity(1), torch.Generator().manual_seed(seed))
+        path = save_policy(root / f"{seed}.safetensors", actor, {"algorithm": "toy"})
+        found.append(ope_stage(load_policy(path), dataset, SETTINGS, workspace))
+    return found, workspace
+
+
+def read(folder):
+    return json.loads((folder.path / DEPLOYMENT_FILE).read_text())
+
+
+def test_one_candidate_is_judged_against_the_behaviour(folders, dataset):
+    (first, _), workspace = folders
+    folder = deployment_stage([first], None, dataset, workspace)
+    whole = read(folder)
+    json.dumps(whole, allow_nan=False)
+    assert whole["ranking"] is None
+    assert whole["proposed"] == "toy-s0"
+    (report,) = whole["reports"]
+    assert "corrected" not in report["verdict"]
+    assert report["baseline"]["policy"] == "behaviour"
+    assert judge(report).verdict == report["verdict"]["verdict"]
+    assert {s["source"] for s in report["risk"]["sources"]} == {"ratio"}
+    assert report["risk"]["limit"] == 0.5
+    assert report["diagnostics"]["heat"]
+    assert "<html" in (folder.path / PAGE).read_text()
+    before = (folder.path / PAGE).stat().st_mtime_ns
+    again = deployment_stage([first], None, dataset, workspace)
+    assert (again.path / PAGE).stat().st_mtime_ns == before
+
+
+def test_several_are_ranked_by_joint_draws_and_judged_at_a_common_level(folders, dataset):
+    (first, second), workspace = folders
+    whole = read(deployment_stage([first, second], None, dataset, workspace))
+    assert whole["candidates"] == ["toy-s0", "toy-s0 #2"]
+    ranking = whole["ranking"]
+    assert ranking["estimator"] == "pdwis"
+    assert sum(ranking["p_best"]) == pytest.approx(1.0)
+    assert ranking["regret"] >= 0
+    for report in whole["reports"]:
+        paired = report["baseline"]["paired"]["pdwis"]
+        assert paired["ci_corrected"][0] <= paired["ci95"][0]
+        assert paired["ci_corrected"][1] >= paired["ci95"][1]
+        source = report["risk"]["sources"][0]
+        assert source["p_violation_ci_corrected"][1] >= source["p_violation_ci95"][1]
+        joint = judge(report, interval="ci_corrected").verdict
+        assert report["verdict"]["corrected"]["verdict"] == joint
+
+
+def test_another_policy_as_baseline_is_paired_by_episode(folders, dataset):
+    (first, second), workspace = folders
+    whole = read(deployment_stage([first], second, dataset, workspace))
+    (report,) = whole["reports"]
+    assert whole["baseline"] == report["baseline"]["policy"] == "toy-s0"
+    points = [{e["name"]: e["point"] for e in run.summary()["estimates"]}["pdwis"] for run in (first, second)]
+    assert report["baseline"]["paired"]["pdwis"]["difference"] == pytest.approx(points[0] - points[1])
+    itself = read(deployment_stage([first], first, dataset, workspace))["reports"][0]
+    for name in ("pdwis", "fqe", "dm", "is"):
+        entry = itself["baseline"]["paired"][name]
+        assert entry["ci95"] == pytest.approx([0.0, 0.0], abs=1e-9), name
+
+
+def test_different_values_do_not_compare(folders, dataset):
+    report = folders[0][0].summary()
+    other = {**report, "estimand": {**report["estimand"], "text": "something else"}}
+    candidates = [Candidate(name, found, StoredEvidence({})) for name, found in (("a", report), ("b", other))]
+    with pytest.raises(ConfigError, match="different values"):
+        compare_candidates(candidates, None, dataset)
+
+
+def test_evidence_survives_its_file(folders, dataset, tmp_path):
+    (first, _), _ = folders
+    stored = StoredEvidence.load(first.path / EVIDENCE_FILE)
+    assert stored.by_estimator["fqe"].members.size == 5
+    assert stored.by_estimator["pdwis"].members is None
+    estimates = {e["name"]: e for e in first.summary()["estimates"]}
+    for name, evidence in stored.by_estimator.items():
+        assert evidence.point == pytest.approx(estimates[name]["point"], rel=1e-9), name
+    stored.save(tmp_path / "copy.npz")
+    copy = StoredEvidence.load(tmp_path / "copy.npz")
+    assert (copy.log_ratio == stored.log_ratio).all()
+    assert copy.rollouts is None
+    assert copy.by_estimator.keys() == stored.by_estimator.keys()
+
+
+def test_names_are_told_apart():
+    assert unique_names(["a", "b", "a", "a"]) == ["a", "b", "a #2", "a #3"]
