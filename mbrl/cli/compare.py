@@ -14,8 +14,8 @@ from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, guarded, mina
 from mbrl.cli.output import emit
 
 if TYPE_CHECKING:
-    from mbrl.experiment.study_tasks import Site
     from mbrl.experiment.sweep import Engine
+    from mbrl.experiment.tasks import Site
     from mbrl.report.study import Study
 
 RUNS_FAILED: Final = 3
@@ -47,8 +47,9 @@ def compare(
     from mbrl.experiment.study import load_study
     from mbrl.experiment.study_facts import gather_study
     from mbrl.experiment.study_folder import StudyFolder
-    from mbrl.experiment.study_tasks import Site, begin_study, plan_study
+    from mbrl.experiment.study_tasks import begin_study, plan_study
     from mbrl.experiment.sweep import run_sweep
+    from mbrl.experiment.tasks import Site
     from mbrl.report.study_pages import write_study
 
     if address is not None and engine != "ray":

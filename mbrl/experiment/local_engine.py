@@ -10,8 +10,8 @@ from collections.abc import Generator
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
-from mbrl.experiment.study_tasks import Site, Task, execute
 from mbrl.experiment.sweep import Ended
+from mbrl.experiment.tasks import Site, Task, execute
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _GRACE_SECONDS: Final = 5.0

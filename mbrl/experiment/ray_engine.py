@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import mbrl
 from mbrl.core.errors import MissingExtraError
-from mbrl.experiment.study_tasks import Site, Task, execute
 from mbrl.experiment.sweep import Ended
+from mbrl.experiment.tasks import Site, Task, execute
 
 RETRIES: Final = 3
 """How often Ray starts a task again after the death of its worker or node."""

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from mbrl.experiment.documents import (
     suggest,
 )
 from mbrl.experiment.planner_config import PlanConfig, parse_plan_config
+from mbrl.experiment.selection import SelectRule
 from mbrl.experiment.validation import validate
 
 _LABEL_RULE: Final = r"^[A-Za-z0-9][A-Za-z0-9_+-]{0,39}$"
@@ -44,7 +46,10 @@ def _named(key: str) -> BeforeValidator:
 
 
 Part: TypeAlias = Annotated[dict[str, Any], _named("file")]
-"""Name of a file in `configs/`, `{file: name, further keys}` to change values of it, or a whole section."""
+"""Name of a file in `configs/`, `{file: name, further keys}` to change values of it, or a whole section.
+
+The `grid` of an algorithm holds lists of values by dotted key; it is trained once for each combination.
+"""
 
 
 class DatasetChoice(BaseModel):
@@ -73,6 +78,10 @@ class DatasetChoice(BaseModel):
         return self
 
 
+DatasetEntry: TypeAlias = Annotated[DatasetChoice, _named("source")]
+"""A choice, or the bare name of a dataset that exists."""
+
+
 class StudyConfig(BaseModel):
     """What is compared with what.
 
@@ -84,7 +93,8 @@ class StudyConfig(BaseModel):
         dynamics: the ensemble, fitted once for each dataset and seed and shared by all who need it.
         algorithms: by label; one with a `planner` is judged by planning on top of its training.
         seeds: of every random stream of a run, its model's included.
-        select: which policy of a run is judged: its last. No rule may look at online scores.
+        select: which policy is judged: the last of a run, or of the trainings in an algorithm's grid the one
+            that an offline rule picks. No rule may look at online scores.
         evaluation: the judgement, on common starts.
         log_interval: updates between two rows of metrics.
         checkpoint_interval: updates between two checkpoints.
@@ -94,15 +104,13 @@ class StudyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = ""
-    datasets: Annotated[
-        dict[Label, Annotated[DatasetChoice, _named("source")]], Field(min_length=1, max_length=1000)
-    ]
+    datasets: Annotated[dict[Label, DatasetEntry], Field(min_length=1, max_length=1000)]
     dataset_options: LoadOptions = LoadOptions()
     task: str | None = None
     dynamics: Part = Field(default_factory=dict[str, Any])
     algorithms: Annotated[dict[Label, Part], Field(min_length=1, max_length=1000)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1, max_length=1000)]
-    select: Literal["last"] = "last"
+    select: Annotated[SelectRule, _named("rule")] = SelectRule()
     evaluation: EvaluationConfig = EvaluationConfig(episodes=20)
     log_interval: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
@@ -129,13 +137,26 @@ class StudySource:
     config: StudyConfig
     where: str
 
-    def resolve(self, algorithm: str, *, seed: int, dataset: str = _PLACEHOLDER) -> ResolvedConfig:
+    def variants(self, algorithm: str) -> tuple[dict[str, Any], ...]:
+        """Every combination of the values in an algorithm's grid, by dotted key; one empty one without."""
+        grid = self.config.algorithms[algorithm].get("grid", {})
+        return tuple(dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
+
+    def resolve(
+        self,
+        algorithm: str,
+        *,
+        seed: int,
+        dataset: str = _PLACEHOLDER,
+        variant: Mapping[str, Any] | None = None,
+    ) -> ResolvedConfig:
         """The config of one run: what `mbrl train` makes of the same values, so that results are shared.
 
         Args:
             algorithm: label.
             seed: one of `config.seeds`.
             dataset: path, `minari:<id>` or name of a bundled dataset.
+            variant: one of `variants(algorithm)`; None leaves the grid aside.
 
         Raises:
             ConfigError: the sections of the algorithm or of the dynamics cannot be used.
@@ -152,6 +173,8 @@ class StudySource:
         for key, part in (("algorithm", trained), ("dynamics", config.dynamics)):
             arguments[key], changes = _split(part)
             overrides += [_as_override((key, *path), value) for path, value in changes.items()]
+        for path, value in (variant or {}).items():
+            overrides.append(_as_override(("algorithm", *path.split(".")), value))
         try:
             return resolve(arguments=arguments, overrides=overrides, source=Path(self.where).name)
         except ConfigError as error:
@@ -194,29 +217,45 @@ def load_study(experiment: str, *, overrides: Sequence[str] = ()) -> StudySource
             f"Config file {path} is one run, not a comparison. Remedy: mbrl train --config {experiment}."
         )
     where = f"Comparison {path}"
-    _open_parts(tree)
+    open_parts(tree)
     for keys, value in map(parse_override, overrides):
         set_at(tree, keys, value)
     source = StudySource(path.stem, validate(StudyConfig, tree, where=where), str(path))
     for label, part in source.config.algorithms.items():
-        _check_form(part, label, where=where)
+        _check_form(part, label, where=where, is_selective=source.config.select.rule != "last")
         source.planner(label)
         run = source.resolve(label, seed=source.config.seeds[0]).run
+        for variant in source.variants(label):
+            source.resolve(label, seed=source.config.seeds[0], variant=variant)
         if RECIPES.get(run.recipe).is_online:
             raise ConfigError(f"{where}: algorithms.{label} learns in a simulator; compare offline ones.")
     return source
 
 
-def _check_form(part: Mapping[str, Any], label: str, *, where: str) -> None:
+def _check_form(part: Mapping[str, Any], label: str, *, where: str, is_selective: bool) -> None:
     if not {"file", "recipe"} & part.keys():
         hints = "".join(suggest(key, ("file", "recipe")) for key in part)
         raise ConfigError(
             f"{where}: algorithms.{label} names neither a file of configs/algorithms (file: ...) nor a "
             f"recipe (recipe: ...). {hints}".rstrip()
         )
+    if not _is_grid(part.get("grid", {})):
+        raise ConfigError(f"{where}: algorithms.{label}.grid must hold lists of values by dotted key.")
+    if part.get("grid") and not is_selective:
+        raise ConfigError(
+            f"{where}: algorithms.{label} has a grid and the comparison nothing to choose by. "
+            "Remedy: select: fqe_lower_bound."
+        )
 
 
-def _open_parts(tree: Tree) -> None:
+def _is_grid(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    entries = cast("dict[str, Any]", value).values()
+    return all(isinstance(entry, list) and len(cast("list[Any]", entry)) > 0 for entry in entries)
+
+
+def open_parts(tree: Tree) -> None:
     """Writes bare names of parts as the mappings that they stand for, so that overrides reach into them."""
     algorithms = tree.get("algorithms")
     if isinstance(tree.get("dynamics"), str):
@@ -236,9 +275,9 @@ def _open_algorithm(part: Any) -> Any:
 
 def _split(part: Mapping[str, Any]) -> tuple[Any, dict[KeyPath, Any]]:
     """The value that a run's config takes for a part, and the leaves that are changed in it afterwards."""
+    changes = {key: value for key, value in part.items() if key not in {"file", "grid"}}
     if "file" not in part:
-        return copy.deepcopy(dict(part)), {}
-    changes = {key: value for key, value in part.items() if key != "file"}
+        return copy.deepcopy(changes), {}
     leaves: dict[KeyPath, Any] = {}
     for path in leaf_paths(changes):
         value: Any = changes

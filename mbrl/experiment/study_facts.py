@@ -17,10 +17,12 @@ from mbrl.evaluation.scores import normalised_score
 from mbrl.experiment.config import algorithm_tree, stable_hash
 from mbrl.experiment.files import read_json
 from mbrl.experiment.metrics import read_metrics
+from mbrl.experiment.selection import Selection
 from mbrl.experiment.stages import find_run_task
 from mbrl.experiment.store import RunFolder, code_facts
 from mbrl.experiment.study_folder import Outcome
-from mbrl.experiment.study_tasks import Site, StudyPlan, Task, is_current
+from mbrl.experiment.study_tasks import StudyPlan, StudyTask, trained_path
+from mbrl.experiment.tasks import Site, Task, is_current
 from mbrl.report.study import RunStatus, Study, StudyAlgorithm, StudyDataset, StudyRun
 
 MAX_RECORDS: Final = 200
@@ -52,7 +54,7 @@ def gather_study(plan: StudyPlan, site: Site, *, command: str) -> Study:
         algorithms=algorithms,
         seeds=config.seeds,
         runs=runs,
-        selection=config.select,
+        selection=config.select.rule,
         provenance=_provenance(plan, datasets, command),
     )
 
@@ -71,7 +73,7 @@ def _algorithm(label: str, plan: StudyPlan) -> StudyAlgorithm:
 
 
 def _dataset(label: str, plan: StudyPlan, site: Site) -> StudyDataset:
-    run = next(task.run for task in plan.tasks if task.dataset == label and task.resolved is not None)
+    run = next(task.run for task in plan.tasks if task.dataset == label and isinstance(task, StudyTask))
     try:
         dataset = open_dataset(plan.sources[label], run.dataset_options, minari_root=site.minari_root)
     except MbrlError as error:
@@ -114,18 +116,22 @@ def _scores(dataset: Dataset, task: TaskSpec | None) -> tuple[float, ...] | None
 
 def _run(chain: Sequence[Task], site: Site) -> StudyRun:
     """The facts of one run; a failed or missing one has those that there are."""
-    outcomes = {task.kind: site.folder.outcome(task.id) for task in chain}
-    current = {task.kind: is_current(task, outcomes[task.kind]) for task in chain}
+    outcomes = {task.id: site.folder.outcome(task.id) for task in chain}
+    done = {task.id: found for task in chain if is_current(task, found := outcomes[task.id]) and found}
     last = chain[-1]
-    failure = next((found for task in chain if (found := _failure(task, outcomes[task.kind]))), None)
-    status: RunStatus = "done" if current[last.kind] else "failed" if failure is not None else "missing"
-    facts = _training_facts(outcomes["train"]) if current["train"] else {}
-    fit = outcomes.get("fit")
-    if fit is not None and current["fit"]:
-        facts["fit_seconds"] = _seconds(fit)
-    evaluated = outcomes.get("evaluate")
-    if evaluated is not None and current["evaluate"]:
-        facts |= _evaluation_facts(evaluated)
+    failure = next((found for task in chain if (found := _failure(task, outcomes[task.id]))), None)
+    status: RunStatus = "done" if last.id in done else "failed" if failure is not None else "missing"
+    of_kind = {kind: [task.id for task in chain if task.kind == kind] for kind in ("fit", "train", "select")}
+    facts: dict[str, Any] = {}
+    chosen = (of_kind["select"] or of_kind["train"])[-1]
+    if chosen in done:
+        facts = _training_facts(trained_path(chosen, site), [done[name] for name in of_kind["train"]])
+    if of_kind["select"] and chosen in done:
+        facts["choice"] = _choice(done[chosen])
+    for name in of_kind["fit"]:
+        facts |= {"fit_seconds": _seconds(done[name])} if name in done else {}
+    if last.kind == "evaluate" and last.id in done:
+        facts |= _evaluation_facts(done[last.id])
     assert last.algorithm is not None
     assert last.seed is not None
     cause = None if failure is None or status != "failed" else failure.cause
@@ -139,13 +145,21 @@ def _failure(task: Task, outcome: Outcome | None) -> Outcome | None:
     return outcome if outcome.status == "failed" else None
 
 
-def _training_facts(outcome: Outcome | None) -> dict[str, Any]:
-    assert outcome is not None
-    run = RunFolder(Path(outcome.path or ""))
+def _choice(outcome: Outcome) -> str:
+    """What the rule chose, in words."""
+    found = Selection.load(Path(outcome.path or ""))
+    changes = ", ".join(f"{key}={value}" for key, value in found.winner.changes.items())
+    doubt = "" if found.winner.problem is None else f"; not to be trusted: {found.winner.problem}"
+    return f"{changes} of {len(found.contestants)}, lower bound {found.winner.low:.4g}{doubt}"
+
+
+def _training_facts(path: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Of the reported training; its seconds are those of all that it was chosen from."""
+    run = RunFolder(path)
     summary, rows = run.summary(), read_metrics(run.path)
     return {
         "updates": int(summary["updates"]),
-        "train_seconds": _seconds(outcome),
+        "train_seconds": sum(map(_seconds, outcomes)),
         "records": thin([row for row in rows if "event" not in row], MAX_RECORDS),
         "shift": summary.get("shift"),
         "alarms": tuple(str(row["text"]) for row in rows if "event" in row and "text" in row),
@@ -188,7 +202,7 @@ def _provenance(plan: StudyPlan, datasets: Sequence[StudyDataset], command: str)
         "version": f"{facts['version']} {facts['commit'] or ''}".strip(),
         "torch": str(facts["packages"]["torch"]),
         "machine": f"{facts['machine']}, {facts['cpus']} CPUs",
-        "threads per run": str(next(task.run.threads for task in plan.tasks if task.resolved is not None)),
+        "threads per run": str(next(task.run.threads for task in plan.tasks if isinstance(task, StudyTask))),
     }
 
 
@@ -206,6 +220,7 @@ def summarise_run(run: StudyRun) -> dict[str, Any]:
         "train_seconds": run.train_seconds,
         "fit_seconds": run.fit_seconds,
         "path": run.path,
+        "choice": run.choice,
     }
 
 

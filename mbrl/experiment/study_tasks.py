@@ -2,23 +2,23 @@
 
 import dataclasses
 import functools
-import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any
 
 from mbrl.algorithms.base import RECIPES
-from mbrl.core.errors import ConfigError, MbrlError
+from mbrl.core.errors import ConfigError
+from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
 from mbrl.data.open import open_dataset
 from mbrl.experiment.behaviour import CollectionConfig, collect_dataset, load_collection
 from mbrl.experiment.config import ResolvedConfig, RunConfig, stable_hash
-from mbrl.experiment.files import BusyError, locked
+from mbrl.experiment.files import locked
 from mbrl.experiment.planner_config import PlanConfig
 from mbrl.experiment.planning import plan_stage
 from mbrl.experiment.progress import Progress
+from mbrl.experiment.selection import Selection, SelectRule, select_training
 from mbrl.experiment.stages import (
     Workspace,
     evaluate_stage,
@@ -30,70 +30,108 @@ from mbrl.experiment.stages import (
 )
 from mbrl.experiment.store import RunFolder, RunStore
 from mbrl.experiment.study import DatasetChoice, StudySource
-from mbrl.experiment.study_folder import FileProgress, Outcome, StudyFolder
-
-TaskKind = Literal["collect", "fit", "train", "evaluate"]
-T = TypeVar("T")
-
-_BUSY_SECONDS: Final = 1.0
+from mbrl.experiment.tasks import Site, Task
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Task:
-    """One step of a comparison; everything that a worker has to know about it.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CollectTask(Task):
+    """Makes a dataset in a simulator.
 
     Attributes:
-        id: unique in the comparison; names its files.
-        kind: which step.
-        dataset: label.
-        fingerprint: of everything that the result depends on.
-        needs: ids of the tasks that must be done before.
-        algorithm: label, or None if several share the task.
-        seed: of the run, or None likewise.
-        resolved: config of the run; None for a collection.
-        collection: recipe, name and seed of a dataset to be made, or None.
-        target: where that dataset goes, or None.
+        collection: recipe, name and seed.
+        target: where the dataset goes.
+    """
+
+    collection: tuple[CollectionConfig, str, int]
+    target: Path
+
+    def perform(self, site: Site, progress: Progress) -> Path:
+        """Collects it, unless it is there."""
+        del site
+        config, name, seed = self.collection
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.target.with_name(f".{self.target.name}.lock")):
+            if not self.target.exists():
+                set_up_torch(1)
+                dataset = collect_dataset(config, name=name, seed=seed, progress=progress)
+                FORMATS.get("minari").write(dataset, self.target)  # whole or not at all
+        return self.target
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StudyTask(Task):
+    """A fit, a training or an evaluation; its result is a folder of the run store.
+
+    Attributes:
+        resolved: config of the run.
         planner: what plans on top of the training where it is evaluated, or None.
     """
 
-    id: str
-    kind: TaskKind
-    dataset: str
-    fingerprint: str
-    needs: tuple[str, ...] = ()
-    algorithm: str | None = None
-    seed: int | None = None
-    resolved: ResolvedConfig | None = None
-    collection: tuple[CollectionConfig, str, int] | None = None
-    target: Path | None = None
+    resolved: ResolvedConfig
     planner: PlanConfig | None = None
-
-    @property
-    def title(self) -> str:
-        """What a person calls it: `train mopo on mixed, seed 3`."""
-        what = f"{self.kind} {self.algorithm}" if self.algorithm else self.kind
-        return f"{what} on {self.dataset}" + ("" if self.seed is None else f", seed {self.seed}")
 
     @property
     def run(self) -> RunConfig:
         """The config of its run."""
-        assert self.resolved is not None
         return self.resolved.run
 
+    def perform(self, site: Site, progress: Progress) -> Path:
+        """Finds the stage's result in the store, or makes it."""
+        set_up_torch(self.run.threads)
+        workspace = Workspace(RunStore(site.runs), progress, site.minari_root)
+        if self.kind == "train":
+            return train_policy_stage(self.resolved, workspace).path
+        dataset = load_run_dataset(self.run, workspace)
+        if self.kind == "fit":
+            return fit_dynamics_stage(self.resolved, dataset, workspace)[1].path
+        return _evaluate(self, dataset, site, workspace).path
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Site:
-    """Where the tasks of a comparison work; plain values that reach any process.
+    def has_result(self, path: Path) -> bool:
+        """Whether the stage is done there."""
+        return RunFolder(path).is_done
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SelectTask(Task):
+    """Chooses one of several trainings by an offline rule; its result is a file.
 
     Attributes:
-        folder: of the comparison.
-        runs: root of the run store.
-        minari_root: folder of Minari's local datasets; None for its default.
+        resolved: config of the algorithm without the changes of its grid.
+        rule: how it is chosen.
+        variants: changes of each training, in the order of `needs`.
     """
 
-    folder: StudyFolder
-    runs: Path
-    minari_root: Path | None = None
+    resolved: ResolvedConfig
+    rule: SelectRule
+    variants: tuple[dict[str, Any], ...]
+
+    def perform(self, site: Site, progress: Progress) -> Path:
+        """Judges the trainings from their log."""
+        run = self.resolved.run
+        set_up_torch(run.threads)
+        dataset = load_run_dataset(run, Workspace(RunStore(site.runs), progress, site.minari_root))
+        paths = [trained_path(name, site) for name in self.needs]
+        found = select_training(
+            list(zip(self.variants, paths, strict=True)),
+            dataset,
+            self.rule,
+            rng=RngStreams(run.seed),
+            progress=progress,
+        )
+        return found.save(site.folder.path / "selections" / f"{self.id}.json")
+
+
+def trained_path(task: str, site: Site) -> Path:
+    """Folder of a training: that of the task itself, or the one that a selection chose.
+
+    Raises:
+        ConfigError: the task is not done.
+    """
+    outcome = site.folder.outcome(task)
+    if outcome is None or outcome.path is None:
+        raise ConfigError(f"There is no result of {task}. Remedy: run the comparison again.")
+    path = Path(outcome.path)
+    return Path(Selection.load(path).winner.path) if path.is_file() else path
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,7 +165,7 @@ def plan_study(source: StudySource, site: Site) -> StudyPlan:
         DataError: a dataset cannot be used.
     """
     planned = [_plan_dataset(label, choice, source, site) for label, choice in source.config.datasets.items()]
-    tasks = [dataset.collection for dataset in planned if dataset.collection is not None]
+    tasks: list[Task] = [dataset.collection for dataset in planned if dataset.collection is not None]
     for seed in source.config.seeds:
         for dataset in planned:
             tasks += _plan_runs(source, dataset, seed)
@@ -162,7 +200,7 @@ class _PlannedDataset:
     source: str
     identity: str
     has_simulator: bool
-    collection: Task | None = None
+    collection: CollectTask | None = None
 
 
 def _plan_dataset(label: str, choice: DatasetChoice, source: StudySource, site: Site) -> _PlannedDataset:
@@ -175,6 +213,20 @@ def _plan_dataset(label: str, choice: DatasetChoice, source: StudySource, site: 
         return _PlannedDataset(
             label, opened, dataset.content_hash, task is not None and task.env_id is not None
         )
+    collection = plan_collection(label, choice, site)
+    return _PlannedDataset(
+        label, str(collection.target), collection.fingerprint, has_simulator=True, collection=collection
+    )
+
+
+def plan_collection(label: str, choice: DatasetChoice, site: Site) -> CollectTask:
+    """The task that makes a dataset.
+
+    Args:
+        label: of the dataset.
+        choice: one with `collect`.
+        site: below whose root of runs it goes, under a name that tells equal collections.
+    """
     assert choice.collect is not None
     config = load_collection(choice.collect)
     if choice.steps is not None:
@@ -182,20 +234,22 @@ def _plan_dataset(label: str, choice: DatasetChoice, source: StudySource, site: 
     name = choice.collect.removesuffix(".yaml").removesuffix(".yml")
     identity = stable_hash({"recipe": config.model_dump(mode="json"), "seed": choice.seed, "name": name})
     stem = name.strip("/").replace("/", "-")
-    target = site.runs / "collected" / f"{stem}-{config.steps}-s{choice.seed}-{identity[:8]}"
-    task = Task(
-        f"collect.{label}", "collect", label, identity, collection=(config, name, choice.seed), target=target
+    return CollectTask(
+        f"collect.{label}",
+        "collect",
+        label,
+        identity,
+        collection=(config, name, choice.seed),
+        target=site.runs / "collected" / f"{stem}-{config.steps}-s{choice.seed}-{identity[:8]}",
     )
-    return _PlannedDataset(label, str(target), identity, has_simulator=True, collection=task)
 
 
 def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iterator[Task]:
     needs = () if dataset.collection is None else (dataset.collection.id,)
-    make = functools.partial(Task, dataset=dataset.label, seed=seed)
-    fit: Task | None = None
+    make = functools.partial(StudyTask, dataset=dataset.label, seed=seed)
+    fit: StudyTask | None = None
     for label in source.config.algorithms:
-        resolved = source.resolve(label, seed=seed, dataset=dataset.source)
-        planner = source.planner(label)
+        resolved, planner = source.resolve(label, seed=seed, dataset=dataset.source), source.planner(label)
         identity = {"config": resolved.run.tree(), "dataset": dataset.identity}
         before = needs
         if planner is not None or RECIPES.get(resolved.run.recipe).needs_dynamics:
@@ -207,16 +261,35 @@ def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iter
                 )  # fmt: skip
                 yield fit
             before = (fit.id,)
-        train = make(
-            id=f"train.{dataset.label}.{label}.s{seed}", kind="train", algorithm=label, resolved=resolved,
-            needs=before, fingerprint=stable_hash({"train": identity}),
-        )  # fmt: skip
-        yield train
+        variants, last = source.variants(label), ""
+        trainings: list[tuple[dict[str, Any], StudyTask]] = []
+        for index, variant in enumerate(variants):
+            changed = source.resolve(label, seed=seed, dataset=dataset.source, variant=variant)
+            mark = f"+{index}" if len(variants) > 1 else ""
+            train = make(
+                id=f"train.{dataset.label}.{label}{mark}.s{seed}", kind="train", algorithm=label,
+                resolved=changed, needs=before,
+                fingerprint=stable_hash({"train": {**identity, "config": changed.run.tree()}}),
+            )  # fmt: skip
+            yield train
+            trainings.append((variant, train))
+            last = train.id
+        rule = source.config.select
+        if len(trainings) > 1:
+            identity |= {"rule": rule.model_dump(mode="json"), "among": [t.fingerprint for _, t in trainings]}
+            select = SelectTask(
+                id=f"select.{dataset.label}.{label}.s{seed}", kind="select", dataset=dataset.label, seed=seed,
+                algorithm=label, needs=tuple(train.id for _, train in trainings),
+                fingerprint=stable_hash({"select": identity}), resolved=resolved, rule=rule,
+                variants=tuple(variant for variant, _ in trainings),
+            )  # fmt: skip
+            yield select
+            last = select.id
         if dataset.has_simulator:
             judged = {"evaluate": identity} | ({} if planner is None else {"planner": planner.tree()})
             yield make(
                 id=f"evaluate.{dataset.label}.{label}.s{seed}", kind="evaluate", algorithm=label,
-                resolved=resolved, needs=(train.id,), fingerprint=stable_hash(judged), planner=planner,
+                resolved=resolved, needs=(last,), fingerprint=stable_hash(judged), planner=planner,
             )  # fmt: skip
 
 
@@ -228,96 +301,12 @@ def _ancestors(task: Task, tasks: dict[str, Task]) -> list[str]:
     return [name for need in task.needs for name in (*_ancestors(tasks[need], tasks), need)]
 
 
-def is_current(task: Task, outcome: Outcome | None) -> bool:
-    """Whether a task is done with the same config and data, and its result is still there."""
-    if outcome is None or outcome.status != "done" or outcome.fingerprint != task.fingerprint:
-        return False
-    path = Path(outcome.path or "")
-    return path.exists() if task.kind == "collect" else RunFolder(path).is_done
-
-
-def execute(task: Task, site: Site) -> Outcome:
-    """Does a task in this process, continuing from its checkpoints; never raises what the task raised.
-
-    If another process works on the same result, waits for it.
-
-    Returns:
-        How it ended; it is on disk as well.
-    """
-    progress = FileProgress(site.folder.progress_path(task.id))
-    try:
-        return _wait_for_others(functools.partial(_execute_locked, task, site, progress), progress)
-    finally:
-        progress.remove()
-
-
-def _wait_for_others(work: Callable[[], T], progress: Progress) -> T:
-    while True:
-        try:
-            return work()
-        except BusyError as error:
-            progress.message(str(error))
-            time.sleep(_BUSY_SECONDS)
-
-
-def _execute_locked(task: Task, site: Site, progress: Progress) -> Outcome:
-    with locked(site.folder.lock_path(task.id)):
-        found = site.folder.outcome(task.id)
-        if found is not None and is_current(task, found):
-            return found
-        begin, trace = time.perf_counter(), None
-        outcome = Outcome(task.id, "done", task.fingerprint)
-        try:
-            outcome = dataclasses.replace(outcome, path=str(_perform(task, site, progress)))
-        except BusyError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a failed run must not take the others with it
-            is_known = isinstance(error, (MbrlError, OSError))
-            cause = str(error) if is_known else f"{type(error).__name__}: {error}"
-            outcome, trace = (
-                dataclasses.replace(outcome, status="failed", cause=cause),
-                traceback.format_exc(),
-            )
-        seconds = round(time.perf_counter() - begin, 3)
-        return site.folder.record(dataclasses.replace(outcome, seconds=seconds), trace)
-
-
-def _perform(task: Task, site: Site, progress: Progress) -> Path:
-    """The result of a task: found in the store, or made."""
-    if task.kind == "collect":
-        return _collect(task, progress)
-    set_up_torch(task.run.threads)
-    workspace = Workspace(RunStore(site.runs), progress, site.minari_root)
-    assert task.resolved is not None
-    if task.kind == "train":
-        return train_policy_stage(task.resolved, workspace).path
-    dataset = load_run_dataset(task.run, workspace)
-    if task.kind == "fit":
-        return fit_dynamics_stage(task.resolved, dataset, workspace)[1].path
-    return _evaluate(task, dataset, site, workspace).path
-
-
-def _evaluate(task: Task, dataset: Dataset, site: Site, workspace: Workspace) -> RunFolder:
-    trained = site.folder.outcome(task.needs[0])
-    if trained is None or trained.path is None:
-        raise ConfigError(f"There is no training of {task.title}. Remedy: run the comparison again.")
+def _evaluate(task: StudyTask, dataset: Dataset, site: Site, workspace: Workspace) -> RunFolder:
+    trained = trained_path(task.needs[0], site)
     workspace.progress.start("evaluate", task.run.evaluation.episodes)
     judge = task.run.evaluation
     simulated = find_run_task(task.run, dataset)
     judgement: dict[str, Any] = {"task": simulated, "episodes": judge.episodes, "seed": judge.seed}
     if task.planner is not None:
-        return plan_stage(Path(trained.path), task.planner, workspace, **judgement)
-    return evaluate_stage(Path(trained.path), workspace, **judgement)
-
-
-def _collect(task: Task, progress: Progress) -> Path:
-    assert task.collection is not None
-    assert task.target is not None
-    config, name, seed = task.collection
-    task.target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(task.target.with_name(f".{task.target.name}.lock")):
-        if not task.target.exists():
-            set_up_torch(1)
-            dataset = collect_dataset(config, name=name, seed=seed, progress=progress)
-            FORMATS.get("minari").write(dataset, task.target)  # whole or not at all
-    return task.target
+        return plan_stage(trained, task.planner, workspace, **judgement)
+    return evaluate_stage(trained, workspace, **judgement)

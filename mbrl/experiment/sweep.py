@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Final, Protocol, runtime_checkable
 
 from mbrl.experiment.study_folder import Outcome, StudyFolder, TaskStatus
-from mbrl.experiment.study_tasks import Task, is_current
+from mbrl.experiment.tasks import Task, is_current
 
 _LOOK_SECONDS: Final = 0.5
 

@@ -5,10 +5,9 @@ bootstrap of WDR, as widely used implementations have it; the paper leaves the b
 """
 
 import dataclasses
-from typing import Annotated, Final, cast
+from typing import Annotated, Final
 
 import numpy as np
-import scipy.optimize
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.estimates import Estimate
@@ -17,9 +16,8 @@ from mbrl.ope.doubly_robust import wdr_terms, weighted_doubly_robust
 from mbrl.ope.importance import require_values
 from mbrl.ope.layout import Array, OPEArrays
 from mbrl.ope.self_normalised import bootstrap_values
+from mbrl.ope.simplex import least_error_blend
 from mbrl.ope.weights import PLAIN, WeightTransform, weight_blocks
-
-KKT_TOLERANCE: Final = 1e-8
 
 
 class MagicConfig(BaseModel):
@@ -128,35 +126,6 @@ def error_covariance(summands: Array) -> Array:
     n = summands.shape[0]
     centred = summands - summands.mean(0)
     return centred.T @ centred * (n / max(n - 1, 1))
-
-
-def least_error_blend(error: Array) -> Array:
-    """The y of the simplex with the least `y' E y`; the last corner if E is 0.
-
-    With `E = L'L` it is the point of least norm in the hull of the columns of L. That point solves the
-    non-negative least squares `min |L z|^2 + (1'z - 1)^2` up to a factor, exactly, in finitely many steps.
-
-    Args:
-        error: `[k, k]`, symmetric, positive semi-definite.
-
-    Raises:
-        ArithmeticError: the solution misses the optimality conditions by more than 1e-8.
-    """
-    k, trace = error.shape[0], float(np.trace(error))
-    if trace <= 0.0:
-        return np.eye(k)[-1]
-    scaled = error / trace
-    values, vectors = np.linalg.eigh(scaled)
-    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-    system = np.concatenate([root, np.ones((1, k))])
-    target = np.append(np.zeros(k), 1.0)
-    solution, _ = cast("tuple[Array, float]", scipy.optimize.nnls(system, target))
-    blend = solution / solution.sum()
-    gradient = scaled @ blend
-    residual = max(0.0, float(blend @ gradient - gradient.min()))
-    if residual > KKT_TOLERANCE:
-        raise ArithmeticError(f"the blend misses its optimality conditions by {residual:.1e}")
-    return blend
 
 
 def _grid(steps: int, most: int) -> list[int]:

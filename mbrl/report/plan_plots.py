@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mbrl.report.palette import BLUE, BRICK, GREEN, GREY, INK, LIGHT, ORANGE, series_colour
-from mbrl.report.style import page, panel
+from mbrl.report.style import panel, panels
 
 MOST_BARS: Final = 12
 """Candidates that are drawn; more could not be read."""
@@ -21,10 +21,10 @@ def plan_figure(explanation: Mapping[str, Any]) -> Figure:
     Args:
         explanation: plain values of `mbrl.planning.itinerary.explain_result`.
     """
-    with page(columns=3) as (figure, panels):
-        _draw_candidates(panels[0], explanation["candidates"][:MOST_BARS])
-        _draw_parts(panels[1], explanation)
-        _draw_edges(panels[2], explanation["edges"])
+    with panels(1, 3) as (figure, grid):
+        _draw_candidates(grid[0], explanation["candidates"][:MOST_BARS])
+        _draw_parts(grid[1], explanation)
+        _draw_edges(grid[2], explanation["edges"])
         return figure
 
 

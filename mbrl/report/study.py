@@ -23,12 +23,13 @@ class StudyRun:
         returns: undiscounted returns of the evaluation episodes of the reported policy; empty if none.
         scores: the same, normalised by the task's references; None where the task has none.
         updates: learner updates made.
-        train_seconds: wall time of the training, without the fit of the dynamics.
+        train_seconds: wall time of the training, without the fit of the dynamics; of all trainings of a grid.
         fit_seconds: wall time of the dynamics fit that it used, shared with others; None for model-free.
         records: rows of `metrics.jsonl` without events.
         shift: summary of the diagnostics of distributional shift, or None.
         alarms: what was reported along the way, in plain words (divergence, shift).
         path: folder of the training run, or None.
+        choice: what an offline rule chose from a grid, in words; None where there was nothing to choose.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class StudyRun:
     shift: Mapping[str, Any] | None = None
     alarms: tuple[str, ...] = ()
     path: str | None = None
+    choice: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -124,6 +124,15 @@ def shift_table(study: Study, dataset: StudyDataset) -> Table | None:
     return Table(caption, ("algorithm", *headings, "runs with alarms"), rows)
 
 
+def choice_tables(study: Study) -> list[Table]:
+    """What an offline rule chose from each grid; no table where there was nothing to choose."""
+    rows = [
+        (run.dataset, run.algorithm, run.seed, run.choice) for run in study.runs if run.choice is not None
+    ]
+    caption = f"Chosen by the rule {study.selection}, from the log alone"
+    return [Table(caption, ("dataset", "algorithm", "seed", "choice"), rows)] if rows else []
+
+
 def alarm_messages(study: Study, dataset: StudyDataset) -> list[Message]:
     """Every alarm once, with the runs that raised it; alarms that differ in their numbers count as one."""
     raised: dict[str, Counter[str]] = {}

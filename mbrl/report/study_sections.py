@@ -9,7 +9,14 @@ from mbrl.report.data_tables import finding_message
 from mbrl.report.html import Picture, Section
 from mbrl.report.recommendation import Recommendation, is_clone
 from mbrl.report.study import Study, StudyDataset
-from mbrl.report.study_fact_tables import alarm_messages, cost_table, data_table, model_table, shift_table
+from mbrl.report.study_fact_tables import (
+    alarm_messages,
+    choice_tables,
+    cost_table,
+    data_table,
+    model_table,
+    shift_table,
+)
 from mbrl.report.study_scores import (
     Aggregate,
     Improvement,
@@ -179,7 +186,7 @@ def method_section(study: Study) -> Section:
         for label, algorithm in study.algorithms.items()
     ]
     table = Table("Algorithms", ("algorithm", "recipe", "learner", "uses a model"), rows)
-    return Section("Methods", tables=[table])
+    return Section("Methods", tables=[table, *choice_tables(study)])
 
 
 def _aggregate_pictures(study: Study, total: Aggregate) -> list[Picture]:

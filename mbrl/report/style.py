@@ -77,16 +77,26 @@ def panel(
 
 
 @contextmanager
-def page(*, columns: int, size: tuple[float, float] = PANEL_SIZE) -> Generator[tuple[Figure, list[Axes]]]:
-    """A figure with a few pairs of axes side by side, in the project's style while the block lasts.
+def panels(
+    rows: int, columns: int, *, x_label: str = "", y_label: str = "", size: tuple[float, float] = PANEL_SIZE
+) -> Generator[tuple[Figure, list[Axes]]]:
+    """A figure with a grid of axes, row by row, in the project's style for as long as the block lasts.
 
     Args:
-        columns: how many.
-        size: inches of one panel.
+        rows: of the grid.
+        columns: of the grid.
+        x_label: what all horizontal axes show, once for all; empty leaves it to each.
+        y_label: likewise, vertical.
+        size: inches of each panel, width and height.
     """
     with _styled():
-        figure = Figure(figsize=(columns * size[0], size[1]), layout="constrained")
-        yield figure, [figure.add_subplot(1, columns, index + 1) for index in range(columns)]
+        figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+        grid = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
+        if x_label:
+            figure.supxlabel(x_label, fontsize="medium")
+        if y_label:
+            figure.supylabel(y_label, fontsize="medium")
+        yield figure, grid
 
 
 def add_legend(figure: Figure, axes: Axes, *, columns: int = 3) -> None:

@@ -33,6 +33,7 @@ COMMANDS = (
     "demo",
     "compare",
     "ope",
+    "ope-bench",
     "plan",
     "bench",
 )

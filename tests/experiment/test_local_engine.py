@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from mbrl.experiment.local_engine import LocalEngine
-from mbrl.experiment.study_tasks import Site, StudyPlan
+from mbrl.experiment.study_tasks import StudyPlan
 from mbrl.experiment.sweep import SweepState, run_sweep
+from mbrl.experiment.tasks import Site
 from tests.experiment.toy_study import LEARNER, Silent, sweep_inline, toy_plan
 
 pytestmark = pytest.mark.slow

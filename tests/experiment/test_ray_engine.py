@@ -10,8 +10,8 @@ import pytest
 from mbrl.core.errors import MissingExtraError
 from mbrl.experiment.ray_engine import RayEngine
 from mbrl.experiment.store import RunStore
-from mbrl.experiment.study_tasks import Task
 from mbrl.experiment.sweep import SweepState, run_sweep
+from mbrl.experiment.tasks import Task
 from tests.experiment.toy_study import LEARNER, Silent, sweep_inline, toy_plan
 
 HAS_RAY = importlib.util.find_spec("ray") is not None

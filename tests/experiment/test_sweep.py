@@ -12,8 +12,9 @@ from mbrl.experiment.config import ResolvedConfig, resolve
 from mbrl.experiment.stages import Workspace, train_policy_stage
 from mbrl.experiment.store import RunFolder, RunStore
 from mbrl.experiment.study_folder import Outcome
-from mbrl.experiment.study_tasks import Site, StudyPlan
+from mbrl.experiment.study_tasks import StudyPlan
 from mbrl.experiment.sweep import SweepState
+from mbrl.experiment.tasks import Site
 from tests.experiment.toy import TINY_DYNAMICS
 from tests.experiment.toy_study import BC, LEARNER, MOPO, sweep_inline, toy_plan
 

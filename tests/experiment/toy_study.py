@@ -8,8 +8,9 @@ import yaml
 
 from mbrl.experiment.study import load_study
 from mbrl.experiment.study_folder import StudyFolder
-from mbrl.experiment.study_tasks import Site, StudyPlan, Task, begin_study, execute, plan_study
+from mbrl.experiment.study_tasks import StudyPlan, begin_study, plan_study
 from mbrl.experiment.sweep import Ended, SweepState, run_sweep
+from mbrl.experiment.tasks import Site, Task, execute
 from tests.experiment.toy import TINY_DYNAMICS, write_dataset
 
 LEARNER: dict[str, Any] = {"hidden": [8], "batch_size": 16}

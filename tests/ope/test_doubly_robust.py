@@ -8,7 +8,8 @@ from mbrl.core.estimates import Estimand
 from mbrl.ope.doubly_robust import backward_doubly_robust, doubly_robust, weighted_doubly_robust
 from mbrl.ope.importance import direct_method, importance_sampling
 from mbrl.ope.layout import OPEArrays
-from mbrl.ope.magic import MagicConfig, error_covariance, least_error_blend, magic, partial_summands
+from mbrl.ope.magic import MagicConfig, error_covariance, magic, partial_summands
+from mbrl.ope.simplex import least_error_blend
 from mbrl.ope.weights import WeightTransform
 from tests.ope.tabular import MDP, arrays_of, random_mdp, random_policy, simulate
 from tests.ope.test_importance import FINITE, logged, one_step

@@ -1,0 +1,1 @@
+"""Programs for the interpreters of other libraries; they import nothing of this package."""

@@ -1,0 +1,110 @@
+"""A blend of several estimates of one value, with the weights of the least estimated error.
+
+After OPERA (Nie et al. 2024): minimise `y' E y` over the simplex. E is the covariance of the estimates under
+one bootstrap of episodes that all share, plus `beta beta'`, beta their distance from the interval of an
+anchor, as MAGIC measures bias. Departure: what an ensemble leaves open enters E as well, since episodes do
+not show it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import numpy as np
+import scipy.stats
+from pydantic import BaseModel, ConfigDict, Field
+
+from mbrl.core.errors import EstimandMismatchError
+from mbrl.core.estimates import Estimate
+from mbrl.ope.bounds import LEVEL
+from mbrl.ope.layout import Array
+from mbrl.ope.self_normalised import draw_counts
+from mbrl.ope.simplex import least_error_blend
+
+
+class BlendConfig(BaseModel):
+    """How estimates are blended.
+
+    Attributes:
+        resamples: of the episodes.
+        seed: of the resamples.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+DEFAULT: Final = BlendConfig()
+
+
+def blend_estimates(parts: Sequence[Estimate], *, anchor: str, config: BlendConfig = DEFAULT) -> Estimate:
+    """`y' estimates`, to be shown beside its parts, never alone.
+
+    Args:
+        parts: estimates of one quantity with `per_episode` values of the same episodes; of estimates that
+            rest on the same fit only one, since their common error would count as independent.
+        anchor: name of the part whose 95 % interval the bias of the others is measured from.
+        config: of the resamples.
+
+    Returns:
+        The blend; `details` hold `parts` (names), `weights` (y) and `bias` (beta).
+
+    Raises:
+        EstimandMismatchError: the parts estimate different quantities.
+        ValueError: a part has no point or no values by episode, or the anchor has no interval.
+    """
+    _check(parts)
+    points = np.array([part.point for part in parts])
+    ends = next((part.ci95 for part in parts if part.name == anchor), None)
+    if ends is None or not np.isfinite(ends).all():
+        raise ValueError(f"the anchor {anchor!r} is no part with an interval")
+    bias = points - np.clip(points, *ends)
+    covariance = _shared_covariance(parts, config)
+    weights = least_error_blend(covariance + np.outer(bias, bias))
+    se = math.sqrt(float(weights @ covariance @ weights))
+    half = float(scipy.stats.norm.ppf(0.5 + LEVEL / 2)) * se
+    point = float(weights @ points)
+    per_episode = np.stack([_values(part) for part in parts], 1) @ weights
+    return Estimate(
+        "blend",
+        "hybrid",
+        point=point,
+        se=se,
+        ci95=(point - half, point + half),
+        method_of_ci="normal, weights taken as known",
+        n_eff=float(weights @ [part.n_eff for part in parts]),
+        estimand=parts[0].estimand,
+        per_episode=per_episode,
+        details={"parts": [part.name for part in parts], "weights": weights, "bias": bias},
+    )
+
+
+def _shared_covariance(parts: Sequence[Estimate], config: BlendConfig) -> Array:
+    """`[k, k]`: of the means over resampled episodes, and what the ensembles leave open on the diagonal."""
+    values = np.stack([_values(part) for part in parts], 1)
+    n = values.shape[0]
+    counts = draw_counts(n, config.resamples, np.random.default_rng(config.seed))
+    covariance = np.atleast_2d(np.cov(counts @ values / n, rowvar=False))
+    epistemic = [float(part.details.get("epistemic_se", 0.0)) ** 2 for part in parts]
+    return covariance + np.diag(epistemic)
+
+
+def _check(parts: Sequence[Estimate]) -> None:
+    if not parts:
+        raise ValueError("there is nothing to blend")
+    if any(part.estimand != parts[0].estimand for part in parts):
+        texts = "; ".join(f"{part.name}: {part.estimand.describe()}" for part in parts)
+        raise EstimandMismatchError(f"Estimates of different quantities cannot be blended: {texts}.")
+    lengths = {_values(part).size for part in parts}
+    if len(lengths) > 1:
+        raise ValueError(f"the parts rest on different episodes: {sorted(lengths)} of them")
+    without = [part.name for part in parts if not math.isfinite(part.point)]
+    if without:
+        raise ValueError(f"without a point: {', '.join(without)}")
+
+
+def _values(part: Estimate) -> Array:
+    if part.per_episode is None:
+        raise ValueError(f"{part.name} has no values by episode")
+    return part.per_episode
