@@ -4,12 +4,11 @@ import dataclasses
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
-from torch import Tensor
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
-from mbrl.core.types import TransitionBatch
+from mbrl.core.types import TransitionBatch, take
 from mbrl.data.returns import best_episode_rows, return_range_scale
 from mbrl.data.sources import DatasetSource
 
@@ -68,14 +67,5 @@ def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> Tran
         transitions = dataclasses.replace(transitions, reward=transitions.reward * scale)
     if config.best_fraction < 1:
         rows = best_episode_rows(transitions.reward, episode, fraction=config.best_fraction)
-        transitions = _take(transitions, rows)
+        transitions = take(transitions, rows)
     return transitions
-
-
-def _take(transitions: TransitionBatch, rows: Tensor) -> TransitionBatch:
-    taken: dict[str, Tensor] = {}
-    for field in dataclasses.fields(transitions):
-        values: Tensor | None = getattr(transitions, field.name)
-        if values is not None:
-            taken[field.name] = values.index_select(0, rows)
-    return TransitionBatch(**taken)

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mbrl.cli import bench, catalogue, compare, datasets, ope, reports, runs
+from mbrl.cli import bench, catalogue, compare, datasets, ope, plan, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -22,6 +22,7 @@ app.command("fit")(runs.fit)
 app.command("train")(runs.train)
 app.command("evaluate")(runs.evaluate)
 app.command("ope")(ope.ope)
+app.command("plan")(plan.plan)
 app.command("export")(runs.export)
 app.command("compare")(compare.compare)
 app.command("report")(reports.report)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mbrl.core.registry import Registry
     from mbrl.experiment.study_folder import StudyFolder
 
-Kind = Literal["learners", "recipes", "formats", "measures", "tasks", "estimators", "rows"]
+Kind = Literal["learners", "recipes", "formats", "measures", "tasks", "estimators", "planners", "rows"]
 
 _REGISTRIES: Final = {
     "learners": "mbrl.learners.base:LEARNERS",
@@ -22,6 +22,7 @@ _REGISTRIES: Final = {
     "formats": "mbrl.data.formats.base:FORMATS",
     "measures": "mbrl.uncertainty.measures:MEASURES",
     "estimators": "mbrl.ope.estimators:ESTIMATORS",
+    "planners": "mbrl.planning.base:PLANNERS",
     "rows": "mbrl.bench.registry:ROWS",
 }
 """Where the registry of each kind lives; imported when it is asked for."""

@@ -1,7 +1,7 @@
 """The seams of the system: everything above this layer talks through these."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
@@ -63,6 +63,25 @@ class DiscretePolicy(Policy, Protocol):
 
 
 @runtime_checkable
+class EpisodicPolicy(Policy, Protocol):
+    """A policy that carries something from step to step of an episode; its `act` alone carries nothing."""
+
+    def act_in_episodes(
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        noise: Float[Tensor, "b act_dim"] | None = None,
+        *,
+        episodes: Sequence[int],
+    ) -> Float[Tensor, "b act_dim"]:
+        """Acts in episodes that run side by side; `episodes` names that of each row."""
+        ...
+
+    def reset(self, episodes: Sequence[int] | None = None) -> None:
+        """Forgets episodes that are over; None forgets all."""
+        ...
+
+
+@runtime_checkable
 class ValueFn(Protocol):
     """What a learner believes a state and an action to be worth, return units."""
 
@@ -74,6 +93,17 @@ class ValueFn(Protocol):
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """Q(s, a) of the learner's policy."""
+        ...
+
+
+@runtime_checkable
+class CriticValues(Protocol):
+    """Critics that can be heard one by one: what pessimism over critics needs."""
+
+    def action_values(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "c b"]:
+        """`[c, b]`, Q(s, a) in each critic's opinion, return units; `action` in environment units."""
         ...
 
 
@@ -192,6 +222,17 @@ Refresh: TypeAlias = Callable[[Policy, int, torch.Generator], Metrics]
 """`(policy, step, generator) -> metrics`: renews a source, e.g. by model rollouts."""
 
 
+@runtime_checkable
+class ValueRefresh(Protocol):
+    """Renews a source by a search with the learner's present policy and values."""
+
+    def refresh_with_value(
+        self, policy: Policy, value: ValueFn | None, step: int, generator: torch.Generator
+    ) -> Metrics:
+        """As `Refresh`, told the values besides."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Training:
     """What a recipe's `build` returns; the loop needs nothing else.
@@ -208,7 +249,7 @@ class Training:
 
     learner: Learner[Any]
     source: BatchSource
-    refresh: Refresh | None = None
+    refresh: Refresh | ValueRefresh | None = None
     refresh_interval: int = 1000
     batch_size: int = 256
     value_bounds: tuple[float, float] | None = None

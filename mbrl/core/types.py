@@ -159,3 +159,13 @@ def concat(batches: Sequence[TransitionBatch]) -> TransitionBatch:
         if all(part is not None for part in parts):
             joined[field.name] = torch.cat(parts)
     return TransitionBatch(**joined)
+
+
+def take(batch: TransitionBatch, rows: Tensor) -> TransitionBatch:
+    """The rows `[k]` int64 of a batch; a field that is lacking stays so."""
+    taken: dict[str, Tensor] = {}
+    for field in dataclasses.fields(batch):
+        values: Tensor | None = getattr(batch, field.name)
+        if values is not None:
+            taken[field.name] = values.index_select(0, rows)
+    return TransitionBatch(**taken)

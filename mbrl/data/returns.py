@@ -55,3 +55,21 @@ def return_range_scale(reward: Float[Tensor, "n"], episode: Int[Tensor, "n"]) ->
             remedy="Set reward_transform: none.",
         )
     return 1000.0 / span
+
+
+def discounted_return_scale(
+    reward: Float[Tensor, "n"], episode: Int[Tensor, "n"], *, discount: float
+) -> float:
+    """Population deviation of the discounted returns; their mean size where all are alike, 1 where all are 0.
+
+    Args:
+        reward: `[n]`, episodes one after the other.
+        episode: `[n]`, as in `episode_returns`.
+        discount: in [0, 1].
+    """
+    rows = torch.arange(len(episode))
+    is_first = torch.ones_like(episode, dtype=torch.bool)
+    is_first[1:] = episode[1:] != episode[:-1]
+    first = torch.where(is_first, rows, 0).cummax(0).values
+    returns = episode_returns(reward * discount ** (rows - first).double(), episode)
+    return float(returns.std(correction=0)) or float(returns.abs().mean()) or 1.0

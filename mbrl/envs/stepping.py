@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError, NonFiniteError
-from mbrl.core.protocols import Policy
+from mbrl.core.protocols import EpisodicPolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.envs.make import Env
 
@@ -185,7 +185,8 @@ def run_episodes(
 
     Args:
         envs: the simulators; more of them make the policy calls fewer.
-        policy: acts on `[b, obs_dim]`, on the device of `rng`.
+        policy: acts on `[b, obs_dim]`, on the device of `rng`; an `EpisodicPolicy` is told which episodes it
+            acts in and when they are over.
         rng: streams of the run.
         is_deterministic: whether the policy acts without noise.
         episodes: how many episodes to run; exactly one of `episodes` and `steps` is given.
@@ -201,6 +202,8 @@ def run_episodes(
     idle = [_Slot(env, info_keys) for env in reversed(envs)]
     running: list[_Slot] = []
     finished: dict[int, EpisodeRecord] = {}
+    memory = policy if isinstance(policy, EpisodicPolicy) else None
+    _forget(memory)
     while True:
         while idle and budget.steps_needed(budget.started) > 0:
             slot = idle.pop()
@@ -219,9 +222,15 @@ def run_episodes(
             if is_over or is_filled:
                 finished[slot.index] = slot.record()
                 idle.append(slot)
+                _forget(memory, [slot.index])
         running = [slot for slot in running if slot.index not in finished]
         while budget.next_index in finished and budget.steps_needed(budget.next_index) > 0:
             yield budget.pass_on(finished.pop(budget.next_index))
+
+
+def _forget(memory: EpisodicPolicy | None, episodes: Sequence[int] | None = None) -> None:
+    if memory is not None:
+        memory.reset(episodes)
 
 
 def _act(
@@ -231,7 +240,11 @@ def _act(
     with torch.inference_mode():
         obs = torch.from_numpy(np.stack([slot.obs for slot in running])).to(device)
         noise = None if is_deterministic else torch.stack([slot.noise(policy.act_dim) for slot in running])
-        actions = policy.act(obs, noise).cpu().numpy()
+        if isinstance(policy, EpisodicPolicy):
+            chosen = policy.act_in_episodes(obs, noise, episodes=[slot.index for slot in running])
+        else:
+            chosen = policy.act(obs, noise)
+        actions = chosen.cpu().numpy()
     if not np.isfinite(actions).all():
         row = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
         slot = running[row]

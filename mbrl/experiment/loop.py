@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from mbrl.core.errors import DivergenceError, NonFiniteError
-from mbrl.core.protocols import Training
+from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
-from mbrl.core.types import StateDict
+from mbrl.core.types import Metrics, StateDict
 from mbrl.experiment.checkpoint import CheckpointFolder, non_finite_names
 from mbrl.experiment.metrics import DivergenceAlarm, MetricFile, MetricSums, refuse_non_finite
 from mbrl.experiment.progress import Progress, SilentProgress
@@ -92,8 +94,7 @@ def train(
     try:
         for step in range(start, settings.updates):
             if training.refresh is not None and step % training.refresh_interval == 0:
-                policy = training.learner.policy(state)
-                monitor.sums.add(training.refresh(policy, step, rng.at("rollout", step)))
+                monitor.sums.add(renew(training, state, step, rng.at("rollout", step)))
             batch = training.source.sample(training.batch_size, rng.at("batch", step))
             monitor.sums.add(training.learner.update(state, batch, rng.at("update", step)))
             if monitor.end_update(step + 1) and on_checkpoint is not None:
@@ -102,6 +103,16 @@ def train(
         monitor.close()
     seconds = time.perf_counter() - begin
     return LoopOutcome(state, monitor.alarm.excursions, seconds, start)
+
+
+def renew(training: Training, state: Any, step: int, generator: torch.Generator) -> Metrics:
+    """Refreshes the source with the present policy, and with the present values where they are wanted."""
+    learner, refresh = training.learner, training.refresh
+    if refresh is None:
+        return {}
+    if isinstance(refresh, ValueRefresh):
+        return refresh.refresh_with_value(learner.policy(state), learner.value(state), step, generator)
+    return refresh(learner.policy(state), step, generator)
 
 
 class _Monitor:

@@ -116,7 +116,7 @@ def fit_dynamics_stage(
     """Fits the ensemble, or loads the one that was fitted before with the same config, data and seed."""
     config = resolved.run
     key = dynamics_key(config, dataset)
-    facts = _manifest_facts(config, dataset)
+    facts = manifest_facts(config, dataset)
     with workspace.store.open(key, config=resolved.to_yaml(), facts=facts) as run:
         if not run.is_done:
             fitted = _fit(config, dataset, run, key, workspace.progress)
@@ -192,16 +192,16 @@ def train_policy_stage(resolved: ResolvedConfig, workspace: Workspace) -> RunFol
     }
     fit = None
     if dataset is not None:
-        identity |= {"dataset": dataset.content_hash, "split": _split_identity(config.dynamics)}
+        identity |= {"dataset": dataset.content_hash, "split": split_identity(config.dynamics)}
         if recipe.needs_dynamics:
             fit = functools.partial(fit_dynamics_stage, resolved, dataset, workspace)
             identity["dynamics"] = dynamics_key(config, dataset).digest
     place = dataset.info.name if dataset is not None else f"online-{config.task}"
     key = StageKey("train_policy", place, resolved.name, config.seed, identity)
-    facts = _manifest_facts(config, dataset)
+    facts = manifest_facts(config, dataset)
     with workspace.store.open(key, config=resolved.to_yaml(), facts=facts) as run:
         if not run.is_done:
-            context = _recipe_context(config, dataset, task, fit)
+            context = make_recipe_context(config, dataset, task, fit)
             probe = None
             if dataset is not None and config.diagnostics:
                 probe = functools.partial(
@@ -211,12 +211,13 @@ def train_policy_stage(resolved: ResolvedConfig, workspace: Workspace) -> RunFol
     return run
 
 
-def _recipe_context(
+def make_recipe_context(
     config: RunConfig,
     dataset: Dataset | None,
     task: TaskSpec | None,
     fit: Callable[[], tuple[FittedDynamics, RunFolder]] | None,
 ) -> RecipeContext:
+    """What a recipe is built from: the training split, its moments, and the dynamics that `fit` makes."""
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
@@ -317,10 +318,10 @@ def evaluate_stage(
     Raises:
         ConfigError: there is no policy, or its task is unknown or has no simulator.
     """
-    stored, defaults = open_policy(policy_path), _evaluation_defaults(policy_path)
+    stored, defaults = open_policy(policy_path), evaluation_defaults(policy_path)
     episodes = defaults.episodes if episodes is None else episodes
     seed = defaults.seed if seed is None else seed
-    task = task or _policy_task(stored)
+    task = task or policy_task(stored)
     content = hashlib.blake2b(stored.path.read_bytes(), digest_size=16).hexdigest()
     identity = {"policy": content, "task": task.model_dump(mode="json"), "episodes": episodes}
     facts = {"policy": str(stored.path), "policy_facts": dict(stored.facts)}
@@ -353,12 +354,18 @@ def open_policy(path: Path) -> StoredPolicy:
     return load_policy(path)
 
 
-def _evaluation_defaults(path: Path) -> EvaluationConfig:
+def evaluation_defaults(path: Path) -> EvaluationConfig:
+    """What the config of a run says of the judgement of its policy."""
     file = path / "config.yaml"
     return resolve(file).run.evaluation if file.is_file() else EvaluationConfig()
 
 
-def _policy_task(stored: StoredPolicy) -> TaskSpec:
+def policy_task(stored: StoredPolicy) -> TaskSpec:
+    """The task that a policy was trained for.
+
+    Raises:
+        ConfigError: it has no simulator.
+    """
     name = stored.facts.get("task")
     if name is None:
         raise ConfigError(
@@ -373,11 +380,13 @@ def _evaluation_config(identity: Mapping[str, Any], seed: int) -> str:
     return f"task: {task}\nepisodes: {episodes}\nseed: {seed}\n"
 
 
-def _split_identity(config: DynamicsConfig) -> dict[str, Any]:
+def split_identity(config: DynamicsConfig) -> dict[str, Any]:
+    """What decides which episodes are held out, besides the dataset and the seed."""
     return {"fraction": config.holdout_fraction, "gap": config.split_gap}
 
 
-def _manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]:
+def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]:
+    """What a manifest says of the data and the machine's use."""
     return {
         "dataset_source": config.dataset,
         "dataset_hash": None if dataset is None else dataset.content_hash,

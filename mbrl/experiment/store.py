@@ -16,7 +16,9 @@ from mbrl.core.errors import ConfigError
 from mbrl.experiment.config import stable_hash
 from mbrl.experiment.files import locked, read_json, write_bytes, write_json, write_text
 
-StageName: TypeAlias = Literal["fit_dynamics", "train_policy", "evaluate", "ope", "report"]
+StageName: TypeAlias = Literal[
+    "fit_dynamics", "train_policy", "evaluate", "ope", "report", "fit_critic", "calibrate_planner", "plan"
+]
 
 DISTRIBUTION: Final = "mbrl-offline"
 _PACKAGES: Final = ("torch", "numpy", "gymnasium", "mujoco")

@@ -38,8 +38,14 @@ class PolicyValue:
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """Value of `action`, environment units."""
-        values = self.critic(obs, self.critic.scale(action))
-        return clipped_value(values, minimum_weight=self.minimum_weight)
+        return clipped_value(self.action_values(obs, action), minimum_weight=self.minimum_weight)
+
+    @torch.no_grad()
+    def action_values(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "c b"]:
+        """`Q_i(s, a)` of every critic."""
+        return self.critic(obs, self.critic.scale(action))
 
 
 def regress_critics(

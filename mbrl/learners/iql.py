@@ -108,7 +108,14 @@ class IQLValue:
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """`min_i Q_i(s, a)`."""
-        return self.critic(obs, self.critic.scale(action)).amin(0)
+        return self.action_values(obs, action).amin(0)
+
+    @torch.no_grad()
+    def action_values(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "c b"]:
+        """`Q_i(s, a)` of every critic."""
+        return self.critic(obs, self.critic.scale(action))
 
 
 @LEARNERS.register("iql", "Implicit Q-learning: expectile values and advantage-weighted cloning.")

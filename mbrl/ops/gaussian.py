@@ -38,6 +38,24 @@ def standard_normal_kl(mean: Float[Tensor, "*b d"], log_std: Float[Tensor, "*b d
     return 0.5 * (mean.square() + torch.exp(2 * log_std) - 1 - 2 * log_std)
 
 
+def gaussian_kl(
+    first: tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]],
+    second: tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]],
+) -> Float[Tensor, "*b"]:
+    """`KL(N(m1, s1^2) || N(m2, s2^2)) = sum_d [l2 - l1 + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1/2]`, in nats.
+
+    The same after both are squashed by one bijection, such as `tanh`.
+
+    Args:
+        first: mean and log standard deviation.
+        second: likewise.
+    """
+    (mean, log_std), (other, log_other) = first, second
+    ratio = torch.exp(2 * (log_std - log_other))
+    distance = ((mean - other) * torch.exp(-log_other)).square()
+    return (log_other - log_std + 0.5 * (ratio + distance - 1)).sum(-1)
+
+
 def soft_clamp(
     x: Float[Tensor, "*b d"], low: Float[Tensor, "*#b d"], high: Float[Tensor, "*#b d"]
 ) -> Float[Tensor, "*b d"]:

@@ -76,6 +76,19 @@ def panel(
         yield figure, axes
 
 
+@contextmanager
+def page(*, columns: int, size: tuple[float, float] = PANEL_SIZE) -> Generator[tuple[Figure, list[Axes]]]:
+    """A figure with a few pairs of axes side by side, in the project's style while the block lasts.
+
+    Args:
+        columns: how many.
+        size: inches of one panel.
+    """
+    with _styled():
+        figure = Figure(figsize=(columns * size[0], size[1]), layout="constrained")
+        yield figure, [figure.add_subplot(1, columns, index + 1) for index in range(columns)]
+
+
 def add_legend(figure: Figure, axes: Axes, *, columns: int = 3) -> None:
     """Puts the legend below the axes, where it cannot hide data; none if there is nothing to tell apart."""
     handles, labels = axes.get_legend_handles_labels()

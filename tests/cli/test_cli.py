@@ -33,6 +33,7 @@ COMMANDS = (
     "demo",
     "compare",
     "ope",
+    "plan",
     "bench",
 )
 

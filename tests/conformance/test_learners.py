@@ -39,6 +39,9 @@ SMALL: dict[str, Any] = {
     "rollout.starts": 12,
     "rollout.horizon": 2,
     "rollout.respect_trusted_horizon": False,
+    "states": 12,
+    "sims": 8,
+    "search_from": 5,
 }
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import DataError
-from mbrl.data.returns import best_episode_rows, episode_returns, return_range_scale
+from mbrl.data.returns import best_episode_rows, discounted_return_scale, episode_returns, return_range_scale
 
 REWARD = torch.tensor([1.0, 1.0, 5.0, -1.0, 0.0, 0.0, 2.0])
 EPISODE = torch.tensor([0, 0, 1, 2, 2, 2, 3])
@@ -36,3 +36,13 @@ def test_rewards_are_scaled_to_a_return_range_of_a_thousand():
     assert float(returns.max() - returns.min()) == pytest.approx(1000.0, rel=1e-6)
     with pytest.raises(DataError, match="same return"):
         return_range_scale(torch.ones(4), torch.tensor([0, 0, 1, 1]))
+
+
+def test_the_scale_is_the_spread_of_discounted_returns():
+    reward, episode = torch.tensor([1.0, 2.0, 3.0, 5.0, 1.0]), torch.tensor([0, 0, 1, 1, 1])
+    first, second = 1 + 0.5 * 2, 3 + 0.5 * 5 + 0.25 * 1
+    found = discounted_return_scale(reward, episode, discount=0.5)
+    assert found == pytest.approx(abs(first - second) / 2)
+    alike = discounted_return_scale(torch.tensor([2.0, -2.0]), torch.tensor([0, 1]) * 0, discount=0.5)
+    assert alike == pytest.approx(1.0)
+    assert discounted_return_scale(torch.zeros(3), torch.arange(3), discount=0.9) == 1.0

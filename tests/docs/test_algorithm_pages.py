@@ -16,6 +16,7 @@ from mbrl.algorithms.mobrac import MoBRACConfig
 from mbrl.algorithms.model_stream import ModelBasedConfig, UnpenalisedConfig
 from mbrl.algorithms.morel import MOReLConfig
 from mbrl.algorithms.ravl import RAVLConfig
+from mbrl.algorithms.reanalyse import ReanalyseConfig
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig
 from mbrl.learners.awac import AWACConfig
 from mbrl.learners.base import LEARNERS, LearnerConfig
@@ -23,11 +24,13 @@ from mbrl.learners.bc import BCConfig
 from mbrl.learners.bcq import BCQConfig
 from mbrl.learners.cql import CQLConfig
 from mbrl.learners.deterministic import TD3Config
+from mbrl.learners.distil import DistilConfig
 from mbrl.learners.iql import IQLConfig
 from mbrl.learners.rebrac import ReBRACConfig
 from mbrl.learners.sac import SACConfig
 from mbrl.learners.soft_actor_critic import SoftActorCriticConfig
 from mbrl.learners.td3_bc import TD3BCConfig
+from mbrl.planning.learned import DoubtConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 
@@ -36,10 +39,10 @@ PAGES = sorted(page for page in (DOCS / "algorithms").glob("*.md") if page.name 
 CONFIGS: dict[str, type[BaseModel]] = {
     config.__name__: config
     for config in (
-        AWACConfig, AssessmentConfig, BCConfig, BCQConfig, CQLConfig, DynamicsConfig, IQLConfig,
-        LearnerConfig, MBPOConfig, MOBILEConfig, MOReLConfig, MoBRACConfig, ModelBasedConfig, PenaltyConfig,
-        RAVLConfig, ReBRACConfig, RolloutConfig, SACConfig, SoftActorCriticConfig, TD3BCConfig, TD3Config,
-        TerminationConfig, UnpenalisedConfig,
+        AWACConfig, AssessmentConfig, BCConfig, BCQConfig, CQLConfig, DistilConfig, DoubtConfig,
+        DynamicsConfig, IQLConfig, LearnerConfig, MBPOConfig, MOBILEConfig, MOReLConfig, MoBRACConfig,
+        ModelBasedConfig, PenaltyConfig, RAVLConfig, ReBRACConfig, ReanalyseConfig, RolloutConfig, SACConfig,
+        SoftActorCriticConfig, TD3BCConfig, TD3Config, TerminationConfig, UnpenalisedConfig,
     )
 }  # fmt: skip
 

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal
 
-from mbrl.ops.gaussian import gaussian_log_prob, gaussian_nll, soft_clamp, standard_normal_kl, tanh_log_det
+from mbrl.ops.gaussian import (
+    gaussian_kl,
+    gaussian_log_prob,
+    gaussian_nll,
+    soft_clamp,
+    standard_normal_kl,
+    tanh_log_det,
+)
 
 finite = st.floats(-4, 4)
 
@@ -103,3 +110,12 @@ def test_the_divergence_from_a_standard_normal_is_that_of_torch():
     torch.testing.assert_close(standard_normal_kl(mean, log_std), expected)
     zero = torch.zeros(1, 1, dtype=torch.float64)
     assert float(standard_normal_kl(zero, zero)) == 0.0
+
+
+def test_the_divergence_of_two_gaussians_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, other, log_std, log_other = torch.randn(4, 5, 3, dtype=torch.float64, generator=generator)
+    first, second = (Normal(m, s.exp()) for m, s in ((mean, log_std), (other, log_other)))
+    expected = torch.distributions.kl_divergence(first, second).sum(-1)
+    torch.testing.assert_close(gaussian_kl((mean, log_std), (other, log_other)), expected)
+    assert gaussian_kl((mean, log_std), (mean, log_std)).abs().max() == 0

@@ -1,0 +1,306 @@
+"""A planner by tree search: root candidates, a search strategy, a report; whatever the strategy is."""
+
+import dataclasses
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from mbrl.planning.base import (
+    SOURCES,
+    Budget,
+    Hints,
+    PlannerConfig,
+    PlanResult,
+    PlanStats,
+    check_observations,
+)
+from mbrl.planning.evaluation import ModelEvaluation, Transition
+from mbrl.planning.noise import RowNoise
+from mbrl.planning.pace import Pace, Pacer
+from mbrl.planning.problem import Clock, PlanningProblem
+from mbrl.planning.proposals import Proposals
+from mbrl.planning.search import Copies, Search
+from mbrl.planning.tree import Tree
+
+
+class TreeConfig(PlannerConfig):
+    """What all tree searches share.
+
+    Attributes:
+        max_depth: edges from the root to the deepest leaf.
+        transition: whose belief a step follows: `mean` of the members' means; `ts1`, a member drawn for each
+            step and a draw of its Gaussian; `ts_inf`, trees with a fixed member that take turns;
+            `member_forest`, a tree for every member, of which simulations are counted.
+        particles: trees of a state under `ts_inf`; None for one a member.
+        injected_mass: prior mass that logged actions share at the root.
+        keep_tree: whether the plan carries its trees, for explanations.
+    """
+
+    max_depth: Annotated[int, Field(ge=1, le=1000)] = 10
+    transition: Transition = "member_forest"
+    particles: Annotated[int, Field(ge=1, le=1000)] | None = None
+    injected_mass: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    keep_tree: bool = False
+
+
+class Choice(NamedTuple):
+    """What a strategy found.
+
+    Attributes:
+        slot: `[b]`, the candidate to take.
+        weights: `[b, k]`, the improved policy; rows sum to 1.
+        sims: simulations done for each state.
+    """
+
+    slot: Int[Tensor, "b"]
+    weights: Float[Tensor, "b k"]
+    sims: int
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Decides which simulations are run, and what they say."""
+
+    @property
+    def outcomes(self) -> int:
+        """Successors that an edge may keep."""
+        ...
+
+    @property
+    def widening(self) -> float:
+        """Exponent of their number in visits."""
+        ...
+
+    @property
+    def is_end_final(self) -> bool:
+        """Whether terminal leaves are left alone."""
+        ...
+
+    def rounds(self, sims: int) -> int:
+        """Sequential rounds of a number of simulations."""
+        ...
+
+    def run(self, search: Search, *, sims: int, noise: RowNoise, pace: Pace) -> Choice:
+        """Searches until simulations or time are used up."""
+        ...
+
+
+class TreePlanner:
+    """Plans by tree search.
+
+    Args:
+        problem: what to plan in.
+        config: what all tree searches share.
+        proposals: candidates.
+        strategy: which of them to try, and how often.
+        clock: seconds; None permits no budget of milliseconds.
+    """
+
+    def __init__(
+        self,
+        problem: PlanningProblem,
+        config: TreeConfig,
+        *,
+        proposals: Proposals,
+        strategy: Strategy,
+        clock: Clock | None,
+    ) -> None:
+        self._problem, self._config = problem, config
+        self._proposals, self._strategy = proposals, strategy
+        self._pacer = Pacer(clock)
+
+    @property
+    def problem(self) -> PlanningProblem:
+        """What it plans in."""
+        return self._problem
+
+    def plan(
+        self, obs: Float[Tensor, "b obs_dim"], *, budget: Budget, noise: RowNoise, hints: Hints | None = None
+    ) -> PlanResult:
+        """Plans, without gradients; see `Planner.plan`."""
+        with torch.inference_mode():
+            result = self._plan(obs, budget=budget, noise=noise, hints=hints or Hints())
+        return _leave_inference(result)
+
+    def _plan(self, obs: Tensor, *, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
+        pace = self._pacer.begin(budget, len(obs))
+        check_observations(obs, self._problem)
+        check_hints(hints, rows=len(obs), act_dim=self._problem.prior.act_dim)
+        if len(noise.seeds) != len(obs):
+            raise ValueError(f"{len(obs)} states need as many streams of noise, not {len(noise.seeds)}")
+        obs = obs.to(self._problem.dtype)
+        fallback = self._problem.prior.act(obs)
+        sims = pace.sims(self._strategy.rounds)
+        if sims == 0:
+            return self._fall_back(obs, fallback, pace)
+        evaluation = ModelEvaluation(
+            self._problem,
+            self._proposals,
+            transition=self._config.transition,
+            noise=noise,
+            sims=sims,
+            is_end_final=self._strategy.is_end_final,
+        )
+        search = self._begin(obs, evaluation, noise=noise, hints=hints, sims=sims)
+        pace.begin_rounds()
+        choice = self._strategy.run(search, sims=sims, noise=noise, pace=pace)
+        return self._report(search, choice, evaluation=evaluation, fallback=fallback, pace=pace)
+
+    def _begin(
+        self, obs: Tensor, evaluation: ModelEvaluation, *, noise: RowNoise, hints: Hints, sims: int
+    ) -> Search:
+        """Plants the trees."""
+        problem, config = self._problem, self._config
+        root = self._proposals.root(obs, noise, hints)
+        members = problem.step.ensemble_size
+        copies = {
+            "mean": Copies(1, members),
+            "ts1": Copies(1, members),
+            "ts_inf": Copies(config.particles or members, members),
+            "member_forest": Copies(members, members, is_forest=True),
+        }[config.transition]
+        tree = Tree(
+            trees=len(obs) * copies.count,
+            root_width=root.logits.shape[1],
+            inner_width=self._proposals.width,
+            capacity=len(obs) * sims * (copies.count if copies.is_forest else 1),
+            obs_dim=problem.obs_dim,
+            act_dim=problem.prior.act_dim if self._proposals.is_stored else None,
+            like=root.value,
+            outcomes=self._strategy.outcomes,
+            widening=self._strategy.widening,
+            is_end_final=self._strategy.is_end_final,
+        )
+        return Search(
+            root=root,
+            evaluate=evaluation,
+            tree=tree,
+            copies=copies,
+            lcb_coef=problem.pessimism.lcb_coef,
+            max_depth=config.max_depth,
+            turn=(noise.uniform("tree/turn", (1,)) * copies.count).long().squeeze(1),
+        )
+
+    def _report(
+        self, search: Search, choice: Choice, *, evaluation: ModelEvaluation, fallback: Tensor, pace: Pace
+    ) -> PlanResult:
+        root, stats = search.root, search.stats()
+        slot, kappa = choice.slot, self._problem.pessimism.lcb_coef
+        visits = stats.visits.long()
+        lost = visits.gather(1, slot[:, None]).squeeze(1) == 0  # nothing in numbers came back
+        slot = torch.where(lost, root.policy_slot, slot)
+        parts = search.pool(slot)
+        bootstrap = torch.where(lost, root.value, parts.bootstrap)
+        value = parts.reward - parts.penalty + bootstrap
+        deviation = stats.deviation.gather(1, slot[:, None]).squeeze(1)
+        plan, length = search.follow(slot)
+        plan[:, 0] = torch.where(lost[:, None], fallback, plan[:, 0])
+        one_hot = torch.nn.functional.one_hot(slot, root.logits.shape[1]).to(value.dtype)
+        return PlanResult(
+            action=plan[:, 0],
+            plan=plan,
+            plan_length=length,
+            candidates=root.actions,
+            weights=torch.where(lost[:, None], one_hot, choice.weights),
+            visits=visits,
+            provenance=root.provenance,
+            value=value,
+            value_lcb=value - kappa * deviation,
+            reward_part=parts.reward,
+            penalty_part=parts.penalty,
+            bootstrap_part=bootstrap,
+            uncertainty=parts.uncertainty,
+            delta_lcb=_compare(stats.q, visits, slot=slot, other=root.policy_slot),
+            stats=PlanStats(
+                sims=choice.sims,
+                rounds=search.rounds,
+                model_rows=evaluation.model_rows,
+                model_calls=evaluation.model_calls,
+                milliseconds=pace.milliseconds,
+                is_deadline_hit=pace.is_deadline_hit,
+                is_fallback=lost,
+                bad_rows=search.bad_rows,
+                max_depth=search.deepest,
+                clipped=root.clipped + int(evaluation.clipped),
+            ),
+            tree=search if self._config.keep_tree else None,
+        )
+
+    def _fall_back(self, obs: Tensor, action: Tensor, pace: Pace) -> PlanResult:
+        """The policy's own action and value: there was no time for more."""
+        value = self._problem.leaf_value(obs)
+        zero, one = torch.zeros_like(value), torch.ones_like(value, dtype=torch.long)
+        return PlanResult(
+            action=action,
+            plan=action[:, None],
+            plan_length=one,
+            candidates=action[:, None],
+            weights=torch.ones_like(value)[:, None],
+            visits=torch.zeros_like(one)[:, None],
+            provenance=torch.full_like(one, SOURCES.index("policy"))[:, None],
+            value=value,
+            value_lcb=value,
+            reward_part=zero,
+            penalty_part=zero,
+            bootstrap_part=value,
+            uncertainty=zero,
+            delta_lcb=torch.full_like(value, torch.nan),
+            stats=PlanStats(
+                sims=0,
+                rounds=0,
+                model_rows=0,
+                model_calls=0,
+                milliseconds=pace.milliseconds,
+                is_deadline_hit=True,
+                is_fallback=torch.ones_like(one, dtype=torch.bool),
+                bad_rows=0,
+                max_depth=0,
+                clipped=0,
+            ),
+        )
+
+
+def check_hints(hints: Hints, *, rows: int, act_dim: int) -> None:
+    """Refuses hints that fit no plan of `rows` states.
+
+    Raises:
+        ValueError: a shape that does not fit, no valid action, or a number that is not finite, naming the
+            row.
+    """
+    if hints.mask is not None:
+        if hints.mask.shape != (rows, act_dim):
+            raise ValueError(f"masks are [{rows}, {act_dim}], not {list(hints.mask.shape)}")
+        empty = torch.nonzero(~hints.mask.any(-1)).flatten()
+        if len(empty):
+            raise ValueError(f"the mask of row {int(empty[0])} leaves no valid action")
+    for name, given in (("candidates", hints.candidates), ("warm", hints.warm)):
+        if given is None:
+            continue
+        if given.ndim != 3 or given.shape[0] != rows or given.shape[1] == 0 or given.shape[2] != act_dim:
+            raise ValueError(f"`{name}` are [{rows}, k, {act_dim}] with k > 0, not {list(given.shape)}")
+        known = given if name == "candidates" or hints.has_warm is None else given[hints.has_warm]
+        if not bool(known.isfinite().all()):
+            bad = torch.nonzero(~given.isfinite().flatten(1).all(-1)).flatten()
+            raise ValueError(f"`{name}` of row {int(bad[0])} are not finite")
+
+
+def _compare(q: Tensor, visits: Tensor, *, slot: Tensor, other: Tensor) -> Float[Tensor, "b"]:
+    """Difference of two candidates' Q; NaN where one was not visited."""
+    both = torch.stack([slot, other], 1)
+    difference = q.gather(1, both[:, :1]) - q.gather(1, both[:, 1:])
+    seen = (visits.gather(1, both) > 0).all(1)
+    return difference.squeeze(1).masked_fill(~seen, torch.nan)
+
+
+def _leave_inference(result: PlanResult) -> PlanResult:
+    """Copies of all tensors that losses may use; those of inference mode may not."""
+    tensors = {
+        field.name: value.clone()
+        for field in dataclasses.fields(result)
+        if isinstance(value := getattr(result, field.name), Tensor)
+    }
+    stats = dataclasses.replace(result.stats, is_fallback=result.stats.is_fallback.clone())
+    return dataclasses.replace(result, stats=stats, **tensors)

@@ -1,0 +1,93 @@
+"""Figures of one plan: what was considered, what the choice is made of, what happens on the way."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mbrl.report.palette import BLUE, BRICK, GREEN, GREY, INK, LIGHT, ORANGE, series_colour
+from mbrl.report.style import page
+
+MOST_BARS: Final = 12
+"""Candidates that are drawn; more could not be read."""
+
+
+def plan_figure(explanation: Mapping[str, Any]) -> Figure:
+    """Candidates by weight, the parts of the value, rewards and doubt along the plan.
+
+    Args:
+        explanation: plain values of `mbrl.planning.itinerary.explain_result`.
+    """
+    with page(columns=3) as (figure, panels):
+        _draw_candidates(panels[0], explanation["candidates"][:MOST_BARS])
+        _draw_parts(panels[1], explanation)
+        _draw_edges(panels[2], explanation["edges"])
+        return figure
+
+
+def _draw_candidates(axes: Axes, candidates: Sequence[Mapping[str, Any]]) -> None:
+    """Bars from the heaviest down, coloured by where a candidate comes from."""
+    sources = list(dict.fromkeys(str(candidate["source"]) for candidate in candidates))
+    colour = {source: series_colour(index) for index, source in enumerate(sources)}
+    places = range(len(candidates))
+    axes.barh(
+        list(places),
+        [candidate["weight"] for candidate in candidates],
+        color=[colour[candidate["source"]] for candidate in candidates],
+        height=0.7,
+    )
+    axes.set_yticks(list(places), [_name_action(candidate["action"]) for candidate in candidates])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("weight of the candidate action")
+    marks = [Line2D([], [], color=colour[source], linewidth=6) for source in sources]
+    axes.legend(marks, [source.replace("_", " ") for source in sources], loc="lower right", handlelength=1.2)
+
+
+def _draw_parts(axes: Axes, explanation: Mapping[str, Any]) -> None:
+    """Reward less penalty plus bootstrap make the value; beside it the lower bound."""
+    penalty = explanation["penalty_part"]
+    bars = [
+        ("reward", explanation["reward_part"], GREEN),
+        ("penalty", None if penalty is None else -penalty, BRICK),
+        ("bootstrap", explanation["bootstrap_part"], BLUE),
+        ("value", explanation["value"], INK),
+        ("lower bound", explanation["value_lcb"], GREY),
+    ]
+    places = range(len(bars))
+    heights = [np.nan if value is None else float(value) for _, value, _ in bars]
+    axes.bar(list(places), heights, color=[LIGHT[role] for _, _, role in bars], width=0.65)
+    axes.set_xticks(list(places), [name for name, _, _ in bars], rotation=20)
+    axes.axhline(0.0, color=LIGHT[INK], linewidth=0.8)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel("return units")
+
+
+def _draw_edges(axes: Axes, edges: Sequence[Mapping[str, Any]]) -> None:
+    """Reward and uncertainty of each step of the plan; steps that members want to end are ringed."""
+    steps = list(range(1, len(edges) + 1))
+    axes.plot(steps, _column(edges, "reward"), color=LIGHT[GREEN], marker="o", label="reward")
+    axes.plot(
+        steps, _column(edges, "uncertainty"), color=LIGHT[ORANGE], marker="s", linestyle="--",
+        label="uncertainty",
+    )  # fmt: skip
+    axes.set_xticks(steps[:: max(1, len(steps) // 6)])
+    axes.set_xlabel("step of the plan")
+    axes.set_ylabel("reward units")
+    axes.legend(loc="best")
+
+
+def _column(edges: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    values = [cast("float | None", edge[key]) for edge in edges]
+    return [np.nan if value is None else value for value in values]
+
+
+def _name_action(action: Sequence[float]) -> str:
+    """At most three coordinates; a one-hot action by its number."""
+    if len(action) > 1 and set(action) == {0.0, 1.0}:
+        return f"action {list(action).index(1.0)}"
+    text = ", ".join(f"{value:+.2f}" for value in action[:3])
+    return text + (", ..." if len(action) > 3 else "")

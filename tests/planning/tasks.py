@@ -1,0 +1,256 @@
+"""Small planning problems with known answers."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mbrl.planning.base import PLANNERS, Budget, Hints, PlanResult
+from mbrl.planning.noise import RowNoise
+from mbrl.planning.problem import Pessimism, PlanningProblem, StepOut
+
+DOUBLE = torch.float64
+
+
+@dataclasses.dataclass
+class TableStep:
+    """Tables of every member; states are indices, actions one-hot. Random successors come from `noise`."""
+
+    following: Tensor  # [e, s, a], or [e, s, a, s'] probabilities
+    reward: Tensor  # [e, s, a]
+    terminated: Tensor  # [s]
+    doubt: Tensor | None = None  # [s, a]
+
+    def __post_init__(self) -> None:
+        self.asked: list[Tensor] = []
+
+    @property
+    def ensemble_size(self) -> int:
+        return len(self.reward)
+
+    def __call__(
+        self, obs: Tensor, action: Tensor, *, member: Tensor | None = None, noise: Tensor | None = None
+    ) -> StepOut:
+        state, index = obs[:, 0].long(), action.argmax(-1)
+        self.asked.append(torch.stack([state, index], 1))
+        who = torch.arange(self.ensemble_size)[:, None] if member is None else member
+        after = self.following[who, state, index]
+        if self.following.ndim == 4:
+            uniform = 0.5 * (1.0 + torch.erf(noise[:, 0] / math.sqrt(2.0)))
+            after = (after.cumsum(-1) < uniform[:, None]).sum(-1).clamp(max=after.shape[-1] - 1)
+        doubt = torch.zeros(len(obs), dtype=DOUBLE) if self.doubt is None else self.doubt[state, index]
+        return StepOut(
+            after[..., None].to(DOUBLE), self.reward[who, state, index], self.terminated[after], doubt
+        )
+
+
+@dataclasses.dataclass
+class TablePrior:
+    table: Tensor  # [s, a] logits
+
+    is_discrete = True
+
+    @property
+    def act_dim(self) -> int:
+        return self.table.shape[1]
+
+    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        return torch.eye(self.act_dim, dtype=DOUBLE)[self.logits(obs).argmax(-1)]
+
+    def sample(self, obs: Tensor, noise: Tensor, *, spread: float = 1.0) -> Tensor:
+        raise NotImplementedError
+
+    def logits(self, obs: Tensor) -> Tensor:
+        return self.table[obs[:, 0].long()]
+
+
+@dataclasses.dataclass
+class TableValue:
+    table: Tensor  # [c, s]
+
+    def __post_init__(self) -> None:
+        self.asked: list[Tensor] = []
+
+    def value(self, obs: Tensor) -> Tensor:
+        self.asked.append(obs[:, 0].long())
+        return self.table[:, obs[:, 0].long()]
+
+    def action_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def table_problem(
+    following: Tensor,
+    reward: Tensor,
+    *,
+    values: Tensor,
+    terminated: Tensor | None = None,
+    logits: Tensor | None = None,
+    doubt: Tensor | None = None,
+    discount: float = 0.95,
+    pessimism: Pessimism | None = None,
+) -> PlanningProblem:
+    """A discrete task of tables `[s, a]` or `[e, s, a]`; values `[s]` or `[c, s]`."""
+    reward = reward if reward.ndim == 3 else reward[None]
+    following = following if len(following) == len(reward) and following.ndim > 2 else following[None]
+    states, actions = reward.shape[1:]
+    return PlanningProblem(
+        step=TableStep(
+            following,
+            reward,
+            torch.zeros(states, dtype=torch.bool) if terminated is None else terminated,
+            doubt,
+        ),
+        prior=TablePrior(torch.zeros(states, actions, dtype=DOUBLE) if logits is None else logits),
+        leaf=TableValue(values if values.ndim == 2 else values[None]),
+        obs_dim=1,
+        discount=discount,
+        pessimism=pessimism or Pessimism(),
+        dtype=DOUBLE,
+    )
+
+
+def random_tables(seed: int, *, states: int = 30, actions: int = 4, reward_sd: float = 1.0):
+    generator = torch.Generator().manual_seed(seed)
+    following = torch.randint(states, (states, actions), generator=generator)
+    reward = reward_sd * torch.randn(states, actions, generator=generator, dtype=DOUBLE)
+    return following, reward, generator
+
+
+def iterate_values(
+    following: Tensor, reward: Tensor, *, discount: float, terminated: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """V* and Q* of deterministic tables `[s, a]`, or of probabilities `[s, a, s']`."""
+    value = torch.zeros(len(reward), dtype=DOUBLE)
+    q = reward
+    for _ in range(2000):
+        alive = value if terminated is None else value * ~terminated
+        after = alive[following] if following.ndim == 2 else following @ alive
+        q = reward + discount * after
+        value = q.amax(-1)
+    return value, q
+
+
+def plan(
+    name: str,
+    problem: PlanningProblem,
+    obs: Tensor,
+    *,
+    sims: int = 32,
+    seed: int = 0,
+    hints: Hints | None = None,
+    budget: Budget | None = None,
+    clock: Callable[[], float] | None = None,
+    noise: RowNoise | None = None,
+    **settings: object,
+) -> PlanResult:
+    """Plans with a registered planner."""
+    entry = PLANNERS.get(name)
+    planner = entry.build(problem, entry.config(**settings), clock)
+    noise = noise or RowNoise.draw(len(obs), torch.Generator().manual_seed(seed))
+    return planner.plan(obs, budget=budget or Budget(sims=sims), noise=noise, hints=hints)
+
+
+def states(*index: int) -> Tensor:
+    return torch.tensor(index, dtype=DOUBLE)[:, None]
+
+
+@dataclasses.dataclass
+class BoxStep:
+    """`s' = A s + B a` and `r = -(s'Qs + a'Ra)` for every member; bad or uncertain where told."""
+
+    transition: Tensor  # [e, s, s]
+    control: Tensor  # [e, s, a]
+    action_cost: float = 0.1
+    limit: float = math.inf  # |s'| beyond it terminates
+    doubt_coef: float = 0.0  # u = coef |a|
+
+    def __post_init__(self) -> None:
+        self.actions: list[Tensor] = []
+
+    @property
+    def ensemble_size(self) -> int:
+        return len(self.transition)
+
+    def __call__(
+        self, obs: Tensor, action: Tensor, *, member: Tensor | None = None, noise: Tensor | None = None
+    ) -> StepOut:
+        self.actions.append(action)
+        a, b = self.transition, self.control
+        if member is not None:
+            a, b = a[member], b[member]
+            after = torch.einsum("rij,rj->ri", a, obs) + torch.einsum("rij,rj->ri", b, action)
+        else:
+            after = torch.einsum("eij,rj->eri", a, obs) + torch.einsum("eij,rj->eri", b, action)
+        if noise is not None:
+            after = after + 0.05 * noise[:, :-1]
+        reward = -(obs.square().sum(-1) + self.action_cost * action.square().sum(-1)).expand(after.shape[:-1])
+        return StepOut(
+            after, reward, after.abs().amax(-1) > self.limit, self.doubt_coef * action.abs().sum(-1)
+        )
+
+
+@dataclasses.dataclass
+class BoxPrior:
+    """Gaussian around `gain s`, of given deviation; leaves the box on purpose."""
+
+    gain: Tensor  # [a, s]
+    deviation: float = 0.4
+    is_discrete = False
+
+    @property
+    def act_dim(self) -> int:
+        return len(self.gain)
+
+    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        mean = obs @ self.gain.T
+        return mean if noise is None else mean + self.deviation * noise
+
+    def sample(self, obs: Tensor, noise: Tensor, *, spread: float = 1.0) -> Tensor:
+        return obs @ self.gain.T + spread * self.deviation * noise
+
+    def logits(self, obs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass
+class BoxValue:
+    """`-c_j |s|^2` in each critic's opinion."""
+
+    coefs: tuple[float, ...] = (2.0, 2.5)
+
+    def value(self, obs: Tensor) -> Tensor:
+        return -torch.tensor(self.coefs, dtype=obs.dtype)[:, None] * obs.square().sum(-1)
+
+    def action_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def box_problem(
+    *,
+    members: int = 3,
+    obs_dim: int = 3,
+    act_dim: int = 2,
+    pessimism: Pessimism | None = None,
+    deviation: float = 0.4,
+    **step: float,
+) -> PlanningProblem:
+    """A linear task with members that differ a little."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=DOUBLE)
+
+    transition = 0.8 * torch.eye(obs_dim, dtype=DOUBLE) + 0.1 * draw(members, obs_dim, obs_dim)
+    control = draw(obs_dim, act_dim) + 0.1 * draw(members, obs_dim, act_dim)
+    return PlanningProblem(
+        step=BoxStep(transition, control, **step),
+        prior=BoxPrior(0.3 * draw(act_dim, obs_dim), deviation),
+        leaf=BoxValue(),
+        obs_dim=obs_dim,
+        discount=0.95,
+        pessimism=pessimism or Pessimism(),
+        dtype=DOUBLE,
+    )

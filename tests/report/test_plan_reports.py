@@ -1,0 +1,83 @@
+"""The figure and the tables of a plan hold the numbers that they are given."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from mbrl.report.palette import LIGHT
+from mbrl.report.plan_plots import plan_figure
+from mbrl.report.plan_tables import candidate_table, edge_table, plan_table
+from mbrl.report.table import to_text
+
+
+def explanation() -> dict[str, Any]:
+    edge = {
+        "action": [0.5], "reward": -1.0, "penalty": 0.25, "discount": 0.9, "value": -3.0, "spread": 0.5,
+        "objector": 2, "uncertainty": 0.5, "ended": 0.0,
+    }  # fmt: skip
+    return {
+        "planner": "icem", "state": "7", "value": -3.0, "value_lcb": -3.5, "reward_part": -2.0,
+        "penalty_part": 0.25, "bootstrap_part": -0.75, "uncertainty": 0.5, "delta_lcb": None,
+        "candidates": [
+            {"action": [0.5, 0.1, 0.2, 0.3], "weight": 0.75, "visits": 0, "source": "shooting"},
+            {"action": [0.0, 1.0, 0.0], "weight": 0.25, "visits": 0, "source": "policy"},
+        ],
+        "edges": [edge, {**edge, "reward": -0.5, "objector": None}],
+    }  # fmt: skip
+
+
+def test_the_figure_shows_weights_parts_and_steps() -> None:
+    candidates, parts, steps = plan_figure(explanation()).axes
+    assert [bar.get_width() for bar in candidates.patches] == [0.75, 0.25]
+    assert [label.get_text() for label in candidates.get_yticklabels()] == [
+        "+0.50, +0.10, +0.20, ...", "action 1",
+    ]  # fmt: skip
+    heights = [bar.get_height() for bar in parts.patches]
+    assert heights == [-2.0, -0.25, -0.75, -3.0, -3.5]
+    assert heights[3] == pytest.approx(sum(heights[:3]))
+    assert to_hex(parts.patches[1].get_facecolor()) == LIGHT["brick"]
+    assert [list(line.get_ydata()) for line in steps.lines] == [[-1.0, -0.5], [0.5, 0.5]]
+
+
+def test_missing_parts_leave_gaps() -> None:
+    values = {**explanation(), "penalty_part": None, "value_lcb": None}
+    heights = [bar.get_height() for bar in plan_figure(values).axes[1].patches]
+    assert list(np.isnan(heights)) == [False, True, False, False, True]
+
+
+def test_tables_of_a_plan() -> None:
+    found = candidate_table(explanation())
+    assert found.rows[0] == ("+0.50, +0.10, +0.20, ...", "shooting", 0.75, 0)
+    steps = edge_table(explanation())
+    assert steps.rows[0] == (1, "+0.50", -1.0, 0.25, -3.0, 0.5, 0.5, 2)
+    assert max(map(len, to_text([found, steps]).splitlines())) <= 100
+
+
+def test_the_table_of_a_planning_says_what_is_missing() -> None:
+    interval = {"estimate": -150.0, "low": -160.0, "high": -140.0, "level": 0.95, "method": "x", "n": 3}
+    summary: dict[str, Any] = {
+        "planner": "mppi", "algorithm": "td3_bc", "task": "pendulum", "critic": "learner",
+        "config": {"sims": None, "milliseconds": 20.0, "pessimism": 2.0},
+        "episode_returns": [1.0, 2.0, 3.0], "return_interval": interval, "policy_interval": interval,
+        "gain_interval": {**interval, "estimate": 4.0, "low": None, "high": None, "method": "none: why"},
+        "plans": {
+            "plans_per_second": 61.3, "milliseconds": {"p50": 15.0, "p95": 18.5, "p99": 21.0}, "batch": 1.0,
+            "deadline_misses": 3, "calls": 600, "fallback_share": 0.005, "sims_per_plan": 512.0,
+            "uncertainty": 0.7,
+        },
+        "calibration": {"penalty_coef": 1.5, "lcb_coef": 0.5},
+        "certificate": {"mean": 0.8, "low": None},
+    }  # fmt: skip
+    rows = dict(plan_table(summary).rows)
+    assert rows["budget of a call"] == "20 ms"
+    assert rows["deadline misses"] == "3 of 600"
+    assert rows["milliseconds p50, p95, p99"] == "15, 18.5, 21"
+    assert rows["penalty lambda, deviations kappa"] == "3, 1 (2 times the calibrated ones)"
+    assert rows["gain, paired by starts"] == "4 (no interval: why)"
+    assert (
+        rows["gain in the model, per state"] == "0.800, at least not available (95 %, if the model is right)"
+    )
+    assert plan_table({**summary, "certificate": None, "plans": {}}).rows[5][1] == "not available"
+    assert max(map(len, to_text([plan_table(summary)]).splitlines())) <= 100
