@@ -181,6 +181,7 @@ class TreePlanner:
             copies=copies,
             lcb_coef=problem.pessimism.lcb_coef,
             max_depth=config.max_depth,
+            halt_threshold=problem.pessimism.halt_threshold,
             turn=(noise.uniform("tree/turn", (1,)) * copies.count).long().squeeze(1),
         )
 
