@@ -21,7 +21,7 @@ from mbrl.planning.evaluation import ModelEvaluation, Transition
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.pace import Pace, Pacer
 from mbrl.planning.problem import Clock, PlanningProblem
-from mbrl.planning.proposals import Proposals
+from mbrl.planning.proposals import Proposals, clip_to_box
 from mbrl.planning.search import Copies, Search
 from mbrl.planning.tree import Tree
 
@@ -132,7 +132,7 @@ class TreePlanner:
         if len(noise.seeds) != len(obs):
             raise ValueError(f"{len(obs)} states need as many streams of noise, not {len(noise.seeds)}")
         obs = obs.to(self._problem.dtype)
-        fallback = self._problem.prior.act(obs)
+        fallback, _ = clip_to_box(self._problem.prior.act(obs))
         sims = pace.sims(self._strategy.rounds)
         if sims == 0:
             return self._fall_back(obs, fallback, pace)

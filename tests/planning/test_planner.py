@@ -216,7 +216,8 @@ def test_a_deadline_is_kept_and_what_fits_is_learned():
     problem, obs = box_problem(deviation=0.02), _continuous()[1] / 4.0
     step = _Timed(problem.step)
     entry = PLANNERS.get("sampled_gumbel")
-    planner = entry.build(dataclasses.replace(problem, step=step), entry.config(), lambda: step.now)
+    config = entry.config(merge_distance=0.0)
+    planner = entry.build(dataclasses.replace(problem, step=step), config, lambda: step.now)
     noise = RowNoise(torch.arange(64))
 
     def think(**limits: float) -> PlanResult:
