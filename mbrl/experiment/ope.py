@@ -196,7 +196,7 @@ def _with_believed_ratios(estimate: Estimate, diagnostics: Mapping[str, Any]) ->
     if estimate.family != "ratio" or z is None or not np.isfinite(estimate.point):
         return estimate
     problem = miscalibrated_ratios(np.array(z, dtype=np.float64))
-    return estimate if problem is None else estimate.invalidated(problem, "behaviour_miscalibrated")
+    return estimate if problem is None else estimate.invalidated(problem).flagged("behaviour_miscalibrated")
 
 
 def _behaviour_value(dataset: Dataset, estimand: Estimand) -> dict[str, Any]:
