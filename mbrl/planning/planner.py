@@ -20,7 +20,7 @@ from mbrl.planning.base import (
 from mbrl.planning.evaluation import ModelEvaluation, Transition
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.pace import Pace, Pacer
-from mbrl.planning.problem import Clock, PlanningProblem
+from mbrl.planning.problem import Clock, PlanningProblem, Prior
 from mbrl.planning.proposals import Proposals, clip_to_box
 from mbrl.planning.search import Copies, Search
 from mbrl.planning.tree import Tree
@@ -128,7 +128,7 @@ class TreePlanner:
     def _plan(self, obs: Tensor, *, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
         pace = self._pacer.begin(budget, len(obs))
         check_observations(obs, self._problem)
-        check_hints(hints, rows=len(obs), act_dim=self._problem.prior.act_dim)
+        check_hints(hints, rows=len(obs), prior=self._problem.prior)
         if len(noise.seeds) != len(obs):
             raise ValueError(f"{len(obs)} states need as many streams of noise, not {len(noise.seeds)}")
         obs = obs.to(self._problem.dtype)
@@ -264,13 +264,16 @@ class TreePlanner:
         )
 
 
-def check_hints(hints: Hints, *, rows: int, act_dim: int) -> None:
+def check_hints(hints: Hints, *, rows: int, prior: Prior) -> None:
     """Refuses hints that fit no plan of `rows` states.
 
     Raises:
-        ValueError: a shape that does not fit, no valid action, or a number that is not finite, naming the
-            row.
+        ValueError: a mask of continuous actions, a shape that does not fit, no valid action, or a number that
+            is not finite, naming the row.
     """
+    act_dim = prior.act_dim
+    if hints.mask is not None and not prior.is_discrete:
+        raise ValueError("masks are for discrete actions")
     if hints.mask is not None:
         if hints.mask.shape != (rows, act_dim):
             raise ValueError(f"masks are [{rows}, {act_dim}], not {list(hints.mask.shape)}")

@@ -16,6 +16,7 @@ from tests.planning.tasks import (
     TablePrior,
     TableStep,
     TableValue,
+    iterate_values,
     plan,
     random_tables,
     states,
@@ -124,6 +125,22 @@ def test_shifting_rewards_by_an_annuity_shifts_values_and_nothing_else():
     assert torch.equal(result.visits, plain.visits)
     assert torch.equal(result.action, plain.action)
     assert torch.allclose(result.value, plain.value + 7.0)
+
+
+def test_choosing_once_a_phase_costs_little_regret():
+    """1000 states of a task with noisy leaves: at most a tenth more regret than choosing one by one."""
+    following, reward, generator = random_tables(11, states=1000, actions=8)
+    value, q = iterate_values(following, reward, discount=0.95)
+    noisy = value + torch.randn(1000, generator=generator, dtype=DOUBLE)
+    problem = table_problem(following, reward, values=noisy)
+    regrets: dict[str, float] = {}
+    for exact in ("mctx", "rounds"):
+        result = plan(
+            "gumbel", problem, states(*range(1000)), sims=32, gumbel_scale=1.0, exact=exact, transition="mean"
+        )
+        taken = q.gather(1, result.action.argmax(-1, keepdim=True)).squeeze(1)
+        regrets[exact] = float((value - taken).mean())
+    assert 0.0 < regrets["rounds"] <= 1.1 * regrets["mctx"]
 
 
 def test_the_policys_mode_is_compared_even_if_it_ranks_last():
