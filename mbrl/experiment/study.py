@@ -229,9 +229,11 @@ def _open_parts(tree: Tree) -> None:
 def _open_algorithm(part: Any) -> Any:
     if isinstance(part, str):
         return {"file": part}
-    fields = cast("Tree", part) if isinstance(part, dict) else {}
+    if not isinstance(part, dict):
+        return part
+    fields = cast("Tree", part)
     planner: Any = fields.get(PLANNER_KEY)
-    return {**fields, PLANNER_KEY: {"file": planner}} if isinstance(planner, str) else part
+    return {**fields, PLANNER_KEY: {"file": planner}} if isinstance(planner, str) else fields
 
 
 def _split(part: Mapping[str, Any]) -> tuple[Any, dict[KeyPath, Any]]:
