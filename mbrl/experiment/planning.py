@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.rng import RngStreams
@@ -61,12 +62,15 @@ class PlanLog:
     def note(self, result: PlanResult) -> None:
         """Adds a call."""
         stats, rows = result.stats, len(result.action)
+        doubt = result.uncertainty.double()
+        doubt = doubt[doubt.isfinite()]
         self._calls.append(
             (
                 rows,
                 stats.milliseconds,
                 float(stats.is_fallback.sum()),
-                float(result.uncertainty.double().sum()),
+                float(doubt.sum()),
+                len(doubt),
                 rows * stats.sims,
                 stats.model_rows,
                 stats.model_calls,
@@ -82,7 +86,7 @@ class PlanLog:
         """Rates, milliseconds of a call, and shares; None where nothing can be said."""
         if not self._calls:
             return {}
-        rows, ms, fallback, doubt, sims, model_rows, model_calls, bad = np.array(self._calls, np.float64).T
+        rows, ms, fallback, doubt, known, sims, model_rows, model_calls, bad = self._columns()
         limit, seconds = budget.milliseconds, float(ms.sum()) / 1000.0
         return {
             "calls": len(ms),
@@ -97,8 +101,11 @@ class PlanLog:
             "model_rows_per_plan": float(model_rows.sum() / rows.sum()),
             "model_calls_per_call": float(model_calls.mean()),
             "bad_rows": int(bad.sum()),
-            "uncertainty": float(doubt.sum() / rows.sum()),
+            "uncertainty": _ratio(doubt.sum(), known.sum()),
         }
+
+    def _columns(self) -> NDArray[np.float64]:
+        return np.array(self._calls, np.float64).T
 
 
 def make_planner(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> ReadyPlanner:
@@ -235,5 +242,6 @@ def certify_basis(basis: PlanBasis, config: PlanConfig, planner: Planner) -> Cer
     )
 
 
-def _ratio(total: float, seconds: float) -> float | None:
-    return float(total / seconds) if seconds > 0 and math.isfinite(seconds) else None
+def _ratio(total: float, count: float) -> float | None:
+    """None where nothing was counted."""
+    return float(total / count) if count > 0 and math.isfinite(count) else None

@@ -5,6 +5,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -51,7 +52,7 @@ def tree_figure(nodes: Sequence[Mapping[str, Any]]) -> Figure:
             dots = axes.scatter(
                 [place[int(node["node"])] for node in chosen], [depth[int(node["node"])] for node in chosen],
                 c=[np.nan if node["value"] is None else float(node["value"]) for node in chosen],
-                marker=marker, s=34.0, zorder=2, cmap="viridis", **_value_range(nodes),
+                marker=marker, s=34.0, zorder=2, cmap="viridis", norm=_value_range(nodes),
             )  # fmt: skip
             if not is_end:
                 figure.colorbar(dots, ax=axes, label="value, return units")
@@ -87,9 +88,9 @@ def _lay_out(nodes: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict
     return place, depth
 
 
-def _value_range(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _value_range(nodes: Sequence[Mapping[str, Any]]) -> Normalize:
     values = [float(node["value"]) for node in nodes if node["value"] is not None]
-    return {"vmin": min(values), "vmax": max(values)} if values else {}
+    return Normalize(min(values, default=0.0), max(values, default=1.0))
 
 
 def _draw_candidates(axes: Axes, candidates: Sequence[Mapping[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from mbrl.bench.registry import ROWS
 from mbrl.bench.rows.planning import search_flops, trajectory_flops
 from mbrl.bench.workload import Workload
 
-SMALL = Workload(obs_dim=3, act_dim=1, transitions=300, members=3, elites=2, dynamics_hidden=(8,))
+SMALL = Workload(obs_dim=3, act_dim=1, transitions=300, members=7, elites=2, dynamics_hidden=(8,))
 
 
 @pytest.mark.parametrize(("name", "sims"), [("plan_gumbel", 32), ("plan_mppi", 736), ("plan_icem", 116)])
