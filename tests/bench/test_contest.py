@@ -22,6 +22,7 @@ from mbrl.experiment.progress import SilentProgress
 from mbrl.learners.base import LEARNERS
 from mbrl.report.table import to_text
 
+PLANS = ("plan_mppi", "plan_icem", "plan_sampled_gumbel")
 TINY = dataclasses.replace(Workload(), transitions=1000, starts=30, episodes=1)
 
 
@@ -101,11 +102,21 @@ def test_tables_fit_a_terminal_and_say_which_targets_are_met() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("ensemble", marks=pytest.mark.slow), "rollouts", "rollouts_penalised", "evaluation"]
+    "name",
+    [
+        pytest.param("ensemble", marks=pytest.mark.slow),
+        "rollouts",
+        "rollouts_penalised",
+        "evaluation",
+        "plan_mppi",
+        "plan_icem",
+        "plan_sampled_gumbel",
+    ],
 )
 def test_work_is_counted_in_the_units_of_its_row(name: str) -> None:
     (work,) = ROWS.get(name).build(TINY).values()
-    expected = {"ensemble": 100, "evaluation": 1000}.get(name, TINY.starts * TINY.horizon)
+    expected = {"ensemble": 100, "evaluation": 1000} | dict.fromkeys(PLANS, 1)
+    expected = expected.get(name, TINY.starts * TINY.horizon)
     assert [work(), work()] == [expected, expected]
 
 

@@ -57,6 +57,16 @@ def test_figures_for_the_sizes_of_hopper(row: str, mflops: float) -> None:
     assert round(count(Workload()) / 1e6) == mflops
 
 
+def test_mppi_does_what_is_counted() -> None:
+    """Members are padded to equal numbers of rows, and critics hide their output column from torch."""
+    entry = ROWS.get("plan_mppi")
+    assert entry.flops is not None
+    plan = entry.build(SMALL)["plan"]
+    with FlopCounterMode(display=False) as counter:
+        plan()
+    assert counter.get_total_flops() / entry.flops(SMALL) == pytest.approx(1.0, abs=0.02)
+
+
 @pytest.mark.parametrize("row", [name for name in ROWS.names() if ROWS.get(name).learner is not None])
 def test_learners_do_what_is_counted(row: str) -> None:
     """Torch does not see the output column of a critic: it is a weighted sum, and 0.4 % of the work."""
