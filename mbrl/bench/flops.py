@@ -93,6 +93,13 @@ def bc_flops(shapes: LearnerShapes) -> float:
     return training_flops(shapes.batch, shapes.deterministic_actor)
 
 
+def distil_flops(shapes: LearnerShapes) -> float:
+    """Distillation on logged rows alone: the critics and their target, and the clone, which is the policy."""
+    actor = shapes.gaussian_actor
+    critic = shapes.actor_critic_target(actor) + shapes.critic_training()
+    return critic + training_flops(shapes.batch, actor)
+
+
 def iql_flops(shapes: LearnerShapes) -> float:
     """IQL: target critics and V at s, V at s'; V, the critics and the actor are trained.
 

@@ -153,6 +153,7 @@ register_learner(
     critics=10,
     settings={"critics": 10, "diversity_coef": 1.0},
 )
+register_learner("distil", flops.distil_flops)
 register_learner("td3_bc", flops.td3_bc_flops, peers=(*d3rlpy("td3_bc", 2.3), _TD3))
 register_learner("rebrac", flops.rebrac_flops, hidden=(256, 256, 256))
 register_learner("iql", flops.iql_flops, share_target=0.6, peers=d3rlpy("iql", 2.5))
