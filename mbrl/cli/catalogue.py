@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from mbrl.core.registry import Registry
     from mbrl.experiment.study_folder import StudyFolder
 
-Kind = Literal["learners", "recipes", "formats", "measures", "tasks", "estimators", "planners", "rows"]
+Kind = Literal[
+    "algorithms", "learners", "recipes", "formats", "measures", "tasks", "estimators", "planners", "rows"
+]
 
 _REGISTRIES: Final = {
     "learners": "mbrl.learners.base:LEARNERS",
@@ -30,7 +32,7 @@ _REGISTRIES: Final = {
 
 @guarded
 def list_entries(
-    kind: Annotated[Kind, typer.Argument(help="Which registry.")],
+    kind: Annotated[Kind, typer.Argument(help="Of what kind.")],
     *,
     json: JsonFlag = False,
     debug: DebugFlag = False,
@@ -52,6 +54,10 @@ def _describe(kind: Kind) -> dict[str, str]:
         from mbrl.envs.specs import list_tasks, load_task
 
         return {name: load_task(name).description for name in list_tasks()}
+    if kind == "algorithms":
+        from mbrl.experiment.config import describe_parts
+
+        return describe_parts("algorithms")
     module, _, registry = _REGISTRIES[kind].partition(":")
     entries: "Registry[Any]" = getattr(importlib.import_module(module), registry)
     return entries.describe()

@@ -79,20 +79,37 @@ def plan(
 
 
 def _explain(run: Path, state: str, config: "PlanConfig", workspace: Any, *, is_json: bool) -> None:
-    """Writes one plan as JSON and as a figure, and prints its candidates and steps."""
+    """Writes one plan as JSON and as a figure, its tree likewise and for Graphviz; prints what it weighed."""
     from mbrl.experiment.config import stable_hash
-    from mbrl.experiment.files import write_json
-    from mbrl.experiment.planning import explain_stage
-    from mbrl.report.plan_plots import plan_figure
+    from mbrl.experiment.files import write_json, write_text
+    from mbrl.experiment.plan_explanation import explain_stage
+    from mbrl.planning.explanation import to_dot
+    from mbrl.report.plan_plots import plan_figure, tree_figure
     from mbrl.report.plan_tables import candidate_table, edge_table
     from mbrl.report.style import save_png
 
-    explanation, _ = explain_stage(run, state, config, workspace)
-    values = jsonable(explanation)
+    values = jsonable(explain_stage(run, state, config, workspace))
     name = f"{config.planner.name}-{stable_hash({'config': config.tree(), 'state': state})[:8]}"
     folder = run / "explanations"
     folder.mkdir(exist_ok=True)
     write_json(folder / f"{name}.json", values)
     save_png(plan_figure(values), folder / f"{name}.png")
+    if values["tree"] is not None:
+        save_png(tree_figure(values["tree"]), folder / f"{name}-tree.png")
+        write_text(folder / f"{name}.dot", to_dot(values["tree"]))
     tables = [candidate_table(values), edge_table(values)]
     emit(values, tables, is_json=is_json, path=folder / f"{name}.png")
+
+
+def print_study_plans(folder: Path, *, is_json: bool) -> None:
+    """Prints every planning of a comparison beside its bare policy, means over seeds.
+
+    Args:
+        folder: of the comparison, `RUNS/studies/NAME`.
+        is_json: one JSON object in place of the table.
+    """
+    from mbrl.experiment.study_plans import gather_study_plans
+    from mbrl.report.plan_tables import budget_table
+
+    found = gather_study_plans(folder)
+    emit({"plannings": found}, [budget_table(found)], is_json=is_json)

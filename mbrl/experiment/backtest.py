@@ -59,7 +59,7 @@ def backtest_stage(
         fqe: of the candidates' value fits; those of the test make no more updates than they must.
         rollouts: of the model.
         chosen: the candidates' model; None leaves the model family untested.
-        seed: of all draws.
+        seed: of all draws, those of the fits included: the pipeline is tested, not one candidate's fit.
     """
     fqe = backtest_config(fqe, estimand)
     identity = {
@@ -90,7 +90,7 @@ def _ask(
     seed: int,
 ) -> dict[str, Any]:
     def context_for(train: Dataset) -> EstimatorContext:
-        model = None if chosen is None else chosen.refitted(train, workspace)
+        model = None if chosen is None else chosen.refitted(train, workspace, seed=seed)
         context = EstimatorContext.make(estimand, fqe)
         return dataclasses.replace(context, model=model, rollouts=rollouts)
 
@@ -119,9 +119,5 @@ def _untestable(fqe: FQEConfig, estimand: Estimand, chosen: ChosenModel | None) 
 
 
 def _fit_identity(chosen: ChosenModel) -> dict[str, Any]:
-    config = chosen.resolved.run
-    return {
-        "config": config.dynamics.model_dump(mode="json"),
-        "seed": config.seed,
-        "termination": chosen.termination,
-    }
+    dynamics = chosen.resolved.run.dynamics.model_dump(mode="json")
+    return {"config": dynamics, "termination": chosen.termination}

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
@@ -237,6 +239,17 @@ def find_part(folder: str, name: str) -> Path:
 def part_names(folder: str) -> tuple[str, ...]:
     """Names of the shipped files in a folder of `configs/`, sorted."""
     return tuple(sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml")))
+
+
+def describe_parts(folder: str) -> dict[str, str]:
+    """What the comment above each file of a folder of `configs` says first, by name."""
+    return {name: _first_words(find_part(folder, name).read_text()) for name in part_names(folder)}
+
+
+def _first_words(text: str) -> str:
+    """The comment at the top, up to its first full stop or bracket."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.split(r" \(|\.(?: |$)", " ".join(line.removeprefix("#").strip() for line in comment))[0]
 
 
 def stable_hash(values: Any) -> str:

@@ -169,7 +169,7 @@ def evaluate_with_evidence(
         if backtest is not None:
             estimate = apply_backtest(estimate, backtest["z"])
         if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
-            estimate = estimate.invalidated(problem, "behaviour_miscalibrated")
+            estimate = estimate.invalidated(problem).flagged("behaviour_miscalibrated")
         estimates[name] = estimate
     found, reasons = assess(
         policy, dataset, estimates, arrays, question=settings.risk, generator=rng.at("support")

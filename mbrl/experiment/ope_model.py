@@ -20,7 +20,7 @@ from mbrl.experiment.stages import (
     fit_dynamics_stage,
     open_dynamics,
 )
-from mbrl.experiment.store import RunStore
+from mbrl.experiment.store import RunFolder, RunStore
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.model_value import EvaluationModel
 
@@ -84,9 +84,10 @@ class ChosenModel:
         """
         return _evaluation_model(self.fitted, self, dataset)
 
-    def refitted(self, dataset: Dataset, workspace: Workspace) -> EvaluationModel:
+    def refitted(self, dataset: Dataset, workspace: Workspace, *, seed: int) -> EvaluationModel:
         """The same of a fit to other episodes with the same config; found if it was made before."""
-        fitted, _ = fit_dynamics_stage(self.resolved, dataset, workspace)
+        run = self.resolved.run.model_copy(update={"seed": seed})
+        fitted, _ = fit_dynamics_stage(dataclasses.replace(self.resolved, run=run), dataset, workspace)
         return _evaluation_model(fitted, self, dataset)
 
 
@@ -111,7 +112,8 @@ def choose_model(
     Raises:
         ConfigError: the named model is none, or one of a task of other sizes.
     """
-    resolved = _config_of(candidate, source)
+    training = _training_of(candidate)
+    resolved = _config_of(training, source)
     if request.dynamics is not None:
         path = request.dynamics
         file = path / DYNAMICS_FILE if path.is_dir() else path
@@ -120,7 +122,7 @@ def choose_model(
         resolved = dataclasses.replace(resolved, run=config)
         return _checked(ChosenModel(fitted, file, resolved, request.termination), dataset)
     key = dynamics_key(resolved.run, dataset)
-    stores = [RunStore(candidate.parents[1])] if candidate.is_dir() else []
+    stores = [] if training is None else [RunStore(training.resolve().parents[1])]
     for store in (*stores, workspace.store):
         run = store.folder(key)
         if run.is_done:
@@ -132,11 +134,21 @@ def choose_model(
     return ChosenModel(fitted, run.path / DYNAMICS_FILE, resolved, request.termination)
 
 
-def _config_of(candidate: Path, source: str) -> ResolvedConfig:
-    """Config of the candidate's run with the log in place of its own; defaults without one, or online."""
-    file = candidate / "config.yaml"
-    if candidate.is_dir() and file.is_file():
-        resolved = resolve(file)
+def _training_of(candidate: Path) -> Path | None:
+    """Folder of the run that the candidate is, or that a policy file lies in; None for a file of its own."""
+    if candidate.is_dir():
+        return candidate if (candidate / "config.yaml").is_file() else None
+    for folder in candidate.resolve().parents[:2]:  # policy.safetensors, policies/step-*.safetensors
+        manifest = folder / "manifest.json"
+        if manifest.is_file() and RunFolder(folder).manifest().get("stage") == "train_policy":
+            return folder
+    return None
+
+
+def _config_of(training: Path | None, source: str) -> ResolvedConfig:
+    """Config of a run with the log in place of its own; defaults without a run, or for an online one."""
+    if training is not None:
+        resolved = resolve(training / "config.yaml")
         if not RECIPES.get(resolved.run.recipe).is_online:
             return dataclasses.replace(resolved, run=resolved.run.model_copy(update={"dataset": source}))
     return resolve(arguments={"dataset": source, "algorithm": "bc"})  # a fit reads no algorithm

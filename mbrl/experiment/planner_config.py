@@ -9,9 +9,9 @@ from mbrl.experiment.config import find_part
 from mbrl.experiment.documents import Tree, parse_override, read_yaml, set_at
 from mbrl.experiment.validation import validate
 from mbrl.ope.fqe import FQEConfig
-from mbrl.planning.base import Budget
+from mbrl.planning.base import PLANNERS, Budget
 from mbrl.planning.calibration import CalibrationConfig
-from mbrl.planning.choice import PlannerField
+from mbrl.planning.choice import PlannerChoice, PlannerField
 from mbrl.planning.learned import DoubtConfig
 
 CriticSource: TypeAlias = Literal["auto", "learner", "fqe"]
@@ -97,7 +97,7 @@ def load_plan_config(
         tree["sims"] = None
     for keys, value in (*(((key,), value) for key, value in given.items()), *map(parse_override, overrides)):
         set_at(tree, keys, value)
-    return validate(PlanConfig, tree, where=f"Planner {path}")
+    return _build(tree, where=f"Planner {path}")
 
 
 def parse_plan_config(part: Mapping[str, Any], *, where: str) -> PlanConfig:
@@ -110,7 +110,19 @@ def parse_plan_config(part: Mapping[str, Any], *, where: str) -> PlanConfig:
     tree = read_yaml(find_part("planners", str(changes.pop("file")))) if "file" in part else {}
     if "milliseconds" in changes and "sims" not in changes:
         tree["sims"] = None
-    return validate(PlanConfig, _merged(tree, changes), where=where, prefix="planner")
+    return _build(_merged(tree, changes), where=where, prefix="planner")
+
+
+def _build(tree: Mapping[str, Any], *, where: str, prefix: str = "") -> PlanConfig:
+    """Validates a tree, the planner's own settings first, so that a slip in them is told by its name."""
+    fields, planner = dict(tree), tree.get("planner")
+    if isinstance(planner, Mapping) and "name" in planner:
+        settings = dict(cast("Mapping[str, Any]", planner))
+        entry = PLANNERS.get(str(settings.pop("name")))
+        below = f"{prefix}.planner" if prefix else "planner"
+        config = validate(entry.config, settings, where=where, prefix=below)
+        fields["planner"] = PlannerChoice(name=str(tree["planner"]["name"]), config=config)
+    return validate(PlanConfig, fields, where=where, prefix=prefix)
 
 
 def _merged(tree: Tree, changes: Mapping[str, Any]) -> Tree:

@@ -10,11 +10,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
+from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.rng import RngStreams
-from mbrl.data.dataset import Dataset
 from mbrl.envs.specs import TaskSpec
 from mbrl.evaluation.evaluator import Evaluation, evaluate
 from mbrl.evaluation.statistics import bootstrap_interval
@@ -32,13 +31,11 @@ from mbrl.experiment.store import RunFolder, StageKey
 from mbrl.planning.base import PLANNERS, Budget, Planner, PlanResult
 from mbrl.planning.calibration import PlannerCalibration
 from mbrl.planning.certificate import Certificate, certify
-from mbrl.planning.itinerary import explain_result
-from mbrl.planning.noise import RowNoise
-from mbrl.planning.policy import PlannerPolicy, hash_rows
+from mbrl.planning.policy import PlannerPolicy
 
 _SIMULATORS: Final = 10
-_NEAREST: Final = 5
-_QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+CALL_QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+"""Of the milliseconds of a call."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,12 +62,15 @@ class PlanLog:
     def note(self, result: PlanResult) -> None:
         """Adds a call."""
         stats, rows = result.stats, len(result.action)
+        doubt = result.uncertainty.double()
+        doubt = doubt[doubt.isfinite()]
         self._calls.append(
             (
                 rows,
                 stats.milliseconds,
                 float(stats.is_fallback.sum()),
-                float(result.uncertainty.double().sum()),
+                float(doubt.sum()),
+                len(doubt),
                 rows * stats.sims,
                 stats.model_rows,
                 stats.model_calls,
@@ -86,7 +86,7 @@ class PlanLog:
         """Rates, milliseconds of a call, and shares; None where nothing can be said."""
         if not self._calls:
             return {}
-        rows, ms, fallback, doubt, sims, model_rows, model_calls, bad = np.array(self._calls, np.float64).T
+        rows, ms, fallback, doubt, known, sims, model_rows, model_calls, bad = self._columns()
         limit, seconds = budget.milliseconds, float(ms.sum()) / 1000.0
         return {
             "calls": len(ms),
@@ -94,15 +94,18 @@ class PlanLog:
             "batch": float(rows.mean()),
             "plans_per_second": _ratio(rows.sum(), seconds),
             "sims_per_second": _ratio(sims.sum(), seconds),
-            "milliseconds": {name: float(np.quantile(ms, q)) for name, q in _QUANTILES.items()},
+            "milliseconds": {name: float(np.quantile(ms, q)) for name, q in CALL_QUANTILES.items()},
             "deadline_misses": None if limit is None else int((ms > limit).sum()),
             "fallback_share": float(fallback.sum() / rows.sum()),
             "sims_per_plan": float(sims.sum() / rows.sum()),
             "model_rows_per_plan": float(model_rows.sum() / rows.sum()),
             "model_calls_per_call": float(model_calls.mean()),
             "bad_rows": int(bad.sum()),
-            "uncertainty": float(doubt.sum() / rows.sum()),
+            "uncertainty": _ratio(doubt.sum(), known.sum()),
         }
+
+    def _columns(self) -> NDArray[np.float64]:
+        return np.array(self._calls, np.float64).T
 
 
 def make_planner(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> ReadyPlanner:
@@ -239,68 +242,6 @@ def certify_basis(basis: PlanBasis, config: PlanConfig, planner: Planner) -> Cer
     )
 
 
-def explain_stage(
-    path: Path, state: str, config: PlanConfig, workspace: Workspace
-) -> tuple[dict[str, Any], PlanResult]:
-    """One plan with its reasons, as plain values, and the plan itself.
-
-    Args:
-        path: folder of a finished training.
-        state: see `read_state`.
-        config: of the planner.
-        workspace: where critics and prices are found.
-
-    Raises:
-        ConfigError: `state` names none, or the planner does not fit.
-    """
-    basis = open_basis(path, workspace)
-    obs = read_state(state, basis.dataset)
-    planner = make_planner(basis, config, workspace).planner
-    result = planner.plan(obs, budget=config.budget, noise=RowNoise(hash_rows(obs)))
-    explanation = explain_result(planner.problem, obs, result)
-    nearest = _nearest_steps(obs, basis.dataset)
-    return {"planner": config.planner.name, "state": state, **explanation, "nearest_logged": nearest}, result
-
-
-def _nearest_steps(obs: Tensor, dataset: Dataset) -> list[dict[str, Any]]:
-    """The logged states nearest to one, in deviations of the log, root mean square over dimensions."""
-    rows = dataset.transitions()
-    logged = torch.tensor(rows.observation).double()
-    scale = logged.std(0, correction=0)
-    scale = torch.where(scale > 0, scale, 1.0)
-    distance = ((logged - obs.double()) / scale).square().mean(1).sqrt()
-    found = distance.topk(min(_NEAREST, len(distance)), largest=False)
-    return [
-        {
-            "step": int(index),
-            "distance": float(length),
-            "action": rows.action[int(index)].tolist(),
-            "reward": float(rows.reward[int(index)]),
-        }
-        for length, index in zip(found.values, found.indices, strict=True)
-    ]
-
-
-def read_state(text: str, dataset: Dataset) -> Tensor:
-    """`[1, obs_dim]`: the number of a logged step, or the coordinates of a state with commas between.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    width, steps = dataset.spec.obs_dim, dataset.num_transitions
-    if text.strip().isdigit() and int(text) < steps:
-        return torch.tensor(dataset.transitions().observation[int(text)])[None]
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != width or not all(map(math.isfinite, values)):
-        raise ConfigError(
-            f"--explain {text!r} names no state: give the number of a logged step, 0 to {steps - 1}, or "
-            f"{width} finite numbers with commas between."
-        )
-    return torch.tensor([values])
-
-
-def _ratio(total: float, seconds: float) -> float | None:
-    return float(total / seconds) if seconds > 0 and math.isfinite(seconds) else None
+def _ratio(total: float, count: float) -> float | None:
+    """None where nothing was counted."""
+    return float(total / count) if count > 0 and math.isfinite(count) else None

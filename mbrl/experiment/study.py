@@ -15,11 +15,24 @@ from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
 from mbrl.data.options import LoadOptions
 from mbrl.experiment.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
-from mbrl.experiment.documents import KeyPath, Tree, leaf_paths, parse_override, read_yaml, set_at, suggest
+from mbrl.experiment.documents import (
+    KeyPath,
+    Tree,
+    as_tree,
+    leaf_paths,
+    parse_override,
+    read_yaml,
+    set_at,
+    suggest,
+)
+from mbrl.experiment.planner_config import PlanConfig, parse_plan_config
 from mbrl.experiment.selection import SelectRule
 from mbrl.experiment.validation import validate
 
 _LABEL_RULE: Final = r"^[A-Za-z0-9][A-Za-z0-9_+-]{0,39}$"
+PLANNER_KEY: Final = "planner"
+"""Key of an algorithm whose value is the name of a file in `configs/planners`, or a planner's section."""
+
 _PLACEHOLDER: Final = "to-be-collected"
 _SHARED_KEYS: Final = {"dataset_options", "task", "log_interval", "checkpoint_interval", "on_divergence"}
 """What a comparison hands on to its runs as it is; defaults are those of a run's config."""
@@ -78,7 +91,7 @@ class StudyConfig(BaseModel):
         dataset_options: what a load may repair.
         task: name of a shipped task or path of a task's yaml; null takes the one that each dataset names.
         dynamics: the ensemble, fitted once for each dataset and seed and shared by all who need it.
-        algorithms: by label.
+        algorithms: by label; one with a `planner` is judged by planning on top of its training.
         seeds: of every random stream of a run, its model's included.
         select: which policy is judged: the last of a run, or of the trainings in an algorithm's grid the one
             that an offline rule picks. No rule may look at online scores.
@@ -156,7 +169,8 @@ class StudySource:
             "seed": seed,
         }
         overrides: list[str] = []
-        for key, part in (("algorithm", config.algorithms[algorithm]), ("dynamics", config.dynamics)):
+        trained = {key: value for key, value in config.algorithms[algorithm].items() if key != PLANNER_KEY}
+        for key, part in (("algorithm", trained), ("dynamics", config.dynamics)):
             arguments[key], changes = _split(part)
             overrides += [_as_override((key, *path), value) for path, value in changes.items()]
         for path, value in (variant or {}).items():
@@ -165,6 +179,18 @@ class StudySource:
             return resolve(arguments=arguments, overrides=overrides, source=Path(self.where).name)
         except ConfigError as error:
             raise ConfigError(f"Comparison {self.where}, algorithm {algorithm}: {error}") from None
+
+    def planner(self, algorithm: str) -> PlanConfig | None:
+        """What plans on top of an algorithm's training; None where its policy acts by itself.
+
+        Raises:
+            ConfigError: the planner's section cannot be used.
+        """
+        part = self.config.algorithms[algorithm].get(PLANNER_KEY)
+        if part is None:
+            return None
+        where = f"Comparison {self.where}: algorithms.{algorithm}"
+        return parse_plan_config(as_tree(part, where=f"{where}.planner"), where=where)
 
     def to_yaml(self) -> str:
         """The comparison as it was validated; readable by `load_study`."""
@@ -197,6 +223,7 @@ def load_study(experiment: str, *, overrides: Sequence[str] = ()) -> StudySource
     source = StudySource(path.stem, validate(StudyConfig, tree, where=where), str(path))
     for label, part in source.config.algorithms.items():
         _check_form(part, label, where=where, is_selective=source.config.select.rule != "last")
+        source.planner(label)
         run = source.resolve(label, seed=source.config.seeds[0]).run
         for variant in source.variants(label):
             source.resolve(label, seed=source.config.seeds[0], variant=variant)
@@ -235,7 +262,17 @@ def open_parts(tree: Tree) -> None:
         tree["dynamics"] = {"file": tree["dynamics"]}
     if isinstance(algorithms, dict):
         parts = cast("dict[Any, Any]", algorithms).items()
-        tree["algorithms"] = {key: {"file": part} if isinstance(part, str) else part for key, part in parts}
+        tree["algorithms"] = {key: _open_algorithm(part) for key, part in parts}
+
+
+def _open_algorithm(part: Any) -> Any:
+    if isinstance(part, str):
+        return {"file": part}
+    if not isinstance(part, dict):
+        return part
+    fields = cast("Tree", part)
+    planner: Any = fields.get(PLANNER_KEY)
+    return {**fields, PLANNER_KEY: {"file": planner}} if isinstance(planner, str) else fields
 
 
 def _split(part: Mapping[str, Any]) -> tuple[Any, dict[KeyPath, Any]]:

@@ -61,12 +61,14 @@ def gather_study(plan: StudyPlan, site: Site, *, command: str) -> Study:
 
 def _algorithm(label: str, plan: StudyPlan) -> StudyAlgorithm:
     run = plan.source.resolve(label, seed=plan.source.config.seeds[0]).run
+    planner = plan.source.planner(label)
+    planning = {} if planner is None else {"planner": planner.tree()}
     return StudyAlgorithm(
         label=label,
         recipe=run.recipe,
         learner=run.algorithm.learner.name,
-        needs_dynamics=RECIPES.get(run.recipe).needs_dynamics,
-        config=algorithm_tree(run),
+        needs_dynamics=planner is not None or RECIPES.get(run.recipe).needs_dynamics,
+        config={**algorithm_tree(run), **planning},
     )
 
 

@@ -15,6 +15,8 @@ from mbrl.data.open import open_dataset
 from mbrl.experiment.behaviour import CollectionConfig, collect_dataset, load_collection
 from mbrl.experiment.config import ResolvedConfig, RunConfig, stable_hash
 from mbrl.experiment.files import locked
+from mbrl.experiment.planner_config import PlanConfig
+from mbrl.experiment.planning import plan_stage
 from mbrl.experiment.progress import Progress
 from mbrl.experiment.selection import Selection, SelectRule, select_training
 from mbrl.experiment.stages import (
@@ -62,9 +64,11 @@ class StudyTask(Task):
 
     Attributes:
         resolved: config of the run.
+        planner: what plans on top of the training where it is evaluated, or None.
     """
 
     resolved: ResolvedConfig
+    planner: PlanConfig | None = None
 
     @property
     def run(self) -> RunConfig:
@@ -245,10 +249,10 @@ def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iter
     make = functools.partial(StudyTask, dataset=dataset.label, seed=seed)
     fit: StudyTask | None = None
     for label in source.config.algorithms:
-        resolved = source.resolve(label, seed=seed, dataset=dataset.source)
+        resolved, planner = source.resolve(label, seed=seed, dataset=dataset.source), source.planner(label)
         identity = {"config": resolved.run.tree(), "dataset": dataset.identity}
         before = needs
-        if RECIPES.get(resolved.run.recipe).needs_dynamics:
+        if planner is not None or RECIPES.get(resolved.run.recipe).needs_dynamics:
             if fit is None:
                 dynamics = resolved.run.dynamics.model_dump(mode="json")
                 fit = make(
@@ -282,9 +286,10 @@ def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iter
             yield select
             last = select.id
         if dataset.has_simulator:
+            judged = {"evaluate": identity} | ({} if planner is None else {"planner": planner.tree()})
             yield make(
                 id=f"evaluate.{dataset.label}.{label}.s{seed}", kind="evaluate", algorithm=label,
-                resolved=resolved, needs=(last,), fingerprint=stable_hash({"evaluate": identity}),
+                resolved=resolved, needs=(last,), fingerprint=stable_hash(judged), planner=planner,
             )  # fmt: skip
 
 
@@ -301,4 +306,7 @@ def _evaluate(task: StudyTask, dataset: Dataset, site: Site, workspace: Workspac
     workspace.progress.start("evaluate", task.run.evaluation.episodes)
     judge = task.run.evaluation
     simulated = find_run_task(task.run, dataset)
-    return evaluate_stage(trained, workspace, task=simulated, episodes=judge.episodes, seed=judge.seed)
+    judgement: dict[str, Any] = {"task": simulated, "episodes": judge.episodes, "seed": judge.seed}
+    if task.planner is not None:
+        return plan_stage(trained, task.planner, workspace, **judgement)
+    return evaluate_stage(trained, workspace, **judgement)

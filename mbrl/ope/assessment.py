@@ -18,7 +18,7 @@ from mbrl.ope.findings import PRIMARY
 from mbrl.ope.heat import heat_list
 from mbrl.ope.layout import Array, OPEArrays, pad_log
 from mbrl.ope.model_value import model_diagnostics
-from mbrl.ope.paired import Evidence, difference, evidence_of, rollouts_of
+from mbrl.ope.paired import Evidence, evidence_of, gap_in_errors, rollouts_of
 from mbrl.ope.risk import RiskQuestion, behaviour_risk, ratio_risk, rollout_risk
 from mbrl.ope.support_map import SupportMap, map_support, support_by_place, support_by_time
 
@@ -158,7 +158,6 @@ def risk_section(
 
 
 def paired_z(evidence: Mapping[str, Evidence]) -> float | None:
-    """Largest difference of two primary estimators in standard errors of the paired difference."""
+    """Largest difference of two primary estimators in standard errors, those of the paired episodes."""
     found = [evidence[name] for name in PRIMARY.values() if name in evidence]
-    gaps = [difference(a, b) for a, b in itertools.combinations(found, 2)]
-    return max((abs(gap.point) / gap.se for gap in gaps if gap.se > 0), default=None)
+    return max((gap_in_errors(a, b) for a, b in itertools.combinations(found, 2)), default=None)

@@ -22,14 +22,16 @@ def member_interval(values: Array, within: float, *, level: float = LEVEL) -> tu
         within: variance of the mean from what all members share, such as the first states.
         level: nominal coverage.
     """
-    members = values.size
-    if members < 2:
+    if values.size < 2:
         return math.nan, NOTHING
-    se = math.sqrt(float(values.var(ddof=1)) + within)
-    degrees = members - 1 if members < _MANY_MEMBERS else math.inf
-    quantile = float(scipy.stats.t.ppf(0.5 + level / 2, degrees))
-    point = float(values.mean())
-    return se, (point - quantile * se, point + quantile * se)
+    se, point = math.sqrt(float(values.var(ddof=1)) + within), float(values.mean())
+    half = member_quantile(values.size, level) * se
+    return se, (point - half, point + half)
+
+
+def member_quantile(members: int, level: float = LEVEL) -> float:
+    """Two-sided quantile of Student t with one degree of freedom less than members; normal from 30 on."""
+    return float(scipy.stats.t.ppf(0.5 + level / 2, members - 1 if members < _MANY_MEMBERS else math.inf))
 
 
 def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estimand) -> Estimate:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand, Estimate, Family
 from mbrl.core.protocols import DiscretePolicy, Estimator, Policy
 from mbrl.core.registry import Registry
@@ -43,9 +44,17 @@ class CriticCache:
         config: of the fits.
         crossfit: folds of the episodes for doubly robust estimators, whose values then come from members
             that have not seen the episode; 0 fits all members to all.
+
+    Raises:
+        ConfigError: one fold, or more folds than members.
     """
 
     def __init__(self, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0) -> None:
+        if crossfit != 0 and not 2 <= crossfit <= config.members:
+            raise ConfigError(
+                f"crossfit={crossfit}: every member leaves one fold out, so {config.members} members serve 2 "
+                f"to {config.members} folds. Remedy: one of these, or 0 for none."
+            )
         self._estimand, self._config, self.crossfit = estimand, config, crossfit
         self._known: dict[tuple[int, str, bool], FQEResult] = {}
 
@@ -281,7 +290,7 @@ class ModelBasedValue:
             seed=seed,
             tail=_fitted_tail(critics) if np.isfinite(reference.point) else None,
         )
-        estimate = found.estimate(reference)
+        estimate = found.estimate(reference if reference.valid else None)
         if found.tail_share > 0 and not reference.valid:
             estimate = estimate.flagged("unreliable_tail")
         if model.dataset_hash not in {"", data.content_hash}:

@@ -182,7 +182,7 @@ class ModelEstimate:
         """The ensemble's estimate; hybrid where fitted values stand for a part of it.
 
         Args:
-            reference: a fitted value's estimate, to notice a policy that exploits the model.
+            reference: a valid estimate by fitted values, to notice a policy that exploits the model.
         """
         estimate = ensemble_estimate("model_value", "model", self.values, self.estimand)
         details = {**estimate.details, **self._findings()}

@@ -9,7 +9,7 @@ would matter.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mbrl.ope.findings import PRIMARY, count_families
@@ -46,8 +46,10 @@ def next_data(report: Mapping[str, Any], rule: JudgeRule = DEFAULT_RULE) -> dict
         return _nothing("the logged returns do not vary, or are not known")
     gap, se = _best_known(report, rule)
     assumed = gap if gap is not None else _NO_KNOWLEDGE * sigma
-    episodes = episodes_to_settle(assumed, se, sigma)
+    is_settled = se is not None and _QUANTILE * se < abs(assumed)  # then by the candidate's returns alone
+    episodes = episodes_to_settle(assumed, None if is_settled else se, sigma)
     prior = f"the difference of {assumed:.4g}" if gap is not None else "half a deviation of the returns"
+    source = "by the candidate's returns alone" if is_settled else "together with the log"
     is_capped = episodes is None
     count = MOST_EPISODES if episodes is None else episodes
     now = None if se is None else _QUANTILE * se
@@ -59,7 +61,7 @@ def next_data(report: Mapping[str, Any], rule: JudgeRule = DEFAULT_RULE) -> dict
         "half_width_now": now,
         "half_width_then": then,
         "shrink": None if now is None else 1 - then / now,
-        "reason": f"tell {prior} from 0, if that is what it is"
+        "reason": f"tell {prior} from 0 {source}, if that is what it is"
         + (f"; more than {MOST_EPISODES} would be needed" if is_capped else ""),
         "why_not": None,
         "alternatives": _more_of_the_log(report, rule),
@@ -87,13 +89,19 @@ def combined_error(se: float | None, sigma: float, episodes: int) -> float:
 
 
 def _best_known(report: Mapping[str, Any], rule: JudgeRule) -> tuple[float | None, float | None]:
-    """Difference to the baseline and its error, of the counted family with the least error."""
+    """Difference to the baseline and its error, of the counted family with the least error.
+
+    The error is that of a normal law with the width of the interval.
+    """
     counted, _ = count_families(report, rule)
     found: list[tuple[float, float]] = []
     for finding in counted:
         paired = part(part(report["baseline"], "paired"), PRIMARY[finding.family])
         if paired and paired["difference"] is not None and paired["se"]:
-            found.append((paired["se"], paired["difference"]))
+            ends: Sequence[float | None] = paired.get("ci95") or (None, None)
+            low, high = ends
+            width = 0.0 if low is None or high is None else (high - low) / 2  # of few members: wider
+            found.append((max(paired["se"], width / _QUANTILE), paired["difference"]))
     if not found:
         return None, None
     se, gap = min(found)

@@ -6,14 +6,14 @@ Ratio estimates are paired by episode, values and roll-outs by first state and b
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import scipy.stats
 
 from mbrl.core.estimates import Estimate, finite_or_none
 from mbrl.ope.bounds import LEVEL, NOTHING, Ends, default_interval
-from mbrl.ope.ensembles import member_interval
+from mbrl.ope.ensembles import member_quantile
 from mbrl.ope.importance import pdwis_terms
 from mbrl.ope.layout import Array, OPEArrays
 from mbrl.ope.self_normalised import Term, Terms, influence_values, self_normalised_se
@@ -77,7 +77,7 @@ class Difference:
 
 
 def difference(first: Evidence, second: Evidence, *, level: float = LEVEL) -> Difference:
-    """`first - second`; paired by episode and by member where both have as many of them.
+    """`first - second` of one estimator; paired by episode and by member where both have as many of them.
 
     With members the error is `sqrt(var_m(a_m - b_m) + var_i(a_i - b_i) / n)` and the interval Student t with
     one degree of freedom less than members; without, it is that of the mean of `a_i - b_i`.
@@ -86,23 +86,32 @@ def difference(first: Evidence, second: Evidence, *, level: float = LEVEL) -> Di
         first: of the candidate.
         second: of what it is compared with; the logged returns have no members.
         level: nominal coverage.
-
-    Raises:
-        ValueError: their ensembles differ in size.
     """
     within, method = _within(first.per_episode, second.per_episode)
     point = first.point - second.point
-    members = _member_differences(first.members, second.members)
-    if members is not None:
-        se, (low, high) = member_interval(members, within, level=level)
-        shift = point - float(members.mean())
-        return Difference(point, se, (low + shift, high + shift), f"{method}, t over {members.size} members")
+    between, members = _between(first.members, second.members)
+    if members > 1:
+        se = math.sqrt(between + within)
+        half = member_quantile(members, level) * se
+        return Difference(point, se, (point - half, point + half), f"{method}, t over {members} members")
     n = min(first.per_episode.size, second.per_episode.size)
     if n < 2:
         return Difference(point, math.nan, NOTHING, "none: one episode has no spread")
     se = math.sqrt(within)
     half = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1)) * se
     return Difference(point, se, (point - half, point + half), f"{method}, Student t")
+
+
+def gap_in_errors(first: Evidence, second: Evidence) -> float:
+    """`|a - b| / sqrt(var_i(a_i - b_i) / n + var_m(a) + var_m(b))` of two estimators of one policy.
+
+    They share the episodes, but not the members: those of two ensembles have nothing to do with each other.
+    """
+    spread, _ = _within(first.per_episode, second.per_episode)
+    members = [m for m in (first.members, second.members) if _has_spread(m)]
+    spread += sum(float(m.var(ddof=1)) for m in members)
+    gap = abs(first.point - second.point)
+    return gap / math.sqrt(spread) if spread > 0 else (0.0 if gap == 0 else math.inf)
 
 
 def ratio_difference(first: OPEArrays, second: OPEArrays | None, *, level: float = LEVEL) -> Difference:
@@ -158,9 +167,13 @@ def _within(first: Array, second: Array) -> tuple[float, str]:
     return sum(parts), "unpaired"
 
 
-def _member_differences(first: Array | None, second: Array | None) -> Array | None:
-    if first is None or second is None:
-        return first if first is not None else second if second is None else -second
-    if first.size != second.size:
-        raise ValueError(f"ensembles of {first.size} and {second.size} members cannot be paired")
-    return first - second
+def _between(first: Array | None, second: Array | None) -> tuple[float, int]:
+    """Variance of the difference over members, and how many; ensembles of two sizes are not paired."""
+    if first is not None and second is not None and first.size == second.size:
+        return float((first - second).var(ddof=1)) if first.size > 1 else 0.0, first.size
+    known = [members for members in (first, second) if _has_spread(members)]
+    return float(sum(m.var(ddof=1) for m in known)), min((m.size for m in known), default=0)
+
+
+def _has_spread(members: Array | None) -> TypeGuard[Array]:
+    return members is not None and members.size > 1

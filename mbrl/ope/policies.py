@@ -16,8 +16,8 @@ CHUNK: Final = 8192
 
 
 _NO_DENSITY = (
-    "The policy ({}) is deterministic: no density ratio to the policy that acted exists. Remedy: estimate "
-    "its value with fqe, mwl, or kernel, which smooths it, or evaluate its stochastic form."
+    "The policy is deterministic: no density ratio to the policy that acted exists. Remedy: estimate its "
+    "value with fqe, mwl, or kernel, which smooths it, or evaluate its stochastic form (--stochastic)."
 )
 
 
@@ -56,7 +56,7 @@ def require_density(policy: Policy) -> None:
         UndefinedRatioError: the policy is deterministic.
     """
     if not is_stochastic(policy):
-        raise UndefinedRatioError(_NO_DENSITY.format(type(policy).__name__))
+        raise UndefinedRatioError(_NO_DENSITY)
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def action_log_prob(
         return torch.log(torch.cat(parts))
     if isinstance(policy, StochasticPolicy):
         return torch.cat([policy.log_prob(o, a).double() for o, a in _chunks(obs, action)])
-    raise UndefinedRatioError(_NO_DENSITY.format(type(policy).__name__))
+    raise UndefinedRatioError(_NO_DENSITY)
 
 
 @torch.no_grad()

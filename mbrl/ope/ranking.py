@@ -40,7 +40,7 @@ def rank(candidates: Sequence[Evidence], *, rng: np.random.Generator, draws: int
     """P(best) and regret@1 of candidates that one estimator judged on one log.
 
     Args:
-        candidates: at least two, with as many episodes and as many members each.
+        candidates: at least two, with as many episodes each.
         rng: of the draws.
         draws: joint ones.
     """
@@ -60,12 +60,12 @@ def joint_draws(candidates: Sequence[Evidence], *, rng: np.random.Generator, dra
     n = candidates[0].per_episode.size
     counts = draw_counts(n, draws, rng) / n
     values = np.stack([counts @ candidate.per_episode for candidate in candidates])
-    members = [candidate.members for candidate in candidates]
-    if all(m is not None and m.size > 1 for m in members):
-        whole = np.stack([m for m in members if m is not None])
-        size = whole.shape[1]
-        deviation = (whole - whole.mean(1, keepdims=True)) * np.sqrt(size / (size - 1))
-        values += deviation[:, rng.integers(size, size=draws)]
+    chosen = rng.random(draws)
+    for row, candidate in enumerate(candidates):
+        members = candidate.members
+        if members is not None and members.size > 1:
+            deviation = (members - members.mean()) * np.sqrt(members.size / (members.size - 1))
+            values[row] += deviation[(chosen * members.size).astype(np.int64)]
     return values
 
 

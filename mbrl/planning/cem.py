@@ -1,6 +1,6 @@
 """CEM: a Gaussian over plans, refitted to the best of its own draws.
 
-Source: Chua et al. 2018 (PETS, arXiv:1805.12114, section 5.2 and appendix).
+Source: Chua et al. 2018 (PETS, arXiv:1805.12114, section 5).
 
 Departures from PETS:
 - draws are clipped to the box, where PETS draws from a Gaussian truncated at two deviations;

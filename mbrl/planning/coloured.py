@@ -1,4 +1,4 @@
-"""Coloured noise: actions that change slowly explore further (Pinneri et al. 2020, section 3.1)."""
+"""Coloured noise: actions that change slowly explore further (Pinneri et al. 2020)."""
 
 import numpy as np
 import torch

@@ -88,19 +88,32 @@ class ModelEvaluation:
         following, ended = out.next_observation, has_ended(out, problem.pessimism)
         alive = (~ended).nonzero().squeeze(1)
         some = None if len(alive) == len(ended) else alive
-        value = _spread(problem.leaf_value(_take(following, some)), some, len(ended))
+        value = out.reward.new_zeros(len(ended))
+        if len(alive):
+            value = _spread(problem.leaf_value(_take(following, some)), some, len(ended))
         edge = pessimistic_edge(out, value, discount=problem.discount, pessimism=problem.pessimism)
-        asked = some if self._is_end_final else None
+        logits, actions = self._propose(following, rows, some if self._is_end_final else None)
+        return Leaf(following, edge, out.uncertainty, value, logits, actions)
+
+    def _propose(
+        self, following: Tensor, rows: Rows, some: Tensor | None
+    ) -> tuple[Float[Tensor, "r a"], Float[Tensor, "r a act_dim"] | None]:
+        """The prior's proposals at new states; zeros where none are asked for."""
+        if some is not None and len(some) == 0:
+            logits = following.new_zeros(len(following), self._proposals.width)
+            if not self._proposals.is_stored:
+                return logits, None
+            return logits, following.new_zeros(*logits.shape, self._problem.prior.act_dim)
         draws = None
         if self._draws is not None:
-            draws = self._draws[_take(rows.state, asked), _take(rows.sim, asked)]
-        logits, actions = self._proposals.inner(_take(following, asked), draws)
-        logits = _spread(logits, asked, len(ended))
+            draws = self._draws[_take(rows.state, some), _take(rows.sim, some)]
+        logits, actions = self._proposals.inner(_take(following, some), draws)
+        logits = _spread(logits, some, len(following))
         if actions is not None:
             actions, clipped = clip_to_box(actions)
             self.clipped = self.clipped + clipped
-            actions = _spread(actions, asked, len(ended))
-        return Leaf(following, edge, out.uncertainty, value, logits, actions)
+            actions = _spread(actions, some, len(following))
+        return logits, actions
 
     def _step(self, observation: Tensor, action: Tensor, rows: Rows) -> StepOut:
         step, members = self._problem.step, self._members

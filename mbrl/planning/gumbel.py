@@ -142,14 +142,13 @@ class _RootScores:
         self._spanning = None if config.exact == "mctx" or bool(root.valid.all()) else root.valid
 
     def __call__(self, stats: RootStats) -> Float[Tensor, "b k"]:
-        """`max(-1e9, gumbel + logits + sigma(q))`, `-inf` where invalid."""
-        score = (self._leading + self._sigma(stats)).clamp_min(MASS_FLOOR)
-        return score.masked_fill(~self._search.valid, -torch.inf)
+        """`max(-1e9, gumbel + logits + sigma(q))`, invalid candidates included."""
+        return (self._leading + self._sigma(stats)).clamp_min(MASS_FLOOR)
 
     def weights(self, stats: RootStats) -> Float[Tensor, "b k"]:
         """The improved policy `softmax(logits + sigma(q))`."""
         improved = self._search.root.logits + self._sigma(stats)
-        return mask_logits(improved, self._search.valid).softmax(-1)
+        return mask_logits(improved, self._search.choosable).softmax(-1)
 
     def _sigma(self, stats: RootStats) -> Tensor:
         return scale_values(
@@ -208,8 +207,9 @@ class GumbelStrategy:
         run = self._run_rounds if self._config.exact == "rounds" else self._run_one_by_one
         done = run(search, scores, select, sims=sims, pace=pace)
         stats = search.stats()
-        most = stats.visits.masked_fill(~search.valid, -1.0).amax(-1, keepdim=True)
-        best = scores(stats).masked_fill(stats.visits != most, -torch.inf)
+        visits = stats.visits.masked_fill(~search.choosable, -1.0)
+        best = scores(stats).masked_fill(visits != visits.amax(-1, keepdim=True), -torch.inf)
+        best = best.masked_fill(~search.choosable, -torch.inf)
         return Choice(best.argmax(-1), scores.weights(stats), done)
 
     def _floor(self, root: RootSet) -> Float[Tensor, "b 1"]:
@@ -255,7 +255,8 @@ class GumbelStrategy:
         table = torch.tensor([considered_visits(number, sims) for number in numbers], device=of.device)[of]
         for sim in range(sims):
             stats = search.stats()
-            score = scores(stats).masked_fill(stats.visits != table[:, sim, None], -torch.inf)
+            is_due = search.valid & (stats.visits == table[:, sim, None])
+            score = scores(stats).masked_fill(~is_due, -torch.inf)
             action = score.argmax(-1, keepdim=True)
             search.simulate(action, torch.full_like(action, sim), select=select)
             if pace is not None and not pace.finish_round():
@@ -285,14 +286,15 @@ class GumbelStrategy:
             action = order[:, :widest]
             place = torch.arange(widest, device=of.device)
             active = None if len(numbers) == 1 else place < size[:, None]
-            if search.bad_rows:
+            if search.may_exclude:
                 alive = search.valid.gather(1, action)
                 active = alive if active is None else active & alive
+                active = None if bool(active.all()) else active
             search.simulate(action, done[:, None] + place, select=select, active=active)
             done = done + size
             if pace is not None and not pace.finish_round():
                 break
-        return int(done.max())
+        return int(done.min())
 
     def _pick(
         self,
@@ -304,6 +306,9 @@ class GumbelStrategy:
         is_first: bool,
     ) -> Int[Tensor, "b k"]:
         """Candidates of the present set, best first; at first the policy's mode is among those taken."""
+        within = within & search.valid
+        if search.may_exclude:  # all that were left have gone: begin anew with the others
+            within = torch.where(within.any(-1, keepdim=True), within, search.valid)
         score = scores(search.stats()).masked_fill(~within, -torch.inf)
         order = torch.sort(score, dim=-1, descending=True, stable=True).indices
         if not (is_first and self._config.compare_policy):

@@ -1,7 +1,7 @@
 """MPPI: the mean of the best plans, weighted by the exponential of their value.
 
 Sources: Williams et al. 2017 (arXiv:1707.02342); with elites, plans of the policy and a value at the end as
-in TD-MPC2 (Hansen et al. 2024, arXiv:2310.16828, section 3.2).
+in TD-MPC2 (Hansen et al. 2024, arXiv:2310.16828).
 
 Departures from TD-MPC2:
 - values are divided by their deviation over the elites before the exponential, so that a plan does not depend
@@ -72,7 +72,7 @@ class MPPIConfig(ShootingConfig):
         standardise: scale is the deviation of the elites' scores; false takes 1, so return units.
         scale_min: floor of that deviation, as a share of the spread of the data's returns.
         control_cost: weight of `mean' S^-1 (a - mean)`, S the diagonal of variances, that is subtracted from
-            a score when plans are ranked (Williams et al. 2017, algorithm 2), return units.
+            a score when plans are ranked (Williams et al. 2017), return units.
     """
 
     preset: Preset | None = None

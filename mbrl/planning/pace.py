@@ -60,10 +60,12 @@ class Pace:
             assert limit is not None
             return limit
         cap = limit or _SIZES[0]
-        cost = self._pacer.seconds.get(self._states)
+        left, cost = self._left(), self._pacer.seconds.get(self._states)
+        if left <= 0.0:
+            self.is_deadline_hit = True
+            return 0
         if cost is None:
             return min(cap, _FIRST_SIZE)
-        left = self._left()
         for size in _SIZES if limit is None else (limit, *(size for size in _SIZES if size < limit)):
             if rounds(size) * cost <= left:
                 return size

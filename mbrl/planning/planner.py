@@ -20,8 +20,8 @@ from mbrl.planning.base import (
 from mbrl.planning.evaluation import ModelEvaluation, Transition
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.pace import Pace, Pacer
-from mbrl.planning.problem import Clock, PlanningProblem
-from mbrl.planning.proposals import Proposals
+from mbrl.planning.problem import Clock, PlanningProblem, Prior
+from mbrl.planning.proposals import Proposals, clip_to_box
 from mbrl.planning.search import Copies, Search
 from mbrl.planning.tree import Tree
 
@@ -128,11 +128,11 @@ class TreePlanner:
     def _plan(self, obs: Tensor, *, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
         pace = self._pacer.begin(budget, len(obs))
         check_observations(obs, self._problem)
-        check_hints(hints, rows=len(obs), act_dim=self._problem.prior.act_dim)
+        check_hints(hints, rows=len(obs), prior=self._problem.prior)
         if len(noise.seeds) != len(obs):
             raise ValueError(f"{len(obs)} states need as many streams of noise, not {len(noise.seeds)}")
         obs = obs.to(self._problem.dtype)
-        fallback = self._problem.prior.act(obs)
+        fallback, _ = clip_to_box(self._problem.prior.act(obs))
         sims = pace.sims(self._strategy.rounds)
         if sims == 0:
             return self._fall_back(obs, fallback, pace)
@@ -181,6 +181,7 @@ class TreePlanner:
             copies=copies,
             lcb_coef=problem.pessimism.lcb_coef,
             max_depth=config.max_depth,
+            halt_threshold=problem.pessimism.halt_threshold,
             turn=(noise.uniform("tree/turn", (1,)) * copies.count).long().squeeze(1),
         )
 
@@ -263,13 +264,16 @@ class TreePlanner:
         )
 
 
-def check_hints(hints: Hints, *, rows: int, act_dim: int) -> None:
+def check_hints(hints: Hints, *, rows: int, prior: Prior) -> None:
     """Refuses hints that fit no plan of `rows` states.
 
     Raises:
-        ValueError: a shape that does not fit, no valid action, or a number that is not finite, naming the
-            row.
+        ValueError: a mask of continuous actions, a shape that does not fit, no valid action, or a number that
+            is not finite, naming the row.
     """
+    act_dim = prior.act_dim
+    if hints.mask is not None and not prior.is_discrete:
+        raise ValueError("masks are for discrete actions")
     if hints.mask is not None:
         if hints.mask.shape != (rows, act_dim):
             raise ValueError(f"masks are [{rows}, {act_dim}], not {list(hints.mask.shape)}")

@@ -109,7 +109,7 @@ class Pessimism:
         lcb_coef: kappa, deviations over members of a return that are subtracted from their mean.
         critic_lcb_coef: kappa_c, deviations over critics that are subtracted from a leaf's mean value.
         halt_threshold: u_max, an edge with more uncertainty ends; inf halts nothing.
-        halt_loss: what an edge that halts loses besides its reward, return units, >= 0.
+        halt_loss: an edge that halts is worth `-halt_loss`, return units, >= 0.
         soft_horizon_coef: eta, trust `omega = exp(-eta u / u_mean)` of an edge; the rest goes to the critic.
         uncertainty_mean: mean of u on held-out rows, reward units, > 0.
     """
@@ -130,7 +130,7 @@ class Pessimism:
     def leaf(self, values: Float[Tensor, "c r"]) -> Float[Tensor, "r"]:
         """`mean_j V_j - kappa_c std_j V_j`, population deviation."""
         mean = values.mean(0)
-        if self.critic_lcb_coef == 0.0 or len(values) == 1:
+        if self.critic_lcb_coef == 0.0 or len(values) == 1 or values.shape[1] == 0:
             return mean
         return mean - self.critic_lcb_coef * values.std(0, correction=0)
 
@@ -139,7 +139,7 @@ class Edge(NamedTuple):
     """What a step is worth by parts: `Q = reward - penalty + mixed + discount * V(child)`; shapes alike."""
 
     reward: Tensor  # raw
-    penalty: Tensor  # lambda u, and the loss of halting
+    penalty: Tensor  # lambda u; where it halts, the reward and the loss
     discount: Tensor  # gamma (1 - ended) omega
     mixed: Tensor  # gamma (1 - ended) (1 - omega) V, the critic's share; 0 without a soft horizon
     ended: Tensor  # terminated or halted
@@ -175,8 +175,8 @@ def pessimistic_edge(
 ) -> Edge:
     """Books a step by parts, doubt included.
 
-    A step that halts is worth `-lambda u - halt_loss`: its reward, and a termination that the model predicts
-    there, are as little to be trusted as what follows, so the penalty takes the reward back.
+    A step that halts is worth `-halt_loss`, whatever the model says of its reward and of the task's end: what
+    is not known must not attract. The penalty takes the reward back, so that parts stay raw.
 
     Args:
         out: the step.
@@ -185,10 +185,8 @@ def pessimistic_edge(
         pessimism: coefficients.
     """
     doubt = out.uncertainty.expand_as(out.reward)
-    ended = has_ended(out, pessimism)
-    penalty = pessimism.penalty_coef * doubt
-    if pessimism.halt_threshold < math.inf:
-        penalty = penalty + (out.reward + pessimism.halt_loss) * (doubt > pessimism.halt_threshold)
+    ended, halted = has_ended(out, pessimism), doubt > pessimism.halt_threshold
+    penalty = torch.where(halted, out.reward + pessimism.halt_loss, pessimism.penalty_coef * doubt)
     alive = discount * (~ended).to(out.reward.dtype)
     if pessimism.soft_horizon_coef == 0.0:
         return Edge(out.reward, penalty, alive, torch.zeros_like(alive), ended)

@@ -105,7 +105,7 @@ class DiscreteProposals:
         valid = torch.ones_like(logits, dtype=torch.bool) if hints.mask is None else hints.mask
         logits = mask_logits(logits, valid)
         mode = logits.argmax(-1)
-        provenance = torch.full(logits.shape, SOURCES.index("policy"))
+        provenance = torch.full(logits.shape, SOURCES.index("policy"), device=logits.device)
         if hints.candidates is not None:
             injected = hints.candidates.to(obs.dtype).amax(1) > 0.5
             mass = self._injected_mass * injected / injected.sum(-1, keepdim=True)

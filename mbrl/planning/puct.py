@@ -197,13 +197,13 @@ class PUCTStrategy:
     def _decide(self, search: Search, noise: RowNoise, done: int) -> Choice:
         """By visits; of equally visited actions, the one of most value."""
         stats, temperature = search.stats(), self._config.temperature
-        visits = stats.visits * search.valid
+        visits = stats.visits * search.choosable
         total = visits.sum(-1, keepdim=True)
         even = torch.full_like(visits, 1.0 / visits.shape[1])
         weights = torch.where(total > 0, visits / total.clamp_min(1.0), even)
         if temperature == 0.0:
             most = visits == visits.amax(-1, keepdim=True)
-            slot = stats.q.masked_fill(~most | ~search.valid, -torch.inf).argmax(-1)
+            slot = stats.q.masked_fill(~most | ~search.choosable, -torch.inf).argmax(-1)
         else:
             drawn = noise.gumbel("root/temperature", (visits.shape[1],)).to(visits.dtype)
             slot = (weights.log() / temperature + drawn).argmax(-1)

@@ -1,6 +1,7 @@
 """A search over `b` states: simulations of all at once, and what their trees say at the root."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mbrl.planning.evaluation import Evaluate, Rows
 from mbrl.planning.proposals import RootSet
-from mbrl.planning.tree import UNSEEN, VISITS, Leaf, Path, Select, Tree
+from mbrl.planning.tree import DOUBT, UNSEEN, VISITS, Leaf, Path, Select, Tree
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Search:
         copies: how trees of a state relate.
         lcb_coef: kappa.
         max_depth: in edges.
+        halt_threshold: u_max; no plan enters more uncertainty if it knows of a way around.
         turn: `[b]`, which tree a state's simulations begin with, if they take turns.
     """
 
@@ -67,11 +69,12 @@ class Search:
         copies: Copies,
         lcb_coef: float,
         max_depth: int,
+        halt_threshold: float = math.inf,
         turn: Int[Tensor, "b"] | None = None,
     ) -> None:
         self.root, self.tree, self.copies, self.max_depth = root, tree, copies, max_depth
         self._evaluate, self._lcb_coef, self._turn = evaluate, lcb_coef, turn
-        self.valid = root.valid
+        self._halt_threshold, self._alive = halt_threshold, root.valid
         self.bad_rows = self.deepest = self.rounds = 0
         device = root.value.device
         self._state = torch.arange(len(root.value), device=device)
@@ -87,6 +90,27 @@ class Search:
             logits=repeat(root.logits),
             actions=None if tree.actions is None else repeat(root.actions),
         )
+
+    @property
+    def valid(self) -> Bool[Tensor, "b k"]:
+        """Candidates worth a simulation: allowed, answered in numbers, not halted while another is not."""
+        if self._halt_threshold == math.inf:
+            return self._alive
+        fine = self._alive & ~self._halted()
+        return torch.where(fine.any(-1, keepdim=True), fine, self._alive)
+
+    @property
+    def choosable(self) -> Bool[Tensor, "b k"]:
+        """Candidates that a plan may begin with: the valid ones if any of them was tried, else all alive."""
+        if self._halt_threshold == math.inf:
+            return self._alive
+        tried = self.valid & (self.stats().visits > 0)
+        return torch.where(tried.any(-1, keepdim=True), self.valid, self._alive)
+
+    @property
+    def may_exclude(self) -> bool:
+        """Whether candidates may have become invalid on the way."""
+        return self.bad_rows > 0 or self._halt_threshold < math.inf
 
     def simulate(
         self,
@@ -208,10 +232,19 @@ class Search:
         child = tree.child[tree.main_slot(edge.clamp_min(0))]
         row = (child - tree.trees).clamp_min(0)
         visits, q = tree.below(tree.visits)[row], tree.below(tree.q)[row]
+        if self._halt_threshold < math.inf:
+            doubt = tree.parts[:, DOUBT].view(-1, tree.outcomes).amax(1)
+            visits = visits * (tree.below(doubt)[row] <= self._halt_threshold)
         most = visits.amax(1, keepdim=True)
         best = q.masked_fill(visits != most, -torch.inf).argmax(1)
         going = (edge >= 0) & (child >= tree.trees) & (most.squeeze(1) > 0)
         return torch.where(going, tree.first_edge(child) + best, -1)
+
+    def _halted(self) -> Bool[Tensor, "b k"]:
+        """Candidates whose first step was found too uncertain."""
+        tree = self.tree
+        doubt = tree.at_root(tree.parts[:, DOUBT].view(-1, tree.outcomes).amax(1))
+        return (doubt.view(-1, self.copies.count, tree.root_width) > self._halt_threshold).any(1)
 
     def _edges(self, slot: Tensor) -> Int[Tensor, "b copies"]:
         """A candidate's edge in each tree of its state."""
@@ -267,5 +300,5 @@ class Search:
         tree.bury(slot[bad])
         at_root = slot[bad] // tree.outcomes
         at_root = at_root[at_root < tree.trees * tree.root_width]
-        self.valid = self.valid.clone()
-        self.valid[self._owner[at_root // tree.root_width], at_root % tree.root_width] = False
+        self._alive = self._alive.clone()
+        self._alive[self._owner[at_root // tree.root_width], at_root % tree.root_width] = False

@@ -111,7 +111,7 @@ def draw_futures(
     """The futures of a call.
 
     `ts_inf`: particle p keeps member p mod e for the whole horizon. `ts1`: a member is drawn for each
-    particle and step (Chua et al. 2018, section 5.1). `mean`: one particle follows the mean over members.
+    particle and step (Chua et al. 2018, section 5). `mean`: one particle follows the mean over members.
     Particles come sorted by member.
     """
     rows, dtype = noise.seeds, problem.dtype

@@ -8,7 +8,7 @@ from mbrl.ope.report_fields import listed, part
 from mbrl.ope.rule import JudgeRule
 from mbrl.report.comparison import Message, Tone
 from mbrl.report.table import Cell, Table
-from mbrl.report.wording import format_number, format_share
+from mbrl.report.wording import format_count, format_number, format_share
 
 WORDS: Final[Mapping[str, str]] = {
     "go": "GO",
@@ -90,9 +90,12 @@ def estimate_table(report: Mapping[str, Any]) -> Table:
 
 def reason_table(report: Mapping[str, Any]) -> Table:
     """Estimators that do not count in the verdict, and why."""
-    reasons = why_not_counted(report)
-    rows: list[list[Cell]] = [[name, reason] for name, reason in reasons.items() if reason]
-    return Table("What does not count, and why", ("estimator", "reason"), rows)
+    names: dict[str, list[str]] = {}
+    for name, reason in why_not_counted(report).items():
+        if reason:
+            names.setdefault(reason, []).append(name)
+    rows: list[list[Cell]] = [[", ".join(alike), reason] for reason, alike in names.items()]
+    return Table("What does not count, and why", ("estimators", "reason"), rows)
 
 
 def candidate_table(whole: Mapping[str, Any]) -> Table:
@@ -197,7 +200,7 @@ def verdict_reasons(report: Mapping[str, Any]) -> list[str]:
     """Why, one sentence each; those of the corrected verdict where there are several candidates."""
     verdict = report["verdict"]
     reasons: Sequence[str] = (part(verdict, "corrected") or verdict)["reasons"]
-    return [f"{reason[:1].upper()}{reason[1:]}." for reason in reasons]
+    return [f"{reason[:1].upper()}{reason[1:].removesuffix('.')}." for reason in reasons]
 
 
 def agreement_sentence(report: Mapping[str, Any]) -> str:
@@ -224,13 +227,14 @@ def next_sentence(report: Mapping[str, Any]) -> str:
         return f"Nothing to collect: {proposal['why_not']}."
     then, shrink = format_number(proposal["half_width_then"]), proposal["shrink"]
     gain = "" if shrink is None else f", {format_share(shrink)} less than now"
-    what = f"{proposal['episodes']} episodes of the {proposal['policy']}"
+    what = f"{format_count(proposal['episodes'], 'episode')} of the {proposal['policy']}"
     text = f"{what} would {proposal['reason']}: the half width of the interval would be {then}{gain}."
     states = [f"episode {s['episode']} step {s['step']}" for s in proposal["states"]]
     if states:
         text += f" Start some from states like {', '.join(states)}, where it leaves the log."
     for other in proposal["alternatives"]:
-        text += f" Or {other['episodes']} more episodes of the {other['policy']} would {other['reason']}."
+        count = format_count(other["episodes"], "more episode")
+        text += f" Or {count} of the {other['policy']} would {other['reason']}."
     return text
 
 

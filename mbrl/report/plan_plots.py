@@ -5,11 +5,12 @@ from typing import Any, Final, cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mbrl.report.palette import BLUE, BRICK, GREEN, GREY, INK, LIGHT, ORANGE, series_colour
-from mbrl.report.style import panels
+from mbrl.report.style import panel, panels
 
 MOST_BARS: Final = 12
 """Candidates that are drawn; more could not be read."""
@@ -28,6 +29,70 @@ def plan_figure(explanation: Mapping[str, Any]) -> Figure:
         return figure
 
 
+def tree_figure(nodes: Sequence[Mapping[str, Any]]) -> Figure:
+    """A search tree from the root down: lines by visits, dots by value, squares where the model ends.
+
+    Args:
+        nodes: in order of creation, each with `node`, `parent` (-1 at the root), `visits`, `value`, `is_end`.
+    """
+    place, depth = _lay_out(nodes)
+    width = max(4.7, min(16.0, 0.22 * len(nodes)))
+    with panel(x_label="", y_label="depth", size=(width, 4.0)) as (figure, axes):
+        total = max(1, int(nodes[0]["visits"]))
+        for node in nodes:
+            parent = int(node["parent"])
+            if parent >= 0:
+                name = int(node["node"])
+                axes.plot(
+                    [place[parent], place[name]], [depth[parent], depth[name]], color=LIGHT[GREY],
+                    linewidth=0.5 + 4.0 * float(node["visits"]) / total, zorder=1,
+                )  # fmt: skip
+        for marker, is_end in (("o", False), ("s", True)):
+            chosen = [node for node in nodes if bool(node["is_end"]) == is_end]
+            dots = axes.scatter(
+                [place[int(node["node"])] for node in chosen], [depth[int(node["node"])] for node in chosen],
+                c=[np.nan if node["value"] is None else float(node["value"]) for node in chosen],
+                marker=marker, s=34.0, zorder=2, cmap="viridis", norm=_value_range(nodes),
+            )  # fmt: skip
+            if not is_end:
+                figure.colorbar(dots, ax=axes, label="value, return units")
+        axes.invert_yaxis()
+        axes.set_xticks([])
+        axes.set_yticks(range(max(depth.values()) + 1))
+        axes.grid(visible=False)
+        return figure
+
+
+def _lay_out(nodes: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict[int, int]]:
+    """Place across and depth of each node: leaves side by side, parents above their children's middle."""
+    children: dict[int, list[int]] = {int(node["node"]): [] for node in nodes}
+    depth: dict[int, int] = {}
+    for node in nodes:
+        name, parent = int(node["node"]), int(node["parent"])
+        depth[name] = 0 if parent < 0 else depth[parent] + 1
+        if parent >= 0:
+            children[parent].append(name)
+    place: dict[int, float] = {}
+    stack, leaves = [int(nodes[0]["node"])], 0
+    while stack:
+        name = stack[-1]
+        waiting = [child for child in children[name] if child not in place]
+        if waiting:
+            stack.extend(reversed(waiting))
+            continue
+        stack.pop()
+        if children[name]:
+            place[name] = sum(place[child] for child in children[name]) / len(children[name])
+        else:
+            place[name], leaves = float(leaves), leaves + 1
+    return place, depth
+
+
+def _value_range(nodes: Sequence[Mapping[str, Any]]) -> Normalize:
+    values = [float(node["value"]) for node in nodes if node["value"] is not None]
+    return Normalize(min(values, default=0.0), max(values, default=1.0))
+
+
 def _draw_candidates(axes: Axes, candidates: Sequence[Mapping[str, Any]]) -> None:
     """Bars from the heaviest down, coloured by where a candidate comes from."""
     sources = list(dict.fromkeys(str(candidate["source"]) for candidate in candidates))
@@ -44,7 +109,10 @@ def _draw_candidates(axes: Axes, candidates: Sequence[Mapping[str, Any]]) -> Non
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("weight of the candidate action")
     marks = [Line2D([], [], color=colour[source], linewidth=6) for source in sources]
-    axes.legend(marks, [source.replace("_", " ") for source in sources], loc="lower right", handlelength=1.2)
+    names = [source.replace("_", " ") for source in sources]
+    axes.legend(
+        marks, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(4, len(names)), handlelength=1.2
+    )
 
 
 def _draw_parts(axes: Axes, explanation: Mapping[str, Any]) -> None:

@@ -38,6 +38,29 @@ def plan_table(summary: Mapping[str, Any]) -> Table:
     )
 
 
+def budget_table(plannings: Sequence[Mapping[str, Any]]) -> Table:
+    """Plannings of a comparison, one row each: return beside that of the policy alone, time, deadline misses.
+
+    Args:
+        plannings: plain values, means over seeds.
+    """
+    rows = [
+        (
+            f"{entry['algorithm']} on {entry['dataset']}",
+            entry["seeds"],
+            entry["mean_return"],
+            entry["policy_return"],
+            entry["gain"],
+            _milliseconds(entry["milliseconds"]),
+            format_share(entry["deadline_miss_share"]) if entry["deadline_miss_share"] is not None else "-",
+            entry["sims_per_plan"],
+        )
+        for entry in plannings
+    ]
+    columns = ("planner", "seeds", "return", "policy", "gain", "ms p50, 95, 99", "missed", "sims")
+    return Table("planning, means over seeds", columns, rows)
+
+
 def candidate_table(explanation: Mapping[str, Any]) -> Table:
     """What was considered at one state, from the heaviest down.
 

@@ -113,6 +113,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported(command: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "known"),
     [
+        ("algorithms", {"mopo", "mopo-published", "bc_top10"}),
         ("learners", {"bc", "sac"}),
         ("recipes", {"mopo", "mbpo"}),
         ("formats", {"minari", "d4rl", "npz"}),

@@ -9,7 +9,7 @@ import pytest
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
 from mbrl.experiment.behaviour import list_collections, load_collection
-from mbrl.experiment.config import find_part, is_comparison, part_names, resolve, stable_hash
+from mbrl.experiment.config import describe_parts, find_part, is_comparison, part_names, resolve, stable_hash
 from mbrl.experiment.documents import parse_yaml, read_yaml
 
 
@@ -93,6 +93,15 @@ def test_a_written_config_resolves_to_itself(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(resolved.to_yaml())
     assert resolve(path).run == resolved.run
+
+
+def test_a_shipped_file_is_described_by_the_first_words_above_it() -> None:
+    found = describe_parts("algorithms")
+    assert tuple(found) == part_names("algorithms")
+    assert found["bc"] == "Behaviour cloning with a deterministic policy: the baseline to beat"
+    assert found["mopo-published"] == "MOPO with the values of OfflineRL-Kit for halfcheetah-medium-v2"
+    assert found["sac_n"] == "SAC-N sized for CPUs: the least of ten critics, two layers"
+    assert all(found.values())
 
 
 @pytest.mark.parametrize("name", part_names("algorithms"))

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,7 +24,7 @@ from mbrl.experiment.store import RunStore
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.fqe import FQEConfig
-from mbrl.ope.risk import RiskQuestion
+from mbrl.ope.risk import RiskQuestion, rollout_risk
 from mbrl.ope.verdict import judge
 from tests.ope.lqg import NoisyLinearPolicy, scalar_task
 
@@ -131,3 +132,32 @@ def test_evidence_survives_its_file(folders, dataset, tmp_path):
 
 def test_names_are_told_apart():
     assert unique_names(["a", "b", "a", "a"]) == ["a", "b", "a #2", "a #3"]
+
+
+def test_roll_outs_speak_of_the_risk_at_the_common_level(folders, dataset):
+    report = folders[0][0].summary()
+    model = {
+        **report["estimates"][0],
+        "name": "model_value",
+        "family": "model",
+        "valid": True,
+        "why_not": None,
+    }
+    rng = np.random.default_rng(0)
+    rollouts = np.stack([rng.normal(-3.0, 1.0, (5, 60)), np.zeros((5, 60))])
+    risk = rollout_risk(rollouts[0], rollouts[1] > 0, SETTINGS.risk, why_not=None)
+    whole = {
+        **report,
+        "estimates": [*report["estimates"], model],
+        "risk": {**report["risk"], "sources": [risk]},
+    }
+    evidence = StoredEvidence({}, None, rollouts)
+    found = compare_candidates([Candidate(name, whole, evidence) for name in ("a", "b")], None, dataset)
+    (source,) = found["reports"][0]["risk"]["sources"]
+    assert source["source"] == "model"
+    low, high = source["p_violation_ci_corrected"]
+    assert (
+        low <= source["p_violation_ci95"][0] < source["p_violation"] < source["p_violation_ci95"][1] <= high
+    )
+    assert found["ranking"] is None
+    assert found["why_no_ranking"] == "no primary estimator judged all candidates"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from mbrl.core.types import SpaceSpec
-from mbrl.experiment.ope import REPORT_FILE, OPESettings, ope_stage
+from mbrl.experiment.ope import REPORT_FILE, OPESettings, evaluate_off_policy, ope_stage
 from mbrl.experiment.policies import load_policy, save_policy
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunStore
@@ -54,3 +55,22 @@ def test_what_is_done_is_not_done_again(tmp_path):
     before = (first.path / REPORT_FILE).stat().st_mtime_ns
     second, _ = run(tmp_path, stochastic=True)
     assert (second.path / REPORT_FILE).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_ratios_of_a_wrong_density_are_left_out(factor):
+    """A log that understates its densities by a factor: self-normalised estimates do not notice it."""
+    behaviour = NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4)
+    dataset = scalar_task().simulate(behaviour, 60, 4, 0)
+    episodes = [
+        dataclasses.replace(e, behaviour_log_prob=e.behaviour_log_prob - np.float32(np.log(factor)))
+        for e in dataset.episodes
+    ]
+    dataset = dataclasses.replace(dataset, episodes=tuple(episodes))
+    policy = NoisyLinearPolicy(torch.tensor([[0.42]]), 8.0, 0.39)
+    settings = OPESettings(fqe=FQEConfig(hidden=(4,), updates=2, batch_size=8))
+    report = evaluate_off_policy(policy, dataset, settings)
+    found = {e["name"]: e for e in report["estimates"]}
+    assert found["pdwis"]["valid"] == (factor == 1.0)
+    assert ("behaviour_miscalibrated" in found["pdwis"]["flags"]) == (factor != 1.0)
+    assert report["backtest"] is None

@@ -71,6 +71,12 @@ def test_a_run_finds_its_fit_and_a_fit_is_made_only_if_asked(tmp_path, source, l
     assert found.identity() == made.identity()
     elsewhere = choose(folder, log, Workspace(RunStore(tmp_path / "other")))
     assert elsewhere is not None  # beside the run itself
+    (folder / "manifest.json").write_text('{"stage": "train_policy"}')
+    (folder / "policies").mkdir()
+    checkpoint = choose(folder / "policies" / "step-1.safetensors", log, workspace)
+    assert checkpoint is not None  # a policy of the run knows its run
+    alone = choose(tmp_path / "exported.safetensors", log, workspace)
+    assert alone is None  # fits with the shipped defaults were not made
     other = dataclasses.replace(log, episodes=log.episodes[:-1])
     assert choose(folder, other, workspace) is None  # a fit to other episodes is not taken unasked
 

@@ -8,8 +8,10 @@ import torch
 import yaml
 
 from mbrl.core.errors import ConfigError
+from mbrl.experiment.config import part_names
+from mbrl.experiment.plan_explanation import read_state
 from mbrl.experiment.planner_config import load_plan_config, parse_plan_config
-from mbrl.experiment.planning import read_state
+from mbrl.planning.base import PLANNERS
 from tests.experiment.toy import make_dataset
 from tests.planning.one_step import registered
 
@@ -45,3 +47,16 @@ def test_configs_are_composed_and_refused(tmp_path: Path) -> None:
     for bad in (["planner.name=none"], ["planner.spred=1"], ["sims=0"], ["pessimism=-1"], ["sims=null"]):
         with pytest.raises(ConfigError):
             load_plan_config(str(path), overrides=bad)
+
+
+@pytest.mark.parametrize("name", part_names("planners"))
+def test_every_shipped_planner_validates_and_survives_its_yaml(name: str, tmp_path: Path) -> None:
+    found = load_plan_config(name)
+    assert found.planner.name == name
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(found.tree()))
+    assert load_plan_config(str(path)) == found
+
+
+def test_every_planner_is_shipped() -> None:
+    assert set(part_names("planners")) == set(PLANNERS.names()) - {"one_step"}

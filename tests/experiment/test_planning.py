@@ -12,11 +12,12 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.returns import return_range_scale
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.experiment.config import resolve
+from mbrl.experiment.plan_explanation import explain_stage
 from mbrl.experiment.planner_basis import PlanBasis, open_basis
 from mbrl.experiment.planner_config import PlanConfig, parse_plan_config
 from mbrl.experiment.planner_critics import find_critics
 from mbrl.experiment.planner_problem import CALIBRATION_FILE, make_plan_problem
-from mbrl.experiment.planning import certify_basis, explain_stage, make_planner, plan_stage
+from mbrl.experiment.planning import certify_basis, make_planner, plan_stage
 from mbrl.experiment.stages import Workspace, train_policy_stage
 from mbrl.experiment.store import RunFolder, RunStore
 from mbrl.planning.calibration import PlannerCalibration
@@ -174,10 +175,14 @@ def test_the_certificate_is_drawn_from_held_out_states(td3: Path, workspace: Wor
 
 
 def test_a_plan_is_explained_beside_the_nearest_logged_states(td3: Path, workspace: Workspace) -> None:
-    explanation, result = explain_stage(td3, "11", config(sims=5), workspace)
-    assert explanation["action"] == pytest.approx(result.action[0].tolist())
+    explanation = explain_stage(td3, "11", config(sims=5), workspace)
+    assert explanation["action"] == explanation["candidates"][0]["action"]
     assert len(explanation["candidates"]) == 5
-    assert explanation["edges"][0]["uncertainty"] == pytest.approx(float(result.uncertainty), rel=1e-4)
+    assert explanation["edges"][0]["uncertainty"] == pytest.approx(explanation["uncertainty"], rel=1e-4)
+    assert explanation["tree"] is None
+    tree = explain_stage(td3, "11", config(planner="sampled_gumbel", sims=6), workspace)["tree"]
+    assert [node["node"] for node in tree] == list(range(7))
+    assert tree[0]["parent"] == -1
     nearest = explanation["nearest_logged"]
     assert (nearest[0]["step"], nearest[0]["distance"]) == (11, 0.0)
     assert [row["distance"] for row in nearest] == sorted(row["distance"] for row in nearest)

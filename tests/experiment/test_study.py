@@ -68,6 +68,28 @@ def test_overrides_reach_into_bare_names(tmp_path: Path) -> None:
     assert load_study(path, overrides=["seeds=[7]"]).config.seeds == (7,)
 
 
+def test_a_planner_stands_on_top_of_a_training_and_does_not_change_it(tmp_path: Path) -> None:
+    timed = {"file": "mppi", "milliseconds": 5, "planner": {"horizon": 3}}
+    algorithms = {"bc": BC, "named": {**BC, "planner": "mppi"}, "timed": {**BC, "planner": timed}}
+    path = write(tmp_path, toy_tree(tmp_path, algorithms=algorithms))
+    source = load_study(path, overrides=["algorithms.named.planner.pessimism=2"])
+    bare, *planned = (source.resolve(name, seed=0).run for name in algorithms)
+    assert all(run == bare for run in planned)
+    assert source.planner("bc") is None
+    named, changed = source.planner("named"), source.planner("timed")
+    assert named is not None
+    assert changed is not None
+    assert (named.planner.name, named.pessimism, named.sims) == ("mppi", 2.0, 736)
+    assert (changed.milliseconds, changed.sims) == (5.0, None)
+    assert changed.planner.tree()["horizon"] == 3
+    again = tmp_path / "again.yaml"
+    again.write_text(source.to_yaml())
+    assert load_study(str(again)).planner("timed") == changed
+    for bad in ("mpi", {"file": "mppi", "sims": 0}, {"name": "mppi"}):
+        with pytest.raises(ConfigError):
+            load_study(write(tmp_path, toy_tree(tmp_path, algorithms={"x": {**BC, "planner": bad}})))
+
+
 def test_a_validated_comparison_reads_back_as_itself(tmp_path: Path) -> None:
     source = load_study(write(tmp_path, toy_tree(tmp_path, task="pendulum")))
     again = tmp_path / "again.yaml"

@@ -144,6 +144,22 @@ def test_a_bounded_squashed_behaviour_needs_the_jacobian():
     assert fit.nll == pytest.approx(-truth.mean(), abs=0.03)
 
 
+def test_jacobians_of_the_same_squash_cancel():
+    """The ratio of two squashed densities is that before squashing, at a bound too."""
+    space = SpaceSpec(1, 1, (-8.0,), (8.0,))
+    spec = ActorSpec("tanh_gaussian", space, hidden=(4,))
+    actors = [TanhGaussianActor(spec, Normaliser.identity(1), generator(k)) for k in range(2)]
+    obs = torch.linspace(-1, 1, 5)[:, None]
+    action = torch.tensor([[-8.0], [-3.0], [0.0], [7.9], [8.0]])
+    ratio = action_log_prob(actors[0], obs, action) - action_log_prob(actors[1], obs, action)
+    x = torch.atanh((action / 8).double().clamp(-1 + 1e-5, 1 - 1e-5))
+    before = []
+    for actor in actors:
+        mean, log_std = actor.moments(obs)
+        before.append(torch.distributions.Normal(mean.double(), log_std.double().exp()).log_prob(x)[:, 0])
+    torch.testing.assert_close(ratio, (before[0] - before[1]).detach(), rtol=1e-3, atol=1e-3)
+
+
 def noise(episode, draws: torch.Generator) -> torch.Tensor:
     return torch.randn(episode.actions.shape, generator=draws)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.core.errors import UndefinedRatioError
+from mbrl.core.errors import ConfigError, UndefinedRatioError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Estimator
 from mbrl.ope.estimators import ESTIMATORS, NO_CROSSFIT, EstimatorContext
@@ -72,6 +72,9 @@ def test_values_of_unseen_episodes_need_no_warning():
     assert np.bincount(across.fold).tolist() == [4, 4, 4]
     plain = shared.critics.fit(policy, dataset, generator())
     assert plain.fold is None
+    for wrong in (1, 6):
+        with pytest.raises(ConfigError, match="2 to 5 folds"):
+            EstimatorContext.make(Estimand(0.8), FQE, crossfit=wrong)
     dm = ESTIMATORS.get("dm")(shared).estimate(policy, dataset, generator=generator())
     assert dm.point == pytest.approx(plain.estimate().point, rel=1e-6)
 

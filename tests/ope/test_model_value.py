@@ -376,6 +376,12 @@ def test_the_estimator_takes_starts_and_range_from_the_log_and_its_tail_from_the
     assert estimate.details["tail_share"] == 1.0  # every roll-out stops at once
     assert estimate.point == pytest.approx(fqe.point, rel=0.1)
     assert {"unreliable_tail", "leaves_the_data"} <= set(estimate.flags)
+    generous = dataclasses.replace(model, dynamics=LinearGaussian(members(0.1, 0.2)))
+    promised = ESTIMATORS.get("model_value")(dataclasses.replace(context, model=generous))
+    more = promised.estimate(policy, dataset, generator=generator(3))
+    assert more.point > fqe.point + 2 * math.hypot(more.se, fqe.se)
+    assert not fqe.valid  # so it cannot raise an alarm
+    assert "exploitation_alarm" not in more.flags
     found = model_diagnostics(estimate)
     assert found["stopped"] == [40, 0, 0, 0, 0, 0]
     assert found["clip_rate"][0] is None

@@ -28,7 +28,7 @@ def test_the_proposal_rests_on_the_surest_family_that_counts():
     found = concluded(paired(report((0.5, 3.0), (0.5, 2.5)), pdwis=(-0.2, 0.8), fqe=(-0.1, 0.5)))
     assert found["verdict"]["verdict"] == "cannot_tell"
     proposal = next_data(found)
-    se, gap = 0.15, 0.2  # of fqe
+    se, gap = 0.3 / 1.959964, 0.2  # of fqe: half the width of its interval
     assert proposal["episodes"] == math.floor(((1.959964 / gap) ** 2 - se**-2) * 1.0) + 1
     assert proposal["half_width_now"] == pytest.approx(1.959964 * se)
     assert proposal["half_width_then"] < gap
@@ -86,3 +86,12 @@ def test_what_is_not_finite_becomes_null():
     assert found["diagnostics"]["pareto_k"] is None
     assert found["diagnostics"]["ess_t"] == [1.0, None]
     assert "diagnostics.pareto_k" in found["why_not"]
+
+
+def test_what_the_log_has_settled_is_confirmed_by_the_candidate_alone():
+    """One family lies above: its own error would need no episode, but it may be wrong as a whole."""
+    found = concluded(paired(report((0.5, 3.0), (0.5, 2.5)), pdwis=(-0.2, 0.8), fqe=(0.1, 0.5)))
+    assert found["verdict"]["verdict"] == "go_with_guard"
+    proposal = next_data(found)
+    assert proposal["episodes"] == math.floor((1.959964 / 0.3) ** 2) + 1
+    assert "by the candidate's returns alone" in proposal["reason"]

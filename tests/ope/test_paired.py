@@ -9,7 +9,7 @@ import scipy.stats
 from mbrl.core.estimates import Estimand
 from mbrl.ope.baseline import behaviour_baseline, policy_baseline
 from mbrl.ope.importance import importance_sampling
-from mbrl.ope.paired import Evidence, difference, ratio_difference
+from mbrl.ope.paired import Evidence, difference, gap_in_errors, ratio_difference
 from tests.ope.reports import report
 from tests.ope.test_importance import logged
 
@@ -51,8 +51,21 @@ def test_evidence_of_another_size_is_not_paired():
     se = np.sqrt(first.var(ddof=1) / 30 + second.var(ddof=1) / 20)
     assert found.se == pytest.approx(se)
     assert found.method.startswith("unpaired")
-    with pytest.raises(ValueError, match="cannot be paired"):
-        difference(Evidence(first, first[:5]), Evidence(first, first[:4]))
+    few, fewer = Evidence(first, first[:5]), Evidence(first, first[:3])
+    against = difference(few, fewer)  # ensembles of two sizes: their variances add, the smaller one counts
+    assert against.se == pytest.approx(np.sqrt(first[:5].var(ddof=1) + first[:3].var(ddof=1)))
+    assert against.ends[1] == pytest.approx(scipy.stats.t.ppf(0.975, 2) * against.se)
+
+
+def test_two_estimators_share_episodes_but_no_members():
+    rng = np.random.default_rng(3)
+    episodes, members = rng.normal(size=50), rng.normal(size=5)
+    first, second = Evidence(episodes + 2.0, members), Evidence(episodes, members)
+    assert gap_in_errors(first, second) == pytest.approx(2.0 / np.sqrt(2 * members.var(ddof=1)))
+    plain = Evidence(rng.normal(size=50))
+    paired = scipy.stats.ttest_rel(first.per_episode, plain.per_episode)
+    assert gap_in_errors(Evidence(first.per_episode), plain) == pytest.approx(abs(paired.statistic))
+    assert gap_in_errors(plain, plain) == 0.0
 
 
 def test_one_episode_has_no_interval():

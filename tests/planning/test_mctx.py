@@ -31,7 +31,15 @@ def _check(ours: dict[str, Any], expected: dict[str, Any]) -> None:
     assert ours["action"] == expected["action"]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=case.name, marks=pytest.mark.slow if case.sims == 100 and case.actions < 9 else ()
+        )
+        for case in CASES
+    ],
+)
 def test_trees_equal_those_of_mctx(case: Case):
     expected = EXPECTED[case.name]
     gumbel = None if expected["gumbel"] is None else torch.tensor(expected["gumbel"], dtype=torch.float64)

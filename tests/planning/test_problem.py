@@ -26,12 +26,13 @@ def test_an_edge_without_pessimism_is_plain():
     assert edge.ended.tolist() == [False, True]
 
 
-def test_halting_takes_the_reward_back_and_costs_the_loss_whatever_the_model_promises():
+def test_an_edge_that_halts_is_worth_the_loss_whatever_it_promises():
     pessimism = Pessimism(penalty_coef=0.5, halt_threshold=3.0, halt_loss=7.0)
     edge = pessimistic_edge(
         _step([1.0, 4.0, 4.0], [False, False, True]), torch.ones(3), discount=0.9, pessimism=pessimism
     )
-    assert edge.penalty.tolist() == pytest.approx([0.5, 11.0, 11.0])
+    assert (edge.reward - edge.penalty).tolist() == pytest.approx([1.5, -7.0, -7.0])
+    assert edge.reward.tolist() == [2.0, 2.0, 2.0]
     assert edge.discount.tolist() == pytest.approx([0.9, 0.0, 0.0])
 
 

@@ -98,7 +98,7 @@ def test_luck_within_a_member_is_no_doubt_between_members():
 
 
 def test_all_levers_obey_their_recursion():
-    """`G = r - lambda u + g (1 - end) [w G' + (1 - w) V(s')]`, with a halt worth `-lambda u - loss`."""
+    """`G = r - lambda u + g (1 - end) [w G' + (1 - w) V(s')]`, with a halt worth `-loss`."""
     pessimism = Pessimism(
         penalty_coef=0.7, halt_threshold=0.9, halt_loss=4.0, soft_horizon_coef=0.8, uncertainty_mean=0.5
     )
@@ -117,7 +117,7 @@ def test_all_levers_obey_their_recursion():
             return math.cos(state)
         after, reward, terminated, doubt = step(state, plan[0])
         if doubt > 0.9:
-            return -0.7 * doubt - 4.0
+            return -4.0
         trust = math.exp(-0.8 * doubt / 0.5)
         rest = 0.0 if terminated else trust * worth(after, plan[1:]) + (1 - trust) * math.cos(after)
         return reward - 0.7 * doubt + 0.95 * rest

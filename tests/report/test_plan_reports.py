@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from mbrl.report.palette import LIGHT
-from mbrl.report.plan_plots import plan_figure
-from mbrl.report.plan_tables import candidate_table, edge_table, plan_table
+from mbrl.report.plan_plots import plan_figure, tree_figure
+from mbrl.report.plan_tables import budget_table, candidate_table, edge_table, plan_table
 from mbrl.report.table import to_text
 
 
@@ -47,6 +47,21 @@ def test_missing_parts_leave_gaps() -> None:
     assert list(np.isnan(heights)) == [False, True, False, False, True]
 
 
+def test_a_tree_hangs_from_its_root_with_parents_above_the_middle_of_their_children() -> None:
+    parents = [-1, 0, 0, 1, 1, 3]
+    nodes = [
+        {"node": k, "parent": parent, "visits": 6 - k, "value": float(k), "is_end": k == 4}
+        for k, parent in enumerate(parents)
+    ]
+    axes = tree_figure(nodes).axes[0]
+    rounds, squares = (collection.get_offsets().tolist() for collection in axes.collections)
+    assert squares == [[1.0, 2.0]]
+    assert rounds == [[1.25, 0.0], [0.5, 1.0], [2.0, 1.0], [0.0, 2.0], [0.0, 3.0]]
+    assert len(axes.lines) == 5
+    widths = [line.get_linewidth() for line in axes.lines]
+    assert widths == sorted(widths, reverse=True)
+
+
 def test_tables_of_a_plan() -> None:
     found = candidate_table(explanation())
     assert found.rows[0] == ("+0.50, +0.10, +0.20, ...", "shooting", 0.75, 0)
@@ -81,3 +96,15 @@ def test_the_table_of_a_planning_says_what_is_missing() -> None:
     )
     assert plan_table({**summary, "certificate": None, "plans": {}}).rows[5][1] == "not available"
     assert max(map(len, to_text([plan_table(summary)]).splitlines())) <= 100
+
+
+def test_budgets_stand_beside_what_they_bring() -> None:
+    entry: dict[str, Any] = {
+        "algorithm": "bc+mppi-20ms", "dataset": "mixed", "seeds": 3, "mean_return": -200.0,
+        "policy_return": -900.0, "gain": 700.0, "milliseconds": {"p50": 14.0, "p95": 17.5, "p99": 19.0},
+        "deadline_miss_share": 0.01, "sims_per_plan": 320.0,
+    }  # fmt: skip
+    table = budget_table([entry, {**entry, "deadline_miss_share": None}])
+    assert table.rows[0][2:5] == (-200.0, -900.0, 700.0)
+    assert [row[6] for row in table.rows] == ["1.0 %", "-"]
+    assert max(map(len, to_text([table]).splitlines())) <= 100

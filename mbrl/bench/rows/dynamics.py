@@ -27,15 +27,15 @@ _HOLDOUT_SHARE = 0.1
 _POLICY_HIDDEN = (256, 256)
 
 
-def _sizes(workload: Workload) -> tuple[int, ...]:
+def member_sizes(workload: Workload) -> tuple[int, ...]:
     """Widths of a member: `(s, a)` to means and log-variances of `(s' - s, r)`."""
     return (workload.obs_dim + workload.act_dim, *workload.dynamics_hidden, 2 * (workload.obs_dim + 1))
 
 
-def _ensemble(workload: Workload, members: int) -> DynamicsEnsemble:
+def make_ensemble(workload: Workload, members: int) -> DynamicsEnsemble:
     """A fresh ensemble in the shape that MBPO and MOPO published: no LayerNorm."""
     config = DynamicsConfig(members=workload.members, hidden=workload.dynamics_hidden, layer_norm=False)
-    sizes = _sizes(workload)
+    sizes = member_sizes(workload)
     net = build_net(config, (members, sizes[0], sizes[-1]), RngStreams(workload.seed).at("init"))
     outputs = workload.obs_dim + 1
     bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
@@ -58,7 +58,7 @@ def _training_arrays(workload: Workload) -> TrainingArrays:
 
 def ensemble_modes(workload: Workload) -> Modes:
     """`epoch`: updates of all members side by side, with the look at the holdout that ends an epoch."""
-    ensemble = _ensemble(workload, workload.members)
+    ensemble = make_ensemble(workload, workload.members)
     decay = decay_ramp(len(workload.dynamics_hidden) + 1)
     schedule = Schedule(
         max_updates=sys.maxsize,
@@ -87,7 +87,7 @@ def ensemble_modes(workload: Workload) -> Modes:
 def rollout_modes(workload: Workload, measure: Measure | None) -> Modes:
     """`refresh`: imagined transitions as a recipe makes them, penalised if there is a measure."""
     rng = RngStreams(workload.seed)
-    model = _ensemble(workload, workload.elites).requires_grad_(requires_grad=False)
+    model = make_ensemble(workload, workload.elites).requires_grad_(requires_grad=False)
     spec = ActorSpec("tanh_gaussian", workload.space, _POLICY_HIDDEN)
     policy = TanhGaussianActor(spec, Normaliser.identity(workload.obs_dim), rng.at("policy"))
     imagination = Imagination(model, NeverTerminates(), measure)
@@ -115,11 +115,11 @@ def _starts(workload: Workload) -> Tensor:
 def rollout_flops(workload: Workload, *, elites: int) -> float:
     """One transition: the policy, and a row through `elites` members."""
     policy = (workload.obs_dim, *_POLICY_HIDDEN, 2 * workload.act_dim)
-    return forward_flops(1, policy) + forward_flops(1, _sizes(workload), members=elites)
+    return forward_flops(1, policy) + forward_flops(1, member_sizes(workload), members=elites)
 
 
 def _ensemble_flops(workload: Workload) -> float:
-    return training_flops(workload.batch_size, _sizes(workload), members=workload.members)
+    return training_flops(workload.batch_size, member_sizes(workload), members=workload.members)
 
 
 ROWS.register("ensemble", "Updates of the dynamics ensemble, all members side by side.")(
