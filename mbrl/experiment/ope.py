@@ -21,6 +21,7 @@ from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
 from mbrl.ope.assessment import assess
 from mbrl.ope.backtest import apply_backtest, miscalibrated_ratios
+from mbrl.ope.blend import blend_primaries
 from mbrl.ope.conclusions import conclude
 from mbrl.ope.diagnostics import ratio_diagnostics
 from mbrl.ope.estimators import ESTIMATORS, EstimatorContext, ratio_arrays, refused
@@ -177,9 +178,9 @@ def evaluate_with_evidence(
     found["data"] |= {name: facts[name] for name in _BEHAVIOUR_FACTS}
     if backtest is not None:
         found["backtest"] = backtest
-    report = conclude(
-        {"estimates": [estimate.to_json() for estimate in estimates.values()], **found}, reasons
-    )
+    blend = blend_primaries(estimates, least_ess=DEFAULT_RULE.least_ess)
+    shown = [*estimates.values(), *([] if blend is None else [blend])]
+    report = conclude({"estimates": [estimate.to_json() for estimate in shown], **found}, reasons)
     return report, StoredEvidence.of(estimates, arrays)
 
 

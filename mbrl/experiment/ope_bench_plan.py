@@ -67,7 +67,7 @@ class OPEBenchPlan:
 
 
 def plan_ope_bench(source: OPEBenchSource, site: Site, *, peer_python: str | None) -> OPEBenchPlan:
-    """Lays out the tasks: of each task the datasets and trainings, then true values and estimates.
+    """Lays out the tasks: datasets, trainings, true values, estimates; the first log of every task first.
 
     Args:
         source: the benchmark.
@@ -78,29 +78,31 @@ def plan_ope_bench(source: OPEBenchSource, site: Site, *, peer_python: str | Non
         ConfigError: datasets, tasks and policies do not go together.
         DataError: a dataset cannot be used.
     """
-    tasks: list[Task] = []
+    rounds: dict[int, list[Task]] = {}
     cases: list[Case] = []
     for label, config in source.config.tasks.items():
         logs = [_plan_log(f"{label}.{name}", choice, site) for name, choice in config.datasets.items()]
-        tasks += [log.collection for log in logs if log.collection is not None]
+        first = rounds.setdefault(0, [])
+        first += [log.collection for log in logs if log.collection is not None]
         trainings = [training for log in logs for training in _plan_trainings(label, log, source)]
-        tasks += trainings
+        first += trainings
         layout = _Layout(label, source, {training.id: training for training in trainings})
         candidates = (*_shipped(config), *_trained(config, trainings))
         truths = [layout.truth(candidate) for candidate in candidates]
-        tasks += truths
-        for log in logs:
+        first += truths
+        for index, log in enumerate(logs):
             fit = layout.fit(log)
             backtest = layout.backtest(log, fit) if config.backtest else None
-            tasks += [fit, *([] if backtest is None else [backtest])]
             estimates = [layout.estimate(candidate, log, fit, backtest) for candidate in candidates]
             peer = None if peer_python is None else layout.peer(candidates, log, peer_python)
-            tasks += [*estimates, *([] if peer is None else [peer])]
+            tasks = (fit, backtest, *estimates, peer)
+            rounds.setdefault(index, []).extend(task for task in tasks if task is not None)
             cases += [
                 Case(label, log.label, candidate, truth.id, estimate.id, None if peer is None else peer.id)
                 for candidate, truth, estimate in zip(candidates, truths, estimates, strict=True)
             ]
-    return OPEBenchPlan(source, tuple(tasks), tuple(cases))
+    ordered = [task for index in sorted(rounds) for task in rounds[index]]
+    return OPEBenchPlan(source, tuple(ordered), tuple(cases))
 
 
 def begin_ope_bench(plan: OPEBenchPlan, site: Site) -> None:

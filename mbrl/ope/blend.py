@@ -7,7 +7,7 @@ not show it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mbrl.core.errors import EstimandMismatchError
 from mbrl.core.estimates import Estimate
 from mbrl.ope.bounds import LEVEL
+from mbrl.ope.findings import PRIMARY
 from mbrl.ope.layout import Array
 from mbrl.ope.self_normalised import draw_counts
 from mbrl.ope.simplex import least_error_blend
@@ -78,6 +79,29 @@ def blend_estimates(parts: Sequence[Estimate], *, anchor: str, config: BlendConf
         per_episode=per_episode,
         details={"parts": [part.name for part in parts], "weights": weights, "bias": bias},
     )
+
+
+def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> Estimate | None:
+    """The blend of the valid primary estimates, one of each family; None of fewer than two.
+
+    The anchor is the first of ratio, value and model that is among them: its bias is the least.
+
+    Args:
+        estimates: by name.
+        least_ess: effective episodes below which ratios are not counted; few heavy episodes look certain.
+    """
+    found = [estimates[name] for name in PRIMARY.values() if name in estimates]
+    parts = [
+        part
+        for part in found
+        if part.valid
+        and part.per_episode is not None
+        and bool(np.isfinite(part.ci95).all())
+        and (part.family != "ratio" or part.n_eff >= least_ess)
+    ]
+    if len(parts) < 2 or len({_values(part).size for part in parts}) > 1:
+        return None
+    return blend_estimates(parts, anchor=parts[0].name)
 
 
 def _shared_covariance(parts: Sequence[Estimate], config: BlendConfig) -> Array:

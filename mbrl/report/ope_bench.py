@@ -159,12 +159,11 @@ def score_estimator(log: BenchLog, name: str, *, resamples: int = 1000) -> Score
         name: of the estimator.
         resamples: of the intervals over policies; 0 leaves them out.
     """
-    asked = [policy for policy in log.policies if name in policy.answers]
-    known = [policy for policy in asked if math.isfinite(policy.answers[name].point)]
+    known = [policy for policy in log.policies if _is_answered(policy, name)]
     truth = np.array([policy.truth for policy in known])
     guess = np.array([policy.answers[name].point for policy in known])
-    all_truth = np.array([policy.truth for policy in asked])
-    chosen = np.array([_or_never(policy.answers[name].point) for policy in asked])
+    all_truth = np.array([policy.truth for policy in log.policies])
+    chosen = np.array([p.answers[name].point if _is_answered(p, name) else -math.inf for p in log.policies])
     functions = _metric_functions(log.baseline)
     metrics = {key: _applied(metric, truth, guess) for key, metric in functions.items()}
     metrics["regret"] = _applied(regret_at, all_truth, chosen)
@@ -178,7 +177,7 @@ def score_estimator(log: BenchLog, name: str, *, resamples: int = 1000) -> Score
     ]
     return Score(
         estimator=name,
-        asked=len(asked),
+        asked=len(log.policies),
         answered=len(known),
         valid=sum(policy.answers[name].is_valid for policy in known),
         metrics=metrics,
@@ -297,8 +296,8 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "-"
 
 
-def _or_never(point: float) -> float:
-    return point if math.isfinite(point) else -math.inf
+def _is_answered(policy: JudgedPolicy, name: str) -> bool:
+    return name in policy.answers and math.isfinite(policy.answers[name].point)
 
 
 def _metric_functions(baseline: float) -> dict[str, MetricFn]:

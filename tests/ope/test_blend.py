@@ -6,7 +6,7 @@ import pytest
 
 from mbrl.core.errors import EstimandMismatchError
 from mbrl.core.estimates import Estimand, Estimate
-from mbrl.ope.blend import BlendConfig, blend_estimates
+from mbrl.ope.blend import BlendConfig, blend_estimates, blend_primaries
 
 ESTIMAND = Estimand(0.9, horizon=5)
 MANY = BlendConfig(resamples=20_000)
@@ -60,6 +60,20 @@ def test_weights_stay_on_the_simplex_where_a_negative_one_would_have_less_error(
     one, _ = uncorrelated()
     blend = blend_estimates([part("a", one), part("b", 1 + 3 * (one - 1))], anchor="a")
     np.testing.assert_allclose(blend.details["weights"], [1.0, 0.0], atol=1e-9)
+
+
+def test_only_valid_primaries_are_blended_and_ratios_only_with_enough_episodes():
+    one, other = uncorrelated()
+    value, model = part("fqe", one), part("model_value", other, family="model")
+    ratio = part("pdwis", other, family="ratio", n_eff=29.0)
+    known = {"fqe": value, "model_value": model, "pdwis": ratio, "dm": part("dm", one)}
+    blend = blend_primaries(known, least_ess=30.0)
+    assert blend is not None
+    assert blend.details["parts"] == ["fqe", "model_value"]
+    enough = blend_primaries({**known, "pdwis": dataclasses.replace(ratio, n_eff=30.0)}, least_ess=30.0)
+    assert enough is not None
+    assert enough.details["parts"] == ["pdwis", "fqe", "model_value"]
+    assert blend_primaries({**known, "fqe": value.invalidated("it moved")}, least_ess=30.0) is None
 
 
 def test_parts_that_cannot_be_blended_are_refused():
