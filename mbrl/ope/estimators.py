@@ -16,6 +16,7 @@ from mbrl.core.registry import Registry
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import episode_folds
 from mbrl.ope.behaviour import BehaviourCache
+from mbrl.ope.diagnostics import LEAST_ESS
 from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
 from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
 from mbrl.ope.importance import Kind, direct_method, importance_sampling
@@ -25,6 +26,9 @@ from mbrl.ope.model_value import DEFAULT as MODEL_DEFAULT
 from mbrl.ope.model_value import EvaluationModel, ModelValueConfig, TailValue, model_value
 from mbrl.ope.policies import action_log_prob, is_stochastic, require_density
 from mbrl.rollouts.generate import Box
+
+VALUES_IN_DOUBT: Final = "values_in_doubt"
+"""Flag of an estimate that rests on fitted values which do not count themselves."""
 
 NO_CROSSFIT: Final = "no_crossfit"
 """Flag of a doubly robust estimate whose values were fitted to the episodes that they correct."""
@@ -123,10 +127,12 @@ class FittedValues:
     Attributes:
         action_value: `[N]`.
         value: `[N + n]`.
+        doubt: why the fit does not count, or None where it does.
     """
 
     action_value: Array
     value: Array
+    doubt: str | None = None
 
 
 def fit_values(
@@ -149,7 +155,9 @@ def fit_values(
     """
     cache = context.critics
     critics = (cache.fit_across if is_corrected else cache.fit)(policy, data, generator)
-    return FittedValues(*critics.on_log(data, generator=generator))
+    found = critics.estimate()
+    doubt = None if found.valid else found.why_not
+    return FittedValues(*critics.on_log(data, generator=generator), doubt)
 
 
 def needs_tail(data: Dataset, estimand: Estimand) -> bool:
@@ -235,10 +243,14 @@ class ArrayEstimator:
             values = fit_values(
                 policy, data, self.context, generator=generator, is_corrected=self.needs_ratio
             )
+        doubt = values.doubt if self.needs_values and values is not None else None
         if not self.needs_ratio:
-            return self.compute(pad_ratios(None, data, self.context, values=values))
+            estimate = self.compute(pad_ratios(None, data, self.context, values=values))
+            return estimate if doubt is None else estimate.invalidated(doubt, VALUES_IN_DOUBT)
         arrays = ratio_arrays(policy, data, self.context, values=values)
         estimate = self.compute(arrays).flagged(*self.context.behaviour.of(data).flags(arrays))
+        if doubt is not None and estimate.n_eff < LEAST_ESS:  # neither of its two supports holds
+            estimate = estimate.invalidated(f"few effective episodes, and {doubt}", VALUES_IN_DOUBT)
         is_seen = self.needs_values and self.context.critics.crossfit == 0
         return estimate.flagged(NO_CROSSFIT) if is_seen else estimate
 

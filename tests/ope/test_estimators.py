@@ -7,7 +7,7 @@ import torch
 from mbrl.core.errors import ConfigError, UndefinedRatioError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Estimator
-from mbrl.ope.estimators import ESTIMATORS, NO_CROSSFIT, EstimatorContext
+from mbrl.ope.estimators import ESTIMATORS, NO_CROSSFIT, VALUES_IN_DOUBT, EstimatorContext
 from mbrl.ope.fqe import FQEConfig
 from mbrl.ope.policies import DeterministicMode
 from tests.ope.lqg import NoisyLinearPolicy, scalar_task
@@ -59,6 +59,24 @@ def test_densities_on_a_box_that_is_not_the_unit_box_give_the_closed_form():
         mean, square = closed * mean, closed**2 * square + 0.25 * 0.35**2 + 0.01
     estimate = ESTIMATORS.get("pdis")(context(estimand)).estimate(policy, dataset, generator=generator())
     assert abs(estimate.point - truth) < 4 * estimate.se < 0.05 * abs(truth) * 4
+
+
+@pytest.mark.parametrize(("episodes", "are_ratios_enough"), [(12, False), (200, True)])
+def test_what_rests_on_values_that_did_not_settle_does_not_count(episodes: int, are_ratios_enough: bool):
+    """Two updates settle nothing: DM falls with them, doubly robust estimates unless many episodes speak."""
+    _, dataset, policy, _ = table_log(n=episodes)
+    shared = EstimatorContext.make(Estimand(0.8, horizon=2), FQE.model_copy(update={"updates": 2}))
+    found = {
+        name: ESTIMATORS.get(name)(shared).estimate(policy, dataset, generator=generator())
+        for name in ("dm", "dr", "wdr", "pdwis")
+    }
+    assert (found["dr"].n_eff >= 30) == are_ratios_enough
+    assert not found["dm"].valid
+    assert "updates" in (found["dm"].why_not or "")
+    for name in ("dr", "wdr"):
+        assert (VALUES_IN_DOUBT in found[name].flags) == (not are_ratios_enough)
+        assert found[name].valid == are_ratios_enough
+    assert VALUES_IN_DOUBT not in found["pdwis"].flags
 
 
 def test_values_of_unseen_episodes_need_no_warning():
