@@ -135,8 +135,8 @@ class Score:
         valid: policies of which it gave a number that may enter a verdict.
         metrics: of the answered policies, by name.
         intervals: 95 % intervals over policies, of the rank correlation; by name.
-        covered: intervals that hold the true value.
-        with_interval: answers with an interval.
+        covered: for every interval whether it holds the true value.
+        covered_valid: the same of the valid answers alone.
     """
 
     estimator: str
@@ -145,8 +145,8 @@ class Score:
     valid: int
     metrics: Mapping[str, Metric]
     intervals: Mapping[str, tuple[float, float]]
-    covered: int
-    with_interval: int
+    covered: tuple[bool, ...]
+    covered_valid: tuple[bool, ...]
 
 
 def score_estimator(log: BenchLog, name: str, *, resamples: int = 1000) -> Score:
@@ -182,8 +182,10 @@ def score_estimator(log: BenchLog, name: str, *, resamples: int = 1000) -> Score
         valid=sum(policy.answers[name].is_valid for policy in known),
         metrics=metrics,
         intervals=intervals,
-        covered=sum(answer.low <= true <= answer.high for true, answer in with_ends),
-        with_interval=len(with_ends),
+        covered=tuple(answer.low <= true <= answer.high for true, answer in with_ends),
+        covered_valid=tuple(
+            answer.low <= true <= answer.high for true, answer in with_ends if answer.is_valid
+        ),
     )
 
 
@@ -266,7 +268,7 @@ def bench_json(bench: OPEBench) -> dict[str, Any]:
 
 
 _COLUMNS: Final = (
-    "estimator", "answers", "valid", "Spearman", "Kendall", "regret", "error", "in 95 %", "type I", "type II",
+    "estimator", "answers", "valid", "rho", "tau", "regret", "error", "cover", "if valid", "I", "II",
 )  # fmt: skip
 _VERDICTS: Final = {
     "go": "GO", "go_with_guard": "GO WITH GUARD", "no_go": "NO-GO", "cannot_tell": "CANNOT TELL"
@@ -276,13 +278,15 @@ _VERDICTS: Final = {
 def _row(name: str, scores: Sequence[Score]) -> Sequence[Cell]:
     asked = sum(score.asked for score in scores)
     counted = [score for score in scores if score.answered >= LEAST_ANSWERS]
-    covered, ends = sum(score.covered for score in scores), sum(score.with_interval for score in scores)
+    covered = [held for score in scores for held in score.covered]
+    valid = [held for score in scores for held in score.covered_valid]
     return (
         name,
         _percent(sum(score.answered for score in scores), asked),
         _percent(sum(score.valid for score in scores), asked),
         *(_mean([score.metrics[key].value for score in counted]) for key in METRICS[:4]),
-        _percent(covered, ends),
+        _percent(sum(covered), len(covered)),
+        _percent(sum(valid), len(valid)),
         *(_mean([score.metrics[key].value for score in counted]) for key in METRICS[4:]),
     )
 
@@ -324,8 +328,12 @@ def _score_json(score: Score) -> dict[str, Any]:
         **{key: getattr(score, key) for key in ("estimator", "asked", "answered", "valid")},
         "metrics": {key: metric.to_json() for key, metric in score.metrics.items()},
         "intervals": {key: list(map(finite_or_none, ends)) for key, ends in score.intervals.items()},
-        "coverage": score.covered / score.with_interval if score.with_interval else None,
-        "with_interval": score.with_interval,
+        "coverage": sum(score.covered) / len(score.covered) if score.covered else None,
+        "intervals_made": len(score.covered),
+        "coverage_if_valid": sum(score.covered_valid) / len(score.covered_valid)
+        if score.covered_valid
+        else None,
+        "valid_intervals": len(score.covered_valid),
     }
 
 

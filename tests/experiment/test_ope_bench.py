@@ -223,7 +223,7 @@ def test_the_smoke_benchmark_runs_and_resumes(tmp_path: Path, monkeypatch: pytes
     folder = tmp_path / FOLDER / "smoke"
     assert json.loads((folder / "ope-bench.json").read_text())["logs"] == found["logs"]
     assert (folder / "pendulum.mixed.png").stat().st_size > 10_000
-    assert "Spearman" in (folder / "ope-bench.md").read_text()
+    assert "model_value" in (folder / "ope-bench.md").read_text()
     status = CliRunner().invoke(app, ["status", str(folder), "--json"])
     assert json.loads(status.stdout)["counts"]["done"] == 7
     assert yaml.safe_load((folder / "config.yaml").read_text())["tasks"]["pendulum"]["horizon"] == 50

@@ -39,8 +39,8 @@ def bench() -> OPEBench:
 
 def test_scores_worked_by_hand():
     score = score_estimator(bench().logs[0], "good", resamples=50)
-    assert (score.asked, score.answered, score.valid, score.with_interval) == (4, 4, 4, 4)
-    assert score.covered == 3  # 1.0 lies outside of [2, 4]
+    assert (score.asked, score.answered, score.valid) == (4, 4, 4)
+    assert score.covered == score.covered_valid == (True, False, True, True)  # 1.0 lies outside of [2, 4]
     # ranks 1, 3, 2, 4
     assert score.metrics["spearman"].value == pytest.approx(1 - 6 * 2 / (4 * 15))
     assert score.metrics["regret"].value == 0.0
@@ -61,7 +61,7 @@ def test_the_regret_counts_policies_of_which_nothing_is_said():
 
 def test_an_estimator_that_never_answers_has_reasons_in_place_of_scores():
     score = score_estimator(bench().logs[0], "silent")
-    assert score.answered == score.covered == 0
+    assert (score.answered, score.covered) == (0, ())
     assert all(math.isnan(metric.value) and metric.why_not for metric in score.metrics.values())
 
 
@@ -74,7 +74,14 @@ def test_wrong_go_is_a_share_of_the_policies_that_are_truly_worse():
 
 def test_tables_fit_the_terminal_and_json_is_strict():
     failed = dataclasses.replace(bench(), failures={"estimate.toy": "out of memory"})
+    renamed = {"estimator_01": failed.logs[0].policies[0].answers["good"]}
+    policies = (
+        dataclasses.replace(failed.logs[0].policies[0], answers=renamed),
+        *failed.logs[0].policies[1:],
+    )
+    failed = dataclasses.replace(failed, logs=(dataclasses.replace(failed.logs[0], policies=policies),))
     text = to_text(bench_tables(failed))
+    assert "estimator_01" in text  # not folded
     assert max(map(len, text.splitlines())) <= TERMINAL_WIDTH
     assert "out of memory" in text
     assert not failed.is_complete
@@ -84,7 +91,17 @@ def test_tables_fit_the_terminal_and_json_is_strict():
     assert values["logs"][0]["policies"][0]["answers"]["silent"]["point"] is None
     row = total_table(bench()).rows[0]
     assert row[:4] == ("good", "100 %", "100 %", "0.80")
-    assert row[7] == "75 %"
+    assert row[7:9] == ("75 %", "75 %")
+
+
+def test_the_coverage_of_valid_answers_stands_apart():
+    log = bench().logs[0]
+    doubtful = dataclasses.replace(log.policies[1].answers["good"], is_valid=False)
+    wrong = dataclasses.replace(log.policies[1], answers={"good": doubtful})
+    found = dataclasses.replace(log, policies=(log.policies[0], wrong, *log.policies[2:]))
+    score = score_estimator(found, "good")
+    assert (sum(score.covered), len(score.covered)) == (3, 4)
+    assert (sum(score.covered_valid), len(score.covered_valid)) == (3, 3)
 
 
 def test_without_a_baseline_alarms_are_undefined_and_say_so():
