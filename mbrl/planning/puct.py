@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from mbrl.planning.base import PLANNERS, PlannerEntry
+from mbrl.planning.deadline import Rounds
 from mbrl.planning.evaluation import Transition
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.pace import Pace
 from mbrl.planning.planner import Choice, TreeConfig, TreePlanner
 from mbrl.planning.problem import Clock, PlanningProblem
 from mbrl.planning.proposals import DiscreteProposals, RootSet, SampledProposals, Sampling
@@ -146,7 +146,7 @@ class PUCTStrategy:
         """Sequential rounds of a number of simulations."""
         return sims
 
-    def run(self, search: Search, *, sims: int, noise: RowNoise, pace: Pace) -> Choice:
+    def run(self, search: Search, *, sims: int, noise: RowNoise, rounds: Rounds) -> Choice:
         """Searches until simulations or time are used up."""
         root, config = search.root, self._config
         probs = root.logits.softmax(-1)
@@ -156,7 +156,7 @@ class PUCTStrategy:
             probs = (1.0 - config.dirichlet_fraction) * probs + config.dirichlet_fraction * drawn
         width = max(probs.shape[1], search.tree.inner_width)
         ties = _TIE_BREAK * noise.uniform("tree/ties", (width,)).to(probs.dtype)
-        done = self.search(search, probs, sims=sims, ties=ties, pace=pace)
+        done = self.search(search, probs, sims=sims, ties=ties, rounds=rounds)
         return self._decide(search, noise, done)
 
     def search(
@@ -166,7 +166,7 @@ class PUCTStrategy:
         *,
         sims: int,
         ties: Float[Tensor, "b w"],
-        pace: Pace | None = None,
+        rounds: Rounds = range,
     ) -> int:
         """Simulates by a given prior at the root; returns how often.
 
@@ -175,12 +175,13 @@ class PUCTStrategy:
             probs: `[b, k]`, the root's prior.
             sims: of each state.
             ties: `[b, w]`, added to scores; w at least the width of any node.
-            pace: the clock; None for all simulations.
+            rounds: how many of them there is time for.
         """
         root = search.root
         floor = self._floor(root)
         select = self._below(search, floor, ties)
-        for sim in range(sims):
+        done = 0
+        for sim in rounds(sims):
             stats = search.stats()
             total = stats.visits.sum(-1) + 1.0
             values = normalise_values(stats.q, stats.visits, node_value=search.root_values(), floor=floor)
@@ -190,9 +191,8 @@ class PUCTStrategy:
                 usable = self._reveal(usable, total)
             action = score.masked_fill(~usable, -torch.inf).argmax(-1, keepdim=True)
             search.simulate(action, torch.full_like(action, sim), select=select)
-            if pace is not None and not pace.finish_round():
-                return sim + 1
-        return sims
+            done = sim + 1
+        return done
 
     def _decide(self, search: Search, noise: RowNoise, done: int) -> Choice:
         """By visits; of equally visited actions, the one of most value."""

@@ -24,7 +24,7 @@ from mbrl.planning.base import (
     PlanStats,
     check_observations,
 )
-from mbrl.planning.deadline import Costs, Deadline
+from mbrl.planning.deadline import Costs, Deadline, halve
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.opening import Opening, PolicyDraws, check_hints, open_search
 from mbrl.planning.plans import Plans, Search, release, report
@@ -182,26 +182,20 @@ class ShootingPlanner(abc.ABC):
     def _plan(self, obs: Tensor, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
         deadline = Deadline(budget, self._clock, self._costs)
         tally = Tally.empty(obs.device)
-        if not deadline.permits(("opening", len(obs))):
+        start, finish = ("opening", len(obs)), ("finish", len(obs))
+        if not deadline.permits(start):
             return self._bare(obs, tally, deadline)
-        deadline.begin()
-        call = _Call(obs, hints, noise, self._futures(noise), tally, deadline)
-        opening = self._open(call)
-        deadline.done(("opening", len(obs)))
+        with deadline.timed(start):
+            call = _Call(obs, hints, noise, self._futures(noise), tally, deadline)
+            opening = self._open(call)
         mean = self._start(opening)
         search = Search(mean, torch.full_like(mean, self._config.std_start), mean)
         sizes = self._affordable(budget, deadline, states=len(obs))
-        work, then = ("iteration", len(obs), sizes[0]), ("finish", len(obs))
-        for index, size in enumerate(sizes):
-            if not deadline.permits(work, then=then):
-                break
-            deadline.begin()
-            self._iterate(call, opening, search, size=size, is_last=index == len(sizes) - 1)
-            deadline.done(work)
-        deadline.begin()
-        result = self._finish(call, opening, search)
-        deadline.done(then)
-        return result
+        work = ("iteration", len(obs), sizes[0])
+        for index in deadline.repeat(work, len(sizes), then=finish):
+            self._iterate(call, opening, search, size=sizes[index], is_last=index == len(sizes) - 1)
+        with deadline.timed(finish):
+            return self._finish(call, opening, search)
 
     def _affordable(self, budget: Budget, deadline: Deadline, *, states: int) -> tuple[int, ...]:
         """Sizes of the iterations: of a budget of milliseconds, the most plans that should fit, by halves.
@@ -212,12 +206,9 @@ class ShootingPlanner(abc.ABC):
         most = share_out(self.sizes(), budget.sims)
         if budget.milliseconds is None:
             return most
-        totals = [sum(most)]
-        while totals[0] // 2 >= _FEW_PLANS:
-            totals.insert(0, totals[0] // 2)
         finish, expected = deadline.cost(("finish", states)) or 0.0, None
         chosen: tuple[int, ...] = ()
-        for total in totals:
+        for total in reversed(halve(sum(most), _FEW_PLANS)):
             sizes = share_out(most, total)
             work = ("iteration", states, sizes[0])
             known = deadline.cost(work)
