@@ -26,8 +26,8 @@ from mbrl.planning.proposals import (
     MASS_FLOOR,
     DiscreteProposals,
     RootSet,
+    SampledActions,
     SampledProposals,
-    Sampling,
     mask_logits,
 )
 from mbrl.planning.search import RootStats, Search
@@ -59,27 +59,14 @@ class GumbelConfig(TreeConfig):
     compare_policy: bool = True
 
 
-class SampledGumbelConfig(GumbelConfig):
+class SampledGumbelConfig(GumbelConfig, SampledActions):
     """Gumbel search over sampled actions of a continuous task (EfficientZero V2, arXiv:2403.00564).
 
     Attributes:
         max_depth: edges from the root to the deepest leaf.
-        policy_samples: draws of the policy at the root, its mode first.
-        flat_samples: draws of the flattened policy.
-        clone_samples: draws of the behaviour's clone where no logged action is given; without a clone, of the
-            policy.
-        inner_samples: draws of the policy at other nodes.
-        spread: deviations of the flattened policy, in those of the policy.
-        merge_distance: actions closer than this in every dimension are one.
     """
 
     max_depth: Annotated[int, Field(ge=1, le=1000)] = 5
-    policy_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
-    flat_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
-    clone_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
-    inner_samples: Annotated[int, Field(ge=1, le=10_000)] = 4
-    spread: Annotated[float, Field(gt=0, le=100)] = 2.0
-    merge_distance: Annotated[float, Field(ge=0, le=1)] = 1e-3
 
 
 def mix_value(
@@ -334,19 +321,10 @@ def _build_gumbel(problem: PlanningProblem, config: GumbelConfig, clock: Clock |
 def _build_sampled(problem: PlanningProblem, config: SampledGumbelConfig, clock: Clock | None) -> TreePlanner:
     if problem.prior.is_discrete:
         raise ValueError("`sampled_gumbel` plans continuous actions; for discrete ones take `gumbel`")
-    sampling = Sampling(
-        policy=config.policy_samples,
-        flat=config.flat_samples,
-        clone=config.clone_samples,
-        inner=config.inner_samples,
-        spread=config.spread,
-        injected_mass=config.injected_mass,
-        merge_distance=config.merge_distance,
-    )
     return TreePlanner(
         problem,
         config,
-        proposals=SampledProposals(problem, sampling),
+        proposals=SampledProposals(problem, config, injected_mass=config.injected_mass),
         strategy=GumbelStrategy(config, value_scale=problem.value_scale),
         clock=clock,
     )

@@ -20,7 +20,7 @@ from mbrl.planning.evaluation import Transition
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.planner import Choice, TreeConfig, TreePlanner
 from mbrl.planning.problem import Clock, PlanningProblem
-from mbrl.planning.proposals import DiscreteProposals, RootSet, SampledProposals, Sampling
+from mbrl.planning.proposals import DiscreteProposals, RootSet, SampledActions, SampledProposals
 from mbrl.planning.search import Search
 from mbrl.planning.tree import VISITS, Select
 
@@ -48,8 +48,8 @@ class PUCTConfig(TreeConfig):
     least_spread: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
-class DPWConfig(PUCTConfig):
-    """PUCT with progressive widening of actions and outcomes.
+class DPWConfig(PUCTConfig, SampledActions):
+    """PUCT with progressive widening of actions and outcomes; samples actions where they are continuous.
 
     Attributes:
         max_depth: edges from the root to the deepest leaf.
@@ -59,13 +59,7 @@ class DPWConfig(PUCTConfig):
         outcome_exponent: beta; an edge draws another outcome while `floor(visits^beta)` is not below their
             number.
         outcomes: that an edge may keep.
-        policy_samples: draws of the policy at the root, its mode first.
-        flat_samples: draws of the flattened policy.
-        clone_samples: draws of the behaviour's clone where no logged action is given; without a clone, of the
-            policy.
-        inner_samples: draws of the policy at other nodes.
-        spread: deviations of the flattened policy, in those of the policy.
-        merge_distance: actions closer than this in every dimension are one.
+        inner_samples: actions of a node below the root, which are revealed one by one.
     """
 
     max_depth: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -74,12 +68,7 @@ class DPWConfig(PUCTConfig):
     action_exponent: Annotated[float, Field(ge=0, le=1)] = 0.5
     outcome_exponent: Annotated[float, Field(ge=0, le=1)] = 0.5
     outcomes: Annotated[int, Field(ge=1, le=10_000)] = 4
-    policy_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
-    flat_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
-    clone_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
     inner_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
-    spread: Annotated[float, Field(gt=0, le=100)] = 2.0
-    merge_distance: Annotated[float, Field(ge=0, le=1)] = 1e-3
 
 
 def normalise_values(
@@ -275,16 +264,7 @@ def _build_dpw(problem: PlanningProblem, config: DPWConfig, clock: Clock | None)
     if problem.prior.is_discrete:
         proposals = DiscreteProposals(problem, injected_mass=config.injected_mass, is_sorted=True)
     else:
-        sampling = Sampling(
-            policy=config.policy_samples,
-            flat=config.flat_samples,
-            clone=config.clone_samples,
-            inner=config.inner_samples,
-            spread=config.spread,
-            injected_mass=config.injected_mass,
-            merge_distance=config.merge_distance,
-        )
-        proposals = SampledProposals(problem, sampling)
+        proposals = SampledProposals(problem, config, injected_mass=config.injected_mass)
     strategy = PUCTStrategy(config, value_scale=problem.value_scale)
     return TreePlanner(problem, config, proposals=proposals, strategy=strategy, clock=clock)
 
