@@ -1,6 +1,5 @@
 """A planner by tree search: root candidates, a search strategy, a report; whatever the strategy is."""
 
-import dataclasses
 import functools
 from typing import Annotated, Final, NamedTuple, Protocol, runtime_checkable
 
@@ -16,12 +15,13 @@ from mbrl.planning.base import (
     PlannerConfig,
     PlanResult,
     PlanStats,
-    check_observations,
+    check_call,
+    leave_inference,
 )
 from mbrl.planning.deadline import Costs, Deadline, Rounds, halve
 from mbrl.planning.evaluation import ModelEvaluation, Transition
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem import Clock, PlanningProblem, Prior
+from mbrl.planning.problem import Clock, PlanningProblem
 from mbrl.planning.proposals import Proposals, clip_to_box
 from mbrl.planning.search import Copies, Search
 from mbrl.planning.tree import Tree
@@ -128,14 +128,11 @@ class TreePlanner:
         """Plans, without gradients; see `Planner.plan`."""
         with torch.inference_mode():
             result = self._plan(obs, budget=budget, noise=noise, hints=hints or Hints())
-        return _leave_inference(result)
+        return leave_inference(result)
 
     def _plan(self, obs: Tensor, *, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
         deadline = Deadline(budget, self._clock, self._costs)
-        check_observations(obs, self._problem)
-        check_hints(hints, rows=len(obs), prior=self._problem.prior)
-        if len(noise.seeds) != len(obs):
-            raise ValueError(f"{len(obs)} states need as many streams of noise, not {len(noise.seeds)}")
+        check_call(obs, noise, hints, problem=self._problem)
         obs = obs.to(self._problem.dtype)
         fallback, _ = clip_to_box(self._problem.prior.act(obs))
         sims = self._affordable(budget, deadline, states=len(obs))
@@ -299,47 +296,9 @@ def _works(states: int) -> tuple[tuple[str, int], ...]:
     return ("opening", states), ("round", states), ("finish", states)
 
 
-def check_hints(hints: Hints, *, rows: int, prior: Prior) -> None:
-    """Refuses hints that fit no plan of `rows` states.
-
-    Raises:
-        ValueError: a mask of continuous actions, a shape that does not fit, no valid action, or a number that
-            is not finite, naming the row.
-    """
-    act_dim = prior.act_dim
-    if hints.mask is not None and not prior.is_discrete:
-        raise ValueError("masks are for discrete actions")
-    if hints.mask is not None:
-        if hints.mask.shape != (rows, act_dim):
-            raise ValueError(f"masks are [{rows}, {act_dim}], not {list(hints.mask.shape)}")
-        empty = torch.nonzero(~hints.mask.any(-1)).flatten()
-        if len(empty):
-            raise ValueError(f"the mask of row {int(empty[0])} leaves no valid action")
-    for name, given in (("candidates", hints.candidates), ("warm", hints.warm)):
-        if given is None:
-            continue
-        if given.ndim != 3 or given.shape[0] != rows or given.shape[1] == 0 or given.shape[2] != act_dim:
-            raise ValueError(f"`{name}` are [{rows}, k, {act_dim}] with k > 0, not {list(given.shape)}")
-        known = given if name == "candidates" or hints.has_warm is None else given[hints.has_warm]
-        if not bool(known.isfinite().all()):
-            bad = torch.nonzero(~given.isfinite().flatten(1).all(-1)).flatten()
-            raise ValueError(f"`{name}` of row {int(bad[0])} are not finite")
-
-
 def _compare(q: Tensor, visits: Tensor, *, slot: Tensor, other: Tensor) -> Float[Tensor, "b"]:
     """Difference of two candidates' Q; NaN where one was not visited."""
     both = torch.stack([slot, other], 1)
     difference = q.gather(1, both[:, :1]) - q.gather(1, both[:, 1:])
     seen = (visits.gather(1, both) > 0).all(1)
     return difference.squeeze(1).masked_fill(~seen, torch.nan)
-
-
-def _leave_inference(result: PlanResult) -> PlanResult:
-    """Copies of all tensors that losses may use; those of inference mode may not."""
-    tensors = {
-        field.name: value.clone()
-        for field in dataclasses.fields(result)
-        if isinstance(value := getattr(result, field.name), Tensor)
-    }
-    stats = dataclasses.replace(result.stats, is_fallback=result.stats.is_fallback.clone())
-    return dataclasses.replace(result, stats=stats, **tensors)

@@ -22,12 +22,13 @@ from mbrl.planning.base import (
     PlannerConfig,
     PlanResult,
     PlanStats,
-    check_observations,
+    check_call,
+    leave_inference,
 )
 from mbrl.planning.deadline import Costs, Deadline, halve
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.opening import Opening, PolicyDraws, check_hints, open_search
-from mbrl.planning.plans import Plans, Search, release, report
+from mbrl.planning.opening import Opening, PolicyDraws, open_search
+from mbrl.planning.plans import Plans, Search, report
 from mbrl.planning.problem import Clock, PlanningProblem
 from mbrl.planning.trajectory import (
     Futures,
@@ -173,11 +174,10 @@ class ShootingPlanner(abc.ABC):
         policy is worth) and the check of the result come on top.
         """
         hints = Hints() if hints is None else hints
-        check_observations(obs, self._problem)
-        check_hints(hints, obs, self._problem)
+        check_call(obs, noise, hints, problem=self._problem)
         with torch.inference_mode():
             result = self._plan(obs.to(self._problem.dtype), budget, noise, hints)
-        return release(result)
+        return leave_inference(result)
 
     def _plan(self, obs: Tensor, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
         deadline = Deadline(budget, self._clock, self._costs)
