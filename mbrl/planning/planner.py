@@ -9,7 +9,6 @@ from pydantic import Field
 from torch import Tensor
 
 from mbrl.planning.base import (
-    SOURCES,
     Budget,
     Hints,
     PlannerConfig,
@@ -20,6 +19,7 @@ from mbrl.planning.base import (
 )
 from mbrl.planning.deadline import Costs, Deadline, Rounds, halve
 from mbrl.planning.evaluation import ModelEvaluation, Transition
+from mbrl.planning.fallback import act_by_policy
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem import Clock, PlanningProblem
 from mbrl.planning.proposals import Proposals, clip_to_box
@@ -134,10 +134,10 @@ class TreePlanner:
         deadline = Deadline(budget, self._clock, self._costs)
         check_call(obs, noise, hints, problem=self._problem)
         obs = obs.to(self._problem.dtype)
-        fallback, _ = clip_to_box(self._problem.prior.act(obs))
         sims = self._affordable(budget, deadline, states=len(obs))
         if sims == 0:
-            return self._fall_back(obs, fallback, deadline)
+            return act_by_policy(self._problem, obs, milliseconds=deadline.milliseconds)
+        fallback, _ = clip_to_box(self._problem.prior.act(obs))
         evaluation = ModelEvaluation(
             self._problem,
             self._proposals,
@@ -255,39 +255,6 @@ class TreePlanner:
                 clipped=root.clipped + int(evaluation.clipped),
             ),
             tree=search if self._config.keep_tree else None,
-        )
-
-    def _fall_back(self, obs: Tensor, action: Tensor, deadline: Deadline) -> PlanResult:
-        """The policy's own action and value: there was no time for more."""
-        value = self._problem.leaf_value(obs)
-        zero, one = torch.zeros_like(value), torch.ones_like(value, dtype=torch.long)
-        return PlanResult(
-            action=action,
-            plan=action[:, None],
-            plan_length=one,
-            candidates=action[:, None],
-            weights=torch.ones_like(value)[:, None],
-            visits=torch.zeros_like(one)[:, None],
-            provenance=torch.full_like(one, SOURCES.index("policy"))[:, None],
-            value=value,
-            value_lcb=value,
-            reward_part=zero,
-            penalty_part=zero,
-            bootstrap_part=value,
-            uncertainty=zero,
-            delta_lcb=torch.full_like(value, torch.nan),
-            stats=PlanStats(
-                sims=0,
-                rounds=0,
-                model_rows=0,
-                model_calls=0,
-                milliseconds=deadline.milliseconds,
-                is_deadline_hit=True,
-                is_fallback=torch.ones_like(one, dtype=torch.bool),
-                bad_rows=0,
-                max_depth=0,
-                clipped=0,
-            ),
         )
 
 

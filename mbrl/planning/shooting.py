@@ -26,6 +26,7 @@ from mbrl.planning.base import (
     leave_inference,
 )
 from mbrl.planning.deadline import Costs, Deadline, halve
+from mbrl.planning.fallback import act_by_policy
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.opening import Opening, PolicyDraws, open_search
 from mbrl.planning.plans import Plans, Search, report
@@ -33,7 +34,6 @@ from mbrl.planning.problem import Clock, PlanningProblem
 from mbrl.planning.trajectory import (
     Futures,
     Outcome,
-    Scores,
     Tally,
     Transition,
     draw_futures,
@@ -181,12 +181,11 @@ class ShootingPlanner(abc.ABC):
 
     def _plan(self, obs: Tensor, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
         deadline = Deadline(budget, self._clock, self._costs)
-        tally = Tally.empty(obs.device)
         start, finish = ("opening", len(obs)), ("finish", len(obs))
         if not deadline.permits(start):
-            return self._bare(obs, tally, deadline)
+            return act_by_policy(self._problem, obs, milliseconds=deadline.milliseconds)
         with deadline.timed(start):
-            call = _Call(obs, hints, noise, self._futures(noise), tally, deadline)
+            call = _Call(obs, hints, noise, self._futures(noise), Tally.empty(obs.device), deadline)
             opening = self._open(call)
         mean = self._start(opening)
         search = Search(mean, torch.full_like(mean, self._config.std_start), mean)
@@ -341,7 +340,7 @@ class ShootingPlanner(abc.ABC):
                 own,
                 None,
                 failed=failed,
-                stats=self._stats(call.tally, call.deadline, failed=failed, search=search),
+                stats=self._stats(call, search, failed=failed),
             )
         chosen = self._choose(call, search)
         failed = ~chosen.scores.score[:, 0].isfinite()
@@ -350,31 +349,22 @@ class ShootingPlanner(abc.ABC):
             own.where(failed, chosen),
             (search.elites, search.weights * ~failed[:, None]),
             failed=failed,
-            stats=self._stats(call.tally, call.deadline, failed=failed, search=search),
+            stats=self._stats(call, search, failed=failed),
             remembered=self.remember(search),
         )
 
-    def _bare(self, obs: Tensor, tally: Tally, deadline: Deadline) -> PlanResult:
-        """The policy's action, of which nothing is known: there was no time."""
-        action = tally.clip(self._problem.prior.act(obs))[:, None, None]
-        source = torch.full((len(obs), 1), SOURCES.index("policy"), device=obs.device)
-        own = Plans(action, source, Scores(obs.new_full((7, len(obs), 1), torch.nan)))
-        failed = torch.ones(len(obs), dtype=torch.bool, device=obs.device)
-        stats = self._stats(tally, deadline, failed=failed, search=None)
-        return report(own, own, None, failed=failed, stats=stats)
-
-    def _stats(self, tally: Tally, deadline: Deadline, *, failed: Tensor, search: Search | None) -> PlanStats:
+    def _stats(self, call: _Call, search: Search, *, failed: Tensor) -> PlanStats:
         return PlanStats(
-            sims=0 if search is None else search.sims,
-            rounds=0 if search is None else search.rounds,
-            model_rows=tally.rows,
-            model_calls=tally.calls,
-            milliseconds=deadline.milliseconds,
-            is_deadline_hit=deadline.is_hit,
+            sims=search.sims,
+            rounds=search.rounds,
+            model_rows=call.tally.rows,
+            model_calls=call.tally.calls,
+            milliseconds=call.deadline.milliseconds,
+            is_deadline_hit=call.deadline.is_hit,
             is_fallback=failed,
-            bad_rows=int(tally.bad),
-            max_depth=self._config.horizon if tally.calls else 0,
-            clipped=int(tally.clipped),
+            bad_rows=int(call.tally.bad),
+            max_depth=self._config.horizon,
+            clipped=int(call.tally.clipped),
         )
 
 
