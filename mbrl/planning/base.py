@@ -202,3 +202,69 @@ def check_observations(obs: Tensor, problem: PlanningProblem) -> None:
     bad = torch.nonzero(~obs.isfinite().all(-1)).flatten()
     if len(bad):
         raise ValueError(f"observation in row {int(bad[0])} is not finite")
+
+
+def check_hints(hints: Hints, rows: int, problem: PlanningProblem) -> None:
+    """Refuses hints that fit no plan of `rows` states.
+
+    Raises:
+        ValueError: a mask of continuous actions, elites without a warm plan, a shape that does not fit, no
+            valid action, or a number that is not finite, naming the row.
+    """
+    if hints.mask is not None:
+        _check_mask(hints.mask, rows, problem)
+    if hints.elites is not None and hints.warm is None:
+        raise ValueError("elites come with the warm plan of the same step")
+    act_dim = problem.prior.act_dim
+    for name, given, axes in (
+        ("candidates", hints.candidates, "k"),
+        ("warm", hints.warm, "l"),
+        ("elites", hints.elites, "m, l"),
+    ):
+        if given is None:
+            continue
+        fits = given.ndim == (4 if name == "elites" else 3)
+        fits = fits and (len(given), given.shape[-1]) == (rows, act_dim)
+        is_empty = name == "candidates" and fits and given.shape[1] == 0
+        if not fits or is_empty:
+            least = " with k > 0" if name == "candidates" else ""
+            raise ValueError(f"{name} are [{rows}, {axes}, {act_dim}]{least}, not {list(given.shape)}")
+        bad = ~given.flatten(1).isfinite().all(1)
+        if name != "candidates" and hints.has_warm is not None:
+            bad = bad & hints.has_warm.to(bad.device)
+        if bool(bad.any()):
+            raise ValueError(f"{name} in row {int(bad.nonzero()[0])} are not finite")
+
+
+def _check_mask(mask: Tensor, rows: int, problem: PlanningProblem) -> None:
+    act_dim = problem.prior.act_dim
+    if not problem.prior.is_discrete:
+        raise ValueError("masks are for discrete actions")
+    if mask.shape != (rows, act_dim):
+        raise ValueError(f"masks are [{rows}, {act_dim}], not {list(mask.shape)}")
+    empty = torch.nonzero(~mask.any(-1)).flatten()
+    if len(empty):
+        raise ValueError(f"the mask of row {int(empty[0])} leaves no valid action")
+
+
+def check_call(obs: Tensor, noise: RowNoise, hints: Hints, *, problem: PlanningProblem) -> None:
+    """Refuses what nobody can plan from: observations, hints, another number of streams than of states.
+
+    Raises:
+        ValueError: naming the row where there is one.
+    """
+    check_observations(obs, problem)
+    check_hints(hints, len(obs), problem)
+    if len(noise.seeds) != len(obs):
+        raise ValueError(f"{len(obs)} states need as many streams of noise, not {len(noise.seeds)}")
+
+
+def leave_inference(result: PlanResult) -> PlanResult:
+    """The same with ordinary tensors: those of `inference_mode` would be refused as targets of a loss."""
+    tensors = {
+        field.name: value.clone()
+        for field in dataclasses.fields(result)
+        if isinstance(value := getattr(result, field.name), Tensor)
+    }
+    stats = dataclasses.replace(result.stats, is_fallback=result.stats.is_fallback.clone())
+    return dataclasses.replace(result, stats=stats, **tensors)

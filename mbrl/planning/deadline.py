@@ -1,7 +1,8 @@
 """Whether there is time for one more piece of work: a clock from outside, and what such work took before."""
 
+import contextlib
 import math
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, MutableMapping
 from typing import Final, TypeAlias
 
 from mbrl.planning.base import Budget
@@ -9,6 +10,9 @@ from mbrl.planning.problem import Clock
 
 Costs: TypeAlias = MutableMapping[Hashable, float]
 """Seconds that kinds of work take, smoothed; a planner keeps one table for all its calls."""
+
+Rounds: TypeAlias = Callable[[int], Iterable[int]]
+"""At most so many rounds, numbered; fewer where a deadline ends them. `range` ends none."""
 
 _MARGIN: Final = 1.3
 _WEIGHT: Final = 0.3
@@ -18,10 +22,14 @@ _FORGET: Final = 0.98
 class Deadline:
     """The end of one call.
 
+    Work that never ran is taken to be free: only trying tells. What is refused is remembered as 0.98 of what
+    it took, so that one slow call does not end it for good. Slow forgetting keeps calls late that do not fit
+    a budget at all: at twice the time there is, one in twenty or so.
+
     Args:
         budget: of the call.
         clock: seconds; None where the budget has no milliseconds.
-        costs: what work took before; updated by `done`.
+        costs: what work took before; updated by `timed` and by refusals.
 
     Raises:
         ValueError: a budget of milliseconds without a clock.
@@ -31,10 +39,15 @@ class Deadline:
         if budget.milliseconds is not None and clock is None:
             raise ValueError("a budget of milliseconds needs a clock; build the planner with one")
         self._clock, self._costs = clock, costs
-        self._start = self._mark = 0.0 if clock is None else clock()
+        self._start = 0.0 if clock is None else clock()
         limit = math.inf if budget.milliseconds is None else budget.milliseconds / 1000.0
         self._end = self._start + limit
         self.is_hit = False
+
+    @property
+    def milliseconds(self) -> float:
+        """Since the start; NaN without a clock."""
+        return math.nan if self._clock is None else 1000.0 * (self._clock() - self._start)
 
     def cost(self, work: Hashable) -> float | None:
         """Seconds that such work usually takes; None if it never ran."""
@@ -44,32 +57,50 @@ class Deadline:
         """Whether 1.3 times so much is left."""
         return self._clock is None or self._clock() + _MARGIN * seconds <= self._end
 
-    def permits(self, work: Hashable, *, then: Hashable | None = None) -> bool:
-        """Whether `work`, and what must follow it, fit. Work that never ran is taken to be free."""
-        if self.fits(sum(self._costs.get(kind, 0.0) for kind in (work, then))):
+    def permits(self, *works: Hashable) -> bool:
+        """Whether work and what must follow it fit; if not, they are refused and the end is hit."""
+        if self.fits(sum(self._costs.get(work, 0.0) for work in works)):
             return True
-        self.refuse(work)
+        for work in works:
+            self.refuse(work)
         self.is_hit = True
         return False
 
     def refuse(self, work: Hashable) -> None:
-        """What is refused is remembered as a little cheaper: one slow call does not end it for good."""
+        """Remembers work as a little cheaper."""
         if work in self._costs:
             self._costs[work] *= _FORGET
 
-    def begin(self) -> None:
-        """Work starts now."""
-        if self._clock is not None:
-            self._mark = self._clock()
+    @contextlib.contextmanager
+    def timed(self, work: Hashable) -> Generator[None]:
+        """Notes what the body takes, which is such work."""
+        if self._clock is None:
+            yield
+            return
+        start = self._clock()
+        yield
+        took = self._clock() - start
+        known = self._costs.get(work, took)
+        self._costs[work] = known + _WEIGHT * (took - known)
 
-    def done(self, work: Hashable) -> None:
-        """The work that began last is done."""
-        if self._clock is not None:
-            took = self._clock() - self._mark
-            known = self._costs.get(work, took)
-            self._costs[work] = known + _WEIGHT * (took - known)
+    def repeat(self, work: Hashable, most: int, *, then: Hashable) -> Iterator[int]:
+        """Counts rounds of work, the body of the loop, while another and what must follow fit.
 
-    @property
-    def milliseconds(self) -> float:
-        """Since the start; NaN without a clock."""
-        return math.nan if self._clock is None else 1000.0 * (self._clock() - self._start)
+        Args:
+            work: one round.
+            most: rounds.
+            then: what follows the last of them.
+        """
+        for index in range(most):
+            if not self.permits(work, then):
+                return
+            with self.timed(work):
+                yield index
+
+
+def halve(most: int, least: int) -> list[int]:
+    """`most, most // 2, most // 4, ...` down to `least`; `most` whatever it is."""
+    sizes = [most]
+    while sizes[-1] // 2 >= least:
+        sizes.append(sizes[-1] // 2)
+    return sizes

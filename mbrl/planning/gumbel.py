@@ -17,17 +17,17 @@ from pydantic import Field
 from torch import Tensor
 
 from mbrl.planning.base import PLANNERS, PlannerEntry
+from mbrl.planning.deadline import Rounds
 from mbrl.planning.halving import Round, considered_visits, halving_rounds
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.pace import Pace
 from mbrl.planning.planner import Choice, TreeConfig, TreePlanner
 from mbrl.planning.problem import Clock, PlanningProblem
 from mbrl.planning.proposals import (
     MASS_FLOOR,
     DiscreteProposals,
     RootSet,
+    SampledActions,
     SampledProposals,
-    Sampling,
     mask_logits,
 )
 from mbrl.planning.search import RootStats, Search
@@ -59,27 +59,14 @@ class GumbelConfig(TreeConfig):
     compare_policy: bool = True
 
 
-class SampledGumbelConfig(GumbelConfig):
+class SampledGumbelConfig(GumbelConfig, SampledActions):
     """Gumbel search over sampled actions of a continuous task (EfficientZero V2, arXiv:2403.00564).
 
     Attributes:
         max_depth: edges from the root to the deepest leaf.
-        policy_samples: draws of the policy at the root, its mode first.
-        flat_samples: draws of the flattened policy.
-        clone_samples: draws of the behaviour's clone where no logged action is given; without a clone, of the
-            policy.
-        inner_samples: draws of the policy at other nodes.
-        spread: deviations of the flattened policy, in those of the policy.
-        merge_distance: actions closer than this in every dimension are one.
     """
 
     max_depth: Annotated[int, Field(ge=1, le=1000)] = 5
-    policy_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
-    flat_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
-    clone_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
-    inner_samples: Annotated[int, Field(ge=1, le=10_000)] = 4
-    spread: Annotated[float, Field(gt=0, le=100)] = 2.0
-    merge_distance: Annotated[float, Field(ge=0, le=1)] = 1e-3
 
 
 def mix_value(
@@ -182,16 +169,16 @@ class GumbelStrategy:
         """Sequential rounds of a number of simulations."""
         return len(halving_rounds(self._config.considered, sims)) if self._config.exact == "rounds" else sims
 
-    def run(self, search: Search, *, sims: int, noise: RowNoise, pace: Pace) -> Choice:
+    def run(self, search: Search, *, sims: int, noise: RowNoise, rounds: Rounds) -> Choice:
         """Searches until simulations or time are used up."""
         gumbel = torch.zeros_like(search.root.logits)
         if self._config.gumbel_scale:
             drawn = noise.gumbel("root/gumbel", (gumbel.shape[1],)).to(gumbel.dtype)
             gumbel = self._config.gumbel_scale * drawn
-        return self.search(search, gumbel, sims=sims, pace=pace)
+        return self.search(search, gumbel, sims=sims, rounds=rounds)
 
     def search(
-        self, search: Search, gumbel: Float[Tensor, "b k"], *, sims: int, pace: Pace | None = None
+        self, search: Search, gumbel: Float[Tensor, "b k"], *, sims: int, rounds: Rounds = range
     ) -> Choice:
         """Searches with given noise.
 
@@ -199,13 +186,13 @@ class GumbelStrategy:
             search: planted trees.
             gumbel: `[b, k]`, scaled.
             sims: of each state.
-            pace: the clock; None for all simulations.
+            rounds: how many of them there is time for.
         """
         floor = self._floor(search.root)
         scores = _RootScores(search, gumbel, floor=floor, config=self._config)
         select = self._below(search, floor)
         run = self._run_rounds if self._config.exact == "rounds" else self._run_one_by_one
-        done = run(search, scores, select, sims=sims, pace=pace)
+        done = run(search, scores, select, sims=sims, rounds=rounds)
         stats = search.stats()
         visits = stats.visits.masked_fill(~search.choosable, -1.0)
         best = scores(stats).masked_fill(visits != visits.amax(-1, keepdim=True), -torch.inf)
@@ -248,23 +235,23 @@ class GumbelStrategy:
         return cast(list[int], numbers.tolist()), of
 
     def _run_one_by_one(
-        self, search: Search, scores: _RootScores, select: Select, *, sims: int, pace: Pace | None
+        self, search: Search, scores: _RootScores, select: Select, *, sims: int, rounds: Rounds
     ) -> int:
         """One by one, as in mctx: the best of the actions that were visited as often as is due."""
         numbers, of = self._considered(search)
         table = torch.tensor([considered_visits(number, sims) for number in numbers], device=of.device)[of]
-        for sim in range(sims):
+        done = 0
+        for sim in rounds(sims):
             stats = search.stats()
             is_due = search.valid & (stats.visits == table[:, sim, None])
             score = scores(stats).masked_fill(~is_due, -torch.inf)
             action = score.argmax(-1, keepdim=True)
             search.simulate(action, torch.full_like(action, sim), select=select)
-            if pace is not None and not pace.finish_round():
-                return sim + 1
-        return sims
+            done = sim + 1
+        return done
 
     def _run_rounds(
-        self, search: Search, scores: _RootScores, select: Select, *, sims: int, pace: Pace | None
+        self, search: Search, scores: _RootScores, select: Select, *, sims: int, rounds: Rounds
     ) -> int:
         """All actions of a phase at once; the set is chosen when a phase begins."""
         numbers, of = self._considered(search)
@@ -272,7 +259,7 @@ class GumbelStrategy:
         done = torch.zeros_like(of)
         within = torch.ones_like(search.valid)
         order = of[:, None]
-        for index in range(max(len(schedule) for schedule in schedules)):
+        for index in rounds(max(len(schedule) for schedule in schedules)):
             now = [schedule[index] if index < len(schedule) else _REST for schedule in schedules]
             widest = max(size for size, _ in now)
             size = torch.tensor([size for size, _ in now], device=of.device)[of]
@@ -292,8 +279,6 @@ class GumbelStrategy:
                 active = None if bool(active.all()) else active
             search.simulate(action, done[:, None] + place, select=select, active=active)
             done = done + size
-            if pace is not None and not pace.finish_round():
-                break
         return int(done.min())
 
     def _pick(
@@ -336,19 +321,10 @@ def _build_gumbel(problem: PlanningProblem, config: GumbelConfig, clock: Clock |
 def _build_sampled(problem: PlanningProblem, config: SampledGumbelConfig, clock: Clock | None) -> TreePlanner:
     if problem.prior.is_discrete:
         raise ValueError("`sampled_gumbel` plans continuous actions; for discrete ones take `gumbel`")
-    sampling = Sampling(
-        policy=config.policy_samples,
-        flat=config.flat_samples,
-        clone=config.clone_samples,
-        inner=config.inner_samples,
-        spread=config.spread,
-        injected_mass=config.injected_mass,
-        merge_distance=config.merge_distance,
-    )
     return TreePlanner(
         problem,
         config,
-        proposals=SampledProposals(problem, sampling),
+        proposals=SampledProposals(problem, config, injected_mass=config.injected_mass),
         strategy=GumbelStrategy(config, value_scale=problem.value_scale),
         clock=clock,
     )

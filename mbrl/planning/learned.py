@@ -169,29 +169,23 @@ class LearnedStep:
     ) -> StepOut:
         """See `mbrl.planning.problem.StepFn`; all members are given the same draws."""
         raw = action if self.box is None else self.box.unscale(action)
-        if member is not None and self.doubt is None:
-            return self._one(obs, raw, member, noise)
-        posterior = self.model.predict(obs, raw)
         uncertainty = torch.zeros_like(obs[:, 0])
-        if self.doubt is not None:
-            uncertainty = self.doubt(obs, raw, posterior)
-        moments = (posterior.mean, posterior.variance, posterior.reward_mean, posterior.reward_variance)
-        if member is not None:
-            rows = torch.arange(len(obs), device=obs.device)
-            mean, variance, reward, reward_variance = (part[member, rows] for part in moments)
+        if member is not None and self.doubt is None:
+            moments = self.model.predict_member(obs, raw, member)
         else:
-            mean, variance, reward, reward_variance = moments
-        next_obs, reward = _draw(mean, variance, reward, reward_variance, noise)
+            posterior = self.model.predict(obs, raw)
+            if self.doubt is not None:
+                uncertainty = self.doubt(obs, raw, posterior)
+            moments = (posterior.mean, posterior.variance, posterior.reward_mean, posterior.reward_variance)
+            if member is not None:
+                rows = torch.arange(len(obs), device=obs.device)
+                moments = tuple(part[member, rows] for part in moments)
+        next_obs, reward = _draw(*moments, noise=noise)
         return StepOut(next_obs, reward, ends(self.termination, obs, raw, next_obs), uncertainty)
-
-    def _one(self, obs: Tensor, raw: Tensor, member: Tensor, noise: Tensor | None) -> StepOut:
-        next_obs, reward = _draw(*self.model.predict_member(obs, raw, member), noise)
-        ended = ends(self.termination, obs, raw, next_obs)
-        return StepOut(next_obs, reward, ended, torch.zeros_like(reward))
 
 
 def _draw(
-    mean: Tensor, variance: Tensor, reward: Tensor, reward_variance: Tensor, noise: Tensor | None
+    mean: Tensor, variance: Tensor, reward: Tensor, reward_variance: Tensor, *, noise: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     if noise is None:
         return mean, reward

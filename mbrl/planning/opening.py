@@ -17,33 +17,6 @@ _POLICY: Final = SOURCES.index("policy")
 _WARM: Final = SOURCES.index("warm")
 
 
-def check_hints(hints: Hints, obs: Float[Tensor, "b obs_dim"], problem: PlanningProblem) -> None:
-    """Refuses hints that do not fit the states.
-
-    Raises:
-        ValueError: another number of rows or another action size; masks; plans that are not finite, by row;
-            elites without a warm plan.
-    """
-    if hints.mask is not None:
-        raise ValueError("masks are for discrete actions; shooting planners draw continuous ones")
-    if hints.elites is not None and hints.warm is None:
-        raise ValueError("elites come with the warm plan of the same step")
-    width, rows = problem.prior.act_dim, len(obs)
-    for name, given in (("warm", hints.warm), ("candidates", hints.candidates), ("elites", hints.elites)):
-        if given is None:
-            continue
-        is_empty = name == "candidates" and given.shape[1] == 0
-        if len(given) != rows or given.shape[-1] != width or is_empty:
-            raise ValueError(
-                f"{name} has shape {list(given.shape)} for {rows} states of {width} action dimensions"
-            )
-        counts = torch.ones(rows, dtype=torch.bool) if hints.has_warm is None else hints.has_warm
-        bad = ~given.flatten(1).isfinite().all(1)
-        bad = bad if name == "candidates" else bad & counts.to(bad.device)
-        if bool(bad.any()):
-            raise ValueError(f"{name} in row {int(bad.nonzero()[0])} is not finite")
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class PolicyDraws:
     """How the policy proposes plans.

@@ -1,7 +1,7 @@
 """A planner by tree search: root candidates, a search strategy, a report; whatever the strategy is."""
 
-import dataclasses
-from typing import Annotated, NamedTuple, Protocol, runtime_checkable
+import functools
+from typing import Annotated, Final, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -9,21 +9,25 @@ from pydantic import Field
 from torch import Tensor
 
 from mbrl.planning.base import (
-    SOURCES,
     Budget,
     Hints,
     PlannerConfig,
     PlanResult,
     PlanStats,
-    check_observations,
+    check_call,
+    leave_inference,
 )
+from mbrl.planning.deadline import Costs, Deadline, Rounds, halve
 from mbrl.planning.evaluation import ModelEvaluation, Transition
+from mbrl.planning.fallback import act_by_policy
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.pace import Pace, Pacer
-from mbrl.planning.problem import Clock, PlanningProblem, Prior
+from mbrl.planning.problem import Clock, PlanningProblem
 from mbrl.planning.proposals import Proposals, clip_to_box
 from mbrl.planning.search import Copies, Search
 from mbrl.planning.tree import Tree
+
+_MOST_SIMS: Final = 128  # of a budget without a number of them
+_FIRST_SIMS: Final = 32  # while no round has been timed
 
 
 class TreeConfig(PlannerConfig):
@@ -83,8 +87,8 @@ class Strategy(Protocol):
         """Sequential rounds of a number of simulations."""
         ...
 
-    def run(self, search: Search, *, sims: int, noise: RowNoise, pace: Pace) -> Choice:
-        """Searches until simulations or time are used up."""
+    def run(self, search: Search, *, sims: int, noise: RowNoise, rounds: Rounds) -> Choice:
+        """Searches until simulations or rounds are used up."""
         ...
 
 
@@ -110,7 +114,8 @@ class TreePlanner:
     ) -> None:
         self._problem, self._config = problem, config
         self._proposals, self._strategy = proposals, strategy
-        self._pacer = Pacer(clock)
+        self._clock = clock
+        self._costs: Costs = {}
 
     @property
     def problem(self) -> PlanningProblem:
@@ -123,19 +128,16 @@ class TreePlanner:
         """Plans, without gradients; see `Planner.plan`."""
         with torch.inference_mode():
             result = self._plan(obs, budget=budget, noise=noise, hints=hints or Hints())
-        return _leave_inference(result)
+        return leave_inference(result)
 
     def _plan(self, obs: Tensor, *, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
-        pace = self._pacer.begin(budget, len(obs))
-        check_observations(obs, self._problem)
-        check_hints(hints, rows=len(obs), prior=self._problem.prior)
-        if len(noise.seeds) != len(obs):
-            raise ValueError(f"{len(obs)} states need as many streams of noise, not {len(noise.seeds)}")
+        deadline = Deadline(budget, self._clock, self._costs)
+        check_call(obs, noise, hints, problem=self._problem)
         obs = obs.to(self._problem.dtype)
-        fallback, _ = clip_to_box(self._problem.prior.act(obs))
-        sims = pace.sims(self._strategy.rounds)
+        sims = self._affordable(budget, deadline, states=len(obs))
         if sims == 0:
-            return self._fall_back(obs, fallback, pace)
+            return act_by_policy(self._problem, obs, milliseconds=deadline.milliseconds)
+        fallback, _ = clip_to_box(self._problem.prior.act(obs))
         evaluation = ModelEvaluation(
             self._problem,
             self._proposals,
@@ -144,10 +146,29 @@ class TreePlanner:
             sims=sims,
             is_end_final=self._strategy.is_end_final,
         )
-        search = self._begin(obs, evaluation, noise=noise, hints=hints, sims=sims)
-        pace.begin_rounds()
-        choice = self._strategy.run(search, sims=sims, noise=noise, pace=pace)
-        return self._report(search, choice, evaluation=evaluation, fallback=fallback, pace=pace)
+        opening, work, finish = _works(len(obs))
+        with deadline.timed(opening):
+            search = self._begin(obs, evaluation, noise=noise, hints=hints, sims=sims)
+        rounds = functools.partial(deadline.repeat, work, then=finish)
+        choice = self._strategy.run(search, sims=sims, noise=noise, rounds=rounds)
+        with deadline.timed(finish):
+            return self._report(search, choice, evaluation=evaluation, fallback=fallback, deadline=deadline)
+
+    def _affordable(self, budget: Budget, deadline: Deadline, *, states: int) -> int:
+        """Simulations to begin with: the most that should fit into milliseconds, by halves; 0 for none."""
+        if budget.milliseconds is None:
+            assert budget.sims is not None
+            return budget.sims
+        opening, work, finish = _works(states)
+        if not deadline.permits(opening, work, finish):
+            return 0
+        most = _MOST_SIMS if budget.sims is None else budget.sims
+        cost = deadline.cost(work)
+        if cost is None:
+            return min(most, _FIRST_SIMS)
+        rest = (deadline.cost(opening) or 0.0) + (deadline.cost(finish) or 0.0)
+        sizes = halve(most, 1)
+        return next((size for size in sizes if deadline.fits(self._strategy.rounds(size) * cost + rest)), 1)
 
     def _begin(
         self, obs: Tensor, evaluation: ModelEvaluation, *, noise: RowNoise, hints: Hints, sims: int
@@ -186,7 +207,13 @@ class TreePlanner:
         )
 
     def _report(
-        self, search: Search, choice: Choice, *, evaluation: ModelEvaluation, fallback: Tensor, pace: Pace
+        self,
+        search: Search,
+        choice: Choice,
+        *,
+        evaluation: ModelEvaluation,
+        fallback: Tensor,
+        deadline: Deadline,
     ) -> PlanResult:
         root, stats = search.root, search.stats()
         slot, kappa = choice.slot, self._problem.pessimism.lcb_coef
@@ -220,8 +247,8 @@ class TreePlanner:
                 rounds=search.rounds,
                 model_rows=evaluation.model_rows,
                 model_calls=evaluation.model_calls,
-                milliseconds=pace.milliseconds,
-                is_deadline_hit=pace.is_deadline_hit,
+                milliseconds=deadline.milliseconds,
+                is_deadline_hit=deadline.is_hit,
                 is_fallback=lost,
                 bad_rows=search.bad_rows,
                 max_depth=search.deepest,
@@ -230,65 +257,10 @@ class TreePlanner:
             tree=search if self._config.keep_tree else None,
         )
 
-    def _fall_back(self, obs: Tensor, action: Tensor, pace: Pace) -> PlanResult:
-        """The policy's own action and value: there was no time for more."""
-        value = self._problem.leaf_value(obs)
-        zero, one = torch.zeros_like(value), torch.ones_like(value, dtype=torch.long)
-        return PlanResult(
-            action=action,
-            plan=action[:, None],
-            plan_length=one,
-            candidates=action[:, None],
-            weights=torch.ones_like(value)[:, None],
-            visits=torch.zeros_like(one)[:, None],
-            provenance=torch.full_like(one, SOURCES.index("policy"))[:, None],
-            value=value,
-            value_lcb=value,
-            reward_part=zero,
-            penalty_part=zero,
-            bootstrap_part=value,
-            uncertainty=zero,
-            delta_lcb=torch.full_like(value, torch.nan),
-            stats=PlanStats(
-                sims=0,
-                rounds=0,
-                model_rows=0,
-                model_calls=0,
-                milliseconds=pace.milliseconds,
-                is_deadline_hit=True,
-                is_fallback=torch.ones_like(one, dtype=torch.bool),
-                bad_rows=0,
-                max_depth=0,
-                clipped=0,
-            ),
-        )
 
-
-def check_hints(hints: Hints, *, rows: int, prior: Prior) -> None:
-    """Refuses hints that fit no plan of `rows` states.
-
-    Raises:
-        ValueError: a mask of continuous actions, a shape that does not fit, no valid action, or a number that
-            is not finite, naming the row.
-    """
-    act_dim = prior.act_dim
-    if hints.mask is not None and not prior.is_discrete:
-        raise ValueError("masks are for discrete actions")
-    if hints.mask is not None:
-        if hints.mask.shape != (rows, act_dim):
-            raise ValueError(f"masks are [{rows}, {act_dim}], not {list(hints.mask.shape)}")
-        empty = torch.nonzero(~hints.mask.any(-1)).flatten()
-        if len(empty):
-            raise ValueError(f"the mask of row {int(empty[0])} leaves no valid action")
-    for name, given in (("candidates", hints.candidates), ("warm", hints.warm)):
-        if given is None:
-            continue
-        if given.ndim != 3 or given.shape[0] != rows or given.shape[1] == 0 or given.shape[2] != act_dim:
-            raise ValueError(f"`{name}` are [{rows}, k, {act_dim}] with k > 0, not {list(given.shape)}")
-        known = given if name == "candidates" or hints.has_warm is None else given[hints.has_warm]
-        if not bool(known.isfinite().all()):
-            bad = torch.nonzero(~given.isfinite().flatten(1).all(-1)).flatten()
-            raise ValueError(f"`{name}` of row {int(bad[0])} are not finite")
+def _works(states: int) -> tuple[tuple[str, int], ...]:
+    """What a call does in turn, as a deadline knows it: planting, rounds, the report."""
+    return ("opening", states), ("round", states), ("finish", states)
 
 
 def _compare(q: Tensor, visits: Tensor, *, slot: Tensor, other: Tensor) -> Float[Tensor, "b"]:
@@ -297,14 +269,3 @@ def _compare(q: Tensor, visits: Tensor, *, slot: Tensor, other: Tensor) -> Float
     difference = q.gather(1, both[:, :1]) - q.gather(1, both[:, 1:])
     seen = (visits.gather(1, both) > 0).all(1)
     return difference.squeeze(1).masked_fill(~seen, torch.nan)
-
-
-def _leave_inference(result: PlanResult) -> PlanResult:
-    """Copies of all tensors that losses may use; those of inference mode may not."""
-    tensors = {
-        field.name: value.clone()
-        for field in dataclasses.fields(result)
-        if isinstance(value := getattr(result, field.name), Tensor)
-    }
-    stats = dataclasses.replace(result.stats, is_fallback=result.stats.is_fallback.clone())
-    return dataclasses.replace(result, stats=stats, **tensors)

@@ -125,11 +125,3 @@ def report(
         stats=stats,
         elites=remembered,
     )
-
-
-def release(result: PlanResult) -> PlanResult:
-    """The same with ordinary tensors: those of `inference_mode` would be refused as targets of a loss."""
-    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    cloned = {name: value.clone() for name, value in fields.items() if isinstance(value, Tensor)}
-    stats = dataclasses.replace(result.stats, is_fallback=result.stats.is_fallback.clone())
-    return dataclasses.replace(result, **cloned, stats=stats)

@@ -1,13 +1,14 @@
 """The actions that a tree may choose among: at the root with their origin, below it the prior's."""
 
 import dataclasses
-from typing import Final, Protocol, runtime_checkable
+from typing import Annotated, Final, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from mbrl.planning.base import SOURCES, Hints
+from mbrl.planning.base import SOURCES, Hints, PlannerConfig
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem import PlanningProblem
 
@@ -139,27 +140,25 @@ class DiscreteProposals:
         return logits, self._one_hot[order]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sampling:
-    """How many actions come from where.
+class SampledActions(PlannerConfig):
+    """Where the candidates of continuous tasks come from.
 
     Attributes:
-        policy: draws of the prior at the root, its mode first.
-        flat: draws of the flattened prior.
-        clone: draws of the behaviour's clone where no logged action is given; without a clone, of the prior.
-        inner: draws of the prior at other nodes.
-        spread: deviations of the flattened prior in those of the prior.
-        injected_mass: prior mass that logged actions share.
+        policy_samples: draws of the policy at the root, its mode first.
+        flat_samples: draws of the flattened policy.
+        clone_samples: draws of the behaviour's clone where no logged action is given; without a clone, of the
+            policy.
+        inner_samples: draws of the policy at other nodes.
+        spread: deviations of the flattened policy, in those of the policy.
         merge_distance: actions closer than this in every dimension are one.
     """
 
-    policy: int
-    flat: int
-    clone: int
-    inner: int
-    spread: float
-    injected_mass: float
-    merge_distance: float
+    policy_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
+    flat_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
+    clone_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
+    inner_samples: Annotated[int, Field(ge=1, le=10_000)] = 4
+    spread: Annotated[float, Field(gt=0, le=100)] = 2.0
+    merge_distance: Annotated[float, Field(ge=0, le=1)] = 1e-3
 
 
 class SampledProposals:
@@ -170,13 +169,17 @@ class SampledProposals:
 
     Args:
         problem: whose prior is continuous.
-        sampling: how many from where.
+        sampled: how many from where.
+        injected_mass: prior mass that `Hints.candidates` share.
     """
 
     is_stored = True
 
-    def __init__(self, problem: PlanningProblem, sampling: Sampling) -> None:
-        self._problem, self._sampling, self.width = problem, sampling, sampling.inner
+    def __init__(
+        self, problem: PlanningProblem, sampled: SampledActions, *, injected_mass: float = 0.25
+    ) -> None:
+        self._problem, self._sampled, self._injected_mass = problem, sampled, injected_mass
+        self.width = sampled.inner_samples
 
     def root(self, obs: Float[Tensor, "b obs_dim"], noise: RowNoise, hints: Hints) -> RootSet:
         """Logged actions, clone, prior, flattened prior, the plan before: the earlier of two equals stays."""
@@ -186,7 +189,7 @@ class SampledProposals:
                             zip(names, pieces, strict=True)]).to(obs.device)  # fmt: skip
         valid = torch.cat(usable, 1)
         weight = self._weigh(source, valid, obs.dtype)
-        weight, survivor = merge_close(actions, weight, distance=self._sampling.merge_distance)
+        weight, survivor = merge_close(actions, weight, distance=self._sampled.merge_distance)
         valid = weight > 0
         logits = (weight * weight.shape[1]).log().nan_to_num(neginf=0.0)
         mode = int((source == SOURCES.index("policy")).nonzero()[0])
@@ -220,19 +223,20 @@ class SampledProposals:
         self, obs: Tensor, noise: RowNoise, hints: Hints
     ) -> list[tuple[str, Tensor, Bool[Tensor, "b k"]]]:
         """Name, actions and usable slots of each source, in order."""
-        problem, sampling = self._problem, self._sampling
+        problem, sampled = self._problem, self._sampled
         prior, rows = problem.prior, len(obs)
         found: list[tuple[str, Tensor, Tensor | None]] = []
-        draws = sampling.policy - 1
+        draws = sampled.policy_samples - 1
         if hints.candidates is not None:
             found.append(("dataset", hints.candidates, None))
-        elif problem.clone is not None and sampling.clone:
-            drawn = noise.normal("root/clone", (sampling.clone, prior.act_dim)).to(problem.dtype)
+        elif problem.clone is not None and sampled.clone_samples:
+            drawn = noise.normal("root/clone", (sampled.clone_samples, prior.act_dim)).to(problem.dtype)
             found.append(("clone", problem.clone.sample(obs, drawn.transpose(0, 1)).transpose(0, 1), None))
         else:
-            draws += sampling.clone
+            draws += sampled.clone_samples
         found.append(("policy", prior.act(obs)[:, None], None))
-        for name, count, spread in (("policy", draws, 1.0), ("flat_policy", sampling.flat, sampling.spread)):
+        flat = ("flat_policy", sampled.flat_samples, sampled.spread)
+        for name, count, spread in (("policy", draws, 1.0), flat):
             if count:
                 drawn = noise.normal(f"root/{name}", (count, prior.act_dim)).to(problem.dtype)
                 action = prior.sample(obs, drawn.transpose(0, 1), spread=spread).transpose(0, 1)
@@ -249,7 +253,7 @@ class SampledProposals:
         """Prior weight of each slot: logged actions share their mass, the others the rest, in equal parts."""
         is_logged = valid & (source == SOURCES.index("dataset"))
         is_other = valid & ~is_logged
-        mass = self._sampling.injected_mass * is_logged.any(-1, keepdim=True)
+        mass = self._injected_mass * is_logged.any(-1, keepdim=True)
         share = is_logged * mass / is_logged.sum(-1, keepdim=True).clamp_min(1)
         return (share + is_other * (1.0 - mass) / is_other.sum(-1, keepdim=True).clamp_min(1)).to(dtype)
 

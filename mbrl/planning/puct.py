@@ -15,12 +15,12 @@ from pydantic import Field
 from torch import Tensor
 
 from mbrl.planning.base import PLANNERS, PlannerEntry
+from mbrl.planning.deadline import Rounds
 from mbrl.planning.evaluation import Transition
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.pace import Pace
 from mbrl.planning.planner import Choice, TreeConfig, TreePlanner
 from mbrl.planning.problem import Clock, PlanningProblem
-from mbrl.planning.proposals import DiscreteProposals, RootSet, SampledProposals, Sampling
+from mbrl.planning.proposals import DiscreteProposals, RootSet, SampledActions, SampledProposals
 from mbrl.planning.search import Search
 from mbrl.planning.tree import VISITS, Select
 
@@ -48,8 +48,8 @@ class PUCTConfig(TreeConfig):
     least_spread: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
-class DPWConfig(PUCTConfig):
-    """PUCT with progressive widening of actions and outcomes.
+class DPWConfig(PUCTConfig, SampledActions):
+    """PUCT with progressive widening of actions and outcomes; samples actions where they are continuous.
 
     Attributes:
         max_depth: edges from the root to the deepest leaf.
@@ -59,13 +59,7 @@ class DPWConfig(PUCTConfig):
         outcome_exponent: beta; an edge draws another outcome while `floor(visits^beta)` is not below their
             number.
         outcomes: that an edge may keep.
-        policy_samples: draws of the policy at the root, its mode first.
-        flat_samples: draws of the flattened policy.
-        clone_samples: draws of the behaviour's clone where no logged action is given; without a clone, of the
-            policy.
-        inner_samples: draws of the policy at other nodes.
-        spread: deviations of the flattened policy, in those of the policy.
-        merge_distance: actions closer than this in every dimension are one.
+        inner_samples: actions of a node below the root, which are revealed one by one.
     """
 
     max_depth: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -74,12 +68,7 @@ class DPWConfig(PUCTConfig):
     action_exponent: Annotated[float, Field(ge=0, le=1)] = 0.5
     outcome_exponent: Annotated[float, Field(ge=0, le=1)] = 0.5
     outcomes: Annotated[int, Field(ge=1, le=10_000)] = 4
-    policy_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
-    flat_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
-    clone_samples: Annotated[int, Field(ge=0, le=10_000)] = 4
     inner_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
-    spread: Annotated[float, Field(gt=0, le=100)] = 2.0
-    merge_distance: Annotated[float, Field(ge=0, le=1)] = 1e-3
 
 
 def normalise_values(
@@ -146,7 +135,7 @@ class PUCTStrategy:
         """Sequential rounds of a number of simulations."""
         return sims
 
-    def run(self, search: Search, *, sims: int, noise: RowNoise, pace: Pace) -> Choice:
+    def run(self, search: Search, *, sims: int, noise: RowNoise, rounds: Rounds) -> Choice:
         """Searches until simulations or time are used up."""
         root, config = search.root, self._config
         probs = root.logits.softmax(-1)
@@ -156,7 +145,7 @@ class PUCTStrategy:
             probs = (1.0 - config.dirichlet_fraction) * probs + config.dirichlet_fraction * drawn
         width = max(probs.shape[1], search.tree.inner_width)
         ties = _TIE_BREAK * noise.uniform("tree/ties", (width,)).to(probs.dtype)
-        done = self.search(search, probs, sims=sims, ties=ties, pace=pace)
+        done = self.search(search, probs, sims=sims, ties=ties, rounds=rounds)
         return self._decide(search, noise, done)
 
     def search(
@@ -166,7 +155,7 @@ class PUCTStrategy:
         *,
         sims: int,
         ties: Float[Tensor, "b w"],
-        pace: Pace | None = None,
+        rounds: Rounds = range,
     ) -> int:
         """Simulates by a given prior at the root; returns how often.
 
@@ -175,12 +164,13 @@ class PUCTStrategy:
             probs: `[b, k]`, the root's prior.
             sims: of each state.
             ties: `[b, w]`, added to scores; w at least the width of any node.
-            pace: the clock; None for all simulations.
+            rounds: how many of them there is time for.
         """
         root = search.root
         floor = self._floor(root)
         select = self._below(search, floor, ties)
-        for sim in range(sims):
+        done = 0
+        for sim in rounds(sims):
             stats = search.stats()
             total = stats.visits.sum(-1) + 1.0
             values = normalise_values(stats.q, stats.visits, node_value=search.root_values(), floor=floor)
@@ -190,9 +180,8 @@ class PUCTStrategy:
                 usable = self._reveal(usable, total)
             action = score.masked_fill(~usable, -torch.inf).argmax(-1, keepdim=True)
             search.simulate(action, torch.full_like(action, sim), select=select)
-            if pace is not None and not pace.finish_round():
-                return sim + 1
-        return sims
+            done = sim + 1
+        return done
 
     def _decide(self, search: Search, noise: RowNoise, done: int) -> Choice:
         """By visits; of equally visited actions, the one of most value."""
@@ -275,16 +264,7 @@ def _build_dpw(problem: PlanningProblem, config: DPWConfig, clock: Clock | None)
     if problem.prior.is_discrete:
         proposals = DiscreteProposals(problem, injected_mass=config.injected_mass, is_sorted=True)
     else:
-        sampling = Sampling(
-            policy=config.policy_samples,
-            flat=config.flat_samples,
-            clone=config.clone_samples,
-            inner=config.inner_samples,
-            spread=config.spread,
-            injected_mass=config.injected_mass,
-            merge_distance=config.merge_distance,
-        )
-        proposals = SampledProposals(problem, sampling)
+        proposals = SampledProposals(problem, config, injected_mass=config.injected_mass)
     strategy = PUCTStrategy(config, value_scale=problem.value_scale)
     return TreePlanner(problem, config, proposals=proposals, strategy=strategy, clock=clock)
 

@@ -22,17 +22,18 @@ from mbrl.planning.base import (
     PlannerConfig,
     PlanResult,
     PlanStats,
-    check_observations,
+    check_call,
+    leave_inference,
 )
-from mbrl.planning.deadline import Costs, Deadline
+from mbrl.planning.deadline import Costs, Deadline, halve
+from mbrl.planning.fallback import act_by_policy
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.opening import Opening, PolicyDraws, check_hints, open_search
-from mbrl.planning.plans import Plans, Search, release, report
+from mbrl.planning.opening import Opening, PolicyDraws, open_search
+from mbrl.planning.plans import Plans, Search, report
 from mbrl.planning.problem import Clock, PlanningProblem
 from mbrl.planning.trajectory import (
     Futures,
     Outcome,
-    Scores,
     Tally,
     Transition,
     draw_futures,
@@ -173,35 +174,27 @@ class ShootingPlanner(abc.ABC):
         policy is worth) and the check of the result come on top.
         """
         hints = Hints() if hints is None else hints
-        check_observations(obs, self._problem)
-        check_hints(hints, obs, self._problem)
+        check_call(obs, noise, hints, problem=self._problem)
         with torch.inference_mode():
             result = self._plan(obs.to(self._problem.dtype), budget, noise, hints)
-        return release(result)
+        return leave_inference(result)
 
     def _plan(self, obs: Tensor, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
         deadline = Deadline(budget, self._clock, self._costs)
-        tally = Tally.empty(obs.device)
-        if not deadline.permits(("opening", len(obs))):
-            return self._bare(obs, tally, deadline)
-        deadline.begin()
-        call = _Call(obs, hints, noise, self._futures(noise), tally, deadline)
-        opening = self._open(call)
-        deadline.done(("opening", len(obs)))
+        start, finish = ("opening", len(obs)), ("finish", len(obs))
+        if not deadline.permits(start):
+            return act_by_policy(self._problem, obs, milliseconds=deadline.milliseconds)
+        with deadline.timed(start):
+            call = _Call(obs, hints, noise, self._futures(noise), Tally.empty(obs.device), deadline)
+            opening = self._open(call)
         mean = self._start(opening)
         search = Search(mean, torch.full_like(mean, self._config.std_start), mean)
         sizes = self._affordable(budget, deadline, states=len(obs))
-        work, then = ("iteration", len(obs), sizes[0]), ("finish", len(obs))
-        for index, size in enumerate(sizes):
-            if not deadline.permits(work, then=then):
-                break
-            deadline.begin()
-            self._iterate(call, opening, search, size=size, is_last=index == len(sizes) - 1)
-            deadline.done(work)
-        deadline.begin()
-        result = self._finish(call, opening, search)
-        deadline.done(then)
-        return result
+        work = ("iteration", len(obs), sizes[0])
+        for index in deadline.repeat(work, len(sizes), then=finish):
+            self._iterate(call, opening, search, size=sizes[index], is_last=index == len(sizes) - 1)
+        with deadline.timed(finish):
+            return self._finish(call, opening, search)
 
     def _affordable(self, budget: Budget, deadline: Deadline, *, states: int) -> tuple[int, ...]:
         """Sizes of the iterations: of a budget of milliseconds, the most plans that should fit, by halves.
@@ -212,12 +205,9 @@ class ShootingPlanner(abc.ABC):
         most = share_out(self.sizes(), budget.sims)
         if budget.milliseconds is None:
             return most
-        totals = [sum(most)]
-        while totals[0] // 2 >= _FEW_PLANS:
-            totals.insert(0, totals[0] // 2)
         finish, expected = deadline.cost(("finish", states)) or 0.0, None
         chosen: tuple[int, ...] = ()
-        for total in totals:
+        for total in reversed(halve(sum(most), _FEW_PLANS)):
             sizes = share_out(most, total)
             work = ("iteration", states, sizes[0])
             known = deadline.cost(work)
@@ -350,7 +340,7 @@ class ShootingPlanner(abc.ABC):
                 own,
                 None,
                 failed=failed,
-                stats=self._stats(call.tally, call.deadline, failed=failed, search=search),
+                stats=self._stats(call, search, failed=failed),
             )
         chosen = self._choose(call, search)
         failed = ~chosen.scores.score[:, 0].isfinite()
@@ -359,31 +349,22 @@ class ShootingPlanner(abc.ABC):
             own.where(failed, chosen),
             (search.elites, search.weights * ~failed[:, None]),
             failed=failed,
-            stats=self._stats(call.tally, call.deadline, failed=failed, search=search),
+            stats=self._stats(call, search, failed=failed),
             remembered=self.remember(search),
         )
 
-    def _bare(self, obs: Tensor, tally: Tally, deadline: Deadline) -> PlanResult:
-        """The policy's action, of which nothing is known: there was no time."""
-        action = tally.clip(self._problem.prior.act(obs))[:, None, None]
-        source = torch.full((len(obs), 1), SOURCES.index("policy"), device=obs.device)
-        own = Plans(action, source, Scores(obs.new_full((7, len(obs), 1), torch.nan)))
-        failed = torch.ones(len(obs), dtype=torch.bool, device=obs.device)
-        stats = self._stats(tally, deadline, failed=failed, search=None)
-        return report(own, own, None, failed=failed, stats=stats)
-
-    def _stats(self, tally: Tally, deadline: Deadline, *, failed: Tensor, search: Search | None) -> PlanStats:
+    def _stats(self, call: _Call, search: Search, *, failed: Tensor) -> PlanStats:
         return PlanStats(
-            sims=0 if search is None else search.sims,
-            rounds=0 if search is None else search.rounds,
-            model_rows=tally.rows,
-            model_calls=tally.calls,
-            milliseconds=deadline.milliseconds,
-            is_deadline_hit=deadline.is_hit,
+            sims=search.sims,
+            rounds=search.rounds,
+            model_rows=call.tally.rows,
+            model_calls=call.tally.calls,
+            milliseconds=call.deadline.milliseconds,
+            is_deadline_hit=call.deadline.is_hit,
             is_fallback=failed,
-            bad_rows=int(tally.bad),
-            max_depth=self._config.horizon if tally.calls else 0,
-            clipped=int(tally.clipped),
+            bad_rows=int(call.tally.bad),
+            max_depth=self._config.horizon,
+            clipped=int(call.tally.clipped),
         )
 
 

@@ -295,6 +295,30 @@ def test_states_and_budgets_that_make_no_sense_are_refused(name: str, is_discret
 
 
 @every_planner
+def test_hints_that_fit_no_plan_are_refused(name: str, is_discrete: bool) -> None:
+    problem = make_problem(is_discrete)
+    planner = make_planner(name, problem)
+    width = problem.prior.act_dim
+    given = torch.zeros(ROWS, 2, width, dtype=torch.float64)
+    bad = given.clone()
+    bad[1] = math.nan
+    for hints, message in (
+        (Hints(candidates=bad), "candidates in row 1"),
+        (Hints(warm=bad), "warm in row 1"),
+        (Hints(warm=given, elites=bad[:, None]), "elites in row 1"),
+        (Hints(elites=given[:, None]), "elites come with"),
+        (Hints(warm=given[1:]), "warm are"),
+        (Hints(candidates=given[:, :0]), "k > 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan(planner, hints=hints)
+    with pytest.raises(ValueError, match="streams"):
+        plan(planner, seeds=torch.arange(ROWS - 1))
+    has_warm = torch.arange(ROWS) != 1
+    assert bool(plan(planner, hints=Hints(warm=bad, has_warm=has_warm)).action.isfinite().all())
+
+
+@every_planner
 def test_without_time_the_policy_acts_and_says_so(name: str, is_discrete: bool) -> None:
     """A clock that moves by a second whenever someone looks."""
     seconds = iter(range(1000))

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mbrl.planning.base import Budget
-from mbrl.planning.deadline import Deadline
+from mbrl.planning.deadline import Deadline, halve
 
 
 class Hands:
@@ -21,9 +21,10 @@ class Hands:
 def test_work_fits_with_a_margin_and_with_what_must_follow():
     clock, costs = Hands(), {"round": 0.010, "finish": 0.002}
     deadline = Deadline(Budget(milliseconds=20.0), clock, costs)
-    assert deadline.permits("round", then="finish")
+    assert deadline.permits("round", "finish")
     clock.seconds += 0.005
-    assert not deadline.permits("round", then="finish")  # 5 + 1.3 * 12 > 20
+    assert not deadline.permits("round", "finish")  # 5 + 1.3 * 12 > 20
+    assert costs == pytest.approx({"round": 0.0098, "finish": 0.00196})
     assert deadline.permits("round")
     assert deadline.is_hit
     assert deadline.milliseconds == pytest.approx(5.0)
@@ -34,9 +35,8 @@ def test_costs_are_smoothed_and_refusals_slowly_forgotten():
     deadline = Deadline(Budget(milliseconds=50.0), clock, costs)
     assert deadline.permits("round")  # unknown work is tried
     for seconds in (0.100, 0.010):
-        deadline.begin()
-        clock.seconds += seconds
-        deadline.done("round")
+        with deadline.timed("round"):
+            clock.seconds += seconds
     assert costs["round"] == pytest.approx(0.100 + 0.3 * (0.010 - 0.100))
     refused = 0
     while not Deadline(Budget(milliseconds=50.0), clock, costs).permits("round"):
@@ -44,11 +44,37 @@ def test_costs_are_smoothed_and_refusals_slowly_forgotten():
     assert refused == math.ceil(math.log(0.050 / 1.3 / 0.073) / math.log(0.98))
 
 
+def test_rounds_are_timed_and_end_while_what_follows_still_fits():
+    clock, costs = Hands(), {"finish": 0.002}
+    deadline = Deadline(Budget(milliseconds=20.0), clock, costs)
+    done: list[int] = []
+    for index in deadline.repeat("round", 9, then="finish"):
+        clock.seconds += 0.004
+        done.append(index)
+    assert done == [0, 1, 2, 3]  # 12 + 1.3 * 6 < 20 < 16 + 1.3 * 6
+    assert deadline.is_hit
+    assert costs["round"] == pytest.approx(0.98 * 0.004)
+
+
+def test_a_call_that_does_all_its_rounds_hits_no_deadline():
+    clock = Hands()
+    deadline = Deadline(Budget(milliseconds=20.0), clock, {})
+    for _ in deadline.repeat("round", 2, then="finish"):
+        clock.seconds += 0.008
+    assert not deadline.is_hit
+
+
+def test_sizes_halve_down_to_the_least():
+    assert halve(100, 12) == [100, 50, 25, 12]
+    assert halve(3, 5) == [3]
+
+
 def test_without_milliseconds_nothing_is_refused():
     deadline = Deadline(Budget(sims=3), None, {"round": 1e9})
     assert deadline.cost("round") == 1e9
     assert deadline.cost("other") is None
     assert deadline.permits("round")
+    assert list(deadline.repeat("round", 3, then="finish")) == [0, 1, 2]
     assert math.isnan(deadline.milliseconds)
     with pytest.raises(ValueError, match="clock"):
         Deadline(Budget(milliseconds=1.0), None, {})

@@ -6,17 +6,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mbrl.planning.base import PLANNERS
+from mbrl.planning.base import PLANNERS, PlannerConfig
 from mbrl.planning.gumbel import GumbelConfig, SampledGumbelConfig
 from mbrl.planning.planner import TreeConfig
+from mbrl.planning.proposals import SampledActions
 from mbrl.planning.puct import DPWConfig, PUCTConfig
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "planning.md").read_text()
 
 
-@pytest.mark.parametrize("config", [TreeConfig, GumbelConfig, SampledGumbelConfig, PUCTConfig, DPWConfig])
-def test_documented_defaults_are_those_of_the_code(config: type[TreeConfig]):
-    tables = dict(re.findall(r"^\*\*`(\w+)`\*\*\n\n((?:\|.*\n)+)", PAGE, re.MULTILINE))
+@pytest.mark.parametrize(
+    "config", [TreeConfig, GumbelConfig, SampledActions, SampledGumbelConfig, PUCTConfig, DPWConfig]
+)
+def test_documented_defaults_are_those_of_the_code(config: type[PlannerConfig]):
+    tables = dict(re.findall(r"^\*\*`(\w+)`\*\*.*\n\n((?:\|.*\n)+)", PAGE, re.MULTILINE))
     rows = dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", tables[config.__name__], re.MULTILINE))
     own = [name for name in config.__annotations__ if name != "model_config"]
     assert sorted(rows) == sorted(own)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mbrl.planning.base import PLANNERS, Budget, Hints, Planner, PlanResult
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.pace import Pacer
 from mbrl.planning.problem import Pessimism, PlanningProblem, StepOut
 from tests.planning.tasks import DOUBLE, box_problem, plan, random_tables, states, table_problem
 
@@ -48,7 +47,9 @@ KINDS = {
     "sampled-mean": (_continuous, "sampled_gumbel", {"transition": "mean"}),
 }
 FIELDS = [
-    field.name for field in dataclasses.fields(PlanResult) if field.name not in ("stats", "tree", "plan")
+    field.name
+    for field in dataclasses.fields(PlanResult)
+    if field.name not in ("stats", "tree", "plan", "elites")
 ]
 
 
@@ -201,14 +202,15 @@ def test_planners_refuse_actions_that_they_cannot_plan():
 
 @dataclasses.dataclass
 class _Timed:
-    """A model whose every call takes 5 ms on its own clock."""
+    """A model whose calls take time on its own clock."""
 
     inner: object
+    seconds: float = 0.005
     now: float = 0.0
     ensemble_size: int = 3
 
     def __call__(self, obs, action, *, member=None, noise=None) -> StepOut:
-        self.now += 0.005
+        self.now += self.seconds
         return self.inner(obs, action, member=member, noise=noise)
 
 
@@ -238,9 +240,17 @@ def test_a_deadline_is_kept_and_what_fits_is_learned():
 
 
 def test_one_slow_round_does_not_stop_planning_for_good():
-    pacer = Pacer(lambda: 0.0)
-    pacer.seconds[1] = 0.1
-    waited = 0
-    while pacer.begin(Budget(milliseconds=20.0), 1).sims(lambda sims: 1) == 0:
+    problem, obs = box_problem(deviation=0.02), _continuous()[1][:1] / 4.0
+    step = _Timed(problem.step, seconds=0.020)
+    entry = PLANNERS.get("sampled_gumbel")
+    planner = entry.build(dataclasses.replace(problem, step=step), entry.config(), lambda: step.now)
+
+    def is_policy() -> bool:
+        result = planner.plan(obs, budget=Budget(milliseconds=20.0), noise=RowNoise(torch.arange(1)))
+        return bool(result.stats.is_fallback.all())
+
+    assert not is_policy()
+    step.seconds, waited = 0.001, 0
+    while is_policy():
         waited += 1
-    assert 5 < waited < 30
+    assert waited == 12  # 1.3 * 20 * 0.98^13 < 20; the first call refused one more round

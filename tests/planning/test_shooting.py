@@ -403,7 +403,8 @@ def test_no_time_for_an_iteration_is_the_policys_action():
     assert late.value.isfinite().all()  # the policy's own worth was computed
     tight = _in_time(planner, 4.0)
     assert tight.action.flatten().tolist() == [0.25, 0.25]
-    assert bool(tight.value.isnan().all())
+    assert torch.equal(tight.value, planner.problem.leaf_value(torch.zeros(2, 1).double()))
+    assert bool(tight.delta_lcb.isnan().all())
     assert tight.stats.model_calls == 0
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from mbrl.planning.base import Budget, PlanResult
+from mbrl.planning.deadline import Rounds
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.pace import Pace
 from mbrl.planning.planner import Choice, TreeConfig, TreePlanner
 from mbrl.planning.proposals import DiscreteProposals
 from mbrl.planning.search import Search
@@ -21,9 +21,9 @@ class FullWidth:
     def rounds(self, sims: int) -> int:
         return sims
 
-    def run(self, search: Search, *, sims: int, noise: RowNoise, pace: Pace) -> Choice:
+    def run(self, search: Search, *, sims: int, noise: RowNoise, rounds: Rounds) -> Choice:
         tree = search.tree
-        for sim in range(sims):
+        for sim in rounds(sims):
             action = search.stats().visits.argmin(-1, keepdim=True)
             search.simulate(
                 action,
