@@ -104,5 +104,6 @@ def _print(study: "Study", page: Path, *, is_json: bool) -> None:
         "selection": study.selection,
         "runs": [summarise_run(run) for run in study.runs],
         "means": summarise_means(study),
+        "plannings": study.plannings,
     }
     emit(values, study_table(study), messages=messages, is_json=is_json, path=page)

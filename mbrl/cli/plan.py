@@ -99,17 +99,3 @@ def _explain(run: Path, state: str, config: "PlanConfig", workspace: Any, *, is_
         write_text(folder / f"{name}.dot", to_dot(values["tree"]))
     tables = [candidate_table(values), edge_table(values)]
     emit(values, tables, is_json=is_json, path=folder / f"{name}.png")
-
-
-def print_study_plans(folder: Path, *, is_json: bool) -> None:
-    """Prints every planning of a comparison beside its bare policy, means over seeds.
-
-    Args:
-        folder: of the comparison, `RUNS/studies/NAME`.
-        is_json: one JSON object in place of the table.
-    """
-    from mbrl.experiment.study_plans import gather_study_plans
-    from mbrl.report.plan_tables import budget_table
-
-    found = gather_study_plans(folder)
-    emit({"plannings": found}, [budget_table(found)], is_json=is_json)

@@ -21,6 +21,7 @@ from mbrl.experiment.selection import Selection
 from mbrl.experiment.stages import find_run_task
 from mbrl.experiment.store import RunFolder, code_facts
 from mbrl.experiment.study_folder import Outcome
+from mbrl.experiment.study_plans import gather_study_plans
 from mbrl.experiment.study_tasks import StudyPlan, StudyTask, trained_path
 from mbrl.experiment.tasks import Site, Task, is_current
 from mbrl.report.study import RunStatus, Study, StudyAlgorithm, StudyDataset, StudyRun
@@ -55,6 +56,7 @@ def gather_study(plan: StudyPlan, site: Site, *, command: str) -> Study:
         seeds=config.seeds,
         runs=runs,
         selection=config.select.rule,
+        plannings=gather_study_plans(site.folder),
         provenance=_provenance(plan, datasets, command),
     )
 

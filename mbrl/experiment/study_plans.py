@@ -11,13 +11,12 @@ from mbrl.experiment.store import RunFolder
 from mbrl.experiment.study_folder import StudyFolder
 
 
-def gather_study_plans(folder: Path) -> list[dict[str, Any]]:
+def gather_study_plans(study: StudyFolder) -> list[dict[str, Any]]:
     """What the plannings of a comparison found, means over the seeds that are done, in their order.
 
     Args:
-        folder: of the comparison.
+        study: folder of the comparison.
     """
-    study = StudyFolder(folder)
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in study.run_states():
         outcome = study.outcome(run["tasks"][-1]) if run["status"] == "done" else None

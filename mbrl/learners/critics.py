@@ -49,11 +49,16 @@ class PolicyValue:
 
 
 def regress_critics(
-    critic: CriticEnsemble, optimiser: Optimiser, batch: TransitionBatch, target: Float[Tensor, "b"]
+    critic: CriticEnsemble,
+    optimiser: Optimiser,
+    batch: TransitionBatch,
+    target: Float[Tensor, "b"],
+    *,
+    weight: Float[Tensor, "b"] | None = None,
 ) -> dict[str, Tensor]:
     """One step of the critics towards `target` at the batch's actions; returns their metrics."""
     values = critic(batch.observation, critic.scale(batch.action))
-    loss = critic_loss(values, target)
+    loss = critic_loss(values, target, weight=weight)
     optimiser.descend(loss)
     return critic_metrics(values, loss)
 

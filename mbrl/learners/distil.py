@@ -20,7 +20,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mbrl.core.types import Metrics, TransitionBatch, take
+from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.learners.base import (
     LEARNERS,
     LearnerConfig,
@@ -35,6 +35,7 @@ from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.widths import Hidden
 from mbrl.ops.gaussian import gaussian_kl
+from mbrl.ops.losses import weighted_mean
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import td_target
 
@@ -69,7 +70,7 @@ class DistilConfig(LearnerConfig):
 
 @dataclasses.dataclass(slots=True)
 class DistilState(LearnerState):
-    """Networks and optimisers, and whether an improved decision was ever seen."""
+    """Networks and optimisers, and `is_improving` `[]`: whether an improved decision was ever seen."""
 
     actor: TanhGaussianActor
     clone: TanhGaussianActor
@@ -78,7 +79,7 @@ class DistilState(LearnerState):
     actor_optimiser: Optimiser
     clone_optimiser: Optimiser
     critic_optimiser: Optimiser
-    is_improving: bool = False
+    is_improving: Tensor
 
 
 @LEARNERS.register("distil", "Regression to the improved decisions of a search, anchored to a clone.")
@@ -117,19 +118,23 @@ class Distil:
             actor_optimiser=self._actor_optimiser(actor),
             clone_optimiser=self._actor_optimiser(clone),
             critic_optimiser=Optimiser(critic.net.flat, config.critic_learning_rate),
+            is_improving=torch.zeros((), dtype=torch.bool, device=generator.device),
         )
 
     def update(self, state: DistilState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
-        """One step of the critics, the clone, the policy and the targets."""
-        metrics = self._update_critics(state, batch, generator)
+        """One step of the critics, the clone, the policy and the targets.
+
+        Whether decisions have arrived is never read back: until then the policy equals the clone, so
+        its gradient is zero, and it is copied from the clone.
+        """
         improved = batch.from_model.to(batch.reward.dtype)
+        state.is_improving.logical_or_(batch.from_model.any())
+        metrics = self._update_critics(state, batch, improved, generator)
+        metrics |= self._update_policy(state, batch, improved)
         metrics |= self._update_clone(state, batch, 1.0 - improved)
-        state.is_improving = state.is_improving or bool(batch.from_model.any())
-        if state.is_improving:
-            metrics |= self._update_policy(state, batch, improved)
-        else:
-            with torch.no_grad():
-                state.actor.net.flat.copy_(state.clone.net.flat)
+        with torch.no_grad():
+            actor, clone = state.actor.net.flat, state.clone.net.flat
+            actor.copy_(torch.where(state.is_improving, actor, clone))
         polyak_update(state.target_critic.net.flat, state.critic.net.flat, polyak_tau=self.config.polyak_tau)
         return metrics
 
@@ -149,13 +154,12 @@ class Distil:
         return td_target(batch.reward, batch.terminated, next_value, discount=self.config.discount)
 
     def _update_critics(
-        self, state: DistilState, batch: TransitionBatch, generator: torch.Generator
+        self, state: DistilState, batch: TransitionBatch, improved: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        if not self.config.learns_search_values:
-            batch = take(batch, (~batch.from_model).nonzero()[:, 0])
+        weight = torch.ones_like(improved) if self.config.learns_search_values else 1.0 - improved
         noise = torch.randn(batch.action.shape, generator=generator, device=generator.device)
         target = self.critic_target(state, batch, noise)
-        return regress_critics(state.critic, state.critic_optimiser, batch, target)
+        return regress_critics(state.critic, state.critic_optimiser, batch, target, weight=weight)
 
     def policy_loss(
         self, state: DistilState, batch: TransitionBatch, improved: Float[Tensor, "b"]
@@ -167,7 +171,7 @@ class Distil:
             batch: logged and improved rows.
             improved: `[b]`, 1 for improved rows, else 0.
         """
-        cross_entropy = -_mean(state.actor.log_prob(batch.observation, batch.action), improved)
+        cross_entropy = -weighted_mean(state.actor.log_prob(batch.observation, batch.action), improved)
         with torch.no_grad():
             anchor = state.clone.moments(batch.observation)
         divergence = gaussian_kl(state.actor.moments(batch.observation), anchor).mean()
@@ -186,7 +190,7 @@ class Distil:
         return metrics
 
     def _update_clone(self, state: DistilState, batch: TransitionBatch, logged: Tensor) -> dict[str, Tensor]:
-        loss = -_mean(state.clone.log_prob(batch.observation, batch.action), logged)
+        loss = -weighted_mean(state.clone.log_prob(batch.observation, batch.action), logged)
         state.clone_optimiser.descend(loss)
         return {"clone/loss": loss.detach()}
 
@@ -197,8 +201,3 @@ class Distil:
             schedule=self.config.actor_schedule,
             total_steps=self.context.total_updates,
         )
-
-
-def _mean(values: Float[Tensor, "b"], weight: Float[Tensor, "b"]) -> Float[Tensor, ""]:
-    """Weighted mean; 0 where nothing weighs."""
-    return (weight * values).sum() / weight.sum().clamp_min(1.0)

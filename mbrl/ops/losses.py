@@ -12,14 +12,26 @@ _LEAST_VALUE = 1e-8
 """Mean |Q| below which a loss is no longer scaled by it: critics that answer 0 everywhere."""
 
 
-def critic_loss(action_values: Float[Tensor, "n b"], target: Float[Tensor, "b"]) -> Float[Tensor, ""]:
+def weighted_mean(values: Float[Tensor, "*n b"], weight: Float[Tensor, "b"]) -> Float[Tensor, "*n"]:
+    """Mean over the rows by weights in [0, 1]; 0 where nothing weighs."""
+    return (weight * values).sum(-1) / weight.sum().clamp_min(1.0)
+
+
+def critic_loss(
+    action_values: Float[Tensor, "n b"],
+    target: Float[Tensor, "b"],
+    *,
+    weight: Float[Tensor, "b"] | None = None,
+) -> Float[Tensor, ""]:
     """Squared Bellman error `sum_i mean_b (Q_i - y)^2`.
 
     Args:
         action_values: `[n, b]`, each critic at the batch.
         target: `[b]`, detached.
+        weight: `[b]`, in [0, 1], of the rows in the mean; None for equal weights.
     """
-    return (action_values - target).square().mean(1).sum()
+    error = (action_values - target).square()
+    return (error.mean(1) if weight is None else weighted_mean(error, weight)).sum()
 
 
 def soft_policy_loss(

@@ -81,6 +81,7 @@ class Study:
         seeds: in order.
         runs: one for each combination, in any order.
         selection: which policy of a run is reported: `last`, or the name of an offline rule.
+        plannings: what planners found and cost, means over seeds, plain values; empty without planners.
         provenance: command, versions, machine.
     """
 
@@ -90,6 +91,7 @@ class Study:
     seeds: tuple[int, ...]
     runs: tuple[StudyRun, ...]
     selection: str = "last"
+    plannings: Sequence[Mapping[str, Any]] = ()
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     def of(self, dataset: str, algorithm: str) -> tuple[StudyRun, ...]:

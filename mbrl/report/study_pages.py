@@ -29,11 +29,18 @@ from mbrl.report.study_sections import (
     method_section,
     model_section,
     overall_section,
+    planning_sections,
     shift_section,
     training_curves,
     training_section,
 )
-from mbrl.report.study_tables import aggregate_table, failure_tables, recommendation_table, score_table
+from mbrl.report.study_tables import (
+    aggregate_table,
+    failure_tables,
+    planning_tables,
+    recommendation_table,
+    score_table,
+)
 from mbrl.report.style import save_png
 from mbrl.report.summary import write_summary
 from mbrl.report.table import Table
@@ -96,6 +103,7 @@ def _derive(study: Study) -> _Findings:
     sections = (
         *(dataset_section(study, d, item) for d, item in zip(study.datasets, advice, strict=True)),
         overall_section(study, total, pairs),
+        *planning_sections(study),
         failure_section(study),
         data_section(study),
         model_section(study),
@@ -141,7 +149,7 @@ def _tables(study: Study, found: _Findings) -> list[Table]:
     tables += [score_table(study, dataset) for dataset in study.datasets]
     if found.total.averages:
         tables.append(aggregate_table(study, found.total))
-    return [*tables, *failure_tables(study)]
+    return [*tables, *planning_tables(study), *failure_tables(study)]
 
 
 def _values(study: Study, found: _Findings) -> dict[str, Any]:
@@ -179,6 +187,7 @@ def _values(study: Study, found: _Findings) -> dict[str, Any]:
             }
             for dataset, metric, curves in training_curves(study)
         ],
+        "plannings": study.plannings,
         "runs": [_run_values(run) for run in study.runs],
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mbrl.evaluation.statistics import Interval
+from mbrl.report.plan_tables import budget_table
 from mbrl.report.recommendation import Recommendation, recommend
 from mbrl.report.study import Study, StudyDataset, StudyRun
 from mbrl.report.study_scores import (
@@ -33,7 +34,12 @@ def study_table(study: Study) -> list[Table]:
     if len(total.datasets) > 1 and total.averages:
         tables.append(aggregate_table(study, total))
     tables.append(recommendation_table([recommend(study, dataset.label) for dataset in study.datasets]))
-    return [*tables, *failure_tables(study)]
+    return [*tables, *planning_tables(study), *failure_tables(study)]
+
+
+def planning_tables(study: Study) -> list[Table]:
+    """What planning gained and cost; no table without planners."""
+    return [budget_table(study.plannings)] if study.plannings else []
 
 
 def score_table(study: Study, dataset: StudyDataset, *, is_short: bool = False) -> Table:

@@ -21,7 +21,7 @@ from mbrl.envs.specs import load_task
 from mbrl.experiment.checkpoint import CheckpointFolder
 from mbrl.experiment.config import find_part, parse_algorithm, part_names
 from mbrl.experiment.documents import read_yaml, set_at
-from mbrl.experiment.loop import LoopSettings, train
+from mbrl.experiment.loop import LoopSettings, renew, train
 from mbrl.learners.base import LEARNERS, LearnerContext
 from mbrl.nets.normaliser import Normaliser
 from mbrl.uncertainty.held_out import held_out_measures
@@ -197,7 +197,7 @@ class Audit(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = str(func)
-        if "_local_scalar_dense" in name or "equal.default" in name or "is_nonzero" in name:
+        if any(read in name for read in ("_local_scalar_dense", "equal.default", "is_nonzero")):
             self.reads.append(name)
         for value in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == self.rows:
@@ -221,8 +221,7 @@ def test_an_update_reads_no_number_back_and_copies_no_dataset(
     """Each read stops the stream of a GPU; a copy of the log in every update is its size in traffic."""
     training, context = build(name, dynamics)
     state = training.learner.init(RngStreams(0).at("init"))
-    if training.refresh is not None:
-        training.refresh(training.learner.policy(state), 0, RngStreams(0).at("rollout", 0))
+    renew(training, state, 0, RngStreams(0).at("rollout", 0))
     rows = 360 if context.transitions is None else len(context.transitions)
     audit = Audit(rows)
     for method in ("numpy", "tolist"):

@@ -218,7 +218,7 @@ def test_the_smoke_benchmark_runs_and_resumes(tmp_path: Path, monkeypatch: pytes
     (log,) = found["logs"]
     assert len(log["policies"]) == 7
     scores = {score["estimator"]: score for score in log["scores"]}
-    assert set(scores) == set(ESTIMATORS.names())
+    assert set(scores) == {*ESTIMATORS.names(), "blend"}
     assert (scores["fqe"]["answered"], scores["pdwis"]["answered"]) == (7, 4)  # three have no density
     folder = tmp_path / FOLDER / "smoke"
     assert json.loads((folder / "ope-bench.json").read_text())["logs"] == found["logs"]

@@ -6,6 +6,7 @@ import pytest
 
 from mbrl.experiment.study_facts import gather_study
 from mbrl.experiment.study_tasks import plan_study
+from mbrl.report.study_pages import write_study
 from tests.experiment.toy import TINY_DYNAMICS
 from tests.experiment.toy_study import BC, sweep_inline, toy_plan
 
@@ -48,3 +49,10 @@ def test_a_planner_is_judged_beside_the_bare_policy_of_the_same_training(tmp_pat
     assert planned.returns != bare.returns
     assert study.algorithms["planned"].needs_dynamics
     assert study.algorithms["planned"].config["planner"]["planner"]["name"] == "sampled_gumbel"
+    (entry,) = study.plannings
+    assert (entry["dataset"], entry["algorithm"], entry["seeds"]) == ("pendulum", "planned", 1)
+    assert entry["mean_return"] == pytest.approx(sum(planned.returns) / len(planned.returns))
+    assert entry["policy_return"] == pytest.approx(sum(bare.returns) / len(bare.returns))
+    page = write_study(study, tmp_path / "page")
+    assert "planned on pendulum" in page.read_text()
+    assert "planned on pendulum" in (tmp_path / "page" / "summary.md").read_text()

@@ -14,6 +14,14 @@ from mbrl.ops.losses import (
 )
 
 
+def test_rows_without_weight_are_not_in_the_critic_loss():
+    values = torch.tensor([[1.0, 2.0, 50.0], [0.0, 1.0, -50.0]])
+    target = torch.tensor([0.0, 0.0, 0.0])
+    weight = torch.tensor([1.0, 0.5, 0.0])
+    assert float(critic_loss(values, target, weight=weight)) == pytest.approx((1 + 0.5 * 4 + 0.5 * 1) / 1.5)
+    assert float(critic_loss(values, target, weight=torch.zeros(3))) == 0.0
+
+
 def test_critic_loss_sums_over_critics_and_averages_over_the_batch():
     values = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
     target = torch.tensor([0.0, 1.0])
