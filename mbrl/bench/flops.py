@@ -94,10 +94,10 @@ def bc_flops(shapes: LearnerShapes) -> float:
 
 
 def distil_flops(shapes: LearnerShapes) -> float:
-    """Distillation on logged rows alone: the critics and their target, and the clone, which is the policy."""
+    """Distillation: the critics and their target, the clone, and the policy that is held to it."""
     actor = shapes.gaussian_actor
     critic = shapes.actor_critic_target(actor) + shapes.critic_training()
-    return critic + training_flops(shapes.batch, actor)
+    return critic + 2 * training_flops(shapes.batch, actor) + forward_flops(shapes.batch, actor)
 
 
 def iql_flops(shapes: LearnerShapes) -> float:

@@ -34,6 +34,7 @@ from mbrl.planning.certificate import Certificate, certify
 from mbrl.planning.policy import PlannerPolicy
 
 _SIMULATORS: Final = 10
+_WARM_UP_CALLS: Final = 5
 CALL_QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 """Of the milliseconds of a call."""
 
@@ -204,11 +205,12 @@ def _evaluate(
     episodes: int,
     rng: RngStreams,
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """Episodes of the planner, and what its plans cost; a first plan that nobody counts warms it up."""
+    """Episodes of the planner, and what its plans cost; plans that nobody counts warm it up before."""
     log = PlanLog()
     policy = PlannerPolicy(ready.planner, basis.box, config.budget, is_warm=config.is_warm, on_plan=log.note)
     num_envs = _SIMULATORS if config.milliseconds is None else 1
-    policy.act(torch.tensor(basis.dataset.episodes[0].observations[:1]))
+    for _ in range(_WARM_UP_CALLS):
+        policy.act(torch.tensor(basis.dataset.episodes[0].observations[:1]))
     log.clear()
     found = evaluate(task, policy, episodes=episodes, rng=rng, num_envs=num_envs, clock=time.perf_counter)
     return found, log.summary(config.budget)

@@ -56,7 +56,7 @@ def gather_study(plan: StudyPlan, site: Site, *, command: str) -> Study:
         seeds=config.seeds,
         runs=runs,
         selection=config.select.rule,
-        plannings=gather_study_plans(site.folder),
+        plannings=gather_study_plans(plan, site),
         provenance=_provenance(plan, datasets, command),
     )
 

@@ -1,5 +1,6 @@
 """What the plannings of a comparison found and cost."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,24 +9,34 @@ import numpy as np
 
 from mbrl.experiment.planning import CALL_QUANTILES
 from mbrl.experiment.store import RunFolder
-from mbrl.experiment.study_folder import StudyFolder
+from mbrl.experiment.study_tasks import StudyPlan
+from mbrl.experiment.tasks import Site, Task, is_current
 
 
-def gather_study_plans(study: StudyFolder) -> list[dict[str, Any]]:
+def gather_study_plans(plan: StudyPlan, site: Site) -> list[dict[str, Any]]:
     """What the plannings of a comparison found, means over the seeds that are done, in their order.
 
     Args:
-        study: folder of the comparison.
+        plan: what was to be done.
+        site: where it was done.
     """
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for run in study.run_states():
-        outcome = study.outcome(run["tasks"][-1]) if run["status"] == "done" else None
-        if outcome is None or outcome.path is None:
-            continue
-        summary = RunFolder(Path(outcome.path)).summary()
-        if summary["stage"] == "plan":
-            cells.setdefault((run["dataset"], run["algorithm"]), []).append(summary)
-    return [_mean_plan(*cell, found) for cell, found in cells.items()]
+    config = plan.source.config
+    planned = [label for label in config.algorithms if plan.source.planner(label) is not None]
+    found: list[dict[str, Any]] = []
+    for dataset, algorithm in itertools.product(config.datasets, planned):
+        evaluations = [plan.chain(dataset, algorithm, seed)[-1] for seed in config.seeds]
+        summaries = [summary for task in evaluations if (summary := _summary(task, site)) is not None]
+        if summaries:
+            found.append(_mean_plan(dataset, algorithm, summaries))
+    return found
+
+
+def _summary(task: Task, site: Site) -> dict[str, Any] | None:
+    """Of an evaluation that is done; None of anything else: without a simulator a chain ends before it."""
+    outcome = site.folder.outcome(task.id)
+    if task.kind != "evaluate" or outcome is None or not is_current(task, outcome):
+        return None
+    return RunFolder(Path(outcome.path or "")).summary()
 
 
 def _mean_plan(dataset: str, algorithm: str, found: list[dict[str, Any]]) -> dict[str, Any]:

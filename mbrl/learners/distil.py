@@ -171,10 +171,11 @@ class Distil:
             batch: logged and improved rows.
             improved: `[b]`, 1 for improved rows, else 0.
         """
-        cross_entropy = -weighted_mean(state.actor.log_prob(batch.observation, batch.action), improved)
+        moments = state.actor.moments(batch.observation)
+        cross_entropy = -weighted_mean(state.actor.log_prob_of_moments(batch.action, *moments), improved)
         with torch.no_grad():
             anchor = state.clone.moments(batch.observation)
-        divergence = gaussian_kl(state.actor.moments(batch.observation), anchor).mean()
+        divergence = gaussian_kl(moments, anchor).mean()
         loss = cross_entropy + self.config.anchor_coef * divergence
         return loss, {
             "policy/loss": loss.detach(),

@@ -137,7 +137,15 @@ class TanhGaussianActor(Actor):
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """Log-density of given actions (environment units in, density on the [-1, 1] scale)."""
-        mean, log_std = self.moments(obs)
+        return self.log_prob_of_moments(action, *self.moments(obs))
+
+    def log_prob_of_moments(
+        self,
+        action: Float[Tensor, "b act_dim"],
+        mean: Float[Tensor, "b act_dim"],
+        log_std: Float[Tensor, "b act_dim"],
+    ) -> Float[Tensor, "b"]:
+        """The same where `moments` are known."""
         x = unsquash(self.scale(action))
         return gaussian_log_prob(x, mean, log_std) - tanh_log_det(x)
 

@@ -1,6 +1,7 @@
 """Whether there is time for one more piece of work: a clock from outside, and what such work took before."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, MutableMapping
 from typing import Final, TypeAlias
@@ -8,23 +9,44 @@ from typing import Final, TypeAlias
 from mbrl.planning.base import Budget
 from mbrl.planning.problem import Clock
 
-Costs: TypeAlias = MutableMapping[Hashable, float]
-"""Seconds that kinds of work take, smoothed; a planner keeps one table for all its calls."""
-
-Rounds: TypeAlias = Callable[[int], Iterable[int]]
-"""At most so many rounds, numbered; fewer where a deadline ends them. `range` ends none."""
-
+_TRIALS: Final = 2
 _MARGIN: Final = 1.3
 _WEIGHT: Final = 0.3
 _FORGET: Final = 0.98
 
 
+@dataclasses.dataclass(slots=True)
+class Cost:
+    """What a kind of work takes.
+
+    Attributes:
+        seconds: smoothed over its runs, without the first one once there is a second.
+        runs: how often it was timed.
+    """
+
+    seconds: float
+    runs: int
+
+    def note(self, seconds: float) -> None:
+        """Adds a run."""
+        self.runs += 1
+        self.seconds += (1.0 if self.runs <= _TRIALS else _WEIGHT) * (seconds - self.seconds)
+
+
+Costs: TypeAlias = MutableMapping[Hashable, Cost]
+"""By kind of work; a planner keeps one table for all its calls."""
+
+Rounds: TypeAlias = Callable[[int], Iterable[int]]
+"""At most so many rounds, numbered; fewer where a deadline ends them. `range` ends none."""
+
+
 class Deadline:
     """The end of one call.
 
-    Work that never ran is taken to be free: only trying tells. What is refused is remembered as 0.98 of what
-    it took, so that one slow call does not end it for good. Slow forgetting keeps calls late that do not fit
-    a budget at all: at twice the time there is, one in twenty or so.
+    Work that never ran is taken to be free: only trying tells. So is what ran once, for the first run of
+    anything is slow (memory, threads, choice of kernels) and no measure. What is refused is remembered as
+    0.98 of what it took, so that one slow call does not end it for good. Slow forgetting keeps calls late
+    that do not fit a budget at all: at twice the time there is, one in twenty or so.
 
     Args:
         budget: of the call.
@@ -50,8 +72,9 @@ class Deadline:
         return math.nan if self._clock is None else 1000.0 * (self._clock() - self._start)
 
     def cost(self, work: Hashable) -> float | None:
-        """Seconds that such work usually takes; None if it never ran."""
-        return self._costs.get(work)
+        """Seconds that such work usually takes; None if it did not run twice."""
+        known = self._costs.get(work)
+        return None if known is None or known.runs < _TRIALS else known.seconds
 
     def fits(self, seconds: float) -> bool:
         """Whether 1.3 times so much is left."""
@@ -59,7 +82,7 @@ class Deadline:
 
     def permits(self, *works: Hashable) -> bool:
         """Whether work and what must follow it fit; if not, they are refused and the end is hit."""
-        if self.fits(sum(self._costs.get(work, 0.0) for work in works)):
+        if self.fits(sum(self.cost(work) or 0.0 for work in works)):
             return True
         for work in works:
             self.refuse(work)
@@ -69,7 +92,7 @@ class Deadline:
     def refuse(self, work: Hashable) -> None:
         """Remembers work as a little cheaper."""
         if work in self._costs:
-            self._costs[work] *= _FORGET
+            self._costs[work].seconds *= _FORGET
 
     @contextlib.contextmanager
     def timed(self, work: Hashable) -> Generator[None]:
@@ -79,9 +102,7 @@ class Deadline:
             return
         start = self._clock()
         yield
-        took = self._clock() - start
-        known = self._costs.get(work, took)
-        self._costs[work] = known + _WEIGHT * (took - known)
+        self._costs.setdefault(work, Cost(0.0, 0)).note(self._clock() - start)
 
     def repeat(self, work: Hashable, most: int, *, then: Hashable) -> Iterator[int]:
         """Counts rounds of work, the body of the loop, while another and what must follow fit.

@@ -1,11 +1,12 @@
 """A clock that the test turns."""
 
 import math
+from collections.abc import Hashable
 
 import pytest
 
 from mbrl.planning.base import Budget
-from mbrl.planning.deadline import Deadline, halve
+from mbrl.planning.deadline import Cost, Deadline, halve
 
 
 class Hands:
@@ -18,13 +19,18 @@ class Hands:
         return self.seconds
 
 
+def known(**seconds: float) -> dict[Hashable, Cost]:
+    return {work: Cost(value, runs=2) for work, value in seconds.items()}
+
+
 def test_work_fits_with_a_margin_and_with_what_must_follow():
-    clock, costs = Hands(), {"round": 0.010, "finish": 0.002}
+    clock, costs = Hands(), known(round=0.010, finish=0.002)
     deadline = Deadline(Budget(milliseconds=20.0), clock, costs)
     assert deadline.permits("round", "finish")
     clock.seconds += 0.005
     assert not deadline.permits("round", "finish")  # 5 + 1.3 * 12 > 20
-    assert costs == pytest.approx({"round": 0.0098, "finish": 0.00196})
+    assert costs["round"].seconds == pytest.approx(0.0098)
+    assert costs["finish"].seconds == pytest.approx(0.00196)
     assert deadline.permits("round")
     assert deadline.is_hit
     assert deadline.milliseconds == pytest.approx(5.0)
@@ -34,18 +40,32 @@ def test_costs_are_smoothed_and_refusals_slowly_forgotten():
     clock, costs = Hands(), {}
     deadline = Deadline(Budget(milliseconds=50.0), clock, costs)
     assert deadline.permits("round")  # unknown work is tried
-    for seconds in (0.100, 0.010):
+    for seconds in (3.0, 0.100, 0.010):
         with deadline.timed("round"):
             clock.seconds += seconds
-    assert costs["round"] == pytest.approx(0.100 + 0.3 * (0.010 - 0.100))
+    assert deadline.cost("round") == pytest.approx(0.100 + 0.3 * (0.010 - 0.100))
     refused = 0
     while not Deadline(Budget(milliseconds=50.0), clock, costs).permits("round"):
         refused += 1
     assert refused == math.ceil(math.log(0.050 / 1.3 / 0.073) / math.log(0.98))
 
 
+def test_a_slow_first_run_is_no_measure():
+    clock, costs = Hands(), {}
+    first = Deadline(Budget(milliseconds=20.0), clock, costs)
+    with first.timed("round"):
+        clock.seconds += 2.0
+    assert first.cost("round") is None
+    second = Deadline(Budget(milliseconds=20.0), clock, costs)
+    assert second.permits("round")
+    with second.timed("round"):
+        clock.seconds += 0.008
+    assert second.cost("round") == pytest.approx(0.008)
+    assert Deadline(Budget(milliseconds=20.0), clock, costs).permits("round")
+
+
 def test_rounds_are_timed_and_end_while_what_follows_still_fits():
-    clock, costs = Hands(), {"finish": 0.002}
+    clock, costs = Hands(), known(finish=0.002, round=0.004)
     deadline = Deadline(Budget(milliseconds=20.0), clock, costs)
     done: list[int] = []
     for index in deadline.repeat("round", 9, then="finish"):
@@ -53,7 +73,7 @@ def test_rounds_are_timed_and_end_while_what_follows_still_fits():
         done.append(index)
     assert done == [0, 1, 2, 3]  # 12 + 1.3 * 6 < 20 < 16 + 1.3 * 6
     assert deadline.is_hit
-    assert costs["round"] == pytest.approx(0.98 * 0.004)
+    assert costs["round"].seconds == pytest.approx(0.98 * 0.004)
 
 
 def test_a_call_that_does_all_its_rounds_hits_no_deadline():
@@ -70,7 +90,7 @@ def test_sizes_halve_down_to_the_least():
 
 
 def test_without_milliseconds_nothing_is_refused():
-    deadline = Deadline(Budget(sims=3), None, {"round": 1e9})
+    deadline = Deadline(Budget(sims=3), None, known(round=1e9))
     assert deadline.cost("round") == 1e9
     assert deadline.cost("other") is None
     assert deadline.permits("round")
