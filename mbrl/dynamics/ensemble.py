@@ -48,15 +48,17 @@ class DynamicsEnsemble(nn.Module):
         return self.net.members
 
     def forward(
-        self, inputs_n: Float[Tensor, "*e b in"]
+        self, inputs_n: Float[Tensor, "*e b in"], *, first: int | None = None
     ) -> tuple[Float[Tensor, "e b k"], Float[Tensor, "e b k"]]:
         """Means and log-variances in normalised target units, before the temperature.
 
         Args:
             inputs_n: `[b, in]` or `[e, b, in]`, normalised.
+            first: e, members 0 to `first - 1` only; None for all.
         """
-        mean, raw = self.net(inputs_n).chunk(2, -1)
-        return mean, soft_clamp(raw, self.bounds[:, :1], self.bounds[:, 1:])
+        mean, raw = self.net(inputs_n, first=first).chunk(2, -1)
+        bounds = self.bounds[:first]
+        return mean, soft_clamp(raw, bounds[:, :1], bounds[:, 1:])
 
     def predict(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
@@ -89,11 +91,11 @@ class DynamicsEnsemble(nn.Module):
         Returns:
             Mean and variance of s' `[b, obs_dim]`, mean and variance of the reward `[b]`, raw units.
         """
-        slot, width = _slots(member, self.ensemble_size)
+        slot, used, width = _slots(member)
         x = self.inputs(torch.cat((obs, action), -1))
-        padded = x.new_zeros(self.ensemble_size * width, x.shape[-1])
+        padded = x.new_zeros(used * width, x.shape[-1])
         padded[slot] = x
-        mean_n, log_variance = self.forward(padded.view(self.ensemble_size, width, -1))
+        mean_n, log_variance = self.forward(padded.view(used, width, -1), first=used)
         mean_n, log_variance = mean_n.flatten(0, 1)[slot], log_variance.flatten(0, 1)[slot]
         mean, variance = self._to_raw(mean_n, log_variance, obs)
         return mean[..., :-1], variance[..., :-1], mean[..., -1], variance[..., -1]
@@ -116,13 +118,16 @@ class DynamicsEnsemble(nn.Module):
         return mean, variance
 
 
-def _slots(member: Int[Tensor, "b"], members: int) -> tuple[Int[Tensor, "b"], int]:
-    """Place of each row in a `[members, width]` grid whose row m holds the rows of member m."""
+def _slots(member: Int[Tensor, "b"]) -> tuple[Int[Tensor, "b"], int, int]:
+    """Place of each row in a `[used, width]` grid whose row m holds the rows of member m, and its sizes.
+
+    Members beyond the last that any row asks for have no row in it.
+    """
     order = torch.argsort(member, stable=True)
-    counts = torch.bincount(member, minlength=members)
-    width = int(counts.max())
+    counts = torch.bincount(member)
+    used, width = len(counts), int(counts.max()) if len(counts) > 0 else 0
     starts = counts.cumsum(0) - counts
     rank = torch.arange(len(member), device=member.device) - starts[member[order]]
     slot = torch.empty_like(member)
     slot[order] = member[order] * width + rank
-    return slot, width
+    return slot, used, width

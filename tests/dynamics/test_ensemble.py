@@ -46,7 +46,7 @@ def test_predict_undoes_the_normalisation(rows):
     torch.testing.assert_close(posterior.reward_scale, scale[3])
 
 
-@pytest.mark.parametrize("only", [None, 2], ids=["mixed", "one_member_has_all_rows"])
+@pytest.mark.parametrize("only", [None, 2, 0], ids=["mixed", "third_has_all_rows", "first_has_all_rows"])
 def test_predict_member_is_the_row_of_predict(rows, only):
     model, (obs, action, member) = make_ensemble(), rows
     member = member if only is None else torch.full_like(member, only)
