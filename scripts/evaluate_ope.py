@@ -1,0 +1,6 @@
+"""Forwards to `mbrl ope`."""
+
+from mbrl.cli import main
+
+if __name__ == "__main__":
+    main("ope")
