@@ -22,15 +22,18 @@ class Cost:
     Attributes:
         seconds: smoothed over its runs, without the first one once there is a second.
         runs: how often it was timed.
+        belief: share of these seconds that is still believed; refusals wear it down, a run restores it.
     """
 
     seconds: float
     runs: int
+    belief: float = 1.0
 
     def note(self, seconds: float) -> None:
         """Adds a run."""
         self.runs += 1
         self.seconds += (1.0 if self.runs <= _TRIALS else _WEIGHT) * (seconds - self.seconds)
+        self.belief = 1.0
 
 
 Costs: TypeAlias = MutableMapping[Hashable, Cost]
@@ -44,9 +47,9 @@ class Deadline:
     """The end of one call.
 
     Work that never ran is taken to be free: only trying tells. So is what ran once, for the first run of
-    anything is slow (memory, threads, choice of kernels) and no measure. What is refused is remembered as
-    0.98 of what it took, so that one slow call does not end it for good. Slow forgetting keeps calls late
-    that do not fit a budget at all: at twice the time there is, one in twenty or so.
+    anything is slow (memory, threads, choice of kernels) and no measure. What is refused is believed to cost
+    0.98 of what it was, until it runs again, so that one slow call does not end it for good. It makes calls
+    late that do not fit a budget at all: at twice the time there is, one in fifty.
 
     Args:
         budget: of the call.
@@ -74,7 +77,7 @@ class Deadline:
     def cost(self, work: Hashable) -> float | None:
         """Seconds that such work usually takes; None if it did not run twice."""
         known = self._costs.get(work)
-        return None if known is None or known.runs < _TRIALS else known.seconds
+        return None if known is None or known.runs < _TRIALS else known.belief * known.seconds
 
     def fits(self, seconds: float) -> bool:
         """Whether 1.3 times so much is left."""
@@ -92,7 +95,7 @@ class Deadline:
     def refuse(self, work: Hashable) -> None:
         """Remembers work as a little cheaper."""
         if work in self._costs:
-            self._costs[work].seconds *= _FORGET
+            self._costs[work].belief *= _FORGET
 
     @contextlib.contextmanager
     def timed(self, work: Hashable) -> Generator[None]:
