@@ -11,7 +11,7 @@ from mbrl.cli.output import emit
 
 @guarded
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a fit or of a training.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a fit, a training or a planning.")],
     *,
     out: Annotated[Path | None, typer.Option("--out", help="The page [RUN/report.html].")] = None,
     json: JsonFlag = False,

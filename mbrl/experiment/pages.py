@@ -8,11 +8,11 @@ from mbrl.dynamics.report import DynamicsReport
 from mbrl.experiment.files import read_json, write_text
 from mbrl.experiment.metrics import read_metrics
 from mbrl.experiment.store import RunFolder, RunStore
-from mbrl.report.pages import dynamics_page, run_page
+from mbrl.report.pages import dynamics_page, plan_page, run_page
 
 
 def write_run_page(path: Path, out: Path | None = None) -> Path:
-    """Writes the page of a fit or of a training, with the newest evaluation of its policy.
+    """Writes the page of a fit, of a training with the newest evaluation of its policy, or of a planning.
 
     Args:
         path: folder of the run.
@@ -36,8 +36,12 @@ def write_run_page(path: Path, out: Path | None = None) -> Path:
         page = dynamics_page(str(manifest["dataset"]), report, provenance=provenance)
     elif manifest["stage"] == "train_policy":
         page = _training_page(run, manifest, provenance)
+    elif manifest["stage"] == "plan":
+        page = plan_page(run.summary(), provenance=provenance)
     else:
-        raise ConfigError(f"{path} is a run of stage {manifest['stage']}; give a fit or a training.")
+        raise ConfigError(
+            f"{path} is a run of stage {manifest['stage']}; give a fit, a training or a planning."
+        )
     target = out or path / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page)

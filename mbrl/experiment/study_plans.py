@@ -44,15 +44,18 @@ def _mean_plan(dataset: str, algorithm: str, found: list[dict[str, Any]]) -> dic
         return float(np.mean(values))
 
     plans = [summary["plans"] for summary in found]
+    returns = [summary["return_interval"]["estimate"] for summary in found]
     gains = [summary["gain_interval"]["estimate"] for summary in found]
     return {
         "dataset": dataset,
         "algorithm": algorithm,
+        "policy": found[0]["algorithm"],
         "planner": found[0]["planner"],
         "budget_milliseconds": found[0]["config"]["milliseconds"],
         "pessimism": found[0]["config"]["pessimism"],
         "seeds": len(found),
-        "mean_return": mean([summary["return_interval"]["estimate"] for summary in found]),
+        "mean_return": mean(returns),
+        "returns_by_seed": returns,
         "policy_return": mean([summary["policy_interval"]["estimate"] for summary in found]),
         "gain": mean(gains),
         "gain_by_seed": gains,

@@ -14,6 +14,7 @@ from mbrl.planning.noise import RowNoise
 LEVEL = 0.95
 _RESAMPLES = 2000
 _CHUNK = 256
+_LEVELS = 101
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Certificate:
         mean: of the gain, return units.
         low: lower end of the one-sided 95 % interval over resampled episodes; NaN with one episode.
         improved: share of the states with a positive gain.
+        quantiles: of the gain over the states at 0, 1, ..., 100 %, return units.
         states: that could be compared.
         episodes: that they come from.
     """
@@ -33,6 +35,7 @@ class Certificate:
     mean: float
     low: float
     improved: float
+    quantiles: tuple[float, ...]
     states: int
     episodes: int
 
@@ -84,4 +87,12 @@ def bound_gain(
         drawn = torch.randint(len(count), (_RESAMPLES, len(count)), generator=generator)
         means = total[drawn].sum(1) / count[drawn].sum(1)
         low = float(means.quantile(1.0 - LEVEL))
-    return Certificate(float(gain.mean()), low, float((gain > 0).double().mean()), len(gain), len(count))
+    levels = torch.linspace(0.0, 1.0, _LEVELS, dtype=torch.float64)
+    return Certificate(
+        mean=float(gain.mean()),
+        low=low,
+        improved=float((gain > 0).double().mean()),
+        quantiles=tuple(map(float, gain.double().quantile(levels))),
+        states=len(gain),
+        episodes=len(count),
+    )

@@ -17,6 +17,7 @@ from mbrl.report.dynamics_sections import dynamics_sections
 from mbrl.report.dynamics_tables import trust_message, warning_messages
 from mbrl.report.evaluation_tables import evaluation_table
 from mbrl.report.html import Section, render_page
+from mbrl.report.plan_sections import plan_sections
 from mbrl.report.score_sections import score_section
 from mbrl.report.shift_sections import shift_section
 from mbrl.report.table import Table
@@ -113,6 +114,28 @@ def dynamics_facts(report: DynamicsReport) -> list[tuple[str, str]]:
     if loop.steps:
         facts.append((f"error at step {loop.steps[-1]}", format_number(loop.error[-1])))
     return facts
+
+
+def plan_page(summary: Mapping[str, Any], *, provenance: Mapping[str, str] | None = None) -> str:
+    """What a planner gained over the policy that it plans on, and what it cost.
+
+    Args:
+        summary: of a `plan` stage.
+        provenance: versions and the command that makes this page again.
+    """
+    plans = summary["plans"]
+    facts = [
+        ("mean return", format_number(summary["return_interval"]["estimate"])),
+        ("policy alone", format_number(summary["policy_interval"]["estimate"])),
+        ("milliseconds, median", format_number(plans["milliseconds"]["p50"])),
+    ]
+    return render_page(
+        f"{summary['planner']} on {summary['algorithm']}, task {summary['task']}",
+        plan_sections(summary),
+        subtitle="Planning in the learned model at every step, beside the policy alone.",
+        facts=facts,
+        provenance=provenance,
+    )
 
 
 def demo_page(results: DemoResults, *, provenance: Mapping[str, str] | None = None) -> str:

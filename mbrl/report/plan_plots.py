@@ -1,4 +1,4 @@
-"""Figures of one plan: what was considered, what the choice is made of, what happens on the way."""
+"""Figures of planning: one plan and its tree, gains over the policy, returns against milliseconds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
@@ -9,8 +9,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mbrl.report.palette import BLUE, BRICK, GREEN, GREY, INK, LIGHT, ORANGE, series_colour
-from mbrl.report.style import panel, panels
+from mbrl.report.palette import BLUE, BRICK, DASHES, GREEN, GREY, INK, LIGHT, MUTED, ORANGE, series_colour
+from mbrl.report.plots import Dots, Line, Mark, draw_dots, draw_lines
+from mbrl.report.style import add_legend, panel, panels
 
 MOST_BARS: Final = 12
 """Candidates that are drawn; more could not be read."""
@@ -61,6 +62,49 @@ def tree_figure(nodes: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_yticks(range(max(depth.values()) + 1))
         axes.grid(visible=False)
         return figure
+
+
+def gain_figure(certificate: Mapping[str, Any]) -> Figure:
+    """Gain over the policy at logged states in the model's opinion: its distribution, mean and lower bound.
+
+    Args:
+        certificate: plain values of a `Certificate`.
+    """
+    gains = certificate["quantiles"]
+    marks = [Mark("no gain", 0.0), Mark("mean", certificate["mean"])]
+    if certificate["low"] is not None:
+        marks.append(Mark("mean is at least (95 %)", certificate["low"]))
+    with panel(x_label="gain in the model, return units", y_label="share of states below it") as (
+        figure,
+        axes,
+    ):
+        axes.plot(gains, np.linspace(0.0, 1.0, len(gains)), color=series_colour(0))
+        for index, mark in enumerate(marks):
+            dash = DASHES[index % len(DASHES)]
+            axes.axvline(mark.value, color=LIGHT[MUTED], linewidth=1.3, linestyle=dash, label=mark.label)
+        axes.set_ylim(-0.02, 1.02)
+        add_legend(figure, axes)
+        return figure
+
+
+def return_figure(planner: Dots, policy: Dots) -> Figure:
+    """Episodes of the planner and of the policy alone, from common starts."""
+    return draw_dots([planner, policy], x_label="episode return", value_name="one episode")
+
+
+def budget_figure(curves: Sequence[Line], policy: float) -> Figure:
+    """Return against the milliseconds of a plan, one line a planner.
+
+    Args:
+        curves: mean over seeds, with a band from the least to the largest seed.
+        policy: mean return of the policy alone.
+    """
+    return draw_lines(
+        curves,
+        x_label="milliseconds of a plan, at most",
+        y_label="return, mean over seeds",
+        across=[Mark("policy alone", policy)],
+    )
 
 
 def _lay_out(nodes: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict[int, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mbrl.report.comparison import Message
 from mbrl.report.html import Section, render_page
+from mbrl.report.plan_sections import budget_sections
 from mbrl.report.recommendation import Recommendation, basis, recommend
 from mbrl.report.study import Study, StudyDataset, StudyRun
 from mbrl.report.study_plots import model_curves
@@ -29,7 +30,6 @@ from mbrl.report.study_sections import (
     method_section,
     model_section,
     overall_section,
-    planning_sections,
     shift_section,
     training_curves,
     training_section,
@@ -103,7 +103,7 @@ def _derive(study: Study) -> _Findings:
     sections = (
         *(dataset_section(study, d, item) for d, item in zip(study.datasets, advice, strict=True)),
         overall_section(study, total, pairs),
-        *planning_sections(study),
+        *budget_sections(study.plannings),
         failure_section(study),
         data_section(study),
         model_section(study),

@@ -31,7 +31,6 @@ from mbrl.report.study_tables import (
     format_probability,
     improvement_table,
     pair_table,
-    planning_tables,
     score_table,
     seed_table,
 )
@@ -83,12 +82,6 @@ def overall_section(study: Study, total: Aggregate, pairs: Sequence[Improvement]
     if pairs:
         tables.append(improvement_table(study, pairs))
     return Section("Over all datasets", text.strip(), messages, pictures, tables)
-
-
-def planning_sections(study: Study) -> list[Section]:
-    """Return of every planner beside that of the policy alone, with its time; nothing without planners."""
-    text = "Gain is over the same policy without planning, from the same starts, in units of the return."
-    return [Section("Planning", text, tables=tables) for tables in [planning_tables(study)] if tables]
 
 
 def training_section(study: Study) -> Section:

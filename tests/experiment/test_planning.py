@@ -12,6 +12,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.returns import return_range_scale
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.experiment.config import resolve
+from mbrl.experiment.pages import write_run_page
 from mbrl.experiment.plan_explanation import explain_stage
 from mbrl.experiment.planner_basis import PlanBasis, open_basis
 from mbrl.experiment.planner_config import PlanConfig, parse_plan_config
@@ -89,6 +90,9 @@ def test_a_planner_is_judged_beside_its_policy_and_found_again(
     other = plan_stage(td3, config(pessimism=2), workspace, task=task, episodes=3)
     assert other != folder
     assert len(list(workspace.store.root.glob("*/calibrate_planner*"))) == 1  # shared by both
+    page = write_run_page(folder.path).read_text()
+    assert "Gain over the policy at logged states" in page
+    assert "policy alone: mean" in page
     text = to_text([plan_table(summary)])
     assert max(map(len, text.splitlines())) <= 100
     assert "gain, paired by starts" in text

@@ -23,6 +23,7 @@ def generator() -> torch.Generator:
 def test_the_mean_and_the_share_are_those_of_the_states():
     found = bound_gain(torch.tensor([1.0, -1.0, 3.0, 5.0]), torch.tensor([4, 4, 9, 9]), generator=generator())
     assert (found.mean, found.improved, found.states, found.episodes) == (2.0, 0.75, 4, 2)
+    assert (found.quantiles[0], found.quantiles[50], found.quantiles[-1]) == (-1.0, 2.0, 5.0)
 
 
 def test_the_bound_is_over_episodes_and_not_over_states():

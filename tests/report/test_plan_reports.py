@@ -7,7 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from mbrl.report.palette import LIGHT
-from mbrl.report.plan_plots import plan_figure, tree_figure
+from mbrl.report.plan_plots import gain_figure, plan_figure, tree_figure
+from mbrl.report.plan_sections import budget_sections
 from mbrl.report.plan_tables import budget_table, candidate_table, edge_table, plan_table
 from mbrl.report.table import to_text
 
@@ -108,3 +109,43 @@ def test_budgets_stand_beside_what_they_bring() -> None:
     assert table.rows[0][2:5] == (-200.0, -900.0, 700.0)
     assert [row[6] for row in table.rows] == ["1.0 %", "-"]
     assert max(map(len, to_text([table]).splitlines())) <= 100
+
+
+def planning(
+    planner: str, milliseconds: float | None, returns: list[float], **changes: Any
+) -> dict[str, Any]:
+    return {
+        "dataset": "mixed", "algorithm": "x", "policy": "bc", "planner": planner, "pessimism": 1.0,
+        "budget_milliseconds": milliseconds, "seeds": len(returns), "mean_return": float(np.mean(returns)),
+        "returns_by_seed": returns, "policy_return": -900.0, "gain": 0.0, "deadline_miss_share": None,
+        "milliseconds": {"p50": 14.0, "p95": 17.5, "p99": 19.0}, "sims_per_plan": 320.0, **changes,
+    }  # fmt: skip
+
+
+def test_returns_are_drawn_against_the_budget_of_what_differs_in_nothing_else() -> None:
+    entries = [
+        planning("mppi", 20.0, [-300.0, -100.0]),
+        planning("mppi", 5.0, [-800.0, -700.0]),
+        planning("mppi", 20.0, [-1.0, -1.0]),  # the second of its budget: an ablation
+        planning("mppi", 50.0, [-1.0, -1.0], pessimism=0.0),
+        planning("mppi", None, [-1.0, -1.0]),
+        planning("icem", 5.0, [-850.0, -850.0]),  # one budget is no line
+        planning("icem", 5.0, [-2.0, -2.0], policy="td3_bc"),
+    ]
+    (section,) = budget_sections(entries)
+    (picture,) = section.pictures
+    axes = picture.figure.axes[0]
+    line = axes.lines[0]
+    assert np.asarray(line.get_xdata()).tolist() == [5.0, 20.0]
+    assert np.asarray(line.get_ydata()).tolist() == [-750.0, -200.0]
+    assert picture.alt == "Policy alone -900; mppi: -750, -200."
+    assert len(section.tables[0].rows) == len(entries)
+    assert budget_sections([]) == []
+
+
+def test_gains_are_drawn_with_their_mean_and_its_bound() -> None:
+    found = {"quantiles": [-1.0, 0.0, 4.0], "mean": 0.8, "low": 0.2, "improved": 0.5, "states": 40}
+    axes = gain_figure(found).axes[0]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in axes.lines[1:]] == [0.0, 0.8, 0.2]
+    assert np.asarray(axes.lines[0].get_ydata()).tolist() == [0.0, 0.5, 1.0]
+    assert len(gain_figure({**found, "low": None}).axes[0].lines) == 3
