@@ -12,6 +12,10 @@ from mbrl.planning.problem import Clock
 _TRIALS: Final = 2
 _MARGIN: Final = 1.3
 _WEIGHT: Final = 0.3
+_MOST: Final = 2.0
+_RESTED: Final = 0.9
+_STEADY: Final = 20
+_MOST_PATIENCE: Final = 32.0
 _FORGET: Final = 0.98
 
 
@@ -21,19 +25,32 @@ class Cost:
 
     Attributes:
         seconds: smoothed over its runs, without the first one once there is a second.
-        runs: how often it was timed.
+        runs: how often it was timed since it was last new.
         belief: share of these seconds that is still believed; refusals wear it down, a run restores it.
+        patience: factor on the refusals that this takes; every rest doubles it, steady runs make it 1 again.
     """
 
     seconds: float
     runs: int
     belief: float = 1.0
+    patience: float = 1.0
 
     def note(self, seconds: float) -> None:
-        """Adds a run."""
+        """Adds a run. A slow one counts as twice what runs take; after a rest nothing is known."""
+        if self.belief < _RESTED:
+            self.runs, self.patience = 0, min(2.0 * self.patience, _MOST_PATIENCE)
         self.runs += 1
-        self.seconds += (1.0 if self.runs <= _TRIALS else _WEIGHT) * (seconds - self.seconds)
+        if self.runs > _STEADY:
+            self.patience = 1.0
+        if self.runs <= _TRIALS:
+            self.seconds = seconds
+        else:
+            self.seconds += _WEIGHT * (min(seconds, _MOST * self.seconds) - self.seconds)
         self.belief = 1.0
+
+    def refuse(self) -> None:
+        """It was not begun for want of time."""
+        self.belief *= _FORGET ** (1.0 / self.patience)
 
 
 Costs: TypeAlias = MutableMapping[Hashable, Cost]
@@ -48,8 +65,10 @@ class Deadline:
 
     Work that never ran is taken to be free: only trying tells. So is what ran once, for the first run of
     anything is slow (memory, threads, choice of kernels) and no measure. What is refused is believed to cost
-    0.98 of what it was, until it runs again, so that one slow call does not end it for good. It makes calls
-    late that do not fit a budget at all: at twice the time there is, one in fifty.
+    0.98 of what it was, until it runs again, so that one slow call does not end it for good; after a handful
+    of refusals in a row it is new again, for what did not run for a while runs slowly. Each such attempt can
+    make two calls late; work that does not fit a budget at all is attempted ever more rarely, at last once in
+    a thousand calls or so.
 
     Args:
         budget: of the call.
@@ -95,7 +114,7 @@ class Deadline:
     def refuse(self, work: Hashable) -> None:
         """Remembers work as a little cheaper."""
         if work in self._costs:
-            self._costs[work].belief *= _FORGET
+            self._costs[work].refuse()
 
     @contextlib.contextmanager
     def timed(self, work: Hashable) -> Generator[None]:

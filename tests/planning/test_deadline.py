@@ -1,5 +1,6 @@
 """A clock that the test turns."""
 
+import itertools
 import math
 from collections.abc import Hashable
 
@@ -48,9 +49,49 @@ def test_costs_are_smoothed_and_refusals_slowly_forgotten():
     while not Deadline(Budget(milliseconds=50.0), clock, costs).permits("round"):
         refused += 1
     assert refused == math.ceil(math.log(0.050 / 1.3 / 0.073) / math.log(0.98))
+
+
+def test_what_rested_is_new_again():
+    """It left the caches: were the slow run after a rest a measure, it would be refused again at once."""
+    clock, costs = Hands(), known(round=0.100)
+    while not (deadline := Deadline(Budget(milliseconds=20.0), clock, costs)).permits("round"):
+        pass
     with deadline.timed("round"):
-        clock.seconds += 0.073
-    assert deadline.cost("round") == pytest.approx(0.073)  # a run tells more than any number of refusals
+        clock.seconds += 0.040
+    assert deadline.cost("round") is None
+    again = Deadline(Budget(milliseconds=20.0), clock, costs)
+    assert again.permits("round")
+    with again.timed("round"):
+        clock.seconds += 0.008
+    assert again.cost("round") == pytest.approx(0.008)
+
+
+def test_what_never_fits_is_attempted_ever_more_rarely():
+    clock, costs = Hands(), {}
+    late, calls = [], 3000
+    for call in range(calls):
+        deadline = Deadline(Budget(milliseconds=20.0), clock, costs)
+        if deadline.permits("round"):
+            with deadline.timed("round"):
+                clock.seconds += 0.040
+            late.append(call)
+    assert len(late) / calls < 0.01
+    gaps = [after - before for before, after in itertools.pairwise(late) if after - before > 1]
+    assert gaps == sorted(gaps)
+    for _ in range(40):  # now it fits: steady runs make a later refusal short again
+        deadline = Deadline(Budget(milliseconds=60.0), clock, costs)
+        with deadline.timed("round"):
+            clock.seconds += 0.010
+    assert costs["round"].patience == 1.0
+
+
+def test_one_slow_run_counts_as_twice_the_others():
+    clock, costs = Hands(), known(round=0.010)
+    deadline = Deadline(Budget(milliseconds=20.0), clock, costs)
+    assert not deadline.permits("round", "round")  # one refusal is no rest
+    with deadline.timed("round"):
+        clock.seconds += 1.0
+    assert deadline.cost("round") == pytest.approx(0.013)
 
 
 def test_a_slow_first_run_is_no_measure():
