@@ -393,6 +393,15 @@ def test_a_deadline_ends_the_iterations_and_keeps_what_they_found():
         assert not bool(result.stats.is_fallback.any())
 
 
+def test_a_call_without_iterations_does_not_tell_what_finishing_takes():
+    planner = _ticking(call=0.001)
+    for milliseconds in (26.0, 26.0, 8.0, 8.0, 8.0, 8.0):
+        _in_time(planner, milliseconds)
+    result = _in_time(planner, 16.0)  # 5 + 1.3 * (5 + 5) do not fit; without the check of the mean they would
+    assert result.stats.rounds == 0
+    assert result.stats.milliseconds == pytest.approx(5.0)
+
+
 def test_no_time_for_an_iteration_is_the_policys_action():
     planner = _ticking(call=0.001)
     for _ in range(2):
