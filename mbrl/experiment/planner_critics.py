@@ -39,12 +39,14 @@ class LeafCritics:
         unit: of their values, reward units.
         identity: of everything that they depend on.
         source: `learner` or `fqe`.
+        is_converged: whether the fit settled; None for a learner's.
     """
 
     critics: CriticValues
     unit: float
     identity: str
     source: str
+    is_converged: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,8 +81,7 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
                 f"The learner {basis.resolved.run.algorithm.learner.name!r} of {basis.run.path} keeps no "
                 "critics, or its checkpoint is gone. Remedy: set critic=fqe, which fits some to the log."
             )
-    values, digest = fit_critic_stage(basis, config.fqe, workspace)
-    return LeafCritics(FQECritics(values), 1.0, digest, "fqe")
+    return fit_critic_stage(basis, config.fqe, workspace)
 
 
 def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | None:
@@ -104,8 +105,8 @@ def _value_unit(basis: PlanBasis) -> float:
     return 1.0 / return_range_scale(torch.tensor(train.reward), torch.tensor(train.episode))
 
 
-def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> tuple[QEnsemble, str]:
-    """Fits Q of a run's policy to the training part of its log, or loads the fit of before; and its hash."""
+def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> LeafCritics:
+    """Fits Q of a run's policy to the training part of its log, or loads the fit of before."""
     run = basis.resolved.run
     identity = {
         "fqe": config.model_dump(mode="json"),
@@ -130,7 +131,14 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
                     "updates": config.updates,
                 }
             )
-        return _load_critic(folder.path / CRITIC_FILE, basis), key.digest
+        values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
+        is_converged = bool(folder.summary()["is_converged"])
+    if not is_converged:
+        workspace.progress.message(
+            "The values at the planner's leaves did not converge: plans may be worse than the policy. "
+            "Remedy: raise fqe.updates or fqe.polyak_tau."
+        )
+    return LeafCritics(values, 1.0, key.digest, "fqe", is_converged)
 
 
 def _fit_critic(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> FQEResult:

@@ -47,11 +47,13 @@ class ReadyPlanner:
         planner: plans in the run's model.
         calibration: the price of doubt.
         critic: whose values stand at leaves: `learner` or `fqe`.
+        is_critic_converged: whether such a fit settled; None for a learner's.
     """
 
     planner: Planner
     calibration: PlannerCalibration
     critic: str
+    is_critic_converged: bool | None
 
 
 class PlanLog:
@@ -125,7 +127,7 @@ def make_planner(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
         )
     problem, calibration, leaf = make_plan_problem(basis, config, workspace)
     planner = config.planner.build(problem, time.perf_counter)
-    return ReadyPlanner(planner, calibration, leaf.source)
+    return ReadyPlanner(planner, calibration, leaf.source, leaf.is_converged)
 
 
 def _plans(name: str, *, is_discrete: bool) -> bool:
@@ -188,6 +190,7 @@ def plan_stage(
                     **_beside(alone.summary(), found[0], RngStreams(seed)),
                     "plans": found[1],
                     "critic": ready.critic,
+                    "critic_converged": ready.is_critic_converged,
                     "calibration": ready.calibration.model_dump(mode="json"),
                     "certificate": None if certificate is None else certificate.to_json(),
                     "run": str(basis.run.path),

@@ -31,7 +31,7 @@ def plan_table(summary: Mapping[str, Any]) -> Table:
         ("simulations per plan", plans.get("sims_per_plan")),
         ("mean uncertainty of actions", plans.get("uncertainty")),
         ("penalty lambda, deviations kappa", _price(calibration, summary["config"]["pessimism"])),
-        ("values at leaves", summary["critic"]),
+        ("values at leaves", _critic(summary)),
     ]
     return Table(
         f"{summary['planner']} on {summary['algorithm']}, task {summary['task']}", ("", "value"), rows
@@ -119,6 +119,10 @@ def _certificate(certificate: Mapping[str, Any] | None) -> str:
     low = certificate["low"]
     end = MISSING if low is None else format_number(low)
     return f"{format_number(certificate['mean'])}, at least {end} (95 %, if the model is right)"
+
+
+def _critic(summary: Mapping[str, Any]) -> str:
+    return summary["critic"] + (", did not converge" if summary.get("critic_converged") is False else "")
 
 
 def _price(calibration: Mapping[str, Any], scale: float) -> str:

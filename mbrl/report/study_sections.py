@@ -44,6 +44,9 @@ CURVES: Final = (
 )
 """Metrics that are drawn: key, title, name of the axis."""
 
+MOST_PROFILES: Final = 10
+"""Algorithms beyond which nobody could tell the lines of a performance profile apart."""
+
 
 def dataset_section(study: Study, dataset: StudyDataset, found: Recommendation) -> Section:
     """Scores on one dataset, and the reasons of its recommendation."""
@@ -105,13 +108,18 @@ def training_section(study: Study) -> Section:
 
 
 def training_curves(study: Study) -> list[tuple[str, str, Mapping[str, plots.Curve]]]:
-    """Dataset, metric, and the curve of each algorithm that logged it."""
+    """Dataset, metric, and the curve of each algorithm that logged it; a shared training comes once."""
     found: list[tuple[str, str, Mapping[str, plots.Curve]]] = []
     for dataset in study.datasets:
         for key, *_ in CURVES:
             curves: dict[str, plots.Curve] = {}
+            drawn: set[tuple[str | None, ...]] = set()
             for label in study.algorithms:
                 done = [run for run in study.of(dataset.label, label) if run.status == "done"]
+                paths = tuple(run.path for run in done)
+                if None not in paths and paths in drawn:
+                    continue
+                drawn.add(paths)
                 curve = plots.curve_of([run.records for run in done], key)
                 if curve is not None:
                     curves[label] = curve
@@ -194,23 +202,24 @@ def _aggregate_pictures(study: Study, total: Aggregate) -> list[Picture]:
         return []
     names = ", ".join(total.datasets)
     ends = ", ".join(f"{k} {format_interval(v['iqm'])}" for k, v in total.averages.items())
-    return [
-        Picture(
-            "aggregate",
-            "Averages over datasets and seeds",
-            plots.averages(total.averages),
-            alt=f"Averages over {names}; interquartile mean: {ends}.",
-            note=f"Over {names}; 95 % intervals, seeds resampled within datasets.",
-        ),
-        Picture(
-            "profile",
-            "Performance profile",
-            plots.profiles(total.profiles, _roles(study)),
-            alt=f"Share of runs above each score, over {names}, for {', '.join(total.profiles)}.",
-            note="Higher is better; the bands are 95 % at each single score. A line that drops early has "
-            "runs that collapsed.",
-        ),
-    ]
+    averages = Picture(
+        "aggregate",
+        "Averages over datasets and seeds",
+        plots.averages(total.averages),
+        alt=f"Averages over {names}; interquartile mean: {ends}.",
+        note=f"Over {names}; 95 % intervals, seeds resampled within datasets.",
+    )
+    if len(total.profiles) > MOST_PROFILES:
+        return [averages]
+    profile = Picture(
+        "profile",
+        "Performance profile",
+        plots.profiles(total.profiles, _roles(study)),
+        alt=f"Share of runs above each score, over {names}, for {', '.join(total.profiles)}.",
+        note="Higher is better; the bands are 95 % at each single score. A line that drops early has "
+        "runs that collapsed.",
+    )
+    return [averages, profile]
 
 
 def _pair_pictures(

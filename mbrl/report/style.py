@@ -17,6 +17,10 @@ from matplotlib.figure import Figure
 
 from mbrl.report.palette import INK, LIGHT, MUTED, RULE, css_name
 
+_LEGEND_HANDLE: Final = 0.5
+_LEGEND_LETTER: Final = 0.075
+"""Inches of an entry of a legend without its words, and of a letter of these."""
+
 PANEL_SIZE: Final = (4.7, 3.1)
 """Inches of one panel. Panels are small so that the text stays readable when a phone shrinks them."""
 
@@ -100,10 +104,17 @@ def panels(
 
 
 def add_legend(figure: Figure, axes: Axes, *, columns: int = 3) -> None:
-    """Puts the legend below the axes, where it cannot hide data; none if there is nothing to tell apart."""
+    """Puts the legend below the axes, where it cannot hide data; none if there is nothing to tell apart.
+
+    Args:
+        figure: that it belongs to.
+        axes: whose labels it lists.
+        columns: at most; fewer where labels are long.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        columns = min(columns, len(labels))
+        width = _LEGEND_HANDLE + _LEGEND_LETTER * max(map(len, labels))
+        columns = max(1, min(columns, len(labels), int(figure.get_figwidth() / width)))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.2)
 
 

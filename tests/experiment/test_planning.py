@@ -12,6 +12,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.returns import return_range_scale
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.experiment.config import resolve
+from mbrl.experiment.files import read_json
 from mbrl.experiment.pages import write_run_page
 from mbrl.experiment.plan_explanation import explain_stage
 from mbrl.experiment.planner_basis import PlanBasis, open_basis
@@ -142,6 +143,8 @@ def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, t
         find_critics(basis, config(critic="learner"), workspace)
     summary = plan_stage(clone, config(), workspace, task=task, episodes=1).summary()
     assert summary["critic"] == "fqe"
+    (fitted,) = workspace.store.root.glob("*/fit_critic*/summary.json")
+    assert summary["critic_converged"] is read_json(fitted)["is_converged"]
     folders = list(workspace.store.root.glob("*/fit_critic*"))
     assert len(folders) == 1
     stamp = (folders[0] / "DONE").stat().st_mtime_ns

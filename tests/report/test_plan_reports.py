@@ -89,6 +89,9 @@ def test_the_table_of_a_planning_says_what_is_missing() -> None:
     rows = dict(plan_table(summary).rows)
     assert rows["budget of a call"] == "20 ms"
     assert rows["deadline misses"] == "3 of 600"
+    assert rows["values at leaves"] == "learner"
+    doubtful = plan_table({**summary, "critic": "fqe", "critic_converged": False})
+    assert dict(doubtful.rows)["values at leaves"] == "fqe, did not converge"
     assert rows["milliseconds p50, p95, p99"] == "15, 18.5, 21"
     assert rows["penalty lambda, deviations kappa"] == "3, 1 (2 times the calibrated ones)"
     assert rows["gain, paired by starts"] == "4 (no interval: why)"
