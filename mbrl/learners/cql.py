@@ -24,8 +24,9 @@ from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, Optimise
 from mbrl.learners.soft_actor_critic import SoftActorCritic, SoftActorCriticConfig, SoftActorCriticState
 from mbrl.nets.chunked import chunked_sum
 from mbrl.nets.widths import Hidden
-from mbrl.ops.conservative import log_integral_exp, masked_mean, soft_maximum
+from mbrl.ops.conservative import log_integral_exp, soft_maximum
 from mbrl.ops.gaussian import LOG_2
+from mbrl.ops.losses import masked_mean
 from mbrl.ops.targets import td_target
 
 Estimator: TypeAlias = Literal["importance", "unweighted"]

@@ -3,7 +3,7 @@
 import dataclasses
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mbrl.core.protocols import Policy
@@ -54,11 +54,11 @@ def regress_critics(
     batch: TransitionBatch,
     target: Float[Tensor, "b"],
     *,
-    weight: Float[Tensor, "b"] | None = None,
+    is_included: Bool[Tensor, "b"] | None = None,
 ) -> dict[str, Tensor]:
     """One step of the critics towards `target` at the batch's actions; returns their metrics."""
     values = critic(batch.observation, critic.scale(batch.action))
-    loss = critic_loss(values, target, weight=weight)
+    loss = critic_loss(values, target, is_included=is_included)
     optimiser.descend(loss)
     return critic_metrics(values, loss)
 

@@ -35,7 +35,7 @@ from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.widths import Hidden
 from mbrl.ops.gaussian import gaussian_kl
-from mbrl.ops.losses import weighted_mean
+from mbrl.ops.losses import masked_mean
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import td_target
 
@@ -127,11 +127,10 @@ class Distil:
         Whether decisions have arrived is never read back: until then the policy equals the clone, so
         its gradient is zero, and it is copied from the clone.
         """
-        improved = batch.from_model.to(batch.reward.dtype)
         state.is_improving.logical_or_(batch.from_model.any())
-        metrics = self._update_critics(state, batch, improved, generator)
-        metrics |= self._update_policy(state, batch, improved)
-        metrics |= self._update_clone(state, batch, 1.0 - improved)
+        metrics = self._update_critics(state, batch, generator)
+        metrics |= self._update_policy(state, batch)
+        metrics |= self._update_clone(state, batch)
         with torch.no_grad():
             actor, clone = state.actor.net.flat, state.clone.net.flat
             actor.copy_(torch.where(state.is_improving, actor, clone))
@@ -154,25 +153,25 @@ class Distil:
         return td_target(batch.reward, batch.terminated, next_value, discount=self.config.discount)
 
     def _update_critics(
-        self, state: DistilState, batch: TransitionBatch, improved: Tensor, generator: torch.Generator
+        self, state: DistilState, batch: TransitionBatch, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        weight = torch.ones_like(improved) if self.config.learns_search_values else 1.0 - improved
+        rows = None if self.config.learns_search_values else ~batch.from_model
         noise = torch.randn(batch.action.shape, generator=generator, device=generator.device)
         target = self.critic_target(state, batch, noise)
-        return regress_critics(state.critic, state.critic_optimiser, batch, target, weight=weight)
+        return regress_critics(state.critic, state.critic_optimiser, batch, target, is_included=rows)
 
     def policy_loss(
-        self, state: DistilState, batch: TransitionBatch, improved: Float[Tensor, "b"]
+        self, state: DistilState, batch: TransitionBatch
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """`mean_improved [-log pi(a|s)] + zeta mean KL(pi(.|s) || clone(.|s))`.
 
         Args:
             state: of this learner.
-            batch: logged and improved rows.
-            improved: `[b]`, 1 for improved rows, else 0.
+            batch: logged rows, and improved ones: those `from_model`.
         """
         moments = state.actor.moments(batch.observation)
-        cross_entropy = -weighted_mean(state.actor.log_prob_of_moments(batch.action, *moments), improved)
+        log_prob = state.actor.log_prob_of_moments(batch.action, *moments)
+        cross_entropy = -masked_mean(log_prob, batch.from_model)
         with torch.no_grad():
             anchor = state.clone.moments(batch.observation)
         divergence = gaussian_kl(moments, anchor).mean()
@@ -183,15 +182,13 @@ class Distil:
             "policy/clone_divergence": divergence.detach(),
         }
 
-    def _update_policy(
-        self, state: DistilState, batch: TransitionBatch, improved: Tensor
-    ) -> dict[str, Tensor]:
-        loss, metrics = self.policy_loss(state, batch, improved)
+    def _update_policy(self, state: DistilState, batch: TransitionBatch) -> dict[str, Tensor]:
+        loss, metrics = self.policy_loss(state, batch)
         state.actor_optimiser.descend(loss)
         return metrics
 
-    def _update_clone(self, state: DistilState, batch: TransitionBatch, logged: Tensor) -> dict[str, Tensor]:
-        loss = -weighted_mean(state.clone.log_prob(batch.observation, batch.action), logged)
+    def _update_clone(self, state: DistilState, batch: TransitionBatch) -> dict[str, Tensor]:
+        loss = -masked_mean(state.clone.log_prob(batch.observation, batch.action), ~batch.from_model)
         state.clone_optimiser.descend(loss)
         return {"clone/loss": loss.detach()}
 

@@ -39,9 +39,3 @@ def soft_maximum(action_values: Float[Tensor, "n k b"], *, temperature: float) -
         `[n, b]`, at least the greatest of the k values and at most `T log k` above it.
     """
     return temperature * torch.logsumexp(action_values / temperature, 1)
-
-
-def masked_mean(values: Float[Tensor, "n b"], is_included: Tensor) -> Float[Tensor, "n"]:
-    """Mean over the rows where `is_included` `[b]` is True; 0 where there are none."""
-    weight = is_included.to(values.dtype)
-    return (values * weight).sum(1) / weight.sum().clamp_min(1.0)

@@ -3,7 +3,7 @@
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mbrl.ops.gaussian import gaussian_log_prob
@@ -12,26 +12,27 @@ _LEAST_VALUE = 1e-8
 """Mean |Q| below which a loss is no longer scaled by it: critics that answer 0 everywhere."""
 
 
-def weighted_mean(values: Float[Tensor, "*n b"], weight: Float[Tensor, "b"]) -> Float[Tensor, "*n"]:
-    """Mean over the rows by weights in [0, 1]; 0 where nothing weighs."""
-    return (weight * values).sum(-1) / weight.sum().clamp_min(1.0)
+def masked_mean(values: Float[Tensor, "*n b"], is_included: Bool[Tensor, "b"]) -> Float[Tensor, "*n"]:
+    """Mean over the rows where `is_included` `[b]` is True; 0 where there are none."""
+    weight = is_included.to(values.dtype)
+    return (values * weight).sum(-1) / weight.sum().clamp_min(1.0)
 
 
 def critic_loss(
     action_values: Float[Tensor, "n b"],
     target: Float[Tensor, "b"],
     *,
-    weight: Float[Tensor, "b"] | None = None,
+    is_included: Bool[Tensor, "b"] | None = None,
 ) -> Float[Tensor, ""]:
     """Squared Bellman error `sum_i mean_b (Q_i - y)^2`.
 
     Args:
         action_values: `[n, b]`, each critic at the batch.
         target: `[b]`, detached.
-        weight: `[b]`, in [0, 1], of the rows in the mean; None for equal weights.
+        is_included: `[b]`, the rows of the mean; None for all.
     """
     error = (action_values - target).square()
-    return (error.mean(1) if weight is None else weighted_mean(error, weight)).sum()
+    return (error.mean(1) if is_included is None else masked_mean(error, is_included)).sum()
 
 
 def soft_policy_loss(

@@ -193,8 +193,8 @@ class ShootingPlanner(abc.ABC):
         work = ("iteration", len(obs), sizes[0])
         for index in deadline.repeat(work, len(sizes), then=finish):
             self._iterate(call, opening, search, size=sizes[index], is_last=index == len(sizes) - 1)
-        if search.rounds == 0:  # there is nothing to choose: cheap, and no measure of what finishing takes
-            return self._finish(call, opening, search)
+        if search.rounds == 0:  # with nothing to choose it is other work
+            finish = ("surrender", len(obs))
         with deadline.timed(finish):
             return self._finish(call, opening, search)
 

@@ -29,7 +29,7 @@ def test_the_loss_is_the_cross_entropy_of_improved_rows_and_the_anchor_on_all():
     constant_net(state.actor.net, 0.3, math.log(0.5))
     constant_net(state.clone.net, -0.1, math.log(2.0))
     batch = concat([transitions(4), improved(3)])
-    loss, metrics = learner.policy_loss(state, batch, batch.from_model.float())
+    loss, metrics = learner.policy_loss(state, batch)
     cross_entropy = -state.actor.log_prob(batch.observation[4:], batch.action[4:]).mean()
     divergence = math.log(2.0 / 0.5) + (0.25 + 0.16) / (2 * 4.0) - 0.5
     assert float(metrics["policy/clone_divergence"]) == pytest.approx(divergence, rel=1e-5)

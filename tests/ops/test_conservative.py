@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mbrl.ops.conservative import log_integral_exp, masked_mean, soft_maximum
+from mbrl.ops.conservative import log_integral_exp, soft_maximum
 from mbrl.ops.gaussian import LOG_2
 
 
@@ -77,9 +77,3 @@ def test_large_values_do_not_overflow():
     values = torch.tensor([[[1e4], [1e4]]])
     assert float(log_integral_exp(values, torch.zeros(2, 1), temperature=1.0)) == pytest.approx(1e4)
     assert float(soft_maximum(values, temperature=1.0)) == pytest.approx(1e4 + math.log(2), rel=1e-6)
-
-
-def test_the_mean_over_chosen_rows_is_zero_where_there_are_none():
-    values = torch.tensor([[1.0, 2.0, 6.0], [0.0, 4.0, 8.0]])
-    assert masked_mean(values, torch.tensor([True, False, True])).tolist() == [3.5, 4.0]
-    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).tolist() == [0.0, 0.0]

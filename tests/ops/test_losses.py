@@ -5,6 +5,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from mbrl.ops.losses import (
     critic_diversity,
     critic_loss,
+    masked_mean,
     mixture_log_prob,
     regularised_policy_loss,
     soft_policy_loss,
@@ -14,12 +15,17 @@ from mbrl.ops.losses import (
 )
 
 
-def test_rows_without_weight_are_not_in_the_critic_loss():
+def test_the_mean_over_chosen_rows_is_zero_where_there_are_none():
+    values = torch.tensor([[1.0, 2.0, 6.0], [0.0, 4.0, 8.0]])
+    assert masked_mean(values, torch.tensor([True, False, True])).tolist() == [3.5, 4.0]
+    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).tolist() == [0.0, 0.0]
+
+
+def test_rows_left_out_are_not_in_the_critic_loss():
     values = torch.tensor([[1.0, 2.0, 50.0], [0.0, 1.0, -50.0]])
-    target = torch.tensor([0.0, 0.0, 0.0])
-    weight = torch.tensor([1.0, 0.5, 0.0])
-    assert float(critic_loss(values, target, weight=weight)) == pytest.approx((1 + 0.5 * 4 + 0.5 * 1) / 1.5)
-    assert float(critic_loss(values, target, weight=torch.zeros(3))) == 0.0
+    target = torch.zeros(3)
+    rows = torch.tensor([True, True, False])
+    assert float(critic_loss(values, target, is_included=rows)) == pytest.approx((1 + 4) / 2 + (0 + 1) / 2)
 
 
 def test_critic_loss_sums_over_critics_and_averages_over_the_batch():
