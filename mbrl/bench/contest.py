@@ -143,6 +143,7 @@ def _measure_row(
         unit=row.unit,
         flops=None if row.flops is None else row.flops(settings.workload),
         share_target=row.share_target,
+        rate_target=row.rate_target,
         contenders=tuple(contenders[:-1]),
         gemm=tuple(contenders[-1].rates),
     )

@@ -44,6 +44,7 @@ class BenchRow:
         build: makes our modes of the work; runs in a process of its own.
         flops: operations that one unit needs (`mbrl.bench.flops`), or None where they say nothing.
         share_target: share of the GEMM peak that we want, one thread, or None.
+        rate_target: units a second that we want, or None.
         peers: other libraries.
         learner: id of the learner that is measured, or None.
     """
@@ -52,6 +53,7 @@ class BenchRow:
     build: Callable[[Workload], Modes]
     flops: Callable[[Workload], float] | None = None
     share_target: float | None = None
+    rate_target: float | None = None
     peers: tuple[PeerMode, ...] = ()
     learner: str | None = None
 

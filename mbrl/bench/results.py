@@ -48,6 +48,7 @@ class RowResult:
         unit: what was counted.
         flops: operations that a unit needs, or None.
         share_target: of the GEMM peak that we want, or None.
+        rate_target: units a second that we want of our first contender, or None.
         contenders: ours first.
         gemm: operations a second of the matrix product, measured in the same rounds.
     """
@@ -56,6 +57,7 @@ class RowResult:
     unit: str
     flops: float | None
     share_target: float | None
+    rate_target: float | None
     contenders: tuple[Contender, ...]
     gemm: tuple[float, ...]
 
@@ -79,6 +81,7 @@ class RowResult:
             "unit": self.unit,
             "flops_per_unit": self.flops,
             "share_target": self.share_target,
+            "rate_target": self.rate_target,
             "gemm_gflops": [rate / 1e9 for rate in self.gemm],
             "contenders": [self._contender_json(contender) for contender in self.contenders],
         }

@@ -35,10 +35,10 @@ def speed_table(report: BenchReport) -> Table:
 
 
 def comparison_table(report: BenchReport) -> Table:
-    """Ours to each peer's, paired by round, and the share of the GEMM, with what we want of them."""
+    """Ours to each peer's, paired by round, the share of the GEMM and rates, with what we want of them."""
     columns = ("work", "figure", "median", "range", "target", "met")
     rows = [line for row in report.rows for line in _comparisons(row)]
-    return Table("Ratios of ours to others, windows of the same round", columns, rows)
+    return Table("Ratios of ours to others in windows of the same round, and targets", columns, rows)
 
 
 def _speeds(row: RowResult) -> list[tuple[Cell, ...]]:
@@ -59,6 +59,10 @@ def _comparisons(row: RowResult) -> list[tuple[Cell, ...]]:
     if share is not None and row.share_target is not None:
         figures = _figures(share, row.share_target)
         lines.append((row.name, f"share of GEMM, {first.name}", *figures))
+    if row.rate_target is not None:
+        spread, wanted = Spread.of(first.rates), f">= {format_number(row.rate_target)}"
+        found = (format_number(spread.median), _range(spread), wanted, spread.median >= row.rate_target)
+        lines.append((row.name, f"{row.unit} a second, {first.name}", *found))
     for contender in row.contenders:
         ratio = row.ratio(contender)
         if ratio is not None:

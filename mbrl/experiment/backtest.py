@@ -14,6 +14,7 @@ from mbrl.data.sources import DatasetSource
 from mbrl.experiment.ope_model import ChosenModel
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
+from mbrl.experiment.value_fits import KeptFits
 from mbrl.learners.base import LearnerContext
 from mbrl.learners.bc import BC, BCConfig
 from mbrl.nets.normaliser import Normaliser
@@ -75,31 +76,33 @@ def backtest_stage(
     facts = {"dataset_hash": dataset.content_hash}
     with workspace.store.open(key, config=f"folds: {FOLDS}\nseed: {seed}\n", facts=facts) as run:
         if not run.is_done:
-            found = _ask(dataset, workspace, estimand, fqe, rollouts, chosen, seed)
+            kept = KeptFits(run.path / "checkpoints", key.digest, workspace.progress, "back-test: fit values")
+            context = EstimatorContext.make(estimand, fqe, fit_values=kept)
+            context = dataclasses.replace(context, rollouts=rollouts)
+            found = _ask(dataset, workspace, context, fqe, chosen, seed)
             run.finish({"stage": key.stage, "backtest": found})
+            kept.drop()
     return run
 
 
 def _ask(
     dataset: Dataset,
     workspace: Workspace,
-    estimand: Estimand,
+    context: EstimatorContext,
     fqe: FQEConfig,
-    rollouts: ModelValueConfig,
     chosen: ChosenModel | None,
     seed: int,
 ) -> dict[str, Any]:
     def context_for(train: Dataset) -> EstimatorContext:
         model = None if chosen is None else chosen.refitted(train, workspace, seed=seed)
-        context = EstimatorContext.make(estimand, fqe)
-        return dataclasses.replace(context, model=model, rollouts=rollouts)
+        return dataclasses.replace(context, model=model)
 
-    untested = _untestable(fqe, estimand, chosen)
+    untested = _untestable(fqe, context.estimand, chosen)
     found = run_backtest(
         dataset,
         clone_behaviour,
         context_for,
-        estimand=estimand,
+        estimand=context.estimand,
         names=[name for name in ("fqe", "model_value") if name not in untested],
         rng=RngStreams(seed).child("backtest"),
         folds=FOLDS,

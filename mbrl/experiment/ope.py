@@ -19,13 +19,14 @@ from mbrl.experiment.ope_model import ChosenModel, ModelRequest
 from mbrl.experiment.policies import StoredPolicy
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
+from mbrl.experiment.value_fits import KeptFits
 from mbrl.ope.assessment import assess
 from mbrl.ope.backtest import apply_backtest, miscalibrated_ratios
 from mbrl.ope.blend import blend_primaries
 from mbrl.ope.conclusions import conclude
 from mbrl.ope.diagnostics import ratio_diagnostics
-from mbrl.ope.estimators import ESTIMATORS, EstimatorContext, ratio_arrays, refused
-from mbrl.ope.fqe import FQEConfig
+from mbrl.ope.estimators import ESTIMATORS, EstimatorContext, FitValues, ratio_arrays, refused
+from mbrl.ope.fqe import FQEConfig, fit_fqe
 from mbrl.ope.layout import OPEArrays
 from mbrl.ope.model_value import EvaluationModel, ModelValueConfig
 from mbrl.ope.policies import DeterministicMode
@@ -115,13 +116,17 @@ def ope_stage(
             policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
             backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
             model = None if chosen is None else chosen.for_evaluation(dataset)
+            kept = KeptFits(
+                run.path / "checkpoints", key.digest, workspace.progress, f"fit values of {label}"
+            )
             found, evidence = evaluate_with_evidence(
-                policy, dataset, settings, model=model, backtest=backtest
+                policy, dataset, settings, model=model, backtest=backtest, fit_values=kept
             )
             report = {"candidate": label, **found}
             evidence.save(run.path / EVIDENCE_FILE)
             write_json(run.path / REPORT_FILE, report)
             run.finish({"stage": key.stage, **report})
+            kept.drop()
     return run
 
 
@@ -152,10 +157,11 @@ def evaluate_with_evidence(
     *,
     model: EvaluationModel | None = None,
     backtest: Mapping[str, Any] | None = None,
+    fit_values: FitValues = fit_fqe,
 ) -> tuple[dict[str, Any], StoredEvidence]:
-    """`evaluate_off_policy`, and the arrays that a comparison with other policies needs."""
+    """`evaluate_off_policy` by a given way to fit, and the arrays that a comparison of policies needs."""
     estimand, rng = settings.estimand(dataset), RngStreams(settings.seed)
-    context = EstimatorContext.make(estimand, settings.fqe, crossfit=settings.crossfit)
+    context = EstimatorContext.make(estimand, settings.fqe, crossfit=settings.crossfit, fit_values=fit_values)
     context = dataclasses.replace(context, model=model, rollouts=settings.rollouts)
     arrays = _ratios(policy, dataset, context)
     problem = None if isinstance(arrays, str) else _problem_of_ratios(arrays)

@@ -21,8 +21,10 @@ from mbrl.experiment.planner_basis import PlanBasis, make_basis_context
 from mbrl.experiment.planner_config import PlanConfig
 from mbrl.experiment.stages import Workspace, manifest_facts, split_identity
 from mbrl.experiment.store import StageKey
+from mbrl.experiment.value_fits import KeptFits
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
+from mbrl.ope.estimators import FitValues
+from mbrl.ope.fqe import FQEConfig, FQEResult
 from mbrl.ope.policies import DeterministicMode
 from mbrl.ope.value_net import QEnsemble, RewardScale
 
@@ -119,7 +121,8 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
     facts = manifest_facts(run, basis.dataset)
     with workspace.store.open(key, config=yaml.safe_dump(identity, sort_keys=False), facts=facts) as folder:
         if not folder.is_done:
-            fitted = _fit_critic(basis, config, workspace)
+            kept = KeptFits(folder.path / "checkpoints", key.digest, workspace.progress, "fit critic")
+            fitted = _fit_critic(basis, config, kept)
             _save_critic(folder.path / CRITIC_FILE, fitted.values, config)
             estimate = fitted.estimate()
             folder.finish(
@@ -131,6 +134,7 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
                     "updates": config.updates,
                 }
             )
+            kept.drop()
         values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
         is_converged = bool(folder.summary()["is_converged"])
     if not is_converged:
@@ -141,23 +145,17 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
     return LeafCritics(values, 1.0, key.digest, "fqe", is_converged)
 
 
-def _fit_critic(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> FQEResult:
-    progress = workspace.progress
+def _fit_critic(basis: PlanBasis, config: FQEConfig, fit_values: FitValues) -> FQEResult:
     policy: Policy = basis.stored.policy
     if not isinstance(policy, DiscretePolicy):
         policy = DeterministicMode(policy)
-    progress.start("fit critic", config.updates)
-    try:
-        return fit_fqe(
-            basis.split.train,
-            policy,
-            estimand=Estimand(basis.discount, None),
-            config=config,
-            generator=RngStreams(basis.resolved.run.seed).child("critic").at("fit"),
-            on_update=lambda done, value: progress.advance(done, **{"critic/value": value}),
-        )
-    finally:
-        progress.finish()
+    return fit_values(
+        basis.split.train,
+        policy,
+        estimand=Estimand(basis.discount, None),
+        config=config,
+        generator=RngStreams(basis.resolved.run.seed).child("critic").at("fit"),
+    )
 
 
 def _save_critic(path: Path, values: QEnsemble, config: FQEConfig) -> None:

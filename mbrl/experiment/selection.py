@@ -13,9 +13,9 @@ from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.experiment.files import read_json, write_json
 from mbrl.experiment.ope import OPESettings
-from mbrl.experiment.progress import Progress
 from mbrl.experiment.stages import open_policy
-from mbrl.ope.fqe import FQEConfig, fit_fqe
+from mbrl.experiment.value_fits import KeptFits
+from mbrl.ope.fqe import FQEConfig
 from mbrl.ope.policies import DeterministicMode
 
 
@@ -111,7 +111,7 @@ def select_training(
     rule: SelectRule,
     *,
     rng: RngStreams,
-    progress: Progress,
+    kept: KeptFits,
 ) -> Selection:
     """Judges every training by the rule; the first wins among equals.
 
@@ -122,13 +122,13 @@ def select_training(
         dataset: the log.
         rule: how they are judged.
         rng: streams of the fits.
-        progress: told of fits.
+        kept: makes the fits, each in a folder of its own.
     """
-    progress.start("select", len(trainings))
     estimand = OPESettings(rule.discount, rule.horizon).estimand(dataset)
     contestants: list[Contestant] = []
-    for changes, path in trainings:
-        fit = fit_fqe(
+    for index, (changes, path) in enumerate(trainings):
+        label = f"select: fit values {index + 1} of {len(trainings)}"
+        fit = dataclasses.replace(kept, folder=kept.folder / str(index), label=label)(
             dataset,
             DeterministicMode(open_policy(path).policy),
             estimand=estimand,
@@ -137,7 +137,6 @@ def select_training(
         )
         estimate = fit.estimate()
         contestants.append(Contestant(changes, str(path), estimate.ci95[0], estimate.point, estimate.why_not))
-        progress.advance(len(contestants))
     return Selection(rule.rule, tuple(contestants), choose(contestants))
 
 

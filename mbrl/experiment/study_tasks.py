@@ -31,6 +31,7 @@ from mbrl.experiment.stages import (
 from mbrl.experiment.store import RunFolder, RunStore
 from mbrl.experiment.study import DatasetChoice, StudySource
 from mbrl.experiment.tasks import Site, Task
+from mbrl.experiment.value_fits import KeptFits
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +112,18 @@ class SelectTask(Task):
         set_up_torch(run.threads)
         dataset = load_run_dataset(run, Workspace(RunStore(site.runs), progress, site.minari_root))
         paths = [trained_path(name, site) for name in self.needs]
+        folder = site.folder.path / "selections"
+        kept = KeptFits(folder / f"{self.id}-{self.fingerprint[:8]}.fits", self.fingerprint, progress)
         found = select_training(
             list(zip(self.variants, paths, strict=True)),
             dataset,
             self.rule,
             rng=RngStreams(run.seed),
-            progress=progress,
+            kept=kept,
         )
-        return found.save(site.folder.path / "selections" / f"{self.id}.json")
+        path = found.save(folder / f"{self.id}.json")
+        kept.drop()
+        return path
 
 
 def trained_path(task: str, site: Site) -> Path:

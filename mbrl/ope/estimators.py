@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
@@ -40,6 +41,24 @@ _NO_MODEL: Final = (
 )
 
 
+@runtime_checkable
+class FitValues(Protocol):
+    """`fit_fqe`, or one that also keeps what it did, shows progress, and the like."""
+
+    def __call__(
+        self,
+        dataset: Dataset,
+        policy: Policy,
+        *,
+        estimand: Estimand,
+        config: FQEConfig,
+        generator: torch.Generator,
+        fold: NDArray[np.int64] | None = None,
+    ) -> FQEResult:
+        """See `fit_fqe`."""
+        ...
+
+
 class CriticCache:
     """Fits the value of a policy once for all estimators that ask for it.
 
@@ -48,18 +67,22 @@ class CriticCache:
         config: of the fits.
         crossfit: folds of the episodes for doubly robust estimators, whose values then come from members
             that have not seen the episode; 0 fits all members to all.
+        fit_values: makes a fit.
 
     Raises:
         ConfigError: one fold, or more folds than members.
     """
 
-    def __init__(self, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0) -> None:
+    def __init__(
+        self, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0, fit_values: FitValues = fit_fqe
+    ) -> None:
         if crossfit != 0 and not 2 <= crossfit <= config.members:
             raise ConfigError(
                 f"crossfit={crossfit}: every member leaves one fold out, so {config.members} members serve 2 "
                 f"to {config.members} folds. Remedy: one of these, or 0 for none."
             )
         self._estimand, self._config, self.crossfit = estimand, config, crossfit
+        self._fit_values = fit_values
         self._known: dict[tuple[int, str, bool], FQEResult] = {}
 
     def fit(self, policy: Policy, dataset: Dataset, generator: torch.Generator) -> FQEResult:
@@ -75,7 +98,7 @@ class CriticCache:
     ) -> FQEResult:
         key = (id(policy), dataset.content_hash, is_crossfitted)
         if key not in self._known:  # the result holds the policy, so its id stays taken
-            self._known[key] = fit_fqe(
+            self._known[key] = self._fit_values(
                 dataset,
                 policy,
                 estimand=self._estimand,
@@ -105,9 +128,11 @@ class EstimatorContext:
     rollouts: ModelValueConfig = MODEL_DEFAULT
 
     @classmethod
-    def make(cls, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0) -> "EstimatorContext":
+    def make(
+        cls, estimand: Estimand, config: FQEConfig, *, crossfit: int = 0, fit_values: FitValues = fit_fqe
+    ) -> "EstimatorContext":
         """A context with nothing fitted yet; see `CriticCache`."""
-        return cls(estimand, CriticCache(estimand, config, crossfit=crossfit))
+        return cls(estimand, CriticCache(estimand, config, crossfit=crossfit, fit_values=fit_values))
 
     def behaviour_facts(self, policy: Policy, dataset: Dataset) -> dict[str, Any]:
         """`Behaviour.facts`, with the mean ratios of a policy that has ratios."""

@@ -50,9 +50,6 @@ _LAST_PART: Final = 0.2
 _LOOKS: Final = 50
 _WATCHED_STARTS: Final = 512
 
-OnUpdate: TypeAlias = Callable[[int, float], None]
-"""`(updates done, present estimate)`."""
-
 
 class FQEConfig(BaseModel):
     """Fitted Q evaluation.
@@ -242,6 +239,10 @@ class FQEState:
         self.updates, self.history, self.clipped = state["updates"], state["history"], state["clipped"]
 
 
+OnLook: TypeAlias = Callable[[FQEState], None]
+"""Told of the state whenever the history gains an entry, and at the end."""
+
+
 class FQEFit:
     """Fits `Q(s, a) = r + g (1 - terminated) E_{a'~pi} Q(s', a')` to a log, K times, update by update.
 
@@ -379,7 +380,8 @@ def fit_fqe(
     config: FQEConfig,
     generator: torch.Generator,
     fold: NDArray[np.int64] | None = None,
-    on_update: OnUpdate | None = None,
+    resume_state: StateDict | None = None,
+    on_look: OnLook | None = None,
 ) -> FQEResult:
     """Makes all updates of a `FQEFit`.
 
@@ -390,7 +392,8 @@ def fit_fqe(
         config: of the fit.
         generator: gives the seed of its streams.
         fold: see `FQEFit`.
-        on_update: told of the estimate now and then.
+        resume_state: `FQEState.state_dict` of this very fit, to go on from.
+        on_look: told of the state now and then, and at the end.
 
     Raises:
         DataError: see `FQEFit`.
@@ -398,11 +401,13 @@ def fit_fqe(
     rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
     fit = FQEFit(dataset, policy, estimand=estimand, config=config, rng=rng, fold=fold)
     state = fit.init()
-    for _ in range(config.updates):
+    if resume_state is not None:
+        state.load_state_dict(resume_state)
+    while state.updates < config.updates:
         looks = len(state.history)
         fit.update(state)
-        if on_update is not None and len(state.history) > looks:
-            on_update(state.updates, state.history[-1])
+        if on_look is not None and (len(state.history) > looks or state.updates == config.updates):
+            on_look(state)
     return fit.result(state)
 
 

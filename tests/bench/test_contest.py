@@ -32,7 +32,7 @@ def _windows(*rates: float) -> tuple[Window, ...]:
 def _row() -> RowResult:
     ours = Contender("mbrl loop", "1", _windows(100.0, 50.0, 100.0))
     theirs = Contender("d3rlpy fit", "2", _windows(25.0, 12.5, 20.0), against="mbrl loop", target=4.5)
-    return RowResult("bc", "updates", 1e8, 0.6, (ours, theirs), gemm=(2e10, 1e10, 1e10))
+    return RowResult("bc", "updates", 1e8, 0.6, 50.0, (ours, theirs), gemm=(2e10, 1e10, 1e10))
 
 
 def _report() -> BenchReport:
@@ -98,6 +98,34 @@ def test_tables_fit_a_terminal_and_say_which_targets_are_met() -> None:
         "no",
     ] in lines
     assert any(line[-3:] == [">=", "0.6", "no"] for line in lines)
+    assert [
+        "bc",
+        "updates",
+        "a",
+        "second,",
+        "mbrl",
+        "loop",
+        "100",
+        "50",
+        "to",
+        "100",
+        ">=",
+        "50",
+        "yes",
+    ] in lines
+
+
+def test_a_rate_below_its_target_is_not_met() -> None:
+    report = _report()
+    slow = dataclasses.replace(report, rows=(dataclasses.replace(report.rows[0], rate_target=150.0),))
+    line = next(line for line in to_text(bench_tables(slow)).splitlines() if "updates a second," in line)
+    assert line.split()[-3:] == [">=", "150", "no"]
+    assert slow.to_json()["rows"][0]["rate_target"] == 150.0
+
+
+def test_a_step_of_the_ratio_estimators_counts_once_for_all_six() -> None:
+    (work,) = ROWS.get("ratios").build(TINY).values()
+    assert work() == 1_000_000
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def run(tmp_path, *, stochastic: bool):
     dataset = scalar_task().simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 6, 4, 0)
     spec = ActorSpec("tanh_gaussian", SpaceSpec(1, 1, (-8.0,), (8.0,)), hidden=(4,))
     actor = build_actor(spec, Normaliser.identity(1), torch.Generator().manual_seed(0))
+    tmp_path.mkdir(exist_ok=True)
     path = save_policy(tmp_path / "p.safetensors", actor, {"algorithm": "toy"})
     settings = OPESettings(stochastic=stochastic, fqe=FQEConfig(hidden=(4,), updates=10))
     folder = ope_stage(load_policy(path), dataset, settings, Workspace(RunStore(tmp_path / "runs")))
@@ -55,6 +56,25 @@ def test_what_is_done_is_not_done_again(tmp_path):
     before = (first.path / REPORT_FILE).stat().st_mtime_ns
     second, _ = run(tmp_path, stochastic=True)
     assert (second.path / REPORT_FILE).stat().st_mtime_ns == before
+
+
+def test_a_stage_that_is_killed_in_a_value_fit_goes_on_and_tidies_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("mbrl.experiment.value_fits.SECONDS_BETWEEN", -1.0)
+    whole, _ = run(tmp_path / "whole", stochastic=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("mbrl.ope.fqe.FQEFit.result", _die)  # after the last update, before any estimate
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed", stochastic=True)
+    assert len(list((tmp_path / "killed").rglob("step-*.pt"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("mbrl.ope.fqe.FQEFit.update", _die)  # nothing of the fit is done again
+        again, _ = run(tmp_path / "killed", stochastic=True)
+    assert (again.path / REPORT_FILE).read_bytes() == (whole.path / REPORT_FILE).read_bytes()
+    assert not (again.path / "checkpoints").exists()
+
+
+def _die(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("factor", [1.0, 3.0])

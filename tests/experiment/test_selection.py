@@ -16,6 +16,7 @@ from mbrl.experiment.progress import SilentProgress
 from mbrl.experiment.selection import Contestant, Selection, SelectRule, choose, select_training
 from mbrl.experiment.study import load_study
 from mbrl.experiment.study_facts import gather_study, summarise_run
+from mbrl.experiment.value_fits import KeptFits
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.fqe import FQEConfig
@@ -65,7 +66,8 @@ def test_of_two_controllers_the_better_one_is_chosen_from_the_log(tmp_path: Path
     log = task.simulate(dataclasses.replace(noisy), 60, 10, 0)
     fqe = FQEConfig(hidden=(32,), updates=800, learning_rate=3e-3, polyak_tau=0.05, batch_size=64)
     rule = SelectRule(rule="fqe_lower_bound", discount=0.8, horizon=10, fqe=fqe)
-    found = select_training(trainings, log, rule, rng=RngStreams(0), progress=SilentProgress())
+    kept = KeptFits(tmp_path / "fits", "digest", SilentProgress())
+    found = select_training(trainings, log, rule, rng=RngStreams(0), kept=kept)
     assert found.winner.changes == {"gain": -0.9}
     assert found.contestants[1].low < found.contestants[1].point
     again = Selection.load(found.save(tmp_path / "s" / "selection.json"))

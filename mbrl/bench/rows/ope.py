@@ -1,4 +1,4 @@
-"""Fitted Q evaluation, the costly part of an off-policy evaluation."""
+"""Off-policy evaluation: value fits, its costly part, and estimators from ratios on a long log."""
 
 import numpy as np
 import torch
@@ -12,11 +12,16 @@ from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.nets.actors import ActorSpec, DeterministicActor
 from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
 from mbrl.ope.fqe import FQEConfig, FQEFit
+from mbrl.ope.importance import Kind, importance_sampling
+from mbrl.ope.layout import Array, OPEArrays
 
 _HIDDEN = (256, 256)
 _UPDATES = 1_000_000
 _EPISODE_STEPS = 1000
+_RATIO_EPISODES = 1000
+_RATIO_KINDS: tuple[Kind, ...] = ("is", "pdis", "wis", "pdwis")
 
 
 def fqe_modes(workload: Workload) -> Modes:
@@ -39,6 +44,42 @@ def fqe_modes(workload: Workload) -> Modes:
         return config.members
 
     return {"loop": loop}
+
+
+def ratio_modes(workload: Workload) -> Modes:
+    """`together`: IS, PDIS, WIS, PDWIS, DR and WDR of a million logged steps, each step counted once.
+
+    Intervals are included, those of the three normalised ones by 2000 resamples (BCa).
+    """
+    arrays = _weighted_log(_RATIO_EPISODES, _EPISODE_STEPS, workload.seed)
+
+    def together() -> int:
+        for kind in _RATIO_KINDS:
+            importance_sampling(arrays, kind=kind)
+        doubly_robust(arrays)
+        weighted_doubly_robust(arrays)
+        return arrays.reward.size
+
+    return {"together": together}
+
+
+def _weighted_log(episodes: int, steps: int, seed: int) -> OPEArrays:
+    """Random rewards, values and ratios; the weights stay spread over many episodes."""
+    rng = np.random.default_rng(seed)
+
+    def draw(columns: int, scale: float = 1.0) -> Array:
+        return scale * rng.standard_normal((columns, episodes)).T
+
+    return OPEArrays(
+        log_ratio=draw(steps, 0.05),
+        reward=draw(steps),
+        action_value=draw(steps),
+        value=np.pad(draw(steps), ((0, 0), (0, 1))),
+        length=np.full(episodes, steps),
+        terminated=np.zeros(episodes, dtype=bool),
+        truncated=np.zeros(episodes, dtype=bool),
+        estimand=Estimand(0.99, steps),
+    )
 
 
 def _episodes(workload: Workload) -> Dataset:
@@ -72,4 +113,8 @@ ROWS.register("fqe", "Updates of fitted Q evaluation, those of each member count
             PeerMode("d3rlpy", "fqe", "update", against="loop", options={"hidden": _HIDDEN}),
         ),
     )
+)
+
+ROWS.register("ratios", "IS, PDIS, WIS, PDWIS, DR and WDR with intervals on a log of a million steps.")(
+    BenchRow(unit="steps", build=ratio_modes, rate_target=500_000.0)
 )
