@@ -41,6 +41,7 @@ from mbrl.dynamics.report import (
 from mbrl.dynamics.resampling import episode_weights, rank_correlation
 from mbrl.dynamics.termination import TerminationHead
 from mbrl.ops.neighbours import neighbour_distance
+from mbrl.ops.shares import wilson_interval
 
 RowMeasure: TypeAlias = Callable[[DynamicsPosterior, Tensor, Tensor, Tensor], Tensor]
 """`(posterior, obs, action, sampled outcome) -> [b]`."""
@@ -363,7 +364,7 @@ def _judge_termination(termination: TerminationFn, split: Split) -> TerminationR
         rows=len(rows),
         terminated=int(rows.terminated.sum()),
         logged_rate=terminated / count,
-        logged_rate_high=_wilson_upper(terminated, count),
+        logged_rate_high=wilson_interval(terminated / count, float(count))[1],
         **scores,
     )
 
@@ -380,14 +381,6 @@ def score_termination(probability: NDArray[np.float64], terminated: NDArray[np.b
         "brier": float(np.square(probability - terminated).mean()),
         "brier_constant": rate * (1.0 - rate),
     }
-
-
-def _wilson_upper(hits: int, count: int) -> float:
-    """Upper end of the 95 % interval of a share (Wilson 1927)."""
-    z = 1.959964
-    share, extra = hits / count, z**2 / count
-    spread = z * np.sqrt(share * (1 - share) / count + extra / (4 * count))
-    return float((share + extra / 2 + spread) / (1 + extra))
 
 
 def _floats(values: NDArray[Any]) -> Floats:

@@ -22,6 +22,7 @@ from mbrl.experiment.ope_bench_tasks import (
 from mbrl.experiment.study import DatasetChoice
 from mbrl.experiment.study_tasks import StudyTask, plan_collection
 from mbrl.experiment.tasks import Site, Task
+from mbrl.ope.estimators import ESTIMATORS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -228,6 +229,7 @@ class _Layout:
             "log": log.identity,
             "draws": draws,
             "fqe": self.config.fqe.model_dump(mode="json"),
+            "estimators": ESTIMATORS.names(),
             "fit": fit.fingerprint,
             "backtest": None if backtest is None else backtest.fingerprint,
         }

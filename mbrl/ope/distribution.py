@@ -5,11 +5,9 @@ et al. 2021, eq. 7). Returns are discounted from `discount^0` on.
 """
 
 import dataclasses
-import math
 from typing import Final
 
 import numpy as np
-import scipy.special
 
 from mbrl.ope.layout import Array
 
@@ -66,11 +64,3 @@ def cvar_payload(returns: Array, quantile: Array | float, share: float = WORST) 
     q maximises that mean, so to first order an interval of the mean needs no correction for the error of q.
     """
     return np.asarray(quantile - np.maximum(quantile - returns, 0.0) / share)
-
-
-def wilson_interval(share: float, n: float, *, level: float) -> tuple[float, float]:
-    """Wilson's interval of a share of n episodes (1927); not empty even where no event was seen."""
-    z = float(scipy.special.ndtri(0.5 + level / 2))
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -23,6 +23,7 @@ from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
 from mbrl.ope.importance import Kind, direct_method, importance_sampling
 from mbrl.ope.layout import Array, OPEArrays, pad_log
 from mbrl.ope.magic import magic
+from mbrl.ope.marginal import MarginalCache
 from mbrl.ope.model_value import DEFAULT as MODEL_DEFAULT
 from mbrl.ope.model_value import EvaluationModel, ModelValueConfig, TailValue, model_value
 from mbrl.ope.policies import action_log_prob, is_stochastic, require_density
@@ -117,6 +118,7 @@ class EstimatorContext:
         estimand: what is estimated.
         critics: fitted values.
         behaviour: who acted, logged or fitted.
+        marginals: ratios of visits.
         model: fitted dynamics for `model_value`, or None.
         rollouts: how they are rolled out.
     """
@@ -124,6 +126,7 @@ class EstimatorContext:
     estimand: Estimand
     critics: CriticCache
     behaviour: BehaviourCache = dataclasses.field(default_factory=BehaviourCache)
+    marginals: MarginalCache = dataclasses.field(default_factory=MarginalCache)
     model: EvaluationModel | None = None
     rollouts: ModelValueConfig = MODEL_DEFAULT
 

@@ -168,6 +168,12 @@ class FQEResult:
         Raises:
             ValueError: a fit over folds of other episodes.
         """
+        action_value, value = self.members_on_log(dataset, generator=generator)
+        lengths = dataset.episode_lengths
+        return self._mean(action_value, lengths), self._mean(value, lengths + 1)
+
+    def members_on_log(self, dataset: Dataset, *, generator: torch.Generator) -> tuple[Array, Array]:
+        """Each member's Q of every logged step `[k, N]` and V of every logged state `[k, N + n]`."""
         obs = torch.from_numpy(np.concatenate([e.observations for e in dataset.episodes]))
         rows, clocks = dataset.transitions(), [None, None]
         if self.estimand.horizon is not None:
@@ -179,8 +185,7 @@ class FQEResult:
             torch.tensor(rows.observation), torch.tensor(rows.action), clocks[0]
         )
         value = self.values.value(obs, self.choices(obs, generator), clocks[1])
-        lengths = dataset.episode_lengths
-        return self._mean(action_value.numpy(), lengths), self._mean(value.numpy(), lengths + 1)
+        return action_value.numpy(), value.numpy()
 
     def _mean(self, values: Array, lengths: NDArray[np.int64]) -> Array:
         """Over the members that have not seen a row's episode; over all without folds."""

@@ -13,7 +13,7 @@ the solution would then be that of Bellman residuals, biased wherever successors
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -21,19 +21,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from mbrl.core.estimates import Estimand, Estimate
-from mbrl.core.protocols import DiscretePolicy, Estimator, Policy
+from mbrl.core.estimates import Estimand
+from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.data.dataset import Dataset
-from mbrl.ope.bounds import student_interval
-from mbrl.ope.diagnostics import LEAST_ESS
-from mbrl.ope.estimators import ESTIMATORS, EstimatorContext
 from mbrl.ope.landmarks import KernelShape, LandmarkBasis, Points
 from mbrl.ope.layout import Array, pad_log
 from mbrl.ope.policies import action_probabilities, draw_actions
 from mbrl.ope.value_net import discounted_steps
-
-MAX_IMBALANCE: Final = 0.1
-"""Share of the moments of the first states, and of the mass, that weights may leave unmatched."""
 
 _FOLDS = 5
 _CHUNK = 8192
@@ -93,6 +87,11 @@ class MarginalRatio:
         return float(-np.minimum(self.weight, 0.0).sum() / np.abs(self.weight).sum())
 
     @property
+    def normalised(self) -> Array:
+        """`[k]` weights whose mass is `sum_t g^t`; as they are where that is endless."""
+        return self.weight if math.isnan(self.mass) else self.weight / self.mass
+
+    @property
     def n_eff(self) -> float:
         """Effective number of episodes, `(sum mass)^2 / sum mass^2`."""
         squares = float(np.square(self.episode_mass).sum())
@@ -136,6 +135,30 @@ def marginal_ratio(
     )
     moments = _Moments.gather(steps, basis)
     return _weigh(steps, basis, moments, config.ridge)
+
+
+class MarginalCache:
+    """Fits the ratios of a policy once for all estimators that ask for them.
+
+    Args:
+        config: of the fits.
+    """
+
+    def __init__(self, config: MWLConfig | None = None) -> None:
+        self._config = config or MWLConfig()
+        self._known: dict[tuple[int, str, Estimand], tuple[Policy, MarginalRatio]] = {}
+
+    def of(
+        self, policy: Policy, dataset: Dataset, estimand: Estimand, generator: torch.Generator
+    ) -> MarginalRatio:
+        """The ratios of this very policy object on these episodes; fitted on the first call."""
+        key = (id(policy), dataset.content_hash, estimand)
+        if key not in self._known:  # the policy is kept, so its id stays taken
+            ratio = marginal_ratio(
+                dataset, policy, estimand=estimand, config=self._config, generator=generator
+            )
+            self._known[key] = (policy, ratio)
+        return self._known[key][1]
 
 
 def occupancy(transition: Array, start: Array, policy: Array, *, discount: float) -> Array:
@@ -399,61 +422,3 @@ def _choices(policy: Policy, obs: Tensor, count: int, generator: torch.Generator
     if isinstance(policy, DiscretePolicy):
         return action_probabilities(policy, obs)[None].double().numpy()
     return draw_actions(policy, obs, count=count, generator=generator).double().numpy()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class MinimaxWeightLearning:
-    """The value that marginal ratios give.
-
-    Attributes:
-        context: shared parts.
-        config: of the fit.
-    """
-
-    context: EstimatorContext
-    config: MWLConfig = dataclasses.field(default_factory=MWLConfig)
-
-    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
-        """See `mbrl.core.protocols.Estimator`."""
-        estimand = self.context.estimand
-        ratio = marginal_ratio(data, policy, estimand=estimand, config=self.config, generator=generator)
-        values = (ratio.value + ratio.influence) * estimand.scale
-        interval = student_interval(values)
-        n = len(data)
-        estimate = Estimate(
-            "mwl",
-            "ratio",
-            point=ratio.value * estimand.scale,
-            se=float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan,
-            ci95=interval.ends,
-            method_of_ci=f"{interval.method} of cross-fitted influence values; kernel and ridge as given",
-            n_eff=ratio.n_eff,
-            estimand=estimand,
-            per_episode=values,
-            details={
-                "imbalance": ratio.imbalance,
-                "mass": ratio.mass,
-                "landmarks": ratio.landmarks,
-                "negative_share": ratio.negative_share,
-            },
-        )
-        return _judged(estimate, ratio)
-
-
-def _judged(estimate: Estimate, ratio: MarginalRatio) -> Estimate:
-    if ratio.imbalance > MAX_IMBALANCE or abs(ratio.mass - 1.0) > MAX_IMBALANCE:
-        reason = (
-            f"no weights on the log do: {ratio.imbalance:.0%} of the moments stay unmatched, and the visits "
-            f"add up to {ratio.mass:.0%}"
-        )
-        estimate = estimate.invalidated(reason, "unbalanced")
-    if ratio.n_eff < LEAST_ESS:
-        reason = f"{ratio.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed"
-        estimate = estimate.invalidated(reason, "low_ess")
-    return estimate
-
-
-@ESTIMATORS.register("mwl")
-def make_mwl(context: EstimatorContext) -> Estimator[Dataset]:
-    """Minimax weight learning: marginal ratios of visits, without the behaviour's density."""
-    return MinimaxWeightLearning(context)

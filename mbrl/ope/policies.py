@@ -17,7 +17,7 @@ CHUNK: Final = 8192
 
 _NO_DENSITY = (
     "The policy is deterministic: no density ratio to the policy that acted exists. Remedy: estimate its "
-    "value with fqe, mwl, or kernel, which smooths it, or evaluate its stochastic form (--stochastic)."
+    "value with fqe, drl, mwl, or kernel, which smooths it, or evaluate its stochastic form (--stochastic)."
 )
 
 

@@ -15,11 +15,12 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import finite_or_none
 from mbrl.ope.bounds import LEVEL, Ends, default_interval
 from mbrl.ope.diagnostics import LEAST_ESS, USABLE_PARETO_K, pareto_k
-from mbrl.ope.distribution import WORST, ReturnDistribution, cvar_payload, wilson_interval
+from mbrl.ope.distribution import WORST, ReturnDistribution, cvar_payload
 from mbrl.ope.ensembles import member_interval
 from mbrl.ope.importance import final_block, final_ess
 from mbrl.ope.layout import Array, OPEArrays
 from mbrl.ope.self_normalised import Term, influence_values
+from mbrl.ops.shares import wilson_interval
 
 QUANTILE_LEVELS: Final = tuple(round(0.05 * k, 2) for k in range(1, 20))
 """Levels at which quantiles of the return are reported."""

@@ -27,7 +27,6 @@ from mbrl.report.wording import format_count, format_share
 LEAST_ANSWERS: Final = 3
 """Answered policies from which on a rank correlation is reported."""
 
-METRICS: Final = ("spearman", "kendall", "regret", "error", "type_one", "type_two")
 _GOES: Final = ("go", "go_with_guard")
 _SEED: Final = 0
 
@@ -64,6 +63,7 @@ class JudgedPolicy:
         truth_se: standard error of that; NaN from one episode.
         answers: by estimator.
         verdict: of the report against the behaviour, or "" if it was not made.
+        by_rule: the verdict under other thresholds (`mbrl.report.ope_bench_rules`), by their label.
     """
 
     label: str
@@ -71,6 +71,11 @@ class JudgedPolicy:
     truth_se: float
     answers: Mapping[str, Answer]
     verdict: str
+    by_rule: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+
+    def is_better(self, baseline: float) -> bool:
+        """Whether the true value reaches that of the behaviour."""
+        return self.truth >= baseline
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class OPEBench:
         failures: what failed and why, by task.
         seconds: wall time of all tasks together.
         provenance: settings, versions, the command.
+        peer: name of another library's answers; "" without.
     """
 
     name: str
@@ -111,6 +117,7 @@ class OPEBench:
     failures: Mapping[str, str]
     seconds: float
     provenance: Mapping[str, Any]
+    peer: str = ""
 
     @property
     def estimators(self) -> tuple[str, ...]:
@@ -149,14 +156,16 @@ class Score:
     covered_valid: tuple[bool, ...]
 
 
-def score_estimator(log: BenchLog, name: str, *, resamples: int = 1000) -> Score:
+def score_estimator(log: BenchLog, name: str, *, peer: str = "", resamples: int = 1000) -> Score:
     """Holds an estimator against the true values of the policies of a log.
 
     The regret is against the best of all policies: one of which the estimator says nothing cannot be chosen.
+    The rank correlation of the peer is that of the policies which the estimator answered, easy or hard.
 
     Args:
         log: policies with their values.
         name: of the estimator.
+        peer: name of another library's answers, for `peer_spearman`; "" without.
         resamples: of the intervals over policies; 0 leaves them out.
     """
     known = [policy for policy in log.policies if _is_answered(policy, name)]
@@ -167,6 +176,7 @@ def score_estimator(log: BenchLog, name: str, *, resamples: int = 1000) -> Score
     functions = _metric_functions(log.baseline)
     metrics = {key: _applied(metric, truth, guess) for key, metric in functions.items()}
     metrics["regret"] = _applied(regret_at, all_truth, chosen)
+    metrics["peer_spearman"] = _peer_spearman(known, peer)
     intervals: dict[str, tuple[float, float]] = {}
     if resamples and known:
         rng = np.random.default_rng(_SEED)
@@ -193,7 +203,7 @@ def total_table(bench: OPEBench) -> Table:
     """One row an estimator: means over logs, counts over all policies."""
     rows: list[Sequence[Cell]] = []
     for name in bench.estimators:
-        scores = [score_estimator(log, name, resamples=0) for log in bench.logs]
+        scores = [score_estimator(log, name, peer=bench.peer, resamples=0) for log in bench.logs]
         rows.append(_row(name, scores))
     tasks = {log.task for log in bench.logs}
     where = f"{format_count(len(bench.logs), 'log')} of {format_count(len(tasks), 'task')}"
@@ -203,7 +213,9 @@ def total_table(bench: OPEBench) -> Table:
 
 def log_table(bench: OPEBench, log: BenchLog) -> Table:
     """One row an estimator, on one log."""
-    rows = [_row(name, [score_estimator(log, name, resamples=0)]) for name in bench.estimators]
+    rows = [
+        _row(name, [score_estimator(log, name, peer=bench.peer, resamples=0)]) for name in bench.estimators
+    ]
     caption = f"{log.label}: {len(log.policies)} policies, {log.estimand}"
     return Table(caption, _COLUMNS, rows)
 
@@ -216,7 +228,7 @@ def verdict_table(bench: OPEBench) -> Table:
             policy.verdict
             for log in bench.logs
             for policy in log.policies
-            if policy.verdict and (policy.truth >= log.baseline) == (truth == "better")
+            if policy.verdict and policy.is_better(log.baseline) == (truth == "better")
         ]
         counts = Counter(judged)
         shares = [format_share(counts[verdict] / len(judged) if judged else None) for verdict in _VERDICTS]
@@ -258,7 +270,9 @@ def bench_json(bench: OPEBench) -> dict[str, Any]:
                 "log": log.label,
                 "estimand": log.estimand,
                 "baseline": finite_or_none(log.baseline),
-                "scores": [_score_json(score_estimator(log, name)) for name in bench.estimators],
+                "scores": [
+                    _score_json(score_estimator(log, name, peer=bench.peer)) for name in bench.estimators
+                ],
                 "policies": [_policy_json(policy) for policy in log.policies],
             }
             for log in bench.logs
@@ -268,8 +282,9 @@ def bench_json(bench: OPEBench) -> dict[str, Any]:
 
 
 _COLUMNS: Final = (
-    "estimator", "answers", "valid", "rho", "tau", "regret", "error", "cover", "if valid", "I", "II",
+    "estimator", "answers", "valid", "rho", "peer", "regret", "error", "cover", "if valid", "I", "II",
 )  # fmt: skip
+_SHOWN: Final = ("spearman", "peer_spearman", "regret", "error", "type_one", "type_two")
 _VERDICTS: Final = {
     "go": "GO", "go_with_guard": "GO WITH GUARD", "no_go": "NO-GO", "cannot_tell": "CANNOT TELL"
 }  # fmt: skip
@@ -284,10 +299,10 @@ def _row(name: str, scores: Sequence[Score]) -> Sequence[Cell]:
         name,
         _percent(sum(score.answered for score in scores), asked),
         _percent(sum(score.valid for score in scores), asked),
-        *(_mean([score.metrics[key].value for score in counted]) for key in METRICS[:4]),
+        *(_mean([score.metrics[key].value for score in counted]) for key in _SHOWN[:4]),
         _percent(sum(covered), len(covered)),
         _percent(sum(valid), len(valid)),
-        *(_mean([score.metrics[key].value for score in counted]) for key in METRICS[4:]),
+        *(_mean([score.metrics[key].value for score in counted]) for key in _SHOWN[4:]),
     )
 
 
@@ -302,6 +317,14 @@ def _percent(part: int, whole: int) -> str:
 
 def _is_answered(policy: JudgedPolicy, name: str) -> bool:
     return name in policy.answers and math.isfinite(policy.answers[name].point)
+
+
+def _peer_spearman(known: Sequence[JudgedPolicy], peer: str) -> Metric:
+    both = [policy for policy in known if _is_answered(policy, peer)]
+    if not peer or len(both) < len(known):
+        return Metric(math.nan, "another library was not asked for all of these policies")
+    truth = np.array([policy.truth for policy in both])
+    return _applied(spearman, truth, np.array([policy.answers[peer].point for policy in both]))
 
 
 def _metric_functions(baseline: float) -> dict[str, MetricFn]:
@@ -351,5 +374,6 @@ def _policy_json(policy: JudgedPolicy) -> dict[str, Any]:
         "truth": policy.truth,
         "truth_se": finite_or_none(policy.truth_se),
         "verdict": policy.verdict or None,
+        "by_rule": dict(policy.by_rule),
         "answers": answers,
     }

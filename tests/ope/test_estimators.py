@@ -14,6 +14,7 @@ from tests.ope.lqg import NoisyLinearPolicy, scalar_task
 from tests.ope.test_fqe import generator, table_log
 
 FQE = FQEConfig(hidden=(8,), updates=20, batch_size=16)
+OTHERS = ("dm", "fqe", "mwl", "drl")
 RATIO = ("is", "pdis", "wis", "pdwis", "dr", "wdr", "magic")
 
 
@@ -26,15 +27,15 @@ def test_every_entry_keeps_the_protocol_and_scales_with_the_reward():
     episodes = [dataclasses.replace(e, rewards=np.float32(4.0) * e.rewards) for e in dataset.episodes]
     larger = dataclasses.replace(dataset, episodes=tuple(episodes))
     first, second = context(Estimand(0.8)), context(Estimand(0.8))
-    assert {*RATIO, "dm", "fqe"} <= set(ESTIMATORS.names())
-    for name in (*RATIO, "dm", "fqe"):
+    assert {*RATIO, *OTHERS} <= set(ESTIMATORS.names())
+    for name in (*RATIO, *OTHERS):
         small, large = ESTIMATORS.get(name)(first), ESTIMATORS.get(name)(second)
         assert isinstance(small, Estimator)
         before = small.estimate(policy, dataset, generator=generator())
         after = large.estimate(policy, larger, generator=generator())
         assert before.name == name
         assert after.point == pytest.approx(4 * before.point, rel=1e-6)
-        assert (NO_CROSSFIT in before.flags) == (name in {"dr", "wdr", "magic"})
+        assert (NO_CROSSFIT in before.flags) == (name in {"dr", "wdr", "magic", "drl"})
 
 
 @pytest.mark.parametrize("name", RATIO)

@@ -8,10 +8,11 @@ import scipy.stats
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
-from mbrl.ope.distribution import ReturnDistribution, cvar_payload, wilson_interval
+from mbrl.ope.distribution import ReturnDistribution, cvar_payload
 from mbrl.ope.importance import importance_sampling
 from mbrl.ope.layout import OPEArrays
 from mbrl.ope.risk import RiskQuestion, behaviour_risk, ratio_risk, rollout_risk
+from mbrl.ops.shares import wilson_interval
 from tests.ope.test_importance import logged
 
 TERMINATION = RiskQuestion()

@@ -51,6 +51,37 @@ def test_scores_worked_by_hand():
     assert low < high
 
 
+def test_the_peer_is_ranked_on_the_policies_that_the_estimator_answered():
+    log = bench().logs[0]
+    points, known = (3.0, 2.0, 1.0, 9.0), (True, True, True, False)
+    policies = tuple(
+        dataclasses.replace(
+            p,
+            answers={
+                **p.answers,
+                "peer": Answer(point, point, point, is_valid=True),
+                "some": p.answers["good"] if is_known else NOTHING,
+            },
+        )
+        for p, point, is_known in zip(log.policies, points, known, strict=True)
+    )
+    log = dataclasses.replace(log, policies=policies)
+    of_all, of_some = (score_estimator(log, name, peer="peer") for name in ("good", "some"))
+    assert of_all.metrics["peer_spearman"].value == pytest.approx(0.2)  # ranks 3, 2, 1, 4
+    assert of_some.metrics["peer_spearman"].value == -1.0
+    alone = score_estimator(log, "good").metrics["peer_spearman"]
+    assert math.isnan(alone.value)
+    assert alone.why_not is not None
+    fewer = dataclasses.replace(
+        log,
+        policies=(
+            dataclasses.replace(policies[0], answers=log.policies[0].answers | {"peer": NOTHING}),
+            *policies[1:],
+        ),
+    )
+    assert math.isnan(score_estimator(fewer, "good", peer="peer").metrics["peer_spearman"].value)
+
+
 def test_the_regret_counts_policies_of_which_nothing_is_said():
     log = bench().logs[0]
     best = dataclasses.replace(log.policies[3], answers={"good": NOTHING})
@@ -90,7 +121,7 @@ def test_tables_fit_the_terminal_and_json_is_strict():
     assert values["wrong_go"] == 0.5
     assert values["logs"][0]["policies"][0]["answers"]["silent"]["point"] is None
     row = total_table(bench()).rows[0]
-    assert row[:4] == ("good", "100 %", "100 %", "0.80")
+    assert row[:5] == ("good", "100 %", "100 %", "0.80", "-")
     assert row[7:9] == ("75 %", "75 %")
 
 

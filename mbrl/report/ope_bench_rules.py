@@ -1,0 +1,83 @@
+"""What other thresholds of the verdict would have done to the policies of a benchmark."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from mbrl.ope.rule import DEFAULT_RULE, JudgeRule
+from mbrl.ope.verdict import judge
+from mbrl.ops.shares import wilson_interval
+from mbrl.report.ope_bench import OPEBench
+from mbrl.report.table import Cell, Table
+
+SHIPPED: Final = "as shipped"
+
+_CHANGES: Final[Sequence[Mapping[str, Any]]] = (
+    {"most_support_share": 0.05},
+    {"most_support_share": 0.2},
+    {"most_model_disagreement": 0.05},
+    {"most_model_disagreement": 0.2},
+    {"most_disagreement": 1.0},
+    {"most_disagreement": 4.0},
+    {"most_backtest_z": 1.0},
+    {"least_ess": 10.0},
+    {"allow_go_without_ratio": True},
+)
+
+RULES: Final[Mapping[str, JudgeRule]] = {
+    SHIPPED: DEFAULT_RULE,
+    **{
+        " ".join(f"{name} {value}".lower() for name, value in change.items()): DEFAULT_RULE.model_copy(
+            update=change
+        )
+        for change in _CHANGES
+    },
+}
+"""One threshold changed at a time. Validity that estimates carry themselves, such as a fit's drift, stays."""
+
+_KINDS: Final[Sequence[tuple[str, tuple[str, ...]]]] = (
+    ("GO", ("go",)),
+    ("or guard", ("go", "go_with_guard")),
+    ("NO-GO", ("no_go",)),
+)
+
+
+def verdicts_by_rule(report: Mapping[str, Any]) -> dict[str, str]:
+    """The verdict of a report under each of `RULES`."""
+    return {label: judge(report, rule).verdict for label, rule in RULES.items()}
+
+
+def rule_table(bench: OPEBench) -> Table:
+    """Shares of the truly better and the truly worse policies that got a verdict, by thresholds.
+
+    Beside each share that should be small stands the upper end of its 95 % interval (Wilson).
+    """
+    columns = ["thresholds"]
+    for kind, _ in _KINDS:
+        right, wrong = ("worse", "better") if kind == "NO-GO" else ("better", "worse")
+        columns += [f"{kind}, {right}", f"{kind}, {wrong}"]
+    rows = [(label, *_shares(bench, label)) for label in RULES]
+    return Table("Right and wrong verdicts, had one threshold been another", tuple(columns), rows)
+
+
+def _shares(bench: OPEBench, label: str) -> Iterator[Cell]:
+    better = [verdict for verdict, is_better in _verdicts(bench, label) if is_better]
+    worse = [verdict for verdict, is_better in _verdicts(bench, label) if not is_better]
+    for kind, wanted in _KINDS:
+        right, wrong = (worse, better) if kind == "NO-GO" else (better, worse)
+        yield _share(right, wanted)
+        yield _share(wrong, wanted, with_limit=True)
+
+
+def _verdicts(bench: OPEBench, label: str) -> Iterator[tuple[str, bool]]:
+    for log in bench.logs:
+        for policy in log.policies:
+            if label in policy.by_rule:
+                yield policy.by_rule[label], policy.is_better(log.baseline)
+
+
+def _share(verdicts: Sequence[str], wanted: Sequence[str], *, with_limit: bool = False) -> str:
+    if not verdicts:
+        return "-"
+    share = sum(verdict in wanted for verdict in verdicts) / len(verdicts)
+    limit = f" (<= {100 * wilson_interval(share, float(len(verdicts)))[1]:.1f})" if with_limit else ""
+    return f"{100 * share:.1f} %{limit}"
