@@ -1,5 +1,6 @@
 """Estimates from an ensemble whose members were each fitted to a resample of the log."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -81,3 +82,27 @@ def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estima
         details={"members": by_member, "epistemic_se": math.sqrt(between) if members > 1 else math.nan},
     )
     return estimate if members > 1 else estimate.invalidated("one member has no spread", "no_epistemic")
+
+
+def widened_by_members(estimate: Estimate, points: Array) -> Estimate:
+    """An estimate from fitted values that took them as known, with what the log leaves open of them.
+
+    `se^2 + var_m(point_m)`; each end moves outward in quadrature by the members' deviation times the Student
+    t quantile of `member_interval`.
+
+    Args:
+        estimate: from the mean of the members.
+        points: `[m]`, what each member's values alone would give, units of the estimate.
+    """
+    spread = float(points.std(ddof=1)) if points.size > 1 else math.nan
+    reach, (low, high) = member_quantile(points.size) * spread, estimate.ci95
+    return dataclasses.replace(
+        estimate,
+        se=math.hypot(estimate.se, spread),
+        ci95=(
+            estimate.point - math.hypot(estimate.point - low, reach),
+            estimate.point + math.hypot(high - estimate.point, reach),
+        ),
+        method_of_ci=f"{estimate.method_of_ci}, widened by {points.size} members of the value",
+        details={**estimate.details, "epistemic_se": spread},
+    )

@@ -1,6 +1,7 @@
 """The estimators by id: a policy and a dataset in, an `Estimate` out."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
@@ -19,6 +20,7 @@ from mbrl.data.splits import episode_folds
 from mbrl.ope.behaviour import BehaviourCache
 from mbrl.ope.diagnostics import LEAST_ESS
 from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
+from mbrl.ope.ensembles import widened_by_members
 from mbrl.ope.fqe import FQEConfig, FQEResult, fit_fqe
 from mbrl.ope.importance import Kind, direct_method, importance_sampling
 from mbrl.ope.layout import Array, OPEArrays, pad_log
@@ -156,11 +158,13 @@ class FittedValues:
         action_value: `[N]`.
         value: `[N + n]`.
         doubt: why the fit does not count, or None where it does.
+        members: the same of each member of the fit; empty where members value some episodes only.
     """
 
     action_value: Array
     value: Array
     doubt: str | None = None
+    members: "tuple[FittedValues, ...]" = ()
 
 
 def fit_values(
@@ -185,7 +189,9 @@ def fit_values(
     critics = (cache.fit_across if is_corrected else cache.fit)(policy, data, generator)
     found = critics.estimate()
     doubt = None if found.valid else found.why_not
-    return FittedValues(*critics.on_log(data, generator=generator), doubt)
+    by_member = critics.members_on_log(data, generator=generator)
+    members = () if critics.fold is not None else tuple(map(FittedValues, *by_member))
+    return FittedValues(*critics.mean_on_log(*by_member, data), doubt, members)
 
 
 def needs_tail(data: Dataset, estimand: Estimand) -> bool:
@@ -208,10 +214,19 @@ def ratio_arrays(
     Raises:
         UndefinedRatioError: the policy is deterministic.
     """
-    rows = data.transitions()
-    log_prob = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
     is_discrete = isinstance(policy, DiscretePolicy)
-    return pad_ratios(log_prob.numpy(), data, context, values=values, is_discrete=is_discrete)
+    return pad_ratios(logged_log_prob(policy, data), data, context, values=values, is_discrete=is_discrete)
+
+
+def logged_log_prob(policy: Policy, data: Dataset) -> Array:
+    """`[N]` log-densities of the logged actions under a policy.
+
+    Raises:
+        UndefinedRatioError: the policy is deterministic.
+    """
+    rows = data.transitions()
+    found = action_log_prob(policy, torch.tensor(rows.observation), torch.tensor(rows.action))
+    return found.double().numpy()
 
 
 def pad_ratios(
@@ -272,11 +287,18 @@ class ArrayEstimator:
                 policy, data, self.context, generator=generator, is_corrected=self.needs_ratio
             )
         doubt = values.doubt if self.needs_values and values is not None else None
+        log_prob = logged_log_prob(policy, data) if self.needs_ratio else None
+        pad = functools.partial(
+            pad_ratios, log_prob, data, self.context, is_discrete=isinstance(policy, DiscretePolicy)
+        )
+        arrays = pad(values=values)
+        estimate = self.compute(arrays)
+        if self.needs_values and values is not None and values.members:
+            points = [self.compute(pad(values=member)).point for member in values.members]
+            estimate = widened_by_members(estimate, np.array(points))
         if not self.needs_ratio:
-            estimate = self.compute(pad_ratios(None, data, self.context, values=values))
             return estimate if doubt is None else estimate.invalidated(doubt, VALUES_IN_DOUBT)
-        arrays = ratio_arrays(policy, data, self.context, values=values)
-        estimate = self.compute(arrays).flagged(*self.context.behaviour.of(data).flags(arrays))
+        estimate = estimate.flagged(*self.context.behaviour.of(data).flags(arrays))
         if doubt is not None and estimate.n_eff < LEAST_ESS:  # neither of its two supports holds
             estimate = estimate.invalidated(f"few effective episodes, and {doubt}", VALUES_IN_DOUBT)
         is_seen = self.needs_values and self.context.critics.crossfit == 0

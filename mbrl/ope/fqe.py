@@ -168,9 +168,7 @@ class FQEResult:
         Raises:
             ValueError: a fit over folds of other episodes.
         """
-        action_value, value = self.members_on_log(dataset, generator=generator)
-        lengths = dataset.episode_lengths
-        return self._mean(action_value, lengths), self._mean(value, lengths + 1)
+        return self.mean_on_log(*self.members_on_log(dataset, generator=generator), dataset)
 
     def members_on_log(self, dataset: Dataset, *, generator: torch.Generator) -> tuple[Array, Array]:
         """Each member's Q of every logged step `[k, N]` and V of every logged state `[k, N + n]`."""
@@ -186,6 +184,11 @@ class FQEResult:
         )
         value = self.values.value(obs, self.choices(obs, generator), clocks[1])
         return action_value.numpy(), value.numpy()
+
+    def mean_on_log(self, action_value: Array, value: Array, dataset: Dataset) -> tuple[Array, Array]:
+        """`on_log` of what `members_on_log` gave."""
+        lengths = dataset.episode_lengths
+        return self._mean(action_value, lengths), self._mean(value, lengths + 1)
 
     def _mean(self, values: Array, lengths: NDArray[np.int64]) -> Array:
         """Over the members that have not seen a row's episode; over all without folds."""

@@ -2,12 +2,23 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from mbrl.core.errors import ConfigError, UndefinedRatioError
-from mbrl.core.estimates import Estimand
+from mbrl.core.estimates import Estimand, Estimate
 from mbrl.core.protocols import Estimator
-from mbrl.ope.estimators import ESTIMATORS, NO_CROSSFIT, VALUES_IN_DOUBT, EstimatorContext
+from mbrl.ope.ensembles import widened_by_members
+from mbrl.ope.estimators import (
+    ESTIMATORS,
+    NO_CROSSFIT,
+    VALUES_IN_DOUBT,
+    ArrayEstimator,
+    EstimatorContext,
+    fit_values,
+    pad_ratios,
+    ratio_arrays,
+)
 from mbrl.ope.fqe import FQEConfig
 from mbrl.ope.policies import DeterministicMode
 from tests.ope.lqg import NoisyLinearPolicy, scalar_task
@@ -105,3 +116,46 @@ def test_a_value_is_fitted_once_for_all_who_ask():
     assert shared.critics.fit(policy, dataset, generator(1)) is first
     fqe = ESTIMATORS.get("fqe")(shared).estimate(policy, dataset, generator=generator(2))
     assert fqe.point == first.estimate().point
+
+
+def test_an_interval_is_widened_by_the_members_of_the_value() -> None:
+    plain = Estimate(
+        "dr", "hybrid", point=2.0, se=3.0, ci95=(-1.0, 8.0), method_of_ci="Student t", n_eff=9.0,
+        estimand=Estimand(0.8),
+    )  # fmt: skip
+    points = np.array([0.0, 2.0, 4.0, 1.0, 3.0])  # a deviation of sqrt(2.5)
+    found = widened_by_members(plain, points)
+    reach = scipy.stats.t.ppf(0.975, 4) * np.sqrt(2.5)
+    assert found.se == pytest.approx(np.sqrt(9.0 + 2.5))
+    assert found.ci95 == pytest.approx((2.0 - np.hypot(3.0, reach), 2.0 + np.hypot(6.0, reach)))
+    assert found.details["epistemic_se"] == pytest.approx(np.sqrt(2.5))
+    assert found.method_of_ci == "Student t, widened by 5 members of the value"
+
+
+@pytest.mark.parametrize("name", ["dm", "dr", "wdr", "magic"])
+def test_estimates_from_values_know_that_these_are_uncertain(name: str) -> None:
+    """The members' own answers, worked out apart; cross-fitted members value some episodes only."""
+    _, dataset, policy, _ = table_log(n=60)
+    shared = context(Estimand(0.8))
+    estimator = ESTIMATORS.get(name)(shared)
+    found = estimator.estimate(policy, dataset, generator=generator())
+    values = fit_values(policy, dataset, shared, generator=generator())
+    assert isinstance(estimator, ArrayEstimator)
+    answers = [
+        estimator.compute(ratio_arrays(policy, dataset, shared, values=one))
+        if estimator.needs_ratio
+        else estimator.compute(pad_ratios(None, dataset, shared, values=one))
+        for one in (values, *values.members)
+    ]
+    spread = np.std([answer.point for answer in answers[1:]], ddof=1)
+    assert len(answers) == 6
+    assert found.point == pytest.approx(answers[0].point, rel=1e-9)
+    assert found.se == pytest.approx(np.hypot(answers[0].se, spread), rel=1e-6)
+    assert found.ci95[0] < answers[0].ci95[0]
+    assert found.ci95[1] > answers[0].ci95[1]
+    if name == "dm":
+        fqe = shared.critics.fit(policy, dataset, generator()).estimate()
+        assert found.se == pytest.approx(fqe.se, rel=1e-6)
+    elif name == "dr":
+        across = ESTIMATORS.get(name)(EstimatorContext.make(Estimand(0.8), FQE, crossfit=3))
+        assert "members" not in across.estimate(policy, dataset, generator=generator()).method_of_ci
