@@ -74,6 +74,7 @@ def ope(
     from mbrl.ope.risk import RiskQuestion
     from mbrl.ope.verdict import EXIT_CODES
     from mbrl.report.deployment_tables import candidate_table, estimate_table, verdict_lines
+    from mbrl.report.flags import flag_table
 
     set_up_torch(threads or 1)
     question = RiskQuestion() if risk is None else RiskQuestion.parse(risk)
@@ -102,9 +103,11 @@ def ope(
     found = folder.summary()
     reports = found["reports"]
     tables = [candidate_table(found)] if len(reports) > 1 else []
+    for report in reports:
+        tables += [estimate_table(report), flag_table(report)]
     emit(
         found,
-        [*tables, *(estimate_table(report) for report in reports)],
+        [table for table in tables if table.rows],
         messages=[line for report in reports for line in verdict_lines(report)],
         is_json=json,
         path=folder.path if json else folder.path / PAGE,

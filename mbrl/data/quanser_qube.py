@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset
+from mbrl.data.formats.base import only_file
 from mbrl.data.formats.npz import load_archive
 from mbrl.data.info import DatasetInfo
 
@@ -41,7 +42,7 @@ def load_quanser_qube(
     """Reads `quanser_qube.npz` as a 50 Hz dataset of truncated episodes.
 
     Args:
-        path: the archive.
+        path: the archive, or the folder that holds it.
         target: `observation` adds the logged reference of the arm as a fifth dimension; `origin` keeps the
             four dimensions of the machine and rewards regulation to `theta = 0` instead.
         action: the plant input of a step is its `mean` over the 20 ms, or the value at its start (`hold`).
@@ -49,6 +50,7 @@ def load_quanser_qube(
     Raises:
         DataError: the archive is damaged or lacks a key or a column.
     """
+    path = only_file(path, (".npz",)) or path
     arrays = load_archive(path)
     for key in _KEYS:
         if key not in arrays:

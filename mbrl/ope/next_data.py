@@ -34,8 +34,9 @@ def next_data(report: Mapping[str, Any], rule: JudgeRule = DEFAULT_RULE) -> dict
 
     Returns:
         `episodes` (None with a `why_not` where nothing is worth collecting), `policy`, `states`, half widths
-        of the interval `half_width_now` and `half_width_then`, `shrink` (1 - then / now), `reason`, and
-        `alternatives`, each with `episodes`, `policy` and `reason`.
+        of the interval `half_width_now` and `half_width_then`, `shrink` (1 - then / now), `reason`,
+        `is_enough` (False where even `MOST_EPISODES` would not do what `reason` says), and `alternatives`,
+        each with `episodes`, `policy` and `reason`.
     """
     sigma, verdict = report["data"].get("return_std"), report["verdict"]["verdict"]
     if verdict == "no_go":
@@ -50,7 +51,6 @@ def next_data(report: Mapping[str, Any], rule: JudgeRule = DEFAULT_RULE) -> dict
     episodes = episodes_to_settle(assumed, None if is_settled else se, sigma)
     prior = f"the difference of {assumed:.4g}" if gap is not None else "half a deviation of the returns"
     source = "by the candidate's returns alone" if is_settled else "together with the log"
-    is_capped = episodes is None
     count = MOST_EPISODES if episodes is None else episodes
     now = None if se is None else _QUANTILE * se
     then = _QUANTILE * combined_error(se, sigma, count)
@@ -61,8 +61,8 @@ def next_data(report: Mapping[str, Any], rule: JudgeRule = DEFAULT_RULE) -> dict
         "half_width_now": now,
         "half_width_then": then,
         "shrink": None if now is None else 1 - then / now,
-        "reason": f"tell {prior} from 0 {source}, if that is what it is"
-        + (f"; more than {MOST_EPISODES} would be needed" if is_capped else ""),
+        "reason": f"tell {prior} from 0 {source}, if that is what it is",
+        "is_enough": episodes is not None,
         "why_not": None,
         "alternatives": _more_of_the_log(report, rule),
     }
@@ -126,5 +126,5 @@ def _more_of_the_log(report: Mapping[str, Any], rule: JudgeRule) -> list[dict[st
 
 
 def _nothing(reason: str) -> dict[str, Any]:
-    fields = ("episodes", "policy", "half_width_now", "half_width_then", "shrink", "reason")
+    fields = ("episodes", "policy", "half_width_now", "half_width_then", "shrink", "reason", "is_enough")
     return {**dict.fromkeys(fields), "states": [], "why_not": reason, "alternatives": []}

@@ -24,6 +24,7 @@ from mbrl.report.deployment_tables import (
     verdict_message,
     verdict_reasons,
 )
+from mbrl.report.flags import flag_table
 from mbrl.report.html import Picture, Section
 from mbrl.report.table import Table
 from mbrl.report.wording import format_number, format_share
@@ -75,7 +76,7 @@ def estimate_section(report: Mapping[str, Any], *, key: str, has_verdict: bool) 
         text=agreement_sentence(report),
         messages=verdict_messages(report) if has_verdict else [],
         pictures=[_estimate_picture(report, key)] if any(map(_has_point, report["estimates"])) else [],
-        tables=[estimate_table(report), *([reasons] if reasons.rows else [])],
+        tables=[estimate_table(report), *(table for table in (reasons, flag_table(report)) if table.rows)],
     )
 
 

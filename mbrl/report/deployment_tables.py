@@ -68,13 +68,12 @@ def estimate_table(report: Mapping[str, Any]) -> Table:
             format_ends(part(paired, estimate["name"]).get("ci95"), signed=True),
             _number(estimate["n_eff"]),
             "yes" if estimate["name"] in counted else "",
-            ", ".join(estimate["flags"]),
         ]
         for estimate in report["estimates"]
     ]
     baseline = report["baseline"]
     value, ends = _number(baseline["value"]), format_ends(baseline["ci95"])
-    rows.append([baseline["policy"], value, ends, "", "", "", ""])
+    rows.append([baseline["policy"], value, ends, "", "", ""])
     caption = f"{report['candidate']} on {report['data']['name']}: {report['estimand']['text']}"
     columns = (
         "estimator",
@@ -83,7 +82,6 @@ def estimate_table(report: Mapping[str, Any]) -> Table:
         f"less {baseline['policy']}",
         "n_eff",
         "counts",
-        "flags",
     )
     return Table(caption, columns, rows)
 
@@ -228,7 +226,8 @@ def next_sentence(report: Mapping[str, Any]) -> str:
     then, shrink = format_number(proposal["half_width_then"]), proposal["shrink"]
     gain = "" if shrink is None else f", {format_share(shrink)} less than now"
     what = f"{format_count(proposal['episodes'], 'episode')} of the {proposal['policy']}"
-    text = f"{what} would {proposal['reason']}: the half width of the interval would be {then}{gain}."
+    what, would = (what, "would") if proposal["is_enough"] else (f"Even {what}", "would not")
+    text = f"{what} {would} {proposal['reason']}: the half width of the interval would be {then}{gain}."
     states = [f"episode {s['episode']} step {s['step']}" for s in proposal["states"]]
     if states:
         text += f" Start some from states like {', '.join(states)}, where it leaves the log."

@@ -48,6 +48,14 @@ def test_variants(tmp_path: Path):
     assert episode.rewards[0] == pytest.approx(-(0.1**2) - 5 * 0.2**2 - 0.01 * 0.05**2)
 
 
+def test_the_folder_of_the_archive_will_do_if_there_is_one_alone(tmp_path: Path):
+    path = write_runs(tmp_path / "x.npz")
+    assert load_quanser_qube(tmp_path).content_hash == load_quanser_qube(path).content_hash
+    write_runs(tmp_path / "y.npz")
+    with pytest.raises(DataError, match="a folder.*Name the .npz file"):
+        load_quanser_qube(tmp_path)
+
+
 def test_damaged(tmp_path: Path):
     path = write_runs(tmp_path / "x.npz")
     path.write_bytes(path.read_bytes()[:500])

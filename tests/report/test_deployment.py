@@ -95,7 +95,10 @@ def test_sentences():
     report = single(gain=5.0)
     assert "differ by" in agreement_sentence(report)
     assert "(1.1 where what they share is cancelled)" in agreement_sentence(report)
-    assert "episodes of the candidate would tell the difference of" in next_sentence(report)
+    sentence = next_sentence(report)
+    assert sentence.startswith("Even 1,000 episodes of the candidate would not tell the difference of")
+    enough = {**report, "next_data": {**report["next_data"], "episodes": 12, "is_enough": True}}
+    assert next_sentence(enough).startswith("12 episodes of the candidate would tell the difference of")
     assert "episode 0 step 20" in next_sentence(report)
     assert next_sentence(single()).startswith("Nothing to collect")
     one = single(support_share=0.3, model_disagreement_share=0.3)

@@ -89,10 +89,12 @@ def load_archive(file: Path) -> dict[str, AnyArray]:
     """All arrays of an archive, without unpickling anything.
 
     Raises:
-        DataError: the archive is truncated or otherwise damaged, or holds pickled objects.
+        DataError: the archive is a folder, truncated or otherwise damaged, or holds pickled objects.
     """
     arrays: dict[str, AnyArray] = {}
     key = ""
+    if file.is_dir():
+        raise DataError("it is a folder", file=file, remedy="Name the .npz file in it.")
     try:
         # np.load would leave the file open if it found the archive damaged
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
