@@ -52,7 +52,7 @@ def test_the_folder_of_the_archive_will_do_if_there_is_one_alone(tmp_path: Path)
     path = write_runs(tmp_path / "x.npz")
     assert load_quanser_qube(tmp_path).content_hash == load_quanser_qube(path).content_hash
     write_runs(tmp_path / "y.npz")
-    with pytest.raises(DataError, match="a folder.*Name the .npz file"):
+    with pytest.raises(DataError, match=r"a folder.*Name the .npz file"):
         load_quanser_qube(tmp_path)
 
 
