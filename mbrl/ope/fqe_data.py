@@ -63,7 +63,7 @@ class PreparedRows:
 
     def predictions(self, values: QEnsemble, index: Tensor, to_go: Tensor | None) -> Tensor:
         """`[k, b]`, differentiable."""
-        out = values.net(values.with_clock(self.features[index], to_go))
+        out = values.net(values.with_clock(_rows(self.features, index), to_go))
         return (out * self.action[index]).sum(-1) if values.is_discrete else out.squeeze(-1)
 
     def next_values(
@@ -75,7 +75,7 @@ class PreparedRows:
         generator: torch.Generator | None,
     ) -> Tensor:
         """`[k, b]`, of each member's own target network; a generator where actions are drawn from a pool."""
-        inputs = self.next_obs[index]
+        inputs = _rows(self.next_obs, index)
         if self.next_choices is not None and not values.is_discrete:
             draw = torch.randint(self.next_choices.shape[0], index.shape, generator=generator)
             inputs = torch.cat([inputs, self.next_choices[draw, index]], -1)
@@ -85,6 +85,11 @@ class PreparedRows:
         if values.is_discrete and self.next_choices is not None:
             return (out * self.next_choices[index]).sum(-1)
         return out.squeeze(-1)
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """`values[index]`, several times as fast for short rows."""
+    return values.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
