@@ -82,26 +82,33 @@ def blend_estimates(parts: Sequence[Estimate], *, anchor: str, config: BlendConf
 
 
 def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> Estimate | None:
-    """The blend of the valid primary estimates, one of each family; None of fewer than two.
+    """The blend of the primary estimates, one of each family; None of fewer than two.
 
-    The anchor is the first of ratio, value and model that is among them: its bias is the least.
+    Where two or more are valid, of these. Else of all that have an interval, and not valid itself: errors of
+    different families partly cancel, so it still ranks policies, but nothing vouches for its interval. The
+    anchor is the first of ratio, value and model that is among them: its bias is the least.
 
     Args:
         estimates: by name.
         least_ess: effective episodes below which ratios are not counted; few heavy episodes look certain.
     """
     found = [estimates[name] for name in PRIMARY.values() if name in estimates]
-    parts = [
+    usable = [
         part
         for part in found
-        if part.valid
-        and part.per_episode is not None
+        if part.per_episode is not None
         and bool(np.isfinite(part.ci95).all())
         and (part.family != "ratio" or part.n_eff >= least_ess)
     ]
+    valid = [part for part in usable if part.valid]
+    parts = valid if len(valid) > 1 else usable
     if len(parts) < 2 or len({_values(part).size for part in parts}) > 1:
         return None
-    return blend_estimates(parts, anchor=parts[0].name)
+    blend = blend_estimates(parts, anchor=parts[0].name)
+    if len(valid) > 1:
+        return blend
+    doubted = ", ".join(part.name for part in parts if not part.valid)
+    return blend.invalidated(f"fewer than two of its parts count, not {doubted}", "parts_in_doubt")
 
 
 def _shared_covariance(parts: Sequence[Estimate], config: BlendConfig) -> Array:

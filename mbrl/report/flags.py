@@ -25,6 +25,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "no_epistemic": "one member has no spread",
     "not_converged": "the value still moved at the end of its fit (raise --updates)",
     "tail_left_out": "what follows the last imagined step is missing",
+    "parts_in_doubt": "fewer than two of the estimates that it blends count themselves",
     "targets_clipped": "many targets of the value fit lay outside of what the logged rewards permit",
     "too_few_updates": "the value fit cannot have crossed the horizon (raise --updates)",
     "unbalanced": "no weights on the log match the visits of the policy",

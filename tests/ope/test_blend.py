@@ -73,7 +73,29 @@ def test_only_valid_primaries_are_blended_and_ratios_only_with_enough_episodes()
     enough = blend_primaries({**known, "pdwis": dataclasses.replace(ratio, n_eff=30.0)}, least_ess=30.0)
     assert enough is not None
     assert enough.details["parts"] == ["pdwis", "fqe", "model_value"]
-    assert blend_primaries({**known, "fqe": value.invalidated("it moved")}, least_ess=30.0) is None
+    assert blend.valid
+    alone = {name: one for name, one in known.items() if name != "model_value"}
+    assert blend_primaries(alone, least_ess=30.0) is None  # few effective episodes are no part at all
+
+
+def test_a_blend_of_parts_that_do_not_count_ranks_but_does_not_count():
+    one, other = uncorrelated()
+    value, model = part("fqe", one).invalidated("it moved"), part("model_value", other, family="model")
+    blend = blend_primaries({"fqe": value, "model_value": model}, least_ess=30.0)
+    assert blend is not None
+    assert (blend.details["parts"], blend.valid) == (["fqe", "model_value"], False)
+    assert blend.flags == ("parts_in_doubt",)
+    assert "not fqe" in (blend.why_not or "")
+    whole = blend_primaries({"fqe": part("fqe", one), "model_value": model}, least_ess=30.0)
+    assert whole is not None
+    assert blend.point == whole.point
+    ratio = part("pdwis", other, family="ratio")
+    two = blend_primaries({"fqe": value, "model_value": model, "pdwis": ratio}, least_ess=30.0)
+    assert two is not None
+    assert (two.details["parts"], two.valid) == (
+        ["pdwis", "model_value"],
+        True,
+    )  # the doubtful one is left out
 
 
 def test_parts_that_cannot_be_blended_are_refused():
