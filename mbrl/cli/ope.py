@@ -50,6 +50,13 @@ def ope(
     backtest: Annotated[
         bool, typer.Option(help="First ask for the known value of the policy that acted.")
     ] = True,
+    tested: Annotated[
+        Path | None,
+        typer.Option(help="CSV of returns on the machine: candidate,return. Informs what to test next."),
+    ] = None,
+    test_episodes: Annotated[
+        int, typer.Option("--test-episodes", min=1, max=10_000, help="Episodes that may be tested next.")
+    ] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
     threads: Threads = None,
     runs: Runs = Path("runs"),
@@ -64,7 +71,7 @@ def ope(
     del debug
     from mbrl.data.open import open_dataset
     from mbrl.data.options import LoadOptions
-    from mbrl.experiment.deployment import PAGE, deployment_stage
+    from mbrl.experiment.deployment import PAGE, Trials, deployment_stage
     from mbrl.experiment.ope import OPESettings, ope_stage
     from mbrl.experiment.ope_model import ModelRequest, choose_model
     from mbrl.experiment.stages import open_policy, set_up_torch
@@ -73,7 +80,7 @@ def ope(
     from mbrl.ope.fqe import FQEConfig
     from mbrl.ope.risk import RiskQuestion
     from mbrl.ope.verdict import EXIT_CODES
-    from mbrl.report.deployment_tables import candidate_table, estimate_table, verdict_lines
+    from mbrl.report.deployment_tables import candidate_table, estimate_table, trial_table, verdict_lines
     from mbrl.report.flags import flag_table
 
     set_up_torch(threads or 1)
@@ -99,10 +106,12 @@ def ope(
 
     folders = [judged(path) for path in runs_of]
     other = None if baseline == BEHAVIOUR else judged(Path(baseline))
-    folder = deployment_stage(folders, other, log, workspace, command=shlex.join(["mbrl", *sys.argv[1:]]))
+    command = shlex.join(["mbrl", *sys.argv[1:]])
+    trials = Trials(tested, test_episodes)
+    folder = deployment_stage(folders, other, log, workspace, trials=trials, command=command)
     found = folder.summary()
     reports = found["reports"]
-    tables = [candidate_table(found)] if len(reports) > 1 else []
+    tables = [candidate_table(found), trial_table(found)] if len(reports) > 1 else []
     for report in reports:
         tables += [estimate_table(report), flag_table(report)]
     emit(

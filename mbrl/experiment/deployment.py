@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,8 @@ from mbrl.experiment.ope import REPORT_FILE
 from mbrl.experiment.ope_evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
+from mbrl.experiment.tested import read_tested
+from mbrl.ope.active import Belief, action_distance, propose_tests
 from mbrl.ope.assessment import risk_section
 from mbrl.ope.baseline import behaviour_baseline, policy_baseline
 from mbrl.ope.bounds import LEVEL
@@ -21,13 +24,30 @@ from mbrl.ope.conclusions import conclude
 from mbrl.ope.findings import count_families
 from mbrl.ope.layout import OPEArrays, pad_log
 from mbrl.ope.paired import Evidence
-from mbrl.ope.ranking import common_estimator, propose, rank
+from mbrl.ope.ranking import DRAWS, common_estimator, joint_draws, propose, rank
 from mbrl.ope.report_fields import finite
 from mbrl.ope.risk import RiskQuestion
 from mbrl.ope.rule import DEFAULT_RULE
 
 DEPLOYMENT_FILE: Final = "deployment.json"
 PAGE: Final = "index.html"
+
+
+DEFAULT_EPISODES: Final = 10
+"""Episodes that may be tested next, where nobody says how many."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trials:
+    """Trials on the machine.
+
+    Attributes:
+        path: CSV file of returns (`read_tested`), or None before the first.
+        episodes: that may be run next.
+    """
+
+    path: Path | None = None
+    episodes: int = DEFAULT_EPISODES
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +76,7 @@ def deployment_stage(
     dataset: Dataset,
     workspace: Workspace,
     *,
+    trials: Trials | None = None,
     command: str = "mbrl ope",
 ) -> RunFolder:
     """Judges evaluated policies side by side, or finds the result of before.
@@ -65,21 +86,29 @@ def deployment_stage(
         baseline: evaluation of what they are compared with; None for the policy that acted.
         dataset: the log.
         workspace: where the result goes.
+        trials: what was tested on the machine, and how much may be tested next.
         command: that makes the page again.
+
+    Raises:
+        DataError: the file of tested returns is wrong.
     """
+    trials = trials or Trials()
     identity = {
         "candidates": [run.manifest()["hash"] for run in runs],
         "baseline": None if baseline is None else baseline.manifest()["hash"],
         "rule": DEFAULT_RULE.model_dump(mode="json"),
     }
     names = unique_names([run.manifest()["label"] for run in runs])
+    tested = {} if trials.path is None else read_tested(trials.path, names)
+    if len(runs) > 1:
+        identity |= {"tested": tested, "test_episodes": trials.episodes}
     key = StageKey("report", dataset.info.name, f"ope-{names[0]}", 0, identity)
     facts = {"dataset_hash": dataset.content_hash}
     with workspace.store.open(key, config=f"candidates: {len(runs)}\n", facts=facts) as run:
         if not run.is_done:
             found = [_load(folder, name) for folder, name in zip(runs, names, strict=True)]
             other = None if baseline is None else _load(baseline, baseline.manifest()["label"])
-            whole = compare_candidates(found, other, dataset)
+            whole = compare_candidates(found, other, dataset, tested=tested, episodes=trials.episodes)
             write_json(run.path / DEPLOYMENT_FILE, whole)
             write_text(run.path / PAGE, _page(whole, dataset, command))
             run.finish({"stage": key.stage, **whole})
@@ -87,9 +116,21 @@ def deployment_stage(
 
 
 def compare_candidates(
-    candidates: Sequence[Candidate], baseline: Candidate | None, dataset: Dataset
+    candidates: Sequence[Candidate],
+    baseline: Candidate | None,
+    dataset: Dataset,
+    *,
+    tested: Mapping[str, Sequence[float]] | None = None,
+    episodes: int = DEFAULT_EPISODES,
 ) -> dict[str, Any]:
     """Reports against the baseline, with joint draws and a proposal where there are several.
+
+    Args:
+        candidates: evaluated on this log.
+        baseline: what they are compared with; None for the policy that acted.
+        dataset: the log.
+        tested: returns that they reached on the machine, by name.
+        episodes: that may be tested next.
 
     Raises:
         ConfigError: they were evaluated for different estimands.
@@ -100,6 +141,7 @@ def compare_candidates(
     plain = pad_log(dataset.episodes, None, estimand=estimand)
     reports = [_against(c, baseline, dataset, plain, level, count) for c in candidates]
     ranking, why_not = _ranking(candidates, reports)
+    plan, why_no_plan = _test_plan(candidates, ranking, reports, tested or {}, episodes)
     chosen = propose(reports, None if ranking is None else ranking["p_best"])
     return finite(
         {
@@ -108,6 +150,8 @@ def compare_candidates(
             "baseline": "behaviour" if baseline is None else baseline.name,
             "ranking": ranking,
             "why_no_ranking": why_not,
+            "test_plan": plan,
+            "why_no_test_plan": why_no_plan,
             "reports": reports,
         }
     )
@@ -200,6 +244,30 @@ def _ranking(
         "regret_ci95": list(found.regret_ci95),
     }
     return ranking, None
+
+
+def _test_plan(
+    candidates: Sequence[Candidate],
+    ranking: Mapping[str, Any] | None,
+    reports: Sequence[Mapping[str, Any]],
+    tested: Mapping[str, Sequence[float]],
+    episodes: int,
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Who should be tested next, by the estimator that ranks them; or why that is not known."""
+    if ranking is None:
+        return None, "there is no ranking of several candidates"
+    noise, actions = reports[0]["data"]["return_std"], [c.evidence.actions for c in candidates]
+    if not noise:
+        return None, "the logged returns do not vary"
+    known = [one for one in actions if one is not None]
+    if len(known) < len(actions):
+        return None, "an evaluation of an earlier version does not say how its policy acts"
+    evidence = [candidate.by_estimator[ranking["estimator"]] for candidate in candidates]
+    errors = joint_draws(evidence, rng=np.random.default_rng(0), draws=DRAWS).std(1)
+    prior = Belief.prior(np.array([e.point for e in evidence]), errors, action_distance(known))
+    names = [candidate.name for candidate in candidates]
+    plan = propose_tests(names, prior, noise=noise, tested=tested, episodes=episodes)
+    return {"estimator": ranking["estimator"], **plan}, None
 
 
 def _page(whole: Mapping[str, Any], dataset: Dataset, command: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from mbrl.core.errors import DataError, EstimandError, UndefinedRatioError
 from mbrl.core.estimates import Estimand, Estimate
@@ -20,6 +21,7 @@ from mbrl.experiment.policies import StoredPolicy
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
 from mbrl.experiment.value_fits import KeptFits
+from mbrl.ope.active import comparable_actions
 from mbrl.ope.assessment import assess
 from mbrl.ope.backtest import apply_backtest, miscalibrated_ratios
 from mbrl.ope.blend import blend_primaries
@@ -34,6 +36,9 @@ from mbrl.ope.risk import RiskQuestion
 from mbrl.ope.rule import DEFAULT_RULE
 
 _BEHAVIOUR_FACTS: Final = ("behaviour", "fit_nll", "calibration_error", "floored_rows")
+
+_COMPARED_STATES: Final = 500
+"""About how many logged states tell how alike two policies act."""
 
 REPORT_FILE = "ope.json"
 
@@ -187,7 +192,9 @@ def evaluate_with_evidence(
     blend = blend_primaries(estimates, least_ess=DEFAULT_RULE.least_ess)
     shown = [*estimates.values(), *([] if blend is None else [blend])]
     report = conclude({"estimates": [estimate.to_json() for estimate in shown], **found}, reasons)
-    return report, StoredEvidence.of(estimates, arrays)
+    states = dataset.transitions().observation
+    some = torch.tensor(states[:: max(1, len(states) // _COMPARED_STATES)])
+    return report, StoredEvidence.of(estimates, arrays, comparable_actions(policy, some, dataset.spec))
 
 
 def _backtest(

@@ -25,20 +25,25 @@ class StoredEvidence:
         by_estimator: influence values and members.
         log_ratio: `[n, T]`, padded; None without ratios.
         rollouts: `[2, m, n]`, returns of model roll-outs and whether they terminated; None without them.
+        actions: `[k, d]`, what the policy does in some logged states (`comparable_actions`); None if unknown.
     """
 
     by_estimator: Mapping[str, Evidence]
     log_ratio: Array | None = None
     rollouts: Array | None = None
+    actions: Array | None = None
 
     @classmethod
-    def of(cls, estimates: Mapping[str, Estimate], arrays: OPEArrays | str) -> "StoredEvidence":
+    def of(
+        cls, estimates: Mapping[str, Estimate], arrays: OPEArrays | str, actions: Array
+    ) -> "StoredEvidence":
         """What the estimates rest on."""
         model = estimates.get("model_value")
         return cls(
             evidence_of(estimates),
             None if isinstance(arrays, str) else arrays.log_ratio,
             None if model is None else rollouts_of(model),
+            actions,
         )
 
     def save(self, path: Path) -> None:
@@ -48,7 +53,7 @@ class StoredEvidence:
             entries[f"per_episode/{name}"] = evidence.per_episode
             if evidence.members is not None:
                 entries[f"members/{name}"] = evidence.members
-        for name in ("log_ratio", "rollouts"):
+        for name in ("log_ratio", "rollouts", "actions"):
             array = getattr(self, name)
             if array is not None:
                 entries[name] = array
@@ -67,6 +72,7 @@ class StoredEvidence:
             {n: Evidence(arrays[prefix + n], arrays.get(f"members/{n}")) for n in names},
             arrays.get("log_ratio"),
             arrays.get("rollouts"),
+            arrays.get("actions"),
         )
 
     def arrays(self, dataset: Dataset, estimand: Estimand) -> OPEArrays | None:

@@ -21,6 +21,7 @@ from mbrl.report.deployment_tables import (
     next_table,
     reason_table,
     risk_table,
+    trial_table,
     verdict_message,
     verdict_reasons,
 )
@@ -53,7 +54,11 @@ def candidate_section(whole: Mapping[str, Any]) -> Section:
         note="A chance near 1 / n for all of them says that the log cannot tell them apart.",
     )
     return Section(
-        "Candidates", text=text, messages=messages, pictures=[picture], tables=[candidate_table(whole)]
+        "Candidates",
+        text=text,
+        messages=messages,
+        pictures=[picture],
+        tables=[table for table in (candidate_table(whole), trial_table(whole)) if table.rows],
     )
 
 

@@ -38,6 +38,10 @@ _MEANING: Final[Mapping[str, str]] = {
 }
 
 
+MOST_OF_A_REGRET: Final = 0.95
+"""Share of a regret that must not be left for tests to be worth a word."""
+
+
 def counted_names(report: Mapping[str, Any]) -> set[str]:
     """Estimators that count in the verdict."""
     rule = JudgeRule(**report["verdict"]["thresholds"])
@@ -126,6 +130,32 @@ def candidate_table(whole: Mapping[str, Any]) -> Table:
         f"as one of {count}",
     )
     return Table(f"Candidates{by}{doubt}; intervals in common by Bonferroni", columns, rows)
+
+
+def trial_table(whole: Mapping[str, Any]) -> Table:
+    """What each candidate is thought to be worth, tests included, and how often to test it next."""
+    plan = whole.get("test_plan")
+    columns = ("candidate", "by the log", "tested", "now", "P(best)", "next episodes")
+    if plan is None:
+        return Table(f"What to test next: {whole.get('why_no_test_plan', 'not known')}", columns, [])
+    rows: list[list[Cell]] = [
+        [
+            entry["candidate"],
+            f"{format_number(entry['prior'])} +- {format_number(entry['prior_se'])}",
+            entry["tested"],
+            f"{format_number(entry['mean'])} +- {format_number(entry['se'])}",
+            format_share(entry["p_best"]),
+            entry["next"],
+        ]
+        for entry in plan["candidates"]
+    ]
+    now, then = plan["regret_now"], plan["regret_then"]
+    change = "falls from" if then < MOST_OF_A_REGRET * now else "hardly changes, from"
+    caption = (
+        f"What to test next, {format_count(plan['episodes'], 'episode')}: the expected loss of picking the "
+        f"wrong one {change} {format_number(now)} to {format_number(then)}"
+    )
+    return Table(caption, columns, rows)
 
 
 def risk_table(report: Mapping[str, Any]) -> Table:

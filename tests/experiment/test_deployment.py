@@ -1,17 +1,19 @@
 """Candidates on a toy log: what is compared with what, and what is written."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, DataError
 from mbrl.core.types import SpaceSpec
 from mbrl.experiment.deployment import (
     DEPLOYMENT_FILE,
     PAGE,
     Candidate,
+    Trials,
     compare_candidates,
     deployment_stage,
     unique_names,
@@ -21,6 +23,7 @@ from mbrl.experiment.ope_evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.experiment.policies import load_policy, save_policy
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunStore
+from mbrl.experiment.tested import read_tested
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.fqe import FQEConfig
@@ -92,6 +95,63 @@ def test_several_are_ranked_by_joint_draws_and_judged_at_a_common_level(folders,
         assert source["p_violation_ci_corrected"][1] >= source["p_violation_ci95"][1]
         joint = judge(report, interval="ci_corrected").verdict
         assert report["verdict"]["corrected"]["verdict"] == joint
+
+
+def test_tests_on_the_machine_inform_the_next_ones(folders, dataset, tmp_path):
+    (first, second), workspace = folders
+    before = read(deployment_stage([first, second], None, dataset, workspace))["test_plan"]
+    assert [entry["tested"] for entry in before["candidates"]] == [0, 0]
+    assert sum(entry["next"] for entry in before["candidates"]) == before["episodes"] == 10
+    assert before["regret_then"] <= before["regret_now"] + 0.05
+    evidence = [StoredEvidence.load(run.path / EVIDENCE_FILE) for run in (first, second)]
+    assert [e.actions.shape for e in evidence] == [(480, 1)] * 2  # 60 episodes of 8 steps
+    for entry, e in zip(before["candidates"], evidence, strict=True):
+        assert entry["prior"] == pytest.approx(e.by_estimator["pdwis"].point)
+        assert entry["prior"] == entry["mean"]
+    path = tmp_path / "tested.csv"
+    path.write_text("candidate,return\ntoy-s0 #2, 50\ntoy-s0 #2, 52.5\n")
+    trials = Trials(path, episodes=4)
+    after = read(deployment_stage([first, second], None, dataset, workspace, trials=trials))["test_plan"]
+    assert [entry["tested"] for entry in after["candidates"]] == [0, 2]
+    assert after["candidates"][1]["mean"] > before["candidates"][1]["mean"] + 1
+    assert after["candidates"][1]["se"] < before["candidates"][1]["se"]
+    assert after["episodes"] == 4
+
+
+def test_a_plan_needs_to_know_how_candidates_act(folders, dataset):
+    runs, _ = folders
+    stored = [StoredEvidence.load(run.path / EVIDENCE_FILE) for run in runs]
+    old = dataclasses.replace(stored[1], actions=None)
+    candidates = [
+        Candidate(name, run.summary(), evidence)
+        for name, run, evidence in zip("ab", runs, (stored[0], old), strict=True)
+    ]
+    whole = compare_candidates(candidates, None, dataset)
+    assert whole["ranking"] is not None
+    assert whole["test_plan"] is None
+    assert "earlier version" in whole["why_no_test_plan"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "row", "words"),
+    [
+        ("policy,return\n", "candidate", None, "column is missing"),
+        ("candidate,return\na,1\nc,2\n", "candidate", 1, "no candidate 'c'.*a, b"),
+        ("candidate,return\na,much\n", "return", 0, "'much' is no finite number"),
+        ("candidate,return\na\n", "return", 0, "no finite number"),
+        ("candidate,return\na,inf\n", "return", 0, "no finite number"),
+    ],
+)
+def test_a_bad_file_of_returns_is_refused(tmp_path, text, field, row, words):
+    path = tmp_path / "tested.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=words) as caught:
+        read_tested(path, ["a", "b"])
+    assert (caught.value.field, caught.value.row, caught.value.file) == (field, row, path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_tested(tmp_path / "none.csv", ["a"])
+    path.write_text("candidate,return\nb, 1.5\na,2\nb,-3\n", encoding="utf-8-sig")  # as spreadsheets write it
+    assert read_tested(path, ["a", "b"]) == {"b": [1.5, -3.0], "a": [2.0]}
 
 
 def test_another_policy_as_baseline_is_paired_by_episode(folders, dataset):

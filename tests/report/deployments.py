@@ -169,6 +169,11 @@ def alone(**settings: Any) -> dict[str, Any]:
     }
 
 
+def trial(name: str, prior: float, prior_se: float, **now: Any) -> dict[str, Any]:
+    """What one candidate is thought to be worth."""
+    return {"candidate": name, "prior": prior, "prior_se": prior_se, **now}
+
+
 def several() -> dict[str, Any]:
     """The JSON of three candidates: one to go, one that cannot be told, one that is worse."""
     reports = [
@@ -189,6 +194,19 @@ def several() -> dict[str, Any]:
             "regret_ci95": [0.0, 4.1],
         },
         "why_no_ranking": None,
+        "test_plan": {
+            "estimator": "pdwis",
+            "episodes": 10,
+            "noise": 60.0,
+            "regret_now": 1.8,
+            "regret_then": 0.6,
+            "candidates": [
+                trial("bc-s0", -305.0, 26.0, tested=0, mean=-302.0, se=25.0, p_best=0.04, next=3),
+                trial("mopo-s0", -235.0, 30.0, tested=4, mean=-229.0, se=21.0, p_best=0.95, next=7),
+                trial("td3_bc-s0", -390.0, 12.0, tested=0, mean=-390.0, se=12.0, p_best=0.0, next=0),
+            ],
+        },
+        "why_no_test_plan": None,
         "reports": reports,
     }
 

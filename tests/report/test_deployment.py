@@ -12,6 +12,7 @@ from mbrl.report.deployment_tables import (
     format_ends,
     next_sentence,
     risk_table,
+    trial_table,
     verdict_lines,
     verdict_message,
     why_not_counted,
@@ -108,10 +109,22 @@ def test_sentences():
     assert format_ends([0.012, 0.5], shares=True) == "[1.2 %, 50.0 %]"
 
 
+def test_what_to_test_next():
+    table = trial_table(several())
+    assert "falls from 1.80 to 0.600" in table.caption
+    assert table.rows[1] == ["mopo-s0", "-235 +- 30", 4, "-229 +- 21", "95.0 %", 7]
+    stuck = {**several()["test_plan"], "regret_then": 1.79}
+    assert "hardly changes, from 1.80 to 1.79" in trial_table({**several(), "test_plan": stuck}).caption
+    unknown = trial_table({**several(), "test_plan": None, "why_no_test_plan": "nobody knows how they act"})
+    assert unknown.caption == "What to test next: nobody knows how they act"
+    assert not unknown.rows
+    assert "What to test next, 10 episodes" in Page(deployment_page(several())).text
+
+
 @pytest.mark.parametrize("whole", [alone(), several(), thin()], ids=["alone", "several", "thin"])
 def test_tables_fit_the_terminal(whole):
     tables = [estimate_table(report) for report in whole["reports"]] + [candidate_table(whole)]
-    tables += [risk_table(report) for report in whole["reports"]]
+    tables += [risk_table(report) for report in whole["reports"]] + [trial_table(whole)]
     assert max(len(line) for line in to_text(tables).splitlines()) <= 100
     for report in whole["reports"]:
         assert len(verdict_lines(report)) >= 3
