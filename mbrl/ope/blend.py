@@ -43,8 +43,9 @@ def blend_estimates(parts: Sequence[Estimate], *, anchor: str, config: BlendConf
     """`y' estimates`, to be shown beside its parts, never alone.
 
     Args:
-        parts: estimates of one quantity with `per_episode` values of the same episodes; of estimates that
-            rest on the same fit only one, since their common error would count as independent.
+        parts: estimates of one quantity with `per_episode` values of the same episodes, or of the `starts`
+            among them that `details` name; of estimates that rest on the same fit only one, since their
+            common error would count as independent.
         anchor: name of the part whose 95 % interval the bias of the others is measured from.
         config: of the resamples.
 
@@ -61,12 +62,12 @@ def blend_estimates(parts: Sequence[Estimate], *, anchor: str, config: BlendConf
     if ends is None or not np.isfinite(ends).all():
         raise ValueError(f"the anchor {anchor!r} is no part with an interval")
     bias = points - np.clip(points, *ends)
-    covariance = _shared_covariance(parts, config)
+    values = _shared_values(parts)
+    covariance = _covariance(parts, values, config)
     weights = least_error_blend(covariance + np.outer(bias, bias))
     se = math.sqrt(float(weights @ covariance @ weights))
     half = float(scipy.stats.norm.ppf(0.5 + LEVEL / 2)) * se
     point = float(weights @ points)
-    per_episode = np.stack([_values(part) for part in parts], 1) @ weights
     return Estimate(
         "blend",
         "hybrid",
@@ -76,7 +77,7 @@ def blend_estimates(parts: Sequence[Estimate], *, anchor: str, config: BlendConf
         method_of_ci="normal, weights taken as known",
         n_eff=float(weights @ [part.n_eff for part in parts]),
         estimand=parts[0].estimand,
-        per_episode=per_episode,
+        per_episode=values @ weights,
         details={"parts": [part.name for part in parts], "weights": weights, "bias": bias},
     )
 
@@ -102,7 +103,7 @@ def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> E
     ]
     valid = [part for part in usable if part.valid]
     parts = valid if len(valid) > 1 else usable
-    if len(parts) < 2 or len({_values(part).size for part in parts}) > 1:
+    if len(parts) < 2:
         return None
     blend = blend_estimates(parts, anchor=parts[0].name)
     if len(valid) > 1:
@@ -111,9 +112,25 @@ def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> E
     return blend.invalidated(f"fewer than two of its parts count, not {doubted}", "parts_in_doubt")
 
 
-def _shared_covariance(parts: Sequence[Estimate], config: BlendConfig) -> Array:
+def _shared_values(parts: Sequence[Estimate]) -> Array:
+    """`[n, k]`, values by episode of the episodes that all parts know.
+
+    Raises:
+        ValueError: they rest on different episodes.
+    """
+    starts = next((part.details["starts"] for part in parts if "starts" in part.details), None)
+    columns = [
+        _values(part) if starts is None or "starts" in part.details else _values(part)[starts]
+        for part in parts
+    ]
+    lengths = {column.size for column in columns}
+    if len(lengths) > 1:
+        raise ValueError(f"the parts rest on different episodes: {sorted(lengths)} of them")
+    return np.stack(columns, 1)
+
+
+def _covariance(parts: Sequence[Estimate], values: Array, config: BlendConfig) -> Array:
     """`[k, k]`: of the means over resampled episodes, and what the ensembles leave open on the diagonal."""
-    values = np.stack([_values(part) for part in parts], 1)
     n = values.shape[0]
     counts = draw_counts(n, config.resamples, np.random.default_rng(config.seed))
     covariance = np.atleast_2d(np.cov(counts @ values / n, rowvar=False))
@@ -127,9 +144,6 @@ def _check(parts: Sequence[Estimate]) -> None:
     if any(part.estimand != parts[0].estimand for part in parts):
         texts = "; ".join(f"{part.name}: {part.estimand.describe()}" for part in parts)
         raise EstimandMismatchError(f"Estimates of different quantities cannot be blended: {texts}.")
-    lengths = {_values(part).size for part in parts}
-    if len(lengths) > 1:
-        raise ValueError(f"the parts rest on different episodes: {sorted(lengths)} of them")
     without = [part.name for part in parts if not math.isfinite(part.point)]
     if without:
         raise ValueError(f"without a point: {', '.join(without)}")

@@ -158,6 +158,7 @@ class ModelEstimate:
         rollouts: of all members.
         tail_bound: most that the steps beyond the roll-outs can be worth where no value stands for them.
         estimand: what was estimated.
+        starts: `[n]`, which of the first states these are, where only a part of them was used.
     """
 
     values: Array
@@ -171,6 +172,7 @@ class ModelEstimate:
     rollouts: int
     tail_bound: float
     estimand: Estimand
+    starts: NDArray[np.int64] | None = None
 
     @property
     def tail_share(self) -> float:
@@ -215,6 +217,8 @@ class ModelEstimate:
         names = ("disagreement", "clip_rate", "stopped", "alive_share", "disagreement_share", "rollouts")
         found: dict[str, Any] = {name: getattr(self, name) for name in names}
         scale = self.estimand.scale
+        if self.starts is not None:
+            found["starts"] = self.starts
         found |= {"tail_share": self.tail_share, "tail_bound": scale * self.tail_bound}
         if self.rollouts == self.values.size:  # a mean over several roll-outs has another distribution
             found |= {"rollout_returns": scale * self.values, "rollout_terminated": self.terminated}
@@ -271,7 +275,7 @@ def model_value(
         Values `[m, n]` and what was seen on the way. Neither the order of the starts nor how they are divided
         into chunks matters, up to the rounding of matrix products.
     """
-    keys = _start_keys(starts, seed)
+    keys, chosen = _start_keys(starts, seed), None
     if len(keys) > config.max_starts:
         chosen = sorted(sorted(range(len(keys)), key=keys.__getitem__)[: config.max_starts])
         starts, keys = starts[chosen], [keys[i] for i in chosen]
@@ -286,7 +290,8 @@ def model_value(
             found = run.roll(starts[rows], noise.to(starts.dtype), sums)
             for total, part in zip((values, tails, terminated), found, strict=True):
                 total[:, rows] += part.numpy() / config.rollouts
-    return sums.summarise(values, (tails, terminated), members * n * config.rollouts, run)
+    found = sums.summarise(values, (tails, terminated), members * n * config.rollouts, run)
+    return found if chosen is None else dataclasses.replace(found, starts=np.array(chosen))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -98,6 +98,19 @@ def test_a_blend_of_parts_that_do_not_count_ranks_but_does_not_count():
     )  # the doubtful one is left out
 
 
+def test_a_part_that_knows_some_episodes_is_blended_on_these():
+    one, other = uncorrelated()
+    starts = np.arange(0, 400, 2)
+    whole = part("fqe", one)
+    some = part("model_value", other[starts], family="model", details={"starts": starts})
+    blend = blend_primaries({"fqe": whole, "model_value": some}, least_ess=30.0)
+    assert blend is not None
+    assert blend.per_episode is not None
+    weights = blend.details["weights"]
+    assert blend.point == pytest.approx(weights @ [whole.point, some.point])
+    np.testing.assert_allclose(blend.per_episode, np.stack([one[starts], other[starts]], 1) @ weights)
+
+
 def test_parts_that_cannot_be_blended_are_refused():
     one, other = uncorrelated()
     with pytest.raises(EstimandMismatchError, match="different quantities"):

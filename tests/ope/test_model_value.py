@@ -198,10 +198,14 @@ def test_of_many_starts_a_part_is_used_whatever_their_order():
     starts = starts_of(scalar_task(), 50)
     model, policy = evaluation(scalar_task()), LinearPolicy(gain(), 8.0)
     few = LONG.model_copy(update={"max_starts": 7})
-    first = evaluate(model, policy, starts, config=few).values
-    second = evaluate(model, policy, starts.flip(0), config=few).values
+    found = evaluate(model, policy, starts, config=few)
+    first, second = found.values, evaluate(model, policy, starts.flip(0), config=few).values
     assert first.shape == (1, 7)
     np.testing.assert_allclose(second[:, ::-1], first, rtol=1e-12)
+    chosen = found.estimate().details["starts"]
+    alone = evaluate(model, policy, starts[chosen], config=LONG)
+    np.testing.assert_allclose(alone.values, first, rtol=1e-12)
+    assert "starts" not in alone.estimate().details
 
 
 def test_differences_between_policies_and_members_are_paired():
