@@ -2,8 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -71,20 +72,19 @@ def ope(
     del debug
     from mbrl.data.open import open_dataset
     from mbrl.data.options import LoadOptions
-    from mbrl.experiment.deployment import PAGE, Trials, deployment_stage
-    from mbrl.experiment.ope import OPESettings, ope_stage
+    from mbrl.experiment.deployment import Trials, deployment_stage, unique_names
+    from mbrl.experiment.ope import OPESettings, candidate_label, ope_stage
     from mbrl.experiment.ope_model import ModelRequest, choose_model
     from mbrl.experiment.stages import open_policy, set_up_torch
     from mbrl.experiment.store import RunFolder
+    from mbrl.experiment.tested import read_tested
     from mbrl.ope.findings import BEHAVIOUR
     from mbrl.ope.fqe import FQEConfig
     from mbrl.ope.risk import RiskQuestion
-    from mbrl.ope.verdict import EXIT_CODES
-    from mbrl.report.deployment_tables import candidate_table, estimate_table, trial_table, verdict_lines
-    from mbrl.report.flags import flag_table
 
     set_up_torch(threads or 1)
-    question = RiskQuestion() if risk is None else RiskQuestion.parse(risk)
+    names = unique_names([candidate_label(open_policy(path)) for path in runs_of])
+    trials = Trials({} if tested is None else read_tested(tested, names), test_episodes)
     log = open_dataset(dataset, LoadOptions(), minari_root=minari_root())
     request = ModelRequest.parse(dynamics, fit=fit_dynamics, termination=termination)
     settings = OPESettings(
@@ -93,7 +93,7 @@ def ope(
         stochastic,
         FQEConfig(updates=updates),
         seed,
-        risk=question,
+        risk=RiskQuestion() if risk is None else RiskQuestion.parse(risk),
         model=request,
         crossfit=crossfit,
         backtest=backtest,
@@ -107,9 +107,17 @@ def ope(
     folders = [judged(path) for path in runs_of]
     other = None if baseline == BEHAVIOUR else judged(Path(baseline))
     command = shlex.join(["mbrl", *sys.argv[1:]])
-    trials = Trials(tested, test_episodes)
     folder = deployment_stage(folders, other, log, workspace, trials=trials, command=command)
-    found = folder.summary()
+    raise typer.Exit(_show(folder.path, folder.summary(), is_json=json))
+
+
+def _show(folder: Path, found: Mapping[str, Any], *, is_json: bool) -> int:
+    """Prints a comparison of candidates; the exit status that goes with its verdict."""
+    from mbrl.experiment.deployment import PAGE
+    from mbrl.ope.verdict import EXIT_CODES
+    from mbrl.report.deployment_tables import candidate_table, estimate_table, trial_table, verdict_lines
+    from mbrl.report.flags import flag_table
+
     reports = found["reports"]
     tables = [candidate_table(found), trial_table(found)] if len(reports) > 1 else []
     for report in reports:
@@ -118,9 +126,9 @@ def ope(
         found,
         [table for table in tables if table.rows],
         messages=[line for report in reports for line in verdict_lines(report)],
-        is_json=json,
-        path=folder.path if json else folder.path / PAGE,
+        is_json=is_json,
+        path=folder if is_json else folder / PAGE,
     )
     proposed = next(report for report in reports if report["candidate"] == found["proposed"])
     final = proposed["verdict"].get("corrected") or proposed["verdict"]
-    raise typer.Exit(EXIT_CODES[final["verdict"]])
+    return EXIT_CODES[final["verdict"]]

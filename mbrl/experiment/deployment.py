@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +14,6 @@ from mbrl.experiment.ope import REPORT_FILE
 from mbrl.experiment.ope_evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.experiment.stages import Workspace
 from mbrl.experiment.store import RunFolder, StageKey
-from mbrl.experiment.tested import read_tested
 from mbrl.ope.active import Belief, action_distance, propose_tests
 from mbrl.ope.assessment import risk_section
 from mbrl.ope.baseline import behaviour_baseline, policy_baseline
@@ -33,21 +31,20 @@ DEPLOYMENT_FILE: Final = "deployment.json"
 PAGE: Final = "index.html"
 
 
-DEFAULT_EPISODES: Final = 10
-"""Episodes that may be tested next, where nobody says how many."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trials:
     """Trials on the machine.
 
     Attributes:
-        path: CSV file of returns (`read_tested`), or None before the first.
+        returns: that were seen, by name of the candidate (`read_tested`).
         episodes: that may be run next.
     """
 
-    path: Path | None = None
-    episodes: int = DEFAULT_EPISODES
+    returns: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict[str, Sequence[float]])
+    episodes: int = 10
+
+
+NO_TRIALS: Final = Trials()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +73,7 @@ def deployment_stage(
     dataset: Dataset,
     workspace: Workspace,
     *,
-    trials: Trials | None = None,
+    trials: Trials = NO_TRIALS,
     command: str = "mbrl ope",
 ) -> RunFolder:
     """Judges evaluated policies side by side, or finds the result of before.
@@ -88,27 +85,22 @@ def deployment_stage(
         workspace: where the result goes.
         trials: what was tested on the machine, and how much may be tested next.
         command: that makes the page again.
-
-    Raises:
-        DataError: the file of tested returns is wrong.
     """
-    trials = trials or Trials()
     identity = {
         "candidates": [run.manifest()["hash"] for run in runs],
         "baseline": None if baseline is None else baseline.manifest()["hash"],
         "rule": DEFAULT_RULE.model_dump(mode="json"),
     }
     names = unique_names([run.manifest()["label"] for run in runs])
-    tested = {} if trials.path is None else read_tested(trials.path, names)
     if len(runs) > 1:
-        identity |= {"tested": tested, "test_episodes": trials.episodes}
+        identity |= {"trials": dataclasses.asdict(trials)}
     key = StageKey("report", dataset.info.name, f"ope-{names[0]}", 0, identity)
     facts = {"dataset_hash": dataset.content_hash}
     with workspace.store.open(key, config=f"candidates: {len(runs)}\n", facts=facts) as run:
         if not run.is_done:
             found = [_load(folder, name) for folder, name in zip(runs, names, strict=True)]
             other = None if baseline is None else _load(baseline, baseline.manifest()["label"])
-            whole = compare_candidates(found, other, dataset, tested=tested, episodes=trials.episodes)
+            whole = compare_candidates(found, other, dataset, trials=trials)
             write_json(run.path / DEPLOYMENT_FILE, whole)
             write_text(run.path / PAGE, _page(whole, dataset, command))
             run.finish({"stage": key.stage, **whole})
@@ -120,8 +112,7 @@ def compare_candidates(
     baseline: Candidate | None,
     dataset: Dataset,
     *,
-    tested: Mapping[str, Sequence[float]] | None = None,
-    episodes: int = DEFAULT_EPISODES,
+    trials: Trials = NO_TRIALS,
 ) -> dict[str, Any]:
     """Reports against the baseline, with joint draws and a proposal where there are several.
 
@@ -129,8 +120,7 @@ def compare_candidates(
         candidates: evaluated on this log.
         baseline: what they are compared with; None for the policy that acted.
         dataset: the log.
-        tested: returns that they reached on the machine, by name.
-        episodes: that may be tested next.
+        trials: what was tested on the machine, and how much may be tested next.
 
     Raises:
         ConfigError: they were evaluated for different estimands.
@@ -141,7 +131,7 @@ def compare_candidates(
     plain = pad_log(dataset.episodes, None, estimand=estimand)
     reports = [_against(c, baseline, dataset, plain, level, count) for c in candidates]
     ranking, why_not = _ranking(candidates, reports)
-    plan, why_no_plan = _test_plan(candidates, ranking, reports, tested or {}, episodes)
+    plan, why_no_plan = _test_plan(candidates, ranking, reports, trials)
     chosen = propose(reports, None if ranking is None else ranking["p_best"])
     return finite(
         {
@@ -250,8 +240,7 @@ def _test_plan(
     candidates: Sequence[Candidate],
     ranking: Mapping[str, Any] | None,
     reports: Sequence[Mapping[str, Any]],
-    tested: Mapping[str, Sequence[float]],
-    episodes: int,
+    trials: Trials,
 ) -> tuple[dict[str, Any] | None, str | None]:
     """Who should be tested next, by the estimator that ranks them; or why that is not known."""
     if ranking is None:
@@ -266,7 +255,7 @@ def _test_plan(
     errors = joint_draws(evidence, rng=np.random.default_rng(0), draws=DRAWS).std(1)
     prior = Belief.prior(np.array([e.point for e in evidence]), errors, action_distance(known))
     names = [candidate.name for candidate in candidates]
-    plan = propose_tests(names, prior, noise=noise, tested=tested, episodes=episodes)
+    plan = propose_tests(names, prior, noise=noise, tested=trials.returns, episodes=trials.episodes)
     return {"estimator": ranking["estimator"], **plan}, None
 
 

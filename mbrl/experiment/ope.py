@@ -79,6 +79,11 @@ class OPESettings:
         return Estimand(self.discount, horizon)
 
 
+def candidate_label(stored: StoredPolicy) -> str:
+    """How a report names a policy: what trained it, and the seed of that."""
+    return f"{stored.facts.get('algorithm', stored.path.stem)}-s{stored.facts.get('seed', 0)}"
+
+
 def ope_stage(
     stored: StoredPolicy,
     dataset: Dataset,
@@ -108,12 +113,11 @@ def ope_stage(
         "dynamics": None if chosen is None else chosen.identity(),
         "crossfit": settings.crossfit,
         "backtest": settings.backtest,
+        "estimators": ESTIMATORS.names(),
     }
     identity = {"policy": content, "dataset": dataset.content_hash, **asked}
-    label = str(stored.facts.get("algorithm", stored.path.stem))
-    key = StageKey(
-        "ope", dataset.info.name, f"{label}-s{stored.facts.get('seed', 0)}", settings.seed, identity
-    )
+    label = candidate_label(stored)
+    key = StageKey("ope", dataset.info.name, label, settings.seed, identity)
     facts = {"dataset_hash": dataset.content_hash, "policy_facts": dict(stored.facts)}
     config = f"discount: {settings.discount}\nstochastic: {str(settings.stochastic).lower()}\n"
     with workspace.store.open(key, config=config, facts=facts) as run:

@@ -12,7 +12,7 @@ from mbrl.experiment.store import code_facts
 from mbrl.experiment.tasks import Site, Task, is_current
 from mbrl.report.ope_bench import Answer, BenchLog, JudgedPolicy, OPEBench, bench_json, bench_tables
 from mbrl.report.ope_bench_plots import estimates_against_truth
-from mbrl.report.ope_bench_rules import rule_table, verdicts_by_rule
+from mbrl.report.ope_bench_rules import verdicts_by_rule
 from mbrl.report.style import save_png
 from mbrl.report.table import to_markdown
 
@@ -61,8 +61,7 @@ def write_ope_bench(bench: OPEBench, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     values = bench_json(bench)
     write_json(out / "ope-bench.json", values)
-    first, verdicts, *rest = bench_tables(bench)
-    parts = [to_markdown(table) for table in (first, verdicts, rule_table(bench), *rest)]
+    parts = [to_markdown(table) for table in bench_tables(bench)]
     for log in bench.logs:
         figure = estimates_against_truth(bench, log) if log.policies else None
         if figure is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from mbrl.core.errors import DataError
+from mbrl.core.errors import ConfigError, DataError
 
 COLUMNS: Final = ("candidate", "return")
 
@@ -20,8 +20,11 @@ def read_tested(path: Path, candidates: Sequence[str]) -> dict[str, list[float]]
         candidates: names that there are.
 
     Raises:
+        ConfigError: there is but one candidate, and nothing to choose between.
         DataError: the file, a column, a name or a number is wrong.
     """
+    if len(candidates) < 2:
+        raise ConfigError("Tested returns tell which of several candidates to test next. Remedy: name more.")
     found: dict[str, list[float]] = {}
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -18,6 +18,7 @@ from mbrl.core.types import SpaceSpec
 from mbrl.nets.action_box import ActionBox
 from mbrl.ope.layout import Array
 from mbrl.ope.policies import action_probabilities, evaluation_actions
+from mbrl.ope.ranking import chances_of_best
 
 OPTIMISM: Final = 2.0
 """Deviations above the mean at which a candidate is worth a test (upper confidence bound)."""
@@ -120,7 +121,7 @@ def propose_tests(
     means = np.array([seen.mean() if seen.size else 0.0 for seen in returns])
     belief = prior.given(counts, means, noise)
     following = plan_episodes(belief, episodes, noise)
-    chances = p_best(belief, np.random.default_rng(seed))
+    chances = chances_of_best(belief.draws(np.random.default_rng(seed)))
     nothing = np.zeros_like(counts)
     return {
         "episodes": episodes,
@@ -159,13 +160,6 @@ def plan_episodes(belief: Belief, episodes: int, noise: float) -> NDArray[np.int
 def next_candidate(belief: Belief) -> int:
     """Index of the largest upper confidence bound; the first among equals."""
     return int(np.argmax(belief.mean + OPTIMISM * belief.deviation))
-
-
-def p_best(belief: Belief, rng: np.random.Generator) -> Array:
-    """`[c]`, share of joint draws in which each is the best."""
-    values = belief.draws(rng)
-    is_best = values == values.max(0)
-    return (is_best / is_best.sum(0)).mean(1)
 
 
 def action_distance(actions: Sequence[Array]) -> Array:

@@ -87,6 +87,7 @@ class CriticCache:
         self._estimand, self._config, self.crossfit = estimand, config, crossfit
         self._fit_values = fit_values
         self._known: dict[tuple[int, str, bool], FQEResult] = {}
+        self._logged: dict[int, tuple[Array, Array]] = {}
 
     def fit(self, policy: Policy, dataset: Dataset, generator: torch.Generator) -> FQEResult:
         """The fit of this very policy object to these episodes; made on the first call."""
@@ -95,6 +96,14 @@ class CriticCache:
     def fit_across(self, policy: Policy, dataset: Dataset, generator: torch.Generator) -> FQEResult:
         """The fit whose values on an episode have not seen it, where folds were asked for; else `fit`."""
         return self._find(policy, dataset, generator, is_crossfitted=self.crossfit > 0)
+
+    def members_on_log(
+        self, critics: FQEResult, dataset: Dataset, generator: torch.Generator
+    ) -> tuple[Array, Array]:
+        """`FQEResult.members_on_log` of a fit of this cache on its episodes; worked out on the first call."""
+        if id(critics) not in self._logged:  # the fit is kept, so its id stays taken
+            self._logged[id(critics)] = critics.members_on_log(dataset, generator=generator)
+        return self._logged[id(critics)]
 
     def _find(
         self, policy: Policy, dataset: Dataset, generator: torch.Generator, *, is_crossfitted: bool
@@ -189,7 +198,7 @@ def fit_values(
     critics = (cache.fit_across if is_corrected else cache.fit)(policy, data, generator)
     found = critics.estimate()
     doubt = None if found.valid else found.why_not
-    by_member = critics.members_on_log(data, generator=generator)
+    by_member = cache.members_on_log(critics, data, generator)
     members = () if critics.fold is not None else tuple(map(FittedValues, *by_member))
     return FittedValues(*critics.mean_on_log(*by_member, data), doubt, members)
 

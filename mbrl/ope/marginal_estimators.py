@@ -53,7 +53,8 @@ class MarginalEvidence:
         """
         ratio = context.marginals.of(policy, data, context.estimand, generator)
         critics = context.critics.fit(policy, data, generator)
-        corrected = corrected_values(ratio, critics, data, generator)
+        logged = context.critics.members_on_log(critics, data, generator)
+        corrected = corrected_values(ratio, critics, data, logged)
         return cls(ratio, critics, corrected, context.estimand)
 
     @property
@@ -163,7 +164,7 @@ class DoubleReinforcementLearning:
 
 
 def corrected_values(
-    ratio: MarginalRatio, critics: FQEResult, data: Dataset, generator: torch.Generator
+    ratio: MarginalRatio, critics: FQEResult, data: Dataset, logged: tuple[Array, Array]
 ) -> Array:
     """`[k, n]`, `V_m(s_0) + sum_t w (r + g V_m(s') - Q_m(s, a))` of each member and episode.
 
@@ -171,10 +172,9 @@ def corrected_values(
         ratio: of the policy on these episodes.
         critics: fitted values of the same policy and estimand.
         data: the episodes.
-        generator: draws the actions of a stochastic policy.
+        logged: Q `[k, N]` and V `[k, N + n]` of its members on them (`FQEResult.members_on_log`).
     """
-    rows, n = data.transitions(), len(data)
-    action_value, value = critics.members_on_log(data, generator=generator)
+    rows, n, (action_value, value) = data.transitions(), len(data), logged
     following = np.arange(len(rows)) + rows.episode + 1  # an episode has one state more than steps
     goes_on = critics.estimand.discount * ~rows.terminated
     differences = rows.reward + goes_on * value[:, following] - action_value

@@ -45,11 +45,15 @@ def rank(candidates: Sequence[Evidence], *, rng: np.random.Generator, draws: int
         draws: joint ones.
     """
     values = joint_draws(candidates, rng=rng, draws=draws)
-    best = values.max(0)
-    is_best = values == best
-    lost = best - values[int(np.argmax([candidate.point for candidate in candidates]))]
+    lost = values.max(0) - values[int(np.argmax([candidate.point for candidate in candidates]))]
     low, high = np.quantile(lost, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Ranking((is_best / is_best.sum(0)).mean(1), float(lost.mean()), (float(low), float(high)))
+    return Ranking(chances_of_best(values), float(lost.mean()), (float(low), float(high)))
+
+
+def chances_of_best(values: Array) -> Array:
+    """`[c]`, share of joint draws `[c, draws]` in which each candidate is the best; ties are shared."""
+    is_best = values == values.max(0)
+    return (is_best / is_best.sum(0)).mean(1)
 
 
 def joint_draws(candidates: Sequence[Evidence], *, rng: np.random.Generator, draws: int) -> Array:

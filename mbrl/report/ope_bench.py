@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from mbrl.ope.selection import (
     regret_at,
     spearman,
 )
+from mbrl.report.ope_bench_rules import rule_table
 from mbrl.report.table import Cell, Table
 from mbrl.report.wording import format_count, format_share
 
@@ -73,10 +74,6 @@ class JudgedPolicy:
     verdict: str
     by_rule: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
-    def is_better(self, baseline: float) -> bool:
-        """Whether the true value reaches that of the behaviour."""
-        return self.truth >= baseline
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BenchLog:
@@ -124,6 +121,12 @@ class OPEBench:
         """Names of all that were asked, in order."""
         policies = [policy for log in self.logs for policy in log.policies]
         return tuple(dict.fromkeys(name for policy in policies for name in policy.answers))
+
+    def compared(self) -> Iterator[tuple[JudgedPolicy, bool]]:
+        """Every policy, with whether its true value reaches the behaviour's; of logs where that is known."""
+        for log in self.logs:
+            if math.isfinite(log.baseline):
+                yield from ((policy, policy.truth >= log.baseline) for policy in log.policies)
 
     @property
     def is_complete(self) -> bool:
@@ -226,9 +229,8 @@ def verdict_table(bench: OPEBench) -> Table:
     for truth in ("better", "worse"):
         judged = [
             policy.verdict
-            for log in bench.logs
-            for policy in log.policies
-            if policy.verdict and policy.is_better(log.baseline) == (truth == "better")
+            for policy, is_better in bench.compared()
+            if policy.verdict and is_better == (truth == "better")
         ]
         counts = Counter(judged)
         shares = [format_share(counts[verdict] / len(judged) if judged else None) for verdict in _VERDICTS]
@@ -239,18 +241,15 @@ def verdict_table(bench: OPEBench) -> Table:
 
 def wrong_go_share(bench: OPEBench, verdicts: Sequence[str] = ("go",)) -> float:
     """Share of the policies truly worse than the behaviour that got one of the verdicts; NaN if none is."""
-    worse = [
-        policy.verdict
-        for log in bench.logs
-        for policy in log.policies
-        if policy.verdict and policy.truth < log.baseline
-    ]
+    worse = [policy.verdict for policy, is_better in bench.compared() if policy.verdict and not is_better]
     return sum(verdict in verdicts for verdict in worse) / len(worse) if worse else math.nan
 
 
 def bench_tables(bench: OPEBench) -> list[Table]:
     """Everything, the summary first."""
-    tables = [total_table(bench), verdict_table(bench), *(log_table(bench, log) for log in bench.logs)]
+    thresholds = rule_table([(policy.by_rule, is_better) for policy, is_better in bench.compared()])
+    tables = [total_table(bench), verdict_table(bench), thresholds]
+    tables += [log_table(bench, log) for log in bench.logs]
     if bench.failures:
         tables.append(Table("Failed", ("task", "cause"), list(bench.failures.items())))
     return tables

@@ -6,7 +6,6 @@ from typing import Any, Final
 from mbrl.ope.rule import DEFAULT_RULE, JudgeRule
 from mbrl.ope.verdict import judge
 from mbrl.ops.shares import wilson_interval
-from mbrl.report.ope_bench import OPEBench
 from mbrl.report.table import Cell, Table
 
 SHIPPED: Final = "as shipped"
@@ -46,33 +45,31 @@ def verdicts_by_rule(report: Mapping[str, Any]) -> dict[str, str]:
     return {label: judge(report, rule).verdict for label, rule in RULES.items()}
 
 
-def rule_table(bench: OPEBench) -> Table:
+def rule_table(judged: Sequence[tuple[Mapping[str, str], bool]]) -> Table:
     """Shares of the truly better and the truly worse policies that got a verdict, by thresholds.
 
     Beside each share that should be small stands the upper end of its 95 % interval (Wilson).
+
+    Args:
+        judged: of each policy its verdicts (`verdicts_by_rule`), and whether it is truly better.
     """
     columns = ["thresholds"]
     for kind, _ in _KINDS:
         right, wrong = ("worse", "better") if kind == "NO-GO" else ("better", "worse")
         columns += [f"{kind}, {right}", f"{kind}, {wrong}"]
-    rows = [(label, *_shares(bench, label)) for label in RULES]
+    rows = [(label, *_shares(judged, label)) for label in RULES]
     return Table("Right and wrong verdicts, had one threshold been another", tuple(columns), rows)
 
 
-def _shares(bench: OPEBench, label: str) -> Iterator[Cell]:
-    better = [verdict for verdict, is_better in _verdicts(bench, label) if is_better]
-    worse = [verdict for verdict, is_better in _verdicts(bench, label) if not is_better]
+def _shares(judged: Sequence[tuple[Mapping[str, str], bool]], label: str) -> Iterator[Cell]:
+    better, worse = (
+        [verdicts[label] for verdicts, is_better in judged if is_better == wanted and label in verdicts]
+        for wanted in (True, False)
+    )
     for kind, wanted in _KINDS:
         right, wrong = (worse, better) if kind == "NO-GO" else (better, worse)
         yield _share(right, wanted)
         yield _share(wrong, wanted, with_limit=True)
-
-
-def _verdicts(bench: OPEBench, label: str) -> Iterator[tuple[str, bool]]:
-    for log in bench.logs:
-        for policy in log.policies:
-            if label in policy.by_rule:
-                yield policy.by_rule[label], policy.is_better(log.baseline)
 
 
 def _share(verdicts: Sequence[str], wanted: Sequence[str], *, with_limit: bool = False) -> str:

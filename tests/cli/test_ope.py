@@ -64,3 +64,15 @@ def test_a_risk_that_means_nothing_ends_with_status_1() -> None:
 def test_help_says_whose_exit_status_it_is() -> None:
     text = " ".join(call("ope", "--help").stdout.replace("│", " ").split())
     assert "Of several candidates it is that of the proposed one" in text
+
+
+def test_returns_that_fit_no_candidate_are_refused_before_anything_is_fitted(tmp_path: Path) -> None:
+    path, runs = tmp_path / "tested.csv", tmp_path / "runs"
+    path.write_text("candidate,return\nbc-s0,1\n")
+    two = (BEHAVIOUR / "medium.safetensors", BEHAVIOUR / "expert.safetensors")
+    result = call("ope", *two, *COMMON, "--tested", path, "--runs", runs, status=1)
+    assert "no candidate 'bc-s0'" in result.stderr
+    assert "sac_online-s0, sac_online-s0 #2" in result.stderr
+    alone = call("ope", two[0], *COMMON, "--tested", path, "--runs", runs, status=1)
+    assert "several candidates" in alone.stderr
+    assert not runs.exists()

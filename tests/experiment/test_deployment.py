@@ -97,7 +97,7 @@ def test_several_are_ranked_by_joint_draws_and_judged_at_a_common_level(folders,
         assert report["verdict"]["corrected"]["verdict"] == joint
 
 
-def test_tests_on_the_machine_inform_the_next_ones(folders, dataset, tmp_path):
+def test_tests_on_the_machine_inform_the_next_ones(folders, dataset):
     (first, second), workspace = folders
     before = read(deployment_stage([first, second], None, dataset, workspace))["test_plan"]
     assert [entry["tested"] for entry in before["candidates"]] == [0, 0]
@@ -108,9 +108,7 @@ def test_tests_on_the_machine_inform_the_next_ones(folders, dataset, tmp_path):
     for entry, e in zip(before["candidates"], evidence, strict=True):
         assert entry["prior"] == pytest.approx(e.by_estimator["pdwis"].point)
         assert entry["prior"] == entry["mean"]
-    path = tmp_path / "tested.csv"
-    path.write_text("candidate,return\ntoy-s0 #2, 50\ntoy-s0 #2, 52.5\n")
-    trials = Trials(path, episodes=4)
+    trials = Trials({"toy-s0 #2": [50.0, 52.5]}, episodes=4)
     after = read(deployment_stage([first, second], None, dataset, workspace, trials=trials))["test_plan"]
     assert [entry["tested"] for entry in after["candidates"]] == [0, 2]
     assert after["candidates"][1]["mean"] > before["candidates"][1]["mean"] + 1
@@ -149,7 +147,9 @@ def test_a_bad_file_of_returns_is_refused(tmp_path, text, field, row, words):
         read_tested(path, ["a", "b"])
     assert (caught.value.field, caught.value.row, caught.value.file) == (field, row, path)
     with pytest.raises(DataError, match="cannot be read"):
-        read_tested(tmp_path / "none.csv", ["a"])
+        read_tested(tmp_path / "none.csv", ["a", "b"])
+    with pytest.raises(ConfigError, match="several candidates"):
+        read_tested(path, ["a"])
     path.write_text("candidate,return\nb, 1.5\na,2\nb,-3\n", encoding="utf-8-sig")  # as spreadsheets write it
     assert read_tested(path, ["a", "b"]) == {"b": [1.5, -3.0], "a": [2.0]}
 

@@ -15,6 +15,7 @@ from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.fqe import FQEConfig
 from mbrl.ope.verdict import judge
 from mbrl.report.deployment_tables import estimate_table, verdict_lines
+from mbrl.report.flags import FLAGS
 from tests.ope.lqg import NoisyLinearPolicy, scalar_task
 
 
@@ -42,6 +43,7 @@ def test_the_report_is_strict_json_and_its_verdict_follows_from_it(tmp_path, sto
     assert points["fqe"] is not None
     assert (points["pdwis"] is not None) == stochastic
     assert len(estimate_table(report).rows) == len(points) + 1
+    assert {flag for e in report["estimates"] for flag in e["flags"]} <= set(FLAGS)
     assert len(verdict_lines(report)) == 2 + len(report["verdict"]["reasons"])
     assert "1 % quantile" in report["why_not"]["diagnostics.support_share"]  # 24 steps are too few
     if stochastic:

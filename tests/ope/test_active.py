@@ -10,9 +10,9 @@ from mbrl.ope.active import (
     action_distance,
     comparable_actions,
     next_candidate,
-    p_best,
     plan_episodes,
 )
+from mbrl.ope.ranking import chances_of_best
 from tests.ope.lqg import LinearPolicy
 from tests.ope.test_fqe import TablePolicy
 
@@ -71,7 +71,7 @@ def test_chances_and_regret_of_two_independent_values() -> None:
     distance = 1e3 * (1 - np.eye(2))
     far = Belief.prior(np.array([0.0, 1.0]), np.array([1.0, 1.0]), distance)
     far = Belief(far.mean, np.diag(np.diag(far.covariance)))
-    chances = p_best(far, np.random.default_rng(0))
+    chances = chances_of_best(far.draws(np.random.default_rng(0)))
     assert chances[1] == pytest.approx(0.7602, abs=0.02)  # Phi(1 / sqrt(2))
     none = np.zeros(2, dtype=np.int64)
     regret = far.regret_after(none, 1.0, np.random.default_rng(0))

@@ -116,6 +116,9 @@ def test_a_value_is_fitted_once_for_all_who_ask():
     assert shared.critics.fit(policy, dataset, generator(1)) is first
     fqe = ESTIMATORS.get("fqe")(shared).estimate(policy, dataset, generator=generator(2))
     assert fqe.point == first.estimate().point
+    logged = shared.critics.members_on_log(first, dataset, generator(3))
+    assert shared.critics.members_on_log(first, dataset, generator(4)) is logged
+    np.testing.assert_array_equal(logged[0], first.members_on_log(dataset, generator=generator())[0])
 
 
 def test_an_interval_is_widened_by_the_members_of_the_value() -> None:

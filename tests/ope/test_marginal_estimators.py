@@ -52,7 +52,8 @@ def test_the_correction_is_the_sum_that_is_written_down(horizon: int | None) -> 
     rows = np.flatnonzero((np.arange(len(step)) % 3 != 1) & (step < (horizon or 99)))
     ratio = some_ratio(dataset, rows)
     weights = dict(zip(rows.tolist(), (ratio.weight / 0.8).tolist(), strict=True))
-    found = corrected_values(ratio, fit, dataset, generator())
+    logged = fit.members_on_log(dataset, generator=generator())
+    found = corrected_values(ratio, fit, dataset, logged)
     place, expected = 0, np.array(fit.initial)
     for number, episode in enumerate(dataset.episodes):
         obs, action = torch.tensor(episode.observations), torch.tensor(episode.actions)

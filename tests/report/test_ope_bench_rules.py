@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from mbrl.report.ope_bench import BenchLog, JudgedPolicy, OPEBench, bench_json
+from mbrl.report.ope_bench import (
+    BenchLog,
+    JudgedPolicy,
+    OPEBench,
+    bench_json,
+    bench_tables,
+    verdict_table,
+    wrong_go_share,
+)
 from mbrl.report.ope_bench_rules import RULES, SHIPPED, rule_table, verdicts_by_rule
 from mbrl.report.table import TERMINAL_WIDTH, to_text
 
@@ -61,7 +69,7 @@ def bench() -> OPEBench:
 
 
 def test_shares_counted_by_hand() -> None:
-    table = rule_table(bench())
+    table = next(table for table in bench_tables(bench()) if "threshold" in table.caption)
     rows = {str(row[0]): row for row in table.rows}
     # of the four better ones one got GO, one a guard, one NO-GO; of the two worse ones one a guard, one NO-GO
     assert rows[SHIPPED][1:] == (
@@ -76,5 +84,9 @@ def test_shares_counted_by_hand() -> None:
 
 def test_an_unknown_behaviour_leaves_nothing_to_be_better_than() -> None:
     log = dataclasses.replace(bench().logs[0], baseline=math.nan)
-    found = rule_table(dataclasses.replace(bench(), logs=(log,)))
-    assert found.rows[0][1] == "-"
+    unknown = dataclasses.replace(bench(), logs=(log,))
+    assert (
+        rule_table([(p.by_rule, is_better) for p, is_better in unknown.compared()]).rows[0][1:] == ("-",) * 6
+    )
+    assert [row[1] for row in verdict_table(unknown).rows] == [0, 0]
+    assert math.isnan(wrong_go_share(unknown))
