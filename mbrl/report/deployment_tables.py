@@ -149,13 +149,18 @@ def trial_table(whole: Mapping[str, Any]) -> Table:
         ]
         for entry in plan["candidates"]
     ]
-    now, then = plan["regret_now"], plan["regret_then"]
-    change = "falls from" if then < MOST_OF_A_REGRET * now else "hardly changes, from"
     caption = (
         f"What to test next, {format_count(plan['episodes'], 'episode')}: the expected loss of picking the "
-        f"wrong one {change} {format_number(now)} to {format_number(then)}"
+        f"wrong one {_change(plan['regret_now'], plan['regret_then'])}"
     )
     return Table(caption, columns, rows)
+
+
+def _change(now: float, then: float) -> str:
+    if now == 0.0:
+        return "is 0 already"
+    verb = "falls from" if then < MOST_OF_A_REGRET * now else "hardly changes, from"
+    return f"{verb} {format_number(now)} to {format_number(then)}"
 
 
 def risk_table(report: Mapping[str, Any]) -> Table:

@@ -115,6 +115,8 @@ def test_what_to_test_next():
     assert table.rows[1] == ["mopo-s0", "-235 +- 30", 4, "-229 +- 21", "95.0 %", 7]
     stuck = {**several()["test_plan"], "regret_then": 1.79}
     assert "hardly changes, from 1.80 to 1.79" in trial_table({**several(), "test_plan": stuck}).caption
+    settled = {**several()["test_plan"], "regret_now": 0.0, "regret_then": 0.0}
+    assert trial_table({**several(), "test_plan": settled}).caption.endswith("wrong one is 0 already")
     unknown = trial_table({**several(), "test_plan": None, "why_no_test_plan": "nobody knows how they act"})
     assert unknown.caption == "What to test next: nobody knows how they act"
     assert not unknown.rows
