@@ -32,9 +32,9 @@ from mbrl.learners.distil import DistilConfig
 from mbrl.nets.action_box import ActionBox
 from mbrl.planning.base import SOURCES, Budget, Hints, Planner, PlanResult
 from mbrl.planning.choice import PlannerField
-from mbrl.planning.learned import DoubtConfig, learned_problem, with_pessimism
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem import Pessimism
+from mbrl.planning.problem.learned import DoubtConfig, learned_problem, with_pessimism
+from mbrl.planning.problem.problem import Pessimism
 
 Target: TypeAlias = Literal["weights", "action"]
 

@@ -20,8 +20,8 @@ from mbrl.bench.results import BenchReport, Contender, RowResult, fastest
 from mbrl.bench.statistics import Spread
 from mbrl.bench.worker import GEMM
 from mbrl.bench.workload import Workload
-from mbrl.experiment.progress import Progress
-from mbrl.experiment.store import code_facts
+from mbrl.run.progress import Progress
+from mbrl.run.store import code_facts
 
 OWN_NAME: Final = "mbrl"
 GEMM_SECONDS: Final = 0.25

@@ -2,8 +2,8 @@
 
 from mbrl.bench.results import BenchReport, RowResult
 from mbrl.bench.statistics import Spread
-from mbrl.report.table import Cell, Table
-from mbrl.report.wording import format_number
+from mbrl.report.kit.table import Cell, Table
+from mbrl.report.kit.wording import format_number
 
 _NONE = "-"
 

@@ -6,8 +6,8 @@ from mbrl.bench.gemm import gemm_modes
 from mbrl.bench.peers.worker import Work, serve
 from mbrl.bench.registry import ROWS
 from mbrl.bench.workload import Workload
-from mbrl.experiment.stages import set_up_torch
-from mbrl.experiment.store import package_version
+from mbrl.run.stages import set_up_torch
+from mbrl.run.store import package_version
 
 GEMM = "gemm"
 """Name of the work that is the limit of all other."""

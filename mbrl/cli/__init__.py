@@ -1,4 +1,4 @@
-"""The `mbrl` command: parses, calls `mbrl.experiment`, prints."""
+"""The `mbrl` command: parses, calls `mbrl`, prints."""
 
 from mbrl.cli.app import main
 

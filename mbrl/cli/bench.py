@@ -36,8 +36,8 @@ def bench(
     from mbrl.bench.tables import bench_tables
     from mbrl.bench.workload import Workload
     from mbrl.core.errors import ConfigError
-    from mbrl.experiment.files import write_json, write_text
-    from mbrl.report.table import to_markdown
+    from mbrl.report.kit.table import to_markdown
+    from mbrl.run.files import write_json, write_text
 
     if out.suffix != ".json":
         raise ConfigError(f"--out must end in .json, not {out.name!r}.")

@@ -12,8 +12,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mbrl.cli.output import stderr
-from mbrl.experiment.sweep import SweepState
-from mbrl.experiment.tasks import Task
+from mbrl.study.sweep import SweepState
+from mbrl.study.tasks import Task
 
 _BAR_WIDTH: Final = 16
 _LINE_SECONDS: Final = 30.0

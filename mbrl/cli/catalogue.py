@@ -12,7 +12,7 @@ from mbrl.cli.output import emit
 
 if TYPE_CHECKING:
     from mbrl.core.registry import Registry
-    from mbrl.experiment.study_folder import StudyFolder
+    from mbrl.study.folder import StudyFolder
 
 Kind = Literal[
     "algorithms", "learners", "recipes", "formats", "measures", "tasks", "estimators", "planners", "rows"
@@ -23,7 +23,7 @@ _REGISTRIES: Final = {
     "recipes": "mbrl.algorithms.base:RECIPES",
     "formats": "mbrl.data.formats.base:FORMATS",
     "measures": "mbrl.uncertainty.measures:MEASURES",
-    "estimators": "mbrl.ope.estimators:ESTIMATORS",
+    "estimators": "mbrl.ope.estimators.context:ESTIMATORS",
     "planners": "mbrl.planning.base:PLANNERS",
     "rows": "mbrl.bench.registry:ROWS",
 }
@@ -39,7 +39,7 @@ def list_entries(
 ) -> None:
     """List what can be named in configs, one line each."""
     del debug
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
 
     entries = _describe(kind)
     emit(
@@ -55,7 +55,7 @@ def _describe(kind: Kind) -> dict[str, str]:
 
         return {name: load_task(name).description for name in list_tasks()}
     if kind == "algorithms":
-        from mbrl.experiment.config import describe_parts
+        from mbrl.run.config import describe_parts
 
         return describe_parts("algorithms")
     module, _, registry = _REGISTRIES[kind].partition(":")
@@ -75,7 +75,7 @@ def status(
 ) -> None:
     """Show every run: stage, seed, how far it is, wall time; of a comparison, what is done and missing."""
     del debug
-    from mbrl.experiment.study_folder import StudyFolder
+    from mbrl.study.folder import StudyFolder
 
     study = StudyFolder(folder or runs)
     if study.is_study:
@@ -85,10 +85,10 @@ def status(
 
 
 def _show_runs(root: Path, *, is_json: bool) -> None:
-    from mbrl.experiment.files import is_locked
-    from mbrl.experiment.metrics import read_metrics
-    from mbrl.experiment.store import RunStore
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
+    from mbrl.run.files import is_locked
+    from mbrl.run.metrics import read_metrics
+    from mbrl.run.store import RunStore
 
     entries: list[dict[str, Any]] = []
     for run in RunStore(root).runs():
@@ -111,7 +111,7 @@ def _show_runs(root: Path, *, is_json: bool) -> None:
 
 
 def _show_study(study: "StudyFolder", *, is_json: bool) -> None:
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
 
     name, states, runs = study.facts()["name"], study.task_states(), study.run_states()
     columns = ("done", "running", "failed", "missing")

@@ -14,9 +14,9 @@ from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, guarded, mina
 from mbrl.cli.output import emit
 
 if TYPE_CHECKING:
-    from mbrl.experiment.sweep import Engine
-    from mbrl.experiment.tasks import Site
-    from mbrl.report.study import Study
+    from mbrl.report.study.facts import Study
+    from mbrl.study.sweep import Engine
+    from mbrl.study.tasks import Site
 
 RUNS_FAILED: Final = 3
 """Exit status when the comparison ended, but not all of its runs succeeded."""
@@ -43,14 +43,14 @@ def compare(
     del debug
     from mbrl.cli.board import make_board
     from mbrl.core.errors import ConfigError
-    from mbrl.experiment.stages import set_up_torch
-    from mbrl.experiment.study import load_study
-    from mbrl.experiment.study_facts import gather_study
-    from mbrl.experiment.study_folder import StudyFolder
-    from mbrl.experiment.study_tasks import begin_study, plan_study
-    from mbrl.experiment.sweep import run_sweep
-    from mbrl.experiment.tasks import Site
-    from mbrl.report.study_pages import write_study
+    from mbrl.report.study.page import write_study
+    from mbrl.run.stages import set_up_torch
+    from mbrl.study.config import load_study
+    from mbrl.study.facts import gather_study
+    from mbrl.study.folder import StudyFolder
+    from mbrl.study.layout import begin_study, plan_study
+    from mbrl.study.sweep import run_sweep
+    from mbrl.study.tasks import Site
 
     if address is not None and engine != "ray":
         raise ConfigError("--address belongs to --engine ray.")
@@ -75,11 +75,11 @@ def _open_engine(
 ) -> "Generator[Engine]":
     """The engine, closed whatever happens."""
     if name == "ray":
-        from mbrl.experiment.ray_engine import RayEngine
+        from mbrl.study.ray_engine import RayEngine
 
         engine: Engine = RayEngine(site, address=address, jobs=jobs)
     else:
-        from mbrl.experiment.local_engine import LocalEngine
+        from mbrl.study.local_engine import LocalEngine
 
         engine = LocalEngine(site, jobs=jobs or len(os.sched_getaffinity(0)))
     try:
@@ -89,8 +89,8 @@ def _open_engine(
 
 
 def _print(study: "Study", page: Path, *, is_json: bool) -> None:
-    from mbrl.experiment.study_facts import summarise_means, summarise_run
-    from mbrl.report.study_tables import study_table
+    from mbrl.report.study.tables import study_table
+    from mbrl.study.facts import summarise_means, summarise_run
 
     unfinished = [run for run in study.runs if run.status != "done"]
     messages = [

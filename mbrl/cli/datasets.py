@@ -11,7 +11,7 @@ from mbrl.cli.output import emit, make_progress
 if TYPE_CHECKING:
     from mbrl.data.dataset import Dataset
     from mbrl.data.options import LoadOptions
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
 
 Source = Annotated[str, typer.Argument(help="Path, minari:<id>, or name of a bundled dataset.")]
 REFUSED = 1
@@ -30,13 +30,13 @@ def inspect(
     del debug
     from mbrl.data.doctor import examine_log
     from mbrl.data.open import parse_log
-    from mbrl.report.data_tables import doctor_tables
+    from mbrl.report.run.data_tables import doctor_tables
 
     options = _load_options(overrides or [])
     report = examine_log(parse_log(path, options, minari_root=minari_root()), options)
     if html is not None:
-        from mbrl.experiment.files import write_text
-        from mbrl.report.pages import doctor_page
+        from mbrl.report.run.pages import doctor_page
+        from mbrl.run.files import write_text
 
         write_text(html, doctor_page(report, provenance={"command": f"mbrl inspect {path} --html {html}"}))
     values: dict[str, Any] = {**report.model_dump(mode="json"), "may_train": report.may_train}
@@ -47,8 +47,8 @@ def inspect(
 
 def _load_options(overrides: list[str]) -> "LoadOptions":
     from mbrl.data.options import LoadOptions
-    from mbrl.experiment.documents import Tree, parse_override, set_at
-    from mbrl.experiment.validation import validate
+    from mbrl.run.documents import Tree, parse_override, set_at
+    from mbrl.run.validation import validate
 
     tree: Tree = {}
     for text in overrides:
@@ -115,7 +115,7 @@ def _sizes(dataset: "Dataset") -> dict[str, Any]:
 
 
 def _size_table(dataset: "Dataset") -> "Table":
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
 
     rows = [(key, value) for key, value in _sizes(dataset).items() if key != "dropped"]
     return Table("dataset", ("", "value"), [*rows, *dataset.dropped.items()])
@@ -139,8 +139,8 @@ def collect(
     """Make a dataset in a simulator, with the behaviour's log-densities."""
     del debug
     from mbrl.core.errors import ConfigError
-    from mbrl.experiment.behaviour import CollectionConfig, PartConfig, collect_dataset, load_collection
-    from mbrl.experiment.stages import set_up_torch
+    from mbrl.run.collect import CollectionConfig, PartConfig, collect_dataset, load_collection
+    from mbrl.run.stages import set_up_torch
 
     if policy is None:
         config = load_collection(what)

@@ -72,15 +72,15 @@ def ope(
     del debug
     from mbrl.data.open import open_dataset
     from mbrl.data.options import LoadOptions
-    from mbrl.experiment.deployment import Trials, deployment_stage, unique_names
-    from mbrl.experiment.ope import OPESettings, candidate_label, ope_stage
-    from mbrl.experiment.ope_model import ModelRequest, choose_model
-    from mbrl.experiment.stages import open_policy, set_up_torch
-    from mbrl.experiment.store import RunFolder
-    from mbrl.experiment.tested import read_tested
-    from mbrl.ope.findings import BEHAVIOUR
-    from mbrl.ope.fqe import FQEConfig
-    from mbrl.ope.risk import RiskQuestion
+    from mbrl.ope.judgement.findings import BEHAVIOUR
+    from mbrl.ope.judgement.risk import RiskQuestion
+    from mbrl.ope.value.fqe import FQEConfig
+    from mbrl.run.judge.deployment import Trials, deployment_stage, unique_names
+    from mbrl.run.judge.model import ModelRequest, choose_model
+    from mbrl.run.judge.ope import OPESettings, candidate_label, ope_stage
+    from mbrl.run.judge.tested import read_tested
+    from mbrl.run.stages import open_policy, set_up_torch
+    from mbrl.run.store import RunFolder
 
     set_up_torch(threads or 1)
     names = unique_names([candidate_label(open_policy(path)) for path in runs_of])
@@ -113,10 +113,10 @@ def ope(
 
 def _show(folder: Path, found: Mapping[str, Any], *, is_json: bool) -> int:
     """Prints a comparison of candidates; the exit status that goes with its verdict."""
-    from mbrl.experiment.deployment import PAGE
-    from mbrl.ope.verdict import EXIT_CODES
-    from mbrl.report.deployment_tables import candidate_table, estimate_table, trial_table, verdict_lines
-    from mbrl.report.flags import flag_table
+    from mbrl.ope.judgement.verdict import EXIT_CODES
+    from mbrl.report.deployment.flags import flag_table
+    from mbrl.report.deployment.tables import candidate_table, estimate_table, trial_table, verdict_lines
+    from mbrl.run.judge.deployment import PAGE
 
     reports = found["reports"]
     tables = [candidate_table(found), trial_table(found)] if len(reports) > 1 else []

@@ -32,15 +32,15 @@ def ope_bench(
     """Judge estimators by policies of known value; run again to continue, exit status 3 if a task failed."""
     del debug
     from mbrl.cli.board import make_board
-    from mbrl.experiment.local_engine import LocalEngine
-    from mbrl.experiment.ope_bench import FOLDER, load_ope_bench
-    from mbrl.experiment.ope_bench_facts import gather_ope_bench, write_ope_bench
-    from mbrl.experiment.ope_bench_plan import begin_ope_bench, plan_ope_bench
-    from mbrl.experiment.stages import set_up_torch
-    from mbrl.experiment.study_folder import StudyFolder
-    from mbrl.experiment.sweep import run_sweep
-    from mbrl.experiment.tasks import Site
-    from mbrl.report.ope_bench import total_table, verdict_table
+    from mbrl.report.ope_bench.scores import total_table, verdict_table
+    from mbrl.run.stages import set_up_torch
+    from mbrl.study.folder import StudyFolder
+    from mbrl.study.local_engine import LocalEngine
+    from mbrl.study.ope_bench.config import FOLDER, load_ope_bench
+    from mbrl.study.ope_bench.facts import gather_ope_bench, write_ope_bench
+    from mbrl.study.ope_bench.plan import begin_ope_bench, plan_ope_bench
+    from mbrl.study.sweep import run_sweep
+    from mbrl.study.tasks import Site
 
     set_up_torch(1)
     source = load_ope_bench(config, overrides=overrides or [])

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
 
 WIDTH: Final = 100
 _LINE_SECONDS: Final = 10.0
@@ -57,7 +57,7 @@ def emit(
         path: what the command wrote; the last line for people, the key `path` for machines.
         messages: sentences below the tables, for people.
     """
-    from mbrl.report.table import to_rich
+    from mbrl.report.kit.table import to_rich
 
     if is_json:
         whole = {**result, **({} if path is None else {"path": str(path)})}

@@ -18,7 +18,7 @@ from mbrl.cli.options import (
 from mbrl.cli.output import emit, jsonable
 
 if TYPE_CHECKING:
-    from mbrl.experiment.planner_config import PlanConfig
+    from mbrl.run.plan.config import PlanConfig
 
 
 @guarded
@@ -54,10 +54,10 @@ def plan(
     """Plan in a trained run's model at every step, beside its policy alone, or explain one plan."""
     del debug
     from mbrl.envs.specs import load_task
-    from mbrl.experiment.planner_config import load_plan_config
-    from mbrl.experiment.planning import plan_stage
-    from mbrl.experiment.stages import set_up_torch
-    from mbrl.report.plan_tables import plan_table
+    from mbrl.report.plan.tables import plan_table
+    from mbrl.run.plan.config import load_plan_config
+    from mbrl.run.plan.planning import plan_stage
+    from mbrl.run.stages import set_up_torch
 
     set_up_torch(threads or 1)
     arguments: dict[str, Any] = {"milliseconds": budget_ms, "sims": sims}
@@ -80,13 +80,13 @@ def plan(
 
 def _explain(run: Path, state: str, config: "PlanConfig", workspace: Any, *, is_json: bool) -> None:
     """Writes one plan as JSON and as a figure, its tree likewise and for Graphviz; prints what it weighed."""
-    from mbrl.experiment.config import stable_hash
-    from mbrl.experiment.files import write_json, write_text
-    from mbrl.experiment.plan_explanation import explain_stage
-    from mbrl.planning.explanation import to_dot
-    from mbrl.report.plan_plots import plan_figure, tree_figure
-    from mbrl.report.plan_tables import candidate_table, edge_table
-    from mbrl.report.style import save_png
+    from mbrl.planning.explain.explanation import to_dot
+    from mbrl.report.kit.style import save_png
+    from mbrl.report.plan.plots import plan_figure, tree_figure
+    from mbrl.report.plan.tables import candidate_table, edge_table
+    from mbrl.run.config import stable_hash
+    from mbrl.run.files import write_json, write_text
+    from mbrl.run.plan.explanation import explain_stage
 
     values = jsonable(explain_stage(run, state, config, workspace))
     name = f"{config.planner.name}-{stable_hash({'config': config.tree(), 'state': state})[:8]}"

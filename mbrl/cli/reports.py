@@ -19,7 +19,7 @@ def report(
 ) -> None:
     """Write one HTML page about a run, with figures."""
     del debug
-    from mbrl.experiment.pages import write_run_page
+    from mbrl.run.pages import write_run_page
 
     page = write_run_page(run, out)
     emit({"run": str(run)}, [], is_json=json, path=page)
@@ -38,8 +38,8 @@ def demo(
 ) -> None:
     """From logged episodes to compared policies in five minutes; run again to continue."""
     del debug
-    from mbrl.experiment.demo import run_demo
-    from mbrl.report.comparison import comparison_table, conclude
+    from mbrl.report.kit.comparison import comparison_table, conclude
+    from mbrl.study.demo import run_demo
 
     arguments: dict[str, Any] = {"dataset": dataset, "seed": seed, "threads": threads}
     outcome = run_demo(

@@ -25,7 +25,7 @@ from mbrl.cli.options import (
 from mbrl.cli.output import emit
 
 if TYPE_CHECKING:
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
 
 
 @guarded
@@ -44,9 +44,9 @@ def fit(
 ) -> None:
     """Fit the dynamics ensemble and report how far it can be trusted."""
     del debug
-    from mbrl.experiment.config import resolve
-    from mbrl.experiment.stages import fit_dynamics_stage, load_run_dataset, set_up_torch
-    from mbrl.report.dynamics_tables import dynamics_tables, trust_message, warning_messages
+    from mbrl.report.run.dynamics_tables import dynamics_tables, trust_message, warning_messages
+    from mbrl.run.config import resolve
+    from mbrl.run.stages import fit_dynamics_stage, load_run_dataset, set_up_torch
 
     arguments: dict[str, Any] = {
         "dataset": dataset, "dynamics": dynamics, "seed": seed, "threads": threads, "device": device,
@@ -92,8 +92,8 @@ def train(
     del debug
     from mbrl.algorithms.base import RECIPES
     from mbrl.core.errors import ConfigError
-    from mbrl.experiment.config import resolve
-    from mbrl.experiment.stages import set_up_torch, train_policy_stage
+    from mbrl.run.config import resolve
+    from mbrl.run.stages import set_up_torch, train_policy_stage
 
     if online is not None and (dataset is not None or task is not None):
         raise ConfigError("--online TASK trains in the simulator: leave DATASET and --task away.")
@@ -119,7 +119,7 @@ def shift_alarms(summary: dict[str, Any]) -> list[str]:
 
 def training_table(summary: dict[str, Any]) -> "Table":
     """What was trained, and the last row of its metrics."""
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
 
     keys = ("algorithm", "recipe", "learner", "online", "dataset", "task", "seed", "updates", "seconds")
     rows: list[tuple[str, Any]] = [(key, summary[key]) for key in keys]
@@ -152,8 +152,8 @@ def evaluate(
     if video is not None:
         os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
     from mbrl.envs.specs import load_task
-    from mbrl.experiment.stages import evaluate_stage, set_up_torch
-    from mbrl.report.evaluation_tables import evaluation_table
+    from mbrl.report.run.evaluation_tables import evaluation_table
+    from mbrl.run.stages import evaluate_stage, set_up_torch
 
     set_up_torch(threads or 1)
     result = evaluate_stage(
@@ -184,9 +184,9 @@ def export(
     """Write the last policy of a training as one file that stands alone."""
     del debug
     from mbrl.core.errors import ConfigError
-    from mbrl.experiment.policies import save_policy
-    from mbrl.experiment.stages import open_policy
-    from mbrl.report.table import Table
+    from mbrl.report.kit.table import Table
+    from mbrl.run.policies import save_policy
+    from mbrl.run.stages import open_policy
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out must end in .safetensors, not {out.name!r}.")

@@ -69,6 +69,6 @@ class Registry(Generic[T]):
         if self._is_loaded:
             return
         package = importlib.import_module(self._package)
-        for info in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{info.name}")
+        for info in pkgutil.walk_packages(package.__path__, f"{self._package}."):
+            importlib.import_module(info.name)
         self._is_loaded = True

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mbrl.core.registry import Registry
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem import Clock, PlanningProblem
+from mbrl.planning.problem.problem import Clock, PlanningProblem
 
 SOURCES: Final = ("dataset", "clone", "policy", "flat_policy", "warm", "shooting", "uniform")
 """Where a candidate comes from; `PlanResult.provenance` counts in this order."""

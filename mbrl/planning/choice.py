@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, mod
 
 from mbrl.core.errors import ConfigError
 from mbrl.planning.base import PLANNERS, Planner, PlannerConfig
-from mbrl.planning.problem import Clock, PlanningProblem
+from mbrl.planning.problem.problem import Clock, PlanningProblem
 
 
 class PlannerChoice(BaseModel):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, M
 from typing import Final, TypeAlias
 
 from mbrl.planning.base import Budget
-from mbrl.planning.problem import Clock
+from mbrl.planning.problem.problem import Clock
 
 _TRIALS: Final = 2
 _MARGIN: Final = 1.3

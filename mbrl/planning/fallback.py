@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mbrl.planning.base import SOURCES, PlanResult, PlanStats
-from mbrl.planning.problem import PlanningProblem
+from mbrl.planning.problem.problem import PlanningProblem
 
 
 def act_by_policy(

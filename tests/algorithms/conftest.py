@@ -6,7 +6,7 @@ from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.uncertainty.held_out import held_out_measures
 from tests.algorithms.toy import hand_dynamics
-from tests.experiment.toy import TINY_DYNAMICS, make_dataset
+from tests.run.toy import TINY_DYNAMICS, make_dataset
 
 
 @pytest.fixture(scope="session")

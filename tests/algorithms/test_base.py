@@ -8,7 +8,7 @@ from mbrl.learners.bc import BCConfig
 from mbrl.learners.sac import SACConfig
 from mbrl.nets.normaliser import Normaliser
 from tests.algorithms.toy import LEARNER, make_context
-from tests.experiment.toy import SPACE, transitions
+from tests.run.toy import SPACE, transitions
 
 
 def config(**learner) -> ModelFreeConfig:

@@ -8,8 +8,8 @@ import pytest
 
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
-from mbrl.experiment.config import algorithm_tree, find_part, parse_algorithm, part_names, resolve
-from mbrl.experiment.documents import read_yaml
+from mbrl.run.config import algorithm_tree, find_part, parse_algorithm, part_names, resolve
+from mbrl.run.documents import read_yaml
 
 NAMES = part_names("algorithms")
 

@@ -25,7 +25,7 @@ from tests.algorithms.toy import (
     refresh,
     with_trusted_horizon,
 )
-from tests.experiment.toy import SPACE, transitions
+from tests.run.toy import SPACE, transitions
 
 
 def make_imagination(dynamics, *, rollout=None, **penalty):

@@ -15,7 +15,7 @@ from mbrl.learners.base import LearnerContext
 from mbrl.learners.sac import SAC, SACConfig
 from mbrl.nets.normaliser import Normaliser
 from tests.algorithms.toy import LEARNER, SCALE, SPREAD, HandModel, make_config, make_context, make_training
-from tests.experiment.toy import SPACE, transitions
+from tests.run.toy import SPACE, transitions
 
 VALUE = torch.tensor([1.0, -2.0, 0.5])
 

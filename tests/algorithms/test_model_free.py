@@ -6,7 +6,7 @@ import torch
 from mbrl.algorithms.model_free import ModelFree, ModelFreeConfig, prepare_transitions
 from mbrl.core.errors import ConfigError
 from tests.algorithms.toy import make_context
-from tests.experiment.toy import make_dataset, transitions
+from tests.run.toy import make_dataset, transitions
 
 
 def config(**values) -> ModelFreeConfig:

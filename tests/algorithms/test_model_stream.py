@@ -5,7 +5,7 @@ import pytest
 from mbrl.algorithms.base import RECIPES
 from mbrl.envs.specs import TaskSpec, TerminationRule
 from tests.algorithms.toy import make_config, make_context, make_training, refresh
-from tests.experiment.toy import SPACE
+from tests.run.toy import SPACE
 
 NO_CUT = {"truncation_quantile": None, "starts": 1500, "horizon": 1}
 

@@ -25,7 +25,7 @@ from tests.algorithms.toy import (
     refresh,
     with_trusted_horizon,
 )
-from tests.experiment.toy import SPACE, TINY_DYNAMICS, make_episodes, transitions
+from tests.run.toy import SPACE, TINY_DYNAMICS, make_episodes, transitions
 
 NO_CUT = {"truncation_quantile": None}
 

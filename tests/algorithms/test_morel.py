@@ -17,7 +17,7 @@ from tests.algorithms.toy import (
     make_training,
     refresh,
 )
-from tests.experiment.toy import make_dataset, transitions
+from tests.run.toy import make_dataset, transitions
 
 THRESHOLD = 0.4
 

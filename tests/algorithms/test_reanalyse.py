@@ -16,12 +16,12 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import concat
 from mbrl.data.sources import DatasetSource, ModelBuffer
 from mbrl.dynamics.artifact import FittedDynamics
-from mbrl.experiment.loop import renew
 from mbrl.planning.base import PlanResult
 from mbrl.planning.noise import RowNoise
+from mbrl.run.loop import renew
 from tests.algorithms.toy import make_context
-from tests.experiment.toy import SPACE, transitions
 from tests.planning.one_step import OneStep, registered
+from tests.run.toy import SPACE, transitions
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.nets.normaliser import Normaliser
-from tests.experiment.toy import SPACE, transitions
+from tests.run.toy import SPACE, transitions
 
 LEARNER = {"name": "sac", "hidden": [8], "batch_size": 16}
 SCALE = torch.tensor([2.0, 0.5, 1.0])

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from mbrl.cli.app import app
 from mbrl.cli.output import LineProgress, emit, jsonable
 from mbrl.data.formats.base import FORMATS
-from mbrl.report.table import Table
-from tests.experiment.toy import TINY_DYNAMICS, make_dataset, write_dataset
+from mbrl.report.kit.table import Table
+from tests.run.toy import TINY_DYNAMICS, make_dataset, write_dataset
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (

@@ -12,11 +12,11 @@ from typer.testing import CliRunner, Result
 from mbrl.cli import board
 from mbrl.cli.app import app
 from mbrl.cli.compare import RUNS_FAILED
-from mbrl.experiment.study_folder import Outcome, StudyFolder
-from mbrl.experiment.sweep import SweepState
-from mbrl.report.study import Study
-from mbrl.report.table import Table
-from tests.experiment.toy_study import BC, InlineEngine, toy_plan, write_study_config
+from mbrl.report.kit.table import Table
+from mbrl.report.study.facts import Study
+from mbrl.study.folder import Outcome, StudyFolder
+from mbrl.study.sweep import SweepState
+from tests.study.toy_study import BC, InlineEngine, toy_plan, write_study_config
 
 studies: list[Study] = []
 
@@ -36,9 +36,9 @@ def _no_processes_and_no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     tables.study_table = lambda study: [  # pyright: ignore[reportAttributeAccessIssue]
         Table("runs", ("algorithm", "status"), [(run.algorithm, run.status) for run in study.runs])
     ]
-    monkeypatch.setitem(sys.modules, "mbrl.report.study_pages", pages)
-    monkeypatch.setitem(sys.modules, "mbrl.report.study_tables", tables)
-    monkeypatch.setattr("mbrl.experiment.local_engine.LocalEngine", lambda site, jobs: InlineEngine(site))
+    monkeypatch.setitem(sys.modules, "mbrl.report.study.page", pages)
+    monkeypatch.setitem(sys.modules, "mbrl.report.study.tables", tables)
+    monkeypatch.setattr("mbrl.study.local_engine.LocalEngine", lambda site, jobs: InlineEngine(site))
 
 
 def call(*args: object, status: int = 0) -> Result:
@@ -74,7 +74,7 @@ def test_a_failed_run_ends_with_status_3_and_is_tried_again(
     arguments = ("compare", config, "--runs", tmp_path / "runs", "--out", tmp_path / "page")
     killing = lambda site, jobs: InlineEngine(site, killed=["train.toy.bc.s1"])  # noqa: E731
     with monkeypatch.context() as patch:
-        patch.setattr("mbrl.experiment.local_engine.LocalEngine", killing)
+        patch.setattr("mbrl.study.local_engine.LocalEngine", killing)
         result = call(*arguments, status=RUNS_FAILED)
     assert "failed: bc on toy, seed 1: Its worker was killed." in result.stdout
     assert "FAILED: train bc on toy, seed 1: Its worker was killed." in result.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mbrl.report.table import TERMINAL_WIDTH
+from mbrl.report.kit.table import TERMINAL_WIDTH
 from tests.cli.test_cli import call, call_json, overrides
 
 SEARCH = (

@@ -18,14 +18,14 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.envs.specs import load_task
-from mbrl.experiment.checkpoint import CheckpointFolder
-from mbrl.experiment.config import find_part, parse_algorithm, part_names
-from mbrl.experiment.documents import read_yaml, set_at
-from mbrl.experiment.loop import LoopSettings, renew, train
 from mbrl.learners.base import LEARNERS, LearnerContext
 from mbrl.nets.normaliser import Normaliser
+from mbrl.run.checkpoint import CheckpointFolder
+from mbrl.run.config import find_part, parse_algorithm, part_names
+from mbrl.run.documents import read_yaml, set_at
+from mbrl.run.loop import LoopSettings, renew, train
 from mbrl.uncertainty.held_out import held_out_measures
-from tests.experiment.toy import SPACE, TINY_DYNAMICS, assert_same, make_dataset, transitions
+from tests.run.toy import SPACE, TINY_DYNAMICS, assert_same, make_dataset, transitions
 
 UPDATES = 24
 SETTINGS = LoopSettings(updates=UPDATES, log_interval=7, checkpoint_interval=5, config_hash="law")

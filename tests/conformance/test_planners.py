@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mbrl.planning.base import PLANNERS, SOURCES, Budget, Hints, Planner, PlanResult
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem import Pessimism, PlanningProblem
+from mbrl.planning.problem.problem import Pessimism, PlanningProblem
 from tests.planning.worlds import Formula, FormulaLeaf, LinearPrior, World
 
 LEVELS = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)

@@ -31,7 +31,7 @@ from mbrl.learners.sac import SACConfig
 from mbrl.learners.soft_actor_critic import SoftActorCriticConfig
 from mbrl.learners.td3_bc import TD3BCConfig
 from mbrl.learners.weighted_cloning import WeightedCloningConfig
-from mbrl.planning.learned import DoubtConfig
+from mbrl.planning.problem.learned import DoubtConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mbrl.planning.cem import CEMConfig
-from mbrl.planning.icem import ICEMConfig
-from mbrl.planning.mppi import MPPIConfig
-from mbrl.planning.shooting import ShootingConfig
+from mbrl.planning.shooting.cem import CEMConfig
+from mbrl.planning.shooting.icem import ICEMConfig
+from mbrl.planning.shooting.mppi import MPPIConfig
+from mbrl.planning.shooting.shooting import ShootingConfig
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "planning.md").read_text()

@@ -6,11 +6,11 @@ import torch
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import SpaceSpec
-from mbrl.experiment.config import find_part, parse_algorithm, resolve
-from mbrl.experiment.documents import read_yaml
 from mbrl.learners.base import LEARNERS, LearnerContext
 from mbrl.learners.rebrac import PRESETS, ReBRAC, ReBRACConfig
 from mbrl.nets.normaliser import Normaliser
+from mbrl.run.config import find_part, parse_algorithm, resolve
+from mbrl.run.documents import read_yaml
 from tests.learners.twin import (
     CONTEXT,
     constant_critics,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mbrl.core.estimates import Estimand
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset, DatasetInfo
-from mbrl.ope.layout import OPEArrays
+from mbrl.ope.log.layout import OPEArrays
 
 Array = NDArray[np.float64]
 

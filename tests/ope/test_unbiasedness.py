@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mbrl.core.estimates import Estimand
-from mbrl.ope.bounds import Bootstrap, bernstein_lower, hcope_lower, hoeffding_lower, student_lower
-from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
-from mbrl.ope.importance import importance_sampling
+from mbrl.ope.estimators.doubly_robust import doubly_robust, weighted_doubly_robust
+from mbrl.ope.estimators.importance import importance_sampling
+from mbrl.ope.statistics.bounds import Bootstrap, bernstein_lower, hcope_lower, hoeffding_lower, student_lower
 from tests.ope.tabular import MDP, Array, arrays_of, random_mdp, random_policy, simulate
 
 ESTIMAND = Estimand(0.95, horizon=5)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl.planning.explanation import export_nodes
-from mbrl.planning.gumbel import GumbelConfig, GumbelStrategy
-from mbrl.planning.problem import Edge
-from mbrl.planning.proposals import RootSet, mask_logits
-from mbrl.planning.puct import PUCTConfig, PUCTStrategy
-from mbrl.planning.search import Copies, Search
-from mbrl.planning.tree import Leaf, Tree
+from mbrl.planning.explain.explanation import export_nodes
+from mbrl.planning.problem.problem import Edge
+from mbrl.planning.tree.gumbel import GumbelConfig, GumbelStrategy
+from mbrl.planning.tree.proposals import RootSet, mask_logits
+from mbrl.planning.tree.puct import PUCTConfig, PUCTStrategy
+from mbrl.planning.tree.search import Copies, Search
+from mbrl.planning.tree.tree import Leaf, Tree
 
 GOLDEN = Path(__file__).parent / "golden" / "mctx.json"
 STATES, ROWS = 12, 4

@@ -19,7 +19,7 @@ from mbrl.planning.base import (
     check_observations,
 )
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem import Clock, PlanningProblem, pessimistic_edge
+from mbrl.planning.problem.problem import Clock, PlanningProblem, pessimistic_edge
 
 
 class OneStepConfig(PlannerConfig):

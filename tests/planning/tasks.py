@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mbrl.planning.base import PLANNERS, Budget, Hints, PlanResult
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem import Pessimism, PlanningProblem, StepOut
+from mbrl.planning.problem.problem import Pessimism, PlanningProblem, StepOut
 
 DOUBLE = torch.float64
 

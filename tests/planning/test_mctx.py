@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.planning.gumbel import GumbelConfig, GumbelStrategy, mix_value
-from mbrl.planning.halving import considered_visits, halving_rounds
+from mbrl.planning.tree.gumbel import GumbelConfig, GumbelStrategy, mix_value
+from mbrl.planning.tree.halving import considered_visits, halving_rounds
 from tests.planning.mctx_cases import CASES, GOLDEN, Case, Tables, make_tables, plant, run_mctx, run_ours
 
 EXPECTED: dict[str, Any] = {case["name"]: case for case in json.loads(GOLDEN.read_text())}

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from mbrl.planning.base import PLANNERS, PlannerConfig
-from mbrl.planning.gumbel import GumbelConfig, SampledGumbelConfig
-from mbrl.planning.planner import TreeConfig
-from mbrl.planning.proposals import SampledActions
-from mbrl.planning.puct import DPWConfig, PUCTConfig
+from mbrl.planning.tree.gumbel import GumbelConfig, SampledGumbelConfig
+from mbrl.planning.tree.planner import TreeConfig
+from mbrl.planning.tree.proposals import SampledActions
+from mbrl.planning.tree.puct import DPWConfig, PUCTConfig
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "planning.md").read_text()
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mbrl.planning.problem import Pessimism, halt_loss
+from mbrl.planning.problem.problem import Pessimism, halt_loss
 from tests.planning.tasks import DOUBLE, box_problem, plan, states, table_problem
 
 TREES = ("gumbel", "puct", "dpw")

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.planning.base import Budget, Hints
-from mbrl.planning.icem import ICEM, ICEMConfig
-from mbrl.planning.mppi import MPPI, MPPIConfig
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.shooting import ShootingPlanner
+from mbrl.planning.shooting.icem import ICEM, ICEMConfig
+from mbrl.planning.shooting.mppi import MPPI, MPPIConfig
+from mbrl.planning.shooting.shooting import ShootingPlanner
 from tests.planning.worlds import FormulaLeaf, make_problem, steady
 
 STEPS, STARTS = 100, 64

@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from mbrl.planning.problem import Pessimism, PlanningProblem, StepOut
+from mbrl.planning.problem.problem import Pessimism, PlanningProblem, StepOut
 
 Formula = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """`(obs [r, o], action [r, a], member [r]) -> s' [r, o], reward [r], terminated [r], uncertainty [r]`."""

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from mbrl.ope.conclusions import conclude
-from mbrl.ope.risk import QUANTILE_LEVELS
+from mbrl.ope.judgement.conclusions import conclude
+from mbrl.ope.judgement.risk import QUANTILE_LEVELS
 
 
 def estimate(name: str, family: str, point: float | None, half: float, **extra: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mbrl.report.study import Study, StudyAlgorithm, StudyDataset, StudyRun
+from mbrl.report.study.facts import Study, StudyAlgorithm, StudyDataset, StudyRun
 from tests.report.conftest import make_dynamics_report
 
 LEARNERS = {"bc": "bc", "td3_bc": "td3_bc", "iql": "iql", "cql": "cql", "mopo": "sac", "combo": "cql"}

@@ -15,9 +15,9 @@ from mbrl.core.protocols import BatchSource
 from mbrl.core.rng import RngStreams
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
-from mbrl.experiment.metrics import MetricSums
 from mbrl.learners.base import LEARNERS, LearnerContext
 from mbrl.nets.normaliser import Normaliser
+from mbrl.run.metrics import MetricSums
 
 LOG_INTERVAL = 500
 """Updates between two conversions of metrics to numbers, as in the training loop."""

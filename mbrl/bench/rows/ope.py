@@ -12,10 +12,10 @@ from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.nets.actors import ActorSpec, DeterministicActor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.doubly_robust import doubly_robust, weighted_doubly_robust
-from mbrl.ope.fqe import FQEConfig, FQEFit
-from mbrl.ope.importance import Kind, importance_sampling
-from mbrl.ope.layout import Array, OPEArrays
+from mbrl.ope.estimators.doubly_robust import doubly_robust, weighted_doubly_robust
+from mbrl.ope.estimators.importance import Kind, importance_sampling
+from mbrl.ope.log.layout import Array, OPEArrays
+from mbrl.ope.value.fqe import FQEConfig, FQEFit
 
 _HIDDEN = (256, 256)
 _UPDATES = 1_000_000

@@ -18,9 +18,9 @@ from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.normaliser import Normaliser
 from mbrl.planning.base import Budget
 from mbrl.planning.choice import PlannerChoice
-from mbrl.planning.learned import CriticLeaf, LearnedStep, PolicyPrior
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem import Pessimism, PlanningProblem
+from mbrl.planning.problem.learned import CriticLeaf, LearnedStep, PolicyPrior
+from mbrl.planning.problem.problem import Pessimism, PlanningProblem
 
 _HIDDEN = (256, 256)
 _CRITICS = 2

@@ -1,1 +1,0 @@
-"""One run and many runs: configs, the loop, checkpoints, the run store, stages."""

@@ -1,1 +1,0 @@
-"""Programs for the interpreters of other libraries; they import nothing of this package."""

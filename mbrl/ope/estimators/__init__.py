@@ -1,0 +1,1 @@
+"""The estimators of a policy's value, found by the registry."""

@@ -1,0 +1,193 @@
+"""Kernel-smoothed ratios: importance sampling for deterministic policies with continuous actions.
+
+A deterministic policy has no density. Blurred by a kernel of width h it has one, the ratio is
+`k_h(a - pi(s)) / b(a|s)`, and what is estimated is the value of the blurred policy: a smaller h means less
+bias and more variance (Kallus & Zhou 2018; for many steps, Kallus & Uehara 2020).
+"""
+
+import dataclasses
+from typing import Annotated, Final, Literal, TypeAlias
+
+import numpy as np
+import scipy.special
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from mbrl.core.errors import EstimandError
+from mbrl.core.estimates import Estimate
+from mbrl.core.protocols import Estimator, Policy
+from mbrl.data.dataset import Dataset
+from mbrl.data.normaliser import fit_moments
+from mbrl.nets.action_box import ActionBox
+from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext, fit_values, needs_tail, pad_ratios
+from mbrl.ope.estimators.importance import importance_sampling
+from mbrl.ope.log.behaviour import is_one_hot
+from mbrl.ope.log.diagnostics import LEAST_ESS
+from mbrl.ope.log.layout import Array
+from mbrl.ope.log.policies import evaluation_actions, is_stochastic
+from mbrl.ops.gaussian import LOG_2PI
+
+BANDWIDTH_SENSITIVE: Final = "bandwidth_sensitive"
+"""Flag of an estimate whose answer at half or double the width lies outside of its interval."""
+
+WIDTH_FACTORS: Final = (0.5, 1.0, 2.0)
+"""Widths at which the answer is shown, in units of the chosen one."""
+
+KernelName: TypeAlias = Literal["gaussian", "epanechnikov", "triangular", "uniform"]
+
+
+class KernelConfig(BaseModel):
+    """Kernel-smoothed importance sampling.
+
+    Attributes:
+        kernel: of each action dimension; all but the Gaussian end at one width.
+        bandwidth: h in deviations of the logged action; None takes `n^(-1 / (act_dim + 4))`, n the episodes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kernel: KernelName = "gaussian"
+    bandwidth: Annotated[float, Field(gt=0, le=1e3)] | None = None
+
+    def width(self, dataset: Dataset) -> float:
+        """The width for this log."""
+        if self.bandwidth is not None:
+            return self.bandwidth
+        return float(len(dataset) ** (-1.0 / (dataset.spec.act_dim + 4)))
+
+
+def log_kernel(x: Array, kernel: KernelName) -> Array:
+    """Logarithm of a kernel, a density on the line; -inf outside of its support.
+
+    Args:
+        x: distances in widths, any shape.
+        kernel: which.
+    """
+    if kernel == "gaussian":
+        return -0.5 * (np.square(x) + LOG_2PI)
+    distance = np.minimum(np.abs(x), 1.0)
+    height = {
+        "epanechnikov": 0.75 * (1.0 - np.square(distance)),
+        "triangular": 1.0 - distance,
+        "uniform": 0.5 * (np.abs(x) <= 1.0),
+    }
+    with np.errstate(divide="ignore"):
+        return np.log(height[kernel])
+
+
+def kernel_mass(low: Array, high: Array, kernel: KernelName) -> Array:
+    """Integral of a kernel from `low` to `high`, in widths."""
+    if kernel == "gaussian":
+        return np.asarray(scipy.special.ndtr(high) - scipy.special.ndtr(low))
+    return _compact_mass(high, kernel) - _compact_mass(low, kernel)
+
+
+def _compact_mass(x: Array, kernel: KernelName) -> Array:
+    """Integral up to x."""
+    x = np.clip(x, -1.0, 1.0)
+    if kernel == "epanechnikov":
+        return 0.5 + 0.75 * x - 0.25 * x**3
+    if kernel == "triangular":
+        return 0.5 + x - 0.5 * x * np.abs(x)
+    return 0.5 + 0.5 * x
+
+
+def smoothed_log_prob(action: Array, centre: Array, *, widths: Array, kernel: KernelName) -> Array:
+    """Log-density of actions under a blurred policy, `sum_j log [k((a_j - pi_j(s)) / h_j) / (h_j m_j(s))]`.
+
+    `m_j` is the kernel's mass inside the box, so that the density integrates to 1 over the box: a controller
+    that sits on a bound would else lose half of it there.
+
+    Args:
+        action: `[n, d]`, on the scale [-1, 1].
+        centre: `[n, d]`, the policy's own actions, likewise.
+        widths: `[d]`, h_j, likewise.
+        kernel: of each dimension.
+
+    Returns:
+        `[n]`; -inf outside of the kernel's support.
+    """
+    centre = np.clip(centre, -1.0, 1.0)
+    inside = kernel_mass((-1.0 - centre) / widths, (1.0 - centre) / widths, kernel)
+    return (log_kernel((action - centre) / widths, kernel) - np.log(widths * inside)).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KernelEstimator:
+    """PDWIS of the blurred policy; the answers at half and double the width stand in `details`.
+
+    Attributes:
+        context: shared parts.
+        config: kernel and width.
+    """
+
+    context: EstimatorContext
+    config: KernelConfig = dataclasses.field(default_factory=KernelConfig)
+
+    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
+        """See `mbrl.core.protocols.Estimator`.
+
+        Raises:
+            EstimandError: the policy has densities of its own, or the actions are one-hot.
+        """
+        _check(policy, data)
+        estimand, width = self.context.estimand, self.config.width(data)
+        values = None
+        if needs_tail(data, estimand):
+            values = fit_values(policy, data, self.context, generator=generator)
+        action, centre = _scaled_actions(policy, data)
+        unit = fit_moments(action)[1]
+        behaviour = self.context.behaviour.of(data)
+        found: list[Estimate] = []
+        for factor in WIDTH_FACTORS:
+            log_prob = smoothed_log_prob(
+                action, centre, widths=factor * width * unit, kernel=self.config.kernel
+            )
+            arrays = pad_ratios(log_prob, data, self.context, values=values)
+            estimate = importance_sampling(arrays, kind="pdwis", tail="bootstrap")
+            found.append(estimate.flagged(*behaviour.flags(arrays)))
+        return _with_widths(found, width)
+
+
+def _check(policy: Policy, data: Dataset) -> None:
+    if is_stochastic(policy):
+        raise EstimandError(
+            "A kernel smooths the one action of a deterministic policy; this one has densities of its own. "
+            "Remedy: pdwis, or evaluate its deterministic mode."
+        )
+    if is_one_hot(data):
+        raise EstimandError(
+            "One-hot actions have no neighbours to smooth over. Remedy: pdwis, with a policy that gives the "
+            "probabilities of its actions (0 and 1 where it is certain)."
+        )
+
+
+def _scaled_actions(policy: Policy, data: Dataset) -> tuple[Array, Array]:
+    """Logged actions and the policy's, `[N, d]` on the scale [-1, 1]."""
+    rows, box = data.transitions(), ActionBox(data.spec)
+    chosen = evaluation_actions(policy, torch.tensor(rows.observation))
+    logged, centre = (box.scale(action).double().numpy() for action in (torch.tensor(rows.action), chosen))
+    return logged, centre
+
+
+def _with_widths(found: list[Estimate], width: float) -> Estimate:
+    estimate = dataclasses.replace(found[WIDTH_FACTORS.index(1.0)], name="kernel")
+    answers = [
+        {"bandwidth": factor * width, "point": answer.point, "n_eff": answer.n_eff}
+        for factor, answer in zip(WIDTH_FACTORS, found, strict=True)
+    ]
+    estimate = dataclasses.replace(estimate, details={**estimate.details, "bandwidths": answers})
+    if not np.isfinite(estimate.point):
+        return estimate
+    low, high = estimate.ci95
+    if not all(low <= answer.point <= high for answer in found):
+        estimate = estimate.flagged(BANDWIDTH_SENSITIVE)
+    if estimate.n_eff < LEAST_ESS:
+        reason = f"{estimate.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed"
+        estimate = estimate.invalidated(reason, "low_ess")
+    return estimate
+
+
+@ESTIMATORS.register("kernel")
+def make_kernel(context: EstimatorContext) -> Estimator[Dataset]:
+    """Kernel-smoothed ratios: PDWIS for a deterministic policy, blurred by a Gaussian."""
+    return KernelEstimator(context)

@@ -1,0 +1,194 @@
+"""Values from marginal ratios: by the ratios alone, and as a correction of fitted values."""
+
+import dataclasses
+import math
+from typing import Final
+
+import numpy as np
+import torch
+
+from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.protocols import Estimator, Policy
+from mbrl.data.dataset import Dataset
+from mbrl.ope.estimators.context import ESTIMATORS, NO_CROSSFIT, VALUES_IN_DOUBT, EstimatorContext
+from mbrl.ope.estimators.marginal import MarginalRatio
+from mbrl.ope.log.diagnostics import LEAST_ESS
+from mbrl.ope.log.layout import Array
+from mbrl.ope.statistics.bounds import student_interval
+from mbrl.ope.statistics.ensembles import ensemble_estimate
+from mbrl.ope.value.fqe import FQEResult
+
+MAX_IMBALANCE: Final = 0.1
+"""Share of the moments of the first states, and of the mass, that weights may leave unmatched."""
+
+MAX_WITNESSED_BIAS: Final = 0.5
+"""Standard errors by which ratios may miss the moment of a fitted value: a 95 % interval that is off by half
+of one still covers 92 %."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class MarginalEvidence:
+    """What ratios and fitted values say of a policy, and of each other.
+
+    Attributes:
+        ratio: weights of logged steps.
+        critics: fitted values of the same policy.
+        corrected: `[k, n]`, see `corrected_values`.
+        estimand: what is estimated.
+    """
+
+    ratio: MarginalRatio
+    critics: FQEResult
+    corrected: Array
+    estimand: Estimand
+
+    @classmethod
+    def gather(
+        cls, context: EstimatorContext, policy: Policy, data: Dataset, generator: torch.Generator
+    ) -> "MarginalEvidence":
+        """Fits what was not fitted before.
+
+        Raises:
+            DataError: fewer than two episodes.
+        """
+        ratio = context.marginals.of(policy, data, context.estimand, generator)
+        critics = context.critics.fit(policy, data, generator)
+        logged = context.critics.members_on_log(critics, data, generator)
+        corrected = corrected_values(ratio, critics, data, logged)
+        return cls(ratio, critics, corrected, context.estimand)
+
+    @property
+    def values(self) -> Array:
+        """`[n]` values by the ratios alone; their mean is the estimate, their spread its error."""
+        return (self.ratio.value + self.ratio.influence) * self.estimand.scale
+
+    @property
+    def se(self) -> float:
+        """Of the ratios' estimate."""
+        return float(self.values.std(ddof=1)) / math.sqrt(len(self.values))
+
+    @property
+    def witnessed_bias(self) -> float:
+        """By how much the ratios miss the moment of the fitted value.
+
+        Right weights give `sum w (Q - g V') = E V(s_0)` for every function Q, whether it is a value or not.
+        """
+        return (float(self.corrected.mean()) - self.ratio.value) * self.estimand.scale
+
+    @property
+    def details(self) -> dict[str, float]:
+        """For reports."""
+        return {
+            "imbalance": self.ratio.imbalance,
+            "mass": self.ratio.mass,
+            "landmarks": self.ratio.landmarks,
+            "negative_share": self.ratio.negative_share,
+            "witnessed_bias": self.witnessed_bias,
+        }
+
+    def problem(self) -> tuple[str, str] | None:
+        """Why the ratios cannot be believed, with the flag; None if they can."""
+        ratio, missed = self.ratio, self.witnessed_bias
+        if ratio.imbalance > MAX_IMBALANCE or abs(ratio.mass - 1.0) > MAX_IMBALANCE:
+            reason = (
+                f"no weights on the log do: {ratio.imbalance:.0%} of the moments stay unmatched, and the "
+                f"visits add up to {ratio.mass:.0%}"
+            )
+            return reason, "unbalanced"
+        if ratio.n_eff < LEAST_ESS:
+            return f"{ratio.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed", "low_ess"
+        if self.critics.config.updates < self.critics.least_updates:
+            return "the values that its weights are tested by had too few updates", "untested_weights"
+        if not abs(missed) <= MAX_WITNESSED_BIAS * self.se:
+            reason = (
+                f"its weights miss the moment of the fitted value by {abs(missed):.3g}, more than "
+                f"{MAX_WITNESSED_BIAS:g} standard errors: the kernel cannot follow the policy"
+            )
+            return reason, "unbalanced_value"
+        return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MinimaxWeightLearning:
+    """The mean of logged rewards under marginal ratios, which a fitted value puts to the test.
+
+    Attributes:
+        context: shared parts.
+    """
+
+    context: EstimatorContext
+
+    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
+        """See `mbrl.core.protocols.Estimator`."""
+        found = MarginalEvidence.gather(self.context, policy, data, generator)
+        interval = student_interval(found.values)
+        estimate = Estimate(
+            "mwl",
+            "ratio",
+            point=found.ratio.value * found.estimand.scale,
+            se=found.se,
+            ci95=interval.ends,
+            method_of_ci=f"{interval.method} of cross-fitted influence values; kernel and ridge as given",
+            n_eff=found.ratio.n_eff,
+            estimand=found.estimand,
+            per_episode=found.values,
+            details=found.details,
+        )
+        problem = found.problem()
+        return estimate if problem is None else estimate.invalidated(*problem)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DoubleReinforcementLearning:
+    """A fitted value, corrected by its temporal differences under marginal ratios (Kallus & Uehara 2020).
+
+    `E V(s_0) + sum w (r + g V(s') - Q(s, a))`: right if the ratios or the values are, and no product of
+    ratios over time enters. Neither the policy nor the behaviour needs a density.
+
+    Attributes:
+        context: shared parts.
+    """
+
+    context: EstimatorContext
+
+    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
+        """See `mbrl.core.protocols.Estimator`; the spread of the value's members enters the interval."""
+        found = MarginalEvidence.gather(self.context, policy, data, generator)
+        estimate = ensemble_estimate("drl", "hybrid", found.corrected, found.estimand)
+        details = {**estimate.details, **found.details}
+        estimate = dataclasses.replace(estimate, n_eff=found.ratio.n_eff, details=details)
+        problem, doubt = found.problem(), found.critics.estimate().why_not
+        if problem is not None and doubt is not None:  # neither of its two supports holds
+            estimate = estimate.invalidated(f"{problem[0]}; and {doubt}", problem[1], VALUES_IN_DOUBT)
+        return estimate.flagged(NO_CROSSFIT)
+
+
+def corrected_values(
+    ratio: MarginalRatio, critics: FQEResult, data: Dataset, logged: tuple[Array, Array]
+) -> Array:
+    """`[k, n]`, `V_m(s_0) + sum_t w (r + g V_m(s') - Q_m(s, a))` of each member and episode.
+
+    Args:
+        ratio: of the policy on these episodes.
+        critics: fitted values of the same policy and estimand.
+        data: the episodes.
+        logged: Q `[k, N]` and V `[k, N + n]` of its members on them (`FQEResult.members_on_log`).
+    """
+    rows, n, (action_value, value) = data.transitions(), len(data), logged
+    following = np.arange(len(rows)) + rows.episode + 1  # an episode has one state more than steps
+    goes_on = critics.estimand.discount * ~rows.terminated
+    differences = rows.reward + goes_on * value[:, following] - action_value
+    weighted, episode = ratio.normalised * differences[:, ratio.rows], rows.episode[ratio.rows]
+    return critics.initial + np.stack([np.bincount(episode, weights=w, minlength=n) for w in weighted])
+
+
+@ESTIMATORS.register("mwl")
+def make_mwl(context: EstimatorContext) -> Estimator[Dataset]:
+    """Minimax weight learning: marginal ratios of visits, without the behaviour's density."""
+    return MinimaxWeightLearning(context)
+
+
+@ESTIMATORS.register("drl")
+def make_drl(context: EstimatorContext) -> Estimator[Dataset]:
+    """Double reinforcement learning: a fitted value, corrected by marginal ratios."""
+    return DoubleReinforcementLearning(context)

@@ -1,0 +1,113 @@
+"""Several candidates on one log: how likely each is the best, and what picking the apparent one may cost.
+
+Draws are joint: one resample of the episodes, and one member of the ensembles, serve all candidates, so what
+they share cancels.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from mbrl.ope.judgement.findings import PRIMARY
+from mbrl.ope.judgement.paired import Evidence
+from mbrl.ope.log.layout import Array
+from mbrl.ope.statistics.bounds import LEVEL
+from mbrl.ope.statistics.self_normalised import draw_counts
+
+DRAWS: Final = 2000
+
+_ORDER: Final = {"go": 0, "go_with_guard": 1, "cannot_tell": 2, "no_go": 3}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ranking:
+    """What joint draws say.
+
+    Attributes:
+        p_best: `[c]`, share of the draws in which each candidate is the best; draws that tie are shared.
+        regret: mean over draws of what the candidate with the largest estimate lacks of the best.
+        regret_ci95: 2.5 and 97.5 % of it.
+    """
+
+    p_best: Array
+    regret: float
+    regret_ci95: tuple[float, float]
+
+
+def rank(candidates: Sequence[Evidence], *, rng: np.random.Generator, draws: int = DRAWS) -> Ranking:
+    """P(best) and regret@1 of candidates that one estimator judged on one log.
+
+    Args:
+        candidates: at least two, with as many episodes each.
+        rng: of the draws.
+        draws: joint ones.
+    """
+    values = joint_draws(candidates, rng=rng, draws=draws)
+    lost = values.max(0) - values[int(np.argmax([candidate.point for candidate in candidates]))]
+    low, high = np.quantile(lost, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Ranking(chances_of_best(values), float(lost.mean()), (float(low), float(high)))
+
+
+def chances_of_best(values: Array) -> Array:
+    """`[c]`, share of joint draws `[c, draws]` in which each candidate is the best; ties are shared."""
+    is_best = values == values.max(0)
+    return (is_best / is_best.sum(0)).mean(1)
+
+
+def joint_draws(candidates: Sequence[Evidence], *, rng: np.random.Generator, draws: int) -> Array:
+    """`[c, draws]` values: resampled episodes, plus a deviation of one member, the same for all candidates.
+
+    Deviations are scaled by `sqrt(m / (m - 1))`, so that their variance is that of `ensemble_estimate`.
+    """
+    n = candidates[0].per_episode.size
+    counts = draw_counts(n, draws, rng) / n
+    values = np.stack([counts @ candidate.per_episode for candidate in candidates])
+    chosen = rng.random(draws)
+    for row, candidate in enumerate(candidates):
+        members = candidate.members
+        if members is not None and members.size > 1:
+            deviation = (members - members.mean()) * np.sqrt(members.size / (members.size - 1))
+            values[row] += deviation[(chosen * members.size).astype(np.int64)]
+    return values
+
+
+def common_estimator(
+    evidence: Sequence[Mapping[str, Evidence]], invalid: Sequence[Mapping[str, str]]
+) -> tuple[str, bool] | None:
+    """The primary estimator that all candidates have, and whether it counts for each of them.
+
+    Args:
+        evidence: of each candidate by estimator.
+        invalid: of each candidate, the families that do not count (`findings.count_families`).
+
+    Returns:
+        Ratios before values before the model, those that count for everyone first; None without one.
+    """
+    sizes = {
+        name: {e[name].per_episode.size for e in evidence}
+        for name in PRIMARY.values()
+        if all(name in e for e in evidence)
+    }
+    shared = [(family, name) for family, name in PRIMARY.items() if len(sizes.get(name, ())) == 1]
+    counted = [name for family, name in shared if not any(family in problems for problems in invalid)]
+    if counted:
+        return counted[0], True
+    return (shared[0][1], False) if shared else None
+
+
+def propose(reports: Sequence[Mapping[str, Any]], p_best: Sequence[float] | None) -> int:
+    """Index of the candidate to try first: the best verdict, then P(best), then the order given.
+
+    Args:
+        reports: with verdicts; the corrected one where there are several candidates.
+        p_best: of each; None where it is not known.
+    """
+
+    def key(index: int) -> tuple[int, float]:
+        verdict = reports[index]["verdict"]
+        final = (verdict.get("corrected") or verdict)["verdict"]
+        return _ORDER[final], -(p_best[index] if p_best is not None else 0.0)
+
+    return min(range(len(reports)), key=key)

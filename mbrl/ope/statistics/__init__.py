@@ -1,0 +1,1 @@
+"""Statistics of estimates: intervals, weights, resampled ensembles, distributions of returns."""

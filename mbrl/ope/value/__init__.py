@@ -1,0 +1,1 @@
+"""Values that are fitted to a log or imagined in a model."""

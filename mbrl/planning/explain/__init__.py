@@ -1,0 +1,1 @@
+"""Why a plan is what it is, and what planning gains over the policy."""

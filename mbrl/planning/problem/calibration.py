@@ -1,0 +1,288 @@
+"""What doubt should cost, from held-out logs alone: lambda, kappa and a halt threshold.
+
+Nothing here sees a simulator, and nothing is chosen by an online return. The deviations that a model
+predicts for its own noise are recalibrated when it is fitted (`mbrl.dynamics.calibration`).
+"""
+
+import math
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from mbrl.data.dataset import Transitions
+from mbrl.nets.action_box import ActionBox
+from mbrl.planning.problem.problem import Pessimism, PlanningProblem, halt_loss
+
+LCB_COEFS = (0.0, 0.5, 1.0, 2.0)
+"""What kappa is chosen from."""
+
+DEFAULT_LCB_COEF = 1.0
+MIN_ROWS = 20
+"""Held-out rows below which quantiles say nothing."""
+
+_BINS = 10
+_CHUNK = 2048
+_TINY = 1e-6
+
+
+class CalibrationConfig(BaseModel):
+    """How the price of doubt is set.
+
+    Attributes:
+        method: `quantile` takes the quantile of `|delta| / max(u, floor)`, which is right where the task is
+            nearly deterministic; `binned` fits `|mean delta|` of ten equal groups by u as lambda u, so that
+            the task's own noise averages out.
+        quantile: of the ratio (`quantile` only).
+        floor_quantile: of u on held-out rows; a lower u counts as this much (`quantile` only).
+        halt_quantile: of u on held-out rows, above which a planner that halts does so.
+        horizon: k, steps of the logged returns that kappa is chosen by.
+        max_rows: held-out rows that are used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    method: Literal["quantile", "binned"] = "quantile"
+    quantile: Annotated[float, Field(gt=0, le=1)] = 0.9
+    floor_quantile: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    halt_quantile: Annotated[float, Field(gt=0, le=1)] = 0.9
+    horizon: Annotated[int, Field(ge=1, le=1000)] = 5
+    max_rows: Annotated[int, Field(ge=MIN_ROWS, le=10_000_000)] = 5000
+
+
+class PlannerCalibration(BaseModel):
+    """The price of doubt and what it was made of; one JSON.
+
+    Attributes:
+        penalty_coef: lambda.
+        lcb_coef: kappa.
+        halt_threshold: u_max, reward units.
+        halt_loss: what halting costs besides, return units.
+        uncertainty_mean: mean u on held-out rows, reward units, > 0.
+        uncertainty_floor: what a lower u counts as.
+        coverage: share of held-out rows with `|delta| <= lambda u`.
+        delta_mean: mean of `logged target - imagined target`; negative where the model is optimistic.
+        delta_abs_mean: mean of its absolute value.
+        lcb_gaps: mean of the bound of the behaviour's k-step value less the logged one, for each of 0, 0.5, 1
+            and 2 deviations; None where no held-out row can tell.
+        is_lcb_satisfied: whether the chosen kappa keeps its bound below the logged value.
+        rows: held-out rows that were used.
+        config: how.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    penalty_coef: Annotated[float, Field(ge=0)]
+    lcb_coef: Annotated[float, Field(ge=0)]
+    halt_threshold: Annotated[float, Field(ge=0)]
+    halt_loss: Annotated[float, Field(ge=0)]
+    uncertainty_mean: Annotated[float, Field(gt=0)]
+    uncertainty_floor: Annotated[float, Field(ge=0)]
+    coverage: Annotated[float, Field(ge=0, le=1)]
+    delta_mean: float
+    delta_abs_mean: float
+    lcb_gaps: tuple[float, ...] | None
+    is_lcb_satisfied: bool
+    rows: Annotated[int, Field(ge=1)]
+    config: CalibrationConfig
+
+    def pessimism(
+        self, *, scale: float = 1.0, halts: bool = False, soft_horizon_coef: float = 0.0
+    ) -> Pessimism:
+        """The calibrated price.
+
+        Args:
+            scale: multiplies lambda and kappa; 0 is the plain planner.
+            halts: whether edges beyond the halt threshold end.
+            soft_horizon_coef: eta of the soft horizon.
+        """
+        return Pessimism(
+            penalty_coef=scale * self.penalty_coef,
+            lcb_coef=scale * self.lcb_coef,
+            halt_threshold=self.halt_threshold if halts else math.inf,
+            halt_loss=self.halt_loss if halts else 0.0,
+            soft_horizon_coef=soft_horizon_coef,
+            uncertainty_mean=self.uncertainty_mean,
+        )
+
+
+class _Gaps(NamedTuple):
+    delta: Float[Tensor, "n"]  # logged less imagined target
+    uncertainty: Float[Tensor, "n"]
+
+
+@torch.no_grad()
+def calibrate_planner(
+    problem: PlanningProblem,
+    held_out: Transitions,
+    *,
+    box: ActionBox | None,
+    config: CalibrationConfig | None = None,
+    generator: torch.Generator,
+) -> PlannerCalibration:
+    """Sets lambda, kappa and the halt threshold on held-out rows.
+
+    With `delta = r + g (1 - terminated) V(s') - mean_e [r_e + g (1 - ended_e) V(s'_e)]`, lambda is a quantile
+    of `|delta| / max(u, floor)`, or the slope of its binned form; kappa is the least for which the bound
+    `mean_e - kappa std_e` of the logged actions' k-step value lies below the logged k-step value on average.
+
+    Args:
+        problem: whose step measures u; its critics are averaged.
+        held_out: rows that neither the model nor the critics were fitted on.
+        box: maps logged actions to [-1, 1]; None for one-hot actions.
+        config: how.
+        generator: draws the rows where there are too many.
+
+    Raises:
+        ValueError: fewer than 20 rows with a known successor.
+    """
+    config = CalibrationConfig() if config is None else config
+    known = torch.from_numpy(held_out.is_successor_known.copy()).nonzero().flatten()
+    if len(known) < MIN_ROWS:
+        raise ValueError(f"calibration needs {MIN_ROWS} held-out rows at least, not {len(known)}")
+    rows = known[torch.randperm(len(known), generator=generator)[: config.max_rows]]
+    log = _Log.read(held_out, box, problem.dtype)
+    slack = _TINY * problem.value_scale
+    parts = [_target_gaps(problem, log, part) for part in torch.split(rows, _CHUNK)]
+    delta, doubt = (torch.cat(column).double() for column in zip(*parts, strict=True))
+    floor = max(float(doubt.quantile(config.floor_quantile)), slack)
+    coef = _penalty_coef(delta.abs(), doubt, delta, floor, config)
+    gaps = _lcb_gaps(problem, log, rows, config.horizon)
+    kappa, is_satisfied = _choose_lcb_coef(gaps, problem.value_scale)
+    return PlannerCalibration(
+        penalty_coef=coef,
+        lcb_coef=kappa,
+        halt_threshold=float(doubt.quantile(config.halt_quantile)),
+        halt_loss=halt_loss(
+            float(held_out.reward.min()),
+            problem.discount,
+            steps=None if problem.discount < 1.0 else int(held_out.step.max()) + 1,
+        ),
+        uncertainty_mean=max(float(doubt.mean()), slack),
+        uncertainty_floor=floor,
+        coverage=float((delta.abs() <= coef * doubt.clamp_min(floor) + slack).double().mean()),
+        delta_mean=float(delta.mean()),
+        delta_abs_mean=float(delta.abs().mean()),
+        lcb_gaps=gaps,
+        is_lcb_satisfied=is_satisfied,
+        rows=len(rows),
+        config=config,
+    )
+
+
+class _Log(NamedTuple):
+    """Logged rows as tensors, actions scaled."""
+
+    obs: Float[Tensor, "n obs_dim"]
+    action: Float[Tensor, "n act_dim"]
+    reward: Float[Tensor, "n"]
+    next_obs: Float[Tensor, "n obs_dim"]
+    terminated: Bool[Tensor, "n"]
+    known: Bool[Tensor, "n"]
+    episode: Tensor
+
+    @classmethod
+    def read(cls, rows: Transitions, box: ActionBox | None, dtype: torch.dtype) -> "_Log":
+        action = torch.tensor(rows.action)
+        return cls(
+            torch.tensor(rows.observation, dtype=dtype),
+            (action if box is None else box.scale(action).clamp(-1.0, 1.0)).to(dtype),
+            torch.tensor(rows.reward, dtype=dtype),
+            torch.tensor(rows.next_observation, dtype=dtype),
+            torch.tensor(rows.terminated),
+            torch.tensor(rows.is_successor_known),
+            torch.tensor(rows.episode),
+        )
+
+
+def _value(problem: PlanningProblem, obs: Float[Tensor, "n obs_dim"]) -> Float[Tensor, "n"]:
+    return problem.leaf.value(obs).mean(0)
+
+
+def _target_gaps(problem: PlanningProblem, log: _Log, rows: Tensor) -> _Gaps:
+    out = problem.step(log.obs[rows], log.action[rows])
+    discount = problem.discount
+    logged = log.reward[rows] + discount * ~log.terminated[rows] * _value(problem, log.next_obs[rows])
+    value = _value(problem, out.next_observation.flatten(0, 1)).view_as(out.reward)
+    imagined = (out.reward + discount * ~out.terminated * value).mean(0)
+    return _Gaps(logged - imagined, out.uncertainty)
+
+
+def _penalty_coef(
+    error: Tensor, doubt: Tensor, delta: Tensor, floor: float, config: CalibrationConfig
+) -> float:
+    """The quantile of the ratios, or the slope through 0 of the bins' mean errors."""
+    if config.method == "quantile":
+        return float((error / doubt.clamp_min(floor)).quantile(config.quantile))
+    order = doubt.argsort()
+    bins = [part for part in order.tensor_split(_BINS) if len(part)]
+    u = torch.stack([doubt[part].mean() for part in bins])
+    bias = torch.stack([delta[part].mean().abs() for part in bins])
+    count = torch.tensor([len(part) for part in bins], dtype=u.dtype)
+    power = float((count * u.square()).sum())
+    return float((count * u * bias).sum()) / power if power > 0.0 else 0.0
+
+
+def _lcb_gaps(problem: PlanningProblem, log: _Log, rows: Tensor, horizon: int) -> tuple[float, ...] | None:
+    """`mean [bound_kappa of the imagined k-step value - logged k-step value]` for each kappa."""
+    lengths = _lengths(log, rows, horizon)
+    rows, lengths = rows[lengths > 0], lengths[lengths > 0]
+    if len(rows) < MIN_ROWS:
+        return None
+    parts = [
+        (_imagined_values(problem, log, r, k), _logged_values(problem, log, r, k))
+        for r, k in zip(torch.split(rows, _CHUNK), torch.split(lengths, _CHUNK), strict=True)
+    ]
+    imagined = torch.cat([part for part, _ in parts], 1).double()
+    logged = torch.cat([part for _, part in parts]).double()
+    mean, std = imagined.mean(0), imagined.std(0, correction=0)
+    return tuple(float((mean - kappa * std - logged).mean()) for kappa in LCB_COEFS)
+
+
+def _choose_lcb_coef(gaps: tuple[float, ...] | None, scale: float) -> tuple[float, bool]:
+    if gaps is None:
+        return DEFAULT_LCB_COEF, False
+    for kappa, gap in zip(LCB_COEFS, gaps, strict=True):
+        if gap <= _TINY * scale:
+            return kappa, True
+    return LCB_COEFS[-1], False
+
+
+def _lengths(log: _Log, rows: Tensor, horizon: int) -> Tensor:
+    """Steps of each stretch that begins at a row: k, or fewer where its episode ends or is not known."""
+    last = len(log.episode) - 1
+    ahead = rows[:, None] + torch.arange(horizon)
+    index = ahead.clamp_max(last)
+    is_same = (ahead <= last) & (log.episode[index] == log.episode[rows, None]) & log.known[index]
+    return is_same.long().cumprod(1).sum(1)
+
+
+def _logged_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths: Tensor) -> Tensor:
+    steps = torch.arange(int(lengths.max()))
+    index = (rows[:, None] + steps).clamp_max(len(log.reward) - 1)
+    weight = problem.discount ** steps.to(problem.dtype) * (steps < lengths[:, None])
+    last = rows + lengths - 1
+    tail = problem.discount ** lengths.to(problem.dtype) * ~log.terminated[last]
+    return (weight * log.reward[index]).sum(1) + tail * _value(problem, log.next_obs[last])
+
+
+def _imagined_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths: Tensor) -> Tensor:
+    """`[e, s]`: each member replays the logged actions for itself."""
+    members, count = problem.step.ensemble_size, len(rows)
+    member = torch.arange(members).repeat_interleave(count)
+    obs = log.obs[rows].repeat(members, 1)
+    total, alive = torch.zeros(members * count, dtype=problem.dtype), torch.ones(members * count)
+    alive = alive.to(problem.dtype)
+    length = lengths.repeat(members)
+    for t in range(int(lengths.max())):
+        action = log.action[(rows + t).clamp_max(len(log.reward) - 1)].repeat(members, 1)
+        out = problem.step(obs, action, member=member)
+        alive = alive * (t < length)
+        total = total + problem.discount**t * alive * out.reward
+        alive = alive * ~out.terminated
+        is_last = torch.eq(length, t + 1)
+        if bool(is_last.any()):
+            tail = problem.discount ** (t + 1) * alive * is_last
+            total = total + tail * _value(problem, out.next_observation)
+        obs = out.next_observation
+    return total.view(members, count)

@@ -1,0 +1,1 @@
+"""Trajectory optimisation: CEM, iCEM, MPPI."""

@@ -1,0 +1,1 @@
+"""Tree search: PUCT and Gumbel, batched."""

@@ -1,0 +1,196 @@
+"""Figures of a deployment report."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbrl.evaluation.statistics import Interval
+from mbrl.ope.judgement.risk import QUANTILE_LEVELS
+from mbrl.report.kit.palette import BLUE, BRICK, GREY, LIGHT, ORANGE, SERIES
+from mbrl.report.kit.plots import Bars, Line, Mark, draw_bars, draw_intervals, draw_lines
+from mbrl.report.kit.style import PANEL_SIZE, add_legend, panel
+
+_DOT_AREA: Final = 110.0  # square points of the fullest cell of the plane
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One estimator of the interval chart; ends are None where there is no interval."""
+
+    label: str
+    point: float
+    low: float | None
+    high: float | None
+    is_counted: bool
+
+
+def estimates(
+    rows: Sequence[Row],
+    *,
+    baseline: tuple[str, float, float, float] | None,
+    spread: float | None,
+    x_label: str,
+) -> Figure:
+    """Estimates with their intervals: those that count in colour, the others grey.
+
+    What lies beyond the axis is drawn at its end as an arrow: one wild estimate must not flatten the others.
+
+    Args:
+        rows: from the top; points are finite.
+        baseline: name, value and interval, drawn as a band; None without one.
+        spread: deviation of the logged returns, which sets how much of the axis is shown; None for all.
+        x_label: what is estimated.
+    """
+    limits = _limits(rows, baseline, spread)
+    size = (PANEL_SIZE[0], max(2.4, 1.3 + 0.26 * len(rows)))
+    with panel(x_label=x_label, y_label="", size=size) as (figure, axes):
+        axes.set_xlim(*limits)
+        if baseline is not None:
+            name, value, low, high = baseline
+            axes.axvspan(low, high, color=LIGHT[ORANGE], alpha=0.16, linewidth=0)
+            axes.axvline(value, color=LIGHT[ORANGE], linewidth=1.3, linestyle=(0, (5, 1.6)), label=name)
+        for is_counted, role, label in ((True, BLUE, "counts"), (False, GREY, "does not count")):
+            chosen = [(y, row) for y, row in enumerate(rows) if row.is_counted == is_counted]
+            if chosen:
+                axes.plot([], [], "o" if is_counted else "s", color=LIGHT[role], markersize=6, label=label)
+            for y, row in chosen:
+                _draw_row(axes, row, y, limits, role)
+        axes.set_yticks(range(len(rows)), labels=[row.label for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        add_legend(figure, axes, columns=3)
+    return figure
+
+
+def _draw_row(axes: Axes, row: Row, y: int, limits: tuple[float, float], role: str) -> None:
+    low, high = limits
+    colour = LIGHT[role]
+    if row.low is not None and row.high is not None and row.high > low and row.low < high:
+        axes.hlines([y], [max(row.low, low)], [min(row.high, high)], color=colour, linewidth=2.4)
+    if low <= row.point <= high:
+        axes.plot([row.point], [y], "o" if row.is_counted else "s", color=colour, markersize=6.0)
+    else:
+        edge, marker = (low, "<") if row.point < low else (high, ">")
+        axes.plot([edge], [y], marker, color=colour, markersize=7.0, clip_on=False)
+
+
+def _limits(
+    rows: Sequence[Row], baseline: tuple[str, float, float, float] | None, spread: float | None
+) -> tuple[float, float]:
+    """What counts and the baseline are always seen, and the others as far as three deviations around them."""
+    core = [end for row in rows if row.is_counted for end in (row.low, row.high) if end is not None]
+    core += [] if baseline is None else list(baseline[1:])
+    every = [v for row in rows for v in (row.point, row.low, row.high) if v is not None and math.isfinite(v)]
+    if not core:
+        core = [float(np.median([row.point for row in rows]))] if rows else [0.0]
+    room = 3.0 * spread if spread is not None and spread > 0 else math.inf
+    seen = [v for v in every if min(core) - room <= v <= max(core) + room]
+    low, high = min([*core, *seen]), max([*core, *seen])
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def effective_episodes(ess: Sequence[float | None], *, needed: float) -> Figure:
+    """Effective number of episodes of each step, on a logarithmic axis."""
+    values = [math.nan if value is None else max(value, 1e-3) for value in ess]
+    line = Line("", list(range(len(values))), values, role=0)
+    return draw_lines(
+        [line],
+        x_label="step of the episode",
+        y_label="effective episodes",
+        across=[Mark("needed", needed)],
+        y_limits=(min([needed, *(v for v in values if math.isfinite(v))]) / 1.5, None),
+        is_log=True,
+    )
+
+
+def support_over_time(found: Mapping[str, Any], *, nominal: float, most: float) -> Figure:
+    """Share of the policy's actions outside of the log by step."""
+    return draw_lines(
+        [Line("", found["step"], found["share"], role=SERIES.index(BRICK))],
+        x_label="step of the episode",
+        y_label="share of actions",
+        across=[Mark("the behaviour itself", nominal), Mark("most that still counts", most)],
+        y_limits=(0.0, None),
+    )
+
+
+def support_over_plane(found: Mapping[str, Any]) -> Figure:
+    """Logged states in their first two principal components: how many, and how many of them are left.
+
+    The area of a grey dot is the number of states in its cell (square root, so that rare ones are seen), that
+    of the red one within it is the share where the policy leaves the log.
+    """
+    count, share = np.asarray(found["count"], np.float64), np.asarray(found["share"], np.float64)
+    area = _DOT_AREA * np.sqrt(count / count.max())
+    names = [f"component {k + 1} ({100 * e:.0f} % of the variance)" for k, e in enumerate(found["explained"])]
+    with panel(x_label=names[0], y_label=names[1], size=(PANEL_SIZE[0], 3.9)) as (figure, axes):
+        axes.scatter(found["x"], found["y"], s=area, color=LIGHT[GREY], alpha=0.45, linewidths=0)
+        axes.scatter(found["x"], found["y"], s=area * share, color=LIGHT[BRICK], linewidths=0)
+        axes.plot([], [], "o", color=LIGHT[GREY], alpha=0.45, label="logged states")
+        axes.plot([], [], "o", color=LIGHT[BRICK], label="left by the policy")
+        add_legend(figure, axes, columns=2)
+    return figure
+
+
+def rollout_shares(shares: Mapping[str, Sequence[float | None]]) -> Figure:
+    """Shares of model roll-outs against the imagined step."""
+    lines = [
+        Line(name, list(range(len(values))), [math.nan if v is None else v for v in values])
+        for name, values in shares.items()
+    ]
+    return draw_lines(
+        lines,
+        x_label="imagined step",
+        y_label="share of roll-outs",
+        y_limits=(0.0, None),
+    )
+
+
+def event_probabilities(sources: Sequence[Mapping[str, Any]], *, limit: float | None, text: str) -> Figure:
+    """Probability of the event by source, with the limit."""
+    intervals = [
+        Interval(s["p_violation"], *s["p_violation_ci95"], level=0.95, method="", n=0) for s in sources
+    ]
+    return draw_intervals(
+        [source["source"] for source in sources],
+        [("", intervals)],
+        x_label=f"probability that {text}",
+        upright=[] if limit is None else [Mark("limit", limit)],
+        x_limits=(0.0, None),
+    )
+
+
+def return_distributions(sources: Sequence[Mapping[str, Any]], *, x_label: str) -> Figure:
+    """Share of the episodes with a return below each value, by source."""
+    lines = [Line(s["source"], s["quantiles"], list(QUANTILE_LEVELS)) for s in sources]
+    return draw_lines(lines, x_label=x_label, y_label="share of episodes below", y_limits=(0.0, 1.0))
+
+
+def backtest(z: Mapping[str, float], *, most: float) -> Figure:
+    """Standard errors by which each estimator misses the behaviour's known value."""
+    nothing = math.nan
+    intervals = [Interval(value, nothing, nothing, 0.95, "none", 1) for value in z.values()]
+    reach = 1.15 * max([most, *(abs(value) for value in z.values())])
+    return draw_intervals(
+        list(z),
+        [("", intervals)],
+        x_label="standard errors off the logged mean",
+        upright=[Mark(f"{-most:g}", -most), Mark(f"+{most:g}", most)],
+        x_limits=(-reach, reach),
+    )
+
+
+def chances(names: Sequence[str], p_best: Sequence[float]) -> Figure:
+    """Probability of being the best of the candidates."""
+    return draw_bars(
+        list(names),
+        [Bars("P(best)", list(p_best), SERIES.index(BLUE))],
+        x_label="probability of being the best",
+    )

@@ -1,0 +1,1 @@
+"""The tables of a benchmark of off-policy estimators."""

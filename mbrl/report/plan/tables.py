@@ -1,0 +1,130 @@
+"""What planning on top of a policy did, as a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from mbrl.report.kit.table import Cell, Table
+from mbrl.report.kit.wording import MISSING, format_interval, format_number, format_share
+
+_MOST_ROWS: Final = 12
+
+
+def plan_table(summary: Mapping[str, Any]) -> Table:
+    """Returns of the planner and of the policy alone, the paired gain, speed and doubt.
+
+    Args:
+        summary: of a `plan` stage.
+    """
+    plans, calibration = summary["plans"], summary["calibration"]
+    rows: list[tuple[str, Cell]] = [
+        ("budget of a call", _budget(summary["config"])),
+        ("episodes", len(summary["episode_returns"])),
+        ("mean return, planner", format_interval(summary["return_interval"])),
+        ("mean return, policy alone", format_interval(summary["policy_interval"])),
+        ("gain, paired by starts", format_interval(summary["gain_interval"])),
+        ("gain in the model, per state", _certificate(summary.get("certificate"))),
+        ("plans per second", plans.get("plans_per_second")),
+        ("milliseconds p50, p95, p99", _milliseconds(plans.get("milliseconds"))),
+        ("states per call", plans.get("batch")),
+        ("deadline misses", _misses(plans)),
+        ("plans that fell back", format_share(plans.get("fallback_share"))),
+        ("simulations per plan", plans.get("sims_per_plan")),
+        ("mean uncertainty of actions", plans.get("uncertainty")),
+        ("penalty lambda, deviations kappa", _price(calibration, summary["config"]["pessimism"])),
+        ("values at leaves", _critic(summary)),
+    ]
+    return Table(
+        f"{summary['planner']} on {summary['algorithm']}, task {summary['task']}", ("", "value"), rows
+    )
+
+
+def budget_table(plannings: Sequence[Mapping[str, Any]]) -> Table:
+    """Plannings of a comparison, one row each: return beside that of the policy alone, time, deadline misses.
+
+    Args:
+        plannings: plain values, means over seeds.
+    """
+    rows = [
+        (
+            f"{entry['algorithm']} on {entry['dataset']}",
+            entry["seeds"],
+            entry["mean_return"],
+            entry["policy_return"],
+            entry["gain"],
+            _milliseconds(entry["milliseconds"]),
+            format_share(entry["deadline_miss_share"]) if entry["deadline_miss_share"] is not None else "-",
+            entry["sims_per_plan"],
+        )
+        for entry in plannings
+    ]
+    columns = ("planner", "seeds", "return", "policy", "gain", "ms p50, 95, 99", "missed", "sims")
+    return Table("planning, means over seeds", columns, rows)
+
+
+def candidate_table(explanation: Mapping[str, Any]) -> Table:
+    """What was considered at one state, from the heaviest down.
+
+    Args:
+        explanation: plain values of one plan.
+    """
+    rows = [
+        (_action(entry["action"]), entry["source"], entry["weight"], entry["visits"])
+        for entry in explanation["candidates"][:_MOST_ROWS]
+    ]
+    caption = f"{explanation['planner']} at state {explanation['state']}: candidates"
+    return Table(caption, ("action in [-1, 1]", "source", "weight", "visits"), rows)
+
+
+def edge_table(explanation: Mapping[str, Any]) -> Table:
+    """The steps of one plan with what they are worth and which member objects most.
+
+    Args:
+        explanation: plain values of one plan.
+    """
+    keys = ("reward", "penalty", "value", "spread", "uncertainty", "objector")
+    rows = [
+        (step, _action(edge["action"]), *(edge[key] for key in keys))
+        for step, edge in enumerate(explanation["edges"], start=1)
+    ]
+    columns = ("step", "action", "reward", "penalty", "r + g V", "spread", "uncertainty", "objects most")
+    return Table("steps of the plan", columns, rows)
+
+
+def _action(action: Sequence[float]) -> str:
+    text = ", ".join(f"{value:+.2f}" for value in action[:3])
+    return text + (", ..." if len(action) > 3 else "")
+
+
+def _budget(config: Mapping[str, Any]) -> str:
+    sims, ms = config.get("sims"), config.get("milliseconds")
+    parts = [f"{sims:,} simulations"] if sims is not None else []
+    parts += [f"{format_number(ms)} ms"] if ms is not None else []
+    return ", ".join(parts)
+
+
+def _milliseconds(values: Mapping[str, float] | None) -> str:
+    if not values:
+        return MISSING
+    return ", ".join(format_number(values[name]) for name in ("p50", "p95", "p99"))
+
+
+def _misses(plans: Mapping[str, Any]) -> str:
+    misses = plans.get("deadline_misses")
+    return "no deadline" if misses is None else f"{misses:,} of {plans['calls']:,}"
+
+
+def _certificate(certificate: Mapping[str, Any] | None) -> str:
+    if certificate is None:
+        return MISSING
+    low = certificate["low"]
+    end = MISSING if low is None else format_number(low)
+    return f"{format_number(certificate['mean'])}, at least {end} (95 %, if the model is right)"
+
+
+def _critic(summary: Mapping[str, Any]) -> str:
+    return summary["critic"] + (", did not converge" if summary.get("critic_converged") is False else "")
+
+
+def _price(calibration: Mapping[str, Any], scale: float) -> str:
+    used = ", ".join(format_number(scale * calibration[key]) for key in ("penalty_coef", "lcb_coef"))
+    return used if scale == 1.0 else f"{used} ({format_number(scale)} times the calibrated ones)"

@@ -1,0 +1,96 @@
+"""What the dataset doctor found, as tables and in words."""
+
+from mbrl.data.anatomy import Contents, Dimension, Distribution
+from mbrl.data.doctor import Finding, Report
+from mbrl.report.kit.comparison import Message, Tone
+from mbrl.report.kit.table import Table
+from mbrl.report.kit.wording import format_count, format_number, format_share
+
+_TONES: dict[str, Tone] = {"error": "bad", "warning": "caution", "note": "plain"}
+
+
+def doctor_tables(report: Report) -> list[Table]:
+    """Findings, sizes, and one row for each dimension."""
+    tables: list[Table] = []
+    if report.findings:
+        rows = [(finding.severity, finding.text, finding.remedy) for finding in report.findings]
+        tables.append(Table(f"Findings on {report.name}", ("severity", "what", "what to do"), rows))
+    if report.contents is None:
+        return tables
+    contents = report.contents
+    tables.append(Table(f"Contents of {report.name}", ("", "value"), _sizes(contents)))
+    tables.append(_summaries(contents))
+    tables.append(dimension_table("Observations", contents.observations))
+    tables.append(dimension_table("Actions", contents.actions))
+    return tables
+
+
+def verdict(report: Report) -> Message:
+    """Whether training may start."""
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    warnings = sum(finding.severity == "warning" for finding in report.findings)
+    if not report.may_train:
+        return Message(f"Training must not start: {format_count(errors, 'error')}.", "bad")
+    if warnings:
+        return Message(
+            f"Training may start, with {format_count(warnings, 'warning')} to read first.", "caution"
+        )
+    return Message("Training may start: nothing found makes it wrong.", "good")
+
+
+def finding_message(finding: Finding) -> Message:
+    """A finding with its remedy."""
+    return Message(f"{finding.text} {finding.remedy}", _TONES[finding.severity])
+
+
+def dimension_table(caption: str, dimensions: tuple[Dimension, ...]) -> Table:
+    """Range of each dimension in raw units; saturation where it is known."""
+    has_saturation = any(dimension.saturation is not None for dimension in dimensions)
+    columns = ["dimension", "least", "mean", "deviation", "largest", "constant"]
+    rows = [
+        [
+            dimension.name,
+            dimension.values.minimum,
+            dimension.values.mean,
+            dimension.values.std,
+            dimension.values.maximum,
+            dimension.is_constant,
+            *([format_share(dimension.saturation)] if has_saturation else []),
+        ]
+        for dimension in dimensions
+    ]
+    return Table(caption, [*columns, *(["at a bound"] if has_saturation else [])], rows)
+
+
+def _sizes(contents: Contents) -> list[tuple[str, int | str | bool]]:
+    coverage = contents.coverage
+    alone = "not available: a single episode"
+    median, tail = coverage.neighbour_median, coverage.neighbour_95
+    return [
+        ("episodes", contents.num_episodes),
+        ("transitions", contents.num_transitions),
+        ("episodes that terminate", contents.terminated),
+        ("episodes that are cut", contents.truncated),
+        ("terminal steps without a logged successor", contents.unknown_successors),
+        ("duplicate rows", contents.duplicate_rows),
+        ("rows with contradictory successors", contents.inconsistent_rows),
+        ("rows that jump", contents.jump_rows),
+        ("behaviour log-probabilities", contents.has_behaviour_log_prob),
+        ("effective dimensions of the observations", format_number(coverage.effective_dims)),
+        ("distance to the nearest other episode, median", alone if median is None else format_number(median)),
+        ("distance to the nearest other episode, 95 %", alone if tail is None else format_number(tail)),
+        ("content hash", contents.content_hash),
+    ]
+
+
+def _summaries(contents: Contents) -> Table:
+    rows = [
+        _summary("episode return", contents.returns),
+        _summary("episode length, steps", contents.lengths),
+        _summary("reward of a step", contents.rewards),
+    ]
+    return Table("Episodes", ("", "least", "median", "mean", "deviation", "largest"), rows)
+
+
+def _summary(name: str, values: Distribution) -> tuple[str, float, float, float, float, float]:
+    return name, values.minimum, values.median, values.mean, values.std, values.maximum

@@ -1,0 +1,175 @@
+"""Datasets made in a simulator, by recipe: which policies act for which share of the steps."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mbrl.core.assets import assets_dir, configs_dir
+from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import Policy
+from mbrl.core.rng import RngStreams
+from mbrl.core.types import Episode
+from mbrl.data.dataset import Dataset, DatasetInfo
+from mbrl.envs.collect import RandomPolicy, collect
+from mbrl.envs.make import env_versions
+from mbrl.envs.specs import TaskSpec, load_task
+from mbrl.run.documents import listed, read_yaml, suggest
+from mbrl.run.progress import Progress
+from mbrl.run.stages import open_policy
+from mbrl.run.store import package_version
+from mbrl.run.validation import validate
+
+RANDOM: Final = "random"
+"""The policy that acts uniformly in the action box."""
+
+
+class PartConfig(BaseModel):
+    """The episodes of one policy.
+
+    Attributes:
+        policy: `random`, the name of a checkpoint that travels with the package for this task, the path of a
+            policy file, or the folder of a training.
+        share: of the steps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Annotated[str, Field(min_length=1)]
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class CollectionConfig(BaseModel):
+    """A dataset to be made.
+
+    Attributes:
+        task: name of a shipped task, or path of a task's yaml.
+        description: one line for people.
+        steps: in all.
+        parts: who acts; shares add up to 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    description: str = ""
+    steps: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
+    parts: Annotated[tuple[PartConfig, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> "CollectionConfig":
+        total = sum(part.share for part in self.parts)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"shares must add up to 1, not {total:g}")
+        return self
+
+    def part_steps(self) -> list[int]:
+        """Steps of each part: rounded shares, the last part taking what is left."""
+        counts = [round(self.steps * part.share) for part in self.parts[:-1]]
+        return [*counts, self.steps - sum(counts)]
+
+
+def list_collections() -> tuple[str, ...]:
+    """Names of the shipped recipes, `<task>/<tier>`, sorted."""
+    root = configs_dir() / "datasets"
+    return tuple(sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.glob("*/*.yaml")))
+
+
+def load_collection(name: str) -> CollectionConfig:
+    """A shipped recipe by its name, or a user's own by its path.
+
+    Raises:
+        ConfigError: the name is unknown, or the file cannot be used.
+    """
+    if Path(name).suffix in {".yaml", ".yml"}:
+        path = Path(name)
+    elif name in list_collections():
+        path = configs_dir() / "datasets" / f"{name}.yaml"
+    else:
+        legal = list_collections()
+        raise ConfigError(
+            f"Unknown dataset recipe {name!r}. {suggest(name, legal)}Legal names: {listed(legal)}; or the "
+            "path of a .yaml file; or a task with --policy."
+        )
+    return validate(CollectionConfig, read_yaml(path), where=f"Dataset recipe {path}")
+
+
+def collect_dataset(config: CollectionConfig, *, name: str, seed: int, progress: Progress) -> Dataset:
+    """Runs every part's policy with noise and logs its episodes.
+
+    The behaviour log-density of an episode is that of the policy that acted in it.
+
+    Args:
+        config: who acts, for how long.
+        name: id of the dataset.
+        seed: of starts and noise; every part has streams of its own.
+        progress: told of finished parts.
+
+    Raises:
+        ConfigError: a policy or the task is unknown, has no simulator, or they do not fit each other.
+    """
+    task = load_task(config.task)
+    policies = [find_policy(part.policy, task) for part in config.parts]
+    streams = RngStreams(seed).child("collect")
+    episodes: list[Episode] = []
+    counts = config.part_steps()
+    progress.start(f"collect {name}", config.steps)
+    for index, (policy, steps) in enumerate(zip(policies, counts, strict=True)):
+        if steps > 0:
+            episodes += collect(task, policy, steps=steps, rng=streams.child(f"part-{index}"))
+        progress.advance(sum(counts[: index + 1]))
+    progress.finish()
+    return Dataset(tuple(episodes), task.space, _describe(config, task, name=name, seed=seed))
+
+
+def find_policy(name: str, task: TaskSpec) -> Policy:
+    """The policy that a recipe names.
+
+    Raises:
+        ConfigError: there is none, or it was made for other spaces.
+    """
+    if name == RANDOM:
+        return RandomPolicy(task.space)
+    shipped = shipped_policies(task)
+    path = shipped.get(name, Path(name))
+    if not path.exists():
+        legal = [RANDOM, *shipped]
+        raise ConfigError(
+            f"There is no policy {name!r} for the task {task.name}. {suggest(name, legal)}"
+            f"Legal names: {listed(legal)}; or the path of a policy file or of a training's folder."
+        )
+    policy = open_policy(path).policy
+    if policy.spec.space != task.space:
+        raise ConfigError(
+            f"The policy {path} acts on {policy.spec.space}, the task {task.name} has {task.space}."
+        )
+    return policy
+
+
+def shipped_policies(task: TaskSpec) -> dict[str, Path]:
+    """Behaviour checkpoints that travel with the package, by name."""
+    folder = assets_dir() / "behaviour" / task.name
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _describe(config: CollectionConfig, task: TaskSpec, *, name: str, seed: int) -> DatasetInfo:
+    provenance: Mapping[str, str] = {
+        "description": config.description,
+        "algorithm_name": ", ".join(f"{part.policy} ({part.share:.0%})" for part in config.parts),
+        "recipe": json.dumps(config.model_dump(mode="json")),
+        "seed": str(seed),
+        "mbrl_version": package_version(),
+        "package_versions": json.dumps(env_versions()),
+        "ref_source": task.ref_source,
+    }
+    return DatasetInfo(
+        name=name,
+        task=task.name,
+        env_id=task.env_id,
+        max_episode_steps=task.max_episode_steps,
+        ref_min_score=task.ref_min_score,
+        ref_max_score=task.ref_max_score,
+        provenance=provenance,
+    )

@@ -1,0 +1,285 @@
+"""What a run is told: one validated tree, composed of an experiment, named parts and `--set`."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+
+from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeConfig
+from mbrl.core.assets import configs_dir
+from mbrl.core.errors import ConfigError
+from mbrl.data.options import LoadOptions
+from mbrl.dynamics.config import DynamicsConfig
+from mbrl.learners.base import LEARNERS
+from mbrl.run.documents import (
+    KeyPath,
+    Tree,
+    annotate,
+    as_tree,
+    leaf_paths,
+    listed,
+    parse_override,
+    read_yaml,
+    set_at,
+    suggest,
+)
+from mbrl.run.validation import validate
+
+PARTS: Final = {"algorithm": "algorithms", "dynamics": "dynamics"}
+"""Keys of an experiment whose value may be the name of a file, and the folder of `configs/` that holds it."""
+
+
+class EvaluationConfig(BaseModel):
+    """How the last policy of a run is evaluated.
+
+    Attributes:
+        episodes: full episodes in the simulator.
+        seed: of starts and noise; the same for all policies, so that they are compared on common starts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    episodes: Annotated[int, Field(ge=1, le=100_000)] = 10
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class RunConfig(BaseModel):
+    """Everything that a run depends on.
+
+    Attributes:
+        dataset: path, `minari:<id>` or name of a bundled dataset; null for online recipes.
+        dataset_options: what a load may repair.
+        task: name of a shipped task or path of a task's yaml; null takes the one that the dataset names.
+        recipe: how the learner gets its experience.
+        algorithm: hyper-parameters of the recipe and its learner.
+        dynamics: the ensemble, for recipes that need one; its `holdout_fraction` splits for all recipes.
+        evaluation: the judgement of the last policy.
+        seed: of every random stream.
+        threads: of torch, in each process.
+        device: where tensors live; this version computes on CPUs.
+        log_interval: updates between two rows of metrics.
+        checkpoint_interval: updates between two checkpoints.
+        keep_policies: keep the policy of every checkpoint in `policies/`, for datasets made along a training.
+        on_divergence: whether values beyond what the rewards permit only `warn`, or `stop` the run.
+        diagnostics: look at every checkpoint how far the policy leaves the data; the policy is the same
+            without. Online recipes have no data to leave.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str | None = None
+    dataset_options: LoadOptions = LoadOptions()
+    task: str | None = None
+    recipe: str
+    algorithm: SerializeAsAny[RecipeConfig]
+    dynamics: DynamicsConfig = DynamicsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    device: Literal["cpu"] = "cpu"
+    log_interval: Annotated[int, Field(ge=1, le=10_000_000)] = 500
+    checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
+    keep_policies: bool = False
+    on_divergence: Literal["warn", "stop"] = "warn"
+    diagnostics: bool = True
+
+    def tree(self) -> Tree:
+        """Plain values in the shape of a yaml file; `resolve` reads them back."""
+        values = self.model_dump(mode="json", exclude={"recipe", "algorithm"})
+        return {**values, "algorithm": algorithm_tree(self)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResolvedConfig:
+    """A config and where its values come from.
+
+    Attributes:
+        run: the validated values.
+        name: short name of the algorithm, for folders and tables.
+        origins: for each leaf `default`, the name of a file, `command line` or `--set`.
+    """
+
+    run: RunConfig
+    name: str
+    origins: Mapping[KeyPath, str]
+
+    def to_yaml(self) -> str:
+        """The whole config with the origin of every value as a comment; readable by `resolve`."""
+        header = "# Resolved config; behind each value stands where it came from.\n"
+        return header + annotate(self.run.tree(), self.origins)
+
+
+def algorithm_tree(run: RunConfig) -> Tree:
+    """The algorithm section as it stands in a yaml: recipe and learner fields side by side."""
+    fields = run.algorithm.model_dump(mode="json", exclude={"learner"})
+    learner = run.algorithm.learner
+    return {
+        "recipe": run.recipe,
+        **fields,
+        "learner": {"name": learner.name, **learner.config.model_dump(mode="json")},
+    }
+
+
+def resolve(
+    experiment: Path | str | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    source: str | None = None,
+) -> ResolvedConfig:
+    """Composes and validates a config.
+
+    Later beats earlier: defaults, the experiment's file, the files it names, `arguments`, `overrides`.
+
+    Args:
+        experiment: name in `configs/experiments`, path of a yaml, or None.
+        arguments: top-level values given on the command line; None values count as not given.
+        overrides: `dotted.key=value`, in order.
+        source: named as the origin of `arguments` and `overrides`; None for the command line's options.
+
+    Raises:
+        ConfigError: an unknown key or name, or a value that is out of range.
+    """
+    parsed = [parse_override(text) for text in overrides]
+    path = None if experiment is None else find_part("experiments", str(experiment))
+    where = f"Config file {path}" if path is not None else "Config"
+    tree: Tree = {} if path is None else read_yaml(path)
+    if is_comparison(tree):
+        raise ConfigError(f"{where} is a comparison, not one run. Remedy: mbrl compare {experiment}.")
+    origins = dict.fromkeys(leaf_paths(tree), "" if path is None else path.name)
+    whole = {keys[0]: value for keys, value in parsed if len(keys) == 1}
+    given = {key: value for key, value in (arguments or {}).items() if value is not None}
+    for origin, values in ((source or "command line", given), (source or "--set", whole)):
+        for key, value in values.items():
+            _replace(tree, origins, key, value, origin)
+    name = _compose(tree, origins)
+    for keys, value in parsed:
+        if len(keys) > 1:
+            set_at(tree, keys, value)
+            origins[keys] = source or "--set"
+    return ResolvedConfig(run=build_run_config(tree, where=where), name=name, origins=origins)
+
+
+def is_comparison(tree: Tree) -> bool:
+    """Whether a yaml compares algorithms over datasets (`mbrl.study.config`) instead of naming a run."""
+    return {"datasets", "algorithms"} <= tree.keys()
+
+
+def build_run_config(tree: Tree, *, where: str) -> RunConfig:
+    """Validates a composed tree.
+
+    Raises:
+        ConfigError: see `resolve`.
+    """
+    tree = dict(tree)
+    fields = as_tree(tree.pop("algorithm", None), where=f"{where}: algorithm")
+    recipe, algorithm = parse_algorithm(fields, where=where)
+    if "recipe" in tree:
+        raise ConfigError(f"{where}: Unknown key recipe. It belongs into algorithm: algorithm.recipe.")
+    return validate(RunConfig, {**tree, "recipe": recipe, "algorithm": algorithm}, where=where)
+
+
+def parse_algorithm(fields: Tree, *, where: str) -> tuple[str, RecipeConfig]:
+    """The recipe's id and its validated config, from the algorithm section of a yaml.
+
+    Raises:
+        ConfigError: see `resolve`.
+    """
+    fields = dict(fields)
+    recipe = _known(fields.pop("recipe", None), RECIPES.names(), key="algorithm.recipe", where=where)
+    if "learner" in fields:
+        fields["learner"] = _parse_learner(fields["learner"], where=where)
+    return recipe, validate(RECIPES.get(recipe).Config, fields, where=where, prefix="algorithm")
+
+
+def _parse_learner(value: Any, *, where: str) -> LearnerChoice:
+    fields = dict(as_tree(value, where=f"{where}: algorithm.learner"))
+    name = _known(fields.pop("name", None), LEARNERS.names(), key="algorithm.learner.name", where=where)
+    config = validate(LEARNERS.get(name).Config, fields, where=where, prefix="algorithm.learner")
+    return LearnerChoice(name=name, config=config)
+
+
+def _known(name: Any, legal: Sequence[str], *, key: str, where: str) -> str:
+    if name is None:
+        raise ConfigError(f"{where}: {key} is missing. Legal names: {listed(legal)}.")
+    if name not in legal:
+        raise ConfigError(
+            f"{where}: {key} = {name!r} is unknown. {suggest(str(name), legal)}Legal names: {listed(legal)}."
+        )
+    return str(name)
+
+
+def find_part(folder: str, name: str) -> Path:
+    """The yaml that a name or a path stands for.
+
+    Args:
+        folder: folder of `configs/`.
+        name: file name without suffix, or the path of a yaml.
+
+    Raises:
+        ConfigError: there is none; the message lists the legal names.
+    """
+    if Path(name).suffix in {".yaml", ".yml"}:
+        return Path(name).expanduser()
+    legal = part_names(folder)
+    if name not in legal:
+        raise ConfigError(
+            f"Unknown name {name!r} for {folder}. {suggest(name, legal)}Legal names: {listed(legal)}; "
+            "or the path of a .yaml file."
+        )
+    return configs_dir() / folder / f"{name}.yaml"
+
+
+def part_names(folder: str) -> tuple[str, ...]:
+    """Names of the shipped files in a folder of `configs/`, sorted."""
+    return tuple(sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml")))
+
+
+def describe_parts(folder: str) -> dict[str, str]:
+    """What the comment above each file of a folder of `configs` says first, by name."""
+    return {name: _first_words(find_part(folder, name).read_text()) for name in part_names(folder)}
+
+
+def _first_words(text: str) -> str:
+    """The comment at the top, up to its first full stop or bracket."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.split(r" \(|\.(?: |$)", " ".join(line.removeprefix("#").strip() for line in comment))[0]
+
+
+def stable_hash(values: Any) -> str:
+    """Hex digest (blake2b, 16 bytes) of plain values; keys in any order give the same."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _replace(tree: Tree, origins: dict[KeyPath, str], key: str, value: Any, source: str) -> None:
+    """Sets a top-level value; what was known of the leaves below it is forgotten."""
+    for path in [path for path in origins if path[0] == key]:
+        del origins[path]
+    tree[key] = value
+    origins.update(dict.fromkeys(leaf_paths({key: value}), source))
+
+
+def _compose(tree: Tree, origins: dict[KeyPath, str]) -> str:
+    """Puts named files in place of their names; returns a short name of the algorithm."""
+    name = ""
+    for key, folder in PARTS.items():
+        value = tree.get(key)
+        if isinstance(value, str):
+            path = find_part(folder, value)
+            _replace(tree, origins, key, read_yaml(path), path.name)
+            name = path.stem if key == "algorithm" else name
+    if name:
+        return name
+    section: Any = tree.get("algorithm")
+    fields = cast("Tree", section) if isinstance(section, dict) else {}
+    learner: Any = fields.get("learner")
+    if fields.get("recipe") == "model_free" and isinstance(learner, dict):
+        return str(cast("Tree", learner).get("name", "custom"))
+    return str(fields.get("recipe", "custom"))

@@ -1,0 +1,160 @@
+"""From a run's config and data to what its policy is held against while it trains."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import torch
+
+from mbrl.algorithms.base import RecipeContext
+from mbrl.algorithms.imagination import (
+    PenaltyConfig,
+    choose_termination,
+    imagine,
+    limit_horizon,
+    settle_halt_reward,
+)
+from mbrl.core.rng import RngStreams
+from mbrl.data.dataset import Dataset
+from mbrl.data.splits import Split
+from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.dynamics.fit import split_for
+from mbrl.rollouts.generate import RolloutConfig
+from mbrl.run.config import RunConfig, stable_hash
+from mbrl.shift.probe import (
+    MAX_EDGE_HORIZON,
+    STATES,
+    EdgeProbe,
+    ModelProbe,
+    ShiftProbe,
+    logged_values,
+    why_no_support,
+)
+from mbrl.shift.support import BehaviourSupport
+from mbrl.uncertainty.penalty import UNIT_QUANTILE
+
+_MEASURE = "ens_std"
+_FLAG_QUANTILE = 0.99
+
+
+def make_shift_probe(
+    config: RunConfig,
+    dataset: Dataset,
+    context: RecipeContext,
+    *,
+    value_bounds: tuple[float, float] | None,
+    reward_scale: float = 1.0,
+    supports: MutableMapping[str, BehaviourSupport],
+) -> ShiftProbe:
+    """Fits the behaviour, and measures the model if the recipe has one.
+
+    All draws come from streams of their own, so that a training has the same bits with and without.
+
+    Args:
+        config: of the run.
+        dataset: that it learns from.
+        context: what its recipe was built from.
+        value_bounds: least and largest value that the rewards permit, or None.
+        reward_scale: factor from logged rewards to those that the learner sees.
+        supports: behaviours that were fitted before, by dataset, split and seed; a new one is added.
+    """
+    streams = RngStreams(config.seed)
+    split, rng = split_for(config.dynamics, dataset, streams), streams.child("shift")
+    held_out = split.holdout.transitions()
+    rows = torch.randperm(len(held_out), generator=rng.at("states"))[:STATES].numpy()
+    why_not: dict[str, str] = {}
+    discount = config.algorithm.learner.config.discount
+    returns = logged_values(
+        dataset, discount=discount, generator=rng.at("returns"), reward_scale=reward_scale
+    )
+    if returns is None:
+        why_not["returns"] = f"too few logged steps have a known return at a discount of {discount:g}"
+    return ShiftProbe(
+        states=torch.tensor(held_out.observation[rows]),
+        updates=config.algorithm.updates,
+        support=_support(config, dataset, context, split, supports=supports, why_not=why_not),
+        returns=returns,
+        value_bounds=value_bounds,
+        model=_model_probe(context, split, rng.at("model"), why_not),
+        edge=_edge_probe(config, context, why_not),
+        why_not=why_not,
+    )
+
+
+def _support(
+    config: RunConfig,
+    dataset: Dataset,
+    context: RecipeContext,
+    split: Split,
+    *,
+    supports: MutableMapping[str, BehaviourSupport],
+    why_not: dict[str, str],
+) -> BehaviourSupport | None:
+    held_out, train = split.holdout.transitions(), split.train.transitions()
+    reason = why_no_support(len(held_out))
+    if reason is not None:
+        why_not["support"] = reason
+        return None
+    division = {"fraction": config.dynamics.holdout_fraction, "gap": config.dynamics.split_gap}
+    key = stable_hash({"dataset": dataset.content_hash, "split": division, "seed": config.seed})
+    if key not in supports:
+        supports[key] = BehaviourSupport.fit(
+            (torch.tensor(train.observation), torch.tensor(train.action)),
+            (torch.tensor(held_out.observation), torch.tensor(held_out.action)),
+            space=dataset.spec,
+            normaliser=context.normaliser,
+            generator=RngStreams(config.seed).child("shift").at("support"),
+        )
+    return supports[key]
+
+
+def _model_probe(
+    context: RecipeContext, split: Split, generator: torch.Generator, why_not: dict[str, str]
+) -> ModelProbe | None:
+    dynamics, transitions = context.dynamics, context.transitions
+    if dynamics is None or transitions is None:
+        why_not["model"] = "the recipe needs no model, so none was fitted"
+        return None
+    if not {UNIT_QUANTILE, _FLAG_QUANTILE} <= set(dynamics.thresholds[_MEASURE]):
+        why_not["model"] = f"the fit stored no {_FLAG_QUANTILE:g} quantile of its uncertainty"
+        return None
+    imagination = imagine(
+        RolloutConfig(truncation_quantile=_FLAG_QUANTILE),
+        PenaltyConfig(measure=_MEASURE),
+        dynamics,
+        termination=dynamics.termination,
+        transitions=transitions,
+    )
+    return ModelProbe.make(
+        dynamics,
+        imagination,
+        train=split.train.transitions(),
+        holdout=split.holdout,
+        generator=generator,
+    )
+
+
+def _edge_probe(config: RunConfig, context: RecipeContext, why_not: dict[str, str]) -> EdgeProbe | None:
+    algorithm: Any = config.algorithm
+    rollout: Any = getattr(algorithm, "rollout", None)
+    dynamics, transitions = context.dynamics, context.transitions
+    is_real = getattr(algorithm, "real_ratio", 0.0) == 1
+    if dynamics is None or transitions is None or is_real or not isinstance(rollout, RolloutConfig):
+        why_not["edge"] = "the recipe learns from no imagined data"
+        return None
+    discount = config.algorithm.learner.config.discount
+    rollout = settle_halt_reward(limit_horizon(rollout, dynamics), transitions, discount=discount)
+    if rollout.horizon > MAX_EDGE_HORIZON:
+        why_not["edge"] = f"rollouts of {rollout.horizon} steps are too long to look for their edge"
+        return None
+    termination = choose_termination(getattr(algorithm, "termination", "learned"), context, dynamics)
+    penalty = _penalty(getattr(algorithm, "penalty", None), dynamics)
+    return EdgeProbe(
+        imagine(rollout, penalty, dynamics, termination=termination, transitions=transitions), rollout
+    )
+
+
+def _penalty(section: Any, dynamics: FittedDynamics) -> PenaltyConfig:
+    """What truncates the recipe's rollouts; the default measure where a fit has no quantiles of it."""
+    if isinstance(section, PenaltyConfig) and section.measure in dynamics.thresholds:
+        return section
+    return PenaltyConfig()

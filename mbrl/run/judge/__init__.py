@@ -1,0 +1,1 @@
+"""Policies judged by a log alone, as stages: estimates, the back-test, the deployment report, selection."""

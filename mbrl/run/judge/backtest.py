@@ -1,0 +1,126 @@
+"""The behaviour back-test as a stage: made once for a log, and shared by every candidate judged by it."""
+
+import dataclasses
+from typing import Any, Final
+
+import torch
+
+from mbrl.core.estimates import Estimand
+from mbrl.core.protocols import Policy
+from mbrl.core.rng import RngStreams
+from mbrl.data.dataset import Dataset
+from mbrl.data.normaliser import fit_moments
+from mbrl.data.sources import DatasetSource
+from mbrl.learners.base import LearnerContext
+from mbrl.learners.bc import BC, BCConfig
+from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.estimators.context import EstimatorContext
+from mbrl.ope.judgement.backtest import backtest_config, run_backtest
+from mbrl.ope.value.fqe import FQEConfig
+from mbrl.ope.value.model_value import ModelValueConfig
+from mbrl.run.judge.model import ChosenModel
+from mbrl.run.judge.value_fits import KeptFits
+from mbrl.run.stages import Workspace
+from mbrl.run.store import RunFolder, StageKey
+
+FOLDS: Final = 2
+CLONE: Final = BCConfig(form="mixture", hidden=(64, 64), components=5, learning_rate=3e-3, schedule="cosine")
+CLONE_UPDATES: Final = 2_000
+
+
+def clone_behaviour(dataset: Dataset, generator: torch.Generator) -> Policy:
+    """A clone that draws: several policies in a log are not worth what their mean action is worth."""
+    rows = dataset.transitions()
+    normaliser = Normaliser(*(torch.from_numpy(moment) for moment in fit_moments(rows.observation)))
+    learner = BC(CLONE, LearnerContext(dataset.spec, normaliser, CLONE_UPDATES))
+    state, source = learner.init(generator), DatasetSource(rows.to_batch())
+    for _ in range(CLONE_UPDATES):
+        learner.update(state, source.sample(CLONE.batch_size, generator), generator)
+    return learner.policy(state)
+
+
+def backtest_stage(
+    dataset: Dataset,
+    workspace: Workspace,
+    *,
+    estimand: Estimand,
+    fqe: FQEConfig,
+    rollouts: ModelValueConfig,
+    chosen: ChosenModel | None,
+    seed: int,
+) -> RunFolder:
+    """Asks the pipeline for the behaviour's value, or finds what it answered before.
+
+    The dynamics of each fold are a fit of their own in the run store.
+
+    Args:
+        dataset: the log.
+        workspace: where results go.
+        estimand: what is estimated.
+        fqe: of the candidates' value fits; those of the test make no more updates than they must.
+        rollouts: of the model.
+        chosen: the candidates' model; None leaves the model family untested.
+        seed: of all draws, those of the fits included: the pipeline is tested, not one candidate's fit.
+    """
+    fqe = backtest_config(fqe, estimand)
+    identity = {
+        "dataset": dataset.content_hash,
+        "estimand": estimand.to_json(),
+        "fqe": fqe.model_dump(mode="json"),
+        "rollouts": rollouts.model_dump(mode="json"),
+        "dynamics": None if chosen is None else _fit_identity(chosen),
+        "clone": {**CLONE.model_dump(mode="json"), "updates": CLONE_UPDATES},
+        "folds": FOLDS,
+    }
+    key = StageKey("backtest", dataset.info.name, "behaviour", seed, identity)
+    facts = {"dataset_hash": dataset.content_hash}
+    with workspace.store.open(key, config=f"folds: {FOLDS}\nseed: {seed}\n", facts=facts) as run:
+        if not run.is_done:
+            kept = KeptFits(run.path / "checkpoints", key.digest, workspace.progress, "back-test: fit values")
+            context = EstimatorContext.make(estimand, fqe, fit_values=kept)
+            context = dataclasses.replace(context, rollouts=rollouts)
+            found = _ask(dataset, workspace, context, fqe, chosen, seed)
+            run.finish({"stage": key.stage, "backtest": found})
+            kept.drop()
+    return run
+
+
+def _ask(
+    dataset: Dataset,
+    workspace: Workspace,
+    context: EstimatorContext,
+    fqe: FQEConfig,
+    chosen: ChosenModel | None,
+    seed: int,
+) -> dict[str, Any]:
+    def context_for(train: Dataset) -> EstimatorContext:
+        model = None if chosen is None else chosen.refitted(train, workspace, seed=seed)
+        return dataclasses.replace(context, model=model)
+
+    untested = _untestable(fqe, context.estimand, chosen)
+    found = run_backtest(
+        dataset,
+        clone_behaviour,
+        context_for,
+        estimand=context.estimand,
+        names=[name for name in ("fqe", "model_value") if name not in untested],
+        rng=RngStreams(seed).child("backtest"),
+        folds=FOLDS,
+    ).to_json()
+    z = {**found["z"], **dict.fromkeys(untested)}
+    return {**found, "z": z, "why_no_z": {**found["why_no_z"], **untested}}
+
+
+def _untestable(fqe: FQEConfig, estimand: Estimand, chosen: ChosenModel | None) -> dict[str, str]:
+    """What is not worth asking, with reasons: a fit that is too short is known to be wrong beforehand."""
+    reasons: dict[str, str] = {}
+    if fqe.updates < fqe.least_updates(estimand):
+        reasons["fqe"] = f"{fqe.updates} updates cannot carry values over the horizon"
+    if chosen is None:
+        reasons["model_value"] = "no dynamics model was given"
+    return reasons
+
+
+def _fit_identity(chosen: ChosenModel) -> dict[str, Any]:
+    dynamics = chosen.resolved.run.dynamics.model_dump(mode="json")
+    return {"config": dynamics, "termination": chosen.termination}

@@ -1,0 +1,84 @@
+"""The arrays beside an evaluation's JSON: what a comparison with other policies on the same log needs."""
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from mbrl.core.estimates import Estimand, Estimate
+from mbrl.data.dataset import Dataset
+from mbrl.ope.judgement.paired import Evidence, evidence_of, rollouts_of
+from mbrl.ope.log.layout import Array, OPEArrays, pad_log
+from mbrl.run.files import write_bytes
+
+EVIDENCE_FILE: Final = "ope.npz"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class StoredEvidence:
+    """Of one policy.
+
+    Attributes:
+        by_estimator: influence values and members.
+        log_ratio: `[n, T]`, padded; None without ratios.
+        rollouts: `[2, m, n]`, returns of model roll-outs and whether they terminated; None without them.
+        actions: `[k, d]`, what the policy does in some logged states (`comparable_actions`); None if unknown.
+    """
+
+    by_estimator: Mapping[str, Evidence]
+    log_ratio: Array | None = None
+    rollouts: Array | None = None
+    actions: Array | None = None
+
+    @classmethod
+    def of(
+        cls, estimates: Mapping[str, Estimate], arrays: OPEArrays | str, actions: Array
+    ) -> "StoredEvidence":
+        """What the estimates rest on."""
+        model = estimates.get("model_value")
+        return cls(
+            evidence_of(estimates),
+            None if isinstance(arrays, str) else arrays.log_ratio,
+            None if model is None else rollouts_of(model),
+            actions,
+        )
+
+    def save(self, path: Path) -> None:
+        """One compressed file, whole or absent."""
+        entries: dict[str, Array] = {}
+        for name, evidence in self.by_estimator.items():
+            entries[f"per_episode/{name}"] = evidence.per_episode
+            if evidence.members is not None:
+                entries[f"members/{name}"] = evidence.members
+        for name in ("log_ratio", "rollouts", "actions"):
+            array = getattr(self, name)
+            if array is not None:
+                entries[name] = array
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **entries)
+        write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> "StoredEvidence":
+        """Inverse of `save`."""
+        with np.load(path, allow_pickle=False) as entries:
+            arrays: dict[str, Array] = {name: entries[name] for name in entries.files}
+        prefix = "per_episode/"
+        names = [name.removeprefix(prefix) for name in arrays if name.startswith(prefix)]
+        return cls(
+            {n: Evidence(arrays[prefix + n], arrays.get(f"members/{n}")) for n in names},
+            arrays.get("log_ratio"),
+            arrays.get("rollouts"),
+            arrays.get("actions"),
+        )
+
+    def arrays(self, dataset: Dataset, estimand: Estimand) -> OPEArrays | None:
+        """The log with these ratios; None without them."""
+        if self.log_ratio is None:
+            return None
+        return dataclasses.replace(
+            pad_log(dataset.episodes, None, estimand=estimand), log_ratio=self.log_ratio
+        )

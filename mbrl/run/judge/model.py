@@ -1,0 +1,173 @@
+"""Which dynamics model an off-policy evaluation rolls out."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mbrl.algorithms.base import RECIPES, RecipeContext
+from mbrl.algorithms.imagination import TerminationSource, choose_termination
+from mbrl.core.errors import ConfigError
+from mbrl.data.dataset import Dataset
+from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.value.model_value import EvaluationModel
+from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.stages import (
+    DYNAMICS_FILE,
+    Workspace,
+    dynamics_key,
+    find_run_task,
+    fit_dynamics_stage,
+    open_dynamics,
+)
+from mbrl.run.store import RunFolder, RunStore
+
+_TERMINATIONS: Final[tuple[TerminationSource, ...]] = ("learned", "task", "never")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What is asked of the model.
+
+    Attributes:
+        dynamics: folder of a fit, or a dynamics file; None looks for the fit of the candidate's run.
+        fit: make that fit where it is missing.
+        termination: the fit's learned head, the task's known rule, or no end.
+    """
+
+    dynamics: Path | None = None
+    fit: bool = False
+    termination: TerminationSource = "learned"
+
+    @classmethod
+    def parse(cls, dynamics: Path | None, *, fit: bool, termination: str) -> "ModelRequest":
+        """From the words of a command.
+
+        Raises:
+            ConfigError: the termination is none of the three.
+        """
+        for known in _TERMINATIONS:
+            if termination == known:
+                return cls(dynamics, fit, known)
+        legal = ", ".join(_TERMINATIONS)
+        raise ConfigError(f"Unknown termination {termination!r}. Legal names: {legal}.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class ChosenModel:
+    """A model with what is needed to fit its like to a part of the log.
+
+    Attributes:
+        fitted: the fit.
+        file: that it was read from.
+        resolved: config of fits like it.
+        termination: where the end comes from.
+    """
+
+    fitted: FittedDynamics
+    file: Path
+    resolved: ResolvedConfig
+    termination: TerminationSource
+
+    def identity(self) -> Mapping[str, Any]:
+        """What estimates with it depend on."""
+        content = hashlib.blake2b(self.file.read_bytes(), digest_size=16).hexdigest()
+        return {"content": content, "termination": self.termination}
+
+    def for_evaluation(self, dataset: Dataset) -> EvaluationModel:
+        """What roll-outs of the task of `dataset` need.
+
+        Raises:
+            ConfigError: the task declares no rule of termination, and it was asked for.
+        """
+        return _evaluation_model(self.fitted, self, dataset)
+
+    def refitted(self, dataset: Dataset, workspace: Workspace, *, seed: int) -> EvaluationModel:
+        """The same of a fit to other episodes with the same config; found if it was made before."""
+        run = self.resolved.run.model_copy(update={"seed": seed})
+        fitted, _ = fit_dynamics_stage(dataclasses.replace(self.resolved, run=run), dataset, workspace)
+        return _evaluation_model(fitted, self, dataset)
+
+
+def choose_model(
+    candidate: Path, dataset: Dataset, request: ModelRequest, *, source: str, workspace: Workspace
+) -> ChosenModel | None:
+    """The model that is named, else the fit that the candidate's run shares, else a new one if asked.
+
+    A run trained from a model finds its own fit; a model-free one finds the fit of its seed, if another run
+    made it. A fit to other episodes than those of `dataset` is used only if it is named.
+
+    Args:
+        candidate: folder of a training, or a policy file.
+        dataset: the log.
+        request: what is asked.
+        source: name or path of the log.
+        workspace: where runs are.
+
+    Returns:
+        None where nothing was found and none was asked for.
+
+    Raises:
+        ConfigError: the named model is none, or one of a task of other sizes.
+    """
+    training = _training_of(candidate)
+    resolved = _config_of(training, source)
+    if request.dynamics is not None:
+        path = request.dynamics
+        file = path / DYNAMICS_FILE if path.is_dir() else path
+        fitted = open_dynamics(path)
+        config = resolved.run.model_copy(update={"dynamics": fitted.config})
+        resolved = dataclasses.replace(resolved, run=config)
+        return _checked(ChosenModel(fitted, file, resolved, request.termination), dataset)
+    key = dynamics_key(resolved.run, dataset)
+    stores = [] if training is None else [RunStore(training.resolve().parents[1])]
+    for store in (*stores, workspace.store):
+        run = store.folder(key)
+        if run.is_done:
+            file = run.path / DYNAMICS_FILE
+            return _checked(ChosenModel(open_dynamics(file), file, resolved, request.termination), dataset)
+    if not request.fit:
+        return None
+    fitted, run = fit_dynamics_stage(resolved, dataset, workspace)
+    return ChosenModel(fitted, run.path / DYNAMICS_FILE, resolved, request.termination)
+
+
+def _training_of(candidate: Path) -> Path | None:
+    """Folder of the run that the candidate is, or that a policy file lies in; None for a file of its own."""
+    if candidate.is_dir():
+        return candidate if (candidate / "config.yaml").is_file() else None
+    for folder in candidate.resolve().parents[:2]:  # policy.safetensors, policies/step-*.safetensors
+        manifest = folder / "manifest.json"
+        if manifest.is_file() and RunFolder(folder).manifest().get("stage") == "train_policy":
+            return folder
+    return None
+
+
+def _config_of(training: Path | None, source: str) -> ResolvedConfig:
+    """Config of a run with the log in place of its own; defaults without a run, or for an online one."""
+    if training is not None:
+        resolved = resolve(training / "config.yaml")
+        if not RECIPES.get(resolved.run.recipe).is_online:
+            return dataclasses.replace(resolved, run=resolved.run.model_copy(update={"dataset": source}))
+    return resolve(arguments={"dataset": source, "algorithm": "bc"})  # a fit reads no algorithm
+
+
+def _checked(chosen: ChosenModel, dataset: Dataset) -> ChosenModel:
+    model, spec = chosen.fitted.model, dataset.spec
+    sizes = (model.obs_dim, model.inputs.mean.shape[0] - model.obs_dim)
+    if sizes != (spec.obs_dim, spec.act_dim):
+        raise ConfigError(
+            f"The dynamics {chosen.file} have {sizes[0]} observation and {sizes[1]} action dimensions, the "
+            f"dataset {dataset.info.name!r} has {spec.obs_dim} and {spec.act_dim}. Remedy: name a fit to the "
+            "same task."
+        )
+    return chosen
+
+
+def _evaluation_model(fitted: FittedDynamics, chosen: ChosenModel, dataset: Dataset) -> EvaluationModel:
+    task = find_run_task(chosen.resolved.run, dataset) if chosen.termination == "task" else None
+    context = RecipeContext(dataset.spec, Normaliser.identity(dataset.spec.obs_dim), task=task)
+    termination = choose_termination(chosen.termination, context, fitted)
+    return EvaluationModel.of(fitted, termination=termination)

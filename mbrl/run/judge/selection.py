@@ -1,0 +1,150 @@
+"""Offline choice among trainings of one algorithm: a rule that reads the log and never a simulator."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mbrl.core.estimates import finite_or_none
+from mbrl.core.rng import RngStreams
+from mbrl.data.dataset import Dataset
+from mbrl.ope.log.policies import DeterministicMode
+from mbrl.ope.value.fqe import FQEConfig
+from mbrl.run.files import read_json, write_json
+from mbrl.run.judge.ope import OPESettings
+from mbrl.run.judge.value_fits import KeptFits
+from mbrl.run.stages import open_policy
+
+
+class SelectRule(BaseModel):
+    """How one of several trainings is chosen.
+
+    Attributes:
+        rule: `last`, nothing is chosen; or `fqe_lower_bound`, the largest lower end of the 95 % interval of
+            fitted Q evaluation of the evaluation action, on the log that the policies were trained on.
+        discount: of the value.
+        horizon: steps that count; null takes the shortest time-out of the log, as `mbrl ope` does.
+        fqe: of the value fits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: Literal["last", "fqe_lower_bound"] = "last"
+    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
+    horizon: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    fqe: FQEConfig = FQEConfig()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contestant:
+    """A training that may be chosen.
+
+    Attributes:
+        changes: what tells it from the others, as in the yaml's grid.
+        path: folder of the training.
+        low: lower bound of its value; NaN if its values diverged.
+        point: estimate of its value; NaN likewise.
+        problem: why the estimate is not to be trusted, or None.
+    """
+
+    changes: dict[str, Any]
+    path: str
+    low: float
+    point: float
+    problem: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; NaN becomes None."""
+        values = dataclasses.asdict(self)
+        return {**values, "low": finite_or_none(self.low), "point": finite_or_none(self.point)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Selection:
+    """Who was chosen.
+
+    Attributes:
+        rule: name of the rule.
+        contestants: in the order of the grid.
+        chosen: index of one.
+    """
+
+    rule: str
+    contestants: tuple[Contestant, ...]
+    chosen: int
+
+    @property
+    def winner(self) -> Contestant:
+        """The chosen training."""
+        return self.contestants[self.chosen]
+
+    def save(self, path: Path) -> Path:
+        """Writes it as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contestants = [contestant.to_json() for contestant in self.contestants]
+        write_json(path, {"rule": self.rule, "chosen": self.chosen, "contestants": contestants})
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> "Selection":
+        """Inverse of `save`."""
+        values = read_json(path)
+        contestants = [
+            Contestant(
+                fields["changes"],
+                fields["path"],
+                _number(fields["low"]),
+                _number(fields["point"]),
+                fields["problem"],
+            )
+            for fields in values["contestants"]
+        ]
+        return cls(values["rule"], tuple(contestants), values["chosen"])
+
+
+def select_training(
+    trainings: list[tuple[dict[str, Any], Path]],
+    dataset: Dataset,
+    rule: SelectRule,
+    *,
+    rng: RngStreams,
+    kept: KeptFits,
+) -> Selection:
+    """Judges every training by the rule; the first wins among equals.
+
+    All fits see the same batches, so that the policies differ by what they do alone.
+
+    Args:
+        trainings: changes and folder of each.
+        dataset: the log.
+        rule: how they are judged.
+        rng: streams of the fits.
+        kept: makes the fits, each in a folder of its own.
+    """
+    estimand = OPESettings(rule.discount, rule.horizon).estimand(dataset)
+    contestants: list[Contestant] = []
+    for index, (changes, path) in enumerate(trainings):
+        label = f"select: fit values {index + 1} of {len(trainings)}"
+        fit = dataclasses.replace(kept, folder=kept.folder / str(index), label=label)(
+            dataset,
+            DeterministicMode(open_policy(path).policy),
+            estimand=estimand,
+            config=rule.fqe,
+            generator=rng.at("select"),
+        )
+        estimate = fit.estimate()
+        contestants.append(Contestant(changes, str(path), estimate.ci95[0], estimate.point, estimate.why_not))
+    return Selection(rule.rule, tuple(contestants), choose(contestants))
+
+
+def choose(contestants: Sequence[Contestant]) -> int:
+    """Index of the highest lower bound, among those whose estimate is to be trusted if there are any."""
+    keys = [(item.problem is None, -math.inf if math.isnan(item.low) else item.low) for item in contestants]
+    return keys.index(max(keys))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

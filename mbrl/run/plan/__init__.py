@@ -1,0 +1,1 @@
+"""Planning on top of a trained run, as stages."""

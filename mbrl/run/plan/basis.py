@@ -1,0 +1,109 @@
+"""What planning on top of a trained run stands on: its policy, its log, and the model of that log."""
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+
+from mbrl.algorithms.base import RECIPES, RecipeContext
+from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import DiscretePolicy
+from mbrl.core.rng import RngStreams
+from mbrl.data.dataset import Dataset
+from mbrl.data.splits import Split
+from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.dynamics.fit import split_for
+from mbrl.envs.specs import TaskSpec
+from mbrl.nets.action_box import ActionBox
+from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.policies import StoredPolicy
+from mbrl.run.stages import (
+    Workspace,
+    find_run_task,
+    fit_dynamics_stage,
+    load_run_dataset,
+    make_recipe_context,
+    open_policy,
+)
+from mbrl.run.store import RunFolder, find_run
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlanBasis:
+    """A trained run with everything that planners on top of it share.
+
+    Attributes:
+        run: the training.
+        resolved: its config.
+        stored: its last policy.
+        dataset: its log.
+        split: what models and critics were fitted on, and what they were not.
+        task: the task, where one is known.
+        dynamics: the model that was fitted to the log.
+        dynamics_hash: of that fit's identity.
+        policy_hash: of the policy's file.
+    """
+
+    run: RunFolder
+    resolved: ResolvedConfig
+    stored: StoredPolicy
+    dataset: Dataset
+    split: Split
+    task: TaskSpec | None
+    dynamics: FittedDynamics
+    dynamics_hash: str
+    policy_hash: str
+
+    @property
+    def discount(self) -> float:
+        """Of the learner's values."""
+        return self.resolved.run.algorithm.learner.config.discount
+
+    @property
+    def box(self) -> ActionBox | None:
+        """Maps [-1, 1] to the task's actions; None for one-hot actions."""
+        return None if isinstance(self.stored.policy, DiscretePolicy) else ActionBox(self.dataset.spec)
+
+    @property
+    def label(self) -> str:
+        """What the run is called."""
+        return str(self.stored.facts.get("algorithm", self.stored.path.stem))
+
+
+def open_basis(path: Path, workspace: Workspace) -> PlanBasis:
+    """Opens a finished training; its model is found in the store, or fitted now.
+
+    Raises:
+        ConfigError: the folder holds no finished training, or one without logs.
+    """
+    run = find_run(path, stage="train_policy")
+    resolved = resolve(run.path / "config.yaml")
+    if RECIPES.get(resolved.run.recipe).is_online:
+        raise ConfigError(
+            f"The run {path} was trained in a simulator; planning needs the logs that a model is fitted to. "
+            "Remedy: name a run that was trained on a dataset."
+        )
+    dataset = load_run_dataset(resolved.run, workspace)
+    dynamics, fit = fit_dynamics_stage(resolved, dataset, workspace)
+    stored = open_policy(path)
+    return PlanBasis(
+        run=run,
+        resolved=resolved,
+        stored=stored,
+        dataset=dataset,
+        split=split_for(resolved.run.dynamics, dataset, RngStreams(resolved.run.seed)),
+        task=find_run_task(resolved.run, dataset),
+        dynamics=dynamics,
+        dynamics_hash=str(fit.manifest()["hash"]),
+        policy_hash=hashlib.blake2b(stored.path.read_bytes(), digest_size=16).hexdigest(),
+    )
+
+
+def make_basis_context(basis: PlanBasis) -> RecipeContext:
+    """What the run's recipe was built from, its model included."""
+    fit = functools.partial(_known_fit, basis)
+    return make_recipe_context(basis.resolved.run, basis.dataset, basis.task, fit)
+
+
+def _known_fit(basis: PlanBasis) -> tuple[FittedDynamics, RunFolder]:
+    return basis.dynamics, basis.run

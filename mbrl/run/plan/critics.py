@@ -1,0 +1,193 @@
+"""Critics at a planner's leaves: those of the run's learner, or some that are fitted to the log."""
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+import torch
+import yaml
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.algorithms.base import RECIPES
+from mbrl.core.errors import ConfigError
+from mbrl.core.estimates import Estimand
+from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
+from mbrl.core.rng import RngStreams
+from mbrl.data.returns import return_range_scale
+from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.estimators.context import FitValues
+from mbrl.ope.log.policies import DeterministicMode
+from mbrl.ope.value.fqe import FQEConfig, FQEResult
+from mbrl.ope.value.value_net import QEnsemble, RewardScale
+from mbrl.run.artifacts import load_artifact, save_artifact
+from mbrl.run.checkpoint import CheckpointFolder
+from mbrl.run.judge.value_fits import KeptFits
+from mbrl.run.plan.basis import PlanBasis, make_basis_context
+from mbrl.run.plan.config import PlanConfig
+from mbrl.run.stages import Workspace, manifest_facts, split_identity
+from mbrl.run.store import StageKey
+
+CRITIC_FILE: Final = "critic.safetensors"
+_CRITIC_VERSION: Final = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LeafCritics:
+    """Critics at leaves and where they come from.
+
+    Attributes:
+        critics: Q of the policy.
+        unit: of their values, reward units.
+        identity: of everything that they depend on.
+        source: `learner` or `fqe`.
+        is_converged: whether the fit settled; None for a learner's.
+    """
+
+    critics: CriticValues
+    unit: float
+    identity: str
+    source: str
+    is_converged: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FQECritics:
+    """The members of a fitted Q evaluation as critics.
+
+    Attributes:
+        values: without a horizon.
+    """
+
+    values: QEnsemble
+
+    def action_values(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "k b"]:
+        """Each member's Q, reward units."""
+        return self.values.action_value(obs, action).to(obs.dtype)
+
+
+def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> LeafCritics:
+    """The learner's critics at its last update, or a fitted Q evaluation of the policy.
+
+    Raises:
+        ConfigError: the learner's are wanted, and it has none.
+    """
+    if config.critic != "fqe":
+        critics = _learner_critics(basis, workspace)
+        if critics is not None:
+            return LeafCritics(critics, _value_unit(basis), basis.policy_hash, "learner")
+        if config.critic == "learner":
+            raise ConfigError(
+                f"The learner {basis.resolved.run.algorithm.learner.name!r} of {basis.run.path} keeps no "
+                "critics, or its checkpoint is gone. Remedy: set critic=fqe, which fits some to the log."
+            )
+    return fit_critic_stage(basis, config.fqe, workspace)
+
+
+def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | None:
+    config = basis.resolved.run
+    digest = str(basis.run.manifest()["hash"])
+    found = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
+    if found is None:
+        return None
+    training = RECIPES.get(config.recipe).build(config.algorithm, make_basis_context(basis))
+    state = training.learner.init(RngStreams(config.seed).child("policy").at("init"))
+    state.load_state_dict(found[1]["learner"])
+    value = training.learner.value(state)
+    return value if isinstance(value, CriticValues) else None
+
+
+def _value_unit(basis: PlanBasis) -> float:
+    """Reward units in a unit of the learner's values: recipes may rescale the rewards that it sees."""
+    if getattr(basis.resolved.run.algorithm, "reward_transform", "none") == "none":
+        return 1.0
+    train = basis.split.train.transitions()
+    return 1.0 / return_range_scale(torch.tensor(train.reward), torch.tensor(train.episode))
+
+
+def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> LeafCritics:
+    """Fits Q of a run's policy to the training part of its log, or loads the fit of before."""
+    run = basis.resolved.run
+    identity = {
+        "fqe": config.model_dump(mode="json"),
+        "policy": basis.policy_hash,
+        "dataset": basis.dataset.content_hash,
+        "split": split_identity(run.dynamics),
+        "discount": basis.discount,
+    }
+    key = StageKey("fit_critic", basis.dataset.info.name, basis.label, run.seed, identity)
+    facts = manifest_facts(run, basis.dataset)
+    with workspace.store.open(key, config=yaml.safe_dump(identity, sort_keys=False), facts=facts) as folder:
+        if not folder.is_done:
+            kept = KeptFits(folder.path / "checkpoints", key.digest, workspace.progress, "fit critic")
+            fitted = _fit_critic(basis, config, kept)
+            _save_critic(folder.path / CRITIC_FILE, fitted.values, config)
+            estimate = fitted.estimate()
+            folder.finish(
+                {
+                    "stage": key.stage,
+                    "value": estimate.point,
+                    "drift": fitted.drift,
+                    "is_converged": fitted.converged,
+                    "updates": config.updates,
+                }
+            )
+            kept.drop()
+        values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
+        is_converged = bool(folder.summary()["is_converged"])
+    if not is_converged:
+        workspace.progress.message(
+            "The values at the planner's leaves did not converge: plans may be worse than the policy. "
+            "Remedy: raise fqe.updates or fqe.polyak_tau."
+        )
+    return LeafCritics(values, 1.0, key.digest, "fqe", is_converged)
+
+
+def _fit_critic(basis: PlanBasis, config: FQEConfig, fit_values: FitValues) -> FQEResult:
+    policy: Policy = basis.stored.policy
+    if not isinstance(policy, DiscretePolicy):
+        policy = DeterministicMode(policy)
+    return fit_values(
+        basis.split.train,
+        policy,
+        estimand=Estimand(basis.discount, None),
+        config=config,
+        generator=RngStreams(basis.resolved.run.seed).child("critic").at("fit"),
+    )
+
+
+def _save_critic(path: Path, values: QEnsemble, config: FQEConfig) -> None:
+    tensors = {
+        "flat": values.net.flat,
+        "normaliser.mean": values.normaliser.mean,
+        "normaliser.std": values.normaliser.std,
+    }
+    header = {
+        "fqe": config.model_dump(mode="json"),
+        "scale": [values.scale.mean, values.scale.std],
+        "discount": values.estimand.discount,
+        "is_discrete": values.is_discrete,
+    }
+    save_artifact(path, tensors, {"critic": header}, version=_CRITIC_VERSION)
+
+
+def _load_critic(path: Path, basis: PlanBasis) -> QEnsemble:
+    header, tensors = load_artifact(path, version=_CRITIC_VERSION, what="critic")
+    fields = header["critic"]
+    config = FQEConfig.model_validate(fields["fqe"])
+    values = QEnsemble(
+        config.members,
+        basis.dataset.spec,
+        config.hidden,
+        normaliser=Normaliser(tensors["normaliser.mean"], tensors["normaliser.std"]),
+        scale=RewardScale(*fields["scale"]),
+        estimand=Estimand(fields["discount"], None),
+        is_discrete=fields["is_discrete"],
+        layer_norm=config.layer_norm,
+        generator=torch.Generator().manual_seed(0),
+    )
+    with torch.no_grad():
+        values.net.flat.copy_(tensors["flat"])
+    return values

@@ -1,0 +1,97 @@
+"""One plan on top of a trained run, with its reasons: parts, objections, nearest logged states, the tree."""
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from mbrl.core.errors import ConfigError
+from mbrl.data.dataset import Dataset
+from mbrl.planning.explain.explanation import export_tree
+from mbrl.planning.explain.itinerary import explain_result
+from mbrl.planning.noise import RowNoise
+from mbrl.planning.policy import hash_rows
+from mbrl.planning.tree.planner import TreeConfig
+from mbrl.run.plan.basis import open_basis
+from mbrl.run.plan.config import PlanConfig
+from mbrl.run.plan.planning import make_planner
+from mbrl.run.stages import Workspace
+
+_NEAREST: Final = 5
+
+
+def explain_stage(path: Path, state: str, config: PlanConfig, workspace: Workspace) -> dict[str, Any]:
+    """One plan with its reasons, as plain values; a tree search adds its first tree, node by node.
+
+    Args:
+        path: folder of a finished training.
+        state: see `read_state`.
+        config: of the planner.
+        workspace: where critics and prices are found.
+
+    Raises:
+        ConfigError: `state` names none, or the planner does not fit.
+    """
+    basis = open_basis(path, workspace)
+    obs = read_state(state, basis.dataset)
+    planner = make_planner(basis, keep_tree(config), workspace).planner
+    result = planner.plan(obs, budget=config.budget, noise=RowNoise(hash_rows(obs)))
+    explanation = explain_result(planner.problem, obs, result)
+    return {
+        "planner": config.planner.name,
+        "state": state,
+        **explanation,
+        "nearest_logged": _nearest_steps(obs, basis.dataset),
+        "tree": None if result.tree is None else export_tree(result, 0),
+    }
+
+
+def keep_tree(config: PlanConfig) -> PlanConfig:
+    """The same planner, but a tree search hands its trees over."""
+    settings = config.planner.config
+    if not isinstance(settings, TreeConfig):
+        return config
+    choice = config.planner.model_copy(update={"config": settings.model_copy(update={"keep_tree": True})})
+    return config.model_copy(update={"planner": choice})
+
+
+def _nearest_steps(obs: Tensor, dataset: Dataset) -> list[dict[str, Any]]:
+    """The logged states nearest to one, in deviations of the log, root mean square over dimensions."""
+    rows = dataset.transitions()
+    logged = torch.tensor(rows.observation).double()
+    scale = logged.std(0, correction=0)
+    scale = torch.where(scale > 0, scale, 1.0)
+    distance = ((logged - obs.double()) / scale).square().mean(1).sqrt()
+    found = distance.topk(min(_NEAREST, len(distance)), largest=False)
+    return [
+        {
+            "step": int(index),
+            "distance": float(length),
+            "action": rows.action[int(index)].tolist(),
+            "reward": float(rows.reward[int(index)]),
+        }
+        for length, index in zip(found.values, found.indices, strict=True)
+    ]
+
+
+def read_state(text: str, dataset: Dataset) -> Tensor:
+    """`[1, obs_dim]`: the number of a logged step, or the coordinates of a state with commas between.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    width, steps = dataset.spec.obs_dim, dataset.num_transitions
+    if text.strip().isdigit() and int(text) < steps:
+        return torch.tensor(dataset.transitions().observation[int(text)])[None]
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != width or not all(map(math.isfinite, values)):
+        raise ConfigError(
+            f"--explain {text!r} names no state: give the number of a logged step, 0 to {steps - 1}, or "
+            f"{width} finite numbers with commas between."
+        )
+    return torch.tensor([values])

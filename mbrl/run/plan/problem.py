@@ -1,0 +1,95 @@
+"""From a trained run to what a planner plans in, doubt priced on the held-out part of the log."""
+
+import dataclasses
+from typing import Final
+
+import torch
+import yaml
+
+from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import TerminationFn
+from mbrl.core.rng import RngStreams
+from mbrl.data.returns import discounted_return_scale
+from mbrl.envs.termination import KnownTermination
+from mbrl.planning.problem.calibration import PlannerCalibration, calibrate_planner
+from mbrl.planning.problem.learned import learned_problem, with_pessimism
+from mbrl.planning.problem.problem import PlanningProblem
+from mbrl.run.files import read_json, write_json
+from mbrl.run.plan.basis import PlanBasis
+from mbrl.run.plan.config import PlanConfig
+from mbrl.run.plan.critics import LeafCritics, find_critics
+from mbrl.run.stages import Workspace, manifest_facts
+from mbrl.run.store import StageKey
+
+CALIBRATION_FILE: Final = "calibration.json"
+
+
+def make_plan_problem(
+    basis: PlanBasis, config: PlanConfig, workspace: Workspace
+) -> tuple[PlanningProblem, PlannerCalibration, LeafCritics]:
+    """What a planner plans in, doubt priced by calibration; critics and prices are found, or made now.
+
+    Raises:
+        ConfigError: the task has no termination rule, or the learner no critics, and the config wants them.
+    """
+    leaf, train = find_critics(basis, config, workspace), basis.split.train.transitions()
+    problem = learned_problem(
+        basis.dynamics,
+        basis.stored.policy,
+        leaf.critics,
+        space=basis.dataset.spec,
+        discount=basis.discount,
+        doubt=config.doubt,
+        termination=_termination(basis, config),
+        value_unit=leaf.unit,
+        value_scale=discounted_return_scale(
+            torch.tensor(train.reward), torch.tensor(train.episode), discount=basis.discount
+        ),
+    )
+    calibration = calibrate_stage(basis, config, problem, leaf, workspace)
+    price = calibration.pessimism(
+        scale=config.pessimism, halts=config.halts, soft_horizon_coef=config.soft_horizon_coef
+    )
+    price = dataclasses.replace(price, critic_lcb_coef=config.critic_lcb_coef)
+    return with_pessimism(problem, price), calibration, leaf
+
+
+def _termination(basis: PlanBasis, config: PlanConfig) -> TerminationFn | None:
+    if config.termination == "learned":
+        return None
+    if basis.task is None or basis.task.termination is None:
+        raise ConfigError(
+            "termination=task needs a known termination rule, and there is none here. "
+            "Remedy: declare one in the task's yaml, or use termination=learned."
+        )
+    return KnownTermination(basis.task.termination)
+
+
+def calibrate_stage(
+    basis: PlanBasis, config: PlanConfig, problem: PlanningProblem, leaf: LeafCritics, workspace: Workspace
+) -> PlannerCalibration:
+    """Sets the price of doubt on the held-out part of the log, or reads what was set before."""
+    run = basis.resolved.run
+    identity = {
+        "calibration": config.calibration.model_dump(mode="json"),
+        "doubt": config.doubt.model_dump(mode="json"),
+        "termination": config.termination,
+        "dynamics": basis.dynamics_hash,
+        "critic": leaf.identity,
+        "policy": basis.policy_hash,
+        "discount": basis.discount,
+    }
+    key = StageKey("calibrate_planner", basis.dataset.info.name, basis.label, run.seed, identity)
+    facts = manifest_facts(run, basis.dataset)
+    with workspace.store.open(key, config=yaml.safe_dump(identity, sort_keys=False), facts=facts) as folder:
+        if not folder.is_done:
+            found = calibrate_planner(
+                problem,
+                basis.split.holdout.transitions(),
+                box=basis.box,
+                config=config.calibration,
+                generator=RngStreams(run.seed).child("calibration").at("rows"),
+            )
+            write_json(folder.path / CALIBRATION_FILE, found.model_dump(mode="json"))
+            folder.finish({"stage": key.stage, **found.model_dump(mode="json")})
+        return PlannerCalibration.model_validate(read_json(folder.path / CALIBRATION_FILE))

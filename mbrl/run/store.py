@@ -1,0 +1,208 @@
+"""Where runs live: one folder for each stage, found by a hash of everything that it depends on."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import mbrl
+from mbrl.core.errors import ConfigError
+from mbrl.run.config import stable_hash
+from mbrl.run.files import locked, read_json, write_bytes, write_json, write_text
+
+StageName: TypeAlias = Literal[
+    "fit_dynamics",
+    "train_policy",
+    "evaluate",
+    "backtest",
+    "ope",
+    "report",
+    "fit_critic",
+    "calibrate_planner",
+    "plan",
+]
+
+DISTRIBUTION: Final = "mbrl-offline"
+_PACKAGES: Final = ("torch", "numpy", "gymnasium", "mujoco")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StageKey:
+    """What a stage's result is a function of.
+
+    Attributes:
+        stage: which stage.
+        dataset: short name of the dataset or task, for the folder.
+        label: short name of the algorithm, for the folder.
+        seed: of the stage.
+        identity: config section and input hashes; equal identities have equal results.
+    """
+
+    stage: StageName
+    dataset: str
+    label: str
+    seed: int
+    identity: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of stage, seed and identity; names for people do not enter."""
+        return stable_hash({"stage": self.stage, "seed": self.seed, "identity": dict(self.identity)})
+
+    @property
+    def folder(self) -> Path:
+        """Path below the root, `<dataset>/<stage>-<label>-s<seed>-<hash>`."""
+        name = f"{self.stage}-{_slug(self.label)}-s{self.seed}-{self.digest[:8]}"
+        return Path(_slug(self.dataset)) / name
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run on disk.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stage ended as it should."""
+        return (self.path / "DONE").exists()
+
+    def summary(self) -> dict[str, Any]:
+        """What the stage found."""
+        return read_json(self.path / "summary.json")
+
+    def manifest(self) -> dict[str, Any]:
+        """Where the run comes from."""
+        return read_json(self.path / "manifest.json")
+
+    def add_seconds(self, seconds: float) -> None:
+        """Sets the wall time: that of earlier processes plus `seconds` of this one."""
+        manifest = self.manifest()
+        manifest["wall_seconds"] = round(manifest["wall_seconds_before"] + seconds, 3)
+        write_json(self.path / "manifest.json", manifest)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Writes the summary, then the mark that the stage is done."""
+        write_json(self.path / "summary.json", summary)
+        write_bytes(self.path / "DONE", b"")
+
+
+class RunStore:
+    """All runs below one root.
+
+    Args:
+        root: made when the first run is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: StageKey) -> RunFolder:
+        """Where the stage's result is, or will be."""
+        return RunFolder(self.root / key.folder)
+
+    @contextlib.contextmanager
+    def open(self, key: StageKey, *, config: str, facts: Mapping[str, Any]) -> Generator[RunFolder]:
+        """Enters a stage's folder: locks it, and writes config and manifest before anything else.
+
+        Args:
+            key: of the stage.
+            config: text of `config.yaml`.
+            facts: further entries of the manifest (dataset hash, device, threads).
+
+        Raises:
+            BusyError: another process works in it.
+        """
+        run = self.folder(key)
+        run.path.mkdir(parents=True, exist_ok=True)
+        with locked(run.path / ".lock"):
+            if not run.is_done:
+                self._begin(run, key, config, facts)
+            yield run
+
+    def runs(self) -> list[RunFolder]:
+        """Every run below the root, by path."""
+        return [RunFolder(path.parent) for path in sorted(self.root.glob("*/*/manifest.json"))]
+
+    def _begin(self, run: RunFolder, key: StageKey, config: str, facts: Mapping[str, Any]) -> None:
+        write_text(run.path / "config.yaml", config)
+        known = (run.path / "manifest.json").exists()
+        before = run.manifest()["wall_seconds"] if known else 0.0
+        resumes = run.manifest()["resumes"] + 1 if known else 0
+        manifest = {
+            "stage": key.stage,
+            "dataset": key.dataset,
+            "label": key.label,
+            "seed": key.seed,
+            "hash": key.digest,
+            "identity": dict(key.identity),
+            **facts,
+            **code_facts(),
+            "resumes": resumes,
+            "wall_seconds_before": before,
+            "wall_seconds": before,
+        }
+        write_json(run.path / "manifest.json", manifest)
+
+
+def find_run(path: Path, *, stage: StageName) -> RunFolder:
+    """The finished run of `stage` in the folder `path`.
+
+    Raises:
+        ConfigError: it is no run folder, of another stage, or not finished.
+    """
+    run = RunFolder(path)
+    if not (path / "manifest.json").is_file():
+        raise ConfigError(f"{path} is not a run folder: it has no manifest.json. Remedy: see mbrl status.")
+    found = run.manifest()["stage"]
+    if found != stage:
+        raise ConfigError(f"{path} is a run of stage {found}; a run of stage {stage} is needed.")
+    if not run.is_done:
+        raise ConfigError(f"The run in {path} is not finished. Remedy: run its command again to continue it.")
+    return run
+
+
+def code_facts() -> dict[str, Any]:
+    """Versions of this package, of what computes, and the machine."""
+    return {
+        "version": package_version(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def package_version() -> str:
+    """Version of the installed distribution; `uninstalled` when run from a bare clone."""
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return "uninstalled"
+
+
+def _commit() -> str | None:
+    """Commit of a clone, with `+` if files differ from it; None outside of a clone."""
+    clone = Path(mbrl.__file__).resolve().parents[1]
+    if not (clone / ".git").exists():
+        return None
+    command = ["git", "-C", str(clone), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"

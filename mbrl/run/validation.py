@@ -1,0 +1,72 @@
+"""Turns what pydantic says of a bad config into one paragraph: key, value, legal values, near miss."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from mbrl.core.errors import ConfigError
+from mbrl.run.documents import listed, suggest
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], values: Mapping[str, Any], *, where: str, prefix: str = "") -> M:
+    """Builds `model` from `values`.
+
+    Args:
+        model: a config class.
+        values: keys and values as read.
+        where: what is being read, for the message.
+        prefix: dotted key of `values` within the whole config.
+
+    Raises:
+        ConfigError: unknown keys, wrong types, values out of range; every problem is named.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {' '.join(explain(error, model, prefix))}") from error
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """One sentence or two for each problem."""
+    return [
+        _explain(cast("dict[str, Any]", problem), model, prefix)
+        for problem in error.errors(include_url=False)
+    ]
+
+
+def _explain(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> str:
+    location: tuple[Any, ...] = tuple(problem["loc"])
+    key = ".".join([*([prefix] if prefix else []), *map(str, location)]) or "the config"
+    kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        legal = _legal_keys(model, location[:-1])
+        return f"Unknown key {key}. {suggest(str(location[-1]), legal)}Legal keys here: {listed(legal)}."
+    if kind == "missing":
+        return f"{key} is missing."
+    if kind == "literal_error":
+        expected = str(problem["ctx"]["expected"]).replace(" or ", ", ")
+        legal = [part.strip().strip("'") for part in expected.split(",")]
+        hint = suggest(str(given), legal)
+        return f"{key} = {given!r} is not legal. {hint}Legal values: {', '.join(legal)}."
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    message = message.replace("should be", "must be", 1)
+    value = "" if isinstance(given, (dict, BaseModel)) else f" = {given!r}"
+    return f"{key}{value}{' ' if message.startswith('must') else ': '}{message}."
+
+
+def _legal_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    models = [model]
+    for part in location:
+        inner = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        # a part that no model knows is an index or the tag of a union: the models stay
+        models = [found for annotation in inner for found in _models_in(annotation)] if inner else models
+    return sorted({name for candidate in models for name in candidate.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models_in(argument)]

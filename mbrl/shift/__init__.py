@@ -1,0 +1,1 @@
+"""Distributional shift: what a policy does outside of its data."""

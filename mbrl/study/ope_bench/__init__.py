@@ -1,0 +1,1 @@
+"""A benchmark of off-policy estimators on policies of known value."""

@@ -1,0 +1,168 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mbrl.core.errors import ConfigError
+from mbrl.core.types import SpaceSpec
+from mbrl.data.dataset import Dataset
+from mbrl.data.open import open_dataset
+from mbrl.data.options import LoadOptions
+from mbrl.dynamics.termination import NeverTerminates, TerminationHead
+from mbrl.nets.actors import ActorSpec, build_actor
+from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.log.policies import is_stochastic
+from mbrl.ope.value.fqe import FQEConfig
+from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.judge import backtest
+from mbrl.run.judge.backtest import clone_behaviour
+from mbrl.run.judge.model import ModelRequest, choose_model
+from mbrl.run.judge.ope import OPESettings, ope_stage
+from mbrl.run.policies import load_policy, save_policy
+from mbrl.run.stages import DYNAMICS_FILE, Workspace, fit_dynamics_stage
+from mbrl.run.store import RunStore
+from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.run.toy import SPACE, TINY_DYNAMICS, make_dataset, write_dataset
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def log(source: Path) -> Dataset:
+    return open_dataset(str(source), LoadOptions())
+
+
+def candidate(root: Path, source: Path, *, members: int = 3) -> tuple[Path, ResolvedConfig]:
+    """A folder of a training as far as a model is looked for: its config."""
+    resolved = resolve(
+        arguments={
+            "dataset": str(source),
+            "algorithm": "bc",
+            "dynamics": {**TINY_DYNAMICS, "members": members},
+        }
+    )
+    folder = root / "toy" / "train_policy-bc"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(resolved.to_yaml())
+    return folder, resolved
+
+
+def choose(folder: Path, log: Dataset, workspace: Workspace, request: ModelRequest | None = None):
+    return choose_model(folder, log, request or ModelRequest(), source="somewhere", workspace=workspace)
+
+
+def test_a_run_finds_its_fit_and_a_fit_is_made_only_if_asked(tmp_path, source, log):
+    workspace = Workspace(RunStore(tmp_path / "runs"))
+    folder, resolved = candidate(tmp_path / "runs", source)
+    assert choose(folder, log, workspace) is None
+    made = choose(folder, log, workspace, ModelRequest(fit=True))
+    assert made is not None
+    assert made.fitted.dataset_hash == log.content_hash
+    fitted, run = fit_dynamics_stage(resolved, log, workspace)  # the one that a model-based run would use
+    assert made.file == run.path / DYNAMICS_FILE
+    assert fitted.config == made.fitted.config
+    found = choose(folder, log, workspace)
+    assert found is not None
+    assert found.identity() == made.identity()
+    elsewhere = choose(folder, log, Workspace(RunStore(tmp_path / "other")))
+    assert elsewhere is not None  # beside the run itself
+    (folder / "manifest.json").write_text('{"stage": "train_policy"}')
+    (folder / "policies").mkdir()
+    checkpoint = choose(folder / "policies" / "step-1.safetensors", log, workspace)
+    assert checkpoint is not None  # a policy of the run knows its run
+    alone = choose(tmp_path / "exported.safetensors", log, workspace)
+    assert alone is None  # fits with the shipped defaults were not made
+    other = dataclasses.replace(log, episodes=log.episodes[:-1])
+    assert choose(folder, other, workspace) is None  # a fit to other episodes is not taken unasked
+
+
+def test_a_named_fit_is_used_whatever_it_was_fitted_to(tmp_path, source, log):
+    workspace = Workspace(RunStore(tmp_path / "runs"))
+    _, resolved = candidate(tmp_path / "a", source)
+    _, run = fit_dynamics_stage(resolved, log, workspace)
+    folder, _ = candidate(tmp_path / "b", source, members=4)
+    other = dataclasses.replace(log, episodes=log.episodes[:-1])
+    for path in (run.path, run.path / DYNAMICS_FILE):
+        chosen = choose(folder, other, workspace, ModelRequest(dynamics=path))
+        assert chosen is not None
+        assert chosen.resolved.run.dynamics.members == 3  # its like is fitted to parts of the log
+        assert chosen.resolved.run.dataset == "somewhere"
+        assert chosen.for_evaluation(other).dataset_hash == log.content_hash
+    never = choose(folder, log, workspace, ModelRequest(run.path, termination="never"))
+    assert never is not None
+    assert isinstance(never.for_evaluation(log).termination, NeverTerminates)
+    learned = choose(folder, log, workspace, ModelRequest(run.path))
+    assert learned is not None
+    assert isinstance(learned.for_evaluation(log).termination, TerminationHead)
+    assert learned.identity() != never.identity()
+    task = choose(folder, log, workspace, ModelRequest(run.path, termination="task"))
+    assert task is not None
+    with pytest.raises(ConfigError, match="no task is known"):
+        task.for_evaluation(log)
+    lqg = scalar_task().simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 3, 3, 0)
+    with pytest.raises(ConfigError, match="3 observation and 2 action"):
+        choose(folder, lqg, workspace, ModelRequest(run.path))
+    with pytest.raises(ConfigError, match="Legal names: learned, task, never"):
+        ModelRequest.parse(None, fit=False, termination="perhaps")
+
+
+def policy_file(tmp_path: Path) -> Path:
+    spec = ActorSpec("tanh_gaussian", SPACE, hidden=(4,))
+    actor = build_actor(spec, Normaliser.identity(3), torch.Generator().manual_seed(0))
+    return save_policy(tmp_path / "p.safetensors", actor, {"algorithm": "toy"})
+
+
+@pytest.mark.slow
+def test_the_report_holds_the_model_and_the_back_test(tmp_path, source, log, monkeypatch):
+    monkeypatch.setattr(backtest, "CLONE_UPDATES", 20)
+    workspace = Workspace(RunStore(tmp_path / "runs"))
+    folder, _ = candidate(tmp_path / "runs", source)
+    chosen = choose(folder, log, workspace, ModelRequest(fit=True))
+    settings = OPESettings(discount=0.9, fqe=FQEConfig(hidden=(4,), updates=10))
+    stored = load_policy(policy_file(tmp_path))
+    run = ope_stage(stored, log, settings, workspace, chosen=chosen)
+    report = run.summary()
+    json.dumps(report, allow_nan=False)
+    model = next(e for e in report["estimates"] if e["name"] == "model_value")
+    assert model["point"] is not None
+    steps = report["estimand"]["horizon"]
+    assert len(report["diagnostics"]["stopped"]) == len(report["diagnostics"]["clip_rate"]) == steps
+    assert 0 <= report["diagnostics"]["model_disagreement_share"] <= 1
+    found = report["backtest"]
+    assert "cannot carry values" in found["why_no_z"]["fqe"]
+    assert set(found["z"]) == {"fqe", "model_value"}
+    assert (found["z"]["model_value"] is None) == ("model_value" in found["why_no_z"])
+    assert found["truth"]["mean"] == pytest.approx(report["baseline"]["value"], rel=0.2)
+    fits = sorted(tmp_path.glob("runs/toy/fit_dynamics*"))
+    assert len(fits) == 3  # the log, and each half of it
+    again = ope_stage(stored, log, dataclasses.replace(settings, stochastic=True), workspace, chosen=chosen)
+    assert again.path != run.path
+    assert again.summary()["backtest"] == found  # made once for the log
+    assert len(list(tmp_path.glob("runs/toy/backtest*"))) == 1
+    without = ope_stage(stored, log, dataclasses.replace(settings, backtest=False), workspace)
+    assert without.summary()["backtest"]["z"] is None
+    assert "no estimator was asked" in without.summary()["why_not"]["backtest.z"]
+    assert without.summary()["diagnostics"]["model_disagreement_share"] is None
+
+
+def test_a_clone_draws_what_the_log_draws(monkeypatch):
+    """Two policies share the log; their mean action was taken by nobody."""
+    monkeypatch.setattr(backtest, "CLONE_UPDATES", 400)
+    dataset = make_dataset(count=4)
+    spec = SpaceSpec(3, 2, (-1.0, -2.0), (1.0, 2.0))
+    sides = [
+        dataclasses.replace(e, actions=torch.full((len(e), 2), 0.8 * (-1) ** i).numpy())
+        for i, e in enumerate(dataset.episodes)
+    ]
+    split = dataclasses.replace(dataset, episodes=tuple(sides), spec=spec)
+    clone = clone_behaviour(split, torch.Generator().manual_seed(0))
+    assert is_stochastic(clone)
+    obs = torch.tensor(split.transitions().observation)
+    drawn = clone.act(obs, torch.randn(len(obs), 2, generator=torch.Generator().manual_seed(1)))
+    assert float((drawn[:, 0] > 0.5).float().mean()) == pytest.approx(0.5, abs=0.15)
+    assert float((drawn[:, 0].abs() - 0.8).abs().median()) < 0.1
