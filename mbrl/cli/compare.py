@@ -44,7 +44,7 @@ def compare(
     from mbrl.cli.board import make_board
     from mbrl.core.errors import ConfigError
     from mbrl.report.study.page import write_study
-    from mbrl.run.stages import set_up_torch
+    from mbrl.run.stage import set_up_torch
     from mbrl.study.config import load_study
     from mbrl.study.facts import gather_study
     from mbrl.study.folder import StudyFolder

@@ -140,7 +140,7 @@ def collect(
     del debug
     from mbrl.core.errors import ConfigError
     from mbrl.run.collect import CollectionConfig, PartConfig, collect_dataset, load_collection
-    from mbrl.run.stages import set_up_torch
+    from mbrl.run.stage import set_up_torch
 
     if policy is None:
         config = load_collection(what)

@@ -79,7 +79,8 @@ def ope(
     from mbrl.run.judge.model import ModelRequest, choose_model
     from mbrl.run.judge.ope import OPESettings, candidate_label, ope_stage
     from mbrl.run.judge.tested import read_tested
-    from mbrl.run.stages import open_policy, set_up_torch
+    from mbrl.run.policies import open_policy
+    from mbrl.run.stage import set_up_torch
     from mbrl.run.store import RunFolder
 
     set_up_torch(threads or 1)

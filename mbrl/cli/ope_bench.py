@@ -33,7 +33,7 @@ def ope_bench(
     del debug
     from mbrl.cli.board import make_board
     from mbrl.report.ope_bench.scores import total_table, verdict_table
-    from mbrl.run.stages import set_up_torch
+    from mbrl.run.stage import set_up_torch
     from mbrl.study.folder import StudyFolder
     from mbrl.study.local_engine import LocalEngine
     from mbrl.study.ope_bench.config import FOLDER, load_ope_bench

@@ -77,7 +77,7 @@ def minari_root() -> Path | None:
 
 def make_workspace(runs: Path, *, is_json: bool) -> Any:
     """Run store, progress and environment of a command."""
-    from mbrl.run.stages import Workspace
+    from mbrl.run.stage import Workspace
     from mbrl.run.store import RunStore
 
     return Workspace(RunStore(runs), make_progress(is_json=is_json), minari_root())

@@ -57,7 +57,7 @@ def plan(
     from mbrl.report.plan.tables import plan_table
     from mbrl.run.plan.config import load_plan_config
     from mbrl.run.plan.planning import plan_stage
-    from mbrl.run.stages import set_up_torch
+    from mbrl.run.stage import set_up_torch
 
     set_up_torch(threads or 1)
     arguments: dict[str, Any] = {"milliseconds": budget_ms, "sims": sims}

@@ -46,7 +46,9 @@ def fit(
     del debug
     from mbrl.report.run.dynamics_tables import dynamics_tables, trust_message, warning_messages
     from mbrl.run.config import resolve
-    from mbrl.run.stages import fit_dynamics_stage, load_run_dataset, set_up_torch
+    from mbrl.run.fit import fit_dynamics_stage
+    from mbrl.run.inputs import load_run_dataset
+    from mbrl.run.stage import set_up_torch
 
     arguments: dict[str, Any] = {
         "dataset": dataset, "dynamics": dynamics, "seed": seed, "threads": threads, "device": device,
@@ -93,7 +95,8 @@ def train(
     from mbrl.algorithms.base import RECIPES
     from mbrl.core.errors import ConfigError
     from mbrl.run.config import resolve
-    from mbrl.run.stages import set_up_torch, train_policy_stage
+    from mbrl.run.stage import set_up_torch
+    from mbrl.run.train import train_policy_stage
 
     if online is not None and (dataset is not None or task is not None):
         raise ConfigError("--online TASK trains in the simulator: leave DATASET and --task away.")
@@ -153,7 +156,8 @@ def evaluate(
         os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
     from mbrl.envs.specs import load_task
     from mbrl.report.run.evaluation_tables import evaluation_table
-    from mbrl.run.stages import evaluate_stage, set_up_torch
+    from mbrl.run.evaluate import evaluate_stage
+    from mbrl.run.stage import set_up_torch
 
     set_up_torch(threads or 1)
     result = evaluate_stage(
@@ -185,8 +189,7 @@ def export(
     del debug
     from mbrl.core.errors import ConfigError
     from mbrl.report.kit.table import Table
-    from mbrl.run.policies import save_policy
-    from mbrl.run.stages import open_policy
+    from mbrl.run.policies import open_policy, save_policy
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out must end in .safetensors, not {out.name!r}.")

@@ -17,8 +17,8 @@ from mbrl.envs.collect import RandomPolicy, collect
 from mbrl.envs.make import env_versions
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.run.documents import listed, read_yaml, suggest
+from mbrl.run.policies import open_policy
 from mbrl.run.progress import Progress
-from mbrl.run.stages import open_policy
 from mbrl.run.store import package_version
 from mbrl.run.validation import validate
 

@@ -14,8 +14,11 @@ from mbrl.nets.bcq import BCQ_KIND, BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.artifacts import load_artifact, save_artifact
+from mbrl.run.store import find_run
 
 FORMAT_VERSION: Final = 1
+POLICY_FILE: Final = "policy.safetensors"
+"""Name of a training's result in its folder."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +65,17 @@ def load_policy(path: Path) -> StoredPolicy:
     policy = _rebuild(header["actor"])
     policy.load_state_dict(tensors)
     return StoredPolicy(policy.requires_grad_(requires_grad=False), header["facts"], path)
+
+
+def open_policy(path: Path) -> StoredPolicy:
+    """The policy of a finished training's folder, or of a policy file.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path.is_dir():
+        path = find_run(path, stage="train_policy").path / POLICY_FILE
+    return load_policy(path)
 
 
 def _rebuild(fields: dict[str, Any]) -> PolicyNetwork:

@@ -18,17 +18,14 @@ from mbrl.report.kit.comparison import Comparison, Method
 from mbrl.report.kit.wording import read_interval
 from mbrl.report.run.pages import DemoResults, demo_page
 from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.files import write_json, write_text
+from mbrl.run.fit import fit_dynamics_stage
+from mbrl.run.inputs import load_run_dataset
 from mbrl.run.metrics import read_metrics
-from mbrl.run.stages import (
-    Workspace,
-    evaluate_stage,
-    fit_dynamics_stage,
-    load_run_dataset,
-    set_up_torch,
-    train_policy_stage,
-)
+from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore, code_facts
+from mbrl.run.train import train_policy_stage
 
 METHODS: Final = {"mopo": "demo-mopo", "bc": "demo-bc"}
 """Experiment of each method; the first is the one of interest and needs the ensemble."""

@@ -9,9 +9,8 @@ from mbrl.algorithms.base import RECIPES
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.run.config import RunConfig, part_names
-from mbrl.run.diagnostics import make_shift_probe
+from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.loop import train
-from mbrl.run.shift_monitor import ShiftMonitor
 from mbrl.shift.report import MEASURED
 from tests.conformance.test_learners import SETTINGS, build, dynamics, final, run, small_algorithm
 from tests.run.toy import TINY_DYNAMICS, assert_same, make_dataset

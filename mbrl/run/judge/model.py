@@ -1,7 +1,6 @@
 """Which dynamics model an off-policy evaluation rolls out."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +13,10 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.value.model_value import EvaluationModel
 from mbrl.run.config import ResolvedConfig, resolve
-from mbrl.run.stages import (
-    DYNAMICS_FILE,
-    Workspace,
-    dynamics_key,
-    find_run_task,
-    fit_dynamics_stage,
-    open_dynamics,
-)
+from mbrl.run.files import hash_file
+from mbrl.run.fit import DYNAMICS_FILE, dynamics_key, fit_dynamics_stage, open_dynamics
+from mbrl.run.inputs import find_run_task
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
 
 _TERMINATIONS: Final[tuple[TerminationSource, ...]] = ("learned", "task", "never")
@@ -73,8 +68,7 @@ class ChosenModel:
 
     def identity(self) -> Mapping[str, Any]:
         """What estimates with it depend on."""
-        content = hashlib.blake2b(self.file.read_bytes(), digest_size=16).hexdigest()
-        return {"content": content, "termination": self.termination}
+        return {"content": hash_file(self.file), "termination": self.termination}
 
     def for_evaluation(self, dataset: Dataset) -> EvaluationModel:
         """What roll-outs of the task of `dataset` need.

@@ -17,7 +17,7 @@ from mbrl.planning.tree.planner import TreeConfig
 from mbrl.run.plan.basis import open_basis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.planning import make_planner
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Workspace
 
 _NEAREST: Final = 5
 

@@ -14,7 +14,7 @@ from mbrl.report.deployment.flags import FLAGS
 from mbrl.report.deployment.tables import estimate_table, verdict_lines
 from mbrl.run.judge.ope import REPORT_FILE, OPESettings, evaluate_off_policy, ope_stage
 from mbrl.run.policies import load_policy, save_policy
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
 from tests.ope.lqg import NoisyLinearPolicy, scalar_task
 

@@ -23,8 +23,9 @@ from mbrl.run.plan.critics import find_critics
 from mbrl.run.plan.explanation import explain_stage
 from mbrl.run.plan.planning import certify_basis, make_planner, plan_stage
 from mbrl.run.plan.problem import CALIBRATION_FILE, make_plan_problem
-from mbrl.run.stages import Workspace, train_policy_stage
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
+from mbrl.run.train import train_policy_stage
 from tests.planning.one_step import registered
 from tests.run.toy import TINY_DYNAMICS
 

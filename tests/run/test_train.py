@@ -13,15 +13,13 @@ from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.fit import DynamicsFit, split_for
 from mbrl.run.config import ResolvedConfig, resolve
-from mbrl.run.stages import (
-    Workspace,
-    evaluate_stage,
-    fit_dynamics_stage,
-    load_run_dataset,
-    open_policy,
-    train_policy_stage,
-)
+from mbrl.run.evaluate import evaluate_stage
+from mbrl.run.fit import fit_dynamics_stage
+from mbrl.run.inputs import load_run_dataset
+from mbrl.run.policies import open_policy
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
+from mbrl.run.train import train_policy_stage
 from tests.run.toy import TINY_DYNAMICS, make_dataset, write_dataset
 
 SMALL = [
