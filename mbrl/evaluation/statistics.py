@@ -40,6 +40,12 @@ class Interval:
     method: str
     n: int
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Interval":
+        """Inverse of `to_json`: what is missing is NaN."""
+        fields = {name: math.nan if value is None else value for name, value in values.items()}
+        return cls(**fields)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; an end that is not finite becomes None."""
         values = dataclasses.asdict(self)

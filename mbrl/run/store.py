@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-import mbrl
+from mbrl.core.assets import PACKAGE
 from mbrl.core.errors import ConfigError
 from mbrl.run.config import stable_hash
 from mbrl.run.files import locked, read_json, write_bytes, write_json, write_text
@@ -196,7 +196,7 @@ def package_version() -> str:
 
 def _commit() -> str | None:
     """Commit of a clone, with `+` if files differ from it; None outside of a clone."""
-    clone = Path(mbrl.__file__).resolve().parents[1]
+    clone = PACKAGE.parent
     if not (clone / ".git").exists():
         return None
     command = ["git", "-C", str(clone), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]

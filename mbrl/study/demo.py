@@ -23,6 +23,7 @@ from mbrl.run.files import write_json, write_text
 from mbrl.run.fit import fit_dynamics_stage
 from mbrl.run.inputs import load_run_dataset
 from mbrl.run.metrics import read_metrics
+from mbrl.run.policies import open_policy
 from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore, code_facts
 from mbrl.run.train import train_policy_stage
@@ -85,7 +86,7 @@ def run_demo(
     finally:
         baseline.join()
     runs["bc"] = train_policy_stage(configs["bc"], workspace)
-    evaluations = {name: evaluate_stage(run.path, workspace) for name, run in runs.items()}
+    evaluations = {name: evaluate_stage(open_policy(run.path), workspace) for name, run in runs.items()}
     comparison = compare(dataset, evaluations, runs)
     seconds = {
         "inspect": inspected,

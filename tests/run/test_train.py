@@ -153,7 +153,7 @@ def test_evaluation_needs_a_simulator(dataset_path: Path, tmp_path: Path) -> Non
     workspace = Workspace(RunStore(tmp_path))
     run = train_policy_stage(config(dataset_path, "bc"), workspace)
     with pytest.raises(ConfigError, match="logs of a task without a simulator"):
-        evaluate_stage(run.path, workspace)
+        evaluate_stage(open_policy(run.path), workspace)
 
 
 def test_a_task_of_other_sizes_is_refused(dataset_path: Path, tmp_path: Path) -> None:
@@ -173,13 +173,13 @@ def test_an_online_run_says_so_everywhere_and_is_evaluated_once(tmp_path: Path) 
     assert open_policy(run.path).facts["online"] is True
     kept = sorted(path.name for path in (run.path / "policies").iterdir())
     assert kept == ["step-000000010.safetensors", "step-000000020.safetensors"]
-    assert len(evaluate_stage(run.path, workspace).summary()["episode_returns"]) == 4
-    first = evaluate_stage(run.path, workspace, episodes=2)
+    assert len(evaluate_stage(open_policy(run.path), workspace).summary()["episode_returns"]) == 4
+    first = evaluate_stage(open_policy(run.path), workspace, episodes=2)
     summary = first.summary()
     assert len(summary["episode_returns"]) == 2
     assert summary["seed"] == 0
-    assert evaluate_stage(run.path, workspace, episodes=2).summary() == summary
-    assert evaluate_stage(run.path, workspace, episodes=3) != first
+    assert evaluate_stage(open_policy(run.path), workspace, episodes=2).summary() == summary
+    assert evaluate_stage(open_policy(run.path), workspace, episodes=3) != first
 
 
 def test_an_online_recipe_takes_no_dataset(dataset_path: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class ChosenModel:
 
 
 def choose_model(
-    candidate: Path, dataset: Dataset, request: ModelRequest, *, source: str, workspace: Workspace
+    candidate: Path | None, dataset: Dataset, request: ModelRequest, *, source: str, workspace: Workspace
 ) -> ChosenModel | None:
     """The model that is named, else the fit that the candidate's run shares, else a new one if asked.
 
@@ -94,7 +94,7 @@ def choose_model(
     made it. A fit to other episodes than those of `dataset` is used only if it is named.
 
     Args:
-        candidate: folder of a training, or a policy file.
+        candidate: folder of a training, or a policy file; None for a policy that no file holds.
         dataset: the log.
         request: what is asked.
         source: name or path of the log.
@@ -128,8 +128,10 @@ def choose_model(
     return ChosenModel(fitted, run.path / DYNAMICS_FILE, resolved, request.termination)
 
 
-def _training_of(candidate: Path) -> Path | None:
+def _training_of(candidate: Path | None) -> Path | None:
     """Folder of the run that the candidate is, or that a policy file lies in; None for a file of its own."""
+    if candidate is None:
+        return None
     if candidate.is_dir():
         return candidate if (candidate / "config.yaml").is_file() else None
     for folder in candidate.resolve().parents[:2]:  # policy.safetensors, policies/step-*.safetensors

@@ -25,7 +25,7 @@ from mbrl.ope.log.layout import OPEArrays
 from mbrl.ope.log.policies import DeterministicMode
 from mbrl.ope.value.fqe import FQEConfig, fit_fqe
 from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig
-from mbrl.run.files import hash_file, write_json
+from mbrl.run.files import write_json
 from mbrl.run.judge.backtest import backtest_stage
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.run.judge.model import ChosenModel, ModelRequest
@@ -78,11 +78,6 @@ class OPESettings:
         return Estimand(self.discount, horizon)
 
 
-def candidate_label(stored: StoredPolicy) -> str:
-    """How a report names a policy: what trained it, and the seed of that."""
-    return f"{stored.facts.get('algorithm', stored.path.stem)}-s{stored.facts.get('seed', 0)}"
-
-
 def ope_stage(
     stored: StoredPolicy,
     dataset: Dataset,
@@ -101,8 +96,8 @@ def ope_stage(
         chosen: the dynamics model (`choose_model`), or None.
     """
     asked = _asked(settings, dataset, chosen)
-    identity = {"policy": hash_file(stored.path), "dataset": dataset.content_hash, **asked}
-    label = candidate_label(stored)
+    identity = {"policy": stored.content, "dataset": dataset.content_hash, **asked}
+    label = stored.title
 
     def work(work: StageWork) -> Mapping[str, Any]:
         policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)

@@ -14,7 +14,6 @@ from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec
 from mbrl.nets.action_box import ActionBox
 from mbrl.run.config import ResolvedConfig, resolve
-from mbrl.run.files import hash_file
 from mbrl.run.fit import fit_dynamics_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset
 from mbrl.run.policies import StoredPolicy, open_policy
@@ -62,11 +61,16 @@ class PlanBasis:
     @property
     def label(self) -> str:
         """What the run is called."""
-        return str(self.stored.facts.get("algorithm", self.stored.path.stem))
+        return self.stored.label
 
 
-def open_basis(path: Path, workspace: Workspace) -> PlanBasis:
+def open_basis(path: Path, workspace: Workspace, *, dataset: Dataset | None = None) -> PlanBasis:
     """Opens a finished training; its model is found in the store, or fitted now.
+
+    Args:
+        path: folder of the training.
+        workspace: where its model is.
+        dataset: its log, if that is open already; None opens the one that its config names.
 
     Raises:
         ConfigError: the folder holds no finished training, or one without logs.
@@ -78,7 +82,7 @@ def open_basis(path: Path, workspace: Workspace) -> PlanBasis:
             f"The run {path} was trained in a simulator; planning needs the logs that a model is fitted to. "
             "Remedy: name a run that was trained on a dataset."
         )
-    dataset = load_run_dataset(resolved.run, workspace)
+    dataset = dataset or load_run_dataset(resolved.run, workspace)
     dynamics, fit = fit_dynamics_stage(resolved, dataset, workspace)
     stored = open_policy(path)
     return PlanBasis(
@@ -90,7 +94,7 @@ def open_basis(path: Path, workspace: Workspace) -> PlanBasis:
         task=find_run_task(resolved.run, dataset),
         dynamics=dynamics,
         dynamics_hash=str(fit.manifest()["hash"]),
-        policy_hash=hash_file(stored.path),
+        policy_hash=stored.content,
     )
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +21,7 @@ from mbrl.planning.policy import PlannerPolicy
 from mbrl.planning.problem.calibration import PlannerCalibration
 from mbrl.run.evaluate import evaluate_stage, evaluation_defaults, policy_task
 from mbrl.run.inputs import manifest_facts
-from mbrl.run.plan.basis import PlanBasis, open_basis
+from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.problem import make_plan_problem
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
@@ -131,7 +130,7 @@ def _plans(name: str, *, is_discrete: bool) -> bool:
 
 
 def plan_stage(
-    path: Path,
+    basis: PlanBasis,
     config: PlanConfig,
     workspace: Workspace,
     *,
@@ -142,7 +141,7 @@ def plan_stage(
     """Evaluates a planner on top of a trained run and the policy alone, or finds the result of before.
 
     Args:
-        path: folder of a finished training.
+        basis: of a finished training (`open_basis`).
         config: of the planner.
         workspace: where results go.
         task: replaces the one that the policy was made for.
@@ -150,9 +149,9 @@ def plan_stage(
         seed: of starts and noise; None likewise.
 
     Raises:
-        ConfigError: there is no training, its task has no simulator, or the planner does not fit.
+        ConfigError: the task has no simulator, or the planner does not fit.
     """
-    basis, defaults = open_basis(path, workspace), evaluation_defaults(path)
+    defaults = evaluation_defaults(basis.stored)
     episodes = defaults.episodes if episodes is None else episodes
     seed = defaults.seed if seed is None else seed
     task = task or policy_task(basis.stored)
@@ -167,7 +166,7 @@ def plan_stage(
     label = f"{config.planner.name}-{basis.label}-s{basis.resolved.run.seed}"
 
     def work(work: StageWork) -> Mapping[str, Any]:
-        alone = evaluate_stage(path, workspace, task=task, episodes=episodes, seed=seed)
+        alone = evaluate_stage(basis.stored, workspace, task=task, episodes=episodes, seed=seed)
         ready = make_planner(basis, config, workspace)
         work.restart_clock()  # what the planner stands on are stages of their own
         found = _evaluate(basis, config, ready, task=task, episodes=episodes, rng=RngStreams(seed))

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mbrl.cli.output import stderr
+from mbrl.api.progress import Listener, stderr
 from mbrl.study.sweep import SweepState
 from mbrl.study.tasks import Task
 
@@ -63,9 +63,30 @@ class LineBoard:
             console.print(describe_totals(state), markup=False)
 
 
-def make_board(*, is_json: bool) -> LiveBoard | LineBoard:
-    """Live at a terminal, lines elsewhere and with `--json`."""
-    return LiveBoard() if stderr().is_terminal and not is_json else LineBoard()
+class SilentBoard:
+    """Shows nothing."""
+
+    def __enter__(self) -> "SilentBoard":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def show(self, state: SweepState, ended: Sequence[Task]) -> None:
+        """Nothing."""
+
+
+def make_board(progress: Listener = None, *, is_live: bool = True) -> LiveBoard | LineBoard | SilentBoard:
+    """Live in a notebook and at a terminal, lines elsewhere.
+
+    Args:
+        progress: False for none of both.
+        is_live: False for lines at a terminal, too.
+    """
+    if progress is False:
+        return SilentBoard()
+    is_shown = stderr().is_terminal or stderr().is_jupyter
+    return LiveBoard() if is_shown and is_live else LineBoard()
 
 
 def draw(state: SweepState) -> Group:
