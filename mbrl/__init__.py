@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mbrl.api.training import Run, train
     from mbrl.core.errors import ConfigError, DataError, MbrlError
     from mbrl.data.dataset import Dataset
-    from mbrl.run.store import package_version
 
 _HOMES = {
     "catalogue": "mbrl.api.catalogue",
@@ -68,7 +67,6 @@ __all__ = [  # noqa: RUF022 - in the order of the work
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from mbrl.run.store import package_version
 
         return package_version()
     if name not in _HOMES:
