@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from mbrl.dynamics.baselines import LinearModel
-
-from .systems import CONTROL, MATRIX, make_dataset
+from mbrl.dynamics.assessment.baselines import LinearModel
+from tests.dynamics.systems import CONTROL, MATRIX, make_dataset
 
 
 def test_ridge_is_least_squares_where_data_are_plenty():

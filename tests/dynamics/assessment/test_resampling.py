@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 import torch
 
-from mbrl.dynamics.resampling import episode_weights, rank_correlation, weighted_medians
+from mbrl.dynamics.assessment.resampling import episode_weights, rank_correlation, weighted_medians
 
 
 def test_whole_episodes_are_drawn():

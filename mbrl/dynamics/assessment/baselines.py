@@ -38,6 +38,7 @@ class LinearModel:
             part = slice(start, start + _CHUNK)
             x = _features(rows.observation[part], rows.action[part], mean, std)
             delta = rows.next_observation[part].astype(np.float64) - rows.observation[part]
+            # W = (X^T X + ridge n I)^-1 X^T (s' - s)
             gram += x.T @ x
             moment += x.T @ delta
         weights = np.linalg.solve(gram + _RIDGE * len(rows) * np.eye(size), moment)

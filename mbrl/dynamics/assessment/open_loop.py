@@ -1,40 +1,21 @@
 """Errors of several steps ahead: logged actions replayed from held-out states, without looking again."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.protocols import TerminationFn
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
-from mbrl.dynamics.baselines import LinearModel
-from mbrl.dynamics.resampling import INTERVAL, episode_weights, weighted_medians
+from mbrl.dynamics.assessment.baselines import LinearModel
+from mbrl.dynamics.assessment.resampling import INTERVAL
+from mbrl.dynamics.particles import MemberModel, central_probabilities, simulate_particles
 
 _ENDING_PARTICLES = 10  # particles that the termination head looks at; it costs as much as the model
 _CHUNK_ROWS = 2_000  # particles that go through the model together
-
-
-@runtime_checkable
-class MemberModel(Protocol):
-    """A model whose members can be asked one by one, as `DynamicsEnsemble` can."""
-
-    @property
-    def ensemble_size(self) -> int:
-        """Number of members."""
-        ...
-
-    def predict_member(
-        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"], member: Int[Tensor, "b"]
-    ) -> tuple[
-        Float[Tensor, "b obs_dim"], Float[Tensor, "b obs_dim"], Float[Tensor, "b"], Float[Tensor, "b"]
-    ]:
-        """Mean and variance of s', mean and variance of the reward, raw units."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +107,10 @@ def run_open_loop(
 ) -> OpenLoop:
     """Replays the logged actions of `segments` through the model and the two baselines.
 
+    The error of a segment after k steps is that of the particles' mean, in deviations of the observation:
+
+        error_{s,k} = sqrt(mean_d ((mean_p s_{s,k,p,d} - s_{s,k,d}) / std_d)^2)
+
     Args:
         model: each particle keeps one member for the whole segment and samples its Gaussian.
         termination: judges a few particles of each segment.
@@ -142,6 +127,7 @@ def run_open_loop(
     errors = [_bounded((prediction - truth) / obs_std) for prediction in predictions]
     alive = segments.alive[..., None]
     count = np.maximum(alive.sum(0), 1)
+    # Only steps that were logged count; coordinates are pooled, since one alone has too few segments.
     inside = ((truth >= low) & (truth <= high) & alive).sum((0, 2)) / (count[:, 0] * truth.shape[2])
     return OpenLoop(
         error=np.sqrt(np.square(errors[0]).mean(2)),
@@ -190,25 +176,27 @@ def _simulate_chunk(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     start, actions = rows
     count, horizon = actions.shape[:2]
-    member = (torch.arange(particles) % model.ensemble_size).expand(count, particles).flatten()
-    obs = start.repeat_interleave(particles, 0)
     judged = min(particles, _ENDING_PARTICLES)
     survival = torch.ones(count, judged)
-    steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    # The i-th of P draws lies at level i/(P + 1) on average: so placed, the ends cover 90 % for any P.
-    ends = ((torch.tensor(INTERVAL) * (particles + 1) - 1) / (particles - 1)).clamp(0.0, 1.0)
-    for k in range(horizon):
-        action = actions[:, k].repeat_interleave(particles, 0)
-        next_mean, variance, _, _ = model.predict_member(obs, action, member)
-        noise = torch.randn(next_mean.shape, generator=generator)
-        next_obs = torch.addcmul(next_mean, variance.sqrt(), noise)
-        some = [x.view(count, particles, -1)[:, :judged].flatten(0, 1) for x in (obs, action, next_obs)]
+    columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    ends = central_probabilities(INTERVAL, particles)
+    steps = simulate_particles(
+        model,
+        start,
+        lambda k, _: actions[:, k].repeat_interleave(particles, 0),
+        horizon=horizon,
+        particles=particles,
+        generator=generator,
+    )
+    for step in steps:
+        parts = (step.obs, step.action, step.next_obs)
+        some = [x.view(count, particles, -1)[:, :judged].flatten(0, 1) for x in parts]
+        # P(alive after k) = prod_{j <= k} (1 - p_j) along each particle.
         survival = survival * (1.0 - termination(*some).view(count, judged))
-        cloud = next_obs.view(count, particles, -1)
+        cloud = step.next_obs.view(count, particles, -1)
         low, high = torch.quantile(cloud, ends, dim=1)
-        steps.append((cloud.mean(1), low, high, 1.0 - survival.mean(1)))
-        obs = next_obs
-    mean, low, high, ended = (torch.stack(column, 1) for column in zip(*steps, strict=True))
+        columns.append((cloud.mean(1), low, high, 1.0 - survival.mean(1)))
+    mean, low, high, ended = (torch.stack(column, 1) for column in zip(*columns, strict=True))
     return mean, low, high, ended
 
 
@@ -216,65 +204,7 @@ def _run_linear(linear: LinearModel, segments: Segments) -> NDArray[np.float64]:
     obs = segments.observations[:, 0].astype(np.float64)
     path: list[NDArray[np.float64]] = []
     for k in range(segments.actions.shape[1]):
+        # An unstable map may grow without bound; beyond 1e12 its error is out of range all the same.
         obs = np.clip(linear.predict(obs, segments.actions[:, k]), -1e12, 1e12)
         path.append(obs)
     return np.stack(path, 1)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class ErrorCurve:
-    """Median error over segments by horizon, with its 90 % interval over episodes.
-
-    Attributes:
-        median: `[K]`.
-        low: `[K]`.
-        high: `[K]`.
-    """
-
-    median: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-
-def error_curve(
-    error: NDArray[np.float64],
-    alive: NDArray[np.bool_],
-    episode: NDArray[np.int64],
-    *,
-    draws: int,
-    generator: torch.Generator,
-) -> ErrorCurve:
-    """`e_k = median_s error_{s,k}` over the segments that reach k; NaN where none does."""
-    weights, column = episode_weights(episode, draws, generator)
-    by_row = weights[:, column]
-    horizon = error.shape[1]
-    median, low, high = (np.full(horizon, np.nan) for _ in range(3))
-    for k in range(horizon):
-        rows = alive[:, k]
-        if not rows.any():
-            break
-        median[k] = np.median(error[rows, k])
-        drawn = weighted_medians(error[rows, k], by_row[:, rows])
-        low[k], high[k] = np.nanquantile(drawn, INTERVAL)
-    return ErrorCurve(median, low, high)
-
-
-def trusted_horizon(
-    curve: ErrorCurve,
-    persistence: NDArray[np.float64],
-    coverage: NDArray[np.float64],
-    *,
-    tolerance: float,
-    least_coverage: float,
-) -> int:
-    """Largest k such that every j <= k has `high_j <= tolerance`, `e_j < e0_j`, and enough coverage.
-
-    Args:
-        curve: the model's error; the upper end of its 90 % interval counts.
-        persistence: `[K]` median error of "nothing changes".
-        coverage: `[K]` coverage of the 90 % particle interval.
-        tolerance: largest error, standard deviations of the dataset.
-        least_coverage: in [0, 1].
-    """
-    is_trusted = (curve.high <= tolerance) & (curve.median < persistence) & (coverage >= least_coverage)
-    return int(np.logical_and.accumulate(is_trusted).sum())

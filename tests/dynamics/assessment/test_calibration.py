@@ -3,14 +3,19 @@ import pytest
 import scipy.stats
 import torch
 
-from mbrl.dynamics.calibration import (
+from mbrl.core.rng import RngStreams
+from mbrl.data.splits import Split, halves
+from mbrl.dynamics.assessment.calibration import (
     LEVELS,
-    HeldOutSteps,
+    calibrate,
     coverage_at,
     fit_temperature,
-    judge,
+    measure_calibration,
     probability_transform,
 )
+from mbrl.dynamics.assessment.one_step import HeldOutSteps, predict_held_out
+from mbrl.dynamics.config import AssessmentConfig
+from tests.dynamics.systems import linear_ensemble, make_dataset
 
 KINDS = ["interval", "likelihood"]
 
@@ -29,7 +34,7 @@ def coverage(steps, level=0.9):
 
 
 def test_exact_members_are_calibrated():
-    result = judge(heteroscedastic())
+    result = measure_calibration(heteroscedastic())
     assert np.abs(result.coverage - np.array(LEVELS)[:, None]).max() < 0.025
     assert result.ece.max() < 0.02
     assert result.histogram.sum(0).tolist() == [6000, 6000]
@@ -47,7 +52,7 @@ def test_transform_agrees_with_scipy_and_a_mixture_is_its_average():
 def test_ks_and_nll_agree_with_scipy():
     steps = heteroscedastic(500, scale=0.7)
     pit = probability_transform(steps)[:, 0].numpy()
-    result = judge(steps)
+    result = measure_calibration(steps)
     assert result.ks[0] == pytest.approx(scipy.stats.kstest(pit, "uniform").statistic, abs=1e-12)
     density = scipy.stats.norm.logpdf(steps.target[:, 0], 0.0, steps.std[0, :, 0])
     assert result.nll[0] == pytest.approx(-density.mean(), abs=1e-12)
@@ -79,7 +84,7 @@ def test_only_the_interval_survives_a_heavy_tail():
 def test_two_points_fitted_by_one_gaussian_stay_flagged(kind):
     signs = torch.tensor(np.random.default_rng(0).choice([-1.0, 1.0], (4000, 1)))
     steps = HeldOutSteps(torch.zeros(2, 4000, 1).double(), torch.ones(2, 4000, 1).double(), signs)
-    result = judge(steps.scaled(fit_temperature(steps, kind)))
+    result = measure_calibration(steps.scaled(fit_temperature(steps, kind)))
     assert result.ece[0] > 0.05
     assert (result.histogram > 0).sum() == 2
 
@@ -97,3 +102,33 @@ def test_members_that_dispute_more_than_they_err_keep_a_deviation():
 
 def test_no_recalibration_is_a_factor_of_one():
     assert fit_temperature(heteroscedastic(100), "none").tolist() == [1.0, 1.0]
+
+
+def test_calibration_returns_a_temperature_and_leaves_the_model_alone():
+    dataset = make_dataset(episodes=30, noise=0.1)
+    split = Split(train=dataset, holdout=dataset, is_by_block=False)
+    model = linear_ensemble(noise=0.05)  # half of the true deviation
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fitted = calibrate(model, split, config=AssessmentConfig(), kind="interval", rng=RngStreams(0))
+    assert fitted.temperature[:2].tolist() == pytest.approx([2.0, 2.0], rel=0.08)
+    assert fitted.report.temperature == pytest.approx(fitted.temperature.tolist(), rel=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert fitted.report.rows + fitted.report.fit_rows == dataset.num_transitions
+    # It is fitted on one half and reported on the other.
+    first, second = halves(dataset, RngStreams(0).at("halves"))
+    steps = [predict_held_out(model, half.transitions()) for half in (first, second)]
+    assert torch.equal(fitted.temperature, fit_temperature(steps[0], "interval"))
+    judged = measure_calibration(steps[1].scaled(fitted.temperature))
+    assert fitted.report.ece == pytest.approx(judged.ece.tolist())
+    assert fitted.report.ece_before == pytest.approx(measure_calibration(steps[1]).ece.tolist())
+    assert fitted.report.nll_raw == pytest.approx(judged.nll.mean())  # targets of deviation 1
+    assert 0 not in fitted.report.flagged
+    assert fitted.report.coverage(0.9) < 1.0
+    again = calibrate(
+        model.with_temperature(fitted.temperature),
+        split,
+        config=AssessmentConfig(),
+        kind="interval",
+        rng=RngStreams(0),
+    )
+    assert torch.equal(again.temperature, fitted.temperature)  # a temperature that it had does not count

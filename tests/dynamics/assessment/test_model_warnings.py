@@ -2,30 +2,30 @@ from typing import get_args
 
 import pytest
 
-from mbrl.dynamics.doubts import Rule, doubts, is_disqualifying
+from mbrl.dynamics.assessment.model_warnings import WarningKind, find_warnings, is_disqualifying
 from tests.report.conftest import make_dynamics_report
 
 NAN = float("nan")
 
 
-def rules(calibration=None, open_loop=None, low=0.5, head=None):
+def kinds(calibration=None, open_loop=None, low=0.5, head=None):
     report = make_dynamics_report()
     worst = report.correlations["ens_std"].model_copy(update={"low": low})
-    found = doubts(
+    warnings = find_warnings(
         report.calibration.model_copy(update=calibration or {}),
         report.open_loop.model_copy(update=open_loop or {}),
         {**report.correlations, "ens_std": worst},
         report.termination.model_copy(update=head or {}),
     )
-    return [doubt.rule for doubt in found]
+    return [warning.kind for warning in warnings]
 
 
-def test_a_sound_fit_breaks_no_rule():
-    assert rules() == []
+def test_a_sound_fit_has_no_warning():
+    assert kinds() == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "rule"),
+    ("changes", "kind"),
     [
         ({"open_loop": {"trusted_horizon": 0}}, "horizon"),
         ({"calibration": {"ece": (0.0, 0.0, 0.31)}}, "calibration"),
@@ -34,8 +34,8 @@ def test_a_sound_fit_breaks_no_rule():
         ({"head": {"recall": 0.49}}, "termination"),
     ],
 )
-def test_each_rule_fires_alone(changes, rule):
-    assert rules(**changes) == [rule]
+def test_each_check_fails_alone(changes, kind):
+    assert kinds(**changes) == [kind]
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_each_rule_fires_alone(changes, rule):
         {"head": {"recall": 0.1, "is_learned": False}},
     ],
 )
-def test_a_rule_holds_up_to_its_bound(changes):
-    assert rules(**changes) == []
+def test_a_check_passes_up_to_its_bound(changes):
+    assert kinds(**changes) == []
 
 
 def test_only_calibration_does_not_forbid_rollouts():
-    assert [rule for rule in get_args(Rule) if not is_disqualifying(rule)] == ["calibration"]
+    assert [kind for kind in get_args(WarningKind) if not is_disqualifying(kind)] == ["calibration"]

@@ -31,6 +31,7 @@ def episode_weights(
 
 def weighted_medians(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Median of `values` `[n]` under each row of `weights` `[draws, n]`; NaN where all weights are 0."""
+    # The first value at which half of the weight lies below or at it.
     order = np.argsort(values)
     cumulative = np.cumsum(weights[:, order], 1)
     total = cumulative[:, -1:]
@@ -58,6 +59,7 @@ def rank_correlation(
     Returns:
         Correlation, lower end, upper end.
     """
+    # Weighted moments are sums over episodes, so a resample is a product with its counts: no loop over rows.
     x, y = _centred_ranks(first), _centred_ranks(second)
     moments = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y])
     by_episode = np.stack([np.bincount(column, moment, weights.shape[1]) for moment in moments])
@@ -70,7 +72,7 @@ def rank_correlation(
 def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks, ties at their mean, around 0 and within +-1/2."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
+    last = np.cumsum(counts)  # ties of a value hold the places last - count + 1 .. last
     ranks = (last - 0.5 * (counts + 1))[inverse.reshape(-1)]
     return ranks / len(values) - 0.5
 

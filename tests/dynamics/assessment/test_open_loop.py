@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.dynamics.baselines import LinearModel
-from mbrl.dynamics.openloop import ErrorCurve, draw_segments, error_curve, run_open_loop, trusted_horizon
+from mbrl.dynamics.assessment.baselines import LinearModel
+from mbrl.dynamics.assessment.open_loop import draw_segments, run_open_loop
+from mbrl.dynamics.assessment.trust import error_curve, trusted_horizon
 from mbrl.dynamics.termination import NeverTerminates
-
-from .systems import CONTROL, MATRIX, make_dataset
+from tests.dynamics.systems import CONTROL, MATRIX, make_dataset
 
 HORIZON = 12
 
@@ -137,33 +137,6 @@ def test_a_wrong_gain_is_trusted_to_the_last_step_within_the_tolerance():
     assert not within[trusted]
 
 
-@pytest.mark.parametrize(
-    ("high", "median", "coverage", "expected"),
-    [
-        ([0.1, 0.2, 0.3, 0.2], [0.1] * 4, [0.9] * 4, 4),
-        ([0.1, 0.4, 0.1, 0.1], [0.1] * 4, [0.9] * 4, 1),  # a later good step does not heal an early bad one
-        ([0.1] * 4, [0.1, 0.1, 0.6, 0.1], [0.9] * 4, 2),  # worse than persistence
-        ([0.1] * 4, [0.1] * 4, [0.79, 0.9, 0.9, 0.9], 0),
-    ],
-)
-def test_trusted_horizon_by_hand(high, median, coverage, expected):
-    curve = ErrorCurve(np.array(median), np.array(median), np.array(high))
-    assert (
-        trusted_horizon(curve, np.full(4, 0.5), np.array(coverage), tolerance=0.3, least_coverage=0.8)
-        == expected
-    )
-
-
 def test_ended_early_is_the_mass_that_the_head_has_taken():
     _, result = run(make_dataset(), LinearTruth(), Always())
     assert result.ended_early == pytest.approx(1.0 - 0.5 ** np.arange(1, HORIZON + 1))
-
-
-def test_error_curve_is_the_median_of_segments_that_get_there():
-    error = np.array([[1.0, 5.0], [2.0, 7.0], [4.0, 100.0]])
-    alive = np.array([[True, True], [True, True], [True, False]])
-    curve = error_curve(error, alive, np.arange(3), draws=200, generator=torch.Generator().manual_seed(0))
-    assert curve.median.tolist() == [2.0, 6.0]
-    assert curve.low[0] == 1.0
-    assert curve.high[0] == 4.0
-    assert curve.high[1] == 7.0
