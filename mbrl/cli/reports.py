@@ -38,7 +38,7 @@ def demo(
 ) -> None:
     """From logged episodes to compared policies in five minutes; run again to continue."""
     del debug
-    from mbrl.report.kit.comparison import comparison_table, conclude
+    from mbrl.report.run.comparison import comparison_table, conclude
     from mbrl.study.demo import run_demo
 
     arguments: dict[str, Any] = {"dataset": dataset, "seed": seed, "threads": threads}

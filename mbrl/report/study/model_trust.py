@@ -17,7 +17,7 @@ import numpy as np
 
 from mbrl.dynamics.doubts import Doubt, Rule, doubts, is_disqualifying
 from mbrl.dynamics.report import DynamicsReport
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.wording import format_count
 from mbrl.report.study.facts import StudyDataset
 

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mbrl.report.kit.comparison import Message
 from mbrl.report.kit.html import Picture, Section, render_page
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.plots import Line, draw_lines
 from mbrl.report.kit.table import Table
 from mbrl.report.run.pages import DemoResults, demo_page, doctor_page, dynamics_page, run_page
@@ -151,7 +151,7 @@ def test_text_is_escaped_and_names_of_pictures_must_differ():
 
 def test_tables_and_summaries_do_not_load_matplotlib():
     modules = (
-        "kit.comparison", "kit.summary", "kit.table", "run.data_tables", "run.dynamics_tables",
+        "run.comparison", "kit.summary", "kit.table", "run.data_tables", "run.dynamics_tables",
         "run.evaluation_tables", "study.recommendation", "study.fact_tables", "study.tables",
     )  # fmt: skip
     imports = "; ".join(f"import mbrl.report.{module}" for module in modules)
