@@ -14,8 +14,8 @@ from mbrl.core.errors import MbrlError
 from mbrl.data.dataset import Dataset
 from mbrl.data.doctor import examine
 from mbrl.evaluation.statistics import Interval, bootstrap_interval
-from mbrl.report.kit.comparison import Comparison, Method
 from mbrl.report.kit.wording import read_interval
+from mbrl.report.run.comparison import Comparison, Method
 from mbrl.report.run.pages import DemoResults, demo_page
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.evaluate import evaluate_stage

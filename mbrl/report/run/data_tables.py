@@ -2,7 +2,7 @@
 
 from mbrl.data.anatomy import Contents, Dimension, Distribution
 from mbrl.data.doctor import Finding, Report
-from mbrl.report.kit.comparison import Message, Tone
+from mbrl.report.kit.message import Message, Tone
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_count, format_number, format_share
 

@@ -22,7 +22,7 @@ from mbrl.dynamics.assessment.model_warnings import (
     is_disqualifying,
 )
 from mbrl.dynamics.report import DynamicsReport
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.wording import format_count
 from mbrl.report.study.facts import StudyDataset
 

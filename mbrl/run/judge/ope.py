@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mbrl.core.errors import DataError, EstimandError, UndefinedRatioError
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
@@ -184,7 +184,7 @@ def evaluate_with_evidence(
         if backtest is not None:
             estimate = apply_backtest(estimate, backtest["z"])
         if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
-            estimate = estimate.invalidated(problem).flagged("behaviour_miscalibrated")
+            estimate = estimate.invalidated(problem).flagged(Flag.BEHAVIOUR_MISCALIBRATED)
         estimates[name] = estimate
     found, reasons = assess(
         policy, dataset, estimates, arrays, question=settings.risk, generator=rng.at("support")

@@ -1,11 +1,12 @@
 """The part of a page that compares methods."""
 
-from mbrl.report.kit.comparison import Comparison, Message, comparison_table
 from mbrl.report.kit.html import Picture, Section
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.plots import Dots
 from mbrl.report.kit.score_plots import scores
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_interval, has_ends
+from mbrl.report.run.comparison import Comparison, comparison_table
 
 
 def score_section(comparison: Comparison, messages: tuple[Message, ...] = ()) -> Section:

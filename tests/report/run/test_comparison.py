@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from mbrl.report.kit.comparison import Comparison, Method, comparison_table, conclude
 from mbrl.report.kit.table import to_text
+from mbrl.report.run.comparison import Comparison, Method, comparison_table, conclude
 from tests.report.conftest import interval
 
 

@@ -2,24 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from mbrl.evaluation.statistics import Interval
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_interval, has_ends, read_interval
 
-Tone: TypeAlias = Literal["good", "caution", "bad", "plain"]
-
 FEW_SEEDS: Final = 3
 """Seeds below which a comparison carries a caution."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Message:
-    """A finding in words, coloured and named by its tone."""
-
-    text: str
-    tone: Tone = "plain"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
