@@ -28,19 +28,19 @@ def inspect(
 ) -> None:
     """Examine a dataset; exit status 1 if training may not start."""
     del debug
-    from mbrl.data.doctor import examine_log
+    from mbrl.data.inspection.report import inspect_log
     from mbrl.data.open import parse_log
-    from mbrl.report.run.data_tables import doctor_tables
+    from mbrl.report.run.data_tables import inspection_tables
 
     options = _load_options(overrides or [])
-    report = examine_log(parse_log(path, options, minari_root=minari_root()), options)
+    report = inspect_log(parse_log(path, options, minari_root=minari_root()), options)
     if html is not None:
         from mbrl.report.run.pages import doctor_page
         from mbrl.run.files import write_text
 
         write_text(html, doctor_page(report, provenance={"command": f"mbrl inspect {path} --html {html}"}))
     values: dict[str, Any] = {**report.model_dump(mode="json"), "may_train": report.may_train}
-    emit(values, doctor_tables(report), is_json=json, path=html)
+    emit(values, inspection_tables(report), is_json=json, path=html)
     if not report.may_train:
         raise typer.Exit(REFUSED)
 
