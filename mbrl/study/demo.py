@@ -12,7 +12,7 @@ import numpy as np
 
 from mbrl.core.errors import MbrlError
 from mbrl.data.dataset import Dataset
-from mbrl.data.doctor import examine
+from mbrl.data.inspection.report import inspect_dataset
 from mbrl.evaluation.statistics import Interval, bootstrap_interval
 from mbrl.report.kit.wording import read_interval
 from mbrl.report.run.comparison import Comparison, Method
@@ -74,7 +74,7 @@ def run_demo(
     main = configs["mopo"]
     set_up_torch(main.run.threads)
     dataset = load_run_dataset(main.run, workspace)
-    report = examine(dataset)
+    report = inspect_dataset(dataset)
     inspected = time.perf_counter() - begin
     baseline = _start(configs["bc"], workspace)
     try:

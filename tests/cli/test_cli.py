@@ -133,7 +133,7 @@ def test_list_prints_ids_with_one_line_each(kind: str, known: set[str]) -> None:
 def test_inspect_says_whether_training_may_start(dataset_path: Path, tmp_path: Path) -> None:
     value = call_json("inspect", dataset_path)
     assert value["may_train"] is True
-    assert value["contents"]["num_transitions"] == 360
+    assert value["stats"]["num_transitions"] == 360
     page = tmp_path / "page.html"
     text = call("inspect", dataset_path, "--html", page).stdout
     assert text.splitlines()[-1] == f"Wrote {page}"

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mbrl.data.doctor import Report
+from mbrl.data.inspection.report import Inspection
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.evaluation.evaluator import Evaluation
 from mbrl.report.kit.html import Section, render_page
@@ -39,7 +39,7 @@ class DemoResults:
         shift: JSON of the last `ShiftReport` by the name of the run, or None.
     """
 
-    data: Report
+    data: Inspection
     dynamics: DynamicsReport
     comparison: Comparison
     runs: Mapping[str, Records]
@@ -50,24 +50,24 @@ class DemoResults:
     )
 
 
-def doctor_page(report: Report, *, provenance: Mapping[str, str] | None = None) -> str:
+def doctor_page(report: Inspection, *, provenance: Mapping[str, str] | None = None) -> str:
     """What is in a dataset, and whether training may start.
 
     Args:
         report: of the doctor.
         provenance: versions and the command that makes this page again.
     """
-    contents = report.contents
+    stats = report.stats
     facts: list[tuple[str, str]] = []
     hashes: dict[str, str] = {}
-    if contents is not None:
+    if stats is not None:
         facts = [
-            ("episodes", format_number(contents.num_episodes)),
-            ("transitions", format_number(contents.num_transitions)),
-            ("mean episode return", format_number(contents.returns.mean)),
-            ("observation, action", f"{len(contents.observations)}, {len(contents.actions)}"),
+            ("episodes", format_number(stats.num_episodes)),
+            ("transitions", format_number(stats.num_transitions)),
+            ("mean episode return", format_number(stats.returns.mean)),
+            ("observation, action", f"{len(stats.observations)}, {len(stats.actions)}"),
         ]
-        hashes = {"dataset hash": contents.content_hash}
+        hashes = {"dataset hash": stats.content_hash}
     return render_page(
         f"Dataset {report.name}",
         data_sections(report),
@@ -176,8 +176,8 @@ def _under(subject: str, sections: Sequence[Section]) -> list[Section]:
     return [dataclasses.replace(s, title=title) for s, title in zip(sections, titles, strict=True)]
 
 
-def _names(report: Report) -> list[str] | None:
-    return None if report.contents is None else [d.name for d in report.contents.observations]
+def _names(report: Inspection) -> list[str] | None:
+    return None if report.stats is None else [d.name for d in report.stats.observations]
 
 
 def run_page(

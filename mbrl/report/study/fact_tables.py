@@ -29,14 +29,14 @@ def data_table(study: Study) -> Table:
     """The datasets in one row each."""
     rows: list[list[Cell]] = []
     for dataset in study.datasets:
-        against, contents = comparison(study, dataset), dataset.report.contents
+        against, stats = comparison(study, dataset), dataset.report.stats
         sizes: list[Cell] = ["-"] * 4
-        if contents is not None:
+        if stats is not None:
             sizes = [
-                contents.num_episodes,
-                contents.num_transitions,
-                contents.lengths.mean,
-                contents.terminated,
+                stats.num_episodes,
+                stats.num_transitions,
+                stats.lengths.mean,
+                stats.terminated,
             ]
         severities = Counter(finding.severity for finding in dataset.report.findings)
         behaviour = against.behaviour

@@ -100,7 +100,7 @@ def test_pages_state_their_numbers(pages):
 def test_missing_figures_are_stated(doctor_report, records):
     assert "No evaluation in a simulator" in Page(run_page("r", records)).text
     assert "No metrics were logged." in Page(run_page("r", [])).text
-    empty = doctor_report.model_copy(update={"contents": None})
+    empty = doctor_report.model_copy(update={"stats": None})
     assert "A jump." in Page(doctor_page(empty)).text
 
 

@@ -67,7 +67,7 @@ class Coverage(BaseModel):
     neighbour_95: float | None
 
 
-class Contents(BaseModel):
+class DatasetStats(BaseModel):
     """Figures of a dataset that could be read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,11 +90,11 @@ class Contents(BaseModel):
     coverage: Coverage
 
 
-def measure(dataset: Dataset) -> Contents:
+def summarise(dataset: Dataset) -> DatasetStats:
     """All figures of a dataset."""
     rows, info, spec = dataset.transitions(), dataset.info, dataset.spec
     saturation = _saturation(rows.action, np.array(spec.act_low), np.array(spec.act_high))
-    return Contents(
+    return DatasetStats(
         content_hash=dataset.content_hash,
         num_episodes=len(dataset),
         num_transitions=len(rows),

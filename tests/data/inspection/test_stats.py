@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 
 from mbrl.core.types import Episode, SpaceSpec
-from mbrl.data.anatomy import (
+from mbrl.data.dataset import Dataset
+from mbrl.data.info import DatasetInfo
+from mbrl.data.inspection.stats import (
     count_duplicates,
     count_inconsistent,
     count_jumps,
     describe,
     hash_rows,
-    measure,
     measure_coverage,
+    summarise,
 )
-from mbrl.data.dataset import Dataset
-from mbrl.data.info import DatasetInfo
 from tests.data.logs import make_dataset
 
 
@@ -100,11 +100,11 @@ def test_measures_of_dimensions():
     actions[:100, 0] = 1.0
     actions[100:150, 0] = -1.0
     single = with_first(data.select([0]), observations=obs, actions=actions)
-    contents = measure(single)
-    assert [dimension.is_constant for dimension in contents.observations] == [False, True, False]
-    assert [dimension.saturation for dimension in contents.actions] == [150 / 400, 0.0]
-    assert contents.coverage.neighbour_median is None
-    assert contents.num_transitions == 400
+    stats = summarise(single)
+    assert [dimension.is_constant for dimension in stats.observations] == [False, True, False]
+    assert [dimension.saturation for dimension in stats.actions] == [150 / 400, 0.0]
+    assert stats.coverage.neighbour_median is None
+    assert stats.num_transitions == 400
 
 
 def test_effective_dimensions():
@@ -132,14 +132,14 @@ def test_neighbours_belong_to_other_episodes():
 
 
 def test_counts_of_ends():
-    contents = measure(make_dataset((4, 3, 5), log_prob=True))
-    assert (contents.terminated, contents.truncated, contents.unknown_successors) == (1, 2, 0)
-    assert contents.has_behaviour_log_prob
-    assert contents.lengths.maximum == 5
+    stats = summarise(make_dataset((4, 3, 5), log_prob=True))
+    assert (stats.terminated, stats.truncated, stats.unknown_successors) == (1, 2, 0)
+    assert stats.has_behaviour_log_prob
+    assert stats.lengths.maximum == 5
 
 
 def test_a_large_log_takes_seconds():
     data = walk(episodes=100, steps=2000, obs_dim=11)
     start = time.process_time()
-    measure(data)
+    summarise(data)
     assert time.process_time() - start < 5.0

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbrl.data.doctor import examine, examine_log
 from mbrl.data.formats.base import FORMATS
 from mbrl.data.info import DatasetInfo
+from mbrl.data.inspection.report import inspect_dataset, inspect_log
 from mbrl.data.open import parse_log
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawEpisode, RawLog
@@ -24,14 +24,14 @@ def texts(report, severity: str) -> str:
 
 
 def test_sound_data_may_train():
-    report = examine(make_dataset((600, 700)))
+    report = inspect_dataset(make_dataset((600, 700)))
     assert report.may_train
     assert texts(report, "error") == ""
-    assert report.contents is not None
-    assert report.contents.num_transitions == 1300
+    assert report.stats is not None
+    assert report.stats.num_transitions == 1300
     content = json.loads(report.to_json())
     assert content["may_train"] is True
-    assert content["contents"]["observations"][0]["values"]["maximum"] == 799
+    assert content["stats"]["observations"][0]["values"]["maximum"] == 799
 
 
 def test_all_problems_are_listed_with_their_places():
@@ -41,7 +41,7 @@ def test_all_problems_are_listed_with_their_places():
         dataclasses.replace(make_raw(name="c"), observations=np.zeros((4, 2)), actions=np.zeros((4, 2))),
         make_raw(steps=0, name="d"),
     ]
-    report = examine_log(make_log(*raws))
+    report = inspect_log(make_log(*raws))
     assert not report.may_train
     found = [finding for finding in report.findings if finding.severity == "error"]
     places = [(part, word) for part in "bcd" for word in ("rewards", "actions", "observations")]
@@ -51,15 +51,15 @@ def test_all_problems_are_listed_with_their_places():
     assert listed == [("b", "rewards"), ("c", "actions"), ("c", "observations"), ("d", "rewards")]
     assert len(found) == 4
     assert all(finding.remedy for finding in found)
-    assert report.contents is not None
-    assert report.contents.num_episodes == 1
+    assert report.stats is not None
+    assert report.stats.num_episodes == 1
     assert json.loads(report.to_json())["may_train"] is False
 
 
 def test_options_mend_what_they_cover():
     raw = dataclasses.replace(make_raw(), actions=np.array([[2.0], [0.0], [0.5], [0.0]]))
-    assert not examine_log(make_log(raw)).may_train
-    report = examine_log(make_log(raw), LoadOptions(actions="clip"))
+    assert not inspect_log(make_log(raw)).may_train
+    report = inspect_log(make_log(raw), LoadOptions(actions="clip"))
     assert report.may_train
     assert report.dropped == {"actions clipped": 1}
     assert "actions clipped, 1 times" in texts(report, "note")
@@ -67,22 +67,22 @@ def test_options_mend_what_they_cover():
 
 def test_dropping_bad_episodes_on_request():
     bad = dataclasses.replace(make_raw(), rewards=np.full(4, np.nan))
-    report = examine_log(make_log(make_raw(), bad), LoadOptions(bad_episodes="drop"))
+    report = inspect_log(make_log(make_raw(), bad), LoadOptions(bad_episodes="drop"))
     assert report.may_train
     assert report.dropped == {"episodes dropped: bad rewards": 1}
 
 
 def test_nothing_usable():
     bad = dataclasses.replace(make_raw(), rewards=np.full(4, np.nan))
-    report = examine_log(make_log(bad))
+    report = inspect_log(make_log(bad))
     assert not report.may_train
-    assert report.contents is None
-    assert not examine_log(make_log()).may_train
+    assert report.stats is None
+    assert not inspect_log(make_log()).may_train
 
 
 def test_many_problems_are_summed_up():
     bad = dataclasses.replace(make_raw(), rewards=np.full(4, np.nan))
-    report = examine_log(make_log(*[bad] * 80))
+    report = inspect_log(make_log(*[bad] * 80))
     assert "30 in rewards" in report.findings[-1].text
     assert not report.may_train
 
@@ -97,13 +97,13 @@ def test_many_problems_are_summed_up():
     ],
 )
 def test_findings(lengths: tuple[int, ...], severity: str, words: str):
-    assert words in texts(examine(make_dataset(lengths)), severity)
+    assert words in texts(inspect_dataset(make_dataset(lengths)), severity)
 
 
 def test_findings_about_actions_and_copies():
     data = make_dataset((20, 20))
     still = [dataclasses.replace(e, actions=np.ones_like(e.actions)) for e in data.episodes]
-    report = examine(dataclasses.replace(data, episodes=(*still, *still)))
+    report = inspect_dataset(dataclasses.replace(data, episodes=(*still, *still)))
     assert "Action dimensions that never change: 0" in texts(report, "warning")
     assert "at a bound in 100 %" in texts(report, "note")
     assert "40 transitions repeat an earlier one" in texts(report, "warning")
@@ -125,7 +125,7 @@ def test_findings_about_rows():
         dataclasses.replace(data.episodes[1], observations=twin, terminated=False, truncated=True),
         make_episode(3, 40, terminated=True, is_final_observation_known=False),
     )
-    report = examine(dataclasses.replace(data, episodes=episodes))
+    report = inspect_dataset(dataclasses.replace(data, episodes=episodes))
     assert report.may_train
     warnings, notes = texts(report, "warning"), texts(report, "note")
     assert "1 transitions jump far beyond a usual step" in warnings
@@ -146,24 +146,24 @@ def test_findings_about_constant_dimensions_and_partial_log_probs():
         ),
         dataclasses.replace(data.episodes[1], observations=last),
     )
-    report = examine(dataclasses.replace(data, episodes=episodes))
+    report = inspect_dataset(dataclasses.replace(data, episodes=episodes))
     assert "never change: 1" in texts(report, "note")
     assert "1 of 2 episodes lack behaviour log-probabilities" in texts(report, "warning")
 
 
 def test_assumed_bounds_are_a_warning(tmp_path: Path):
     raw = make_log(make_raw())
-    report = examine_log(dataclasses.replace(raw, act_low=None, act_high=None))
+    report = inspect_log(dataclasses.replace(raw, act_low=None, act_high=None))
     assert "Assumed action bounds" in texts(report, "warning")
 
 
 def test_file_by_file(tmp_path: Path):
     FORMATS.get("npz").write(make_dataset((600, 700)), tmp_path / "x.npz")
-    assert examine_log(parse_log(tmp_path / "x.npz")).may_train
+    assert inspect_log(parse_log(tmp_path / "x.npz")).may_train
 
 
 @pytest.mark.data
 def test_published_log_is_sound(shared_data: Path):
-    report = examine_log(parse_log(shared_data / "sim" / "hopper" / "medium-v0"))
+    report = inspect_log(parse_log(shared_data / "sim" / "hopper" / "medium-v0"))
     assert report.may_train
     assert report.findings == ()
