@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbrl.core.assets import assets_dir, configs_dir
 from mbrl.core.errors import ConfigError
+from mbrl.core.names import listed, suggest
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode
@@ -16,7 +17,7 @@ from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.envs.collect import RandomPolicy, collect
 from mbrl.envs.make import env_versions
 from mbrl.envs.specs import TaskSpec, load_task
-from mbrl.run.documents import listed, read_yaml, suggest
+from mbrl.run.documents import read_yaml
 from mbrl.run.progress import Progress
 from mbrl.run.stages import open_policy
 from mbrl.run.store import package_version

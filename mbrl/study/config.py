@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
+from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
 from mbrl.run.documents import (
@@ -23,7 +24,6 @@ from mbrl.run.documents import (
     parse_override,
     read_yaml,
     set_at,
-    suggest,
 )
 from mbrl.run.judge.selection import SelectRule
 from mbrl.run.plan.config import PlanConfig, parse_plan_config
