@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mbrl.api.catalogue import catalogue, registry, status
     from mbrl.api.comparison import ComparisonResult, compare
-    from mbrl.api.data import Inspection, collect, inspect, load, save
+    from mbrl.api.data import InspectionResult, collect, inspect, load, save
     from mbrl.api.evaluation import EvaluationResult, evaluate
     from mbrl.api.judging import OPEResult, ope
     from mbrl.api.model import Dynamics, fit
@@ -40,7 +40,7 @@ _HOMES = {
     "explain_plan": "mbrl.api.planning",
     "fit": "mbrl.api.model",
     "inspect": "mbrl.api.data",
-    "Inspection": "mbrl.api.data",
+    "InspectionResult": "mbrl.api.data",
     "load": "mbrl.api.data",
     "MbrlError": "mbrl.core.errors",
     "ope": "mbrl.api.judging",
@@ -60,13 +60,14 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order of the work
     "load", "save", "collect", "inspect", "fit", "train", "evaluate", "ope", "planner", "plan",
     "explain_plan", "compare", "catalogue", "registry", "status",
-    "Dataset", "Policy", "Dynamics", "Run", "Inspection", "EvaluationResult", "OPEResult", "PlanResult",
+    "Dataset", "Policy", "Dynamics", "Run", "InspectionResult", "EvaluationResult", "OPEResult", "PlanResult",
     "ComparisonResult", "MbrlError", "ConfigError", "DataError",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from mbrl.run.store import package_version
 
         return package_version()
     if name not in _HOMES:

@@ -149,7 +149,13 @@ class Recipe(Protocol):
         ...
 
 
-RECIPES: Registry[type[Recipe]] = Registry("recipe", "mbrl.algorithms")
+RECIPES: Registry[type[Recipe]] = Registry(
+    "recipe",
+    "mbrl.algorithms",
+    group="mbrl.recipes",
+    variable="mbrl.algorithms.base.RECIPES",
+    needs=("Config", "needs_dynamics", "is_online", "build"),
+)
 
 
 def data_value_bounds(transitions: TransitionBatch, discount: float) -> tuple[float, float]:

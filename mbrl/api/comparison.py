@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbrl.api.board import make_board
 from mbrl.api.policy import Policy
-from mbrl.api.progress import choose_progress
+from mbrl.api.progress import Listener, choose_progress
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, open_workspace, torch_settings
 from mbrl.api.settings import named_overrides

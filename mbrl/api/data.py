@@ -9,8 +9,8 @@ from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, torch_settings
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
-from mbrl.data.doctor import Finding, Report, examine, examine_log
 from mbrl.data.formats.base import FORMATS
+from mbrl.data.inspection.report import DataFinding, Inspection, inspect_dataset, inspect_log
 from mbrl.data.open import locate, open_dataset, parse_log
 from mbrl.data.options import LoadOptions
 from mbrl.data.quanser_qube import load_quanser_qube
@@ -62,14 +62,14 @@ def load(
     return FORMATS.get(layout).read(path, checked)
 
 
-class Inspection(Result):
+class InspectionResult(Result):
     """What is in a log, and whether training may start.
 
     Attributes:
         report: findings and figures, typed.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Inspection) -> None:
         self.report = report
 
     @property
@@ -78,7 +78,7 @@ class Inspection(Result):
         return self.report.may_train
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[DataFinding, ...]:
         """Errors first, then warnings, then notes."""
         return self.report.findings
 
@@ -88,9 +88,9 @@ class Inspection(Result):
 
     def tables(self) -> "Sequence[Table]":
         """Findings, sizes, channels."""
-        from mbrl.report.run.data_tables import doctor_tables
+        from mbrl.report.run.data_tables import inspection_tables
 
-        return doctor_tables(self.report)
+        return inspection_tables(self.report)
 
     def sections(self) -> "Sequence[Section]":
         """The parts of the page, figures included."""
@@ -114,7 +114,9 @@ class Inspection(Result):
 _SEVERITIES = ("error", "warning", "note")
 
 
-def inspect(log: Dataset | str | Path, *, overrides: Sequence[Override] = (), **options: Any) -> Inspection:
+def inspect(
+    log: Dataset | str | Path, *, overrides: Sequence[Override] = (), **options: Any
+) -> InspectionResult:
     """Examines a log: every problem, what is in it, and whether training may start.
 
     Args:
@@ -137,8 +139,8 @@ def inspect(log: Dataset | str | Path, *, overrides: Sequence[Override] = (), **
             raise ConfigError(
                 "Options of a load belong to a source; this log is open. Remedy: give its path."
             )
-        return Inspection(examine(log))
-    return Inspection(examine_log(parse_log(log, checked, minari_root=minari_root()), checked))
+        return InspectionResult(inspect_dataset(log))
+    return InspectionResult(inspect_log(parse_log(log, checked, minari_root=minari_root()), checked))
 
 
 def collect(

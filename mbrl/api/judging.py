@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mbrl.api.model import Dynamics
 from mbrl.api.policy import as_policy
@@ -148,7 +148,8 @@ def ope(
     """
     workspace = open_workspace(store, progress)
     data = log if isinstance(log, Dataset) else open_dataset(log, LoadOptions(), minari_root=minari_root())
-    given = list(policies) if isinstance(policies, (list, tuple)) else [policies]
+    many = isinstance(policies, (list, tuple))
+    given: list[Any] = list(cast("Sequence[Any]", policies)) if many else [policies]
     if not given:
         raise ConfigError("There is no policy to judge. Remedy: name at least one.")
     candidates = [as_policy(one).for_space(data.spec) for one in given]

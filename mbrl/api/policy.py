@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -207,7 +207,9 @@ class _Callable:
                 f"{obs[row].tolist()}. Remedy: return finite actions."
             )
         if self._space is not None:
-            values = np.clip(values, np.float32(self._space.act_low), np.float32(self._space.act_high))
+            values = np.clip(
+                values, *(np.array(b, dtype=np.float32) for b in (self._space.act_low, self._space.act_high))
+            )
         return torch.from_numpy(np.array(values, dtype=np.float32))
 
 
@@ -301,7 +303,8 @@ def as_policy(candidate: Any) -> Policy:
     if isinstance(candidate, (str, Path)):
         return Policy.load(candidate)
     if callable(candidate):
-        return Policy.from_callable(candidate, name=getattr(candidate, "__name__", "custom").strip("<>"))
+        act = cast("Act", candidate)
+        return Policy.from_callable(act, name=str(getattr(act, "__name__", "custom")).strip("<>"))
     raise ConfigError(
         f"A {type(candidate).__name__} is no policy. Remedy: give a Policy, a Run, the path of a training or "
         "a policy file, or Policy.from_callable of a function of observations."

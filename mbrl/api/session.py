@@ -17,6 +17,7 @@ from mbrl.data.dataset import Dataset, Origin
 from mbrl.data.formats.base import FORMATS
 from mbrl.data.options import LoadOptions
 from mbrl.run.files import locked
+from mbrl.run.progress import Progress
 from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunStore
 

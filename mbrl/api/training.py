@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig
 from mbrl.api.evaluation import EvaluationResult, evaluate
@@ -214,7 +214,7 @@ def _algorithm_section(algorithm: str | Path | Mapping[str, Any] | RecipeConfig 
 def _section(value: "str | Path | Mapping[str, Any] | Dynamics | None") -> Any:
     if isinstance(value, Path):
         return str(value)
-    return dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _check_online(resolved: ResolvedConfig, online: str | None) -> None:

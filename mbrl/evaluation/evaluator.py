@@ -57,10 +57,18 @@ class Evaluation:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Evaluation":
         """Inverse of `to_json`; entries beside it are passed over."""
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        fields: dict[str, Any] = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         for name in ("return_interval", "score_interval"):
             fields[name] = None if fields[name] is None else Interval.from_json(fields[name])
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        for name in (
+            "episode_returns",
+            "episode_lengths",
+            "terminated",
+            "discounted_returns",
+            "normalised_scores",
+        ):
+            fields[name] = None if fields[name] is None else tuple(fields[name])
+        return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON, intervals as objects."""

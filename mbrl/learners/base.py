@@ -111,7 +111,13 @@ class LearnerEntry(Protocol):
         ...
 
 
-LEARNERS: Registry[LearnerEntry] = Registry("learner", "mbrl.learners")
+LEARNERS: Registry[LearnerEntry] = Registry(
+    "learner",
+    "mbrl.learners",
+    group="mbrl.learners",
+    variable="mbrl.learners.base.LEARNERS",
+    needs=("Config", "init", "update", "policy", "value"),
+)
 
 
 class Optimiser:

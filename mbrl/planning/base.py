@@ -188,7 +188,13 @@ class PlannerEntry:
 
 PlannerTable: TypeAlias = Registry[PlannerEntry]
 
-PLANNERS: PlannerTable = Registry("planner", "mbrl.planning")
+PLANNERS: PlannerTable = Registry(
+    "planner",
+    "mbrl.planning",
+    group="mbrl.planners",
+    variable="mbrl.planning.base.PLANNERS",
+    needs=("config", "build", "is_discrete", "is_continuous"),
+)
 
 
 def check_observations(obs: Tensor, problem: PlanningProblem) -> None:

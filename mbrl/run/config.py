@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeConfig
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError
+from mbrl.core.names import listed, suggest
+from mbrl.core.registry import Registry
 from mbrl.data.options import LoadOptions
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.learners.base import LEARNERS
@@ -24,11 +26,9 @@ from mbrl.run.documents import (
     annotate,
     as_tree,
     leaf_paths,
-    listed,
     read_overrides,
     read_yaml,
     set_at,
-    suggest,
 )
 from mbrl.run.validation import validate
 
@@ -193,7 +193,7 @@ def parse_algorithm(fields: Tree, *, where: str) -> tuple[str, RecipeConfig]:
         ConfigError: see `resolve`.
     """
     fields = dict(fields)
-    recipe = _known(fields.pop("recipe", None), RECIPES.names(), key="algorithm.recipe", where=where)
+    recipe = _known(fields.pop("recipe", None), RECIPES, key="algorithm.recipe", where=where)
     if "learner" in fields:
         fields["learner"] = _parse_learner(fields["learner"], where=where)
     return recipe, validate(RECIPES.get(recipe).Config, fields, where=where, prefix="algorithm")
@@ -201,18 +201,17 @@ def parse_algorithm(fields: Tree, *, where: str) -> tuple[str, RecipeConfig]:
 
 def _parse_learner(value: Any, *, where: str) -> LearnerChoice:
     fields = dict(as_tree(value, where=f"{where}: algorithm.learner"))
-    name = _known(fields.pop("name", None), LEARNERS.names(), key="algorithm.learner.name", where=where)
+    name = _known(fields.pop("name", None), LEARNERS, key="algorithm.learner.name", where=where)
     config = validate(LEARNERS.get(name).Config, fields, where=where, prefix="algorithm.learner")
     return LearnerChoice(name=name, config=config)
 
 
-def _known(name: Any, legal: Sequence[str], *, key: str, where: str) -> str:
+def _known(name: Any, registry: Registry[Any], *, key: str, where: str) -> str:
     if name is None:
-        raise ConfigError(f"{where}: {key} is missing. Legal names: {listed(legal)}.")
-    if name not in legal:
-        raise ConfigError(
-            f"{where}: {key} = {name!r} is unknown. {suggest(str(name), legal)}Legal names: {listed(legal)}."
-        )
+        raise ConfigError(f"{where}: {key} is missing. Legal names: {listed(registry.names())}.")
+    if name not in registry:
+        problem = f"{where}: {key} = {name!r} is unknown."
+        raise ConfigError(f"{problem} {registry.explain_unknown(str(name))}")
     return str(name)
 
 

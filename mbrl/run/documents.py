@@ -1,8 +1,7 @@
 """YAML documents: read strictly, overridden by dotted keys, written with the origin of every value."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -156,14 +155,3 @@ _LineDumper.add_representer(str, _LineDumper.represent_text)
 def _inline(value: Any) -> str:
     text: str = yaml.dump(value, Dumper=_LineDumper, default_flow_style=True, width=10**9)
     return text.removesuffix("...\n").strip()
-
-
-def suggest(name: str, legal: Iterable[str]) -> str:
-    """`Did you mean 'x'? ` for a near miss, else nothing."""
-    near = difflib.get_close_matches(name, list(legal), n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}? " if near else ""
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a message."""
-    return ", ".join(sorted(names)) or "none"

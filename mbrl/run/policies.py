@@ -53,6 +53,19 @@ class StoredPolicy:
         return cls(policy, {"algorithm": name}, f"memory:{uuid.uuid4().hex}")
 
     @property
+    def network(self) -> PolicyNetwork:
+        """The policy as the network that a file holds.
+
+        Raises:
+            ConfigError: no file holds it.
+        """
+        if not isinstance(self.policy, PolicyNetwork):
+            raise ConfigError(
+                f"{self.source} is no policy network. Remedy: name a training or a policy file."
+            )
+        return self.policy
+
+    @property
     def label(self) -> str:
         """What made it, for people: the algorithm, else the file's name."""
         return str(self.facts.get("algorithm") or (self.path.stem if self.path is not None else "policy"))

@@ -12,17 +12,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
+from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
 from mbrl.run.documents import (
     KeyPath,
+    Override,
     Tree,
     as_tree,
     leaf_paths,
     read_overrides,
     read_yaml,
     set_at,
-    suggest,
 )
 from mbrl.run.judge.selection import SelectRule
 from mbrl.run.plan.config import PlanConfig, parse_plan_config

@@ -18,6 +18,7 @@ from mbrl.report.kit.wording import read_interval
 from mbrl.report.run.comparison import Comparison, Method
 from mbrl.report.run.pages import DemoResults, demo_page
 from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.documents import Override
 from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.files import write_json, write_text
 from mbrl.run.fit import fit_dynamics_stage
@@ -54,7 +55,7 @@ def run_demo(
     *,
     out: Path,
     arguments: Mapping[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: Sequence[Override] = (),
 ) -> DemoOutcome:
     """Runs every stage that is not done yet.
 

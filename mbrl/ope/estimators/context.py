@@ -156,7 +156,13 @@ class EstimatorContext:
 
 EstimatorBuilder: TypeAlias = Callable[[EstimatorContext], Estimator[Dataset]]
 
-ESTIMATORS: Registry[EstimatorBuilder] = Registry("estimator", "mbrl.ope.estimators")
+ESTIMATORS: Registry[EstimatorBuilder] = Registry(
+    "estimator",
+    "mbrl.ope.estimators",
+    group="mbrl.estimators",
+    variable="mbrl.ope.estimators.context.ESTIMATORS",
+    needs=("__call__",),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.ope.value.fqe import FQEConfig
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part
-from mbrl.run.documents import read_overrides, read_yaml, set_at
+from mbrl.run.documents import Override, read_overrides, read_yaml, set_at
 from mbrl.run.validation import validate
 from mbrl.study.config import DatasetEntry, Label, Part, StudyConfig, StudySource, open_parts
 
