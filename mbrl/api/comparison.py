@@ -120,7 +120,7 @@ def compare(
         ConfigError: a name, key or value is wrong.
     """
     if address is not None and engine != "ray":
-        raise ConfigError("address (--address) belongs to the engine ray.")
+        raise ConfigError("address belongs to the engine ray (--address, --engine ray).")
     settings = [*overrides, *named_overrides(changes, home=None)]
     source = load_study(str(config), overrides=settings)
     workspace = open_workspace(store, SilentProgress() if store is not None else choose_progress(progress))

@@ -8,11 +8,10 @@ from mbrl.api.policy import as_policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import open_workspace, torch_settings
-from mbrl.core.errors import ConfigError
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.evaluation.evaluator import Evaluation
 from mbrl.evaluation.statistics import Interval
-from mbrl.run.evaluate import evaluate_stage
+from mbrl.run.evaluate import evaluate_stage, policy_task
 from mbrl.run.store import RunFolder
 
 if TYPE_CHECKING:
@@ -100,14 +99,7 @@ def evaluate(
     """
     workspace, actor = open_workspace(store, progress), as_policy(policy)
     spec = load_task(task) if isinstance(task, str) else task
-    if spec is None:
-        name = actor.to_dict().get("task")
-        if name is None:
-            raise ConfigError(
-                f"The policy {actor.name!r} names no task with a simulator, so none can evaluate it. "
-                "Remedy: give task (--task), or judge it by a log alone (mbrl ope)."
-            )
-        spec = load_task(str(name))
+    spec = spec or policy_task(actor.stored)
     with torch_settings(threads):
         folder = evaluate_stage(
             actor.for_space(spec.space),

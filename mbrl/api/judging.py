@@ -154,6 +154,7 @@ def ope(
         raise ConfigError("There is no policy to judge. Remedy: name at least one.")
     candidates = [as_policy(one).for_space(data.spec) for one in given]
     names = unique_names([candidate.title for candidate in candidates])
+    trials = _trials(tested, names, test_episodes)
     request = ModelRequest.parse(_model_path(dynamics), fit=fit_dynamics, termination=termination)
     settings = OPESettings(
         discount,
@@ -177,9 +178,7 @@ def ope(
         folders = [judged(candidate) for candidate in candidates]
         is_behaviour = isinstance(baseline, str) and baseline == BEHAVIOUR
         other = None if is_behaviour else judged(as_policy(baseline).for_space(data.spec))
-        folder = deployment_stage(
-            folders, other, data, workspace, trials=_trials(tested, names, test_episodes), command=command
-        )
+        folder = deployment_stage(folders, other, data, workspace, trials=trials, command=command)
     return OPEResult(folder)
 
 

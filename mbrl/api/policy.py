@@ -47,7 +47,7 @@ class Policy:
     """
 
     def __init__(self, stored: StoredPolicy) -> None:
-        self._stored = stored
+        self.stored = stored
 
     @classmethod
     def from_callable(
@@ -90,12 +90,12 @@ class Policy:
     @property
     def torch(self) -> TensorPolicy:
         """The tensor policy behind it (`mbrl.core.protocols.Policy`)."""
-        return self._stored.policy
+        return self.stored.policy
 
     @property
     def name(self) -> str:
         """What made it."""
-        return self._stored.label
+        return self.stored.label
 
     @property
     def is_stochastic(self) -> bool:
@@ -137,11 +137,11 @@ class Policy:
         target = Path(path)
         if target.suffix != ".safetensors":
             raise ConfigError(f"The file (--out) must end in .safetensors, not {target.name!r}.")
-        return save_policy(target, self.torch, self._stored.facts)
+        return save_policy(target, self.torch, self.stored.facts)
 
     def export(self, path: str | Path) -> PlainResult:
         """As `save`; returns what was said of the policy."""
-        target, facts = self.save(path), dict(self._stored.facts)
+        target, facts = self.save(path), dict(self.stored.facts)
         table = Table("policy", ("fact", "value"), list(facts.items()))
         return PlainResult({"facts": facts, "path": str(target)}, [table])
 
@@ -154,17 +154,17 @@ class Policy:
         policy = self.torch
         if isinstance(policy, _Callable):
             bound = policy.bind(space)
-            return StoredPolicy(bound, self._stored.facts, self._stored.content)
+            return StoredPolicy(bound, self.stored.facts, self.stored.content)
         if policy.act_dim != space.act_dim:
             raise ConfigError(
-                f"The policy {self._stored.source} has {policy.act_dim} action dimensions, what it is held "
+                f"The policy {self.stored.source} has {policy.act_dim} action dimensions, what it is held "
                 f"against {space.act_dim}. Remedy: name the log or the task that it was made for."
             )
-        return self._stored
+        return self.stored
 
     def to_dict(self) -> dict[str, Any]:
         """What is known of it."""
-        return {**self._stored.facts, "path": None if self._stored.path is None else str(self._stored.path)}
+        return {**self.stored.facts, "path": None if self.stored.path is None else str(self.stored.path)}
 
     def __repr__(self) -> str:
         kind = "stochastic" if self.is_stochastic else "deterministic"

@@ -222,6 +222,6 @@ def _check_online(resolved: ResolvedConfig, online: str | None) -> None:
     name = resolved.run.recipe
     if RECIPES.get(name).is_online != (online is not None):
         problem = (
-            "learns from logs, not online" if online else "meets a simulator: say online=TASK (--online)"
+            "learns from logs, not online" if online else "meets a simulator: say --online TASK"
         )
         raise ConfigError(f"The recipe {name!r} {problem}.")

@@ -209,9 +209,9 @@ class Registry(Generic[T]):
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises, the other entries must stay
             self._table = before
             problem = (
-                f"The {self._kind} {point.name!r} of the distribution {_distribution(point)} cannot load: "
-                f"{type(error).__name__}: {error}. Its entry point in the group {self._group!r} is "
-                f"{point.value!r}. Remedy: mend or uninstall the distribution."
+                f"The {self._kind} {point.name!r} of the distribution {_distribution(point)} "
+                f"cannot be loaded: {type(error).__name__}: {error}. Its entry point in the group "
+                f"{self._group!r} is {point.value!r}. Remedy: mend or uninstall the distribution."
             )
             self._broken[point.name] = problem
             return problem
