@@ -6,13 +6,8 @@ from typing import Any
 import torch
 
 from mbrl.algorithms.base import RecipeContext
-from mbrl.algorithms.imagination import (
-    PenaltyConfig,
-    choose_termination,
-    imagine,
-    limit_horizon,
-    settle_halt_reward,
-)
+from mbrl.algorithms.imagination import choose_termination, imagine, limit_horizon, settle_halt_reward
+from mbrl.algorithms.penalty import PenaltyConfig, UncertaintyRule
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import Split
@@ -117,9 +112,10 @@ def _model_probe(
     if not {UNIT_QUANTILE, _FLAG_QUANTILE} <= set(dynamics.thresholds[_MEASURE]):
         why_not["model"] = f"the fit stored no {_FLAG_QUANTILE:g} quantile of its uncertainty"
         return None
+    rollout = RolloutConfig(truncation_quantile=_FLAG_QUANTILE)
     imagination = imagine(
-        RolloutConfig(truncation_quantile=_FLAG_QUANTILE),
-        PenaltyConfig(measure=_MEASURE),
+        rollout,
+        UncertaintyRule.make(rollout, PenaltyConfig(measure=_MEASURE), dynamics),
         dynamics,
         termination=dynamics.termination,
         transitions=transitions,
@@ -148,8 +144,9 @@ def _edge_probe(config: RunConfig, context: RecipeContext, why_not: dict[str, st
         return None
     termination = choose_termination(getattr(algorithm, "termination", "learned"), context, dynamics)
     penalty = _penalty(getattr(algorithm, "penalty", None), dynamics)
+    rule = UncertaintyRule.make(rollout, penalty, dynamics)
     return EdgeProbe(
-        imagine(rollout, penalty, dynamics, termination=termination, transitions=transitions), rollout
+        imagine(rollout, rule, dynamics, termination=termination, transitions=transitions), rollout
     )
 
 
