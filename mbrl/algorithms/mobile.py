@@ -84,6 +84,7 @@ class InconsistencyPenalty:
         if len(rows) > 0:
             obs, action = batch.observation[rows], batch.action[rows]
             doubt = self.inconsistency(state, obs, action, generator=generator)
+        # y - beta u is the target of a reward r - beta u: nothing of the learner has to change.
         reward = batch.reward.index_add(0, rows, doubt, alpha=-self.config.inconsistency_coef)
         metrics = self.learner.update(state, dataclasses.replace(batch, reward=reward), generator)
         return {**metrics, "critic/inconsistency": doubt.sum() / max(len(rows), 1)}
@@ -117,12 +118,14 @@ class InconsistencyPenalty:
             `[b]`, return units, sample deviation (ddof 1) over the elites.
         """
         posterior = self.model.predict(obs, action)
+        # s'_ej = mu_e + sigma_e eps_j, and a'_ej = pi(s'_ej, eps_j), for elites e and samples j
         members = 1 if self.config.is_noise_shared else posterior.mean.shape[0]
         shape = (self.config.samples, members, len(obs), obs.shape[-1] + action.shape[-1])
         noise = torch.randn(shape, generator=generator, device=generator.device)
         noise = noise.expand(-1, posterior.mean.shape[0], -1, -1)
         successor_noise, action_noise = torch.split(noise, [obs.shape[-1], action.shape[-1]], -1)
         successors = torch.addcmul(posterior.mean, posterior.variance.sqrt(), successor_noise)
+        # std_e mean_j V(s'_ej), in parts whose activations stay in the cache
         successor_parts = torch.split(successors.flatten(0, 2), _CHUNK_ROWS)
         noise_parts = torch.split(action_noise.flatten(0, 2), _CHUNK_ROWS)
         parts = zip(successor_parts, noise_parts, strict=True)
