@@ -6,13 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from mbrl.algorithms.base import RecipeContext
-from mbrl.algorithms.imagination import (
-    PenaltyConfig,
-    choose_termination,
-    imagine,
-    limit_horizon,
-    settle_halt_reward,
-)
+from mbrl.algorithms.imagination import choose_termination, imagine, limit_horizon, settle_halt_reward
+from mbrl.algorithms.penalty import PenaltyConfig, UncertaintyRule
 from mbrl.core.protocols import Policy, ValueFn
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
@@ -183,9 +178,10 @@ def _model_probe(
     if not {UNIT_QUANTILE, _FLAG_QUANTILE} <= set(dynamics.thresholds[_MEASURE]):
         why_not["model"] = f"the fit stored no {_FLAG_QUANTILE:g} quantile of its uncertainty"
         return None
+    rollout = RolloutConfig(truncation_quantile=_FLAG_QUANTILE)
     imagination = imagine(
-        RolloutConfig(truncation_quantile=_FLAG_QUANTILE),
-        PenaltyConfig(measure=_MEASURE),
+        rollout,
+        UncertaintyRule.make(rollout, PenaltyConfig(measure=_MEASURE), dynamics),
         dynamics,
         termination=dynamics.termination,
         transitions=transitions,
@@ -214,8 +210,9 @@ def _edge_probe(config: RunConfig, context: RecipeContext, why_not: dict[str, st
         return None
     termination = choose_termination(getattr(algorithm, "termination", "learned"), context, dynamics)
     penalty = _penalty(getattr(algorithm, "penalty", None), dynamics)
+    rule = UncertaintyRule.make(rollout, penalty, dynamics)
     return EdgeProbe(
-        imagine(rollout, penalty, dynamics, termination=termination, transitions=transitions), rollout
+        imagine(rollout, rule, dynamics, termination=termination, transitions=transitions), rollout
     )
 
 
