@@ -1,19 +1,17 @@
 """Double reinforcement learning, and the fitted value as a witness against marginal ratios."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from mbrl.core.estimates import Estimand, Estimate
 from mbrl.data.dataset import Dataset
-from mbrl.ope.estimators.context import ESTIMATORS, NO_CROSSFIT, VALUES_IN_DOUBT, EstimatorContext
-from mbrl.ope.estimators.marginal import MarginalCache, MarginalRatio, MWLConfig
-from mbrl.ope.estimators.marginal_estimators import MarginalEvidence, corrected_values
+from mbrl.ope.estimators.array_estimator import NO_CROSSFIT, VALUES_IN_DOUBT
+from mbrl.ope.estimators.marginal_evidence import MarginalEvidence, corrected_values
+from mbrl.ope.estimators.marginal_ratio import MarginalRatio, MWLConfig
 from mbrl.ope.value.fqe import FQEConfig, fit_fqe
-from tests.ope.estimators.test_marginal import ESTIMAND, SHORT, TABLE, by_ratios
-from tests.ope.logs import empirical, generator, half_table_log, linear, lqg_log, unlogged
+from tests.ope.estimators.test_marginal_ratio import ESTIMAND, SHORT, TABLE, by_ratios
+from tests.ope.logs import ask, context_of, empirical, generator, half_table_log, linear, lqg_log, unlogged
 from tests.ope.lqg import LinearPolicy, scalar_task
 
 LONG = FQEConfig(hidden=(64,), updates=1500, learning_rate=3e-3, polyak_tau=0.05, batch_size=128)
@@ -26,12 +24,8 @@ def acting(gain: float, std: float) -> LinearPolicy:
 
 def fitted(dataset: Dataset, policy: LinearPolicy, config: MWLConfig) -> dict[str, Estimate]:
     """Answers that rest on values which had time."""
-    context = EstimatorContext.make(Estimand(0.9), LONG)
-    context = dataclasses.replace(context, marginals=MarginalCache(config))
-    return {
-        name: ESTIMATORS.get(name)(context).estimate(policy, dataset, generator=generator())
-        for name in ("mwl", "drl")
-    }
+    context = context_of(policy, dataset, Estimand(0.9), LONG, mwl=config)
+    return {name: ask(context, name) for name in ("mwl", "drl")}
 
 
 def some_ratio(dataset: Dataset, rows: np.ndarray, mass: float = 0.8) -> MarginalRatio:
@@ -139,9 +133,5 @@ def test_without_either_support_the_correction_does_not_count() -> None:
 
 def test_ratios_are_fitted_once_for_both() -> None:
     _, dataset, policy, _ = half_table_log(n=20)
-    cache = MarginalCache(TABLE)
-    first = cache.of(policy, dataset, ESTIMAND, generator(0))
-    assert cache.of(policy, dataset, ESTIMAND, generator(1)) is first
-    assert cache.of(policy, dataset, Estimand(0.5), generator(0)) is not first
-    other = dataclasses.replace(policy)
-    assert cache.of(other, dataset, ESTIMAND, generator(0)) is not first
+    context = context_of(policy, dataset, ESTIMAND, mwl=TABLE)
+    assert context.marginal_ratio(generator(1)) is context.marginal_ratio(generator(0))
