@@ -12,7 +12,7 @@ from mbrl.ope.estimators.base import ESTIMATORS
 from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.ope.log.layout import OPEArrays
 from mbrl.ope.value.fqe import FQEConfig, FQEResult, fit_fqe
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.ope.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
 from tests.ope.tabular import (
     MDP,
     Array,
@@ -137,6 +137,11 @@ def ask(context: EstimatorContext, name: str, seed: int = 0) -> Estimate:
 
 def linear(gain: float, std: float) -> NoisyLinearPolicy:
     return NoisyLinearPolicy(torch.tensor([[gain]]), 8.0, std)
+
+
+def acting(gain: float, std: float) -> LinearPolicy:
+    """A linear policy; deterministic at std 0, without a density."""
+    return linear(gain, std) if std else LinearPolicy(torch.tensor([[gain]]), 8.0)
 
 
 def lqg_log(n: int = 200, steps: int = 20, seed: int = 0) -> Dataset:

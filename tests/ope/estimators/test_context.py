@@ -7,6 +7,7 @@ import torch
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.ope.estimators.context import EstimatorSettings
+from mbrl.ope.estimators.marginal_ratio import MWLConfig
 from mbrl.ope.log.behaviour import BehaviourCache, BehaviourConfig
 from mbrl.ope.log.policies import DeterministicMode
 from mbrl.ope.value.fqe_config import FQEConfig
@@ -24,6 +25,12 @@ def test_a_value_is_fitted_once_for_all_who_ask():
     logged = context.members_on_log(generator(3))
     assert context.members_on_log(generator(4)) is logged
     np.testing.assert_array_equal(logged[0], first.members_on_log(dataset, generator=generator())[0])
+
+
+def test_marginal_ratios_are_fitted_once_for_all_who_ask():
+    _, dataset, policy, _ = table_log(n=20)
+    context = context_of(policy, dataset, Estimand(0.8), mwl=MWLConfig(kernel="delta", ridge=0.0))
+    assert context.marginal_ratio(generator(1)) is context.marginal_ratio(generator(0))
 
 
 def test_two_policies_that_are_equal_by_name_alone_share_nothing():

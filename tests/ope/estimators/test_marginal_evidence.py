@@ -4,28 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand
 from mbrl.data.dataset import Dataset
-from mbrl.ope.estimators.array_estimator import NO_CROSSFIT, VALUES_IN_DOUBT
 from mbrl.ope.estimators.marginal_evidence import MarginalEvidence, corrected_values
 from mbrl.ope.estimators.marginal_ratio import MarginalRatio, MWLConfig
 from mbrl.ope.value.fqe import FQEConfig, fit_fqe
-from tests.ope.estimators.test_marginal_ratio import ESTIMAND, SHORT, TABLE, by_ratios
-from tests.ope.logs import ask, context_of, empirical, generator, half_table_log, linear, lqg_log, unlogged
-from tests.ope.lqg import LinearPolicy, scalar_task
+from tests.ope.estimators.test_marginal_ratio import ESTIMAND, SHORT, by_ratios
+from tests.ope.logs import generator, half_table_log
 
 LONG = FQEConfig(hidden=(64,), updates=1500, learning_rate=3e-3, polyak_tau=0.05, batch_size=128)
-
-
-def acting(gain: float, std: float) -> LinearPolicy:
-    """Deterministic at std 0."""
-    return linear(gain, std) if std else LinearPolicy(torch.tensor([[gain]]), 8.0)
-
-
-def fitted(dataset: Dataset, policy: LinearPolicy, config: MWLConfig) -> dict[str, Estimate]:
-    """Answers that rest on values which had time."""
-    context = context_of(policy, dataset, Estimand(0.9), LONG, mwl=config)
-    return {name: ask(context, name) for name in ("mwl", "drl")}
 
 
 def some_ratio(dataset: Dataset, rows: np.ndarray, mass: float = 0.8) -> MarginalRatio:
@@ -64,38 +51,6 @@ def test_the_correction_is_the_sum_that_is_written_down(horizon: int | None) -> 
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("discount", [0.5, 0.97])
-def test_right_ratios_forgive_any_value(discount: float) -> None:
-    mdp, dataset, policy, table = half_table_log()
-    estimand = Estimand(discount)
-    found = by_ratios("drl", dataset, policy, estimand, TABLE)
-    assert found.point == pytest.approx(empirical(dataset, mdp).value(table, estimand), rel=1e-5)
-    assert found.details["epistemic_se"] < 1e-5 * abs(found.point)  # all members say the same
-    assert found.family == "hybrid"
-    assert NO_CROSSFIT in found.flags
-
-
-@pytest.mark.parametrize("std", [0.0, 0.3])
-def test_a_right_value_forgives_poor_ratios(std: float) -> None:
-    """A kernel of two landmarks cannot express the weights; the value's moments tell."""
-    dataset, truth = unlogged(lqg_log(100, 50)), scalar_task().value(np.array([[0.1]]), std, 0.9)
-    found = fitted(dataset, acting(0.1, std), MWLConfig(landmarks=2))
-    assert abs(found["mwl"].point - truth) > 0.5 * abs(truth)
-    assert abs(found["drl"].point - truth) < 0.1 * abs(truth)
-    assert found["drl"].ci95[0] < truth < found["drl"].ci95[1]
-    assert found["mwl"].details["imbalance"] < 1e-6  # its two moments are matched, and mean nothing
-    assert found["mwl"].flags == ("unbalanced_value",)
-
-
-@pytest.mark.parametrize("std", [0.0, 0.3])
-def test_good_ratios_pass_the_test(std: float) -> None:
-    dataset, truth = unlogged(lqg_log(100, 50)), scalar_task().value(np.array([[0.9]]), std, 0.9)
-    found = fitted(dataset, acting(0.9, std), MWLConfig())
-    assert found["mwl"].valid
-    assert found["mwl"].ci95[0] < truth < found["mwl"].ci95[1]
-    assert found["drl"].valid
-
-
 def test_the_witness_is_the_difference_to_the_corrected_value() -> None:
     _, dataset, policy, _ = half_table_log(n=60)
     config = MWLConfig(landmarks=4)
@@ -118,20 +73,3 @@ def test_half_a_standard_error_is_what_may_be_missed(bias: float, flag: str | No
     evidence = MarginalEvidence(ratio, critics, np.full((5, n), 3.0 + bias * se), ESTIMAND)
     found = evidence.problem()
     assert (None if found is None else found[1]) == flag
-
-
-def test_values_of_a_few_updates_are_no_test() -> None:
-    found = by_ratios("mwl", unlogged(lqg_log(100, 50)), acting(0.9, 0.3), Estimand(0.9), MWLConfig())
-    assert found.flags == ("untested_weights",)
-
-
-def test_without_either_support_the_correction_does_not_count() -> None:
-    far = by_ratios("drl", lqg_log(40), LinearPolicy(torch.tensor([[5.0]]), 8.0), ESTIMAND, MWLConfig())
-    assert not far.valid
-    assert {"unbalanced", VALUES_IN_DOUBT} <= set(far.flags)
-
-
-def test_ratios_are_fitted_once_for_both() -> None:
-    _, dataset, policy, _ = half_table_log(n=20)
-    context = context_of(policy, dataset, ESTIMAND, mwl=TABLE)
-    assert context.marginal_ratio(generator(1)) is context.marginal_ratio(generator(0))

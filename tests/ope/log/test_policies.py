@@ -68,7 +68,7 @@ def test_draws_follow_the_policy_and_long_logs_go_in_chunks():
 
 
 def test_logits_are_no_probabilities():
-    with pytest.raises(ValueError, match="row 0.*logits"):
+    with pytest.raises(ValueError, match=r"row 0.*logits"):
         action_probabilities(TablePolicy(torch.tensor([[3.0, -1.0]])), torch.ones(2, 1))
     found = action_probabilities(TablePolicy(torch.tensor([[0.25, 0.75]])), torch.ones(2, 1))
     np.testing.assert_allclose(found, [[0.25, 0.75]] * 2)

@@ -5,42 +5,15 @@ import pytest
 import scipy.stats
 
 from mbrl.ope.estimators.importance import importance_sampling, pdwis_terms
-from mbrl.ope.estimators.weighted_doubly_robust import wdr_terms
 from mbrl.ope.statistics.bounds import Bootstrap, bootstrap_interval, student_interval
-from mbrl.ope.statistics.self_normalised import bootstrap_values, draw_counts, influence_values, jackknife
-from tests.ope.logs import logged, select
+from tests.ope.logs import logged
 
 VALUES = np.random.default_rng(0).uniform(0.0, 1.0, 400)
-
-
-def naive_pdwis(arrays) -> float:
-    weight = np.exp(np.cumsum(arrays.log_ratio, 1))
-    share = weight / weight.sum(0)
-    return float(((share * arrays.reward).sum(0) * arrays.discounts[:-1]).sum())
 
 
 def test_the_student_interval_is_the_textbook_one():
     expected = scipy.stats.t.interval(0.95, 399, VALUES.mean(), scipy.stats.sem(VALUES))
     assert student_interval(VALUES).ends == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_bootstrap_renormalises_every_draw():
-    arrays = logged(n=60)
-    counts = draw_counts(60, 20, np.random.default_rng(3))
-    found = bootstrap_values(pdwis_terms(arrays), counts)
-    for draw, value in zip(counts.astype(int), found, strict=True):
-        resampled = select(arrays, np.repeat(np.arange(60), draw))
-        assert value == pytest.approx(naive_pdwis(resampled), rel=1e-10)
-
-
-def test_the_jackknife_in_closed_form_equals_the_loop():
-    arrays = logged(n=20)
-    for terms in (pdwis_terms, wdr_terms):
-        without, largest = jackknife(terms(arrays), 20)
-        assert 0 < largest < 1
-        for i in range(20):
-            rest = select(arrays, np.delete(np.arange(20), i))
-            assert without[i] == pytest.approx(influence_values(terms(rest), 19).mean(), rel=1e-10), terms
 
 
 def test_bca_of_a_plain_mean_agrees_with_scipy():

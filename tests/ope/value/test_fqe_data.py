@@ -107,7 +107,7 @@ def test_first_states_are_thinned_evenly():
 
 
 def test_targets_stay_within_what_rewards_permit():
-    """Scaled rewards of `(2 - 0.5) / 2 = 0.75` over five discounted steps; where episodes end 0 counts too."""
+    """Scaled rewards of `(2 - 0.5) / 2 = 0.75` over five discounted steps; 0 where episodes end."""
     _, dataset, _, _ = table_log(n=30)
     dataset = with_reward(dataset, 2.0)
     bounds = target_bounds(dataset, ensemble(dataset, Estimand(0.8)))
