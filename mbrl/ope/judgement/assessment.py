@@ -20,7 +20,7 @@ from mbrl.ope.judgement.support_map import SupportMap, map_support, support_by_p
 from mbrl.ope.log.diagnostics import RatioDiagnostics, ratio_diagnostics
 from mbrl.ope.log.layout import Array, OPEArrays, pad_log
 from mbrl.ope.statistics.bounds import LEVEL
-from mbrl.ope.value.model_value import model_diagnostics
+from mbrl.ope.value.model_estimate import model_diagnostics
 
 _RATIO_KEYS = ("ess_t", "effective_horizon", "max_weight_share", "pareto_k", "mean_ratio_z", "clipped_mass")
 

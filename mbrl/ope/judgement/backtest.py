@@ -20,7 +20,8 @@ from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import episode_folds
-from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext
+from mbrl.ope.estimators.base import ESTIMATORS
+from mbrl.ope.estimators.context import EstimatorContext
 from mbrl.ope.estimators.importance import MAX_TAIL_SHARE
 from mbrl.ope.log.layout import Array, pad_log
 from mbrl.ope.log.policies import action_log_prob, is_stochastic
@@ -39,8 +40,8 @@ TESTED: Final[Mapping[str, str]] = {"fqe": "fqe", "dm": "fqe", "model_value": "m
 CloneBehaviour: TypeAlias = Callable[[Dataset, torch.Generator], Policy]
 """The policy that acted, learned from episodes; a known one ignores them."""
 
-ContextFor: TypeAlias = Callable[[Dataset], EstimatorContext]
-"""The pipeline's fits for these episodes."""
+ContextFor: TypeAlias = Callable[[Policy, Dataset], EstimatorContext]
+"""The pipeline's fits for this policy and these episodes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,9 +136,9 @@ def run_backtest(
         train, rest = (dataset.select(np.flatnonzero(side)) for side in (fold != held, fold == held))
         policy = clone(train, rng.at("clone", held))
         likelihoods.append(_held_out_nll(policy, rest))
-        context = context_for(train)
+        context = context_for(policy, train)
         for name in names:
-            answers[name].append(_ask(name, context, policy, train, rng.at(name, held)))
+            answers[name].append(_ask(name, context, rng.at(name, held)))
     findings = {name: _compare(found, truth, truth_se) for name, found in answers.items()}
     return Backtest(truth, truth_se, findings, float(np.mean(likelihoods)), folds)
 
@@ -191,12 +192,10 @@ def _truth(returns: Array, fold: NDArray[np.int64]) -> tuple[float, float]:
     return float(np.mean([part.mean() for part in parts])), math.sqrt(sum(squared)) / len(parts)
 
 
-def _ask(
-    name: str, context: EstimatorContext, policy: Policy, train: Dataset, generator: torch.Generator
-) -> Estimate | str:
+def _ask(name: str, context: EstimatorContext, generator: torch.Generator) -> Estimate | str:
     """A usable estimate, or why there is none."""
     try:
-        estimate = ESTIMATORS.get(name)(context).estimate(policy, train, generator=generator)
+        estimate = ESTIMATORS.get(name).estimate(context, generator=generator)
     except MbrlError as error:
         return str(error)
     if not estimate.valid:

@@ -15,7 +15,7 @@ from mbrl.data.sources import DatasetSource
 from mbrl.learners.base import LearnerContext
 from mbrl.learners.bc import BC, BCConfig
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.context import EstimatorContext
+from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.ope.judgement.backtest import backtest_config, run_backtest
 from mbrl.ope.value.fqe import FQEConfig
 from mbrl.ope.value.model_value import ModelValueConfig
@@ -76,9 +76,8 @@ def backtest_stage(
 
     def work(work: StageWork) -> Mapping[str, Any]:
         kept = KeptFits.of(work, "back-test: fit values")
-        context = EstimatorContext.make(estimand, fqe, fit_values=kept)
-        context = dataclasses.replace(context, rollouts=rollouts)
-        found = _ask(dataset, workspace, context, fqe, chosen, seed)
+        asked = EstimatorSettings(estimand, fqe, fit_values=kept, rollouts=rollouts)
+        found = _ask(dataset, workspace, asked, chosen, seed)
         kept.drop()
         return {"backtest": found}
 
@@ -94,21 +93,20 @@ def backtest_stage(
 def _ask(
     dataset: Dataset,
     workspace: Workspace,
-    context: EstimatorContext,
-    fqe: FQEConfig,
+    asked: EstimatorSettings,
     chosen: ChosenModel | None,
     seed: int,
 ) -> dict[str, Any]:
-    def context_for(train: Dataset) -> EstimatorContext:
+    def context_for(policy: Policy, train: Dataset) -> EstimatorContext:
         model = None if chosen is None else chosen.refitted(train, workspace, seed=seed)
-        return dataclasses.replace(context, model=model)
+        return EstimatorContext(policy, train, dataclasses.replace(asked, model=model))
 
-    untested = _untestable(fqe, context.estimand, chosen)
+    untested = _untestable(asked.fqe, asked.estimand, chosen)
     found = run_backtest(
         dataset,
         clone_behaviour,
         context_for,
-        estimand=context.estimand,
+        estimand=asked.estimand,
         names=[name for name in ("fqe", "model_value") if name not in untested],
         rng=RngStreams(seed).child("backtest"),
         folds=FOLDS,

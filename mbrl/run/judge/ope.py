@@ -12,7 +12,8 @@ from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext, FitValues, ratio_arrays, refused
+from mbrl.ope.estimators.base import ESTIMATORS, refused
+from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.ope.judgement.active import comparable_actions
 from mbrl.ope.judgement.assessment import assess
 from mbrl.ope.judgement.backtest import apply_backtest, miscalibrated_ratios
@@ -23,7 +24,7 @@ from mbrl.ope.judgement.rule import DEFAULT_RULE
 from mbrl.ope.log.diagnostics import ratio_diagnostics
 from mbrl.ope.log.layout import OPEArrays
 from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FQEConfig, fit_fqe
+from mbrl.ope.value.fqe import FitValues, FQEConfig, fit_fqe
 from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.files import write_json
 from mbrl.run.judge.backtest import backtest_stage
@@ -55,7 +56,7 @@ class OPESettings:
         seed: of all draws.
         rollouts: of the dynamics model.
         model: which model that is.
-        crossfit: folds of the values under doubly robust estimators; 0 fits all to all (see `CriticCache`).
+        crossfit: folds of the values under doubly robust estimators, see `EstimatorSettings`.
         backtest: ask the pipeline for the behaviour's known value first; a family that misses it is left out.
         risk: event whose probability is estimated.
     """
@@ -170,15 +171,22 @@ def evaluate_with_evidence(
 ) -> tuple[dict[str, Any], StoredEvidence]:
     """`evaluate_off_policy` by a given way to fit, and the arrays that a comparison of policies needs."""
     estimand, rng = settings.estimand(dataset), RngStreams(settings.seed)
-    context = EstimatorContext.make(estimand, settings.fqe, crossfit=settings.crossfit, fit_values=fit_values)
-    context = dataclasses.replace(context, model=model, rollouts=settings.rollouts)
-    arrays = _ratios(policy, dataset, context)
+    asked = EstimatorSettings(
+        estimand,
+        settings.fqe,
+        crossfit=settings.crossfit,
+        fit_values=fit_values,
+        model=model,
+        rollouts=settings.rollouts,
+    )
+    context = EstimatorContext(policy, dataset, asked)
+    arrays = _ratios(context)
     problem = None if isinstance(arrays, str) else _problem_of_ratios(arrays)
     estimates: dict[str, Estimate] = {}
     for name in ESTIMATORS.names():
-        estimator = ESTIMATORS.get(name)(context)
+        entry = ESTIMATORS.get(name)
         try:
-            estimate = estimator.estimate(policy, dataset, generator=rng.at(name))
+            estimate = entry.estimate(context, generator=rng.at(name))
         except (UndefinedRatioError, EstimandError, DataError) as error:
             estimate = refused(name, "ratio", estimand, str(error))
         if backtest is not None:
@@ -189,7 +197,7 @@ def evaluate_with_evidence(
     found, reasons = assess(
         policy, dataset, estimates, arrays, question=settings.risk, generator=rng.at("support")
     )
-    facts = context.behaviour_facts(policy, dataset)
+    facts = context.behaviour_facts()
     found["data"] |= {name: facts[name] for name in _BEHAVIOUR_FACTS}
     if backtest is not None:
         found["backtest"] = backtest
@@ -216,10 +224,10 @@ def _backtest(
     return run.summary()["backtest"]
 
 
-def _ratios(policy: Policy, dataset: Dataset, context: EstimatorContext) -> OPEArrays | str:
+def _ratios(context: EstimatorContext) -> OPEArrays | str:
     """The log with the policy's ratios, or why there are none."""
     try:
-        return ratio_arrays(policy, dataset, context)
+        return context.ratio_arrays()
     except (UndefinedRatioError, DataError) as error:
         return str(error)
 

@@ -16,9 +16,8 @@ from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.returns import return_range_scale
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.context import FitValues
 from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FQEConfig, FQEResult
+from mbrl.ope.value.fqe import FitValues, FQEConfig, FQEResult
 from mbrl.ope.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.checkpoint import CheckpointFolder

@@ -7,7 +7,7 @@ from typing import Any
 
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
-from mbrl.ope.estimators.context import ESTIMATORS
+from mbrl.ope.estimators.base import ESTIMATORS
 from mbrl.run.collect import RANDOM
 from mbrl.run.config import stable_hash
 from mbrl.study.config import DatasetChoice

@@ -1,4 +1,4 @@
-"""Values from marginal ratios: by the ratios alone, and as a correction of fitted values."""
+"""What marginal ratios and fitted values say of a policy, and of each other."""
 
 import dataclasses
 import math
@@ -7,16 +7,13 @@ from typing import Final
 import numpy as np
 import torch
 
-from mbrl.core.estimates import Estimand, Estimate, Flag
-from mbrl.core.protocols import Estimator, Policy
+from mbrl.core.estimates import Estimand, Flag
 from mbrl.data.dataset import Dataset
-from mbrl.ope.estimators.context import ESTIMATORS, NO_CROSSFIT, VALUES_IN_DOUBT, EstimatorContext
-from mbrl.ope.estimators.marginal import MarginalRatio
+from mbrl.ope.estimators.context import EstimatorContext
+from mbrl.ope.estimators.marginal_ratio import MarginalRatio
 from mbrl.ope.log.diagnostics import LEAST_ESS
 from mbrl.ope.log.layout import Array
-from mbrl.ope.statistics.bounds import student_interval
-from mbrl.ope.statistics.ensembles import ensemble_estimate
-from mbrl.ope.value.fqe import FQEResult
+from mbrl.ope.value.fqe_result import FQEResult
 
 MAX_IMBALANCE: Final = 0.1
 """Share of the moments of the first states, and of the mass, that weights may leave unmatched."""
@@ -43,18 +40,16 @@ class MarginalEvidence:
     estimand: Estimand
 
     @classmethod
-    def gather(
-        cls, context: EstimatorContext, policy: Policy, data: Dataset, generator: torch.Generator
-    ) -> "MarginalEvidence":
+    def gather(cls, context: EstimatorContext, generator: torch.Generator) -> "MarginalEvidence":
         """Fits what was not fitted before.
 
         Raises:
             DataError: fewer than two episodes.
         """
-        ratio = context.marginals.of(policy, data, context.estimand, generator)
-        critics = context.critics.fit(policy, data, generator)
-        logged = context.critics.members_on_log(critics, data, generator)
-        corrected = corrected_values(ratio, critics, data, logged)
+        ratio = context.marginal_ratio(generator)
+        critics = context.fit_values(generator)
+        logged = context.members_on_log(generator)
+        corrected = corrected_values(ratio, critics, context.dataset, logged)
         return cls(ratio, critics, corrected, context.estimand)
 
     @property
@@ -108,61 +103,6 @@ class MarginalEvidence:
         return None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class MinimaxWeightLearning:
-    """The mean of logged rewards under marginal ratios, which a fitted value puts to the test.
-
-    Attributes:
-        context: shared parts.
-    """
-
-    context: EstimatorContext
-
-    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
-        """See `mbrl.core.protocols.Estimator`."""
-        found = MarginalEvidence.gather(self.context, policy, data, generator)
-        interval = student_interval(found.values)
-        estimate = Estimate(
-            "mwl",
-            "ratio",
-            point=found.ratio.value * found.estimand.scale,
-            se=found.se,
-            ci95=interval.ends,
-            method_of_ci=f"{interval.method} of cross-fitted influence values; kernel and ridge as given",
-            n_eff=found.ratio.n_eff,
-            estimand=found.estimand,
-            per_episode=found.values,
-            details=found.details,
-        )
-        problem = found.problem()
-        return estimate if problem is None else estimate.invalidated(*problem)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DoubleReinforcementLearning:
-    """A fitted value, corrected by its temporal differences under marginal ratios (Kallus & Uehara 2020).
-
-    `E V(s_0) + sum w (r + g V(s') - Q(s, a))`: right if the ratios or the values are, and no product of
-    ratios over time enters. Neither the policy nor the behaviour needs a density.
-
-    Attributes:
-        context: shared parts.
-    """
-
-    context: EstimatorContext
-
-    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
-        """See `mbrl.core.protocols.Estimator`; the spread of the value's members enters the interval."""
-        found = MarginalEvidence.gather(self.context, policy, data, generator)
-        estimate = ensemble_estimate("drl", "hybrid", found.corrected, found.estimand)
-        details = {**estimate.details, **found.details}
-        estimate = dataclasses.replace(estimate, n_eff=found.ratio.n_eff, details=details)
-        problem, doubt = found.problem(), found.critics.estimate().why_not
-        if problem is not None and doubt is not None:  # neither of its two supports holds
-            estimate = estimate.invalidated(f"{problem[0]}; and {doubt}", problem[1], VALUES_IN_DOUBT)
-        return estimate.flagged(NO_CROSSFIT)
-
-
 def corrected_values(
     ratio: MarginalRatio, critics: FQEResult, data: Dataset, logged: tuple[Array, Array]
 ) -> Array:
@@ -176,19 +116,8 @@ def corrected_values(
     """
     rows, n, (action_value, value) = data.transitions(), len(data), logged
     following = np.arange(len(rows)) + rows.episode + 1  # an episode has one state more than steps
+    # Temporal differences r + g V(s') - Q(s, a) of every member, weighted and summed over each episode.
     goes_on = critics.estimand.discount * ~rows.terminated
     differences = rows.reward + goes_on * value[:, following] - action_value
     weighted, episode = ratio.normalised * differences[:, ratio.rows], rows.episode[ratio.rows]
     return critics.initial + np.stack([np.bincount(episode, weights=w, minlength=n) for w in weighted])
-
-
-@ESTIMATORS.register("mwl")
-def make_mwl(context: EstimatorContext) -> Estimator[Dataset]:
-    """Minimax weight learning: marginal ratios of visits, without the behaviour's density."""
-    return MinimaxWeightLearning(context)
-
-
-@ESTIMATORS.register("drl")
-def make_drl(context: EstimatorContext) -> Estimator[Dataset]:
-    """Double reinforcement learning: a fitted value, corrected by marginal ratios."""
-    return DoubleReinforcementLearning(context)

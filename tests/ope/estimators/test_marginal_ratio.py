@@ -7,14 +7,22 @@ import torch
 from mbrl.core.errors import DataError, EstimandError
 from mbrl.core.estimates import Estimand, Estimate
 from mbrl.data.dataset import Dataset
-from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext
-from mbrl.ope.estimators.marginal import MarginalCache, MarginalRatio, MWLConfig, marginal_ratio, occupancy
-from mbrl.ope.log.landmarks import LandmarkBasis, Points
+from mbrl.ope.estimators.marginal_ratio import MarginalRatio, MWLConfig, marginal_ratio
 from mbrl.ope.log.policies import DeterministicMode
 from mbrl.ope.value.fqe import FQEConfig
-from tests.ope.logs import TablePolicy, empirical, generator, half_table_log, linear, lqg_log, unlogged
+from tests.ope.logs import (
+    TablePolicy,
+    ask,
+    context_of,
+    empirical,
+    generator,
+    half_table_log,
+    linear,
+    lqg_log,
+    unlogged,
+)
 from tests.ope.lqg import LinearPolicy, scalar_task
-from tests.ope.tabular import dataset_of, episodes_of, random_mdp, random_policy, simulate
+from tests.ope.tabular import dataset_of, episodes_of, occupancy, random_mdp, random_policy, simulate
 
 TABLE = MWLConfig(kernel="delta", ridge=0.0)
 ESTIMAND = Estimand(0.8)
@@ -31,9 +39,7 @@ def estimate(dataset: Dataset, policy, estimand=ESTIMAND, config=MWLConfig(), se
 
 def by_ratios(name: str, dataset: Dataset, policy, estimand, config: MWLConfig, seed: int = 0) -> Estimate:
     """The answer of a registered estimator; its values are few and short."""
-    context = EstimatorContext.make(estimand, SHORT)
-    context = dataclasses.replace(context, marginals=MarginalCache(config))
-    return ESTIMATORS.get(name)(context).estimate(policy, dataset, generator=generator(seed))
+    return ask(context_of(policy, dataset, estimand, SHORT, mwl=config), name, seed)
 
 
 @pytest.mark.parametrize("discount", [0.5, 0.8, 0.97])
@@ -225,38 +231,12 @@ def test_what_the_log_never_tried_shows_in_the_mass():
     assert "unbalanced" in found.flags
 
 
-def test_features_reproduce_the_kernel_at_landmarks():
-    rng = np.random.default_rng(0)
-    points = Points(rng.normal(size=(30, 2)), rng.normal(size=(30, 1)))
-    basis = LandmarkBasis.fit(points, count=30, shape="rbf", is_discrete=False, generator=generator())
-    joined = np.concatenate([points.state, points.action], 1)
-    z = (joined - joined.mean(0)) / joined.std(0)
-    squares = np.square(z[:, None] - z[None]).sum(-1)
-    apart = np.sqrt(squares[~np.eye(30, dtype=bool)])
-    assert basis.width == pytest.approx(np.median(apart), rel=1e-6)
-    kernel = 1 + np.exp(-squares / (2 * basis.width**2))
-    np.testing.assert_allclose(basis(points) @ basis(points).T, kernel, atol=1e-6)
-
-
-def test_features_of_probabilities_are_means_over_actions():
-    rng, actions = np.random.default_rng(0), np.eye(3)
-    points = Points(rng.normal(size=(30, 2)), actions[rng.integers(3, size=30)])
-    basis = LandmarkBasis.fit(points, count=20, shape="rbf", is_discrete=True, generator=generator())
-    state, weights = rng.normal(size=(5, 2)), rng.dirichlet(np.ones(3), size=5)
-    parts = [basis(Points(state, np.tile(actions[a], (5, 1)))) for a in range(3)]
-    mean = sum(weights[:, a, None] * parts[a] for a in range(3))
-    np.testing.assert_allclose(basis(Points(state, weights)), mean, atol=1e-12)
-
-
 def test_a_deterministic_mode_and_a_horizon_beyond_a_time_out():
     dataset = lqg_log(40, 5)
-    context = EstimatorContext.make(Estimand(1.0, horizon=5), SHORT)
-    estimator = ESTIMATORS.get("mwl")(context)
-    found = estimator.estimate(DeterministicMode(linear(0.4, 0.4)), dataset, generator=generator())
-    assert found.family == "ratio"
-    late = ESTIMATORS.get("mwl")(EstimatorContext.make(Estimand(1.0, horizon=6), SHORT))
+    mode = DeterministicMode(linear(0.4, 0.4))
+    assert by_ratios("mwl", dataset, mode, Estimand(1.0, horizon=5), MWLConfig()).family == "ratio"
     with pytest.raises(EstimandError, match="time-out"):
-        late.estimate(linear(0.4, 0.4), dataset, generator=generator())
+        by_ratios("mwl", dataset, linear(0.4, 0.4), Estimand(1.0, horizon=6), MWLConfig())
 
 
 def test_one_episode_gives_a_ratio_and_no_estimate():
