@@ -97,9 +97,7 @@ def _read(path: str, layout: str, options: "LoadOptions") -> "Dataset":
 def _write(dataset: "Dataset", out: Path, to: str) -> Path:
     from mbrl.data.formats.base import FORMATS
 
-    file_format = FORMATS.get(to)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return file_format.write(dataset, out)
+    return FORMATS.get(to).write(dataset, out)
 
 
 def _sizes(dataset: "Dataset") -> dict[str, Any]:

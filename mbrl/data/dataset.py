@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
-from mbrl.data.checks import first_problem, flag_array
+from mbrl.data.checks import first_problem
+from mbrl.data.flags import flag_array
 from mbrl.data.info import DatasetInfo
 from mbrl.data.raw import RawEpisode
 
@@ -198,6 +199,7 @@ def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError 
         rewards=episode.rewards,
         terminations=flag_array(steps, last=episode.terminated),
         truncations=flag_array(steps, last=episode.truncated),
+        final_observation="logged" if episode.is_final_observation_known else "unknown",
         behaviour_log_prob=episode.behaviour_log_prob,
         timestamps=episode.timestamps,
     )
@@ -211,13 +213,5 @@ def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError 
             field="truncated",
             row=steps - 1,
             remedy="Mark the end of a log as truncated.",
-        )
-    if episode.truncated and not episode.is_final_observation_known:
-        return DataError(
-            "the last step is truncated and its successor is unknown, so it has no value to bootstrap from",
-            episode=name,
-            field="observations",
-            row=steps,
-            remedy="Drop the last step.",
         )
     return None
