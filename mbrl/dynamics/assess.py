@@ -319,8 +319,8 @@ def _correlate(
     distance = neighbour_distance(inputs, near, count=5).double().numpy()
     far = distance >= np.quantile(distance, 0.9)
     draws = config.bootstrap_draws
-    weights, column = episode_weights(rows.episode, draws, rng.at("resample_rows"))
-    far_weights, far_column = episode_weights(rows.episode[far], draws, rng.at("resample_far_rows"))
+    weights, column = episode_weights(rows.unit, draws, rng.at("resample_rows"))
+    far_weights, far_column = episode_weights(rows.unit[far], draws, rng.at("resample_far_rows"))
     correlations: dict[str, RankCorrelation] = {}
     for name, values in uncertainty.items():
         value, low, high = rank_correlation(values, error, weights=weights, column=column)

@@ -16,6 +16,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.open import open_dataset
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import DynamicsFit, fit_dynamics, split_for
@@ -231,7 +232,8 @@ def make_recipe_context(
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
-    train = split_for(config.dynamics, dataset, RngStreams(config.seed)).train.transitions()
+    part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
+    train = part.transitions()
     mean, std = fit_moments(train.observation)
     return RecipeContext(
         space=dataset.spec,
@@ -239,7 +241,7 @@ def make_recipe_context(
         transitions=train.to_batch(),
         dynamics=None if fit is None else fit()[0],
         task=task,
-        episode=torch.tensor(train.episode),
+        whole=LoggedEpisodes.of(part),
     )
 
 
