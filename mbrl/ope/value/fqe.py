@@ -148,7 +148,7 @@ class FQEFit:
         self._rows = PreparedRows.prepare(
             self._fresh, transitions, policy_choices(policy, next_obs, config, rng.at("next_actions"))
         )
-        first = torch.from_numpy(np.stack([episode.observations[0] for episode in dataset.episodes]))
+        first = torch.from_numpy(np.stack([episode.observations[0] for episode in dataset.logged_episodes]))
         choices = policy_choices(policy, first, config, rng.at("first_actions"))
         self._starts = FirstStates.prepare(self._fresh, first, choices)
         self._watched = self._starts.some(_WATCHED_STARTS)
