@@ -41,26 +41,32 @@ def list_entries(
     del debug
     from mbrl.report.kit.table import Table
 
-    entries = _describe(kind)
+    entries, origins = _describe(kind)
+    headings, rows = ("id", "what"), list(entries.items())
+    if origins:
+        headings = (*headings, "from")
+        rows = [(*row, origins.get(row[0], "")) for row in rows]
     emit(
-        {"kind": kind, "entries": entries, "names": list(entries)},
-        [Table(kind, ("id", "what"), list(entries.items()))],
+        {"kind": kind, "entries": entries, "names": list(entries), "origins": origins},
+        [Table(kind, headings, rows)],
         is_json=json,
     )
 
 
-def _describe(kind: Kind) -> dict[str, str]:
+def _describe(kind: Kind) -> tuple[dict[str, str], dict[str, str]]:
+    """One line for each entry, and where those come from that are not ours."""
     if kind == "tasks":
         from mbrl.envs.specs import list_tasks, load_task
 
-        return {name: load_task(name).description for name in list_tasks()}
+        return {name: load_task(name).description for name in list_tasks()}, {}
     if kind == "algorithms":
         from mbrl.run.config import describe_parts
 
-        return describe_parts("algorithms")
+        return describe_parts("algorithms"), {}
     module, _, registry = _REGISTRIES[kind].partition(":")
     entries: "Registry[Any]" = getattr(importlib.import_module(module), registry)
-    return entries.describe()
+    origins = {name: origin for name in entries.names() if (origin := entries.origin(name)) is not None}
+    return entries.describe(), origins
 
 
 @guarded

@@ -6,7 +6,7 @@ import importlib.metadata
 import inspect
 import pkgutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any, Generic, TypeVar
 
@@ -28,13 +28,11 @@ class _Entry(Generic[T]):
         thing: what is registered.
         description: one line.
         module: whose import registered it.
-        labels: facts to select by.
     """
 
     thing: T
     description: str
     module: str
-    labels: Mapping[str, str]
 
 
 class Registry(Generic[T]):
@@ -73,13 +71,12 @@ class Registry(Generic[T]):
         self._broken: dict[str, str] = {}
         self._distributions: dict[str, str] = {}
 
-    def register(self, name: str, description: str | None = None, **labels: str) -> Callable[[T], T]:
+    def register(self, name: str, description: str | None = None) -> Callable[[T], T]:
         """Files the decorated thing under `name`.
 
         Args:
             name: the public id.
             description: one line for `mbrl list`; the first docstring line when None.
-            **labels: facts that `names` selects by, such as the family of an estimator.
 
         Raises:
             ValueError: the name is taken.
@@ -87,30 +84,20 @@ class Registry(Generic[T]):
         """
 
         def add(thing: T) -> T:
-            self._add(name, thing, description, labels, module=_importing_module())
+            self._add(name, thing, description, module=_importing_module())
             return thing
 
         return add
 
-    def names(self, **labels: str) -> tuple[str, ...]:
-        """All names, sorted; of the entries that carry all `labels`."""
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted."""
         self._load_own()
         self._load_plugins()
-        return tuple(
-            name for name, entry in sorted(self._table.items()) if labels.items() <= entry.labels.items()
-        )
+        return tuple(sorted(self._table))
 
     def describe(self) -> dict[str, str]:
         """One line for each name."""
         return {name: self._table[name].description for name in self.names()}
-
-    def labels(self, name: str) -> Mapping[str, str]:
-        """What was said of an entry when it was registered.
-
-        Raises:
-            ConfigError: see `get`.
-        """
-        return self._look_up(name).labels
 
     def origin(self, name: str) -> str | None:
         """Distribution and version, or the module, that an entry comes from; None for our own.
@@ -149,9 +136,7 @@ class Registry(Generic[T]):
             ways.append(f"an entry point of the group {self._group!r} in an installed package")
         return f" To add your own: {', or '.join(ways)}." if ways else ""
 
-    def _add(
-        self, name: str, thing: Any, description: str | None, labels: Mapping[str, str], *, module: str
-    ) -> None:
+    def _add(self, name: str, thing: Any, description: str | None, *, module: str) -> None:
         if name in self._table:
             first = self._table[name].module
             raise ValueError(f"{self._kind} {name!r} is registered twice, by {first} and by {module}")
@@ -162,7 +147,7 @@ class Registry(Generic[T]):
                 f"every {self._kind} has {', '.join(self._needs)}"
             )
         line = description or (inspect.getdoc(thing) or "").partition("\n")[0]
-        self._table[name] = _Entry(thing, line, module, labels)
+        self._table[name] = _Entry(thing, line, module)
 
     def _look_up(self, name: str) -> _Entry[T]:
         if not self._is_found(name):
@@ -209,8 +194,8 @@ class Registry(Generic[T]):
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises, the other entries must stay
             self._table = before
             problem = (
-                f"The {self._kind} {point.name!r} of the distribution {_distribution(point)} cannot be loaded: "
-                f"{type(error).__name__}: {error}. Its entry point in the group {self._group!r} is "
+                f"The {self._kind} {point.name!r} of the distribution {_distribution(point)} cannot be "
+                f"loaded: {type(error).__name__}: {error}. Its entry point in the group {self._group!r} is "
                 f"{point.value!r}. Remedy: mend or uninstall the distribution."
             )
             self._broken[point.name] = problem
@@ -224,7 +209,7 @@ class Registry(Generic[T]):
         if point.attr:
             # The class may have been filed already, by the decorator that its module runs.
             if known is None or known.thing is not thing:
-                self._add(point.name, thing, None, {}, module=point.module)
+                self._add(point.name, thing, None, module=point.module)
         elif not any(_root(entry.module) == _root(point.module) for entry in self._table.values()):
             raise TypeError(f"the module registers no {self._kind}; name the thing itself, as module:name")
 

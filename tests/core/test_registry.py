@@ -101,7 +101,7 @@ def test_a_name_is_registered_once():
 
 def test_a_thing_without_what_every_entry_has_is_refused_by_name():
     table = Registry("thing", "mbrl.core", needs=("build", "Config"))
-    with pytest.raises(TypeError, match="the thing 'x' of .* lacks build, Config: every thing has"):
+    with pytest.raises(TypeError, match=r"the thing 'x' of .* lacks build, Config: every thing has"):
         table.register("x")(len)
 
 
@@ -112,18 +112,6 @@ def test_a_broken_entry_fails_at_every_look_up_rather_than_vanish(package):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="broken entry"):
             table.names()
-
-
-def test_labels_select():
-    table: Registry[Any] = Registry("thing", "mbrl.core")
-    table.register("a", family="ratio", role="primary")(len)
-    table.register("b", family="ratio")(len)
-    table.register("c", family="value", role="primary")(len)
-    assert table.names() == ("a", "b", "c")
-    assert table.names(family="ratio") == ("a", "b")
-    assert table.names(family="ratio", role="primary") == ("a",)
-    assert table.names(family="none") == ()
-    assert table.labels("b") == {"family": "ratio"}
 
 
 def test_entry_points_are_filed_under_their_names(package, distribute):
@@ -139,11 +127,10 @@ def test_entry_points_are_filed_under_their_names(package, distribute):
 
 @pytest.mark.parametrize("value", ["other_decorated", "other_decorated:f"])
 def test_entry_points_may_lead_to_modules_that_register(package, distribute, value):
-    text = "@TABLE.register('mine', 'Said.', family='x')\ndef f(): ...\n"
+    text = "@TABLE.register('mine', 'Said.')\ndef f(): ...\n"
     distribute("decorated", text, {"mine": value})
     table = table_of(package[0])
     assert table.describe() == {"mine": "Said."}
-    assert table.names(family="x") == ("mine",)
     assert table.origin("mine") == "other-decorated 1.2"
 
 
