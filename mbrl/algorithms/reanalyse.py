@@ -20,10 +20,17 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
+from mbrl.algorithms.base import (
+    RECIPES,
+    Recipe,
+    RecipeConfig,
+    RecipeContext,
+    Stream,
+    data_value_bounds,
+)
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import CriticValues, Policy, TerminationFn, Training, ValueFn
+from mbrl.core.protocols import CriticValues, Policy, TerminationFn, ValueFn
 from mbrl.core.types import Metrics, SpaceSpec, StateDict, TransitionBatch
 from mbrl.data.returns import discounted_return_scale
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
@@ -92,17 +99,16 @@ class ReanalyseConfig(RecipeConfig):
 
 
 @RECIPES.register("reanalyse", "Decisions improved by search on logged states, accepted safely, distilled.")
-class Reanalyse:
-    """Wires a distilling learner to logged data and a planner's decisions."""
+class Reanalyse(Recipe):
+    """A distilling learner on logged data and a planner's decisions."""
 
-    Config: ClassVar[type[RecipeConfig]] = ReanalyseConfig
+    Config = ReanalyseConfig
     needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
 
-    @staticmethod
-    def build(config: ReanalyseConfig, context: RecipeContext) -> Training:
+    @classmethod
+    def open_stream(cls, config: ReanalyseConfig, context: RecipeContext) -> Stream:
         """A mixture of the dataset and a ring of improved decisions."""
-        transitions, dynamics = context.logged("reanalyse"), context.model("reanalyse")
+        transitions, dynamics = context.logged(cls.__name__), context.model(cls.__name__)
         discount = config.learner.config.discount
         real = DatasetSource(transitions)
         draws = config.draws if config.target == "weights" else 1
@@ -116,12 +122,10 @@ class Reanalyse:
             decisions=decisions,
             value_scale=_value_scale(transitions, context.episode, discount),
         )
-        return Training(
-            learner=config.learner.build(context.for_learner(config)),
-            source=DecisionSource(real, decisions, improved_ratio=config.improved_ratio),
+        return Stream(
+            DecisionSource(real, decisions, improved_ratio=config.improved_ratio),
             refresh=search,
             refresh_interval=config.refresh_interval,
-            batch_size=config.learner.config.batch_size,
             value_bounds=data_value_bounds(transitions, discount),
         )
 

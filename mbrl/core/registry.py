@@ -50,7 +50,7 @@ class Registry(Generic[T]):
         kind: what the entries are, for messages ("uncertainty measure").
         package: dotted package whose modules register entries when they are imported.
         group: of entry points, or None where nobody else may register.
-        variable: dotted name of this table, for the message that tells how to register.
+        spelling: how users write this table, for the message that tells how to register.
         needs: attributes that every entry has.
     """
 
@@ -60,11 +60,11 @@ class Registry(Generic[T]):
         package: str,
         *,
         group: str | None = None,
-        variable: str | None = None,
+        spelling: str | None = None,
         needs: Sequence[str] = (),
     ) -> None:
         self._kind, self._package, self._group = kind, package, group
-        self._variable, self._needs = variable, tuple(needs)
+        self._spelling, self._needs = spelling, tuple(needs)
         self._table: dict[str, _Entry[T]] = {}
         self._is_loaded = False
         self._untried: list[EntryPoint] | None = None
@@ -129,9 +129,8 @@ class Registry(Generic[T]):
 
     def _how_to_register(self, name: str) -> str:
         ways: list[str] = []
-        if self._variable is not None:
-            module, _, table = self._variable.rpartition(".")
-            ways.append(f"@{table}.register({name!r}) of {module}, in a module that you import")
+        if self._spelling is not None:
+            ways.append(f"@{self._spelling}.register({name!r}) in a module that you import")
         if self._group is not None:
             ways.append(f"an entry point of the group {self._group!r} in an installed package")
         return f" To add your own: {', or '.join(ways)}." if ways else ""
@@ -194,9 +193,9 @@ class Registry(Generic[T]):
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises, the other entries must stay
             self._table = before
             problem = (
-                f"The {self._kind} {point.name!r} of the distribution {_distribution(point)} cannot be "
-                f"loaded: {type(error).__name__}: {error}. Its entry point in the group {self._group!r} is "
-                f"{point.value!r}. Remedy: mend or uninstall the distribution."
+                f"The {self._kind} {point.name!r} of the distribution {_distribution(point)} "
+                f"cannot be loaded: {type(error).__name__}: {error}. Its entry point in the group "
+                f"{self._group!r} is {point.value!r}. Remedy: mend or uninstall the distribution."
             )
             self._broken[point.name] = problem
             return problem

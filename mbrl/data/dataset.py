@@ -14,6 +14,7 @@ from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
 from mbrl.data.checks import first_problem, flag_array
 from mbrl.data.info import DatasetInfo
+from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawEpisode
 
 __all__ = ["Dataset", "DatasetInfo", "Transitions"]
@@ -79,6 +80,19 @@ class Transitions:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """What opens a dataset again.
+
+    Attributes:
+        source: path, `minari:<id>` or name of a bundled dataset.
+        options: of the load.
+    """
+
+    source: str
+    options: LoadOptions
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Logged episodes of one task, checked on construction.
@@ -88,6 +102,7 @@ class Dataset:
         spec: sizes and action bounds.
         info: description; never used by training itself.
         dropped: what a load dropped or repaired, counted by reason.
+        origin: what it was opened from; None for a dataset that was made in memory, or of some episodes.
 
     Raises:
         DataError: an episode would make training wrong (see `mbrl.data.checks`).
@@ -97,6 +112,7 @@ class Dataset:
     spec: SpaceSpec
     info: DatasetInfo
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if not self.episodes:
@@ -148,7 +164,7 @@ class Dataset:
     def select(self, indices: Iterable[SupportsIndex]) -> "Dataset":
         """The dataset of some episodes, in the given order."""
         episodes = tuple(self.episodes[int(index)] for index in indices)
-        return dataclasses.replace(self, episodes=episodes)
+        return dataclasses.replace(self, episodes=episodes, origin=None)
 
     def transitions(self) -> Transitions:
         """All steps, flat; made once."""

@@ -116,7 +116,7 @@ LEARNERS: Registry[LearnerEntry] = Registry(
     "learner",
     "mbrl.learners",
     group="mbrl.learners",
-    variable="mbrl.learners.base.LEARNERS",
+    spelling='mbrl.registry("learners")',
     needs=("Config", "init", "update", "policy", "value"),
 )
 

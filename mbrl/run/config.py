@@ -21,11 +21,12 @@ from mbrl.dynamics.config import DynamicsConfig
 from mbrl.learners.base import LEARNERS
 from mbrl.run.documents import (
     KeyPath,
+    Override,
     Tree,
     annotate,
     as_tree,
     leaf_paths,
-    parse_override,
+    read_overrides,
     read_yaml,
     set_at,
 )
@@ -130,7 +131,7 @@ def resolve(
     experiment: Path | str | None = None,
     *,
     arguments: Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[Override] = (),
     source: str | None = None,
 ) -> ResolvedConfig:
     """Composes and validates a config.
@@ -140,13 +141,13 @@ def resolve(
     Args:
         experiment: name in `configs/experiments`, path of a yaml, or None.
         arguments: top-level values given on the command line; None values count as not given.
-        overrides: `dotted.key=value`, in order.
+        overrides: `dotted.key=value`, or a key's path and its value, in order.
         source: named as the origin of `arguments` and `overrides`; None for the command line's options.
 
     Raises:
         ConfigError: an unknown key or name, or a value that is out of range.
     """
-    parsed = [parse_override(text) for text in overrides]
+    parsed = read_overrides(overrides)
     path = None if experiment is None else find_part("experiments", str(experiment))
     where = f"Config file {path}" if path is not None else "Config"
     tree: Tree = {} if path is None else read_yaml(path)

@@ -1,7 +1,7 @@
 """YAML documents: read strictly, overridden by dotted keys, written with the origin of every value."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -11,6 +11,9 @@ from mbrl.core.errors import ConfigError
 
 Tree: TypeAlias = dict[str, Any]
 KeyPath: TypeAlias = tuple[str, ...]
+Override: TypeAlias = str | tuple[KeyPath, Any]
+"""A change of a config: `dotted.key=value`, or the path of the key and the value."""
+
 
 _FLOAT: Final = re.compile(
     r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
@@ -87,6 +90,15 @@ def parse_override(text: str) -> tuple[KeyPath, Any]:
             f"--set {text!r} is not of the form key=value. Example: --set algorithm.rollout.horizon=3."
         )
     return parts, parse_yaml(value, where=f"The value of --set {key}")
+
+
+def read_overrides(changes: Iterable[Override]) -> list[tuple[KeyPath, Any]]:
+    """Key paths and values of changes in either form.
+
+    Raises:
+        ConfigError: see `parse_override`.
+    """
+    return [parse_override(change) if isinstance(change, str) else change for change in changes]
 
 
 def set_at(tree: Tree, path: KeyPath, value: Any) -> None:

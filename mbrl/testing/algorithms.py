@@ -18,10 +18,9 @@ from mbrl.envs.specs import load_task
 from mbrl.learners.base import LEARNERS
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.config import RunConfig, find_part, parse_algorithm
-from mbrl.run.diagnostics import make_shift_probe
+from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.documents import Tree, read_yaml, set_at
 from mbrl.run.loop import renew
-from mbrl.run.shift_monitor import ShiftMonitor
 from mbrl.shift.report import MEASURED
 from mbrl.testing.audit import Audit
 from mbrl.testing.checks import Checks, Subject, expect, expect_same, find_difference, run_checks

@@ -15,10 +15,10 @@ from mbrl.core.errors import MbrlError
 from mbrl.core.protocols import Policy, Training
 from mbrl.core.rng import RngStreams
 from mbrl.run.checkpoint import CheckpointFolder
+from mbrl.run.diagnostics import ShiftMonitor
 from mbrl.run.loop import LoopSettings, train
 from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import load_policy, save_policy
-from mbrl.run.shift_monitor import ShiftMonitor
 from mbrl.testing.checks import CheckError, expect, expect_same
 
 _HASH: Final = "check"

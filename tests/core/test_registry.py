@@ -23,7 +23,7 @@ def package(tmp_path, monkeypatch) -> Iterator[tuple[str, Path]]:
     monkeypatch.syspath_prepend(tmp_path)
     (folder / "__init__.py").write_text("from mbrl.core.registry import Registry\n")
     with (folder / "__init__.py").open("a") as file:
-        file.write(f"TABLE = Registry('thing', '{name}', group='{GROUP}', variable='{name}.TABLE')\n")
+        file.write(f"TABLE = Registry('thing', '{name}', group='{GROUP}', spelling='{name}.TABLE')\n")
     yield name, folder
     for module in [m for m in sys.modules if m.startswith((name, "other_"))]:
         del sys.modules[module]
@@ -85,7 +85,7 @@ def test_a_failed_look_up_names_the_nearest_and_how_to_register(package):
         table_of(name).get("puctt")
     assert str(caught.value) == (
         "Unknown thing 'puctt'. Did you mean 'puct'? Legal names: puct. To add your own: "
-        f"@TABLE.register('puctt') of {name}, in a module that you import, or an entry point of the group "
+        f"@{name}.TABLE.register('puctt') in a module that you import, or an entry point of the group "
         f"{GROUP!r} in an installed package."
     )
     assert "puctt" not in table_of(name)

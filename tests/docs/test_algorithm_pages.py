@@ -9,12 +9,12 @@ import yaml
 from pydantic import BaseModel
 
 from mbrl.algorithms.base import RECIPES
-from mbrl.algorithms.imagination import PenaltyConfig
 from mbrl.algorithms.mbpo import MBPOConfig
 from mbrl.algorithms.mobile import MOBILEConfig
 from mbrl.algorithms.mobrac import MoBRACConfig
 from mbrl.algorithms.model_stream import ModelBasedConfig, UnpenalisedConfig
 from mbrl.algorithms.morel import MOReLConfig
+from mbrl.algorithms.penalty import PenaltyConfig
 from mbrl.algorithms.ravl import RAVLConfig
 from mbrl.algorithms.reanalyse import ReanalyseConfig
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mbrl.core.types import DynamicsPosterior, Episode, SpaceSpec
 from mbrl.data.dataset import Dataset, DatasetInfo
-from mbrl.dynamics.openloop import draw_segments
+from mbrl.dynamics.assessment.open_loop import draw_segments
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.rollouts.generate import Imagination, RolloutConfig
 from mbrl.shift.probe import EdgeProbe, LoggedValues, ModelProbe, ShiftProbe, logged_values

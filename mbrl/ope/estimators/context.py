@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
-from mbrl.core.estimates import Estimand, Estimate, Family
+from mbrl.core.estimates import Estimand, Estimate, Family, Flag
 from mbrl.core.protocols import DiscretePolicy, Estimator, Policy
 from mbrl.core.registry import Registry
 from mbrl.data.dataset import Dataset
@@ -31,10 +31,10 @@ from mbrl.ope.value.model_value import DEFAULT as MODEL_DEFAULT
 from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig, TailValue, model_value
 from mbrl.rollouts.generate import Box
 
-VALUES_IN_DOUBT: Final = "values_in_doubt"
+VALUES_IN_DOUBT: Final = Flag.VALUES_IN_DOUBT
 """Flag of an estimate that rests on fitted values which do not count themselves."""
 
-NO_CROSSFIT: Final = "no_crossfit"
+NO_CROSSFIT: Final = Flag.NO_CROSSFIT
 """Flag of a doubly robust estimate whose values were fitted to the episodes that they correct."""
 
 
@@ -160,7 +160,7 @@ ESTIMATORS: Registry[EstimatorBuilder] = Registry(
     "estimator",
     "mbrl.ope.estimators",
     group="mbrl.estimators",
-    variable="mbrl.ope.estimators.context.ESTIMATORS",
+    spelling='mbrl.registry("estimators")',
     needs=("__call__",),
 )
 
@@ -369,9 +369,9 @@ class ModelBasedValue:
         )
         estimate = found.estimate(reference if reference.valid else None)
         if found.tail_share > 0 and not reference.valid:
-            estimate = estimate.flagged("unreliable_tail")
+            estimate = estimate.flagged(Flag.UNRELIABLE_TAIL)
         if model.dataset_hash not in {"", data.content_hash}:
-            estimate = estimate.flagged("model_of_other_data")
+            estimate = estimate.flagged(Flag.MODEL_OF_OTHER_DATA)
         return estimate
 
 

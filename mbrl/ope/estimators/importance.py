@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from mbrl.core.errors import EstimandError
-from mbrl.core.estimates import Estimate, Family
+from mbrl.core.estimates import Estimate, Family, Flag
 from mbrl.ope.log.layout import Array, OPEArrays
 from mbrl.ope.log.weights import LOG_OVERFLOW, PLAIN, WeightBlock, WeightTransform, log_sum_exp, weight_blocks
 from mbrl.ope.statistics.bounds import Bootstrap, Interval95, default_interval, student_interval
@@ -176,9 +176,7 @@ def require_values(arrays: OPEArrays, name: str) -> None:
         EstimandError: Q and V were not given.
     """
     if not arrays.has_values:
-        raise EstimandError(
-            f"{name} needs Q and V of the evaluated policy. Remedy: fit them (`fit_fqe`)."
-        )
+        raise EstimandError(f"{name} needs Q and V of the evaluated policy. Remedy: fit them (`fit_fqe`).")
 
 
 def without_point(name: str, arrays: OPEArrays, family: Family, reason: str) -> Estimate:
@@ -192,7 +190,7 @@ def without_point(name: str, arrays: OPEArrays, family: Family, reason: str) -> 
         method_of_ci=f"none: {reason}",
         n_eff=0.0,
         estimand=arrays.estimand,
-        flags=(reason.partition("@")[0],),
+        flags=(Flag(reason.partition("@")[0]),),
         valid=False,
         why_not=reason,
     )
@@ -203,7 +201,7 @@ def with_tail_share(estimate: Estimate, arrays: OPEArrays, transform: WeightTran
     if not arrays.truncated.any() or not np.isfinite(estimate.point):
         return dataclasses.replace(estimate, details={**estimate.details, "tail_share": 0.0})
     share = tail_share(arrays, transform, estimate.point / arrays.estimand.scale)
-    flags = ("bootstrapped_tail",) if share > MAX_TAIL_SHARE else ()
+    flags = (Flag.BOOTSTRAPPED_TAIL,) if share > MAX_TAIL_SHARE else ()
     return dataclasses.replace(
         estimate, family="hybrid", details={**estimate.details, "tail_share": share}
     ).flagged(*flags)
@@ -272,5 +270,5 @@ def _tail_columns(arrays: OPEArrays, rows: slice) -> Array:
     return columns
 
 
-def _data_flags(arrays: OPEArrays) -> tuple[str, ...]:
-    return ("both_end_flags",) if arrays.both_flags else ()
+def _data_flags(arrays: OPEArrays) -> tuple[Flag, ...]:
+    return (Flag.BOTH_END_FLAGS,) if arrays.both_flags else ()

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.errors import EstimandError
-from mbrl.core.estimates import Estimate
+from mbrl.core.estimates import Estimate, Flag
 from mbrl.core.protocols import Estimator, Policy
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
@@ -27,7 +27,7 @@ from mbrl.ope.log.layout import Array
 from mbrl.ope.log.policies import evaluation_actions, is_stochastic
 from mbrl.ops.gaussian import LOG_2PI
 
-BANDWIDTH_SENSITIVE: Final = "bandwidth_sensitive"
+BANDWIDTH_SENSITIVE: Final = Flag.BANDWIDTH_SENSITIVE
 """Flag of an estimate whose answer at half or double the width lies outside of its interval."""
 
 WIDTH_FACTORS: Final = (0.5, 1.0, 2.0)
@@ -183,7 +183,7 @@ def _with_widths(found: list[Estimate], width: float) -> Estimate:
         estimate = estimate.flagged(BANDWIDTH_SENSITIVE)
     if estimate.n_eff < LEAST_ESS:
         reason = f"{estimate.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed"
-        estimate = estimate.invalidated(reason, "low_ess")
+        estimate = estimate.invalidated(reason, Flag.LOW_ESS)
     return estimate
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import Estimator, Policy
 from mbrl.data.dataset import Dataset
 from mbrl.ope.estimators.context import ESTIMATORS, NO_CROSSFIT, VALUES_IN_DOUBT, EstimatorContext
@@ -86,7 +86,7 @@ class MarginalEvidence:
             "witnessed_bias": self.witnessed_bias,
         }
 
-    def problem(self) -> tuple[str, str] | None:
+    def problem(self) -> tuple[str, Flag] | None:
         """Why the ratios cannot be believed, with the flag; None if they can."""
         ratio, missed = self.ratio, self.witnessed_bias
         if ratio.imbalance > MAX_IMBALANCE or abs(ratio.mass - 1.0) > MAX_IMBALANCE:
@@ -94,17 +94,17 @@ class MarginalEvidence:
                 f"no weights on the log do: {ratio.imbalance:.0%} of the moments stay unmatched, and the "
                 f"visits add up to {ratio.mass:.0%}"
             )
-            return reason, "unbalanced"
+            return reason, Flag.UNBALANCED
         if ratio.n_eff < LEAST_ESS:
-            return f"{ratio.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed", "low_ess"
+            return f"{ratio.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed", Flag.LOW_ESS
         if self.critics.config.updates < self.critics.least_updates:
-            return "the values that its weights are tested by had too few updates", "untested_weights"
+            return "the values that its weights are tested by had too few updates", Flag.UNTESTED_WEIGHTS
         if not abs(missed) <= MAX_WITNESSED_BIAS * self.se:
             reason = (
                 f"its weights miss the moment of the fitted value by {abs(missed):.3g}, more than "
                 f"{MAX_WITNESSED_BIAS:g} standard errors: the kernel cannot follow the policy"
             )
-            return reason, "unbalanced_value"
+            return reason, Flag.UNBALANCED_VALUE
         return None
 
 

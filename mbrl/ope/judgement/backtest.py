@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.core.errors import MbrlError
-from mbrl.core.estimates import Estimand, Estimate, finite_or_none
+from mbrl.core.estimates import Estimand, Estimate, Flag, finite_or_none
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
@@ -32,9 +32,6 @@ MAX_Z: Final = 2.0
 MAX_RATIO_Z: Final = 3.0
 MAX_RATIO_SHARE: Final = 0.05
 """Share of the steps whose mean ratio may miss 1 by `MAX_RATIO_Z` standard errors."""
-
-INCONCLUSIVE: Final = "backtest_inconclusive"
-"""Flag of an estimate whose family could not be tested."""
 
 TESTED: Final[Mapping[str, str]] = {"fqe": "fqe", "dm": "fqe", "model_value": "model_value"}
 """Estimators that a back-test condemns, and the one that is tested in their place."""
@@ -157,10 +154,10 @@ def apply_backtest(estimate: Estimate, z: Mapping[str, float | None]) -> Estimat
         return estimate
     found = z.get(tested)
     if found is None:
-        return estimate.flagged(INCONCLUSIVE)
+        return estimate.flagged(Flag.BACKTEST_INCONCLUSIVE)
     if abs(found) < MAX_Z:
         return estimate
-    return estimate.invalidated(f"fails the behaviour back-test: z = {found:.1f}", "fails_backtest")
+    return estimate.invalidated(f"fails the behaviour back-test: z = {found:.1f}", Flag.FAILS_BACKTEST)
 
 
 def backtest_config(config: FQEConfig, estimand: Estimand) -> FQEConfig:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mbrl.core.errors import DataError
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
@@ -143,17 +143,19 @@ class FQEResult:
         if not math.isfinite(estimate.point):
             return estimate
         if self.clip_share > MAX_CLIP_SHARE:
-            estimate = estimate.flagged("targets_clipped")
+            estimate = estimate.flagged(Flag.TARGETS_CLIPPED)
         if not self.converged:
-            estimate = estimate.invalidated(f"it still moved by {self.drift:.1%} at the end", "not_converged")
+            estimate = estimate.invalidated(
+                f"it still moved by {self.drift:.1%} at the end", Flag.NOT_CONVERGED
+            )
         if self.config.updates < self.least_updates:
             reason = (
                 f"{self.config.updates} updates cannot carry values over the horizon, which takes about "
                 f"{self.least_updates}"
             )
-            estimate = estimate.invalidated(reason, "too_few_updates")
+            estimate = estimate.invalidated(reason, Flag.TOO_FEW_UPDATES)
         if self.config.loss == "huber":
-            estimate = estimate.invalidated("a Huber loss does not estimate a mean", "huber")
+            estimate = estimate.invalidated("a Huber loss does not estimate a mean", Flag.HUBER)
         return estimate
 
     def on_log(self, dataset: Dataset, *, generator: torch.Generator) -> tuple[Array, Array]:

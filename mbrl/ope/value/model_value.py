@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import DynamicsModel, Policy, TerminationFn, UncertaintyMeasure
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.artifact import FittedDynamics
@@ -197,12 +197,12 @@ class ModelEstimate:
             details={**details, "exploitation_alarm": alarm},
         )
         if alarm:
-            estimate = estimate.flagged("exploitation_alarm")
+            estimate = estimate.flagged(Flag.EXPLOITATION_ALARM)
         if self.tail_bound > 0:
-            estimate = estimate.flagged("tail_left_out")
+            estimate = estimate.flagged(Flag.TAIL_LEFT_OUT)
         if self.disagreement_share >= MAX_DISAGREEMENT_SHARE:
             reason = f"{self.disagreement_share:.0%} of the imagined steps lie beyond what the data can tell"
-            estimate = estimate.invalidated(reason, "leaves_the_data")
+            estimate = estimate.invalidated(reason, Flag.LEAVES_THE_DATA)
         return estimate
 
     def _is_exploited(self, estimate: Estimate, reference: Estimate | None) -> bool:

@@ -1,7 +1,7 @@
 """What doubt should cost, from held-out logs alone: lambda, kappa and a halt threshold.
 
 Nothing here sees a simulator, and nothing is chosen by an online return. The deviations that a model
-predicts for its own noise are recalibrated when it is fitted (`mbrl.dynamics.calibration`).
+predicts for its own noise are recalibrated when it is fitted (`mbrl.dynamics.assessment.calibration`).
 """
 
 import math

@@ -20,8 +20,8 @@ from mbrl.report.deployment.sections import (
     verdict_messages,
 )
 from mbrl.report.deployment.tables import WORDS, baseline_name
-from mbrl.report.kit.comparison import Message
 from mbrl.report.kit.html import Section, render_page
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.wording import format_count, format_number
 
 

@@ -24,8 +24,8 @@ from mbrl.report.deployment.tables import (
     verdict_message,
     verdict_reasons,
 )
-from mbrl.report.kit.comparison import Message
 from mbrl.report.kit.html import Picture, Section
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_number, format_share
 from mbrl.shift.support import NOMINAL_SHARE

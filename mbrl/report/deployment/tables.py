@@ -6,7 +6,7 @@ from typing import Any, Final
 from mbrl.ope.judgement.findings import BEHAVIOUR, PRIMARY, count_families
 from mbrl.ope.judgement.report_fields import listed, part
 from mbrl.ope.judgement.rule import JudgeRule
-from mbrl.report.kit.comparison import Message, Tone
+from mbrl.report.kit.message import Message, Tone
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import format_count, format_number, format_share
 

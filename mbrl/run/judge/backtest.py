@@ -1,6 +1,7 @@
 """The behaviour back-test as a stage: made once for a log, and shared by every candidate judged by it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -20,7 +21,7 @@ from mbrl.ope.value.fqe import FQEConfig
 from mbrl.ope.value.model_value import ModelValueConfig
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.value_fits import KeptFits
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey
 
 FOLDS: Final = 2
@@ -72,17 +73,22 @@ def backtest_stage(
         "clone": {**CLONE.model_dump(mode="json"), "updates": CLONE_UPDATES},
         "folds": FOLDS,
     }
-    key = StageKey("backtest", dataset.info.name, "behaviour", seed, identity)
-    facts = {"dataset_hash": dataset.content_hash}
-    with workspace.store.open(key, config=f"folds: {FOLDS}\nseed: {seed}\n", facts=facts) as run:
-        if not run.is_done:
-            kept = KeptFits(run.path / "checkpoints", key.digest, workspace.progress, "back-test: fit values")
-            context = EstimatorContext.make(estimand, fqe, fit_values=kept)
-            context = dataclasses.replace(context, rollouts=rollouts)
-            found = _ask(dataset, workspace, context, fqe, chosen, seed)
-            run.finish({"stage": key.stage, "backtest": found})
-            kept.drop()
-    return run
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        kept = KeptFits.of(work, "back-test: fit values")
+        context = EstimatorContext.make(estimand, fqe, fit_values=kept)
+        context = dataclasses.replace(context, rollouts=rollouts)
+        found = _ask(dataset, workspace, context, fqe, chosen, seed)
+        kept.drop()
+        return {"backtest": found}
+
+    stage = Stage(
+        key=StageKey("backtest", dataset.info.name, "behaviour", seed, identity),
+        config={"folds": FOLDS, "seed": seed},
+        facts={"dataset_hash": dataset.content_hash},
+        work=work,
+    )
+    return perform(stage, workspace)
 
 
 def _ask(

@@ -24,7 +24,7 @@ from mbrl.ope.statistics.bounds import LEVEL
 from mbrl.run.files import read_json, write_json, write_text
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.run.judge.ope import REPORT_FILE
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey
 
 DEPLOYMENT_FILE: Final = "deployment.json"
@@ -94,17 +94,23 @@ def deployment_stage(
     names = unique_names([run.manifest()["label"] for run in runs])
     if len(runs) > 1:
         identity |= {"trials": dataclasses.asdict(trials)}
-    key = StageKey("report", dataset.info.name, f"ope-{names[0]}", 0, identity)
-    facts = {"dataset_hash": dataset.content_hash}
-    with workspace.store.open(key, config=f"candidates: {len(runs)}\n", facts=facts) as run:
-        if not run.is_done:
-            found = [_load(folder, name) for folder, name in zip(runs, names, strict=True)]
-            other = None if baseline is None else _load(baseline, baseline.manifest()["label"])
-            whole = compare_candidates(found, other, dataset, trials=trials)
-            write_json(run.path / DEPLOYMENT_FILE, whole)
-            write_text(run.path / PAGE, _page(whole, dataset, command))
-            run.finish({"stage": key.stage, **whole})
-    return run
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        found = [_load(folder, name) for folder, name in zip(runs, names, strict=True)]
+        other = None if baseline is None else _load(baseline, baseline.manifest()["label"])
+        whole = compare_candidates(found, other, dataset, trials=trials)
+        write_json(work.path / DEPLOYMENT_FILE, whole)
+        write_text(work.path / PAGE, _page(whole, dataset, command))
+        return whole
+
+    stage = Stage(
+        key=StageKey("report", dataset.info.name, f"ope-{names[0]}", 0, identity),
+        config={"candidates": len(runs)},
+        facts={"dataset_hash": dataset.content_hash},
+        work=work,
+        results=(DEPLOYMENT_FILE, PAGE),
+    )
+    return perform(stage, workspace)
 
 
 def compare_candidates(

@@ -1,7 +1,6 @@
 """Off-policy evaluation as a stage: estimates, diagnostics, baseline and verdict in one JSON."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 from mbrl.core.errors import DataError, EstimandError, UndefinedRatioError
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
@@ -32,7 +31,7 @@ from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.run.judge.model import ChosenModel, ModelRequest
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import StoredPolicy
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey
 
 _BEHAVIOUR_FACTS: Final = ("behaviour", "fit_nll", "calibration_error", "floored_rows")
@@ -79,11 +78,6 @@ class OPESettings:
         return Estimand(self.discount, horizon)
 
 
-def candidate_label(stored: StoredPolicy) -> str:
-    """How a report names a policy: what trained it, and the seed of that."""
-    return f"{stored.facts.get('algorithm', stored.path.stem)}-s{stored.facts.get('seed', 0)}"
-
-
 def ope_stage(
     stored: StoredPolicy,
     dataset: Dataset,
@@ -101,10 +95,38 @@ def ope_stage(
         workspace: where the result goes.
         chosen: the dynamics model (`choose_model`), or None.
     """
-    content = hashlib.blake2b(stored.path.read_bytes(), digest_size=16).hexdigest()
-    estimand = settings.estimand(dataset)
-    asked = {
-        "estimand": estimand.to_json(),
+    asked = _asked(settings, dataset, chosen)
+    identity = {"policy": stored.content, "dataset": dataset.content_hash, **asked}
+    label = stored.title
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
+        backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
+        model = None if chosen is None else chosen.for_evaluation(dataset)
+        kept = KeptFits.of(work, f"fit values of {label}")
+        found, evidence = evaluate_with_evidence(
+            policy, dataset, settings, model=model, backtest=backtest, fit_values=kept
+        )
+        report = {"candidate": label, **found}
+        evidence.save(work.path / EVIDENCE_FILE)
+        write_json(work.path / REPORT_FILE, report)
+        kept.drop()
+        return report
+
+    stage = Stage(
+        key=StageKey("ope", dataset.info.name, label, settings.seed, identity),
+        config={"discount": settings.discount, "stochastic": settings.stochastic},
+        facts={"dataset_hash": dataset.content_hash, "policy_facts": dict(stored.facts)},
+        work=work,
+        results=(EVIDENCE_FILE, REPORT_FILE),
+    )
+    return perform(stage, workspace)
+
+
+def _asked(settings: OPESettings, dataset: Dataset, chosen: ChosenModel | None) -> dict[str, Any]:
+    """The part of a stage's identity that says what is asked."""
+    return {
+        "estimand": settings.estimand(dataset).to_json(),
         "stochastic": settings.stochastic,
         "fqe": settings.fqe.model_dump(mode="json"),
         "risk": settings.risk.to_json(),
@@ -115,28 +137,6 @@ def ope_stage(
         "backtest": settings.backtest,
         "estimators": ESTIMATORS.names(),
     }
-    identity = {"policy": content, "dataset": dataset.content_hash, **asked}
-    label = candidate_label(stored)
-    key = StageKey("ope", dataset.info.name, label, settings.seed, identity)
-    facts = {"dataset_hash": dataset.content_hash, "policy_facts": dict(stored.facts)}
-    config = f"discount: {settings.discount}\nstochastic: {str(settings.stochastic).lower()}\n"
-    with workspace.store.open(key, config=config, facts=facts) as run:
-        if not run.is_done:
-            policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
-            backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
-            model = None if chosen is None else chosen.for_evaluation(dataset)
-            kept = KeptFits(
-                run.path / "checkpoints", key.digest, workspace.progress, f"fit values of {label}"
-            )
-            found, evidence = evaluate_with_evidence(
-                policy, dataset, settings, model=model, backtest=backtest, fit_values=kept
-            )
-            report = {"candidate": label, **found}
-            evidence.save(run.path / EVIDENCE_FILE)
-            write_json(run.path / REPORT_FILE, report)
-            run.finish({"stage": key.stage, **report})
-            kept.drop()
-    return run
 
 
 def evaluate_off_policy(
@@ -184,7 +184,7 @@ def evaluate_with_evidence(
         if backtest is not None:
             estimate = apply_backtest(estimate, backtest["z"])
         if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
-            estimate = estimate.invalidated(problem).flagged("behaviour_miscalibrated")
+            estimate = estimate.invalidated(problem).flagged(Flag.BEHAVIOUR_MISCALIBRATED)
         estimates[name] = estimate
     found, reasons = assess(
         policy, dataset, estimates, arrays, question=settings.risk, generator=rng.at("support")

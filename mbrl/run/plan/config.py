@@ -11,7 +11,7 @@ from mbrl.planning.choice import PlannerChoice, PlannerField
 from mbrl.planning.problem.calibration import CalibrationConfig
 from mbrl.planning.problem.learned import DoubtConfig
 from mbrl.run.config import find_part
-from mbrl.run.documents import Tree, parse_override, read_yaml, set_at
+from mbrl.run.documents import Override, Tree, read_overrides, read_yaml, set_at
 from mbrl.run.validation import validate
 
 CriticSource: TypeAlias = Literal["auto", "learner", "fqe"]
@@ -76,7 +76,10 @@ class PlanConfig(BaseModel):
 
 
 def load_plan_config(
-    planner: str, *, arguments: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    planner: str,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    overrides: Sequence[Override] = (),
 ) -> PlanConfig:
     """A shipped planner, or a yaml of one, with changes.
 
@@ -85,19 +88,21 @@ def load_plan_config(
     Args:
         planner: name in `configs/planners`, or path of a yaml.
         arguments: top-level values given on the command line; None values count as not given.
-        overrides: `dotted.key=value`, in order.
+        overrides: `dotted.key=value`, or a key's path and its value, in order.
 
     Raises:
         ConfigError: an unknown key or name, or a value that is out of range.
     """
-    path = find_part("planners", planner)
-    tree = read_yaml(path)
+    file = find_part("planners", planner)
+    tree = read_yaml(file)
     given = {key: value for key, value in (arguments or {}).items() if value is not None}
     if "milliseconds" in given and "sims" not in given:
         tree["sims"] = None
-    for keys, value in (*(((key,), value) for key, value in given.items()), *map(parse_override, overrides)):
-        set_at(tree, keys, value)
-    return _build(tree, where=f"Planner {path}")
+    for key, value in given.items():
+        set_at(tree, (key,), value)
+    for path, value in read_overrides(overrides):
+        set_at(tree, path, value)
+    return _build(tree, where=f"Planner {file}")
 
 
 def parse_plan_config(part: Mapping[str, Any], *, where: str) -> PlanConfig:

@@ -1,7 +1,6 @@
 """One plan on top of a trained run, with its reasons: parts, objections, nearest logged states, the tree."""
 
 import math
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -14,19 +13,19 @@ from mbrl.planning.explain.itinerary import explain_result
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.policy import hash_rows
 from mbrl.planning.tree.planner import TreeConfig
-from mbrl.run.plan.basis import open_basis
+from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.planning import make_planner
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Workspace
 
 _NEAREST: Final = 5
 
 
-def explain_stage(path: Path, state: str, config: PlanConfig, workspace: Workspace) -> dict[str, Any]:
+def explain_stage(basis: PlanBasis, state: str, config: PlanConfig, workspace: Workspace) -> dict[str, Any]:
     """One plan with its reasons, as plain values; a tree search adds its first tree, node by node.
 
     Args:
-        path: folder of a finished training.
+        basis: of a finished training (`open_basis`).
         state: see `read_state`.
         config: of the planner.
         workspace: where critics and prices are found.
@@ -34,7 +33,6 @@ def explain_stage(path: Path, state: str, config: PlanConfig, workspace: Workspa
     Raises:
         ConfigError: `state` names none, or the planner does not fit.
     """
-    basis = open_basis(path, workspace)
     obs = read_state(state, basis.dataset)
     planner = make_planner(basis, keep_tree(config), workspace).planner
     result = planner.plan(obs, budget=config.budget, noise=RowNoise(hash_rows(obs)))

@@ -1,10 +1,10 @@
 """From a trained run to what a planner plans in, doubt priced on the held-out part of the log."""
 
 import dataclasses
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import torch
-import yaml
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import TerminationFn
@@ -15,10 +15,11 @@ from mbrl.planning.problem.calibration import PlannerCalibration, calibrate_plan
 from mbrl.planning.problem.learned import learned_problem, with_pessimism
 from mbrl.planning.problem.problem import PlanningProblem
 from mbrl.run.files import read_json, write_json
+from mbrl.run.inputs import manifest_facts
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.critics import LeafCritics, find_critics
-from mbrl.run.stages import Workspace, manifest_facts
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import StageKey
 
 CALIBRATION_FILE: Final = "calibration.json"
@@ -79,17 +80,25 @@ def calibrate_stage(
         "policy": basis.policy_hash,
         "discount": basis.discount,
     }
-    key = StageKey("calibrate_planner", basis.dataset.info.name, basis.label, run.seed, identity)
-    facts = manifest_facts(run, basis.dataset)
-    with workspace.store.open(key, config=yaml.safe_dump(identity, sort_keys=False), facts=facts) as folder:
-        if not folder.is_done:
-            found = calibrate_planner(
-                problem,
-                basis.split.holdout.transitions(),
-                box=basis.box,
-                config=config.calibration,
-                generator=RngStreams(run.seed).child("calibration").at("rows"),
-            )
-            write_json(folder.path / CALIBRATION_FILE, found.model_dump(mode="json"))
-            folder.finish({"stage": key.stage, **found.model_dump(mode="json")})
-        return PlannerCalibration.model_validate(read_json(folder.path / CALIBRATION_FILE))
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        found = calibrate_planner(
+            problem,
+            basis.split.holdout.transitions(),
+            box=basis.box,
+            config=config.calibration,
+            generator=RngStreams(run.seed).child("calibration").at("rows"),
+        )
+        values = found.model_dump(mode="json")
+        write_json(work.path / CALIBRATION_FILE, values)
+        return values
+
+    stage = Stage(
+        key=StageKey("calibrate_planner", basis.dataset.info.name, basis.label, run.seed, identity),
+        config=identity,
+        facts=manifest_facts(run, basis.dataset),
+        work=work,
+        results=(CALIBRATION_FILE,),
+    )
+    folder = perform(stage, workspace)
+    return PlannerCalibration.model_validate(read_json(folder.path / CALIBRATION_FILE))

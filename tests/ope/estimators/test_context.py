@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from tests.ope.test_fqe import generator, table_log
 
 from mbrl.core.errors import ConfigError, UndefinedRatioError
 from mbrl.core.estimates import Estimand, Estimate
@@ -22,6 +21,7 @@ from mbrl.ope.estimators.context import (
 from mbrl.ope.log.policies import DeterministicMode
 from mbrl.ope.statistics.ensembles import widened_by_members
 from mbrl.ope.value.fqe import FQEConfig
+from tests.ope.logs import generator, table_log
 from tests.ope.lqg import NoisyLinearPolicy, scalar_task
 
 FQE = FQEConfig(hidden=(8,), updates=20, batch_size=16)

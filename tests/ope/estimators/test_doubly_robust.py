@@ -2,7 +2,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.ope.test_importance import FINITE, logged, one_step
 
 from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimand
@@ -12,6 +11,7 @@ from mbrl.ope.estimators.magic import MagicConfig, error_covariance, magic, part
 from mbrl.ope.log.layout import OPEArrays
 from mbrl.ope.log.weights import WeightTransform
 from mbrl.ope.statistics.simplex import least_error_blend
+from tests.ope.logs import FINITE, logged, one_step
 from tests.ope.tabular import MDP, arrays_of, random_mdp, random_policy, simulate
 
 

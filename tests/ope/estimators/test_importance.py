@@ -10,33 +10,10 @@ from mbrl.core.estimates import Estimand
 from mbrl.ope.estimators.importance import direct_method, importance_sampling
 from mbrl.ope.log.layout import OPEArrays
 from mbrl.ope.log.weights import WeightTransform, weight_blocks
-from tests.ope.tabular import arrays_of, fall_mdp, random_mdp, random_policy, simulate
+from tests.ope.logs import FINITE, logged, one_step
+from tests.ope.tabular import arrays_of, fall_mdp, simulate
 
 KINDS = ("is", "pdis", "wis", "pdwis")
-FINITE = Estimand(0.9, horizon=6)
-
-
-def logged(n: int = 40, *, seed: int = 0, estimand: Estimand = FINITE, end: float = 0.15) -> OPEArrays:
-    mdp = random_mdp(seed, end=end)
-    behaviour, evaluated = random_policy(1, mdp), random_policy(2, mdp)
-    log = simulate(mdp, behaviour, n, 6, np.random.default_rng(seed))
-    q = mdp.q_discounted(evaluated, 0.9) if estimand.horizon is None else mdp.q_finite(evaluated, 0.9, 6)
-    return arrays_of(log, evaluated, behaviour, estimand, q)
-
-
-def one_step(n: int = 30) -> OPEArrays:
-    """The first step of every episode of a log."""
-    arrays = logged(n=n)
-    return OPEArrays(
-        arrays.log_ratio[:, :1],
-        arrays.reward[:, :1],
-        arrays.action_value[:, :1],
-        np.pad(arrays.value[:, :1], ((0, 0), (0, 1))),
-        np.ones(n, dtype=np.int64),
-        np.ones(n, dtype=bool),
-        np.zeros(n, dtype=bool),
-        Estimand(0.9, horizon=1),
-    )
 
 
 def points(arrays: OPEArrays, **settings) -> dict[str, float]:

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate
-from tests.ope.test_behaviour import linear, lqg_log, unlogged
-from tests.ope.test_fqe import generator, table_log
 
 from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimand
@@ -21,6 +19,7 @@ from mbrl.ope.estimators.kernel import (
 )
 from mbrl.ope.log.behaviour import BEHAVIOUR_FITTED, BehaviourCache, BehaviourConfig
 from mbrl.ope.value.fqe import FQEConfig
+from tests.ope.logs import generator, linear, lqg_log, table_log, unlogged
 from tests.ope.lqg import LinearPolicy
 
 KERNELS = ("gaussian", "epanechnikov", "triangular", "uniform")

@@ -3,8 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.ope.test_behaviour import linear, lqg_log, unlogged
-from tests.ope.test_fqe import TablePolicy, empirical, generator, table_log
 
 from mbrl.core.errors import DataError, EstimandError
 from mbrl.core.estimates import Estimand, Estimate
@@ -14,8 +12,9 @@ from mbrl.ope.estimators.marginal import MarginalCache, MarginalRatio, MWLConfig
 from mbrl.ope.log.landmarks import LandmarkBasis, Points
 from mbrl.ope.log.policies import DeterministicMode
 from mbrl.ope.value.fqe import FQEConfig
+from tests.ope.logs import TablePolicy, empirical, generator, half_table_log, linear, lqg_log, unlogged
 from tests.ope.lqg import LinearPolicy, scalar_task
-from tests.ope.tabular import MDP, Array, dataset_of, episodes_of, random_mdp, random_policy, simulate
+from tests.ope.tabular import dataset_of, episodes_of, random_mdp, random_policy, simulate
 
 TABLE = MWLConfig(kernel="delta", ridge=0.0)
 ESTIMAND = Estimand(0.8)
@@ -35,13 +34,6 @@ def by_ratios(name: str, dataset: Dataset, policy, estimand, config: MWLConfig, 
     context = EstimatorContext.make(estimand, SHORT)
     context = dataclasses.replace(context, marginals=MarginalCache(config))
     return ESTIMATORS.get(name)(context).estimate(policy, dataset, generator=generator(seed))
-
-
-def half_table_log(**settings) -> tuple[MDP, Dataset, TablePolicy, Array]:
-    """Probabilities that float32 holds exactly, so that answers can be compared to 1e-9."""
-    mdp, dataset, _, _ = table_log(**settings)
-    table = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.75, 0.25], [0.125, 0.125, 0.75], [0.25, 0.25, 0.5]])
-    return mdp, dataset, TablePolicy(table), table.double().numpy()
 
 
 @pytest.mark.parametrize("discount", [0.5, 0.8, 0.97])

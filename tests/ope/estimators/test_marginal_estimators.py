@@ -5,9 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.ope.test_behaviour import linear, lqg_log, unlogged
-from tests.ope.test_fqe import empirical, generator
-from tests.ope.test_marginal import ESTIMAND, SHORT, TABLE, by_ratios, half_table_log
 
 from mbrl.core.estimates import Estimand, Estimate
 from mbrl.data.dataset import Dataset
@@ -15,6 +12,8 @@ from mbrl.ope.estimators.context import ESTIMATORS, NO_CROSSFIT, VALUES_IN_DOUBT
 from mbrl.ope.estimators.marginal import MarginalCache, MarginalRatio, MWLConfig
 from mbrl.ope.estimators.marginal_estimators import MarginalEvidence, corrected_values
 from mbrl.ope.value.fqe import FQEConfig, fit_fqe
+from tests.ope.estimators.test_marginal import ESTIMAND, SHORT, TABLE, by_ratios
+from tests.ope.logs import empirical, generator, half_table_log, linear, lqg_log, unlogged
 from tests.ope.lqg import LinearPolicy, scalar_task
 
 LONG = FQEConfig(hidden=(64,), updates=1500, learning_rate=3e-3, polyak_tau=0.05, batch_size=128)

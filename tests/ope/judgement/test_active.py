@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.ope.test_fqe import TablePolicy
 
 from mbrl.core.types import SpaceSpec
 from mbrl.ope.judgement.active import (
@@ -14,6 +13,7 @@ from mbrl.ope.judgement.active import (
     plan_episodes,
 )
 from mbrl.ope.judgement.ranking import chances_of_best
+from tests.ope.logs import TablePolicy
 from tests.ope.lqg import LinearPolicy
 
 

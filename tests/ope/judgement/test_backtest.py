@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.ope.estimators.context import EstimatorContext
 from mbrl.ope.judgement.backtest import (
-    INCONCLUSIVE,
     Backtest,
     apply_backtest,
     backtest_config,
@@ -131,7 +130,7 @@ def test_a_miss_takes_the_family_out(name, tested):
     for nothing in ({tested: None}, {}):
         left = apply_backtest(estimate(name), nothing)
         assert left.valid
-        assert left.flags == (INCONCLUSIVE,)
+        assert left.flags == (Flag.BACKTEST_INCONCLUSIVE,)
 
 
 def test_ratios_and_hybrids_are_not_judged_by_it():

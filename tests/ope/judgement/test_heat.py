@@ -3,7 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.ope.test_importance import logged
 
 from mbrl.core.errors import DataError
 from mbrl.ope.judgement.heat import heat_list, hottest_ranges
@@ -14,6 +13,7 @@ from mbrl.ope.judgement.support_map import (
     support_by_place,
     support_by_time,
 )
+from tests.ope.logs import logged
 from tests.ope.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
 
 

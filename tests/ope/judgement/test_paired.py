@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
-from tests.ope.test_importance import logged
 
 from mbrl.core.estimates import Estimand
 from mbrl.ope.estimators.importance import importance_sampling
 from mbrl.ope.judgement.baseline import behaviour_baseline, policy_baseline
 from mbrl.ope.judgement.paired import Evidence, difference, gap_in_errors, ratio_difference
+from tests.ope.logs import logged
 from tests.ope.reports import report
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
-from tests.ope.test_importance import logged
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
@@ -14,6 +13,7 @@ from mbrl.ope.judgement.risk import RiskQuestion, behaviour_risk, ratio_risk, ro
 from mbrl.ope.log.layout import OPEArrays
 from mbrl.ope.statistics.distribution import ReturnDistribution, cvar_payload
 from mbrl.ops.shares import wilson_interval
+from tests.ope.logs import logged
 
 TERMINATION = RiskQuestion()
 

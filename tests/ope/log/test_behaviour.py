@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tests.ope.test_fqe import generator, table_log
 
 from mbrl.core.estimates import Estimand
 from mbrl.core.types import SpaceSpec
@@ -28,28 +27,15 @@ from mbrl.ope.log.behaviour import (
 from mbrl.ope.log.behaviour_heads import MixtureHead, expected_calibration_error
 from mbrl.ope.log.policies import DeterministicMode, action_log_prob
 from mbrl.ope.value.fqe import FQEConfig
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.ope.logs import generator, linear, lqg_log, table_log, unlogged
 from tests.ope.tabular import random_policy
 
 QUICK = BehaviourConfig(family="gaussian", updates=150, hidden=(16,))
 RATIO = ("is", "pdis", "wis", "pdwis")
 
 
-def linear(gain: float, std: float) -> NoisyLinearPolicy:
-    return NoisyLinearPolicy(torch.tensor([[gain]]), 8.0, std)
-
-
-def lqg_log(n: int = 200, steps: int = 20, seed: int = 0) -> Dataset:
-    return scalar_task().simulate(linear(0.4, 0.4), n, steps, seed)
-
-
 def logged(dataset: Dataset) -> np.ndarray:
     return np.concatenate([e.behaviour_log_prob for e in dataset.episodes]).astype(np.float64)
-
-
-def unlogged(dataset: Dataset) -> Dataset:
-    episodes = tuple(dataclasses.replace(e, behaviour_log_prob=None) for e in dataset.episodes)
-    return dataclasses.replace(dataset, episodes=episodes)
 
 
 def with_actions(dataset: Dataset, change) -> Dataset:

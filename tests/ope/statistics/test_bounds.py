@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from tests.ope.test_importance import logged
 
 from mbrl.ope.estimators.doubly_robust import wdr_terms
 from mbrl.ope.estimators.importance import importance_sampling, pdwis_terms
@@ -19,6 +18,7 @@ from mbrl.ope.statistics.bounds import (
     student_lower,
 )
 from mbrl.ope.statistics.self_normalised import bootstrap_values, draw_counts, influence_values, jackknife
+from tests.ope.logs import logged
 
 VALUES = np.random.default_rng(0).uniform(0.0, 1.0, 400)
 

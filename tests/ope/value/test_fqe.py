@@ -14,66 +14,15 @@ from mbrl.data.dataset import Dataset
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.log.policies import DeterministicMode, action_probabilities
 from mbrl.ope.statistics.ensembles import ensemble_estimate
-from mbrl.ope.value.fqe import FQEConfig, FQEFit, FQEResult, fit_fqe
+from mbrl.ope.value.fqe import FQEConfig, FQEFit, fit_fqe
 from mbrl.ope.value.fqe_data import member_rows
 from mbrl.ope.value.value_net import QEnsemble, RewardScale
+from tests.ope.logs import DISCOUNTED as ESTIMAND
+from tests.ope.logs import QUICK, TablePolicy, empirical, fit, generator, table_log
+from tests.ope.logs import TABULAR as TABLE
 from tests.ope.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
-from tests.ope.tabular import MDP, Array, dataset_of, episodes_of, random_mdp, random_policy, simulate
+from tests.ope.tabular import dataset_of, episodes_of, random_mdp, random_policy, simulate
 from tests.run.toy import assert_same
-
-ESTIMAND = Estimand(0.8)
-QUICK = FQEConfig(hidden=(32,), updates=40, batch_size=32)
-TABLE = FQEConfig(  # a linear function of one-hot states with an output for each action: a table
-    hidden=(), updates=500, batch_size=256, learning_rate=0.05, polyak_tau=0.1, bootstrap=False
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class TablePolicy:
-    """A discrete policy on one-hot states."""
-
-    table: torch.Tensor
-
-    @property
-    def act_dim(self) -> int:
-        return self.table.shape[1]
-
-    def probs(self, obs: torch.Tensor) -> torch.Tensor:
-        return obs @ self.table
-
-    def act(self, obs: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        best = self.probs(obs).argmax(-1)
-        return torch.nn.functional.one_hot(best, self.act_dim).float()
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def table_log(n: int = 300, steps: int = 8, seed: int = 0) -> tuple[MDP, Dataset, TablePolicy, Array]:
-    mdp = random_mdp(seed)
-    behaviour, evaluated = random_policy(1, mdp), random_policy(2, mdp)
-    log = simulate(mdp, behaviour, n, steps, np.random.default_rng(seed))
-    dataset = dataset_of(episodes_of(log, mdp, behaviour), mdp)
-    return mdp, dataset, TablePolicy(torch.tensor(evaluated, dtype=torch.float32)), evaluated
-
-
-def empirical(dataset: Dataset, mdp: MDP) -> MDP:
-    """The model that the counts of a log describe."""
-    rows = dataset.transitions()
-    state, action = rows.observation.argmax(1), rows.action.argmax(1)
-    following = np.where(rows.terminated, mdp.states, rows.next_observation.argmax(1))
-    counts, reward = np.zeros_like(mdp.transition), np.zeros_like(mdp.reward)
-    np.add.at(counts, (state, action, following), 1)
-    np.add.at(reward, (state, action), rows.reward)
-    total = counts.sum(2)
-    first = np.array([e.observations[0].argmax() for e in dataset.episodes])
-    start = np.bincount(first, minlength=mdp.states) / len(dataset)
-    return MDP(counts / total[..., None], reward / total, start)
-
-
-def fit(dataset: Dataset, policy, estimand=ESTIMAND, config=QUICK, seed: int = 0) -> FQEResult:
-    return fit_fqe(dataset, policy, estimand=estimand, config=config, generator=generator(seed))
 
 
 def scaled(dataset: Dataset, factor: float) -> Dataset:

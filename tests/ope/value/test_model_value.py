@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.ope.test_fqe import TABLE, TablePolicy, empirical, fit, generator
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand, Estimate
@@ -27,6 +26,7 @@ from mbrl.ope.value.model_value import (
 from mbrl.rollouts.generate import Box
 from mbrl.uncertainty.held_out import held_out_measures
 from tests.ope.imagined import LinearGaussian, TableModel, wide_box
+from tests.ope.logs import TABULAR, TablePolicy, empirical, fit, generator
 from tests.ope.lqg import LQG, LinearPolicy, NoisyLinearPolicy, scalar_task
 from tests.ope.tabular import MDP, dataset_of, episodes_of, simulate
 from tests.run.toy import TINY_DYNAMICS, make_dataset
@@ -141,7 +141,7 @@ def test_a_table_has_the_certainty_equivalent_value_which_is_what_fitted_q_evalu
     found = evaluate(model, policy, starts, Estimand(0.8), config=config).estimate()
     truth = counted.value(table, Estimand(0.8))
     assert found.point == pytest.approx(truth, rel=1e-6)
-    assert fit(dataset, policy, Estimand(0.8), TABLE).estimate().point == pytest.approx(truth, rel=0.03)
+    assert fit(dataset, policy, Estimand(0.8), TABULAR).estimate().point == pytest.approx(truth, rel=0.03)
     mixed = np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8], [0.6, 0.2, 0.2], [0.3, 0.4, 0.3]])
     drawn = evaluate(
         model,

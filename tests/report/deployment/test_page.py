@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import pytest
-from tests.report.test_pages import Page
 
 from mbrl.report.deployment.page import deployment_page
 from mbrl.report.deployment.tables import (
@@ -21,6 +20,7 @@ from mbrl.report.deployment.tables import (
 from mbrl.report.kit.table import to_text
 from tests.report.browser import open_page
 from tests.report.deployments import alone, several, single, thin
+from tests.report.run.test_pages import Page
 
 
 def test_the_verdict_comes_first_and_in_plain_words():

@@ -27,7 +27,7 @@ from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.judge.tested import read_tested
 from mbrl.run.policies import load_policy, save_policy
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
 from tests.ope.lqg import NoisyLinearPolicy, scalar_task
 
