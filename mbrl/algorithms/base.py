@@ -262,7 +262,7 @@ RECIPES: Registry[type[Recipe]] = Registry(
     "recipe",
     "mbrl.algorithms",
     group="mbrl.recipes",
-    variable="mbrl.algorithms.base.RECIPES",
+    spelling='mbrl.registry("recipes")',
     needs=("Config", "needs_dynamics", "is_online", "build"),
 )
 

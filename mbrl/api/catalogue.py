@@ -37,20 +37,25 @@ class Catalogue(Result):
     Attributes:
         kind: of what.
         entries: line by name.
+        origins: distribution or module by name, of entries that are not this package's.
     """
 
-    def __init__(self, kind: Kind, entries: dict[str, str]) -> None:
-        self.kind, self.entries = kind, entries
+    def __init__(self, kind: Kind, entries: dict[str, str], origins: dict[str, str] | None = None) -> None:
+        self.kind, self.entries, self.origins = kind, entries, origins or {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Kind, entries and names."""
-        return jsonable({"kind": self.kind, "entries": self.entries, "names": list(self.entries)})
+        """Kind, entries, names and origins."""
+        names = list(self.entries)
+        return jsonable({"kind": self.kind, "entries": self.entries, "names": names, "origins": self.origins})
 
     def tables(self) -> "Sequence[Table]":
-        """One line each."""
+        """One line each; a column says where they come from if some are not this package's."""
         from mbrl.report.kit.table import Table
 
-        return [Table(self.kind, ("id", "what"), list(self.entries.items()))]
+        if not self.origins:
+            return [Table(self.kind, ("id", "what"), list(self.entries.items()))]
+        rows = [(name, line, self.origins.get(name, "mbrl")) for name, line in self.entries.items()]
+        return [Table(self.kind, ("id", "what", "from"), rows)]
 
     def _headline(self) -> str:
         return f"{self.kind}: {', '.join(self.entries)}"
@@ -76,7 +81,9 @@ def catalogue(kind: Kind) -> Catalogue:
         from mbrl.run.config import describe_parts
 
         return Catalogue(kind, describe_parts("algorithms"))
-    return Catalogue(kind, registry(kind).describe())
+    table = registry(kind)
+    origins = {name: origin for name in table.names() if (origin := table.origin(name)) is not None}
+    return Catalogue(kind, table.describe(), origins)
 
 
 def registry(kind: RegistryName) -> Registry[Any]:

@@ -6,7 +6,7 @@ import importlib.metadata
 import inspect
 import pkgutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any, Generic, TypeVar
 
@@ -28,13 +28,11 @@ class _Entry(Generic[T]):
         thing: what is registered.
         description: one line.
         module: whose import registered it.
-        labels: facts to select by.
     """
 
     thing: T
     description: str
     module: str
-    labels: Mapping[str, str]
 
 
 class Registry(Generic[T]):
@@ -52,7 +50,7 @@ class Registry(Generic[T]):
         kind: what the entries are, for messages ("uncertainty measure").
         package: dotted package whose modules register entries when they are imported.
         group: of entry points, or None where nobody else may register.
-        variable: dotted name of this table, for the message that tells how to register.
+        spelling: how users write this table, for the message that tells how to register.
         needs: attributes that every entry has.
     """
 
@@ -62,24 +60,23 @@ class Registry(Generic[T]):
         package: str,
         *,
         group: str | None = None,
-        variable: str | None = None,
+        spelling: str | None = None,
         needs: Sequence[str] = (),
     ) -> None:
         self._kind, self._package, self._group = kind, package, group
-        self._variable, self._needs = variable, tuple(needs)
+        self._spelling, self._needs = spelling, tuple(needs)
         self._table: dict[str, _Entry[T]] = {}
         self._is_loaded = False
         self._untried: list[EntryPoint] | None = None
         self._broken: dict[str, str] = {}
         self._distributions: dict[str, str] = {}
 
-    def register(self, name: str, description: str | None = None, **labels: str) -> Callable[[T], T]:
+    def register(self, name: str, description: str | None = None) -> Callable[[T], T]:
         """Files the decorated thing under `name`.
 
         Args:
             name: the public id.
             description: one line for `mbrl list`; the first docstring line when None.
-            **labels: facts that `names` selects by, such as the family of an estimator.
 
         Raises:
             ValueError: the name is taken.
@@ -87,30 +84,20 @@ class Registry(Generic[T]):
         """
 
         def add(thing: T) -> T:
-            self._add(name, thing, description, labels, module=_importing_module())
+            self._add(name, thing, description, module=_importing_module())
             return thing
 
         return add
 
-    def names(self, **labels: str) -> tuple[str, ...]:
-        """All names, sorted; of the entries that carry all `labels`."""
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted."""
         self._load_own()
         self._load_plugins()
-        return tuple(
-            name for name, entry in sorted(self._table.items()) if labels.items() <= entry.labels.items()
-        )
+        return tuple(sorted(self._table))
 
     def describe(self) -> dict[str, str]:
         """One line for each name."""
         return {name: self._table[name].description for name in self.names()}
-
-    def labels(self, name: str) -> Mapping[str, str]:
-        """What was said of an entry when it was registered.
-
-        Raises:
-            ConfigError: see `get`.
-        """
-        return self._look_up(name).labels
 
     def origin(self, name: str) -> str | None:
         """Distribution and version, or the module, that an entry comes from; None for our own.
@@ -142,16 +129,13 @@ class Registry(Generic[T]):
 
     def _how_to_register(self, name: str) -> str:
         ways: list[str] = []
-        if self._variable is not None:
-            module, _, table = self._variable.rpartition(".")
-            ways.append(f"@{table}.register({name!r}) of {module}, in a module that you import")
+        if self._spelling is not None:
+            ways.append(f"@{self._spelling}.register({name!r}) in a module that you import")
         if self._group is not None:
             ways.append(f"an entry point of the group {self._group!r} in an installed package")
         return f" To add your own: {', or '.join(ways)}." if ways else ""
 
-    def _add(
-        self, name: str, thing: Any, description: str | None, labels: Mapping[str, str], *, module: str
-    ) -> None:
+    def _add(self, name: str, thing: Any, description: str | None, *, module: str) -> None:
         if name in self._table:
             first = self._table[name].module
             raise ValueError(f"{self._kind} {name!r} is registered twice, by {first} and by {module}")
@@ -162,7 +146,7 @@ class Registry(Generic[T]):
                 f"every {self._kind} has {', '.join(self._needs)}"
             )
         line = description or (inspect.getdoc(thing) or "").partition("\n")[0]
-        self._table[name] = _Entry(thing, line, module, labels)
+        self._table[name] = _Entry(thing, line, module)
 
     def _look_up(self, name: str) -> _Entry[T]:
         if not self._is_found(name):
@@ -224,7 +208,7 @@ class Registry(Generic[T]):
         if point.attr:
             # The class may have been filed already, by the decorator that its module runs.
             if known is None or known.thing is not thing:
-                self._add(point.name, thing, None, {}, module=point.module)
+                self._add(point.name, thing, None, module=point.module)
         elif not any(_root(entry.module) == _root(point.module) for entry in self._table.values()):
             raise TypeError(f"the module registers no {self._kind}; name the thing itself, as module:name")
 

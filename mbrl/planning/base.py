@@ -192,7 +192,7 @@ PLANNERS: PlannerTable = Registry(
     "planner",
     "mbrl.planning",
     group="mbrl.planners",
-    variable="mbrl.planning.base.PLANNERS",
+    spelling='mbrl.registry("planners")',
     needs=("config", "build", "is_discrete", "is_continuous"),
 )
 

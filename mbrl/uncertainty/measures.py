@@ -59,7 +59,7 @@ MEASURES: Registry[Measure] = Registry(
     "uncertainty measure",
     "mbrl.uncertainty",
     group="mbrl.measures",
-    variable="mbrl.uncertainty.measures.MEASURES",
+    spelling='mbrl.registry("measures")',
     needs=("__call__",),
 )
 

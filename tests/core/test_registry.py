@@ -23,7 +23,7 @@ def package(tmp_path, monkeypatch) -> Iterator[tuple[str, Path]]:
     monkeypatch.syspath_prepend(tmp_path)
     (folder / "__init__.py").write_text("from mbrl.core.registry import Registry\n")
     with (folder / "__init__.py").open("a") as file:
-        file.write(f"TABLE = Registry('thing', '{name}', group='{GROUP}', variable='{name}.TABLE')\n")
+        file.write(f"TABLE = Registry('thing', '{name}', group='{GROUP}', spelling='{name}.TABLE')\n")
     yield name, folder
     for module in [m for m in sys.modules if m.startswith((name, "other_"))]:
         del sys.modules[module]
@@ -85,7 +85,7 @@ def test_a_failed_look_up_names_the_nearest_and_how_to_register(package):
         table_of(name).get("puctt")
     assert str(caught.value) == (
         "Unknown thing 'puctt'. Did you mean 'puct'? Legal names: puct. To add your own: "
-        f"@TABLE.register('puctt') of {name}, in a module that you import, or an entry point of the group "
+        f"@{name}.TABLE.register('puctt') in a module that you import, or an entry point of the group "
         f"{GROUP!r} in an installed package."
     )
     assert "puctt" not in table_of(name)
@@ -114,18 +114,6 @@ def test_a_broken_entry_fails_at_every_look_up_rather_than_vanish(package):
             table.names()
 
 
-def test_labels_select():
-    table: Registry[Any] = Registry("thing", "mbrl.core")
-    table.register("a", family="ratio", role="primary")(len)
-    table.register("b", family="ratio")(len)
-    table.register("c", family="value", role="primary")(len)
-    assert table.names() == ("a", "b", "c")
-    assert table.names(family="ratio") == ("a", "b")
-    assert table.names(family="ratio", role="primary") == ("a",)
-    assert table.names(family="none") == ()
-    assert table.labels("b") == {"family": "ratio"}
-
-
 def test_entry_points_are_filed_under_their_names(package, distribute):
     name, folder = package
     (folder / "one.py").write_text(f"from {name} import TABLE\nTABLE.register('own')(len)\n")
@@ -139,11 +127,10 @@ def test_entry_points_are_filed_under_their_names(package, distribute):
 
 @pytest.mark.parametrize("value", ["other_decorated", "other_decorated:f"])
 def test_entry_points_may_lead_to_modules_that_register(package, distribute, value):
-    text = "@TABLE.register('mine', 'Said.', family='x')\ndef f(): ...\n"
+    text = "@TABLE.register('mine', 'Said.')\ndef f(): ...\n"
     distribute("decorated", text, {"mine": value})
     table = table_of(package[0])
     assert table.describe() == {"mine": "Said."}
-    assert table.names(family="x") == ("mine",)
     assert table.origin("mine") == "other-decorated 1.2"
 
 

@@ -104,6 +104,6 @@ FORMATS: Registry[Format] = Registry(
     "dataset format",
     "mbrl.data.formats",
     group="mbrl.formats",
-    variable="mbrl.data.formats.base.FORMATS",
+    spelling='mbrl.registry("formats")',
     needs=("sniff", "parse", "read", "write"),
 )
