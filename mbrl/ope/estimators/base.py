@@ -54,7 +54,13 @@ class EstimatorEntry:
     is_tested: bool = False
 
 
-ESTIMATORS: Registry[EstimatorEntry] = Registry("estimator", "mbrl.ope.estimators")
+ESTIMATORS: Registry[EstimatorEntry] = Registry(
+    "estimator",
+    "mbrl.ope.estimators",
+    group="mbrl.estimators",
+    spelling='mbrl.registry("estimators")',
+    needs=("estimate", "family"),
+)
 
 
 def register_estimator(
