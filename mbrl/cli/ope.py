@@ -72,7 +72,7 @@ def ope(
     del debug
     from mbrl.data.open import open_dataset
     from mbrl.data.options import LoadOptions
-    from mbrl.ope.judgement.findings import BEHAVIOUR
+    from mbrl.ope.judgement.families import BEHAVIOUR
     from mbrl.ope.judgement.risk import RiskQuestion
     from mbrl.ope.value.fqe import FQEConfig
     from mbrl.run.judge.deployment import Trials, deployment_stage, unique_names
@@ -113,22 +113,22 @@ def ope(
 
 def _show(folder: Path, found: Mapping[str, Any], *, is_json: bool) -> int:
     """Prints a comparison of candidates; the exit status that goes with its verdict."""
+    from mbrl.ope.judgement.report.documents import DeploymentReport
     from mbrl.ope.judgement.verdict import EXIT_CODES
     from mbrl.report.deployment.flags import flag_table
-    from mbrl.report.deployment.tables import candidate_table, estimate_table, trial_table, verdict_lines
-    from mbrl.run.judge.deployment import PAGE
+    from mbrl.report.deployment.sentences import verdict_lines
+    from mbrl.report.deployment.tables import candidate_table, estimate_table, trial_table
+    from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE
 
-    reports = found["reports"]
-    tables = [candidate_table(found), trial_table(found)] if len(reports) > 1 else []
-    for report in reports:
+    whole = DeploymentReport.load(folder / DEPLOYMENT_FILE)
+    tables = [candidate_table(whole), trial_table(whole)] if len(whole.reports) > 1 else []
+    for report in whole.reports:
         tables += [estimate_table(report), flag_table(report)]
     emit(
         found,
         [table for table in tables if table.rows],
-        messages=[line for report in reports for line in verdict_lines(report)],
+        messages=[line for report in whole.reports for line in verdict_lines(report)],
         is_json=is_json,
         path=folder if is_json else folder / PAGE,
     )
-    proposed = next(report for report in reports if report["candidate"] == found["proposed"])
-    final = proposed["verdict"].get("corrected") or proposed["verdict"]
-    return EXIT_CODES[final["verdict"]]
+    return EXIT_CODES[whole.proposed_report.verdict.final.verdict]

@@ -32,7 +32,7 @@ def ope_bench(
     """Judge estimators by policies of known value; run again to continue, exit status 3 if a task failed."""
     del debug
     from mbrl.cli.board import make_board
-    from mbrl.report.ope_bench.scores import total_table, verdict_table
+    from mbrl.report.ope_bench.tables import total_table, verdict_table
     from mbrl.run.stages import set_up_torch
     from mbrl.study.folder import StudyFolder
     from mbrl.study.local_engine import LocalEngine
