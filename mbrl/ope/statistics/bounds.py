@@ -13,6 +13,11 @@ from mbrl.ope.log.layout import Array
 from mbrl.ope.statistics.self_normalised import Terms, bootstrap_values, draw_counts, is_dominated, jackknife
 
 LEVEL: Final = 0.95
+"""Coverage of the intervals of a report."""
+
+NORMAL_95: Final = 1.959964
+"""Half width of a 95 % interval of the standard normal law."""
+
 BOOTSTRAP_EPISODES: Final = 50
 """Episodes from which on a bootstrap of normalised estimators is the default; Student t below."""
 

@@ -4,37 +4,9 @@ import math
 
 import pytest
 
-from mbrl.report.kit.table import TERMINAL_WIDTH, to_text
-from mbrl.report.ope_bench.plots import estimates_against_truth
-from mbrl.report.ope_bench.scores import (
-    Answer,
-    BenchLog,
-    JudgedPolicy,
-    OPEBench,
-    bench_json,
-    bench_tables,
-    score_estimator,
-    total_table,
-    wrong_go_share,
-)
-
-NOTHING = Answer(math.nan, math.nan, math.nan, is_valid=False)
-
-
-def policy(truth: float, point: float, *, half: float = 1.0, verdict: str = "cannot_tell") -> JudgedPolicy:
-    answers = {"good": Answer(point, point - half, point + half, is_valid=True), "silent": NOTHING}
-    return JudgedPolicy(f"p{truth}", truth, 0.1, answers, verdict)
-
-
-def bench() -> OPEBench:
-    policies = (
-        policy(0.0, 0.5, verdict="go"),
-        policy(1.0, 3.0, verdict="no_go"),
-        policy(2.0, 2.0, half=0.0, verdict="go_with_guard"),
-        policy(4.0, 5.0, verdict="go"),
-    )
-    log = BenchLog("toy", "toy.log", "the estimand", 1.5, policies, planned=4)
-    return OPEBench("toy", (log,), {}, 1.0, {})
+from mbrl.ope.judgement.benchmark.answers import Answer, OPEBench
+from mbrl.ope.judgement.benchmark.scores import bench_json, score_estimator
+from tests.ope.benches import NOTHING, bench
 
 
 def test_scores_worked_by_hand():
@@ -96,39 +68,10 @@ def test_an_estimator_that_never_answers_has_reasons_in_place_of_scores():
     assert all(math.isnan(metric.value) and metric.why_not for metric in score.metrics.values())
 
 
-def test_wrong_go_is_a_share_of_the_policies_that_are_truly_worse():
-    assert wrong_go_share(bench()) == 0.5
-    assert wrong_go_share(bench(), ("no_go",)) == 0.5
-    better = dataclasses.replace(bench().logs[0], baseline=-1.0)
-    assert math.isnan(wrong_go_share(dataclasses.replace(bench(), logs=(better,))))
-
-
-def test_tables_fit_the_terminal_and_json_is_strict():
-    failed = dataclasses.replace(bench(), failures={"estimate.toy": "out of memory"})
-    renamed = {"estimator_01": failed.logs[0].policies[0].answers["good"]}
-    policies = (
-        dataclasses.replace(failed.logs[0].policies[0], answers=renamed),
-        *failed.logs[0].policies[1:],
-    )
-    failed = dataclasses.replace(failed, logs=(dataclasses.replace(failed.logs[0], policies=policies),))
-    text = to_text(bench_tables(failed))
-    assert "estimator_01" in text  # not folded
-    assert max(map(len, text.splitlines())) <= TERMINAL_WIDTH
-    assert "out of memory" in text
-    assert not failed.is_complete
-    assert bench().is_complete
-    values = json.loads(json.dumps(bench_json(bench()), allow_nan=False))
-    assert values["wrong_go"] == 0.5
-    assert values["logs"][0]["policies"][0]["answers"]["silent"]["point"] is None
-    row = total_table(bench()).rows[0]
-    assert row[:5] == ("good", "100 %", "100 %", "0.80", "-")
-    assert row[7:9] == ("75 %", "75 %")
-
-
 def test_the_coverage_of_valid_answers_stands_apart():
     log = bench().logs[0]
-    doubtful = dataclasses.replace(log.policies[1].answers["good"], is_valid=False)
-    wrong = dataclasses.replace(log.policies[1], answers={"good": doubtful})
+    invalid = dataclasses.replace(log.policies[1].answers["good"], is_valid=False)
+    wrong = dataclasses.replace(log.policies[1], answers={"good": invalid})
     found = dataclasses.replace(log, policies=(log.policies[0], wrong, *log.policies[2:]))
     score = score_estimator(found, "good")
     assert (sum(score.covered), len(score.covered)) == (3, 4)
@@ -140,15 +83,11 @@ def test_without_a_baseline_alarms_are_undefined_and_say_so():
     assert "unknown" in str(score_estimator(log, "good").metrics["type_one"].why_not)
 
 
-def test_the_figure_has_a_panel_for_each_estimator_that_answered():
-    found = bench()
-    figure = estimates_against_truth(found, found.logs[0])
-    assert figure is not None
-    assert [axes.get_title() for axes in figure.axes] == ["good: 0.80"]
-    far = dataclasses.replace(found.logs[0].policies[0], answers={"good": Answer(99.0, 98.0, 100.0, True)})
-    log = dataclasses.replace(found.logs[0], policies=(far, *found.logs[0].policies[1:]))
-    figure = estimates_against_truth(found, log)
-    assert figure is not None
-    assert figure.axes[0].get_title().endswith("1 outside")
-    silent = dataclasses.replace(log, policies=(dataclasses.replace(far, answers={"silent": NOTHING}),))
-    assert estimates_against_truth(found, silent) is None
+def test_a_benchmark_survives_its_json():
+    given = dataclasses.replace(bench(), peer="silent", failures={"estimate.toy": "out of memory"})
+    values = json.loads(json.dumps(bench_json(given), allow_nan=False))
+    assert values["wrong_go"] == 0.5
+    assert values["logs"][0]["policies"][0]["answers"]["silent"]["point"] is None
+    found = OPEBench.from_json(values)
+    assert bench_json(found) == bench_json(given)
+    assert found.is_complete is given.is_complete is False

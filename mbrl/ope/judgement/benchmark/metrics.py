@@ -22,7 +22,10 @@ MOST_ERROR: Final = 2.0
 """Where DOPE clips estimates on the scale on which the worst policy has the value 0 and the best 1."""
 
 RESAMPLES: Final = 1000
+"""Sets of policies that are drawn for an interval."""
+
 _MAX_LOST_DRAWS: Final = 0.1
+"""Share of them in which a metric may be undefined."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

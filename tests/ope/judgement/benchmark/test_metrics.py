@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbrl.ope.judgement.selection import (
+from mbrl.ope.judgement.benchmark.metrics import (
     Metric,
     absolute_error,
     false_alarms,

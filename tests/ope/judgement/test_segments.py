@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import DataError
-from mbrl.ope.judgement.heat import heat_list, hottest_ranges
+from mbrl.ope.judgement.segments import find_segments, largest_runs
 from mbrl.ope.judgement.support_map import (
     SupportMap,
     map_support,
@@ -26,16 +26,16 @@ def brute_force(excess):
     return best
 
 
-def test_the_hottest_ranges_are_those_of_brute_force():
+def test_the_largest_runs_are_those_of_brute_force():
     excess = np.random.default_rng(0).normal(-0.2, 1.0, (30, 12))
-    found = hottest_ranges(excess, 30)
+    found = largest_runs(excess, 30)
     exact = brute_force(excess)
     assert [r.excess for r in found] == pytest.approx(sorted((x for x in exact if x > 0), reverse=True))
     for r in found:
         assert excess[r.episode, r.start : r.stop].sum() == pytest.approx(r.excess)
         assert exact[r.episode] == pytest.approx(r.excess)
-    assert len(hottest_ranges(excess, 5)) == 5
-    assert hottest_ranges(-np.ones((3, 4)), 5) == []
+    assert len(largest_runs(excess, 5)) == 5
+    assert largest_runs(-np.ones((3, 4)), 5) == []
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +53,14 @@ def test_the_list_holds_both_kinds_by_halves(dataset):
     log_ratio = np.zeros(arrays.reward.shape)
     log_ratio[11, 0] = 3.0  # one episode carries more than its share from the first step on
     weighted = dataclasses.replace(arrays, log_ratio=log_ratio)
-    entries = heat_list(dataset, support, weighted, count=4)
-    first, second, third = entries
-    assert (first["episode"], first["first_step"], first["last_step"]) == (7, 5, 8)
-    assert first["share"] == 1.0
-    assert (second["episode"], second["first_step"], second["last_step"]) == (3, 20, 21)
-    assert (third["kind"], third["episode"], third["first_step"]) == ("weight", 11, 0)
-    assert third["share"] == pytest.approx(np.exp(3.0) / (np.exp(3.0) + 39))
-    assert heat_list(dataset, None, None) == []
-    assert len(heat_list(dataset, support, None)) == 2
+    first, second, third = find_segments(dataset, support, weighted, count=4)
+    assert (first.kind, first.episode, first.first_step, first.last_step) == ("support", 7, 5, 8)
+    assert (first.share, first.length) == (1.0, 25)
+    assert (second.episode, second.first_step, second.last_step) == (3, 20, 21)
+    assert (third.kind, third.episode, third.first_step) == ("weight", 11, 0)
+    assert third.share == pytest.approx(np.exp(3.0) / (np.exp(3.0) + 39))
+    assert find_segments(dataset, None, None) == ()
+    assert len(find_segments(dataset, support, None)) == 2
 
 
 def test_the_behaviour_stays_inside_and_a_foreign_policy_leaves(dataset):
@@ -76,9 +75,9 @@ def test_the_behaviour_stays_inside_and_a_foreign_policy_leaves(dataset):
     )
     assert away.share > 0.25
     by_time = support_by_time(away, dataset)
-    assert len(by_time["step"]) == 25
-    assert sum(by_time["count"]) == dataset.num_transitions
-    weights = np.array(by_time["count"]) @ np.array(by_time["share"]) / dataset.num_transitions
+    assert len(by_time.step) == 25
+    assert sum(by_time.count) == dataset.num_transitions
+    weights = np.array(by_time.count) @ np.array(by_time.share) / dataset.num_transitions
     assert weights == pytest.approx(away.share)
     with pytest.raises(DataError, match="fewer than two"):
         support_by_place(away, dataset)
