@@ -12,6 +12,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import BatchSource, Learner, Refresh, Training, ValueRefresh
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, TransitionBatch
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
@@ -137,6 +138,7 @@ class RecipeContext:
         dynamics: the fitted model, for recipes with `needs_dynamics`.
         task: the task, where one is known; online recipes need it for its simulator.
         episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
+        whole: the logged episodes that the transitions were taken from; None if they are whole themselves.
     """
 
     space: SpaceSpec
@@ -145,6 +147,14 @@ class RecipeContext:
     dynamics: FittedDynamics | None = None
     task: TaskSpec | None = None
     episode: Tensor | None = None
+    whole: LoggedEpisodes | None = None
+
+    @property
+    def episodes(self) -> LoggedEpisodes | None:
+        """The logged episodes, whole even where the transitions are blocks of them; None if not noted."""
+        if self.whole is not None or self.episode is None or self.transitions is None:
+            return self.whole
+        return LoggedEpisodes.of_rows(self.transitions, self.episode)
 
     def logged(self, recipe: str) -> TransitionBatch:
         """The training transitions.

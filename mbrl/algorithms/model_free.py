@@ -4,7 +4,6 @@ import dataclasses
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
-from torch import Tensor
 
 from mbrl.algorithms.base import (
     RECIPES,
@@ -16,7 +15,7 @@ from mbrl.algorithms.base import (
 )
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import TransitionBatch, take
-from mbrl.data.returns import best_episode_rows, return_range_scale
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.data.sources import DatasetSource
 
 RewardTransform: TypeAlias = Literal["none", "return_range"]
@@ -62,7 +61,7 @@ def reward_scale(config: ModelFreeConfig, context: RecipeContext) -> float:
     """
     if config.reward_transform == "none":
         return 1.0
-    return return_range_scale(context.logged(ModelFree.__name__).reward, _episodes(context))
+    return _episodes(context).return_range_scale()
 
 
 def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
@@ -75,15 +74,14 @@ def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> Tran
     transitions = context.logged(ModelFree.__name__)
     if config.reward_transform == "none" and config.best_fraction == 1:
         return transitions
-    episode, scale = _episodes(context), reward_scale(config, context)
+    episodes, scale = _episodes(context), reward_scale(config, context)
     transitions = dataclasses.replace(transitions, reward=transitions.reward * scale)
     if config.best_fraction < 1:
-        rows = best_episode_rows(transitions.reward, episode, fraction=config.best_fraction)
-        transitions = take(transitions, rows)
+        transitions = take(transitions, episodes.best_rows(fraction=config.best_fraction))
     return transitions
 
 
-def _episodes(context: RecipeContext) -> Tensor:
-    if context.episode is None:
+def _episodes(context: RecipeContext) -> LoggedEpisodes:
+    if context.episodes is None:
         raise ConfigError("best_fraction and reward_transform need to know the episode of every transition.")
-    return context.episode
+    return context.episodes

@@ -126,15 +126,13 @@ def _start_states(
 ) -> Float[Tensor, "n obs_dim"]:
     if rollout.start_states == "any":
         return transitions.observation
-    episode = context.episode
-    if episode is None:
+    episodes = context.episodes
+    if episodes is None:
         raise ConfigError(
             "algorithm.rollout.start_states=initial needs to know where the logged episodes start, which is "
             "not noted here. Remedy: use start_states=any."
         )
-    is_first = torch.ones_like(episode, dtype=torch.bool)
-    is_first[1:] = episode[1:] != episode[:-1]
-    return transitions.observation[is_first]
+    return episodes.first_observation
 
 
 @dataclasses.dataclass(slots=True)

@@ -32,7 +32,7 @@ from mbrl.algorithms.imagination import TerminationSource, choose_termination
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import CriticValues, Policy, TerminationFn, ValueFn
 from mbrl.core.types import Metrics, SpaceSpec, StateDict, TransitionBatch
-from mbrl.data.returns import discounted_return_scale
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.learners.distil import DistilConfig
@@ -120,7 +120,7 @@ class Reanalyse(Recipe):
             dynamics=dynamics,
             termination=choose_termination(config.termination, context, dynamics),
             decisions=decisions,
-            value_scale=_value_scale(transitions, context.episode, discount),
+            value_scale=_value_scale(transitions, context.episodes, discount),
         )
         return Stream(
             DecisionSource(real, decisions, improved_ratio=config.improved_ratio),
@@ -130,10 +130,10 @@ class Reanalyse(Recipe):
         )
 
 
-def _value_scale(transitions: TransitionBatch, episode: Tensor | None, discount: float) -> float:
+def _value_scale(transitions: TransitionBatch, episodes: LoggedEpisodes | None, discount: float) -> float:
     """Spread of the logged returns; that of a reward that goes on for ever where no episodes are noted."""
-    if episode is not None:
-        return discounted_return_scale(transitions.reward, episode, discount=discount)
+    if episodes is not None:
+        return episodes.discounted_return_scale(discount=discount)
     return float(transitions.reward.double().std(correction=0)) / (1 - discount) or 1.0
 
 

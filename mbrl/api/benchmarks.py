@@ -56,7 +56,7 @@ def benchmark_ope(
         command: that makes the report again.
         overrides: changes of the benchmark's config.
     """
-    from mbrl.report.ope_bench.scores import total_table, verdict_table
+    from mbrl.report.ope_bench.tables import total_table, verdict_table
 
     source = load_ope_bench(str(config), overrides=overrides)
     root = open_workspace(store, progress).store.root.resolve()

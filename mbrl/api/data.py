@@ -202,7 +202,6 @@ def save(log: Dataset, out: str | Path, *, to: str = "minari") -> Path:
         to: a format of `mbrl list formats`.
     """
     target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
     return FORMATS.get(to).write(log, target)
 
 

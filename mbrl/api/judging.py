@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mbrl.api.model import Dynamics
 from mbrl.api.policy import as_policy
@@ -13,10 +13,12 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
+from mbrl.ope.judgement.families import BEHAVIOUR
+from mbrl.ope.judgement.report.documents import DeploymentReport
 from mbrl.ope.judgement.risk import RiskQuestion
-from mbrl.ope.judgement.verdict import EXIT_CODES
+from mbrl.ope.judgement.verdict import EXIT_CODES, VerdictName
 from mbrl.ope.value.fqe import FQEConfig
-from mbrl.run.judge.deployment import PAGE, Trials, deployment_stage, unique_names
+from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE, Trials, deployment_stage, unique_names
 from mbrl.run.judge.model import ModelRequest, choose_model
 from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.judge.tested import read_tested
@@ -25,9 +27,6 @@ from mbrl.run.store import RunFolder
 
 if TYPE_CHECKING:
     from mbrl.report.kit.table import Table
-
-BEHAVIOUR: Final = "behaviour"
-"""The baseline that is the policy that acted."""
 
 
 class OPEResult(Result):
@@ -40,33 +39,33 @@ class OPEResult(Result):
 
     def __init__(self, folder: RunFolder) -> None:
         self.path = folder.path / PAGE
-        self.report: Mapping[str, Any] = folder.summary()
+        self.report = DeploymentReport.load(folder.path / DEPLOYMENT_FILE)
 
     @property
     def proposed(self) -> str:
         """Name of the candidate that the log speaks for most."""
-        return str(self.report["proposed"])
+        return self.report.proposed
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> VerdictName:
         """Of the proposed candidate, at a level that holds for all of them at once."""
-        return str(_final(self.report)["verdict"])
+        return self.report.proposed_report.verdict.final.verdict
 
     @property
     def exit_code(self) -> int:
         """Of the command line: 0 go, 10 go with guard, 20 no-go, 30 cannot tell."""
-        return EXIT_CODES[_final(self.report)["verdict"]]
+        return EXIT_CODES[self.report.proposed_report.verdict.final.verdict]
 
     def to_dict(self) -> dict[str, Any]:
         """The report, and the folder of the page."""
-        return jsonable({**self.report, "path": str(self.path.parent)})
+        return jsonable({**self.report.to_json(), "path": str(self.path.parent)})
 
     def tables(self) -> "Sequence[Table]":
         """Candidates side by side, then the estimates of each."""
         from mbrl.report.deployment.flags import flag_table
         from mbrl.report.deployment.tables import candidate_table, estimate_table, trial_table
 
-        reports = self.report["reports"]
+        reports = self.report.reports
         tables = [candidate_table(self.report), trial_table(self.report)] if len(reports) > 1 else []
         for report in reports:
             tables += [estimate_table(report), flag_table(report)]
@@ -74,9 +73,9 @@ class OPEResult(Result):
 
     def messages(self) -> Sequence[str]:
         """The verdicts with their reasons."""
-        from mbrl.report.deployment.tables import verdict_lines
+        from mbrl.report.deployment.sentences import verdict_lines
 
-        return [line for report in self.report["reports"] for line in verdict_lines(report)]
+        return [line for report in self.report.reports for line in verdict_lines(report)]
 
     def to_html(self, path: str | Path) -> Path:
         """Copies the page."""
@@ -85,13 +84,8 @@ class OPEResult(Result):
         return target
 
     def _headline(self) -> str:
-        count = len(self.report["reports"])
+        count = len(self.report.reports)
         return f"{self.verdict!r} for {self.proposed!r}, {count} candidates, {str(self.path)!r}"
-
-
-def _final(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    proposed = next(one for one in report["reports"] if one["candidate"] == report["proposed"])
-    return proposed["verdict"].get("corrected") or proposed["verdict"]
 
 
 def ope(

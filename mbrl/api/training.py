@@ -221,7 +221,5 @@ def _check_online(resolved: ResolvedConfig, online: str | None) -> None:
     """Nobody meets a simulator by accident, or a log where a simulator was meant."""
     name = resolved.run.recipe
     if RECIPES.get(name).is_online != (online is not None):
-        problem = (
-            "learns from logs, not online" if online else "meets a simulator: say --online TASK"
-        )
+        problem = "learns from logs, not online" if online else "meets a simulator: say --online TASK"
         raise ConfigError(f"The recipe {name!r} {problem}.")

@@ -17,17 +17,11 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.run.config import RunConfig, stable_hash
-from mbrl.shift.probe import (
-    MAX_EDGE_HORIZON,
-    STATES,
-    EdgeProbe,
-    ModelProbe,
-    ShiftProbe,
-    logged_values,
-    why_no_support,
-)
+from mbrl.shift.logged_values import logged_values
+from mbrl.shift.model_probe import MAX_EDGE_HORIZON, EdgeProbe, ModelProbe
+from mbrl.shift.probe import STATES, ShiftProbe
 from mbrl.shift.report import alarms_by_kind
-from mbrl.shift.support import BehaviourSupport
+from mbrl.shift.support import BehaviourSupport, why_no_support
 from mbrl.uncertainty.penalty import UNIT_QUANTILE
 
 _MEASURE = "ens_std"

@@ -12,6 +12,7 @@ from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec
@@ -103,7 +104,8 @@ def make_recipe_context(
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
-    train = split_for(config.dynamics, dataset, RngStreams(config.seed)).train.transitions()
+    part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
+    train = part.transitions()
     mean, std = fit_moments(train.observation)
     return RecipeContext(
         space=dataset.spec,
@@ -112,6 +114,7 @@ def make_recipe_context(
         dynamics=None if fit is None else fit(),
         task=task,
         episode=torch.tensor(train.episode),
+        whole=LoggedEpisodes.of(part),
     )
 
 

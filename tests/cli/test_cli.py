@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from mbrl.cli.app import app
 from mbrl.api.progress import LineProgress
 from mbrl.api.result import PlainResult, jsonable
+from mbrl.cli.app import app
 from mbrl.cli.output import emit
 from mbrl.data.formats.base import FORMATS
 from mbrl.report.kit.table import Table

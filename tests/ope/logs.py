@@ -5,11 +5,14 @@ import dataclasses
 import numpy as np
 import torch
 
-from mbrl.core.estimates import Estimand
+from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.protocols import Policy
 from mbrl.data.dataset import Dataset
+from mbrl.ope.estimators.base import ESTIMATORS
+from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.ope.log.layout import OPEArrays
 from mbrl.ope.value.fqe import FQEConfig, FQEResult, fit_fqe
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.ope.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
 from tests.ope.tabular import (
     MDP,
     Array,
@@ -108,8 +111,37 @@ def one_step(n: int = 30) -> OPEArrays:
     )
 
 
+def without_values(arrays: OPEArrays) -> OPEArrays:
+    return dataclasses.replace(
+        arrays, action_value=np.zeros_like(arrays.action_value), value=np.zeros_like(arrays.value)
+    )
+
+
+def select(arrays: OPEArrays, episodes: np.ndarray) -> OPEArrays:
+    """The same streams of some episodes, with repetition allowed."""
+    names = ("log_ratio", "reward", "action_value", "value", "length", "terminated", "truncated")
+    return dataclasses.replace(arrays, **{name: getattr(arrays, name)[episodes] for name in names})
+
+
+def context_of(
+    policy: Policy, dataset: Dataset, estimand: Estimand, fqe: FQEConfig = QUICK, **settings
+) -> EstimatorContext:
+    """What an estimator is asked; further settings as of `EstimatorSettings`."""
+    return EstimatorContext(policy, dataset, EstimatorSettings(estimand, fqe, **settings))
+
+
+def ask(context: EstimatorContext, name: str, seed: int = 0) -> Estimate:
+    """The answer of a registered estimator."""
+    return ESTIMATORS.get(name).estimate(context, generator=generator(seed))
+
+
 def linear(gain: float, std: float) -> NoisyLinearPolicy:
     return NoisyLinearPolicy(torch.tensor([[gain]]), 8.0, std)
+
+
+def acting(gain: float, std: float) -> LinearPolicy:
+    """A linear policy; deterministic at std 0, without a density."""
+    return linear(gain, std) if std else LinearPolicy(torch.tensor([[gain]]), 8.0)
 
 
 def lqg_log(n: int = 200, steps: int = 20, seed: int = 0) -> Dataset:

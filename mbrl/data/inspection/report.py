@@ -7,8 +7,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from mbrl.core.errors import DataError
-from mbrl.data.assemble import assemble, prepare, repair
-from mbrl.data.checks import all_problems
+from mbrl.data.assemble import build, episode_problems, log_problems, prepare
 from mbrl.data.dataset import Dataset
 from mbrl.data.inspection.stats import DatasetStats, summarise
 from mbrl.data.options import LoadOptions
@@ -84,8 +83,12 @@ def inspect_log(log: RawLog, options: LoadOptions | None = None) -> Inspection:
     problems: list[DataError] = []
     report: Inspection | None = None
     try:
-        problems += _log_problems(log, options)
-        report = inspect_dataset(assemble(log, options.model_copy(update={"bad_episodes": "drop"})))
+        prepared = prepare(log, options)
+        problems += log_problems(prepared, options)
+        if options.bad_episodes == "error":
+            problems += episode_problems(prepared, options)
+        dataset = build(prepared, options.model_copy(update={"bad_episodes": "drop"}))
+        report = inspect_dataset(dataset)
     except DataError as error:
         problems += [] if problems else [error]
     if report is not None and not problems:
@@ -97,14 +100,6 @@ def inspect_log(log: RawLog, options: LoadOptions | None = None) -> Inspection:
         dropped={} if report is None else report.dropped,
         stats=None if report is None else report.stats,
     )
-
-
-def _log_problems(log: RawLog, options: LoadOptions) -> list[DataError]:
-    if options.bad_episodes == "drop":
-        return []
-    raws, spec, _ = prepare(log, options)
-    closed = [repaired for raw in raws if (repaired := repair(raw, spec, options, Counter())) is not None]
-    return [problem for raw in closed for problem in all_problems(raw, spec, file=log.file)]
 
 
 def _problem_findings(problems: list[DataError]) -> Iterator[DataFinding]:

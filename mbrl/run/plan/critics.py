@@ -14,11 +14,10 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
-from mbrl.data.returns import return_range_scale
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.context import FitValues
 from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FQEConfig, FQEResult
+from mbrl.ope.value.fqe import FitValues, FQEConfig, FQEResult
 from mbrl.ope.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.checkpoint import CheckpointFolder
@@ -104,8 +103,7 @@ def _value_unit(basis: PlanBasis) -> float:
     """Reward units in a unit of the learner's values: recipes may rescale the rewards that it sees."""
     if getattr(basis.resolved.run.algorithm, "reward_transform", "none") == "none":
         return 1.0
-    train = basis.split.train.transitions()
-    return 1.0 / return_range_scale(torch.tensor(train.reward), torch.tensor(train.episode))
+    return 1.0 / LoggedEpisodes.of(basis.split.train).return_range_scale()
 
 
 def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> LeafCritics:

@@ -248,7 +248,7 @@ def certify_basis(basis: PlanBasis, config: PlanConfig, planner: Planner) -> Cer
     return certify(
         planner,
         torch.tensor(rows.observation[chosen]),
-        torch.tensor(rows.episode[chosen]),
+        torch.tensor(rows.unit[chosen]),
         budget=Budget(config.sims or config.certificate_sims),
         generator=rng.at("draws"),
     )

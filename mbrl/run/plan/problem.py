@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-import torch
-
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import TerminationFn
 from mbrl.core.rng import RngStreams
-from mbrl.data.returns import discounted_return_scale
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.envs.termination import KnownTermination
 from mbrl.planning.problem.calibration import PlannerCalibration, calibrate_planner
 from mbrl.planning.problem.learned import learned_problem, with_pessimism
@@ -33,7 +31,7 @@ def make_plan_problem(
     Raises:
         ConfigError: the task has no termination rule, or the learner no critics, and the config wants them.
     """
-    leaf, train = find_critics(basis, config, workspace), basis.split.train.transitions()
+    leaf = find_critics(basis, config, workspace)
     problem = learned_problem(
         basis.dynamics,
         basis.stored.policy,
@@ -43,9 +41,7 @@ def make_plan_problem(
         doubt=config.doubt,
         termination=_termination(basis, config),
         value_unit=leaf.unit,
-        value_scale=discounted_return_scale(
-            torch.tensor(train.reward), torch.tensor(train.episode), discount=basis.discount
-        ),
+        value_scale=LoggedEpisodes.of(basis.split.train).discounted_return_scale(discount=basis.discount),
     )
     calibration = calibrate_stage(basis, config, problem, leaf, workspace)
     price = calibration.pessimism(

@@ -146,8 +146,8 @@ def test_the_report_holds_the_model_and_the_back_test(tmp_path, source, log, mon
     assert again.summary()["backtest"] == found  # made once for the log
     assert len(list(tmp_path.glob("runs/toy/backtest*"))) == 1
     without = ope_stage(stored, log, dataclasses.replace(settings, backtest=False), workspace)
-    assert without.summary()["backtest"]["z"] is None
-    assert "no estimator was asked" in without.summary()["why_not"]["backtest.z"]
+    assert without.summary()["backtest"] is None
+    assert "no estimator was asked" in without.summary()["why_not"]["backtest"]
     assert without.summary()["diagnostics"]["model_disagreement_share"] is None
 
 
