@@ -30,7 +30,10 @@ def plan(
         float | None, typer.Option("--budget-ms", min=0.001, help="Milliseconds of a plan.")
     ] = None,
     sims: Annotated[
-        int | None, typer.Option(min=1, help="Simulations or trajectories of a plan [the planner's].")
+        int | None,
+        typer.Option(
+            min=1, help="Simulations of a search, or plans that are scored, for each state [the planner's]."
+        ),
     ] = None,
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Full episodes in the simulator [the run's config, else 10].")
@@ -80,10 +83,10 @@ def plan(
 
 def _explain(run: Path, state: str, config: "PlanConfig", workspace: Any, *, is_json: bool) -> None:
     """Writes one plan as JSON and as a figure, its tree likewise and for Graphviz; prints what it weighed."""
-    from mbrl.planning.explain.explanation import to_dot
+    from mbrl.planning.explain.search_tree import to_dot
     from mbrl.report.kit.style import save_png
     from mbrl.report.plan.plots import plan_figure, tree_figure
-    from mbrl.report.plan.tables import candidate_table, edge_table
+    from mbrl.report.plan.tables import candidate_table, trace_table
     from mbrl.run.config import stable_hash
     from mbrl.run.files import write_json, write_text
     from mbrl.run.plan.explanation import explain_stage
@@ -97,5 +100,5 @@ def _explain(run: Path, state: str, config: "PlanConfig", workspace: Any, *, is_
     if values["tree"] is not None:
         save_png(tree_figure(values["tree"]), folder / f"{name}-tree.png")
         write_text(folder / f"{name}.dot", to_dot(values["tree"]))
-    tables = [candidate_table(values), edge_table(values)]
+    tables = [candidate_table(values), trace_table(values)]
     emit(values, tables, is_json=is_json, path=folder / f"{name}.png")

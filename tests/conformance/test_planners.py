@@ -72,8 +72,8 @@ discrete_planners = pytest.mark.parametrize("name", [name for name, is_discrete 
 def make_formula(line: Line, *, is_discrete: bool) -> Formula:
     def formula(obs: Tensor, action: Tensor, member: Tensor) -> tuple[Tensor, ...]:
         move = action @ LEVELS.to(action.dtype) if is_discrete else action[:, 0]
-        position, reward, doubt = line(obs[:, 0], move, member)
-        return position[:, None], reward, position > 1.5, doubt
+        position, reward, uncertainty = line(obs[:, 0], move, member)
+        return position[:, None], reward, position > 1.5, uncertainty
 
     return formula
 
@@ -223,8 +223,8 @@ def test_nothing_is_bootstrapped_past_the_end(name: str, is_discrete: bool) -> N
 
 
 @every_planner
-def test_doubt_without_a_price_changes_no_bit(name: str, is_discrete: bool) -> None:
-    def doubted(position: Tensor, move: Tensor, member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def test_uncertainty_that_costs_nothing_changes_no_bit(name: str, is_discrete: bool) -> None:
+    def unsure(position: Tensor, move: Tensor, member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return *hill(position, move, member)[:2], torch.full_like(move, 1e3)
 
     def certain(position: Tensor, move: Tensor, member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,7 +232,7 @@ def test_doubt_without_a_price_changes_no_bit(name: str, is_discrete: bool) -> N
 
     results = [
         plan(make_planner(name, make_problem(is_discrete, line, pessimism=Pessimism())))
-        for line in (doubted, certain)
+        for line in (unsure, certain)
     ]
     for field in set(TENSORS) - {"uncertainty"}:
         assert torch.equal(getattr(results[0], field), getattr(results[1], field)), field
@@ -242,8 +242,8 @@ def test_doubt_without_a_price_changes_no_bit(name: str, is_discrete: bool) -> N
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_the_unit_of_the_reward_does_not_matter(name: str, is_discrete: bool, factor: float) -> None:
     def scaled(position: Tensor, move: Tensor, member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        position, reward, doubt = hill(position, move, member)
-        return position, factor * reward, factor * doubt
+        position, reward, uncertainty = hill(position, move, member)
+        return position, factor * reward, factor * uncertainty
 
     leaf = FormulaLeaf([lambda obs: factor * -1.5 * (obs[:, 0] - 0.7).abs()])
     other = make_problem(is_discrete, scaled, leaf=leaf, value_scale=factor)

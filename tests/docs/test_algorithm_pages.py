@@ -31,7 +31,7 @@ from mbrl.learners.sac import SACConfig
 from mbrl.learners.soft_actor_critic import SoftActorCriticConfig
 from mbrl.learners.td3_bc import TD3BCConfig
 from mbrl.learners.weighted_cloning import WeightedCloningConfig
-from mbrl.planning.problem.learned import DoubtConfig
+from mbrl.planning.problem.uncertainty import UncertaintyConfig
 from mbrl.rollouts.generate import RolloutConfig
 from mbrl.uncertainty.measures import MEASURES
 
@@ -40,10 +40,11 @@ PAGES = sorted(page for page in (DOCS / "algorithms").glob("*.md") if page.name 
 CONFIGS: dict[str, type[BaseModel]] = {
     config.__name__: config
     for config in (
-        AWACConfig, AssessmentConfig, BCConfig, BCQConfig, CQLConfig, DistilConfig, DoubtConfig,
+        AWACConfig, AssessmentConfig, BCConfig, BCQConfig, CQLConfig, DistilConfig,
         DynamicsConfig, IQLConfig, LearnerConfig, MBPOConfig, MOBILEConfig, MOReLConfig, MoBRACConfig,
         ModelBasedConfig, PenaltyConfig, RAVLConfig, ReBRACConfig, ReanalyseConfig, RolloutConfig, SACConfig,
-        SoftActorCriticConfig, TD3BCConfig, TD3Config, TerminationConfig, UnpenalisedConfig,
+        SoftActorCriticConfig, TD3BCConfig, TD3Config, TerminationConfig, UncertaintyConfig,
+        UnpenalisedConfig,
         WeightedCloningConfig,
     )
 }  # fmt: skip

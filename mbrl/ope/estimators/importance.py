@@ -176,9 +176,7 @@ def require_values(arrays: OPEArrays, name: str) -> None:
         EstimandError: Q and V were not given.
     """
     if not arrays.has_values:
-        raise EstimandError(
-            f"{name} needs Q and V of the evaluated policy. Remedy: fit them (`fit_fqe`)."
-        )
+        raise EstimandError(f"{name} needs Q and V of the evaluated policy. Remedy: fit them (`fit_fqe`).")
 
 
 def without_point(name: str, arrays: OPEArrays, family: Family, reason: str) -> Estimate:

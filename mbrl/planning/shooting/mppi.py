@@ -8,7 +8,7 @@ Departures from TD-MPC2:
   on the unit of the reward (`standardise: false` for raw ones);
 - the mean is followed, not an elite drawn by its weight (`execute: sample` for that);
 - plans of the policy are scored once and compete in every iteration; the mode's is one of them;
-- the policy is rolled out by all members in turn, and doubt has its price.
+- the policy is rolled out by all members in turn, and uncertainty costs.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from torch import Tensor
 from mbrl.core.errors import ConfigError
 from mbrl.planning.base import PLANNERS, PlannerEntry
 from mbrl.planning.problem.problem import Clock, PlanningProblem
-from mbrl.planning.shooting.plans import Plans, Search
+from mbrl.planning.shooting.plans import Plans, ShootingState
 from mbrl.planning.shooting.shooting import ShootingConfig, ShootingPlanner
 
 Preset: TypeAlias = Literal["tdmpc2", "mbop", "mbop-acme"]
@@ -137,13 +137,13 @@ class MPPI(ShootingPlanner):
             floor=floor if self.config.standardise else None,
         )
 
-    def keep(self, search: Search) -> Plans | None:
+    def keep(self, state: ShootingState) -> Plans | None:
         """The policy's plans."""
-        return search.injected
+        return state.injected
 
-    def remember(self, search: Search) -> Float[Tensor, "b m h act_dim"] | None:
+    def remember(self, state: ShootingState) -> Float[Tensor, "b m h act_dim"] | None:
         """Nothing."""
-        del search
+        del state
         return None
 
 

@@ -1,4 +1,4 @@
-"""One plan on top of a trained run, with its reasons: parts, objections, nearest logged states, the tree."""
+"""One plan on top of a trained run: its trace by parts, the nearest logged states, the search tree."""
 
 import math
 from pathlib import Path
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
-from mbrl.planning.explain.explanation import export_tree
-from mbrl.planning.explain.itinerary import explain_result
+from mbrl.planning.explain.plan_trace import describe_plan
+from mbrl.planning.explain.search_tree import export_tree
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.policy import hash_rows
 from mbrl.planning.tree.planner import TreeConfig
@@ -29,7 +29,7 @@ def explain_stage(path: Path, state: str, config: PlanConfig, workspace: Workspa
         path: folder of a finished training.
         state: see `read_state`.
         config: of the planner.
-        workspace: where critics and prices are found.
+        workspace: where critics and calibrations are found.
 
     Raises:
         ConfigError: `state` names none, or the planner does not fit.
@@ -38,7 +38,7 @@ def explain_stage(path: Path, state: str, config: PlanConfig, workspace: Workspa
     obs = read_state(state, basis.dataset)
     planner = make_planner(basis, keep_tree(config), workspace).planner
     result = planner.plan(obs, budget=config.budget, noise=RowNoise(hash_rows(obs)))
-    explanation = explain_result(planner.problem, obs, result)
+    explanation = describe_plan(planner.problem, obs, result)
     return {
         "planner": config.planner.name,
         "state": state,
@@ -64,7 +64,7 @@ def _nearest_steps(obs: Tensor, dataset: Dataset) -> list[dict[str, Any]]:
     scale = logged.std(0, correction=0)
     scale = torch.where(scale > 0, scale, 1.0)
     distance = ((logged - obs.double()) / scale).square().mean(1).sqrt()
-    found = distance.topk(min(_NEAREST, len(distance)), largest=False)
+    nearest = distance.topk(min(_NEAREST, len(distance)), largest=False)
     return [
         {
             "step": int(index),
@@ -72,7 +72,7 @@ def _nearest_steps(obs: Tensor, dataset: Dataset) -> list[dict[str, Any]]:
             "action": rows.action[int(index)].tolist(),
             "reward": float(rows.reward[int(index)]),
         }
-        for length, index in zip(found.values, found.indices, strict=True)
+        for length, index in zip(nearest.values, nearest.indices, strict=True)
     ]
 
 

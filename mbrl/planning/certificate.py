@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,17 @@ from torch import Tensor
 from mbrl.planning.base import Budget, Planner
 from mbrl.planning.noise import RowNoise
 
-LEVEL = 0.95
-_RESAMPLES = 2000
-_CHUNK = 256
-_LEVELS = 101
+LEVEL: Final = 0.95
+"""Of the one-sided interval."""
+
+_RESAMPLES: Final = 2000
+"""Of the episodes: the 5 % quantile then rests on a hundred of them."""
+
+_CHUNK: Final = 256
+"""States planned together; bounds memory, as a search keeps trees for all of them."""
+
+_LEVELS: Final = 101
+"""Quantiles that are kept: every percent, enough for a figure."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
