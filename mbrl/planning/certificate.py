@@ -86,11 +86,13 @@ def bound_gain(
     gain: Float[Tensor, "n"], episode: Int[Tensor, "n"], *, generator: torch.Generator
 ) -> Certificate:
     """Mean gain with its lower bound from resampled episodes: states of one episode are not independent."""
+    # 1. Sums and numbers of states by episode, of those that have any.
     count = torch.bincount(episode).double()
     total = torch.zeros_like(count).index_add_(0, episode, gain.double())
     total, count = total[count > 0], count[count > 0]
     low = math.nan
     if len(count) > 1:
+        # 2. Resample whole episodes; the mean of a resample weighs states equally, as the estimate does.
         drawn = torch.randint(len(count), (_RESAMPLES, len(count)), generator=generator)
         means = total[drawn].sum(1) / count[drawn].sum(1)
         low = float(means.quantile(1.0 - LEVEL))

@@ -60,11 +60,13 @@ class Cost:
 
     def note(self, seconds: float) -> None:
         """Adds a run. A slow one counts as twice what runs take; after a rest nothing is known."""
+        # What rested is new: its next runs are trials, and later refusals take longer to wear off.
         if self.belief < _RESTED:
             self.runs, self.patience = 0, min(2.0 * self.patience, _MOST_PATIENCE)
         self.runs += 1
         if self.runs > _STEADY:
             self.patience = 1.0
+        # The second trial replaces the first; later runs are smoothed, outliers cut.
         if self.runs <= _TRIALS:
             self.seconds = seconds
         else:

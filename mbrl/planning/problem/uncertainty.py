@@ -71,6 +71,7 @@ class TargetDeviation:
         posterior: DynamicsPosterior,
     ) -> Float[Tensor, "r"]:
         """The deviation of the targets."""
+        # y_e = r_e + g (1 - ended_e) V(s'_e): what each member says that the step is worth.
         ended = has_terminated(self.termination, obs, action, posterior.mean)
         alive = self.discount * (~ended).to(posterior.reward_mean.dtype)
         value = self._value(posterior.mean.flatten(0, 1)).view_as(alive)

@@ -117,6 +117,7 @@ def _gather(
 ) -> _GivenPlans:
     remembered = torch.where(has_warm, _WARM, _POLICY)
     states, act_dim, modes = len(has_warm), problem.prior.act_dim, 0
+    # Rows that end as the policy's mode come first, rows that end as its draws last.
     groups: list[tuple[Tensor, Tensor, Tensor]] = []  # [b, m, l, act_dim], does it count [b], source [b]
     if hints.warm is not None:
         groups.append((hints.warm[:, None], has_warm, remembered))
@@ -129,6 +130,7 @@ def _gather(
         groups.append((hints.elites, has_warm, remembered))
     empty = torch.zeros(states, draws, 0, act_dim, dtype=problem.dtype, device=has_warm.device)
     groups.append((empty, has_warm, torch.full_like(remembered, _POLICY)))
+    # All groups in one tensor, cut or padded to the horizon; `length` says how much of a row is given.
     rows = sum(group[0].shape[1] for group in groups)
     plans = torch.zeros(rows, states, horizon, act_dim, dtype=problem.dtype, device=has_warm.device)
     length = torch.zeros(rows, states, dtype=torch.int64, device=has_warm.device)

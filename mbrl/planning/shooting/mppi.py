@@ -160,14 +160,17 @@ def exponential_weights(
         inverse_temperature: > 0.
         floor: of the deviation, return units; None divides by 1.
     """
+    # 1. How far each plan is behind the best one; the best has weight exp(0) whatever the scale.
     is_finite = score.isfinite()
     behind = torch.where(is_finite, score - score.amax(1, keepdim=True), 0.0)
     scale = torch.ones_like(behind[:, :1])
+    # 2. In deviations of the elites' own scores, so that the unit of the reward cancels.
     if floor is not None:
         count = is_finite.sum(1, keepdim=True).clamp_min(1)
         mean = behind.sum(1, keepdim=True) / count
         square = torch.where(is_finite, (behind - mean).square(), 0.0)
         scale = (square.sum(1, keepdim=True) / count).sqrt().clamp_min(floor)
+    # 3. The exponential, normalised.
     weight = torch.where(is_finite, (inverse_temperature * behind / scale).exp(), 0.0)
     return weight / weight.sum(1, keepdim=True).clamp_min(1.0)  # the best weighs 1
 

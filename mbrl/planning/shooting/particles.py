@@ -45,7 +45,7 @@ class Particles:
         """`h` times `[p b n]` for `n` plans a state; one tensor for all steps where members keep theirs."""
         if self.member is None:
             return [None] * self.horizon
-        is_constant = self.member.stride(0) == 0
+        is_constant = self.member.stride(0) == 0  # expanded from one step, as `ts_inf` makes it
         rows = [_spread(member, plans) for member in (self.member[:1] if is_constant else self.member)]
         return list(rows * self.horizon if is_constant else rows)
 
@@ -88,16 +88,19 @@ def draw_particles(
     members = problem.step.ensemble_size
     shape = (horizon, count, len(rows))
     if transition == "ts_inf":
+        # Sorted, so that rows of one member stand together and its networks run over a slice.
         owner = (torch.arange(count, device=rows.device) % members).sort().values
         member = owner[None, :, None].expand(shape)
         used = min(members, count)
         belongs = owner == torch.arange(used, device=rows.device)[:, None]
     else:
+        # Sorted within a step for the same reason; a particle changes its member, so its order means nothing.
         draws = noise.uniform("particles", shape[:2]) * members
         member = draws.long().clamp_max(members - 1).permute(1, 2, 0).sort(1).values
         belongs = torch.ones(1, count, dtype=torch.bool, device=rows.device)
     draws = None
     if outcome == "sample":
         draws = noise.normal("outcomes", (*shape[:2], problem.obs_dim + 1)).to(dtype).permute(1, 2, 0, 3)
+    # Each member's particles count equally, and each member as much as any other.
     average = belongs.to(dtype)
     return Particles(member, draws, average / average.sum(1, keepdim=True), horizon)

@@ -169,6 +169,7 @@ class ShootingPlanner(abc.ABC):
         for total in reversed(halve(sum(most), _FEW_PLANS)):
             sizes = share_out(most, total)
             work = ("iteration", states, sizes[0])
+            # From few plans upwards: what was timed, else twice what half as many plans took.
             known = deadline.cost(work)
             expected = known if known is not None or expected is None else 2.0 * expected
             if chosen and (expected is None or not deadline.fits(len(sizes) * expected + finish)):
@@ -291,6 +292,7 @@ class ShootingPlanner(abc.ABC):
         if self._config.execute == "sample":
             gumbel = call.noise.gumbel("execute", (weights.shape[1],)).to(weights.dtype)
             return elites.take((weights.log() + gumbel).argmax(1, keepdim=True))
+        # The mean as a plan of its own: what is it worth, against what it averages?
         actions = state.centre[:, None]
         scores = score_plans(self._problem, call.obs, actions, call.particles, tally=call.tally)
         score = elites.scores.score

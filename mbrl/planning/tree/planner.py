@@ -220,15 +220,18 @@ class TreePlanner:
         fallback: Tensor,
         deadline: Deadline,
     ) -> PlanResult:
+        # 1. The chosen candidate; the policy's mode where nothing in numbers came back from it.
         root, stats = search.root, search.stats()
         slot, kappa = choice.slot, self._problem.pessimism.lcb_coef
         visits = stats.visits.long()
-        lost = visits.gather(1, slot[:, None]).squeeze(1) == 0  # nothing in numbers came back
+        lost = visits.gather(1, slot[:, None]).squeeze(1) == 0
         slot = torch.where(lost, root.policy_slot, slot)
+        # 2. Its value by parts, the mean over members, and their deviation for the lower bound.
         parts = pool_parts(search, slot)
         bootstrap = torch.where(lost, root.value, parts.bootstrap)
         value = parts.reward - parts.penalty + bootstrap
         deviation = stats.deviation.gather(1, slot[:, None]).squeeze(1)
+        # 3. What to do after it.
         plan, length = follow_plan(search, slot)
         plan[:, 0] = torch.where(lost[:, None], fallback, plan[:, 0])
         one_hot = torch.nn.functional.one_hot(slot, root.logits.shape[1]).to(value.dtype)

@@ -109,6 +109,7 @@ class DiscreteProposals:
         mode = logits.argmax(-1)
         provenance = torch.full(logits.shape, SOURCES.index("policy"), device=logits.device)
         if hints.candidates is not None:
+            # pi <- (1 - m) pi + m / |logged| on the logged actions.
             injected = hints.candidates.to(obs.dtype).amax(1) > 0.5
             mass = self._injected_mass * injected / injected.sum(-1, keepdim=True)
             logits = mask_logits(((1.0 - self._injected_mass) * logits.softmax(-1) + mass).log(), valid)
@@ -195,6 +196,7 @@ class SampledProposals:
         # 3. Merge actions that coincide; the first of them keeps the weight of all.
         weight, survivor = merge_close(actions, weight, distance=self._sampled.merge_distance)
         valid = weight > 0
+        # log(K w): a draw of the prior has the logit 0, n draws merged to one have log n.
         logits = (weight * weight.shape[1]).log().nan_to_num(neginf=0.0)
         mode = int((source == SOURCES.index("policy")).nonzero()[0])
         value, spread = _evaluate(self._problem, obs)
@@ -275,6 +277,7 @@ def merge_close(
     Returns:
         The weights, 0 for merged slots, and which slot each was merged into.
     """
+    # Which pairs coincide; every action does with itself.
     apart = (actions[:, :, None] - actions[:, None]).abs().amax(-1)
     close = (apart < distance) & (weight[:, None] > 0) & (weight[:, :, None] > 0)
     close = close | torch.eye(actions.shape[1], dtype=torch.bool, device=actions.device)

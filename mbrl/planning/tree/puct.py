@@ -132,6 +132,7 @@ class PUCTStrategy:
         root, config = search.root, self._config
         probs = root.logits.softmax(-1)
         if config.dirichlet_fraction:
+            # Noise over valid actions alone, so that it costs masked ones no mass of the prior.
             drawn = draw_dirichlet(noise, probs.shape[1], concentration=config.dirichlet_concentration)
             drawn = (drawn.to(probs) * root.valid) / (drawn.to(probs) * root.valid).sum(-1, keepdim=True)
             probs = (1.0 - config.dirichlet_fraction) * probs + config.dirichlet_fraction * drawn
@@ -189,6 +190,7 @@ class PUCTStrategy:
             most = visits == visits.amax(-1, keepdim=True)
             slot = stats.q.masked_fill(~most | ~search.choosable, -torch.inf).argmax(-1)
         else:
+            # Gumbel-max: a draw from visits^(1 / temperature), normalised.
             drawn = noise.gumbel("root/temperature", (visits.shape[1],)).to(visits.dtype)
             slot = (weights.log() / temperature + drawn).argmax(-1)
         return Choice(slot, weights, done)

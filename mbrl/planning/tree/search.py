@@ -182,8 +182,10 @@ class Search:
             return RootStats(q, q, torch.zeros_like(q), visits)
         visits, q = visits.view(-1, count, visits.shape[1]), q.view(-1, count, q.shape[1])
         by_member, seen = self.by_member(visits, q)
+        # The mean: members count equally in a forest, simulations where trees take turns.
         weight = seen if self.copies.is_forest else visits
         mean = (weight * (by_member if self.copies.is_forest else q)).sum(1) / weight.sum(1).clamp_min(1.0)
+        # The deviation over the members that were asked, however many trees each has.
         members = seen.sum(1).clamp_min(1.0)
         centre = (seen * by_member).sum(1, keepdim=True) / members[:, None]
         deviation = ((seen * (by_member - centre)).square().sum(1) / members).sqrt()
@@ -205,6 +207,7 @@ class Search:
     ) -> tuple[Float[Tensor, "b e k"], Float[Tensor, "b e k"]]:
         """Q by members, and 1 where a member was asked."""
         if self.copies.count != self.copies.members:
+            # Several trees of a member, or none: its Q is their mean by visits.
             member = torch.arange(self.copies.members, device=q.device)
             of = (self._copy % self.copies.members == member[:, None]).to(q.dtype)
             total = of @ visits

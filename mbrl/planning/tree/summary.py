@@ -50,6 +50,7 @@ def plan_edges(search: Search, slot: Int[Tensor, "b"]) -> Int[Tensor, "b l"]:
     That is the member's closest to the mean in a forest, else the tree with most visits of the candidate.
     """
     tree = search.tree
+    # 1. The tree that speaks for the others.
     edge = search.edges(slot)
     visits = tree.visits[edge]
     if search.copies.is_forest:
@@ -57,6 +58,7 @@ def plan_edges(search: Search, slot: Int[Tensor, "b"]) -> Int[Tensor, "b l"]:
         copy = (tree.q[edge] - mean).abs().masked_fill(visits == 0, torch.inf).argmin(1)
     else:
         copy = visits.argmax(1)
+    # 2. Down it by visits, which are the search's own verdict.
     edge = edge.gather(1, copy[:, None]).squeeze(1)
     plan = [edge]
     while len(plan) < search.max_depth:
