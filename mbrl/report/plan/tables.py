@@ -62,17 +62,19 @@ def budget_table(plannings: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def candidate_table(explanation: Mapping[str, Any]) -> Table:
-    """What was considered at one state, from the heaviest down.
+    """What was considered at one state, from the heaviest down; a tree search tells what it is worth as well.
 
     Args:
         explanation: plain values of one plan.
     """
-    rows = [
-        (_action(entry["action"]), entry["source"], entry["weight"], entry["visits"])
-        for entry in explanation["candidates"][:_MOST_ROWS]
-    ]
+    keys, columns = ("source", "weight", "visits"), ("action in [-1, 1]", "source", "weight", "visits")
+    searched, entries = explanation.get("search"), explanation["candidates"]
+    if searched is not None:
+        keys, entries = (*keys, "q", "q_lcb", "min_q", "min_member"), searched["candidates"]
+        columns = (*columns, "Q", "bound", "least", "member")
+    rows = [(_action(entry["action"]), *(entry[key] for key in keys)) for entry in entries[:_MOST_ROWS]]
     caption = f"{explanation['planner']} at state {explanation['state']}: candidates"
-    return Table(caption, ("action in [-1, 1]", "source", "weight", "visits"), rows)
+    return Table(caption, columns, rows)
 
 
 def trace_table(explanation: Mapping[str, Any]) -> Table:

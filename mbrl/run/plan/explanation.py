@@ -1,5 +1,6 @@
 """One plan on top of a trained run: its trace by parts, the nearest logged states, the search tree."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from torch import Tensor
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.planning.explain.plan_trace import describe_plan
-from mbrl.planning.explain.search_tree import export_tree
+from mbrl.planning.explain.search_tree import TreeExplanation, explain_tree, export_tree
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.policy import hash_rows
 from mbrl.planning.tree.planner import TreeConfig
@@ -23,7 +24,7 @@ _NEAREST: Final = 5
 
 
 def explain_stage(path: Path, state: str, config: PlanConfig, workspace: Workspace) -> dict[str, Any]:
-    """One plan with its reasons, as plain values; a tree search adds its first tree, node by node.
+    """One plan with its reasons, in plain values; a tree search adds its candidates' values and a tree.
 
     Args:
         path: folder of a finished training.
@@ -39,12 +40,24 @@ def explain_stage(path: Path, state: str, config: PlanConfig, workspace: Workspa
     planner = make_planner(basis, keep_tree(config), workspace).planner
     result = planner.plan(obs, budget=config.budget, noise=RowNoise(hash_rows(obs)))
     explanation = describe_plan(planner.problem, obs, result)
+    logged = torch.tensor(basis.dataset.transitions().observation)
+    searched = None if result.tree is None else explain_tree(result, 0, logged=logged)
     return {
         "planner": config.planner.name,
         "state": state,
         **explanation,
         "nearest_logged": _nearest_steps(obs, basis.dataset),
-        "tree": None if result.tree is None else export_tree(result, 0),
+        "search": None if searched is None else _plain(searched),
+        "tree": None if searched is None else export_tree(result, 0),
+    }
+
+
+def _plain(searched: TreeExplanation) -> dict[str, Any]:
+    """What the search says of its candidates, and of the plan's edges in the tree of one member."""
+    return {
+        "candidates": [dataclasses.asdict(note) for note in searched.candidates],
+        "plan": [dataclasses.asdict(note) for note in searched.plan],
+        "member": searched.member,
     }
 
 

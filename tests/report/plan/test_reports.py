@@ -66,6 +66,14 @@ def test_a_tree_hangs_from_its_root_with_parents_above_the_middle_of_their_child
 def test_tables_of_a_plan() -> None:
     found = candidate_table(explanation())
     assert found.rows[0] == ("+0.50, +0.10, +0.20, ...", "shooting", 0.75, 0)
+    note = {
+        "action": [0.5, 0.1, 0.2, 0.3], "source": "flat_policy", "weight": 0.75, "visits": 9, "q": -3.0,
+        "q_lcb": -3.5, "min_q": -4.0, "min_member": 2,
+    }  # fmt: skip
+    searched = candidate_table({**explanation(), "search": {"candidates": [note]}})
+    row = ("+0.50, +0.10, +0.20, ...", "flat_policy", 0.75, 9, -3.0, -3.5, -4.0, 2)
+    assert searched.rows == [row]
+    assert max(map(len, to_text([searched]).splitlines())) <= 100
     steps = trace_table(explanation())
     assert steps.rows[0] == (1, "+0.50", -1.0, 0.25, -3.0, 0.5, 0.5, 2)
     assert max(map(len, to_text([found, steps]).splitlines())) <= 100

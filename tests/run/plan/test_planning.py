@@ -187,7 +187,15 @@ def test_a_plan_is_explained_beside_the_nearest_logged_states(td3: Path, workspa
     assert len(explanation["candidates"]) == 5
     assert explanation["plan_trace"][0]["uncertainty"] == pytest.approx(explanation["uncertainty"], rel=1e-4)
     assert explanation["tree"] is None
-    tree = explain_stage(td3, "11", config(planner="sampled_gumbel", sims=6), workspace)["tree"]
+    assert explanation["search"] is None
+    searched = explain_stage(td3, "11", config(planner="sampled_gumbel", sims=6), workspace)
+    best = searched["search"]["candidates"][0]
+    assert (best["weight"], best["visits"]) == (
+        searched["candidates"][0]["weight"], searched["candidates"][0]["visits"],
+    )  # fmt: skip
+    assert best["min_q"] <= best["q"]
+    assert [note["action"] for note in searched["search"]["plan"]] == searched["plan"]
+    tree = searched["tree"]
     assert [node["node"] for node in tree] == list(range(7))
     assert tree[0]["parent"] == -1
     nearest = explanation["nearest_logged"]
