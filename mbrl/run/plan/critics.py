@@ -89,12 +89,12 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
 def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | None:
     config = basis.resolved.run
     digest = str(basis.run.manifest()["hash"])
-    found = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
-    if found is None:
+    latest = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
+    if latest is None:
         return None
     training = RECIPES.get(config.recipe).build(config.algorithm, make_basis_context(basis))
     state = training.learner.init(RngStreams(config.seed).child("policy").at("init"))
-    state.load_state_dict(found[1]["learner"])
+    state.load_state_dict(latest[1]["learner"])
     value = training.learner.value(state)
     return value if isinstance(value, CriticValues) else None
 

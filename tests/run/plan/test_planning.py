@@ -158,7 +158,7 @@ def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, t
     assert float(values.std(0).min()) > 0.0
 
 
-def test_the_price_is_stored_once_and_scaled(td3: Path, workspace: Workspace) -> None:
+def test_the_calibration_is_stored_once_and_scaled(td3: Path, workspace: Workspace) -> None:
     basis = basis_of(td3, workspace)
     problem, calibration, _ = make_plan_problem(basis, config(), workspace)
     doubled, _, _ = make_plan_problem(basis, config(pessimism=2, halts=True, critic_lcb_coef=1), workspace)
@@ -186,11 +186,19 @@ def test_a_plan_is_explained_beside_the_nearest_logged_states(td3: Path, workspa
     explanation = explain_stage(basis_of(td3, workspace), "11", config(sims=5), workspace)
     assert explanation["action"] == explanation["candidates"][0]["action"]
     assert len(explanation["candidates"]) == 5
-    assert explanation["edges"][0]["uncertainty"] == pytest.approx(explanation["uncertainty"], rel=1e-4)
+    assert explanation["plan_trace"][0]["uncertainty"] == pytest.approx(explanation["uncertainty"], rel=1e-4)
     assert explanation["tree"] is None
-    tree = explain_stage(basis_of(td3, workspace), "11", config(planner="sampled_gumbel", sims=6), workspace)[
-        "tree"
-    ]
+    assert explanation["search"] is None
+    searched = explain_stage(
+        basis_of(td3, workspace), "11", config(planner="sampled_gumbel", sims=6), workspace
+    )
+    best = searched["search"]["candidates"][0]
+    assert (best["weight"], best["visits"]) == (
+        searched["candidates"][0]["weight"], searched["candidates"][0]["visits"],
+    )  # fmt: skip
+    assert best["min_q"] <= best["q"]
+    assert [note["action"] for note in searched["search"]["plan"]] == searched["plan"]
+    tree = searched["tree"]
     assert [node["node"] for node in tree] == list(range(7))
     assert tree[0]["parent"] == -1
     nearest = explanation["nearest_logged"]
