@@ -256,8 +256,7 @@ def _train(
     training = recipe.build(config.algorithm, context)
     shift = None
     if probe is not None:
-        units = {"value_bounds": training.value_bounds, "reward_scale": training.reward_scale}
-        shift = ShiftMonitor(functools.partial(probe, **units))
+        shift = ShiftMonitor(functools.partial(probe, value_bounds=training.value_bounds))
     facts = {
         "algorithm": resolved.name,
         "recipe": config.recipe,
@@ -302,7 +301,7 @@ def _train(
             "divergence": outcome.excursions,
             "shift": None if shift is None else shift.report,
             "value_bounds": training.value_bounds,
-            "reward_scale": training.reward_scale,
+            "reward_unit": training.reward_unit,
             "seconds": run.manifest()["wall_seconds"],
         }
     )

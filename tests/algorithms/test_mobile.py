@@ -213,7 +213,9 @@ BOOTSTRAPS = {
 def test_every_other_learner_is_penalised_by_what_it_bootstraps_on(toy, name):
     """A member's successors lie in a plane where V is linear: u is the spread of V over the members."""
     values = {"name": name, "hidden": [8], "discount": 0.9, **BOOTSTRAPS[name]}
-    training = make_training(toy, "mobile", learner=values, inconsistency_coef=0.5, samples=1)
+    training = make_training(
+        toy, "mobile", learner=values, inconsistency_coef=0.5, samples=1, reward_transform="none"
+    )
     state = training.learner.init(RngStreams(0).at("init"))
     obs, action = rows(20)
     doubt = training.learner.inconsistency(state, obs, action, generator=RngStreams(0).at("update"))
@@ -239,7 +241,8 @@ def test_one_elite_has_nothing_to_compare(toy):
 
 
 def test_real_ratio_one_leaves_the_learner_alone():
-    training = RECIPES.get("mobile").build(make_config("mobile", real_ratio=1), make_context(None))
+    config = make_config("mobile", real_ratio=1, reward_transform="none")
+    training = RECIPES.get("mobile").build(config, make_context(None))
     assert isinstance(training.learner, SAC)
 
 

@@ -41,7 +41,6 @@ def make_plan_problem(
         discount=basis.discount,
         doubt=config.doubt,
         termination=_termination(basis, config),
-        value_unit=leaf.unit,
         value_scale=discounted_return_scale(
             torch.tensor(train.reward), torch.tensor(train.episode), discount=basis.discount
         ),
