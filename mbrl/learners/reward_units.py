@@ -22,7 +22,6 @@ RETURN_METRICS: Final = frozenset(
         "critic/value_max",
         "critic/value_min",
         "critic/disagreement",
-        "critic/conservative_gap",
         "critic/inconsistency",
     }
 )

@@ -1,4 +1,4 @@
-"""Learning does not depend on the unit of rewards: every learner and recipe that is not a paper's own form."""
+"""Learning does not depend on the unit of rewards: every learner and recipe but the published forms."""
 
 import dataclasses
 import functools
@@ -62,7 +62,7 @@ NAMES = [
 
 @functools.cache
 def _dataset(scale: float) -> Dataset:
-    """A double integrator under a noisy controller; leaving the track costs ten steps and ends the episode."""
+    """A double integrator under a noisy controller; leaving the track costs ten steps, and ends it."""
     rng, episodes = np.random.default_rng(0), []
     for _ in range(20):
         obs, actions, rewards, ended = [rng.normal(size=2)], [], [], False

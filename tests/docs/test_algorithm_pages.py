@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from mbrl.algorithms.base import RECIPES
+from mbrl.algorithms.base import RECIPES, RecipeConfig
 from mbrl.algorithms.mbpo import MBPOConfig
 from mbrl.algorithms.mobile import MOBILEConfig
 from mbrl.algorithms.mobrac import MoBRACConfig
@@ -42,9 +42,9 @@ CONFIGS: dict[str, type[BaseModel]] = {
     for config in (
         AWACConfig, AssessmentConfig, BCConfig, BCQConfig, CQLConfig, DistilConfig, DoubtConfig,
         DynamicsConfig, IQLConfig, LearnerConfig, MBPOConfig, MOBILEConfig, MOReLConfig, MoBRACConfig,
-        ModelBasedConfig, PenaltyConfig, RAVLConfig, ReBRACConfig, ReanalyseConfig, RolloutConfig, SACConfig,
-        SoftActorCriticConfig, TD3BCConfig, TD3Config, TerminationConfig, UnpenalisedConfig,
-        WeightedCloningConfig,
+        ModelBasedConfig, PenaltyConfig, RAVLConfig, ReBRACConfig, ReanalyseConfig, RecipeConfig,
+        RolloutConfig, SACConfig, SoftActorCriticConfig, TD3BCConfig, TD3Config, TerminationConfig,
+        UnpenalisedConfig, WeightedCloningConfig,
     )
 }  # fmt: skip
 
