@@ -132,7 +132,7 @@ class UncertaintyRule:
         assert self.measure is not None
         threshold, room = self.threshold, CAP
         if not math.isinf(threshold):
-            # Where the unit is 0 every doubt is beyond the data.
+            # Where the unit is 0 any uncertainty is beyond the data.
             threshold = threshold / unit if unit > 0 else 0.0
             # A capped uncertainty could never exceed a threshold above the cap, so the measure's cap is
             # raised out of its way; penalties are capped on their own.

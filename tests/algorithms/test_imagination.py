@@ -72,7 +72,7 @@ def test_a_step_is_flagged_where_the_raw_measure_passes_the_quantile_even_beyond
     assert 0 < int(flagged.sum()) < 400
 
 
-def test_where_the_data_know_no_doubt_any_doubt_is_flagged(fitted):
+def test_where_the_data_know_no_uncertainty_any_is_flagged(fitted):
     toy = hand_dynamics(fitted, quantiles={0.95: 0.0, 0.99: 0.0})
     imagination = make_imagination(toy)
     action = torch.tensor([[0.0, 0.0], [1e-3, 0.0]])

@@ -35,7 +35,7 @@ NO_CUT = {"truncation_quantile": None}
 
 
 @pytest.mark.parametrize("coef", [0.5, 2.0])
-def test_stored_rewards_are_penalised_by_coef_times_reward_deviation_times_unit_free_doubt(toy, coef):
+def test_stored_rewards_are_penalised_by_coef_times_reward_deviation_times_unit_free_uncertainty(toy, coef):
     rows = imagined_rows(toy, penalty={"coef": coef}, rollout=NO_CUT)
     unit_free = ens_std(rows.action) / 0.05
     torch.testing.assert_close(rows.reward, rows.observation[:, 0] - coef * 3.0 * unit_free)
@@ -87,7 +87,7 @@ def test_the_raw_penalty_of_mopo_is_the_largest_predicted_deviation_over_all_mem
     assert float(free["rollout/uncertainty"]) == pytest.approx(5.0 / 4.0)
 
 
-def test_a_unit_free_doubt_counts_for_ten_at_most(fitted):
+def test_a_unit_free_uncertainty_counts_for_ten_at_most(fitted):
     toy = hand_dynamics(fitted, quantiles={0.95: 0.005})
     rows = imagined_rows(toy, penalty={"coef": 1.0}, rollout=NO_CUT)
     unit_free = ens_std(rows.action) / 0.005
@@ -164,7 +164,7 @@ def test_units_of_a_dimension_and_of_the_reward_leave_the_penalty_alone():
 # --- truncation and the trusted horizon ---
 
 
-def test_rollouts_stop_where_the_doubt_passes_its_quantile_on_the_data(toy):
+def test_rollouts_stop_where_the_uncertainty_passes_its_quantile_on_the_data(toy):
     training = make_training(toy, real_ratio=0, rollout={"horizon": 4, "starts": 500})
     metrics = refresh(training)
     rows = training.source.state_dict()["1"]["rows"]
