@@ -1,19 +1,16 @@
 """The unit in which a learner sees rewards."""
 
 import warnings
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
 from mbrl.data.returns import return_range_scale
-from mbrl.ops.spread import clip_outliers, robust_scale
+from mbrl.ops.spread import LEAST_VARIATION, clip_outliers, robust_scale
 
 RewardTransform: TypeAlias = Literal["standardise", "return_range", "none"]
-
-_LEAST_VARIATION: Final = 0.01
-"""Deviation of the rewards over their mean size below which learning may see nothing but the size."""
 
 
 def reward_unit(
@@ -44,7 +41,7 @@ def reward_unit(
 def _warn_of_bonus(reward: Float[Tensor, "n"]) -> None:
     inside = clip_outliers(reward)
     spread, size = float(inside.std(correction=0)), float(inside.abs().mean())
-    if 0 < spread < _LEAST_VARIATION * size:
+    if 0 < spread < LEAST_VARIATION * size:
         warnings.warn(
             f"Rewards vary by {spread:.3g} around a size of {size:.3g}: what they have in common hides what "
             "tells actions apart. Remedy: where no episode terminates, subtract the common part from the "

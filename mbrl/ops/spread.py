@@ -18,6 +18,9 @@ LEAST_RATIO: Final = 0.2
 """Least scale, in mean sizes: what all values share, such as the bonus for being alive, is then five units at
 most, and a sum of it over a hundred steps 500, which networks still learn."""
 
+LEAST_VARIATION: Final = 0.01
+"""Deviation, in mean sizes, below which values are taken for constant: no scale brings out what varies."""
+
 
 def fences(values: Float[Tensor, "n"]) -> tuple[float, float]:
     """The range that values are expected in: their central part, and five of its widths beyond each end.
@@ -53,8 +56,8 @@ def clip_outliers(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
 def robust_scale(values: Float[Tensor, "n"]) -> float:
     """A size to measure values by: their deviation, outliers clipped, and at least 1/5 of their mean size.
 
-    Ordinary values are not clipped: the scale is then their population deviation, to the last bit. It is
-    equivariant: values times c have c times the scale.
+    Of values that hardly vary it is their mean size. Ordinary values are not clipped: the scale is then their
+    population deviation, to the last bit. It is equivariant: values times c have c times the scale.
 
     Args:
         values: `[n]`, n >= 1.
@@ -64,5 +67,6 @@ def robust_scale(values: Float[Tensor, "n"]) -> float:
         where all are 0.
     """
     inside = clip_outliers(values)
-    scale = max(float(inside.std(correction=0)), LEAST_RATIO * float(inside.abs().mean()))
+    spread, size = float(inside.std(correction=0)), float(inside.abs().mean())
+    scale = size if spread < LEAST_VARIATION * size else max(spread, LEAST_RATIO * size)
     return scale or float(values.double().std(correction=0)) or 1.0

@@ -44,12 +44,12 @@ def test_a_bonus_that_hides_what_varies_is_bounded_and_said():
         RuntimeWarning, match=r"Rewards vary by .* around a size of 1.*where no episode terminates"
     ):
         unit = reward_unit("standardise", bonus, EPISODE)
-    assert 1.0 / unit == pytest.approx(5.0, rel=1e-3)
+    assert unit == pytest.approx(1.0, rel=1e-3)
     with pytest.warns(RuntimeWarning, match=r"returns of all 20 episodes lie within .*standardise"):
         unit = reward_unit("return_range", bonus, EPISODE)
     assert 1.0 / unit == pytest.approx(1000 / (0.01 * 60), rel=1e-3)
 
 
 def test_constant_and_absent_rewards_have_a_unit_without_a_word():
-    assert reward_unit("standardise", torch.full((50,), 3.0), None) == pytest.approx(0.6)
+    assert reward_unit("standardise", torch.full((50,), 3.0), None) == 3.0
     assert reward_unit("standardise", torch.zeros(50), None) == 1.0
