@@ -76,7 +76,6 @@ def train_policy_stage(
                     dataset,
                     context,
                     value_bounds=training.value_bounds,
-                    reward_scale=training.reward_scale,
                     supports=workspace.supports,
                 )
             )
@@ -100,7 +99,7 @@ def make_recipe_context(
     task: TaskSpec | None,
     fit: Callable[[], FittedDynamics] | None,
 ) -> RecipeContext:
-    """What a recipe is built from: the episodes that a policy learns from, their moments, and the dynamics."""
+    """What a recipe is built from: the episodes to learn from, their moments, and the dynamics."""
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
@@ -215,6 +214,6 @@ def _conclude(
         "divergence": outcome.excursions,
         "shift": None if shift is None else shift.report,
         "value_bounds": training.value_bounds,
-        "reward_scale": training.reward_scale,
+        "reward_unit": training.reward_unit,
         "seconds": work.note_seconds(),
     }
