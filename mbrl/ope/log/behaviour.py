@@ -29,7 +29,7 @@ MAX_Z_SHARE: Final = 0.05
 """Share of the steps whose mean ratio may differ from 1 by more than `MOST_Z` standard errors."""
 
 MAX_BOUNDARY_SHARE: Final = 0.01
-"""Share of rows with an action at a bound above which ratios mean little; a density hides their probability."""
+"""Share of rows with an action at a bound above which ratios mean little: they have a probability."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
