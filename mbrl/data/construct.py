@@ -220,14 +220,18 @@ def _as_raw(episode: Episode | Mapping[str, Any], index: int) -> RawEpisode:
             )
         arrays[name] = _as_array(episode[name], name)
     steps = len(arrays["rewards"]) if arrays["rewards"].ndim else 1
-    optional = {name: episode.get(name) for name in ("behaviour_log_prob", "timestamps")}
+    log_prob, timestamps = episode.get("behaviour_log_prob"), episode.get("timestamps")
+    infos = cast("Mapping[str, Any]", episode.get("infos") or {})
     return RawEpisode(
         name=str(index),
         terminations=_read_end(episode, "terminated", "terminations", steps=steps, index=index),
         truncations=_read_end(episode, "truncated", "truncations", steps=steps, index=index),
-        infos={name: np.asarray(values) for name, values in (episode.get("infos") or {}).items()},
-        **arrays,
-        **{name: _as_array(values, name) for name, values in optional.items() if values is not None},
+        observations=arrays["observations"],
+        actions=arrays["actions"],
+        rewards=arrays["rewards"],
+        behaviour_log_prob=None if log_prob is None else _as_array(log_prob, "behaviour_log_prob"),
+        timestamps=None if timestamps is None else _as_array(timestamps, "timestamps"),
+        infos={name: _as_array(values, f"infos/{name}") for name, values in infos.items()},
     )
 
 
@@ -276,7 +280,7 @@ def _read_buffer(
 
     actions = rows("actions")
     if scaled:
-        space = getattr(buffer, "action_space", None)
+        space: Any = getattr(buffer, "action_space", None)
         if not (hasattr(space, "low") and hasattr(space, "high")):
             raise DataError(
                 "its action space has no bounds to scale by; discrete choices are unsupported",

@@ -154,8 +154,8 @@ class StoredGroup:
         attrs = cast("Any", self._group.attrs)
         if math.prod(attrs.get_id(key).shape or ()) > _MAX_ATTRIBUTE:
             raise self._error(key, "the attribute is too large", "Store large arrays as data sets.")
-        value = attrs[key]
-        return value.item() if isinstance(value, np.generic) else value
+        value: Any = attrs[key]
+        return cast("Any", value.item()) if isinstance(value, np.generic) else value
 
     def text(self, key: str) -> str | None:
         """A stored string, or None where there is none."""

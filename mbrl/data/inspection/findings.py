@@ -68,7 +68,7 @@ def _end_findings(dataset: Dataset) -> Iterator[DataFinding]:
     """A time limit that was stored as termination would teach that time kills."""
     if not all(episode.terminated for episode in dataset.episodes):
         return
-    lengths = Counter(dataset.episode_lengths.tolist())
+    lengths = Counter(len(episode) for episode in dataset.episodes)
     longest, limit = max(lengths), dataset.info.max_episode_steps
     count = lengths[longest]
     is_common = count >= max(3, _COMMON_LENGTH * len(dataset)) and longest > 1
