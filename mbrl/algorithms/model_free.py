@@ -1,13 +1,19 @@
 """Model-free: any learner on the logged transitions."""
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
+from mbrl.algorithms.base import (
+    RECIPES,
+    Recipe,
+    RecipeConfig,
+    RecipeContext,
+    Stream,
+    data_value_bounds,
+)
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Training
 from mbrl.core.types import TransitionBatch, take
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.data.sources import DatasetSource
@@ -30,21 +36,17 @@ class ModelFreeConfig(RecipeConfig):
 
 
 @RECIPES.register("model_free", "Any learner on the logged transitions alone.")
-class ModelFree:
-    """Wires a learner to the dataset."""
+class ModelFree(Recipe):
+    """Any learner on the dataset."""
 
-    Config: ClassVar[type[RecipeConfig]] = ModelFreeConfig
-    needs_dynamics: ClassVar[bool] = False
-    is_online: ClassVar[bool] = False
+    Config = ModelFreeConfig
 
-    @staticmethod
-    def build(config: ModelFreeConfig, context: RecipeContext) -> Training:
+    @classmethod
+    def open_stream(cls, config: ModelFreeConfig, context: RecipeContext) -> Stream:
         """Uniform batches of logged transitions."""
         transitions = prepare_transitions(config, context)
-        return Training(
-            learner=config.learner.build(context.for_learner(config)),
-            source=DatasetSource(transitions),
-            batch_size=config.learner.config.batch_size,
+        return Stream(
+            DatasetSource(transitions),
             value_bounds=data_value_bounds(transitions, config.learner.config.discount),
             reward_scale=reward_scale(config, context),
         )
@@ -69,7 +71,7 @@ def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> Tran
         ConfigError: there are no logs, or nobody noted which episodes they belong to.
         DataError: returns have no range to scale by.
     """
-    transitions = context.logged("model_free")
+    transitions = context.logged(ModelFree.__name__)
     if config.reward_transform == "none" and config.best_fraction == 1:
         return transitions
     episodes, scale = _episodes(context), reward_scale(config, context)

@@ -89,6 +89,19 @@ class Transitions:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """What opens a dataset again.
+
+    Attributes:
+        source: path, `minari:<id>` or name of a bundled dataset.
+        options: of the load.
+    """
+
+    source: str
+    options: LoadOptions
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Logged episodes of one task, checked on construction.
@@ -98,6 +111,7 @@ class Dataset:
         spec: sizes and action bounds.
         info: description; never used by training itself.
         dropped: what a load dropped or repaired, counted by reason.
+        origin: what it was opened from; None for a dataset that was made in memory, or of some episodes.
 
     Raises:
         DataError: an episode would make training wrong (see `mbrl.data.checks`).
@@ -107,6 +121,7 @@ class Dataset:
     spec: SpaceSpec
     info: DatasetInfo
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if not self.episodes:
@@ -325,7 +340,7 @@ class Dataset:
     def select(self, indices: Iterable[SupportsIndex]) -> "Dataset":
         """The dataset of some episodes, in the given order."""
         episodes = tuple(self.episodes[int(index)] for index in indices)
-        return dataclasses.replace(self, episodes=episodes)
+        return dataclasses.replace(self, episodes=episodes, origin=None)
 
     def transitions(self) -> Transitions:
         """All steps, flat; made once."""

@@ -1,13 +1,14 @@
 """Opens a dataset by path or id, whatever its format."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Final
 
-import mbrl
+from mbrl.core.assets import assets_dir
 from mbrl.core.errors import DataError
 from mbrl.data.assemble import assemble
-from mbrl.data.dataset import Dataset
+from mbrl.data.dataset import Dataset, Origin
 from mbrl.data.formats.base import FORMATS, Format
 from mbrl.data.info import MAX_NAME
 from mbrl.data.options import LoadOptions
@@ -32,7 +33,8 @@ def open_dataset(
         DataError: nothing is there, no format reads it, or its content would make training wrong.
     """
     options = options or LoadOptions()
-    return assemble(parse_log(source, options, minari_root=minari_root), options)
+    dataset = assemble(parse_log(source, options, minari_root=minari_root), options)
+    return dataclasses.replace(dataset, origin=Origin(str(source), options))
 
 
 def parse_log(
@@ -94,7 +96,7 @@ def find_format(path: Path) -> Format:
 
 def bundled_root() -> Path:
     """Folder of the datasets that travel with the package."""
-    return Path(mbrl.__file__).parent / "assets" / "datasets"
+    return assets_dir() / "datasets"
 
 
 def bundled_names() -> tuple[str, ...]:

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mbrl.core.protocols import Policy
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.prediction import RolloutPrediction, StepPrediction, predict_rollout, predict_steps
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.nets.encoding import PiecewiseLinearEncoding
@@ -41,6 +44,60 @@ class FittedDynamics:
     reward_scale: float
     thresholds: Mapping[str, Mapping[float, float]]
     report: DynamicsReport
+
+    @property
+    def trusted_horizon(self) -> int:
+        """Steps that can be trusted; 0 says: do not roll out."""
+        return self.report.trusted_horizon
+
+    def predict(self, obs: ArrayLike, action: ArrayLike) -> StepPrediction:
+        """Mean and calibrated deviation of the next observation and the reward, and the end of the task.
+
+        Args:
+            obs: `[obs_dim]` or `[n, obs_dim]`, raw units.
+            action: `[act_dim]` or `[n, act_dim]`, environment units.
+
+        Raises:
+            DataError: shapes do not fit the model or one another, or a value is not finite.
+        """
+        return predict_steps(self.model, self.termination, obs, action)
+
+    def rollout(
+        self,
+        obs: ArrayLike,
+        actions: ArrayLike | Policy,
+        *,
+        horizon: int | None = None,
+        particles: int = 100,
+        level: float = 0.9,
+        seed: int = 0,
+    ) -> RolloutPrediction:
+        """Means and intervals of several steps ahead, under given actions or a policy; nothing cuts them.
+
+        Steps beyond `trusted_horizon` are predicted all the same.
+
+        Args:
+            obs: `[obs_dim]` or `[n, obs_dim]`, where to start, raw units.
+            actions: `[h, act_dim]` (for every start) or `[n, h, act_dim]`, environment units; or a policy.
+            horizon: steps; needed with a policy, at most h with actions (None for all of them).
+            particles: sampled futures of each start.
+            level: of the intervals, in (0, 1).
+            seed: of the futures.
+
+        Raises:
+            DataError: shapes do not fit the model or one another, a value is not finite, or a number is out
+                of its range.
+        """
+        return predict_rollout(
+            self.model,
+            self.termination,
+            obs,
+            actions,
+            horizon=horizon,
+            particles=particles,
+            level=level,
+            seed=seed,
+        )
 
     def to_tensors(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Facts for a JSON file, and tensors for a safetensors file."""

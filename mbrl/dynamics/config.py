@@ -1,16 +1,16 @@
 """What a user may choose about a dynamics fit."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from mbrl.data.splits import DEFAULT_GAP
-from mbrl.dynamics.calibration import Recalibration
 from mbrl.nets.stack import ActivationName
 from mbrl.nets.widths import Hidden
 
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, le=1.0)]
+Recalibration: TypeAlias = Literal["interval", "likelihood", "none"]
 
 
 class TerminationConfig(BaseModel):

@@ -91,6 +91,8 @@ class DynamicsEnsemble(nn.Module):
         Returns:
             Mean and variance of s' `[b, obs_dim]`, mean and variance of the reward `[b]`, raw units.
         """
+        # Rows are sorted into a grid, a row of it for each member, so that one batched product serves all:
+        # a member computes `width` rows instead of all `b` of them.
         slot, used, width = _slots(member)
         x = self.inputs(torch.cat((obs, action), -1))
         padded = x.new_zeros(used * width, x.shape[-1])
@@ -111,7 +113,20 @@ class DynamicsEnsemble(nn.Module):
         )
         return chosen.requires_grad_(requires_grad=False)
 
+    def with_temperature(self, temperature: Float[Tensor, "k"]) -> "DynamicsEnsemble":
+        """The same members with other factors on their deviations; weights are shared, not copied."""
+        tempered = DynamicsEnsemble(
+            self.net,
+            self.bounds,
+            inputs=self.inputs,
+            targets=self.targets,
+            temperature=temperature.to(self.temperature),
+        )
+        tempered.bounds.requires_grad_(self.bounds.requires_grad)
+        return tempered
+
     def _to_raw(self, mean_n: Tensor, log_variance: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """`mu = [s, 0] + std * mu_n + mean` and `sigma^2 = exp(l) (t * std)^2`; t is the temperature."""
         mean = self.targets.inverse(mean_n)
         mean[..., :-1] += obs
         variance = log_variance.exp() * (self.temperature * self.targets.std).square()
@@ -123,6 +138,7 @@ def _slots(member: Int[Tensor, "b"]) -> tuple[Int[Tensor, "b"], int, int]:
 
     Members beyond the last that any row asks for have no row in it.
     """
+    # Counting sort: `rank` is the place of a row among the rows of its member.
     order = torch.argsort(member, stable=True)
     counts = torch.bincount(member)
     used, width = len(counts), int(counts.max()) if len(counts) > 0 else 0

@@ -22,11 +22,13 @@ from mbrl.dynamics.arrays import (
     termination_inputs,
 )
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
-from mbrl.dynamics.assess import MeasureFactory, assess
+from mbrl.dynamics.assessment.assess import assess
+from mbrl.dynamics.assessment.calibration import calibrate
+from mbrl.dynamics.assessment.measures import MeasureFactory
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
-from mbrl.dynamics.report import DynamicsReport, TrainingReport
+from mbrl.dynamics.report import TrainingReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
@@ -127,21 +129,28 @@ class DynamicsFit:
         Args:
             measures: makes the uncertainty measures to be judged: `held_out_measures` of `mbrl.uncertainty`.
         """
+        # 1. Every member goes back to its best epoch; the members with the least held-out error stay.
         self._trainer.restore_best()
         elites = torch.argsort(self._trainer.best)[: self.config.elites]
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
             head = self._head.select(torch.argsort(self._head_trainer.best)[: self.config.elites])
-        model = self.ensemble.select(elites)
-        found = assess(
+        # 2. One factor for each deviation, fitted on half of the held-out episodes.
+        elite_model = self.ensemble.select(elites)
+        rng, config = self._rng.child("assessment"), self.config.assessment
+        fitted = calibrate(elite_model, self.split, config=config, kind=self.config.recalibration, rng=rng)
+        model = elite_model.with_temperature(fitted.temperature)
+        # 3. Figures, thresholds and warnings of what will be used: the elites with their temperature.
+        assessment = assess(
             model,
             head,
             self.split,
-            config=self.config.assessment,
-            recalibration=self.config.recalibration,
+            training=self._training_report(elites),
+            calibration=fitted.report,
+            config=config,
             measures=measures,
-            rng=self._rng.child("assessment"),
+            rng=rng,
         )
         return FittedDynamics(
             model=model,
@@ -149,17 +158,8 @@ class DynamicsFit:
             config=self.config,
             dataset_hash=self._dataset_hash,
             reward_scale=_reward_scale(self.split.train.transitions()),
-            thresholds=found.thresholds,
-            report=DynamicsReport(
-                training=self._training_report(elites),
-                one_step=found.one_step,
-                calibration=found.calibration,
-                open_loop=found.open_loop,
-                correlations=found.correlations,
-                reward=found.reward,
-                termination=found.termination,
-                warnings=found.warnings,
-            ),
+            thresholds=assessment.thresholds,
+            report=assessment.report,
         )
 
     def _training_report(self, elites: Tensor) -> TrainingReport:
@@ -182,6 +182,7 @@ class DynamicsFit:
         inputs, targets = fit_normaliser(step_inputs(rows)), fit_normaliser(step_targets(rows))
         sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
         net = build_net(config, sizes, self._rng.at("init"))
+        # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
         bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
         bounds = bounds[None, :, None].expand(config.members, 2, targets.mean.shape[0])
         return DynamicsEnsemble(net, bounds, inputs=inputs, targets=targets)
@@ -217,6 +218,8 @@ class DynamicsFit:
             bins=config.termination.bins,
         )
         encoding = PiecewiseLinearEncoding(edges)
+        # Terminated rows are rare: weighted by negatives / positives both classes would count alike, but a
+        # large weight makes few rows loud; the cap stops before that.
         positives = int(train.terminated.sum())
         # rows that balance the terminated ones; where every row terminates, less than one row would
         balance = max((len(train) - positives) / positives, 1.0 / len(train))
@@ -277,6 +280,7 @@ def _known(dataset: Dataset) -> Transitions:
 
 
 def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) -> Schedule:
+    # Patience is counted in epochs: an epoch must be long enough to improve by 1 %, and not take forever.
     one_pass = rows // min(config.batch_size, rows)
     return Schedule(
         max_updates=max_updates,

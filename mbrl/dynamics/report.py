@@ -4,9 +4,23 @@ Normalised units are standard deviations of the training targets `(s' - s, r)`, 
 90 % bootstrap intervals over episodes.
 """
 
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 Floats = tuple[float, ...]
+
+
+def to_floats(values: NDArray[Any]) -> Floats:
+    """A 1-d array as Python numbers."""
+    return tuple(cast(list[float], values.astype(np.float64).tolist()))
+
+
+def to_integers(values: NDArray[Any]) -> tuple[int, ...]:
+    """A 1-d array of integers as Python numbers."""
+    return tuple(cast(list[int], values.tolist()))
 
 
 class _Part(BaseModel):

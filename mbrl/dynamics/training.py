@@ -115,6 +115,7 @@ class Schedule:
 
 
 def _cosine(share: float) -> float:
+    """`(1 + cos(pi x)) / 2`, from 1 at x = 0 to 0 at x = 1 (Loshchilov & Hutter 2017, eq. 5)."""
     return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
@@ -172,7 +173,9 @@ class MemberTrainer:
             self._optimiser.param_groups[0]["lr"] = self._rate()
             loss = self._objective.loss(inputs, targets)
             self._optimiser.zero_grad()
+            # The sum over members, not the mean: d(sum_e L_e)/d theta_e = dL_e/d theta_e, as if alone.
             torch.autograd.backward(loss.sum())
+            # L2 goes into the gradient, as in the published code, and not past Adam's scaling (AdamW).
             self._objective.add_decay()
             self._optimiser.step()
             total += loss.detach()
@@ -221,6 +224,7 @@ class MemberTrainer:
         if self.cooldown is None:
             return self._schedule.rate(self.updates)
         start, stop = self.cooldown
+        # A second cosine, from wherever the first one was cut off: the step size has no jump.
         return self._schedule.rate(start) * _cosine((self.updates - start) / (stop - start))
 
     def _maybe_cool_down(self) -> None:
@@ -229,13 +233,16 @@ class MemberTrainer:
         is_stale = self.stale_epochs >= schedule.patience
         if schedule.decay == "constant" or self.cooldown is not None or not is_stale or left == 0:
             return
+        # A quarter of the updates before, at least one epoch: 4 u / 5 at a high rate, u / 5 to settle.
         length = min(left, max(schedule.epoch_updates, self.updates // _COOLDOWN_SHARE))
         self.cooldown = (self.updates, self.updates + length)
         self.restore_best()
 
     def _keep_improved(self, error: Tensor) -> None:
+        # Relative, as in Janner et al. 2019 (code): (best - error) / best > improvement.
         improved = error < self.best * (1.0 - self._schedule.improvement)
         self.best = torch.where(improved, error, self.best)
+        # One member's progress keeps all going; those that have stopped improving keep their snapshots.
         self.stale_epochs = 0 if bool(improved.any()) else self.stale_epochs + 1
         for snapshot, parameter in zip(self.snapshots, self._parameters, strict=True):
             snapshot[improved] = parameter.detach()[improved]
@@ -257,6 +264,7 @@ class MemberTrainer:
         )
 
     def _draw_bootstrap(self) -> Int[Tensor, "e n"]:
+        # n of n rows with replacement: a member sees 1 - 1/e = 63 % of the rows (Breiman 1996).
         rows = self._arrays.inputs.shape[0]
         generator = self._rng.at("bootstrap")
         return torch.randint(rows, (self._members, rows), generator=generator)
@@ -268,6 +276,7 @@ class MemberTrainer:
         order = torch.stack([torch.randperm(rows, generator=generator) for _ in range(self._members)])
         if self._bootstrap is not None:
             order = self._bootstrap.gather(1, order)
+        # `[e, n]` to `[updates, e, batch]`: one gather then fetches the batches of several updates.
         updates = rows // self._batch
         order = order[:, : updates * self._batch].view(self._members, updates, self._batch)
         return order.transpose(0, 1).contiguous()
@@ -276,7 +285,7 @@ class MemberTrainer:
         """Batches `start .. stop - 1` of the endless stream of passes."""
         length = self._arrays.inputs.shape[0] // self._batch
         while start < stop:
-            number, offset = divmod(start, length)
+            number, offset = divmod(start, length)  # a pass, and how far into it: resumes need no cursor
             end = min(length, offset + stop - start)
             order = self._pass_order(number)[offset:end]
             for first in range(0, len(order), _BLOCK_UPDATES):

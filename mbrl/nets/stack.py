@@ -154,6 +154,7 @@ class StackedMLP(nn.Module):
         Args:
             x: `[b, in_dim]`, shared by the members, or `[e, b, in_dim]`.
         """
+        # out_0 = w^T D_L W_L .. D_1 W_1 x + const, D_k the diagonal of 0 and 1 that says which units are on.
         h = _expand(x, self.members)
         if self.activation != "relu" or self.layer_norm:
             h = h.detach().clone().requires_grad_()
@@ -164,7 +165,7 @@ class StackedMLP(nn.Module):
         with torch.no_grad():
             for layer in layers[:-1]:
                 h = torch.relu_(torch.baddbmm(layer.bias, h, layer.weight))
-                masks.append(torch.sign(h))
+                masks.append(torch.sign(h))  # h >= 0 after ReLU: 1 where the unit is on, 0 where it is off
         gradient = layers[-1].weight[..., :1].transpose(1, 2).expand(-1, h.shape[1], -1)
         for layer, mask in zip(reversed(layers[:-1]), reversed(masks), strict=True):
             gradient = torch.bmm(gradient * mask, layer.weight.transpose(1, 2))
@@ -225,6 +226,7 @@ class _StackedMLPFunction(torch.autograd.Function):
                 linear = pre
                 normed, mean, rstd = torch.native_layer_norm(pre, pre.shape[-1:], None, None, _LAYER_NORM_EPS)
                 pre = torch.addcmul(layer.shift, normed, layer.gain)
+            # An activation whose backward reads its output alone may overwrite its input.
             out = activation.forward(pre) if activation.reads_input else activation.forward_(pre)
             saved += [h, linear, mean, rstd, pre, out]
             h = out
@@ -246,12 +248,13 @@ class _StackedMLPFunction(torch.autograd.Function):
         for k in range(len(layers) - 1, -1, -1):
             layer = layers[k]
             if k < len(layers) - 1:
-                h, linear, mean, rstd, pre, out = saved[6 * k : 6 * k + 6]
+                h, linear, mean, rstd, pre, out = saved[6 * k : 6 * k + 6]  # six tensors a hidden layer
                 activation.backward_(grad, pre, out)  # the layer above made this tensor, so it is ours
                 if layer.gain is not None:
                     grad = _layer_norm_backward(
                         grad, layer.gain, (linear, mean, rstd), grads[k] if grads is not None else None
                     )
+            # z = h W + b: dL/dW = h^T dL/dz, dL/db = sum_rows dL/dz, dL/dh = dL/dz W^T.
             if grads is not None:
                 write_weight_gradient(h, grad, out=grads[k].weight)
                 torch.sum(grad, 1, keepdim=True, out=grads[k].bias)
@@ -271,11 +274,13 @@ def _layer_norm_backward(
 
     `saved` is (x, mean, 1 / standard deviation) of the normalisation.
     """
+    # y = gain * n + shift with n = (x - mean) / std: dL/dgain = sum_rows n dL/dy, dL/dshift = sum_rows dL/dy.
     x, mean, rstd = saved
     if grads is not None and grads.gain is not None and grads.shift is not None:
         normed = torch.sub(x, mean).mul_(rstd)
         torch.sum(normed.mul_(grad), 1, keepdim=True, out=grads.gain)
         torch.sum(grad, 1, keepdim=True, out=grads.shift)
+    # dL/dx = (g - mean(g) - n mean(g n)) / std with g = gain * dL/dy, means over units.
     scaled = grad * gain
     outputs = _aten.native_layer_norm_backward(
         scaled, x, x.shape[-1:], mean, rstd, None, None, [True, False, False]

@@ -20,6 +20,7 @@ def neighbour_distance(
     Returns:
         `[b]`; about the same for any d where rows are equally dense.
     """
+    # E ||x - y||^2 of standardised rows grows with d: the root of d takes that out.
     count = min(count, rows.shape[0])
     chunk = max(1, _CHUNK_ELEMENTS // rows.shape[0])
     parts = [

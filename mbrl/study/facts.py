@@ -17,9 +17,9 @@ from mbrl.evaluation.scores import normalised_score
 from mbrl.report.study.facts import RunStatus, Study, StudyAlgorithm, StudyDataset, StudyRun
 from mbrl.run.config import algorithm_tree, stable_hash
 from mbrl.run.files import read_json
+from mbrl.run.inputs import find_run_task
 from mbrl.run.judge.selection import Selection
 from mbrl.run.metrics import read_metrics
-from mbrl.run.stages import find_run_task
 from mbrl.run.store import RunFolder, code_facts
 from mbrl.study.folder import Outcome
 from mbrl.study.layout import StudyPlan, StudyTask, trained_path

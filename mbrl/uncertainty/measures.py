@@ -55,7 +55,13 @@ class Measure(Protocol):
         ...
 
 
-MEASURES: Registry[Measure] = Registry("uncertainty measure", "mbrl.uncertainty")
+MEASURES: Registry[Measure] = Registry(
+    "uncertainty measure",
+    "mbrl.uncertainty",
+    group="mbrl.measures",
+    spelling='mbrl.registry("measures")',
+    needs=("__call__",),
+)
 
 POSTERIOR_MEASURES = ("ens_std", "max_aleatoric", "max_dev", "max_pair", "total_std")
 """Measures that need no context."""
@@ -72,6 +78,7 @@ def ens_std(posterior: DynamicsPosterior, context: StepContext | None = None) ->
 def max_aleatoric(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Largest predicted deviation, `max_e sqrt(sum_d sigma_d^2)`, reward included (Yu et al. 2020)."""
     del context
+    # MOPO's ||Sigma_e||_F, Sigma_e the diagonal matrix of deviations: sqrt(sum_d sigma_{e,d}^2).
     state = _variance_n(posterior).sum(-1)
     reward = posterior.reward_variance / posterior.reward_scale.square()
     return (state + reward).amax(0).sqrt()
@@ -91,7 +98,8 @@ def max_pair(posterior: DynamicsPosterior, context: StepContext | None = None) -
     del context
     mean = _mean_n(posterior)
     largest = mean.new_zeros(mean.shape[1])
-    for shift in range(1, mean.shape[0] // 2 + 1):  # pair distances of a ring: each pair once or twice
+    # Members on a ring: a turn by k compares all pairs k apart, so e / 2 turns see each pair once or twice.
+    for shift in range(1, mean.shape[0] // 2 + 1):
         largest = torch.maximum(largest, _distance(mean, mean.roll(shift, 0)).amax(0))
     return largest
 
@@ -100,6 +108,7 @@ def max_pair(posterior: DynamicsPosterior, context: StepContext | None = None) -
 def total_std(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Deviation of the mixture, `sqrt(mean_d (Var_e mu + mean_e sigma^2))` (Lu et al. 2022)."""
     del context
+    # Law of total variance over an equal mixture: Var = Var_e mu_e + mean_e sigma_e^2.
     between = _mean_n(posterior).var(0, correction=0)
     within = _variance_n(posterior).mean(0)
     return (between + within).mean(-1).sqrt()
@@ -109,6 +118,7 @@ def total_std(posterior: DynamicsPosterior, context: StepContext | None = None) 
 def ll_var(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Variance over members of the log-likelihood of the sampled outcome, `Var_e log N(x; mu_e, sigma_e)`."""
     outcome = _need(context.outcome if context else None, "ll_var", "the sampled outcome (`outcome`)")
+    # In normalised units the density changes by a constant, sum_d log scale_d, which the variance drops.
     scale = posterior.delta_scale
     log_std = 0.5 * torch.log(_variance_n(posterior))
     point = (outcome / scale).expand_as(log_std)
@@ -133,6 +143,7 @@ def bellman(posterior: DynamicsPosterior, context: StepContext | None = None) ->
     """
     del posterior
     values = _need(context.next_values if context else None, "bellman", "a learner's values (`next_values`)")
+    # The mean over k successors is taken first: their spread is noise of the world, not of the model.
     return values.mean(0).std(0, correction=1)
 
 

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -7,7 +6,6 @@ import torch
 
 from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
-from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
@@ -98,20 +96,6 @@ def test_a_checkpoint_holds_nothing_that_needs_a_pickle(walled, tmp_path):
     running.run_epoch()
     other.run_epoch()
     assert torch.equal(running.ensemble.net.flat, other.ensemble.net.flat)
-
-
-def test_the_artifact_survives_json_and_tensors(fitted):
-    meta, tensors = fitted.to_tensors()
-    loaded = FittedDynamics.from_tensors(json.loads(json.dumps(meta)), tensors)
-    obs, action = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(5, 1)
-    assert torch.equal(loaded.model.predict(obs, action).mean, fitted.model.predict(obs, action).mean)
-    assert torch.equal(loaded.model.predict(obs, action).variance, fitted.model.predict(obs, action).variance)
-    assert torch.equal(loaded.termination(obs, action, obs), fitted.termination(obs, action, obs))
-    assert loaded.thresholds == fitted.thresholds
-    assert loaded.report == fitted.report
-    assert loaded.config == fitted.config
-    with pytest.raises(ValueError, match="format 99"):
-        FittedDynamics.from_tensors(meta | {"format": 99}, tensors)
 
 
 def test_no_episode_is_on_both_sides_and_statistics_are_those_of_training(walled):

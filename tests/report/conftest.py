@@ -14,7 +14,7 @@ from mbrl.dynamics.report import (
     TrainingReport,
 )
 from mbrl.evaluation.statistics import Interval
-from mbrl.report.kit.comparison import Comparison, Method
+from mbrl.report.run.comparison import Comparison, Method
 
 NAN = float("nan")
 

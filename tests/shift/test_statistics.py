@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from mbrl.core.types import Episode
-from mbrl.dynamics.openloop import Segments
+from mbrl.dynamics.assessment.open_loop import Segments
 from mbrl.rollouts.generate import Rollouts
 from mbrl.shift.statistics import (
     DISTANCE_OF_NEAR,

@@ -8,7 +8,6 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import UncertaintyMeasure
 from mbrl.core.types import DynamicsPosterior
 from mbrl.uncertainty.density import DensityReference
-from mbrl.uncertainty.held_out import HELD_OUT_MEASURES, held_out_measures
 from mbrl.uncertainty.measures import MEASURES, POSTERIOR_MEASURES, StepContext
 
 DISAGREEMENT = ("ens_std", "max_dev", "max_pair", "ll_var", "bellman")
@@ -186,22 +185,6 @@ def test_units_do_not_matter(name):
     )
 
 
-def test_density_is_the_mean_distance_to_the_five_nearest_rows():
-    rng = np.random.default_rng(0)
-    data, query = rng.normal(size=(100, 3)) * [1, 5, 0.2], rng.normal(size=(6, 3))
-    data[:, 2] = 4.0  # a constant dimension
-    reference = DensityReference.fit(
-        torch.tensor(data[:, :2], dtype=torch.float32),
-        torch.tensor(data[:, 2:], dtype=torch.float32),
-        generator=torch.Generator().manual_seed(0),
-    )
-    std = np.array([data[:, 0].std(), data[:, 1].std(), 1.0])
-    distances = np.linalg.norm((query[:, None] - data[None]) / std, axis=2)
-    expected = np.sort(distances, 1)[:, :5].mean(1) / np.sqrt(3)
-    obs, action = torch.tensor(query[:, :2]).float(), torch.tensor(query[:, 2:]).float()
-    assert reference.distance(obs, action).numpy() == pytest.approx(expected, rel=1e-4)
-
-
 def test_measures_that_need_more_say_what():
     for name in MEASURES.names():
         if name in POSTERIOR_MEASURES:
@@ -209,14 +192,3 @@ def test_measures_that_need_more_say_what():
         else:
             with pytest.raises(ConfigError, match=f"'{name}' needs"):
                 MEASURES.get(name)(WORKED)
-
-
-def test_held_out_measures_are_all_but_the_learners():
-    assert set(HELD_OUT_MEASURES) == set(MEASURES.names()) - {"bellman"}
-    found = draw_posterior(4)
-    context = make_context(found)
-    made = held_out_measures(context.obs, context.action, torch.Generator().manual_seed(0))
-    assert set(made) == set(HELD_OUT_MEASURES)
-    for name in POSTERIOR_MEASURES:
-        value = made[name](found, context.obs, context.action, context.outcome)
-        assert torch.equal(value, MEASURES.get(name)(found))

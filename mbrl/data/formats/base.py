@@ -100,4 +100,10 @@ def common_infos(dataset: Dataset) -> tuple[str, ...]:
     return tuple(sorted(first.intersection(*others)))
 
 
-FORMATS: Registry[Format] = Registry("dataset format", "mbrl.data.formats")
+FORMATS: Registry[Format] = Registry(
+    "dataset format",
+    "mbrl.data.formats",
+    group="mbrl.formats",
+    spelling='mbrl.registry("formats")',
+    needs=("sniff", "parse", "read", "write"),
+)

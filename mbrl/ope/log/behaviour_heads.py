@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbrl.dynamics.calibration import distance_from_uniform
+from mbrl.dynamics.assessment.calibration import distance_from_uniform
 from mbrl.nets.actors import mixture_head_size, split_mixture
 from mbrl.ope.log.layout import Array
 from mbrl.ops.gaussian import mixture_transform

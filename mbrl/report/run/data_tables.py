@@ -2,7 +2,7 @@
 
 from mbrl.data.inspection.report import DataFinding, Inspection
 from mbrl.data.inspection.stats import DatasetStats, Dimension, Distribution
-from mbrl.report.kit.comparison import Message, Tone
+from mbrl.report.kit.message import Message, Tone
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_count, format_number, format_share
 

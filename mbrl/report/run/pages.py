@@ -10,17 +10,17 @@ from typing import Any
 from mbrl.data.inspection.report import Inspection
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.evaluation.evaluator import Evaluation
-from mbrl.report.kit.comparison import Comparison, conclude
 from mbrl.report.kit.html import Section, render_page
-from mbrl.report.kit.score_sections import score_section
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_count, format_interval, format_number, format_share
 from mbrl.report.plan.sections import plan_sections
+from mbrl.report.run.comparison import Comparison, conclude
 from mbrl.report.run.data_sections import data_sections
 from mbrl.report.run.data_tables import verdict
 from mbrl.report.run.dynamics_sections import dynamics_sections
 from mbrl.report.run.dynamics_tables import trust_message, warning_messages
 from mbrl.report.run.evaluation_tables import evaluation_table
+from mbrl.report.run.score_sections import score_section
 from mbrl.report.run.shift_sections import shift_section
 from mbrl.report.run.training_sections import Records, training_section
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import format_count, format_interval, format_number, format_share
 from mbrl.report.run.dynamics_tables import near

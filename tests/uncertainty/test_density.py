@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+import torch
+
+from mbrl.uncertainty.density import NEIGHBOURS, DensityReference
+
+
+def test_density_is_the_mean_distance_to_the_five_nearest_rows():
+    rng = np.random.default_rng(0)
+    data, query = rng.normal(size=(100, 3)) * [1, 5, 0.2], rng.normal(size=(6, 3))
+    data[:, 2] = 4.0  # a constant dimension
+    reference = DensityReference.fit(
+        torch.tensor(data[:, :2], dtype=torch.float32),
+        torch.tensor(data[:, 2:], dtype=torch.float32),
+        generator=torch.Generator().manual_seed(0),
+    )
+    std = np.array([data[:, 0].std(), data[:, 1].std(), 1.0])
+    distances = np.linalg.norm((query[:, None] - data[None]) / std, axis=2)
+    expected = np.sort(distances, 1)[:, :5].mean(1) / np.sqrt(3)
+    obs, action = torch.tensor(query[:, :2]).float(), torch.tensor(query[:, 2:]).float()
+    assert reference.distance(obs, action).numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_large_dataset_is_thinned_but_scaled_by_all_rows():
+    rows = torch.cat((torch.zeros(900, 2), torch.ones(100, 2)))
+    reference = DensityReference.fit(
+        rows[:, :1], rows[:, 1:], generator=torch.Generator().manual_seed(0), max_rows=50
+    )
+    assert reference.rows.shape == (50, 2)
+    assert reference.mean.tolist() == pytest.approx([0.1, 0.1])
+    assert reference.std.tolist() == pytest.approx([0.3, 0.3])
+    kept = {tuple(row) for row in (reference.rows * reference.std + reference.mean).round().tolist()}
+    assert kept <= {(0.0, 0.0), (1.0, 1.0)}
+    assert NEIGHBOURS == 5
