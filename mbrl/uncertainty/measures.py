@@ -12,7 +12,7 @@ import dataclasses
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
@@ -32,6 +32,8 @@ class StepContext:
         obs: `[b, obs_dim]`, raw units; for `knn`.
         action: `[b, act_dim]`, environment units; for `knn`.
         reference: the dataset's rows; for `knn`.
+        episode: `[b]` int64, of rows that belong to the dataset themselves, None for others; for `knn`, which
+            then leaves out rows of the same episode.
         outcome: `[b, obs_dim]` sampled next observation, raw units; for `ll_var`.
         next_values: `[k, e, b]`, the least target critic at k successors sampled from each member, with the
             policy's actions there, return units; for `bellman`.
@@ -40,6 +42,7 @@ class StepContext:
     obs: Float[Tensor, "b obs_dim"] | None = None
     action: Float[Tensor, "b act_dim"] | None = None
     reference: DensityReference | None = None
+    episode: Int[Tensor, "b"] | None = None
     outcome: Float[Tensor, "b obs_dim"] | None = None
     next_values: Float[Tensor, "k e b"] | None = None
 
@@ -123,10 +126,11 @@ def ll_var(posterior: DynamicsPosterior, context: StepContext | None = None) -> 
 def knn(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Mean distance of (s, a) to its 5 nearest dataset rows, over sqrt(dim); no ensemble needed."""
     del posterior
+    episode = context.episode if context else None
     reference = _need(context.reference if context else None, "knn", "the dataset's rows (`reference`)")
     obs = _need(context.obs if context else None, "knn", "the observations (`obs`)")
     action = _need(context.action if context else None, "knn", "the actions (`action`)")
-    return reference.distance(obs, action)
+    return reference.distance(obs, action, episode)
 
 
 @MEASURES.register("bellman")

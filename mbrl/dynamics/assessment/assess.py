@@ -65,9 +65,15 @@ def assess(
     linear = LinearModel.fit(train)
     open_loop = judge_open_loop(_replay(model, termination, linear, split, config, rng), config, rng)
     steps = predict_held_out(model, rows)
-    made = measures(torch.tensor(train.observation), torch.tensor(train.action), rng.at("measures"))
+    made = measures(
+        torch.tensor(train.observation),
+        torch.tensor(train.action),
+        torch.tensor(train.episode),
+        rng.at("measures"),
+    )
     held_out = evaluate_measures(model, made, rows, rng.at("outcome"))
-    fitted = evaluate_measures(model, made, thin(train, config.max_rows), rng.at("train_outcome"))
+    few = thin(train, config.max_rows)
+    fitted = evaluate_measures(model, made, few, rng.at("train_outcome"), is_training=True)
     correlations = rank_errors(
         held_out,
         steps,

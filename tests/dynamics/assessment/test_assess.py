@@ -25,9 +25,9 @@ TRAINING = TrainingReport(
 )
 
 
-def size_of_state(obs, action, generator):
-    del obs, action, generator
-    return {"size": lambda posterior, obs, action, outcome: obs.square().sum(-1)}
+def size_of_state(obs, action, episode, generator):
+    del obs, action, episode, generator
+    return {"size": lambda posterior, obs, action, outcome, episode: obs.square().sum(-1)}
 
 
 def make_assessment(model):
