@@ -29,7 +29,7 @@ class StepContext:
     """What some measures read besides the posterior.
 
     Attributes:
-        obs: `[b, obs_dim]`, raw units; for `knn`.
+        obs: `[b, obs_dim]`, raw units; for `knn`, and for `ll_var` far from 0.
         action: `[b, act_dim]`, environment units; for `knn`.
         reference: the dataset's rows; for `knn`.
         episode: `[b]` int64, of rows that belong to the dataset themselves, None for others; for `knn`, which
@@ -116,10 +116,11 @@ def ll_var(posterior: DynamicsPosterior, context: StepContext | None = None) -> 
     """Variance over members of the log-likelihood of the sampled outcome, `Var_e log N(x; mu_e, sigma_e)`."""
     outcome = _need(context.outcome if context else None, "ll_var", "the sampled outcome (`outcome`)")
     # In normalised units the density changes by a constant, sum_d log scale_d, which the variance drops.
-    scale = posterior.delta_scale
     log_std = 0.5 * torch.log(_variance_n(posterior))
-    point = (outcome / scale).expand_as(log_std)
-    return gaussian_log_prob(point, posterior.mean / scale, log_std).var(0, correction=0)
+    origin = context.obs if context is not None and posterior.change is not None else None
+    point = (outcome if origin is None else outcome - origin) / posterior.delta_scale
+    mean = _mean_n(posterior) if origin is not None else posterior.mean / posterior.delta_scale
+    return gaussian_log_prob(point.expand_as(log_std), mean, log_std).var(0, correction=0)
 
 
 @MEASURES.register("knn")
@@ -150,7 +151,13 @@ def _distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _mean_n(posterior: DynamicsPosterior) -> Float[Tensor, "e b d"]:
-    return posterior.mean / posterior.delta_scale
+    """The members' means up to a shift that they share: differences between them are all that is used.
+
+    The change is exact where s' is not: at s = 1e4 float32 knows s' to 1e-3, and members that dispute less
+    would agree.
+    """
+    mean = posterior.mean if posterior.change is None else posterior.change
+    return mean / posterior.delta_scale
 
 
 def _variance_n(posterior: DynamicsPosterior) -> Float[Tensor, "e b d"]:
