@@ -20,7 +20,8 @@ class TerminationConfig(BaseModel):
         hidden: widths of its hidden layers.
         learning_rate: Adam step size.
         max_updates: most gradient steps.
-        max_positive_weight: cap on the weight of terminated rows; the bias that it causes is taken out again.
+        max_positive_weight: cap on the weight of terminated rows, or of the others where these are the rarer
+            ones; the bias that it causes is taken out again.
         bins: intervals of each coordinate in the piecewise linear encoding of s'; 0 feeds plain numbers only.
     """
 

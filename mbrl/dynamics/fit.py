@@ -12,12 +12,13 @@ from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset, Transitions
+from mbrl.data.normaliser import PlausibleRange, measure_moments
 from mbrl.data.splits import Split, split_episodes
 from mbrl.dynamics.arrays import (
     fit_normaliser,
+    fit_target_normaliser,
     step_arrays,
     step_inputs,
-    step_targets,
     termination_arrays,
     termination_edges,
     termination_inputs,
@@ -25,6 +26,7 @@ from mbrl.dynamics.arrays import (
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
 from mbrl.dynamics.assessment.assess import assess
 from mbrl.dynamics.assessment.calibration import calibrate
+from mbrl.dynamics.assessment.channels import find_reward_outliers
 from mbrl.dynamics.assessment.measures import MeasureFactory
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
@@ -71,6 +73,7 @@ class DynamicsFit:
     def __init__(self, dataset: Dataset, config: DynamicsConfig, rng: RngStreams) -> None:
         self.config, self._rng = config, rng
         self._dataset_hash = dataset.content_hash
+        self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng)
         self.ensemble = self._fresh_ensemble()
         self.stage: Stage = "ensemble"
@@ -148,6 +151,7 @@ class DynamicsFit:
             self.split,
             training=self._training_report(elites),
             calibration=fitted.report,
+            outliers=self._outliers,
             config=config,
             measures=measures,
             rng=rng,
@@ -179,7 +183,7 @@ class DynamicsFit:
 
     def _fresh_ensemble(self) -> DynamicsEnsemble:
         config, rows = self.config, _known(self.split.train)
-        inputs, targets = fit_normaliser(step_inputs(rows)), fit_normaliser(step_targets(rows))
+        inputs, targets = fit_normaliser(step_inputs(rows)), fit_target_normaliser(rows)
         sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
         net = build_net(config, sizes, self._rng.at("init"))
         # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
@@ -220,13 +224,14 @@ class DynamicsFit:
         encoding = PiecewiseLinearEncoding(edges)
         # Terminated rows are rare: weighted by negatives / positives both classes would count alike, but a
         # large weight makes few rows loud; the cap stops before that.
-        positives = int(train.terminated.sum())
+        # Where most rows end, or all (episodes of one step), the other class is the rare one.
+        positives, cap = int(train.terminated.sum()), config.termination.max_positive_weight
         sizes = (config.members, arrays.inputs.shape[1] + encoding.added_size)
         self._head = TerminationHead(
             build_head_net(config, sizes, self._rng.at("head_init")),
             inputs=inputs,
             encoding=encoding,
-            positive_weight=min((len(train) - positives) / positives, config.termination.max_positive_weight),
+            positive_weight=min(max((len(train) - positives) / positives, 1.0 / cap), cap),
             reads_successor=reads_successor,
         )
         schedule = _schedule(
@@ -298,5 +303,8 @@ def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) 
 
 
 def _reward_scale(rows: Transitions) -> float:
-    reward = rows.reward.astype(np.float64)
-    return float(reward.std()) or float(np.abs(reward).mean()) or 1.0
+    reward = PlausibleRange.fit(rows.reward).clip(rows.reward)
+    moments = measure_moments(reward)
+    if not moments.is_constant:
+        return float(moments.std)
+    return float(np.abs(reward).mean(dtype=np.float64)) or 1.0

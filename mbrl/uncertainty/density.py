@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mbrl.data.normaliser import fit_moments
 from mbrl.ops.neighbours import neighbour_distance
 
 NEIGHBOURS = 5
@@ -19,7 +20,7 @@ class DensityReference:
 
     Attributes:
         mean: `[obs_dim + act_dim]`, raw units.
-        std: `[obs_dim + act_dim]`, raw units, 1 in constant dimensions.
+        std: `[obs_dim + act_dim]`, raw units; their size in dimensions that count as constant.
         rows: `[n, obs_dim + act_dim]`, standardised.
         episode: `[n]` int64, where each row comes from; None where nobody noted it.
     """
@@ -49,13 +50,10 @@ class DensityReference:
             episode: `[n]` int64, where each row comes from; needed for distances of the rows themselves.
         """
         rows = torch.cat((obs, action), -1)
-        wide = rows.double()
-        mean, std = wide.mean(0), wide.std(0, correction=0)
-        std = torch.where(std > 1e-7 * mean.abs().clamp_min(1e-5), std, 1.0)
+        mean, std = (torch.from_numpy(moment).to(rows) for moment in fit_moments(rows.cpu().numpy()))
         if rows.shape[0] > max_rows:
             kept = torch.randperm(rows.shape[0], generator=generator)[:max_rows]
             rows, episode = rows[kept], None if episode is None else episode[kept]
-        mean, std = mean.float(), std.float()
         return cls(mean, std, (rows - mean) / std, episode)
 
     def distance(

@@ -14,7 +14,7 @@ def test_density_is_the_mean_distance_to_the_five_nearest_rows():
         torch.tensor(data[:, 2:], dtype=torch.float32),
         generator=torch.Generator().manual_seed(0),
     )
-    std = np.array([data[:, 0].std(), data[:, 1].std(), 1.0])
+    std = np.array([data[:, 0].std(), data[:, 1].std(), 4.0])  # a constant has the scale of its size
     distances = np.linalg.norm((query[:, None] - data[None]) / std, axis=2)
     expected = np.sort(distances, 1)[:, :5].mean(1) / np.sqrt(3)
     obs, action = torch.tensor(query[:, :2]).float(), torch.tensor(query[:, 2:]).float()
