@@ -85,11 +85,10 @@ class DynamicsFit:
     def progress(self) -> FitProgress:
         """Where the fit stands."""
         trainer = self._head_trainer or self._trainer
-        in_head = self._head_trainer is not None
         return FitProgress(
             stage=self.stage,
             updates=trainer.updates,
-            max_updates=self.config.termination.max_updates if in_head else self.config.max_updates,
+            max_updates=trainer.max_updates,
             holdout_error=tuple(as_floats(trainer.best)),
             train_loss=tuple(trainer.history[-1].train_loss) if trainer.history else (),
         )
@@ -200,7 +199,8 @@ class DynamicsFit:
         )
         train, holdout = _known(self.split.train), _known(self.split.holdout)
         arrays = step_arrays(train, holdout, inputs=self.ensemble.inputs, targets=self.ensemble.targets)
-        schedule = _schedule(config, len(train), config.max_updates, config.learning_rate)
+        updates = config.ensemble_updates(len(train))
+        schedule = _schedule(config, len(train), updates, config.learning_rate)
         return MemberTrainer(objective, arrays, schedule, self._rng.child("ensemble"))
 
     def _enter_termination(self) -> None:
@@ -234,9 +234,8 @@ class DynamicsFit:
             positive_weight=min(max((len(train) - positives) / positives, 1.0 / cap), cap),
             reads_successor=reads_successor,
         )
-        schedule = _schedule(
-            config, len(train), config.termination.max_updates, config.termination.learning_rate
-        )
+        updates = config.termination_updates(len(train))
+        schedule = _schedule(config, len(train), updates, config.termination.learning_rate)
         objective = TerminationObjective(self._head)
         self._head_trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("termination"))
         self.stage = "termination"
