@@ -1,16 +1,21 @@
 """Model-free: any learner on the logged transitions."""
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
-from torch import Tensor
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
+from mbrl.algorithms.base import (
+    RECIPES,
+    Recipe,
+    RecipeConfig,
+    RecipeContext,
+    Stream,
+    data_value_bounds,
+)
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Training
 from mbrl.core.types import TransitionBatch, take
-from mbrl.data.returns import best_episode_rows, return_range_scale
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.data.sources import DatasetSource
 
 RewardTransform: TypeAlias = Literal["none", "return_range"]
@@ -31,21 +36,17 @@ class ModelFreeConfig(RecipeConfig):
 
 
 @RECIPES.register("model_free", "Any learner on the logged transitions alone.")
-class ModelFree:
-    """Wires a learner to the dataset."""
+class ModelFree(Recipe):
+    """Any learner on the dataset."""
 
-    Config: ClassVar[type[RecipeConfig]] = ModelFreeConfig
-    needs_dynamics: ClassVar[bool] = False
-    is_online: ClassVar[bool] = False
+    Config = ModelFreeConfig
 
-    @staticmethod
-    def build(config: ModelFreeConfig, context: RecipeContext) -> Training:
+    @classmethod
+    def open_stream(cls, config: ModelFreeConfig, context: RecipeContext) -> Stream:
         """Uniform batches of logged transitions."""
         transitions = prepare_transitions(config, context)
-        return Training(
-            learner=config.learner.build(context.for_learner(config)),
-            source=DatasetSource(transitions),
-            batch_size=config.learner.config.batch_size,
+        return Stream(
+            DatasetSource(transitions),
             value_bounds=data_value_bounds(transitions, config.learner.config.discount),
             reward_scale=reward_scale(config, context),
         )
@@ -60,7 +61,7 @@ def reward_scale(config: ModelFreeConfig, context: RecipeContext) -> float:
     """
     if config.reward_transform == "none":
         return 1.0
-    return return_range_scale(context.logged("model_free").reward, _episodes(context))
+    return _episodes(context).return_range_scale()
 
 
 def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
@@ -70,18 +71,17 @@ def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> Tran
         ConfigError: there are no logs, or nobody noted which episodes they belong to.
         DataError: returns have no range to scale by.
     """
-    transitions = context.logged("model_free")
+    transitions = context.logged(ModelFree.__name__)
     if config.reward_transform == "none" and config.best_fraction == 1:
         return transitions
-    episode, scale = _episodes(context), reward_scale(config, context)
+    episodes, scale = _episodes(context), reward_scale(config, context)
     transitions = dataclasses.replace(transitions, reward=transitions.reward * scale)
     if config.best_fraction < 1:
-        rows = best_episode_rows(transitions.reward, episode, fraction=config.best_fraction)
-        transitions = take(transitions, rows)
+        transitions = take(transitions, episodes.best_rows(fraction=config.best_fraction))
     return transitions
 
 
-def _episodes(context: RecipeContext) -> Tensor:
-    if context.episode is None:
+def _episodes(context: RecipeContext) -> LoggedEpisodes:
+    if context.episodes is None:
         raise ConfigError("best_fraction and reward_transform need to know the episode of every transition.")
-    return context.episode
+    return context.episodes

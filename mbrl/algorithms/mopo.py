@@ -12,11 +12,8 @@ Departures from the paper:
 - the default learner has five critics with LayerNorm and half of each batch is logged data.
 """
 
-from typing import ClassVar
-
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
-from mbrl.algorithms.model_stream import ModelBasedConfig, build_model_based
-from mbrl.core.protocols import Training
+from mbrl.algorithms.base import RECIPES
+from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe
 
 
 class MOPOConfig(ModelBasedConfig):
@@ -24,14 +21,7 @@ class MOPOConfig(ModelBasedConfig):
 
 
 @RECIPES.register("mopo", "Logged data mixed with uncertainty-penalised model rollouts (Yu et al. 2020).")
-class MOPO:
-    """Wires a learner to logged data and penalised imagination."""
+class MOPO(ModelBasedRecipe):
+    """Any learner on logged data and penalised imagination."""
 
-    Config: ClassVar[type[RecipeConfig]] = MOPOConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
-
-    @staticmethod
-    def build(config: MOPOConfig, context: RecipeContext) -> Training:
-        """A mixture of the dataset and a ring of imagined transitions."""
-        return build_model_based("mopo", config, context)
+    Config = MOPOConfig

@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field, model_validator
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
+from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Policy, Training
+from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, Metrics, TransitionBatch
 from mbrl.data.sources import ModelBuffer, RowLayout
@@ -45,19 +45,18 @@ class OnlineConfig(RecipeConfig):
 
 
 @RECIPES.register("online", "A learner in the simulator, to make behaviour policies; not offline.")
-class Online:
-    """Wires a learner to a simulator."""
+class Online(Recipe):
+    """Any learner in a simulator."""
 
-    Config: ClassVar[type[RecipeConfig]] = OnlineConfig
-    needs_dynamics: ClassVar[bool] = False
+    Config = OnlineConfig
     is_online: ClassVar[bool] = True
 
-    @staticmethod
-    def build(config: OnlineConfig, context: RecipeContext) -> Training:
+    @classmethod
+    def open_stream(cls, config: OnlineConfig, context: RecipeContext) -> Stream:
         """A replay buffer of real experience, renewed by the current policy."""
         task = context.task
         if task is None:
-            raise ConfigError("The recipe 'online' trains in a simulator: name a task that has one.")
+            raise ConfigError("The recipe Online trains in a simulator: name a task that has one.")
         layout = RowLayout(context.space.obs_dim, context.space.act_dim)
         buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
 
@@ -68,13 +67,7 @@ class Online:
                 _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
             return _push(buffer, _run(task, policy, config.refresh_steps, rng))
 
-        return Training(
-            learner=config.learner.build(context.for_learner(config)),
-            source=buffer,
-            refresh=refresh,
-            refresh_interval=config.refresh_interval,
-            batch_size=config.learner.config.batch_size,
-        )
+        return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
 
 
 def _run(task: TaskSpec, policy: Policy, steps: int, rng: RngStreams) -> list[Episode]:

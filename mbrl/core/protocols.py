@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mbrl.core.estimates import Estimate
 from mbrl.core.types import DynamicsPosterior, Metrics, StateDict, TransitionBatch
 
 
@@ -197,24 +196,6 @@ class Learner(Protocol[S]):
 
     def value(self, state: S) -> ValueFn | None:
         """The current value functions, or None for learners without one."""
-        ...
-
-
-D_contra = TypeVar("D_contra", contravariant=True)
-
-
-@runtime_checkable
-class Estimator(Protocol[D_contra]):
-    """An off-policy estimator: what do logs say about a policy?"""
-
-    def estimate(self, policy: Policy, data: D_contra, *, generator: torch.Generator) -> Estimate:
-        """Value of `policy` as far as `data`, a dataset, tell it.
-
-        Args:
-            policy: whatever acts; one with `log_prob` is taken as stochastic, one without as deterministic.
-            data: logged episodes.
-            generator: source of all draws.
-        """
         ...
 
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
-from mbrl.data.checks import first_problem, flag_array
+from mbrl.data.checks import first_problem
+from mbrl.data.flags import flag_array
 from mbrl.data.info import DatasetInfo
+from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawEpisode
 
 __all__ = ["Dataset", "DatasetInfo", "Transitions"]
@@ -30,8 +32,9 @@ class Transitions:
         next_observation: `[n, obs_dim]` float32, the true successor, also at a truncation.
         terminated: `[n]`, the MDP ended with this step.
         truncated: `[n]`, the log was cut after this step.
-        episode: `[n]` int64, index of the episode in the dataset.
-        step: `[n]` int64, index of the step in its episode.
+        episode: `[n]` int64, index of the episode in the dataset; rows follow each other within one.
+        unit: `[n]` int64, what is drawn again where whole episodes are resampled (`Dataset.units`).
+        step: `[n]` int64, index of the step in its logged episode.
         is_successor_known: `[n]`, False where a terminal successor was not logged; `next_observation` then
             repeats `observation` and must not be learned from.
         next_action: `[n, act_dim]` float32, that of the next step of the same episode; zeros without one.
@@ -45,6 +48,7 @@ class Transitions:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     episode: NDArray[np.int64]
+    unit: NDArray[np.int64]
     step: NDArray[np.int64]
     is_successor_known: NDArray[np.bool_]
     next_action: NDArray[np.float32]
@@ -56,6 +60,12 @@ class Transitions:
 
     def __len__(self) -> int:
         return self.reward.shape[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"Transitions({len(self):,} rows, observations of {self.observation.shape[1]}, actions of "
+            f"{self.action.shape[1]})"
+        )
 
     def select(self, rows: NDArray[Any]) -> "Transitions":
         """The transitions of `rows` (indices or a mask)."""
@@ -79,6 +89,19 @@ class Transitions:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """What opens a dataset again.
+
+    Attributes:
+        source: path, `minari:<id>` or name of a bundled dataset.
+        options: of the load.
+    """
+
+    source: str
+    options: LoadOptions
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Logged episodes of one task, checked on construction.
@@ -88,6 +111,7 @@ class Dataset:
         spec: sizes and action bounds.
         info: description; never used by training itself.
         dropped: what a load dropped or repaired, counted by reason.
+        origin: what it was opened from; None for a dataset that was made in memory, or of some episodes.
 
     Raises:
         DataError: an episode would make training wrong (see `mbrl.data.checks`).
@@ -97,6 +121,7 @@ class Dataset:
     spec: SpaceSpec
     info: DatasetInfo
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if not self.episodes:
@@ -110,6 +135,14 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.episodes)
+
+    def __repr__(self) -> str:
+        ends = sum(episode.terminated for episode in self.episodes)
+        return (
+            f"Dataset({self.info.name!r}, {len(self):,} episodes ({ends:,} terminated), "
+            f"{self.num_transitions:,} transitions, observations of {self.spec.obs_dim}, actions of "
+            f"{self.spec.act_dim})"
+        )
 
     @functools.cached_property
     def num_transitions(self) -> int:
@@ -145,10 +178,32 @@ class Dataset:
                     digest.update(array.tobytes())
         return digest.hexdigest()
 
+    @functools.cached_property
+    def logged_episodes(self) -> tuple[Episode, ...]:
+        """The whole episodes behind the dataset, each once: its own, unless these were cut into blocks."""
+        return tuple({id(episode.logged): episode.logged for episode in self.episodes}.values())
+
+    @functools.cached_property
+    def logged_index(self) -> NDArray[np.int64]:
+        """`[episodes]`, which of `logged_episodes` each belongs to; 0, 1, 2, ... unless they were cut."""
+        place = {id(episode): index for index, episode in enumerate(self.logged_episodes)}
+        return np.array([place[id(episode.logged)] for episode in self.episodes], dtype=np.int64)
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """`[episodes]`, which of them belong together where episodes are resampled.
+
+        Blocks of one logged episode do; those of a single one, with gaps between them, are all there is to
+        resample.
+        """
+        if len(self.logged_episodes) > 1:
+            return self.logged_index
+        return np.arange(len(self), dtype=np.int64)
+
     def select(self, indices: Iterable[SupportsIndex]) -> "Dataset":
         """The dataset of some episodes, in the given order."""
         episodes = tuple(self.episodes[int(index)] for index in indices)
-        return dataclasses.replace(self, episodes=episodes)
+        return dataclasses.replace(self, episodes=episodes, origin=None)
 
     def transitions(self) -> Transitions:
         """All steps, flat; made once."""
@@ -170,6 +225,7 @@ class Dataset:
         truncated[last] = [episode.truncated for episode in episodes]
         known[last] = [episode.is_final_observation_known for episode in episodes]
         starts = np.repeat(last + 1 - lengths, lengths)
+        first_step = np.array([episode.first_step for episode in episodes], dtype=np.int64)
         return Transitions(
             observation=_join([episode.observations[:-1] for episode in episodes]),
             action=action,
@@ -178,7 +234,8 @@ class Dataset:
             terminated=terminated,
             truncated=truncated,
             episode=np.repeat(np.arange(len(episodes), dtype=np.int64), lengths),
-            step=np.arange(count, dtype=np.int64) - starts,
+            unit=np.repeat(self.units, lengths),
+            step=np.arange(count, dtype=np.int64) - starts + np.repeat(first_step, lengths),
             is_successor_known=known,
             next_action=next_action,
             has_next_action=~is_last,
@@ -198,6 +255,7 @@ def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError 
         rewards=episode.rewards,
         terminations=flag_array(steps, last=episode.terminated),
         truncations=flag_array(steps, last=episode.truncated),
+        final_observation="logged" if episode.is_final_observation_known else "unknown",
         behaviour_log_prob=episode.behaviour_log_prob,
         timestamps=episode.timestamps,
     )
@@ -211,13 +269,5 @@ def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError 
             field="truncated",
             row=steps - 1,
             remedy="Mark the end of a log as truncated.",
-        )
-    if episode.truncated and not episode.is_final_observation_known:
-        return DataError(
-            "the last step is truncated and its successor is unknown, so it has no value to bootstrap from",
-            episode=name,
-            field="observations",
-            row=steps,
-            remedy="Drop the last step.",
         )
     return None

@@ -108,8 +108,8 @@ def split_blocks(
 
     An episode of at least 20 gaps gives up to 5 blocks of `fraction` of the rows (at least two gaps long,
     at most 20 % of the rows). If no episode is that long, one whole episode of at most 20 % of the rows is
-    held out, or the longest one gives its last rows. Every piece becomes an episode of its own, truncated
-    where it was cut.
+    held out, or the longest one gives its last rows. Every piece becomes an entry of its own, truncated where
+    it was cut, that knows the logged episode it belongs to (`Episode.whole`).
 
     Raises:
         DataError: a single episode is too short for two parts and a gap.
@@ -238,6 +238,8 @@ def _coin(generator: torch.Generator) -> bool:
 def cut(episode: Episode, start: int, stop: int) -> Episode:
     """Steps `start` to `stop` (exclusive) as an episode, truncated if cut before the end.
 
+    The piece knows the logged episode that it comes from: returns and first states are that one's.
+
     Raises:
         ValueError: the range is empty or leaves the episode.
     """
@@ -259,6 +261,8 @@ def cut(episode: Episode, start: int, stop: int) -> Episode:
             name: values[start : stop + 1] if len(values) == steps + 1 else values[start:stop]
             for name, values in episode.infos.items()
         },
+        whole=episode.whole if is_end and start == 0 else episode.logged,
+        first_step=episode.first_step + start,
     )
 
 

@@ -18,6 +18,7 @@ from pydantic import (
 
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError
+from mbrl.core.names import suggest
 from mbrl.core.types import SpaceSpec
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
@@ -191,7 +192,8 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
         return _read_task(Path(name_or_path))
     if str(name_or_path) not in list_tasks():
         raise ConfigError(
-            f"Unknown task {str(name_or_path)!r}. Legal names: {', '.join(list_tasks())}; "
+            f"Unknown task {str(name_or_path)!r}. {suggest(str(name_or_path), list_tasks())}"
+            f"Legal names: {', '.join(list_tasks())}; "
             "or the path of a task's .yaml file."
         )
     return _read_task(configs_dir() / "tasks" / f"{name_or_path}.yaml")

@@ -63,10 +63,13 @@ class AWAC(WeightedCloning[AWACConfig, AWACState]):
         count = 1 + self.config.value_samples
         noise = torch.randn(count, *batch.action.shape, generator=generator, device=generator.device)
         scaled = state.critic.scale(batch.action)
+        # Q: (Q_i(s, a) - r - g (1 - terminated) min_j Q'_j(s', a'))^2, a' ~ pi(s')              (eq. 4)
         target = self.critic_target(state, batch, noise[0])
         metrics = regress_critics(state.critic, state.critic_optimiser, batch, target)
+        # pi: -w(A(s, a)) log pi(a|s), A = Q(s, a) - E_{a~ ~ pi(s)} Q(s, a~), with the new Q       (eq. 8)
         advantage = self.advantage(state, batch.observation, scaled, noise=noise[1:])
         metrics |= self._update_policy(state, batch, advantage)
+        # Q' <- (1 - tau) Q' + tau Q
         self.update_targets(state)
         return metrics
 

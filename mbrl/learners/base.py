@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -101,6 +101,7 @@ def _snapshot(value: Any) -> Any:
     return copy.deepcopy(value.state_dict()) if isinstance(value, Checkpointable) else value
 
 
+@runtime_checkable
 class LearnerEntry(Protocol):
     """A registered learner: its config class and a builder."""
 
@@ -111,7 +112,13 @@ class LearnerEntry(Protocol):
         ...
 
 
-LEARNERS: Registry[LearnerEntry] = Registry("learner", "mbrl.learners")
+LEARNERS: Registry[LearnerEntry] = Registry(
+    "learner",
+    "mbrl.learners",
+    group="mbrl.learners",
+    spelling='mbrl.registry("learners")',
+    needs=("Config", "init", "update", "policy", "value"),
+)
 
 
 class Optimiser:

@@ -139,6 +139,7 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         """
         if self.config.target == "sample":
             return super().critic_target(state, batch, noise, entropy_coef)
+        # Q_ij: critic i at draw j of pi(s'); max_j min_i, or min_i max_j.
         actions, _ = state.actor.sample_with_log_prob(batch.next_observation, noise)
         values = state.target_critic.at_actions(batch.next_observation, actions)
         least_first = self.config.target == "max_of_min"
@@ -152,6 +153,7 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         The unweighted form adds the logged action.
         """
         obs, next_obs, logged = self._conservative_rows(state, batch)
+        # Three proposals of n actions each: uniform ones reach what the policy never proposes.
         shape = (self.config.conservative_actions, *logged.shape)
         uniform = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
         noise = torch.randn(2, *shape, generator=generator, device=generator.device)
@@ -159,6 +161,7 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         there, log_there = state.actor.sample_with_log_prob(next_obs, noise[1])
         if self.config.estimator == "unweighted":
             return Proposals(obs, torch.cat([uniform, here, there, logged[None]]), None)
+        # The density of a uniform action in [-1, 1]^d is 2^-d.
         log_uniform = torch.full_like(log_here, -logged.shape[-1] * LOG_2)
         return Proposals(
             obs, torch.cat([uniform, here, there]), torch.cat([log_uniform, log_here, log_there])
@@ -194,11 +197,13 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         self, state: CQLState, batch: TransitionBatch, values: Tensor, generator: torch.Generator
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         config = self.config
+        # alpha (E_s [T log int exp(Q(s, a) / T) da] - E_D [Q(s, a)])    (Kumar et al. 2020, eq. 4)
         soft = self.soft_values(state, self.propose(state, batch, generator))
         gap = soft - masked_mean(values, ~batch.from_model)
         metrics = {"critic/conservative_gap": gap.detach().mean()}
         if config.lagrange_gap is None:
             return config.conservative_weight * gap.sum(), metrics
+        # Critics descend with the factor as it is; the factor then ascends on the same gap (appendix F).
         factor = state.log_lagrange_factor.detach().exp().clamp(max=1e6)
         self._update_lagrange_factor(state, gap.detach().mean(), config.lagrange_gap)
         metrics["critic/lagrange_factor"] = factor

@@ -106,13 +106,16 @@ class TD3Learner(abc.ABC):
     def update(self, state: TD3State, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of the critics; every `policy_interval`-th time also of the actor and of the targets."""
         noise = torch.randn(batch.action.shape, generator=generator, device=generator.device)
+        # Q: (Q_i(s, a) - r - g (1 - terminated) V(s', a~'))^2, a~' = clip(pi'(s') + clip(eps))  (algorithm 1)
         target = self.critic_target(state, batch, noise)
         metrics = regress_critics(state.critic, state.critic_optimiser, batch, target)
+        # pi: the learner's own loss, with the new Q, at every d-th update only (section 5.2).
         state.updates += 1
         if state.updates % self.td3.policy_interval != 0:
             return metrics
         loss = self.actor_loss(state, batch)
         state.actor_optimiser.descend(loss)
+        # pi' and Q' move with it: targets of the critics stand still in between.
         for moving, source in ((state.target_actor, state.actor), (state.target_critic, state.critic)):
             polyak_update(moving.net.flat, source.net.flat, polyak_tau=self.td3.polyak_tau)
         return {**metrics, "policy/loss": loss.detach()}

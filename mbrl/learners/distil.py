@@ -128,12 +128,17 @@ class Distil:
         its gradient is zero, and it is copied from the clone.
         """
         state.is_improving.logical_or_(batch.from_model.any())
+        # Q: (Q_i(s, a) - r - g (1 - terminated) min_j Q'_j(s', a'))^2, a' ~ pi(s'), on logged rows
         metrics = self._update_critics(state, batch, generator)
+        # pi: -log pi(a*|s) at improved decisions a*, + zeta KL(pi(.|s) || clone(.|s)) on all rows
         metrics |= self._update_policy(state, batch)
+        # clone: -log clone(a|s) on logged rows
         metrics |= self._update_clone(state, batch)
+        # pi <- clone until the first improved decision
         with torch.no_grad():
             actor, clone = state.actor.net.flat, state.clone.net.flat
             actor.copy_(torch.where(state.is_improving, actor, clone))
+        # Q' <- (1 - tau) Q' + tau Q
         polyak_update(state.target_critic.net.flat, state.critic.net.flat, polyak_tau=self.config.polyak_tau)
         return metrics
 

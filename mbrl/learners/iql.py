@@ -100,14 +100,18 @@ class IQL(WeightedCloning[IQLConfig, IQLState]):
         """One step of V, the actor, the critics and the targets; draws nothing."""
         del generator
         rows, scaled = len(batch), state.critic.scale(batch.action)
+        # V: |tau - 1(d < 0)| d^2, d = min_i Q'_i(s, a) - V(s), at logged actions only        (eq. 5)
         with torch.no_grad():
             least = state.target_critic(batch.observation, scaled).amin(0)
         metrics = self._update_value(state, batch.observation, least)
+        # pi: -min(exp(beta (Q' - V)), w_max) log pi(a|s), with the new V                      (eq. 7)
         with torch.no_grad():
             values = state.state_value(torch.cat([batch.observation, batch.next_observation]))
         metrics |= self._update_policy(state, batch, least - values[:rows])
+        # Q: (Q_i(s, a) - r - g (1 - terminated) V(s'))^2, with the new V                      (eq. 6)
         target = td_target(batch.reward, batch.terminated, values[rows:], discount=self.config.discount)
         metrics |= regress_critics(state.critic, state.critic_optimiser, batch, target)
+        # Q' <- (1 - tau) Q' + tau Q
         self.update_targets(state)
         return metrics
 

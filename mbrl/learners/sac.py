@@ -58,6 +58,7 @@ class SAC(SoftActorCritic[SACConfig, SoftActorCriticState]):
         del values, generator
         if self.config.diversity_coef == 0:
             return None, {}
+        # EDAC: eta / (N - 1) sum_{i != j} <grad_a Q_i, grad_a Q_j> at logged actions (An et al. 2021, eq. 4).
         action = state.critic.scale(batch.action)
         diversity = critic_diversity(state.critic.action_gradients(batch.observation, action))
         return self.config.diversity_coef * diversity, {"critic/diversity": diversity.detach()}

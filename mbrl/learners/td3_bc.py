@@ -45,6 +45,7 @@ class TD3BC(TD3Learner):
 
     def actor_loss(self, state: TD3State, batch: TransitionBatch) -> Float[Tensor, ""]:
         """`mean_{b,d} (pi(s)_d - a_d)^2 - value_coef mean Q_1(s, pi(s)) / mean |Q_1|`."""
+        # Only the first critic is asked, as in TD3; the distance keeps the action where that one was trained.
         action = state.actor.scaled_action(batch.observation)
         values = state.critic(batch.observation, action, frozen=True, first=1)[0]
         error = squared_action_error(action, state.actor.scale(batch.action))

@@ -27,6 +27,7 @@ def neighbour_distance(
         `[b]`; about the same for any d where rows are equally dense. Infinite where fewer than `count` rows
         belong to other groups.
     """
+    # E ||x - y||^2 of standardised rows grows with d: the root of d takes that out.
     count = min(count, rows.shape[0])
     chunk = max(1, _CHUNK_ELEMENTS // rows.shape[0])
     parts: list[Tensor] = []

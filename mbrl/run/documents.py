@@ -1,8 +1,7 @@
 """YAML documents: read strictly, overridden by dotted keys, written with the origin of every value."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -12,6 +11,9 @@ from mbrl.core.errors import ConfigError
 
 Tree: TypeAlias = dict[str, Any]
 KeyPath: TypeAlias = tuple[str, ...]
+Override: TypeAlias = str | tuple[KeyPath, Any]
+"""A change of a config: `dotted.key=value`, or the path of the key and the value."""
+
 
 _FLOAT: Final = re.compile(
     r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
@@ -90,6 +92,15 @@ def parse_override(text: str) -> tuple[KeyPath, Any]:
     return parts, parse_yaml(value, where=f"The value of --set {key}")
 
 
+def read_overrides(changes: Iterable[Override]) -> list[tuple[KeyPath, Any]]:
+    """Key paths and values of changes in either form.
+
+    Raises:
+        ConfigError: see `parse_override`.
+    """
+    return [parse_override(change) if isinstance(change, str) else change for change in changes]
+
+
 def set_at(tree: Tree, path: KeyPath, value: Any) -> None:
     """Sets one value, making the mappings on the way.
 
@@ -144,14 +155,3 @@ _LineDumper.add_representer(str, _LineDumper.represent_text)
 def _inline(value: Any) -> str:
     text: str = yaml.dump(value, Dumper=_LineDumper, default_flow_style=True, width=10**9)
     return text.removesuffix("...\n").strip()
-
-
-def suggest(name: str, legal: Iterable[str]) -> str:
-    """`Did you mean 'x'? ` for a near miss, else nothing."""
-    near = difflib.get_close_matches(name, list(legal), n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}? " if near else ""
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a message."""
-    return ", ".join(sorted(names)) or "none"

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -47,6 +48,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Reads an object."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def hash_file(path: Path) -> str:
+    """Hex digest (blake2b, 16 bytes) of a file's content: the identity of an input of a stage."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 @contextlib.contextmanager

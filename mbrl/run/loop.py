@@ -13,9 +13,9 @@ from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
 from mbrl.run.checkpoint import CheckpointFolder, non_finite_names
+from mbrl.run.diagnostics import Look, ShiftMonitor
 from mbrl.run.metrics import DivergenceAlarm, MetricFile, MetricSums, refuse_non_finite
 from mbrl.run.progress import Progress, SilentProgress
-from mbrl.run.shift_monitor import Look, ShiftMonitor
 
 _PROGRESS_INTERVAL = 50
 

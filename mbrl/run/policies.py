@@ -1,6 +1,7 @@
 """A policy as one file."""
 
 import dataclasses
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,23 +15,75 @@ from mbrl.nets.bcq import BCQ_KIND, BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.artifacts import load_artifact, save_artifact
+from mbrl.run.files import hash_file
+from mbrl.run.store import find_run
 
 FORMAT_VERSION: Final = 1
+POLICY_FILE: Final = "policy.safetensors"
+"""Name of a training's result in its folder."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredPolicy:
-    """A policy read from a file.
+    """A policy with what is known of it: read from a file, or handed over in memory.
 
     Attributes:
-        policy: rebuilt, without gradients.
+        policy: acts; a network is rebuilt without gradients.
         facts: what was said when it was saved: task, algorithm, seed, dataset, version.
-        path: the file.
+        content: identity of what it does: hash of the file, or a token of its own for one without a file,
+            which no later process finds again.
+        path: the file, or None.
+        training: folder of the training whose result it is, or None.
     """
 
-    policy: PolicyNetwork
+    policy: Policy
     facts: Mapping[str, Any]
-    path: Path
+    content: str
+    path: Path | None = None
+    training: Path | None = None
+
+    @classmethod
+    def in_memory(cls, policy: Policy, *, name: str) -> "StoredPolicy":
+        """A policy that no file holds, such as a function of the user's.
+
+        Args:
+            policy: acts.
+            name: for folders and tables.
+        """
+        return cls(policy, {"algorithm": name}, f"memory:{uuid.uuid4().hex}")
+
+    @property
+    def network(self) -> PolicyNetwork:
+        """The policy as the network that a file holds.
+
+        Raises:
+            ConfigError: no file holds it.
+        """
+        if not isinstance(self.policy, PolicyNetwork):
+            raise ConfigError(
+                f"{self.source} is no policy network. Remedy: name a training or a policy file."
+            )
+        return self.policy
+
+    @property
+    def label(self) -> str:
+        """What made it, for people: the algorithm, else the file's name."""
+        return str(self.facts.get("algorithm") or (self.path.stem if self.path is not None else "policy"))
+
+    @property
+    def seed(self) -> int:
+        """Of its training; 0 where none is known."""
+        return int(self.facts.get("seed", 0))
+
+    @property
+    def title(self) -> str:
+        """The label with the seed of its training, which tells trainings of one algorithm apart."""
+        return f"{self.label}-s{self.seed}" if self.path is not None else self.label
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for messages and manifests."""
+        return self.label if self.path is None else str(self.path)
 
 
 def save_policy(path: Path, policy: Policy, facts: Mapping[str, Any]) -> Path:
@@ -61,7 +114,19 @@ def load_policy(path: Path) -> StoredPolicy:
         raise ConfigError(f"{path} holds no policy; its header has the entries {', '.join(header)}.")
     policy = _rebuild(header["actor"])
     policy.load_state_dict(tensors)
-    return StoredPolicy(policy.requires_grad_(requires_grad=False), header["facts"], path)
+    return StoredPolicy(policy.requires_grad_(requires_grad=False), header["facts"], hash_file(path), path)
+
+
+def open_policy(path: Path) -> StoredPolicy:
+    """The policy of a finished training's folder, or of a policy file.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not path.is_dir():
+        return load_policy(path)
+    training = find_run(path, stage="train_policy").path
+    return dataclasses.replace(load_policy(training / POLICY_FILE), training=training)
 
 
 def _rebuild(fields: dict[str, Any]) -> PolicyNetwork:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-import mbrl
+from mbrl.core.assets import PACKAGE
 from mbrl.core.errors import ConfigError
 from mbrl.run.config import stable_hash
 from mbrl.run.files import locked, read_json, write_bytes, write_json, write_text
@@ -85,11 +85,40 @@ class RunFolder:
         """Where the run comes from."""
         return read_json(self.path / "manifest.json")
 
-    def add_seconds(self, seconds: float) -> None:
-        """Sets the wall time: that of earlier processes plus `seconds` of this one."""
+    def begin(self, key: StageKey, *, config: str, facts: Mapping[str, Any]) -> None:
+        """Writes config and manifest, before any work; whoever calls holds the lock of the folder.
+
+        Args:
+            key: of the stage.
+            config: text of `config.yaml`.
+            facts: further entries of the manifest (dataset hash, device, threads).
+        """
+        (self.path / "DONE").unlink(missing_ok=True)
+        write_text(self.path / "config.yaml", config)
+        known = (self.path / "manifest.json").exists()
+        before = self.manifest()["wall_seconds"] if known else 0.0
+        resumes = self.manifest()["resumes"] + 1 if known else 0
+        manifest = {
+            "stage": key.stage,
+            "dataset": key.dataset,
+            "label": key.label,
+            "seed": key.seed,
+            "hash": key.digest,
+            "identity": dict(key.identity),
+            **facts,
+            **code_facts(),
+            "resumes": resumes,
+            "wall_seconds_before": before,
+            "wall_seconds": before,
+        }
+        write_json(self.path / "manifest.json", manifest)
+
+    def add_seconds(self, seconds: float) -> float:
+        """Sets the wall time: that of earlier processes plus `seconds` of this one; returns it."""
         manifest = self.manifest()
         manifest["wall_seconds"] = round(manifest["wall_seconds_before"] + seconds, 3)
         write_json(self.path / "manifest.json", manifest)
+        return manifest["wall_seconds"]
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes the summary, then the mark that the stage is done."""
@@ -112,13 +141,8 @@ class RunStore:
         return RunFolder(self.root / key.folder)
 
     @contextlib.contextmanager
-    def open(self, key: StageKey, *, config: str, facts: Mapping[str, Any]) -> Generator[RunFolder]:
-        """Enters a stage's folder: locks it, and writes config and manifest before anything else.
-
-        Args:
-            key: of the stage.
-            config: text of `config.yaml`.
-            facts: further entries of the manifest (dataset hash, device, threads).
+    def locked(self, key: StageKey) -> Generator[RunFolder]:
+        """Makes the folder of a stage and holds its lock.
 
         Raises:
             BusyError: another process works in it.
@@ -126,33 +150,11 @@ class RunStore:
         run = self.folder(key)
         run.path.mkdir(parents=True, exist_ok=True)
         with locked(run.path / ".lock"):
-            if not run.is_done:
-                self._begin(run, key, config, facts)
             yield run
 
     def runs(self) -> list[RunFolder]:
         """Every run below the root, by path."""
         return [RunFolder(path.parent) for path in sorted(self.root.glob("*/*/manifest.json"))]
-
-    def _begin(self, run: RunFolder, key: StageKey, config: str, facts: Mapping[str, Any]) -> None:
-        write_text(run.path / "config.yaml", config)
-        known = (run.path / "manifest.json").exists()
-        before = run.manifest()["wall_seconds"] if known else 0.0
-        resumes = run.manifest()["resumes"] + 1 if known else 0
-        manifest = {
-            "stage": key.stage,
-            "dataset": key.dataset,
-            "label": key.label,
-            "seed": key.seed,
-            "hash": key.digest,
-            "identity": dict(key.identity),
-            **facts,
-            **code_facts(),
-            "resumes": resumes,
-            "wall_seconds_before": before,
-            "wall_seconds": before,
-        }
-        write_json(run.path / "manifest.json", manifest)
 
 
 def find_run(path: Path, *, stage: StageName) -> RunFolder:
@@ -194,7 +196,7 @@ def package_version() -> str:
 
 def _commit() -> str | None:
     """Commit of a clone, with `+` if files differ from it; None outside of a clone."""
-    clone = Path(mbrl.__file__).resolve().parents[1]
+    clone = PACKAGE.parent
     if not (clone / ".git").exists():
         return None
     command = ["git", "-C", str(clone), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import BaseModel, ValidationError
 
 from mbrl.core.errors import ConfigError
-from mbrl.run.documents import listed, suggest
+from mbrl.core.names import listed, suggest
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -54,8 +54,10 @@ def returns_to_go(
     tail = is_truncated * (float(rewards[is_step].mean()) / (1 - discount))
     found, value = np.zeros_like(rewards), np.asarray(tail, np.float64)
     for t in range(rewards.shape[1] - 1, -1, -1):
+        # G_t = r_t + discount G_{t+1}, from the end of each episode, or from the tail of a truncated one.
         value = np.where(is_step[:, t], rewards[:, t] + discount * value, value)
         found[:, t] = value
+    # The tail weighs discount^n with n steps left; where that is too much the return is not known.
     left = lengths[:, None] - np.arange(rewards.shape[1])
     is_usable = ~is_truncated[:, None] | (np.power(discount, np.maximum(left, 0)) <= TAIL)
     return found[is_step], is_usable[is_step]
@@ -125,6 +127,7 @@ class Reach:
 
 def edge_of_reach(rollouts: Rollouts) -> Reach:
     """Where the last stored steps of rollouts lead; a termination is no bootstrap, and so no edge."""
+    # A state is trained at if a stored step starts there; the successor of a last one is a target alone.
     has_next = torch.zeros_like(rollouts.valid)
     has_next[:-1] = rollouts.valid[1:]
     target = rollouts.valid & ~rollouts.terminated
@@ -147,6 +150,7 @@ def edge_excess(
     """
     if not bool(reach.edge.any()):
         return None
+    # Per rollout: V at its edge, less the mean V of the states that it starts steps from.
     others = (value.double() * valid).sum(0) / valid.sum(0).clamp_min(1)
     at_edge = (next_value.double() * reach.edge).sum(0)
     return float((at_edge - others)[reach.edge.any(0)].mean())
@@ -185,6 +189,7 @@ def error_near_policy(
         policy_actions: `[s, K, act_dim]` at their states, environment units.
         action_std: `[act_dim]` of the logged actions.
     """
+    # Near are segments whose distance, the root mean square over action dimensions, stays small up to step k.
     difference = (segments.actions.astype(np.float64) - policy_actions) / action_std
     distance = np.sqrt(np.square(difference).mean(2))
     is_near = np.logical_and.accumulate((distance <= DISTANCE_OF_NEAR) & segments.alive, 1)
@@ -192,6 +197,7 @@ def error_near_policy(
     horizon = int((counts >= MIN_SEGMENTS).sum())
     if horizon == 0:
         return None
+    # Medians of e_k over the near segments, and over all that reach step k.
     column = error[:, horizon - 1]
     return NearError(
         error=float(np.median(column[is_near[:, horizon - 1]])),

@@ -36,6 +36,13 @@ _BATCH = 256
 _LEARNING_RATE = 3e-3
 
 
+def why_no_support(rows: int) -> str | None:
+    """The reason that so few held-out rows give no thresholds; None if they do."""
+    if rows >= MIN_ROWS:
+        return None
+    return f"{rows} rows are held out, and a 1 % quantile needs {MIN_ROWS}"
+
+
 class BehaviourDensity:
     """`log b(a|s)`: a mixture of Gaussians on actions scaled to [-1, 1], fitted by maximum likelihood.
 

@@ -58,7 +58,13 @@ class Measure(Protocol):
         ...
 
 
-MEASURES: Registry[Measure] = Registry("uncertainty measure", "mbrl.uncertainty")
+MEASURES: Registry[Measure] = Registry(
+    "uncertainty measure",
+    "mbrl.uncertainty",
+    group="mbrl.measures",
+    spelling='mbrl.registry("measures")',
+    needs=("__call__",),
+)
 
 POSTERIOR_MEASURES = ("ens_std", "max_aleatoric", "max_dev", "max_pair", "total_std")
 """Measures that need no context."""

@@ -4,18 +4,13 @@ import math
 import pytest
 import torch
 
-from mbrl.algorithms.imagination import (
-    PenaltyConfig,
-    choose_termination,
-    data_box,
-    imagine,
-    imagined_value_bounds,
-    limit_horizon,
-)
+from mbrl.algorithms.imagination import choose_termination, imagine, imagined_value_bounds, limit_horizon
+from mbrl.algorithms.penalty import PenaltyConfig, UncertaintyRule
 from mbrl.core.errors import ConfigError
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.envs.specs import TaskSpec, TerminationRule
-from mbrl.rollouts.generate import RolloutConfig
+from mbrl.rollouts.box import Box
+from mbrl.rollouts.config import RolloutConfig
 from mbrl.uncertainty.measures import StepContext
 from tests.algorithms.toy import (
     ens_std,
@@ -29,9 +24,10 @@ from tests.run.toy import SPACE, transitions
 
 
 def make_imagination(dynamics, *, rollout=None, **penalty):
+    config = RolloutConfig(**(rollout or {}))
     return imagine(
-        RolloutConfig(**(rollout or {})),
-        PenaltyConfig(**penalty),
+        config,
+        UncertaintyRule.make(config, PenaltyConfig(**penalty), dynamics),
         dynamics,
         termination=NeverTerminates(),
         transitions=transitions(),
@@ -168,7 +164,7 @@ def test_the_box_spans_observations_successors_and_rewards():
     logged = transitions()
     far = logged.next_observation.clone()
     far[3, 1] = 77.0
-    box = data_box(dataclasses.replace(logged, next_observation=far))
+    box = Box.around(dataclasses.replace(logged, next_observation=far))
     assert float(box.obs_high[1]) == 77.0
     assert torch.equal(box.obs_low, torch.minimum(logged.observation, far).amin(0))
     assert (float(box.reward_low), float(box.reward_high)) == (
@@ -180,15 +176,12 @@ def test_the_box_spans_observations_successors_and_rewards():
 def test_rollouts_are_clipped_to_the_box_only_on_request(toy):
     assert make_imagination(toy).box is None
     box = make_imagination(toy, rollout={"clip_to_data": True}).box
-    assert torch.equal(box.obs_high, data_box(transitions()).obs_high)
+    assert torch.equal(box.obs_high, Box.around(transitions()).obs_high)
 
 
 def test_without_a_way_to_halt_the_halt_reward_does_not_count(toy):
     logged = transitions()
     rollout = RolloutConfig(flagged="halt", halt_reward=-1e5, truncation_quantile=None)
-    penalty = PenaltyConfig(coef=0.0)
-    imagination = make_imagination(toy, rollout=rollout.model_dump(), coef=0.0)
-    bounds = imagined_value_bounds(
-        logged, imagination, rollout=rollout, penalty=penalty, dynamics=toy, discount=0.9
-    )
+    rule = UncertaintyRule.make(rollout, PenaltyConfig(coef=0.0), toy)
+    bounds = imagined_value_bounds(logged, rule, rollout=rollout, discount=0.9)
     assert bounds == pytest.approx((10 * float(logged.reward.min()), float(logged.reward.max())))

@@ -267,7 +267,7 @@ def test_what_is_missing_is_named_together_with_the_recipe(recipe):
         (make_context(None), "needs a fitted dynamics model"),
         (make_context(None, transitions=None), "name a dataset"),
     ):
-        with pytest.raises(ConfigError, match=f"{recipe!r}.*{what}"):
+        with pytest.raises(ConfigError, match=f"{recipe.upper()} .*{what}"):
             RECIPES.get(recipe).build(make_config(recipe), context)
 
 

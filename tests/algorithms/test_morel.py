@@ -112,7 +112,7 @@ def test_the_pessimistic_mdp_is_long_and_holds_no_logged_rows():
 
 @pytest.mark.parametrize("rollout", [{"flagged": "keep"}, {"truncation_quantile": None}])
 def test_morel_without_a_halt_is_refused(rollout):
-    with pytest.raises(ValueError, match=r"morel halts in the unknown region"):
+    with pytest.raises(ValueError, match=r"MOReL halts in the unknown region"):
         make_config("morel", rollout=rollout)
 
 

@@ -1,14 +1,17 @@
 """Dynamics models whose values are known: linear-Gaussian ones and tables."""
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mbrl.core.types import DynamicsPosterior
+from mbrl.dynamics.termination import NeverTerminates
+from mbrl.ope.value.evaluation_model import EvaluationModel
 from mbrl.rollouts.generate import Box
-from tests.ope.lqg import LQG, Array
+from tests.ope.lqg import LQG, Array, scalar_task
 from tests.ope.tabular import MDP
 
 
@@ -80,6 +83,15 @@ class TableModel(PosteriorModel):
     def termination(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
         del obs, action
         return (next_obs.sum(-1) < 0.5).to(next_obs.dtype)
+
+
+def members(*factors: float) -> tuple[LQG, ...]:
+    """The scalar task with its dynamics scaled."""
+    return tuple(dataclasses.replace(scalar_task(), a=factor * scalar_task().a) for factor in factors)
+
+
+def evaluation(*tasks: LQG, limit: float = math.inf, reward_scale: float = 1.0) -> EvaluationModel:
+    return EvaluationModel(LinearGaussian(tasks, reward_scale), NeverTerminates(), limit, limit)
 
 
 def wide_box(obs_dim: int) -> Box:

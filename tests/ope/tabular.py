@@ -77,6 +77,18 @@ def random_mdp(seed: int, *, states: int = 4, actions: int = 3, end: float = 0.1
     return MDP(transition, rng.normal(0.5, 1.0, (states, actions)), rng.dirichlet(np.ones(states)))
 
 
+def occupancy(transition: Array, start: Array, policy: Array, *, discount: float) -> Array:
+    """Visits `[s, a]` of a table, `d(s) pi(a|s)` with `d = (I - g P_pi')^-1 start`.
+
+    Their ratio to the visits of a log is exact. A last s' beyond the states is the end; the mass is
+    `1 / (1 - g)` less that of ended episodes.
+    """
+    states = len(start)
+    step = (policy[:, :, None] * transition[:, :, :states]).sum(1)
+    visits = np.linalg.solve(np.eye(states) - discount * step.T, start)
+    return visits[:, None] * policy
+
+
 def fall_mdp(risk: float = 0.5) -> MDP:
     """One state, reward 1 a step: action 0 is safe, action 1 ends the episode with probability `risk`."""
     transition = np.array([[[1.0, 0.0], [1.0 - risk, risk]]])

@@ -9,10 +9,12 @@ from mbrl.data.formats.base import FORMATS
 from mbrl.run.config import resolve
 from mbrl.run.metrics import read_metrics
 from mbrl.run.pages import write_run_page
-from mbrl.run.stages import POLICY_FILE, Workspace, train_policy_stage
+from mbrl.run.policies import POLICY_FILE
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
+from mbrl.run.train import train_policy_stage
 from mbrl.shift.report import MEASURED
-from tests.run.test_stages import SMALL, SMALL_MOPO
+from tests.run.test_train import SMALL, SMALL_MOPO
 from tests.run.toy import TINY_DYNAMICS, make_dataset, write_dataset
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbrl.core.errors import ConfigError
-from mbrl.run.documents import annotate, parse_override, parse_yaml, set_at, suggest
+from mbrl.run.documents import annotate, parse_override, parse_yaml, set_at
 
 leaves = st.one_of(
     st.none(),
@@ -78,8 +78,3 @@ def test_annotated_yaml_reads_back_as_it_was(tree: dict[str, object]) -> None:
 def test_annotations_name_the_origin() -> None:
     text = annotate({"a": {"b": 1, "c": 2.5}, "d": []}, {("a", "b"): "--set", ("d",): "x.yaml"})
     assert text == "a:\n  b: 1  # --set\n  c: 2.5  # default\nd: []  # x.yaml\n"
-
-
-def test_only_near_misses_are_suggested() -> None:
-    assert suggest("horizn", ["horizon", "starts"]) == "Did you mean 'horizon'? "
-    assert suggest("zzz", ["horizon", "starts"]) == ""

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mbrl.core.types import DynamicsPosterior, Episode, SpaceSpec
-from mbrl.data.dataset import Dataset, DatasetInfo
+from mbrl.core.types import DynamicsPosterior
 from mbrl.dynamics.assessment.open_loop import draw_segments
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.rollouts.generate import Imagination, RolloutConfig
-from mbrl.shift.probe import EdgeProbe, LoggedValues, ModelProbe, ShiftProbe, logged_values
+from mbrl.shift.logged_values import LoggedValues, logged_values
+from mbrl.shift.model_probe import EdgeProbe, ModelProbe
+from mbrl.shift.probe import ShiftProbe
 from mbrl.shift.report import MEASURED, ShiftReport
 from mbrl.uncertainty.measures import ens_std
-
-SPACE = SpaceSpec(obs_dim=1, act_dim=1, act_low=(-1.0,), act_high=(1.0,))
+from tests.shift.chain import make_chain
 
 
 class Constant:
@@ -32,7 +32,7 @@ class Constant:
         return torch.full((len(obs), 1), self.action)
 
 
-class Doubting:
+class Disagreeing:
     """`s' = s + 1` on average; the two members disagree by `2 |a|`, so `ens_std = |a|`."""
 
     ensemble_size = 2
@@ -56,27 +56,9 @@ class Line:
         return 2 * obs[:, 0] + action[:, 0]
 
 
-def make_dataset(episodes: int = 4, steps: int = 60) -> Dataset:
-    """Action 0, reward 1, every episode terminates."""
-    return Dataset(
-        tuple(
-            Episode(
-                observations=np.arange(steps + 1, dtype=np.float32)[:, None],
-                actions=np.zeros((steps, 1), np.float32),
-                rewards=np.ones(steps, np.float32),
-                terminated=True,
-                truncated=False,
-            )
-            for _ in range(episodes)
-        ),
-        SPACE,
-        DatasetInfo(name="chain"),
-    )
-
-
 def make_probe(horizon: int = 3) -> ShiftProbe:
-    data = make_dataset()
-    imagination = Imagination(Doubting(), NeverTerminates(), ens_std)
+    data = make_chain()
+    imagination = Imagination(Disagreeing(), NeverTerminates(), ens_std)
     segments = draw_segments(data, count=100, horizon=2, generator=torch.Generator().manual_seed(0))
     model = ModelProbe(
         imagination=imagination,
@@ -102,7 +84,7 @@ def look(probe: ShiftProbe, action: float, **changes: object) -> ShiftReport:
     return probe.look(Constant(action), Line(), **arguments)  # pyright: ignore[reportArgumentType]
 
 
-def test_doubt_along_rollouts_is_that_of_the_actions() -> None:
+def test_uncertainty_along_rollouts_is_that_of_the_actions() -> None:
     """`ens_std = |a|` at every step, against 0.25 on the data and a quantile of 0.4."""
     calm, bold = look(make_probe(), 0.3), look(make_probe(), -0.5)
     assert calm.rollout_uncertainty_ratio == pytest.approx(1.2)
@@ -175,21 +157,3 @@ def test_the_order_of_rows_does_not_matter() -> None:
     turned = dataclasses.replace(probe, states=probe.states[order], returns=returns)
     one, other = look(probe, 0.5).metrics(), look(turned, 0.5).metrics()
     assert one == pytest.approx(other, abs=1e-6)
-
-
-def test_returns_are_in_the_units_of_the_rewards_that_the_learner_sees() -> None:
-    draws = [torch.Generator().manual_seed(1) for _ in range(2)]
-    plain = logged_values(make_dataset(), discount=0.9, generator=draws[0])
-    scaled = logged_values(make_dataset(), discount=0.9, generator=draws[1], reward_scale=4.0)
-    assert plain is not None
-    assert scaled is not None
-    assert np.ptp(plain.returns) > 0
-    np.testing.assert_allclose(scaled.returns, 4.0 * plain.returns)
-
-
-def test_few_known_returns_are_none() -> None:
-    """Truncated after 10 steps at a discount of 0.99: the tail weighs 0.9 everywhere."""
-    data = make_dataset(steps=10)
-    cut = tuple(dataclasses.replace(e, terminated=False, truncated=True) for e in data.episodes)
-    data = dataclasses.replace(data, episodes=cut)
-    assert logged_values(data, discount=0.99, generator=torch.Generator()) is None

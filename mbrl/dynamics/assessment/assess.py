@@ -87,7 +87,7 @@ def assess(
         held_out,
         steps,
         distance=distance_to_training(model, rows, train),
-        episode=rows.episode,
+        episode=rows.unit,
         draws=config.bootstrap_draws,
         rng=rng,
     )

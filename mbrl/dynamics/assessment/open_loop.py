@@ -27,7 +27,7 @@ class Segments:
         actions: `[s, K, act_dim]` float32, zero after the end.
         rewards: `[s, K]` float32, zero after the end.
         alive: `[s, K]`, the k-th step was logged and its successor is known.
-        episode: `[s]`, where each comes from.
+        episode: `[s]`, what each belongs to where episodes are resampled (`Dataset.units`).
     """
 
     observations: NDArray[np.float32]
@@ -83,7 +83,7 @@ def draw_segments(dataset: Dataset, *, count: int, horizon: int, generator: torc
         actions=np.zeros((len(chosen), horizon, spec.act_dim), np.float32),
         rewards=np.zeros((len(chosen), horizon), np.float32),
         alive=np.zeros((len(chosen), horizon), np.bool_),
-        episode=episode,
+        episode=dataset.units[episode],
     )
     for row, (index, start) in enumerate(zip(episode, first, strict=True)):
         _fill(segments, row, dataset.episodes[int(index)], int(start))

@@ -1,31 +1,22 @@
-"""Doubly robust estimators: a fitted value as control variate of the ratios.
-
-DR: Jiang & Li 2016, eq. 10. WDR: Thomas & Brunskill 2016, section 5. Both end with the value of the last
-state: 0 after a terminal, `V(s_T)` after a time-out.
-"""
-
-import dataclasses
-from collections.abc import Iterator
+"""Doubly robust: a fitted value as control variate of the ratios (Jiang & Li 2016, eq. 10)."""
 
 import numpy as np
+import torch
 
 from mbrl.core.estimates import Estimate
-from mbrl.ope.estimators.importance import (
-    exp_weights,
-    final_ess,
-    mean_estimate,
-    require_values,
-    self_normalised_estimate,
-    with_tail_share,
-)
-from mbrl.ope.log.layout import Array, OPEArrays
-from mbrl.ope.log.weights import PLAIN, WeightTransform, weight_blocks
-from mbrl.ope.statistics.bounds import Bootstrap
-from mbrl.ope.statistics.self_normalised import Term, Terms
+from mbrl.ope.estimators.array_estimator import estimate_by_corrected_values
+from mbrl.ope.estimators.base import register_estimator
+from mbrl.ope.estimators.context import EstimatorContext
+from mbrl.ope.estimators.importance import with_tail_share
+from mbrl.ope.estimators.means import mean_estimate, require_values
+from mbrl.ope.log.layout import OPEArrays
+from mbrl.ope.log.weights import PLAIN, WeightTransform, exp_weights, final_ess, weight_blocks
 
 
 def doubly_robust(arrays: OPEArrays, *, transform: WeightTransform = PLAIN) -> Estimate:
     """`mean_i sum_{t=0..T} g^t [w_t (r_t - Q_t) + w_{t-1} V_t]`.
+
+    It ends with the value of the last state: 0 after a terminal, `V(s_T)` after a time-out.
 
     Args:
         arrays: padded log with Q and V of the evaluated policy, fitted without the episode they are used on.
@@ -39,55 +30,23 @@ def doubly_robust(arrays: OPEArrays, *, transform: WeightTransform = PLAIN) -> E
     last = np.ones(len(arrays))
     for block in weight_blocks(arrays, transform):
         rows, weight = block.rows, exp_weights(block.log_weight)
+        # g^t w_t (r_t - Q_t): what the logged step returned beyond the value, which is 0 in the mean where Q
+        # is right;
         values += (weight * (arrays.reward[:, rows] - arrays.action_value[:, rows])) @ discounts[rows]
+        # g^t w_{t-1} V_t: what it is held against.
         values += (exp_weights(block.previous_log_weight) * arrays.value[:, rows]) @ discounts[rows]
         last = weight[:, -1]
+    # The term of t = T, where nothing is left but the value of the last state, g^T w_{T-1} V_T.
     values += last * arrays.value[:, -1] * discounts[-1]
     estimate = mean_estimate("dr", arrays, values, family="hybrid", n_eff=final_ess(arrays, transform))
     return with_tail_share(estimate, arrays, transform)
 
 
-def backward_doubly_robust(arrays: OPEArrays) -> Array:
-    """`[n]` values by `z_t = V_t + rho_t (r_t + g z_{t+1} - Q_t)`, `z_T` the value of the last state.
+@register_estimator("dr", family="hybrid")
+def estimate_dr(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
+    """Doubly robust: fitted values, corrected by ratios."""
 
-    The same numbers as `doubly_robust` takes the mean of, in the form of the paper.
-    """
-    z = arrays.value[:, -1].copy()
-    ratio = np.exp(arrays.log_ratio)
-    for t in range(arrays.steps - 1, -1, -1):
-        target = arrays.reward[:, t] + arrays.estimand.discount * z - arrays.action_value[:, t]
-        z = arrays.value[:, t] + ratio[:, t] * target
-    return z
+    def compute(arrays: OPEArrays) -> Estimate:
+        return doubly_robust(arrays, transform=context.settings.weights)
 
-
-def weighted_doubly_robust(
-    arrays: OPEArrays, *, transform: WeightTransform = PLAIN, bootstrap: Bootstrap | None = None
-) -> Estimate:
-    """`sum_{t=0..T} g^t sum_i [share_t (r_t - Q_t) + share_{t-1} V_t]`.
-
-    Args:
-        arrays: padded log with Q and V of the evaluated policy.
-        transform: changes of the weights.
-        bootstrap: of the interval; see `importance_sampling`.
-
-    Raises:
-        EstimandError: the log holds no values.
-    """
-    require_values(arrays, "wdr")
-    estimate = self_normalised_estimate("wdr", arrays, wdr_terms(arrays, transform), transform, bootstrap)
-    return with_tail_share(dataclasses.replace(estimate, family="hybrid"), arrays, transform)
-
-
-def wdr_terms(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> Terms:
-    """Columns of WDR: a correction and a value for each step, and the value of the last state."""
-
-    def stream() -> Iterator[Term]:
-        discounts, block = arrays.discounts, None
-        for block in weight_blocks(arrays, transform):
-            rows = block.rows
-            yield Term(block.share, arrays.reward[:, rows] - arrays.action_value[:, rows], discounts[rows])
-            yield Term(block.previous_share, arrays.value[:, rows], discounts[rows])
-        if block is not None:
-            yield Term(block.share[:, -1:], arrays.value[:, -1:], discounts[-1:])
-
-    return stream
+    return estimate_by_corrected_values(context, compute, generator=generator)

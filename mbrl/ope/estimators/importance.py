@@ -1,4 +1,4 @@
-"""Importance sampling: IS, per-decision IS, their self-normalised forms, and the direct method.
+"""Importance sampling: IS, per-decision IS, and their self-normalised forms.
 
 Precup et al. 2000 (IS, PDIS, WIS); Thomas 2015, chapter 3 (PDWIS with absorbing states).
 """
@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
+import torch
 
 from mbrl.core.errors import EstimandError
-from mbrl.core.estimates import Estimate, Family
+from mbrl.core.estimates import Estimate, Flag
+from mbrl.ope.estimators.array_estimator import estimate_by_ratios
+from mbrl.ope.estimators.base import register_estimator
+from mbrl.ope.estimators.context import EstimatorContext
+from mbrl.ope.estimators.means import mean_estimate, self_normalised_estimate
 from mbrl.ope.log.layout import Array, OPEArrays
-from mbrl.ope.log.weights import LOG_OVERFLOW, PLAIN, WeightBlock, WeightTransform, log_sum_exp, weight_blocks
-from mbrl.ope.statistics.bounds import Bootstrap, Interval95, default_interval, student_interval
-from mbrl.ope.statistics.self_normalised import Term, Terms, influence_values, self_normalised_se
+from mbrl.ope.log.weights import PLAIN, WeightTransform, exp_weights, final_block, final_ess, weight_blocks
+from mbrl.ope.statistics.bounds import Bootstrap
+from mbrl.ope.statistics.self_normalised import Term, Terms
 
 Kind: TypeAlias = Literal["is", "pdis", "wis", "pdwis"]
 TailRule: TypeAlias = Literal["error", "bootstrap"]
@@ -57,69 +62,6 @@ def importance_sampling(
     return with_tail_share(estimate, arrays, transform)
 
 
-def direct_method(arrays: OPEArrays) -> Estimate:
-    """`mean_i V(s_0)`: uniform over episodes, never over transitions; no ratios.
-
-    Raises:
-        EstimandError: the log holds no values.
-    """
-    require_values(arrays, "dm")
-    return mean_estimate("dm", arrays, arrays.value[:, 0], family="value", n_eff=float(len(arrays)))
-
-
-def mean_estimate(name: str, arrays: OPEArrays, values: Array, *, family: Family, n_eff: float) -> Estimate:
-    """The mean of independent values with a Student t interval."""
-    estimand, n = arrays.estimand, len(arrays)
-    values = values * estimand.scale
-    point = float(values.mean())
-    if not np.isfinite(point):
-        return without_point(name, arrays, family, "weights_overflow")
-    interval = student_interval(values)
-    se = float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else np.nan
-    return Estimate(
-        name,
-        family,
-        point=point,
-        se=float(se),
-        ci95=interval.ends,
-        method_of_ci=interval.method,
-        n_eff=n_eff,
-        estimand=estimand,
-        flags=_data_flags(arrays),
-        per_episode=values,
-    )
-
-
-def self_normalised_estimate(
-    name: str,
-    arrays: OPEArrays,
-    terms: Terms,
-    transform: WeightTransform = PLAIN,
-    bootstrap: Bootstrap | None = None,
-) -> Estimate:
-    """A sum of self-normalised means with its delta-method error and an interval."""
-    influence = influence_values(terms, len(arrays))
-    if not np.isfinite(influence).all():
-        return without_point(name, arrays, "ratio", f"all_weights_zero@{first_empty_step(arrays, transform)}")
-    scale, n = arrays.estimand.scale, len(arrays)
-    point = float(influence.mean())
-    interval = default_interval(terms, influence, bootstrap)
-    interval = Interval95((interval.ends[0] * scale, interval.ends[1] * scale), interval.method)
-    return Estimate(
-        name,
-        "ratio",
-        point=point * scale,
-        se=self_normalised_se(influence) * scale if n > 1 else np.nan,
-        ci95=interval.ends,
-        method_of_ci=interval.method,
-        n_eff=final_ess(arrays, transform),
-        estimand=arrays.estimand,
-        flags=_data_flags(arrays),
-        per_episode=influence * scale,
-        details={"is_self_normalised": True},
-    )
-
-
 def pdwis_terms(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> Terms:
     """Columns of PDWIS: a reward for each step, and the tails where time-outs cut."""
 
@@ -136,20 +78,6 @@ def pdwis_terms(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> Terms:
             yield Term(block.share[:, -1:], _tail_columns(arrays, last), discounts[last])
 
     return stream
-
-
-def final_block(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> WeightBlock:
-    """The block that holds the last step."""
-    *_, last = weight_blocks(arrays, transform)
-    return last
-
-
-def final_ess(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> float:
-    """Effective number of episodes `(sum w)^2 / sum w^2` of the last step's weights; 0 if all are 0."""
-    log_weight = final_block(arrays, transform).log_weight[:, -1:]
-    if not np.isfinite(log_weight).any():
-        return 0.0
-    return float(np.exp(2 * log_sum_exp(log_weight) - log_sum_exp(2 * log_weight))[0])
 
 
 def check_tail(arrays: OPEArrays, tail: TailRule) -> None:
@@ -169,41 +97,12 @@ def check_tail(arrays: OPEArrays, tail: TailRule) -> None:
         )
 
 
-def require_values(arrays: OPEArrays, name: str) -> None:
-    """Refuses a log without values.
-
-    Raises:
-        EstimandError: Q and V were not given.
-    """
-    if not arrays.has_values:
-        raise EstimandError(
-            f"{name} needs Q and V of the evaluated policy. Remedy: fit them (`fit_fqe`)."
-        )
-
-
-def without_point(name: str, arrays: OPEArrays, family: Family, reason: str) -> Estimate:
-    """NaN, with the reason."""
-    return Estimate(
-        name,
-        family,
-        point=np.nan,
-        se=np.nan,
-        ci95=(np.nan, np.nan),
-        method_of_ci=f"none: {reason}",
-        n_eff=0.0,
-        estimand=arrays.estimand,
-        flags=(reason.partition("@")[0],),
-        valid=False,
-        why_not=reason,
-    )
-
-
 def with_tail_share(estimate: Estimate, arrays: OPEArrays, transform: WeightTransform = PLAIN) -> Estimate:
     """Notes how much of a ratio estimate is bootstrapped; with any tail the family is hybrid."""
     if not arrays.truncated.any() or not np.isfinite(estimate.point):
         return dataclasses.replace(estimate, details={**estimate.details, "tail_share": 0.0})
     share = tail_share(arrays, transform, estimate.point / arrays.estimand.scale)
-    flags = ("bootstrapped_tail",) if share > MAX_TAIL_SHARE else ()
+    flags = (Flag.BOOTSTRAPPED_TAIL,) if share > MAX_TAIL_SHARE else ()
     return dataclasses.replace(
         estimate, family="hybrid", details={**estimate.details, "tail_share": share}
     ).flagged(*flags)
@@ -220,18 +119,35 @@ def tail_share(arrays: OPEArrays, transform: WeightTransform, point: float) -> f
     return abs(total) / abs(point) if point != 0 else np.inf
 
 
-def first_empty_step(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> int:
-    """The first step at which no episode has a weight."""
-    for block in weight_blocks(arrays, transform):
-        empty = ~np.isfinite(block.log_weight).any(0)
-        if empty.any():
-            return block.rows.start + int(empty.argmax())
-    return arrays.steps
+@register_estimator("is", family="ratio")
+def estimate_is(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
+    """Importance sampling: whole returns times the ratio of the whole episode."""
+    return _estimate(context, "is", generator)
 
 
-def exp_weights(log_weight: Array) -> Array:
-    """Weights; NaN from an overflow on, which the estimate then reports."""
-    return np.where(log_weight > LOG_OVERFLOW, np.nan, np.exp(np.minimum(log_weight, LOG_OVERFLOW)))
+@register_estimator("pdis", family="ratio")
+def estimate_pdis(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
+    """Per-decision importance sampling: each reward times the ratio up to it."""
+    return _estimate(context, "pdis", generator)
+
+
+@register_estimator("wis", family="ratio")
+def estimate_wis(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
+    """Weighted importance sampling: ratios of whole episodes, normalised to sum to 1."""
+    return _estimate(context, "wis", generator)
+
+
+@register_estimator("pdwis", family="ratio", is_primary=True)
+def estimate_pdwis(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
+    """Per-decision weighted importance sampling; the primary estimate of the ratio family."""
+    return _estimate(context, "pdwis", generator)
+
+
+def _estimate(context: EstimatorContext, kind: Kind, generator: torch.Generator) -> Estimate:
+    def compute(arrays: OPEArrays) -> Estimate:
+        return importance_sampling(arrays, kind=kind, tail="bootstrap", transform=context.settings.weights)
+
+    return estimate_by_ratios(context, compute, generator=generator)
 
 
 def _is_values(arrays: OPEArrays, transform: WeightTransform) -> Array:
@@ -270,7 +186,3 @@ def _tail_columns(arrays: OPEArrays, rows: slice) -> Array:
     here = np.flatnonzero(arrays.truncated & (arrays.length >= rows.start) & (arrays.length < rows.stop))
     columns[here, arrays.length[here] - rows.start] = arrays.tail[here]
     return columns
-
-
-def _data_flags(arrays: OPEArrays) -> tuple[str, ...]:
-    return ("both_end_flags",) if arrays.both_flags else ()

@@ -14,12 +14,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.errors import EstimandError
-from mbrl.core.estimates import Estimate
-from mbrl.core.protocols import Estimator, Policy
+from mbrl.core.estimates import Estimate, Flag
+from mbrl.core.protocols import Policy
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.nets.action_box import ActionBox
-from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext, fit_values, needs_tail, pad_ratios
+from mbrl.ope.estimators.base import register_estimator
+from mbrl.ope.estimators.context import EstimatorContext
 from mbrl.ope.estimators.importance import importance_sampling
 from mbrl.ope.log.behaviour import is_one_hot
 from mbrl.ope.log.diagnostics import LEAST_ESS
@@ -27,7 +28,7 @@ from mbrl.ope.log.layout import Array
 from mbrl.ope.log.policies import evaluation_actions, is_stochastic
 from mbrl.ops.gaussian import LOG_2PI
 
-BANDWIDTH_SENSITIVE: Final = "bandwidth_sensitive"
+BANDWIDTH_SENSITIVE: Final = Flag.BANDWIDTH_SENSITIVE
 """Flag of an estimate whose answer at half or double the width lies outside of its interval."""
 
 WIDTH_FACTORS: Final = (0.5, 1.0, 2.0)
@@ -53,6 +54,9 @@ class KernelConfig(BaseModel):
         if self.bandwidth is not None:
             return self.bandwidth
         return float(len(dataset) ** (-1.0 / (dataset.spec.act_dim + 4)))
+
+
+DEFAULT: Final = KernelConfig()
 
 
 def log_kernel(x: Array, kernel: KernelName) -> Array:
@@ -82,7 +86,7 @@ def kernel_mass(low: Array, high: Array, kernel: KernelName) -> Array:
 
 
 def _compact_mass(x: Array, kernel: KernelName) -> Array:
-    """Integral up to x."""
+    """Integral of a kernel that ends at one width, from there up to x."""
     x = np.clip(x, -1.0, 1.0)
     if kernel == "epanechnikov":
         return 0.5 + 0.75 * x - 0.25 * x**3
@@ -107,45 +111,44 @@ def smoothed_log_prob(action: Array, centre: Array, *, widths: Array, kernel: Ke
         `[n]`; -inf outside of the kernel's support.
     """
     centre = np.clip(centre, -1.0, 1.0)
+    # m_j: the kernel's mass between the bounds, as seen from the centre in widths.
     inside = kernel_mass((-1.0 - centre) / widths, (1.0 - centre) / widths, kernel)
     return (log_kernel((action - centre) / widths, kernel) - np.log(widths * inside)).sum(-1)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class KernelEstimator:
-    """PDWIS of the blurred policy; the answers at half and double the width stand in `details`.
+@register_estimator("kernel", family="ratio")
+def estimate_kernel(
+    context: EstimatorContext, *, generator: torch.Generator, config: KernelConfig = DEFAULT
+) -> Estimate:
+    """Kernel-smoothed ratios: PDWIS for a deterministic policy, blurred by a Gaussian.
 
-    Attributes:
-        context: shared parts.
+    The answers at half and double the width stand in `details`.
+
+    Args:
+        context: policy, log and question.
+        generator: source of all draws.
         config: kernel and width.
+
+    Raises:
+        EstimandError: the policy has densities of its own, or the actions are one-hot.
     """
-
-    context: EstimatorContext
-    config: KernelConfig = dataclasses.field(default_factory=KernelConfig)
-
-    def estimate(self, policy: Policy, data: Dataset, *, generator: torch.Generator) -> Estimate:
-        """See `mbrl.core.protocols.Estimator`.
-
-        Raises:
-            EstimandError: the policy has densities of its own, or the actions are one-hot.
-        """
-        _check(policy, data)
-        estimand, width = self.context.estimand, self.config.width(data)
-        values = None
-        if needs_tail(data, estimand):
-            values = fit_values(policy, data, self.context, generator=generator)
-        action, centre = _scaled_actions(policy, data)
-        unit = fit_moments(action)[1]
-        behaviour = self.context.behaviour.of(data)
-        found: list[Estimate] = []
-        for factor in WIDTH_FACTORS:
-            log_prob = smoothed_log_prob(
-                action, centre, widths=factor * width * unit, kernel=self.config.kernel
-            )
-            arrays = pad_ratios(log_prob, data, self.context, values=values)
-            estimate = importance_sampling(arrays, kind="pdwis", tail="bootstrap")
-            found.append(estimate.flagged(*behaviour.flags(arrays)))
-        return _with_widths(found, width)
+    policy, data = context.policy, context.dataset
+    _check(policy, data)
+    width = config.width(data)
+    values = context.values_on_log(generator) if context.needs_tail else None
+    action, centre = _scaled_actions(policy, data)
+    unit = fit_moments(action)[1]
+    behaviour = context.behaviour
+    found: list[Estimate] = []
+    for factor in WIDTH_FACTORS:
+        # rho_t = k_h(a_t - pi(s_t)) / b(a_t|s_t), the width h in deviations of the logged action.
+        log_prob = smoothed_log_prob(action, centre, widths=factor * width * unit, kernel=config.kernel)
+        arrays = context.arrays(log_prob, values)
+        estimate = importance_sampling(
+            arrays, kind="pdwis", tail="bootstrap", transform=context.settings.weights
+        )
+        found.append(estimate.flagged(*behaviour.flags(arrays)))
+    return _with_widths(found, width)
 
 
 def _check(policy: Policy, data: Dataset) -> None:
@@ -183,11 +186,5 @@ def _with_widths(found: list[Estimate], width: float) -> Estimate:
         estimate = estimate.flagged(BANDWIDTH_SENSITIVE)
     if estimate.n_eff < LEAST_ESS:
         reason = f"{estimate.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed"
-        estimate = estimate.invalidated(reason, "low_ess")
+        estimate = estimate.invalidated(reason, Flag.LOW_ESS)
     return estimate
-
-
-@ESTIMATORS.register("kernel")
-def make_kernel(context: EstimatorContext) -> Estimator[Dataset]:
-    """Kernel-smoothed ratios: PDWIS for a deterministic policy, blurred by a Gaussian."""
-    return KernelEstimator(context)

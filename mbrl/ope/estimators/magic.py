@@ -8,11 +8,15 @@ import dataclasses
 from typing import Annotated, Final
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.estimates import Estimate
-from mbrl.ope.estimators.doubly_robust import wdr_terms, weighted_doubly_robust
-from mbrl.ope.estimators.importance import require_values
+from mbrl.ope.estimators.array_estimator import estimate_by_corrected_values
+from mbrl.ope.estimators.base import register_estimator
+from mbrl.ope.estimators.context import EstimatorContext
+from mbrl.ope.estimators.means import require_values
+from mbrl.ope.estimators.weighted_doubly_robust import wdr_terms, weighted_doubly_robust
 from mbrl.ope.log.layout import Array, OPEArrays
 from mbrl.ope.log.weights import PLAIN, WeightTransform, weight_blocks
 from mbrl.ope.statistics.bounds import Bootstrap, student_interval
@@ -64,16 +68,20 @@ def magic(
     if not np.isfinite(wdr.point):
         return dataclasses.replace(wdr, name="magic")
     n, scale = len(arrays), arrays.estimand.scale
+    # 1. The partial returns h(j), and Omega, n times the covariance of their summands.
     lengths = _grid(arrays.steps, config.max_lengths)
     summands = partial_summands(arrays, lengths, transform)
     partial = summands.sum(0)
     omega = error_covariance(summands)
+    # 2. beta(j) = h(j) - its nearest point in the bootstrap interval [l, u] of h(T-1), which is WDR.
     counts = Bootstrap(resamples=config.resamples, seed=config.seed).counts(n)
     draws = bootstrap_values(wdr_terms(arrays, transform), counts)
     low, high = np.nanquantile(draws, [(1 - config.level) / 2, (1 + config.level) / 2])
     low, high = min(low, partial[-1]), max(high, partial[-1])
     bias = partial - np.clip(partial, low, high)
+    # 3. y = argmin over the simplex of y' (Omega + beta beta') y: least variance plus squared bias.
     blend = least_error_blend(omega + np.outer(bias, bias))
+    # 4. Influence of each episode on y' h; the error of y itself is not part of it.
     influence = n * (summands - partial / n) @ blend + partial @ blend
     interval = student_interval(influence * scale)
     return dataclasses.replace(
@@ -108,12 +116,14 @@ def partial_summands(
     total = np.zeros(n)
     for block in weight_blocks(arrays, transform):
         rows = block.rows
+        # g^t [share_t (r_t - Q_t) + share_{t-1} V_t], summed up to every j of the block;
         step = block.share * (arrays.reward[:, rows] - arrays.action_value[:, rows])
         step += block.previous_share * arrays.value[:, rows]
         step *= discounts[rows]
         np.cumsum(step, axis=1, out=step)
         step += total[:, None]
         total = step[:, -1].copy()
+        # from there on the value stands for the rest, g^{j+1} share_j V_{j+1}.
         for j in (j for j in wanted if rows.start <= j < rows.stop):
             column = j - rows.start
             end = discounts[j + 1] * block.share[:, column] * arrays.value[:, j + 1]
@@ -126,6 +136,16 @@ def error_covariance(summands: Array) -> Array:
     n = summands.shape[0]
     centred = summands - summands.mean(0)
     return centred.T @ centred * (n / max(n - 1, 1))
+
+
+@register_estimator("magic", family="hybrid")
+def estimate_magic(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
+    """MAGIC: the blend of WDR and the direct method with the least estimated error."""
+
+    def compute(arrays: OPEArrays) -> Estimate:
+        return magic(arrays, transform=context.settings.weights)
+
+    return estimate_by_corrected_values(context, compute, generator=generator)
 
 
 def _grid(steps: int, most: int) -> list[int]:

@@ -7,7 +7,7 @@ Departure: the prior's deviation is the estimate's own standard error, so what t
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.action_box import ActionBox
 from mbrl.ope.judgement.ranking import chances_of_best
+from mbrl.ope.judgement.report.concluded import CandidateTrials, TrialPlan
 from mbrl.ope.log.layout import Array
 from mbrl.ope.log.policies import action_probabilities, evaluation_actions
 
@@ -24,7 +25,10 @@ OPTIMISM: Final = 2.0
 """Deviations above the mean at which a candidate is worth a test (upper confidence bound)."""
 
 DRAWS: Final = 4000
-_JITTER: Final = 1e-10  # of the largest variance, on the diagonal
+"""Joint values that chances and losses are means of."""
+
+_JITTER: Final = 1e-10
+"""Added to the diagonal before a system is solved, as a share of the largest variance."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -85,63 +89,64 @@ class Belief:
         """Expected loss against the best of picking the largest mean after such a test, by sampling it."""
         values = self.draws(rng)
         gain, seen = self._gain(counts, noise)
-        luck = rng.standard_normal((len(seen), values.shape[1])) * (noise / np.sqrt(counts[seen]))[:, None]
-        then = self.mean[:, None] + gain @ (values[seen] + luck - self.mean[seen, None])
+        # A test returns the true value and the error of a mean of so many episodes; the mean moves by it.
+        error = rng.standard_normal((len(seen), values.shape[1])) * (noise / np.sqrt(counts[seen]))[:, None]
+        then = self.mean[:, None] + gain @ (values[seen] + error - self.mean[seen, None])
         picked = values[then.argmax(0), np.arange(values.shape[1])]
         return float((values.max(0) - picked).mean())
 
 
-def propose_tests(
+def plan_trials(
     names: Sequence[str],
     prior: Belief,
     *,
+    estimator: str,
     noise: float,
-    tested: Mapping[str, Sequence[float]],
+    returns: Mapping[str, Sequence[float]],
     episodes: int,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> TrialPlan:
     """Who should have the next episodes, and what that is worth.
+
+    The regret is the expected loss against the best candidate if the one with the largest mean is picked.
 
     Args:
         names: of the candidates.
         prior: what the log says of them.
+        estimator: whose estimates that is.
         noise: deviation of one return.
-        tested: returns that were seen on the machine, by name.
+        returns: that were seen on the machine, by name.
         episodes: that may be run next.
         seed: of the draws, the same for all that is compared.
-
-    Returns:
-        `episodes`, `noise`, `regret_now` and `regret_then` (expected loss against the best candidate if the
-        one with the largest mean is picked, before and after these episodes), and for each of `candidates`
-        its `prior` and `prior_se`, the number `tested`, `mean` and `se` with what was seen, `p_best`, and
-        how many of the `next` episodes it should have.
     """
-    returns = [np.asarray(tested.get(name, ()), dtype=np.float64) for name in names]
-    counts = np.array([seen.size for seen in returns], dtype=np.int64)
-    means = np.array([seen.mean() if seen.size else 0.0 for seen in returns])
+    seen = [np.asarray(returns.get(name, ()), dtype=np.float64) for name in names]
+    counts = np.array([one.size for one in seen], dtype=np.int64)
+    means = np.array([one.mean() if one.size else 0.0 for one in seen])
     belief = prior.given(counts, means, noise)
     following = plan_episodes(belief, episodes, noise)
     chances = chances_of_best(belief.draws(np.random.default_rng(seed)))
     nothing = np.zeros_like(counts)
-    return {
-        "episodes": episodes,
-        "noise": noise,
-        "regret_now": belief.regret_after(nothing, noise, np.random.default_rng(seed)),
-        "regret_then": belief.regret_after(following, noise, np.random.default_rng(seed)),
-        "candidates": [
-            {
-                "candidate": name,
-                "prior": float(prior.mean[k]),
-                "prior_se": float(prior.deviation[k]),
-                "tested": int(counts[k]),
-                "mean": float(belief.mean[k]),
-                "se": float(belief.deviation[k]),
-                "p_best": float(chances[k]),
-                "next": int(following[k]),
-            }
-            for k, name in enumerate(names)
-        ],
-    }
+    candidates = (
+        CandidateTrials(
+            candidate=name,
+            prior=float(prior.mean[k]),
+            prior_se=float(prior.deviation[k]),
+            tested=int(counts[k]),
+            mean=float(belief.mean[k]),
+            se=float(belief.deviation[k]),
+            p_best=float(chances[k]),
+            next=int(following[k]),
+        )
+        for k, name in enumerate(names)
+    )
+    return TrialPlan(
+        estimator=estimator,
+        episodes=episodes,
+        noise=noise,
+        regret_now=belief.regret_after(nothing, noise, np.random.default_rng(seed)),
+        regret_then=belief.regret_after(following, noise, np.random.default_rng(seed)),
+        candidates=tuple(candidates),
+    )
 
 
 def plan_episodes(belief: Belief, episodes: int, noise: float) -> NDArray[np.int64]:

@@ -8,20 +8,22 @@ so for them the mean of the candidate's ratios is tested, whose expectation is 1
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mbrl.core.errors import MbrlError
-from mbrl.core.estimates import Estimand, Estimate, finite_or_none
+from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import episode_folds
-from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext
+from mbrl.ope.estimators.base import ESTIMATORS
+from mbrl.ope.estimators.context import EstimatorContext
 from mbrl.ope.estimators.importance import MAX_TAIL_SHARE
+from mbrl.ope.judgement.report.measured import Backtest, KnownValue
 from mbrl.ope.log.layout import Array, pad_log
 from mbrl.ope.log.policies import action_log_prob, is_stochastic
 from mbrl.ope.value.fqe import FQEConfig
@@ -30,24 +32,26 @@ MAX_Z: Final = 2.0
 """Standard errors between an estimate and the known value from which on a family is not believed."""
 
 MAX_RATIO_Z: Final = 3.0
+"""Standard errors by which the mean ratio of a step may miss 1."""
+
 MAX_RATIO_SHARE: Final = 0.05
 """Share of the steps whose mean ratio may miss 1 by `MAX_RATIO_Z` standard errors."""
-
-INCONCLUSIVE: Final = "backtest_inconclusive"
-"""Flag of an estimate whose family could not be tested."""
 
 TESTED: Final[Mapping[str, str]] = {"fqe": "fqe", "dm": "fqe", "model_value": "model_value"}
 """Estimators that a back-test condemns, and the one that is tested in their place."""
 
+CLONED: Final = "behaviour, cloned on the training folds"
+"""Whose value is asked for, in words."""
+
 CloneBehaviour: TypeAlias = Callable[[Dataset, torch.Generator], Policy]
 """The policy that acted, learned from episodes; a known one ignores them."""
 
-ContextFor: TypeAlias = Callable[[Dataset], EstimatorContext]
-"""The pipeline's fits for these episodes."""
+ContextFor: TypeAlias = Callable[[Policy, Dataset], EstimatorContext]
+"""The pipeline's fits for this policy and these episodes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
+class BacktestAnswer:
     """One estimator's answer.
 
     Attributes:
@@ -61,42 +65,6 @@ class Finding:
     se: float
     z: float
     why_not: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Backtest:
-    """What asking for the behaviour's value showed.
-
-    Attributes:
-        truth: mean logged value, units of the estimand; NaN where time-outs hide a part of it.
-        truth_se: its standard error.
-        findings: by estimator.
-        clone_nll: held-out negative log-likelihood of the clone, nats a step; NaN for one without a density.
-        folds: of the episodes.
-        why_not: why nothing was tested.
-    """
-
-    truth: float
-    truth_se: float
-    findings: Mapping[str, Finding]
-    clone_nll: float
-    folds: int
-    why_not: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, NaN as None."""
-        found = self.findings.items()
-        return {
-            "policy": "behaviour, cloned on the training folds",
-            "folds": self.folds,
-            "clone_nll": finite_or_none(self.clone_nll),
-            "truth": {"mean": finite_or_none(self.truth), "se": finite_or_none(self.truth_se)},
-            "point": {name: finite_or_none(finding.point) for name, finding in found},
-            "se": {name: finite_or_none(finding.se) for name, finding in found},
-            "z": {name: finite_or_none(finding.z) for name, finding in found},
-            "why_not": self.why_not,
-            "why_no_z": {name: f.why_not for name, f in found if f.why_not is not None},
-        }
 
 
 def run_backtest(
@@ -121,7 +89,7 @@ def run_backtest(
         folds: parts of the episodes; each is held out once.
 
     Returns:
-        Findings; without any where the log is too small, or where it does not tell the truth.
+        What they said; nothing where the log is too small, or where it does not tell the truth.
     """
     arrays = pad_log(dataset.episodes, None, estimand=estimand)
     if arrays.truncated.any():
@@ -138,11 +106,20 @@ def run_backtest(
         train, rest = (dataset.select(np.flatnonzero(side)) for side in (fold != held, fold == held))
         policy = clone(train, rng.at("clone", held))
         likelihoods.append(_held_out_nll(policy, rest))
-        context = context_for(train)
+        context = context_for(policy, train)
         for name in names:
-            answers[name].append(_ask(name, context, policy, train, rng.at(name, held)))
-    findings = {name: _compare(found, truth, truth_se) for name, found in answers.items()}
-    return Backtest(truth, truth_se, findings, float(np.mean(likelihoods)), folds)
+            answers[name].append(_ask(name, context, rng.at(name, held)))
+    compared = {name: _compare(found, truth, truth_se) for name, found in answers.items()}
+    return Backtest(
+        policy=CLONED,
+        folds=folds,
+        clone_nll=float(np.mean(likelihoods)),
+        truth=KnownValue(mean=truth, se=truth_se),
+        point={name: answer.point for name, answer in compared.items()},
+        se={name: answer.se for name, answer in compared.items()},
+        z={name: answer.z for name, answer in compared.items()},
+        why_no_z={name: answer.why_not for name, answer in compared.items() if answer.why_not is not None},
+    )
 
 
 def apply_backtest(estimate: Estimate, z: Mapping[str, float | None]) -> Estimate:
@@ -150,17 +127,17 @@ def apply_backtest(estimate: Estimate, z: Mapping[str, float | None]) -> Estimat
 
     Args:
         estimate: of a candidate.
-        z: by estimator, as `Backtest.to_json` gives them.
+        z: of `Backtest`, by estimator.
     """
     tested = TESTED.get(estimate.name)
     if tested is None or not math.isfinite(estimate.point):
         return estimate
     found = z.get(tested)
     if found is None:
-        return estimate.flagged(INCONCLUSIVE)
+        return estimate.flagged(Flag.BACKTEST_INCONCLUSIVE)
     if abs(found) < MAX_Z:
         return estimate
-    return estimate.invalidated(f"fails the behaviour back-test: z = {found:.1f}", "fails_backtest")
+    return estimate.invalidated(f"fails the behaviour back-test: z = {found:.1f}", Flag.FAILS_BACKTEST)
 
 
 def backtest_config(config: FQEConfig, estimand: Estimand) -> FQEConfig:
@@ -194,12 +171,10 @@ def _truth(returns: Array, fold: NDArray[np.int64]) -> tuple[float, float]:
     return float(np.mean([part.mean() for part in parts])), math.sqrt(sum(squared)) / len(parts)
 
 
-def _ask(
-    name: str, context: EstimatorContext, policy: Policy, train: Dataset, generator: torch.Generator
-) -> Estimate | str:
+def _ask(name: str, context: EstimatorContext, generator: torch.Generator) -> Estimate | str:
     """A usable estimate, or why there is none."""
     try:
-        estimate = ESTIMATORS.get(name)(context).estimate(policy, train, generator=generator)
+        estimate = ESTIMATORS.get(name).estimate(context, generator=generator)
     except MbrlError as error:
         return str(error)
     if not estimate.valid:
@@ -209,17 +184,17 @@ def _ask(
     return estimate
 
 
-def _compare(answers: Sequence[Estimate | str], truth: float, truth_se: float) -> Finding:
+def _compare(answers: Sequence[Estimate | str], truth: float, truth_se: float) -> BacktestAnswer:
     reasons = [answer for answer in answers if isinstance(answer, str)]
     found = [answer for answer in answers if isinstance(answer, Estimate)]
     if reasons:
-        return Finding(math.nan, math.nan, math.nan, reasons[0])
+        return BacktestAnswer(math.nan, math.nan, math.nan, reasons[0])
     point = float(np.mean([estimate.point for estimate in found]))
     se = math.sqrt(float(np.mean([estimate.se**2 for estimate in found])))
     spread = math.hypot(se, truth_se)
     if not spread > 0:
-        return Finding(point, se, math.nan, "neither the estimate nor the truth has a spread")
-    return Finding(point, se, (point - truth) / spread)
+        return BacktestAnswer(point, se, math.nan, "neither the estimate nor the truth has a spread")
+    return BacktestAnswer(point, se, (point - truth) / spread)
 
 
 def _held_out_nll(policy: Policy, rest: Dataset) -> float:
@@ -231,4 +206,5 @@ def _held_out_nll(policy: Policy, rest: Dataset) -> float:
 
 
 def _untested(reason: str, folds: int) -> Backtest:
-    return Backtest(math.nan, math.nan, {}, math.nan, folds, reason)
+    nothing = KnownValue(mean=None, se=None)
+    return Backtest(policy=CLONED, folds=folds, truth=nothing, why_not=reason)

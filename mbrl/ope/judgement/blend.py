@@ -15,8 +15,8 @@ import scipy.stats
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.errors import EstimandMismatchError
-from mbrl.core.estimates import Estimate
-from mbrl.ope.judgement.findings import PRIMARY
+from mbrl.core.estimates import Estimate, Flag
+from mbrl.ope.judgement.families import PRIMARY
 from mbrl.ope.log.layout import Array
 from mbrl.ope.statistics.bounds import LEVEL
 from mbrl.ope.statistics.self_normalised import draw_counts
@@ -108,8 +108,8 @@ def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> E
     blend = blend_estimates(parts, anchor=parts[0].name)
     if len(valid) > 1:
         return blend
-    doubted = ", ".join(part.name for part in parts if not part.valid)
-    return blend.invalidated(f"fewer than two of its parts count, not {doubted}", "parts_in_doubt")
+    invalid = ", ".join(part.name for part in parts if not part.valid)
+    return blend.invalidated(f"fewer than two of its parts count, not {invalid}", Flag.PARTS_IN_DOUBT)
 
 
 def _shared_values(parts: Sequence[Estimate]) -> Array:

@@ -1,46 +1,49 @@
-"""From what was measured to what follows: agreement, verdict, next data. Pure functions of the JSON."""
+"""From what was measured to what follows: agreement, verdict, next data. Pure functions of the report."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from mbrl.ope.judgement.agreement import agreement
-from mbrl.ope.judgement.findings import count_families
+from mbrl.ope.judgement.families import count_families
 from mbrl.ope.judgement.next_data import next_data
-from mbrl.ope.judgement.report_fields import complete, part
+from mbrl.ope.judgement.report.concluded import CorrectedVerdict, Verdict
+from mbrl.ope.judgement.report.documents import Measured, OPEReport
+from mbrl.ope.judgement.report.reasons import with_reasons
 from mbrl.ope.judgement.rule import DEFAULT_RULE, JudgeRule
-from mbrl.ope.judgement.verdict import Judgement, judge
+from mbrl.ope.judgement.verdict import judge
 
 
 def conclude(
-    report: Mapping[str, Any],
-    reasons: Mapping[str, str],
+    measured: Measured,
     *,
+    reasons: Mapping[str, str] | None = None,
+    paired_z: float | None = None,
     rule: JudgeRule = DEFAULT_RULE,
     candidates: int = 1,
-) -> dict[str, Any]:
+) -> OPEReport:
     """The whole report.
 
     Args:
-        report: estimates, diagnostics, baseline and whatever else was measured; of `agreement` only
-            `paired_z` is kept.
-        reasons: why fields are null (`mbrl.ope.judgement.report_fields.complete`).
+        measured: of one candidate; of a report, what was concluded is concluded again.
+        reasons: why fields are None, by `section.field` or `section`; None for those that `measured` gives.
+        paired_z: largest difference of two primary estimators (`mbrl.ope.judgement.paired.paired_z`).
         rule: thresholds.
         candidates: how many are judged together; with several the verdict is also given for intervals so wide
             that all of them hold at once (Bonferroni).
     """
-    counted, _ = count_families(report, rule)
-    paired_z = part(report, "agreement").get("paired_z") if len(counted) > 1 else None
-    verdict: dict[str, Any] = {**_verdict(judge(report, rule)), "thresholds": rule.model_dump(mode="json")}
+    counted, _ = count_families(measured, rule)
+    verdict = _verdict(measured, rule, candidates)
+    report = OPEReport(
+        **{name: getattr(measured, name) for name in Measured.model_fields},
+        agreement=agreement(counted, measured, rule, paired_z=paired_z),
+        verdict=verdict,
+        next_data=next_data(measured, verdict.verdict, rule),
+    )
+    return with_reasons(report, measured.why_not if reasons is None else reasons)
+
+
+def _verdict(measured: Measured, rule: JudgeRule, candidates: int) -> Verdict:
+    alone, corrected = judge(measured, rule), None
     if candidates > 1:
-        corrected = _verdict(judge(report, rule, interval="ci_corrected"))
-        verdict["corrected"] = {**corrected, "candidates": candidates}
-    whole: dict[str, Any] = {
-        **report,
-        "agreement": {**agreement(counted, report, rule), "paired_z": paired_z},
-        "verdict": verdict,
-    }
-    return complete({**whole, "next_data": next_data(whole, rule)}, reasons)
-
-
-def _verdict(judgement: Judgement) -> dict[str, Any]:
-    return {"verdict": judgement.verdict, "reasons": list(judgement.reasons)}
+        joint = judge(measured, rule, interval="ci_corrected")
+        corrected = CorrectedVerdict(verdict=joint.verdict, reasons=joint.reasons, candidates=candidates)
+    return Verdict(verdict=alone.verdict, reasons=alone.reasons, thresholds=rule, corrected=corrected)

@@ -4,15 +4,18 @@ Ratio estimates are paired by episode, values and roll-outs by first state and b
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import scipy.stats
 
-from mbrl.core.estimates import Estimate, finite_or_none
+from mbrl.core.estimates import Estimate
 from mbrl.ope.estimators.importance import pdwis_terms
+from mbrl.ope.judgement.families import PRIMARY
+from mbrl.ope.judgement.report.measured import PairedDifference
 from mbrl.ope.log.layout import Array, OPEArrays
 from mbrl.ope.statistics.bounds import LEVEL, NOTHING, Ends, default_interval
 from mbrl.ope.statistics.ensembles import member_quantile
@@ -66,14 +69,16 @@ class Difference:
     ends: Ends
     method: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "difference": finite_or_none(self.point),
-            "se": finite_or_none(self.se),
-            "ci95": [finite_or_none(end) for end in self.ends],
-            "method": self.method,
-        }
+    def reported(self, *, ci_corrected: Ends | None, why_not: str | None) -> PairedDifference:
+        """What a report keeps of it, with a wider interval and a reason against it where there are any."""
+        return PairedDifference(
+            difference=self.point,
+            se=self.se,
+            ci95=self.ends,
+            method=self.method,
+            ci_corrected=ci_corrected,
+            why_not=why_not,
+        )
 
 
 def difference(first: Evidence, second: Evidence, *, level: float = LEVEL) -> Difference:
@@ -112,6 +117,12 @@ def gap_in_errors(first: Evidence, second: Evidence) -> float:
     spread += sum(float(m.var(ddof=1)) for m in members)
     gap = abs(first.point - second.point)
     return gap / math.sqrt(spread) if spread > 0 else (0.0 if gap == 0 else math.inf)
+
+
+def paired_z(evidence: Mapping[str, Evidence]) -> float | None:
+    """Largest difference of two primary estimators in standard errors, those of the paired episodes."""
+    found = [evidence[name] for name in PRIMARY.values() if name in evidence]
+    return max((gap_in_errors(a, b) for a, b in itertools.combinations(found, 2)), default=None)
 
 
 def ratio_difference(first: OPEArrays, second: OPEArrays | None, *, level: float = LEVEL) -> Difference:

@@ -4,50 +4,61 @@ Draws are joint: one resample of the episodes, and one member of the ensembles, 
 they share cancels.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from mbrl.ope.judgement.findings import PRIMARY
+from mbrl.core.estimates import Family
+from mbrl.ope.judgement.families import PRIMARY
 from mbrl.ope.judgement.paired import Evidence
+from mbrl.ope.judgement.report.concluded import Ranking, VerdictName
+from mbrl.ope.judgement.report.documents import OPEReport
 from mbrl.ope.log.layout import Array
 from mbrl.ope.statistics.bounds import LEVEL
 from mbrl.ope.statistics.self_normalised import draw_counts
 
 DRAWS: Final = 2000
+"""Joint draws: a chance of a half then has a standard error of 0.011."""
 
-_ORDER: Final = {"go": 0, "go_with_guard": 1, "cannot_tell": 2, "no_go": 3}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ranking:
-    """What joint draws say.
-
-    Attributes:
-        p_best: `[c]`, share of the draws in which each candidate is the best; draws that tie are shared.
-        regret: mean over draws of what the candidate with the largest estimate lacks of the best.
-        regret_ci95: 2.5 and 97.5 % of it.
-    """
-
-    p_best: Array
-    regret: float
-    regret_ci95: tuple[float, float]
+_ORDER: Final[Mapping[VerdictName, int]] = {"go": 0, "go_with_guard": 1, "cannot_tell": 2, "no_go": 3}
+"""Verdicts from the best: a candidate of which nothing is known may be better than one that is worse."""
 
 
-def rank(candidates: Sequence[Evidence], *, rng: np.random.Generator, draws: int = DRAWS) -> Ranking:
-    """P(best) and regret@1 of candidates that one estimator judged on one log.
+def rank(
+    evidence: Sequence[Mapping[str, Evidence]],
+    invalid: Sequence[Mapping[Family, str]],
+    *,
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+) -> Ranking | str:
+    """P(best) and regret@1 of candidates on one log, or why there is no ranking.
 
     Args:
-        candidates: at least two, with as many episodes each.
+        evidence: of each candidate by estimator.
+        invalid: of each candidate, the families that do not count (`families.count_families`).
         rng: of the draws.
         draws: joint ones.
     """
+    if len(evidence) < 2:
+        return "one candidate has no rank"
+    chosen = common_estimator(evidence, invalid)
+    if chosen is None:
+        return "no primary estimator judged all candidates"
+    name, is_counted = chosen
+    candidates = [by_estimator[name] for by_estimator in evidence]
     values = joint_draws(candidates, rng=rng, draws=draws)
+    # What the apparently best one lacks of the truly best one, draw by draw.
     lost = values.max(0) - values[int(np.argmax([candidate.point for candidate in candidates]))]
     low, high = np.quantile(lost, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Ranking(chances_of_best(values), float(lost.mean()), (float(low), float(high)))
+    return Ranking(
+        estimator=name,
+        counts_for_all=is_counted,
+        points=tuple(candidate.point for candidate in candidates),
+        p_best=chances_of_best(values).tolist(),
+        regret=float(lost.mean()),
+        regret_ci95=(float(low), float(high)),
+    )
 
 
 def chances_of_best(values: Array) -> Array:
@@ -74,13 +85,13 @@ def joint_draws(candidates: Sequence[Evidence], *, rng: np.random.Generator, dra
 
 
 def common_estimator(
-    evidence: Sequence[Mapping[str, Evidence]], invalid: Sequence[Mapping[str, str]]
+    evidence: Sequence[Mapping[str, Evidence]], invalid: Sequence[Mapping[Family, str]]
 ) -> tuple[str, bool] | None:
     """The primary estimator that all candidates have, and whether it counts for each of them.
 
     Args:
         evidence: of each candidate by estimator.
-        invalid: of each candidate, the families that do not count (`findings.count_families`).
+        invalid: of each candidate, the families that do not count (`families.count_families`).
 
     Returns:
         Ratios before values before the model, those that count for everyone first; None without one.
@@ -97,7 +108,7 @@ def common_estimator(
     return (shared[0][1], False) if shared else None
 
 
-def propose(reports: Sequence[Mapping[str, Any]], p_best: Sequence[float] | None) -> int:
+def propose(reports: Sequence[OPEReport], p_best: Sequence[float] | None) -> int:
     """Index of the candidate to try first: the best verdict, then P(best), then the order given.
 
     Args:
@@ -106,8 +117,7 @@ def propose(reports: Sequence[Mapping[str, Any]], p_best: Sequence[float] | None
     """
 
     def key(index: int) -> tuple[int, float]:
-        verdict = reports[index]["verdict"]
-        final = (verdict.get("corrected") or verdict)["verdict"]
+        final = reports[index].verdict.final.verdict
         return _ORDER[final], -(p_best[index] if p_best is not None else 0.0)
 
     return min(range(len(reports)), key=key)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
-from mbrl.core.estimates import finite_or_none
 from mbrl.ope.estimators.importance import final_block, final_ess
+from mbrl.ope.judgement.report.measured import Risk, RiskSource
 from mbrl.ope.log.diagnostics import LEAST_ESS, USABLE_PARETO_K, pareto_k
 from mbrl.ope.log.layout import Array, OPEArrays
 from mbrl.ope.statistics.bounds import LEVEL, Ends, default_interval
@@ -89,7 +89,68 @@ class RiskQuestion:
         return {"event": self.event, "threshold": self.threshold, "limit": self.limit, "text": self.text}
 
 
-def ratio_risk(arrays: OPEArrays, question: RiskQuestion, *, level: float = LEVEL) -> dict[str, Any]:
+def risk_section(
+    plain: OPEArrays,
+    ratios: OPEArrays | None,
+    rollouts: tuple[Array, str | None] | None,
+    question: RiskQuestion,
+    *,
+    level: float = LEVEL,
+) -> Risk:
+    """Probability of the event and the worst tenth, by every source; those of the first valid one in front.
+
+    Args:
+        plain: the log without ratios.
+        ratios: the log with them, or None.
+        rollouts: `[2, m, n]` returns and terminations, and why they do not count; None without a model.
+        question: which event.
+        level: of the intervals.
+    """
+    sources: list[RiskSource] = []
+    if ratios is not None:
+        sources.append(ratio_risk(ratios, question, level=level))
+    if rollouts is not None:
+        (returns, ended), why_not = rollouts
+        sources.append(rollout_risk(returns, ended > 0, question, why_not=why_not, level=level))
+    first = next((source for source in sources if source.valid), None)
+    return Risk(
+        event=question.event,
+        text=question.text,
+        threshold=question.threshold,
+        limit=question.limit,
+        p_violation=None if first is None else first.p_violation,
+        p_violation_ci95=None if first is None else first.p_violation_ci95,
+        cvar10=None if first is None else first.cvar10,
+        cvar10_ci95=None if first is None else first.cvar10_ci95,
+        sources=tuple(sources),
+        behaviour=behaviour_risk(plain, question, level=level),
+    )
+
+
+def risk_reasons(risk: Risk) -> dict[str, str]:
+    """Why its figures are None, by `risk.field`; empty where a source counts."""
+    if risk.p_violation is not None:
+        return {}
+    reason = "no source that counts: it takes ratios with enough effective episodes, or a model"
+    fields = ("p_violation", "p_violation_ci95", "cvar10", "cvar10_ci95")
+    return {f"risk.{field}": reason for field in fields}
+
+
+def with_corrected_intervals(risk: Risk, wide: Risk) -> Risk:
+    """The risk with the wider intervals of the same sources beside its own.
+
+    Args:
+        risk: at its own level.
+        wide: of the same question and sources, at the level that holds for all candidates.
+    """
+    ends = {source.source: source.p_violation_ci95 for source in wide.sources}
+    sources = (
+        source.model_copy(update={"p_violation_ci_corrected": ends[source.source]}) for source in risk.sources
+    )
+    return risk.model_copy(update={"sources": tuple(sources)})
+
+
+def ratio_risk(arrays: OPEArrays, question: RiskQuestion, *, level: float = LEVEL) -> RiskSource:
     """Risk from logged returns, weighted by the normalised ratios of whole episodes.
 
     Args:
@@ -118,10 +179,10 @@ def ratio_risk(arrays: OPEArrays, question: RiskQuestion, *, level: float = LEVE
     )
 
 
-def behaviour_risk(arrays: OPEArrays, question: RiskQuestion, *, level: float = LEVEL) -> dict[str, Any]:
+def behaviour_risk(arrays: OPEArrays, question: RiskQuestion, *, level: float = LEVEL) -> RiskSource:
     """The same of the policy that acted: every logged episode has the same weight."""
     plain = dataclasses.replace(arrays, log_ratio=np.zeros(arrays.reward.shape))
-    return {**ratio_risk(plain, question, level=level), "source": "behaviour"}
+    return ratio_risk(plain, question, level=level).model_copy(update={"source": "behaviour"})
 
 
 def rollout_risk(
@@ -131,7 +192,7 @@ def rollout_risk(
     *,
     why_not: str | None,
     level: float = LEVEL,
-) -> dict[str, Any]:
+) -> RiskSource:
     """Risk from model roll-outs, one of each member from each first state.
 
     Args:
@@ -166,7 +227,7 @@ def _source(
     distribution: ReturnDistribution,
     n_eff: float,
     level: float,
-) -> dict[str, Any]:
+) -> RiskSource:
     """An interval of a share is never narrower than Wilson's at the effective number of episodes.
 
     No resample holds an event that the sample lacks, so a bootstrap would call it impossible.
@@ -175,22 +236,21 @@ def _source(
     ends = wilson_interval(share, n_eff, level=level)
     if np.isfinite(event[1]).all():
         ends = (max(0.0, min(ends[0], event[1][0])), min(1.0, max(ends[1], event[1][1])))
-    return {
-        "source": name,
-        "p_violation": share,
-        "p_violation_ci95": list(ends),
-        "cvar10": worst[0],
-        "cvar10_ci95": [finite_or_none(end) for end in worst[1]],
-        "quantiles": [distribution.quantile(level) for level in QUANTILE_LEVELS],
-        "n_eff": n_eff,
-        "valid": problem is None,
-        "why_not": problem,
-    }
+    return RiskSource(
+        source=name,
+        p_violation=share,
+        p_violation_ci95=ends,
+        cvar10=worst[0],
+        cvar10_ci95=worst[1],
+        quantiles=tuple(distribution.quantile(level) for level in QUANTILE_LEVELS),
+        n_eff=n_eff,
+        valid=problem is None,
+        why_not=problem,
+    )
 
 
-def _unknown(name: str, reason: str) -> dict[str, Any]:
-    nothing = ("p_violation", "p_violation_ci95", "cvar10", "cvar10_ci95", "quantiles")
-    return {"source": name, **dict.fromkeys(nothing), "n_eff": 0.0, "valid": False, "why_not": reason}
+def _unknown(name: str, reason: str) -> RiskSource:
+    return RiskSource(source=name, n_eff=0.0, valid=False, why_not=reason)
 
 
 def _weights_problem(ess: float, tail_shape: float) -> str | None:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.ope.estimators.importance import MAX_TAIL_SHARE
 from mbrl.ope.log.diagnostics import LEAST_ESS, USABLE_PARETO_K
-from mbrl.ope.value.fqe import MAX_DRIFT
+from mbrl.ope.value.fqe_result import MAX_DRIFT
 
 MOST_SUPPORT_SHARE: Final = 0.1
 """Share of the policy's actions outside of the log's above which fitted values extrapolate. It is ten times

@@ -5,7 +5,7 @@ by a fit that saw what was done there.
 """
 
 import dataclasses
-from typing import Any, Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -17,16 +17,22 @@ from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.nets.normaliser import Normaliser
+from mbrl.ope.judgement.report.measured import SupportByPlace, SupportByTime
 from mbrl.ope.log.layout import Array
 from mbrl.ope.log.policies import CHUNK, action_probabilities, draw_actions
 from mbrl.shift.support import MIN_ROWS, BehaviourSupport
 
-_CELLS: Final = 16  # of an axis of the plane: some 100 of them hold most states
+_CELLS: Final = 16
+"""Cells of an axis of the plane: some 100 of them hold most states."""
+
 _TIME_BINS: Final = 50
+"""Most bins of the steps of an episode: what a curve of the page can show."""
+
 _PLANE_ROWS: Final = 50_000
-_EDGE: Final = (
-    0.005  # share of the states beyond each end of an axis of the plane; they count in its last cell
-)
+"""Most states that the plane is made of; of more, every k-th."""
+
+_EDGE: Final = 0.005
+"""Share of the states beyond each end of an axis of the plane; they count in its last cell."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +46,7 @@ class SupportMap:
     """
 
     outside: NDArray[np.bool_]
-    method: str
+    method: Literal["density", "distance"]
 
     @property
     def share(self) -> float:
@@ -93,29 +99,21 @@ def _draw(policy: Policy, obs: Tensor, generator: torch.Generator) -> Tensor:
     return draw_actions(policy, obs, count=1, generator=generator)[0]
 
 
-def support_by_time(support: SupportMap, dataset: Dataset) -> dict[str, Any]:
-    """Share outside of the support by step of the episode, in at most 50 equal bins.
-
-    Returns:
-        `step`, the first of each bin; `share`; `count` of logged states.
-    """
+def support_by_time(support: SupportMap, dataset: Dataset) -> SupportByTime:
+    """Share outside of the support by step of the episode, in at most 50 equal bins."""
     step = dataset.transitions().step
     width = -(-(int(step.max()) + 1) // _TIME_BINS)
     count = np.bincount(step // width)
     outside = np.bincount(step // width, weights=support.outside)
-    return {
-        "step": (np.arange(count.size) * width).tolist(),
-        "share": (outside / count).tolist(),
-        "count": count.tolist(),
-    }
+    return SupportByTime(
+        step=tuple((np.arange(count.size) * width).tolist()),
+        share=tuple((outside / count).tolist()),
+        count=tuple(count.tolist()),
+    )
 
 
-def support_by_place(support: SupportMap, dataset: Dataset) -> dict[str, Any]:
+def support_by_place(support: SupportMap, dataset: Dataset) -> SupportByPlace:
     """Share outside of the support over the plane of the first two principal components of the states.
-
-    Returns:
-        `x`, `y`, `share`, `count` of each cell that holds a state, and `explained`, the two shares of the
-        variance of the standardised states.
 
     Raises:
         DataError: the states vary in fewer than two dimensions.
@@ -129,13 +127,13 @@ def support_by_place(support: SupportMap, dataset: Dataset) -> dict[str, Any]:
     count = np.bincount(flat, minlength=_CELLS**2)
     bad = np.bincount(flat, weights=outside, minlength=_CELLS**2)
     filled = np.flatnonzero(count)
-    return {
-        "x": centres[0][filled // _CELLS].tolist(),
-        "y": centres[1][filled % _CELLS].tolist(),
-        "share": (bad[filled] / count[filled]).tolist(),
-        "count": count[filled].tolist(),
-        "explained": list(explained),
-    }
+    return SupportByPlace(
+        x=centres[0][filled // _CELLS].tolist(),
+        y=centres[1][filled % _CELLS].tolist(),
+        share=(bad[filled] / count[filled]).tolist(),
+        count=count[filled].tolist(),
+        explained=explained,
+    )
 
 
 def principal_plane(obs: NDArray[np.float32]) -> tuple[Array, tuple[float, float]]:

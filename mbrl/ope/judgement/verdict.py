@@ -1,19 +1,31 @@
-"""May a policy be deployed? A pure function of the report's JSON.
+"""May a policy be deployed? A pure function of the report.
 
 "Cannot tell" is the ordinary answer where logs are thin.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final
 
+from mbrl.core.estimates import Family
 from mbrl.ope.judgement.agreement import disagreement
-from mbrl.ope.judgement.findings import Finding, IntervalKey, count_families
+from mbrl.ope.judgement.families import CountedFamily, count_families
+from mbrl.ope.judgement.report.concluded import VerdictName
+from mbrl.ope.judgement.report.documents import Measured
+from mbrl.ope.judgement.report.measured import Baseline, IntervalKey, Risk
+from mbrl.ope.judgement.report.records import known_ends
 from mbrl.ope.judgement.rule import DEFAULT_RULE, JudgeRule
 
-Verdict: TypeAlias = Literal["go", "go_with_guard", "no_go", "cannot_tell"]
+EXIT_CODES: Final[Mapping[VerdictName, int]] = {
+    "go": 0,
+    "go_with_guard": 10,
+    "no_go": 20,
+    "cannot_tell": 30,
+}
+"""Exit status of a command that ends with a verdict; 1 is left to errors."""
 
-EXIT_CODES: Final[Mapping[Verdict, int]] = {"go": 0, "go_with_guard": 10, "no_go": 20, "cannot_tell": 30}
+_MOST_SHOWN_Z: Final = 1e6
+"""Standard errors beyond which a disagreement is shown as this many."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,9 +39,9 @@ class Judgement:
         disagreement: largest difference of two counted families in standard errors; None below two.
     """
 
-    verdict: Verdict
+    verdict: VerdictName
     reasons: tuple[str, ...]
-    families: tuple[str, ...]
+    families: tuple[Family, ...]
     disagreement: float | None
 
     @property
@@ -48,9 +60,7 @@ class _Risk:
     reasons: tuple[str, ...] = ()
 
 
-def judge(
-    report: Mapping[str, Any], rule: JudgeRule = DEFAULT_RULE, *, interval: IntervalKey = "ci95"
-) -> Judgement:
+def judge(report: Measured, rule: JudgeRule = DEFAULT_RULE, *, interval: IntervalKey = "ci95") -> Judgement:
     """The verdict on one candidate.
 
     Risk comes first. Then what the counted families say of the difference to the baseline: GO needs two or
@@ -58,32 +68,33 @@ def judge(
     below it and none above. Anything else is CANNOT-TELL.
 
     Args:
-        report: `estimates` as `Estimate.to_json` gives them, `diagnostics`, `baseline` with `value` and the
-            `paired` differences, and where they exist `backtest` and `risk`.
+        report: what was measured.
         rule: thresholds.
         interval: which interval of the differences; `ci_corrected` where several candidates are judged.
     """
     counted, problems = count_families(report, rule, interval=interval)
-    known = [finding for finding in counted if finding.low is not None and finding.high is not None]
+    known = [family for family in counted if family.low is not None and family.high is not None]
     z = disagreement(counted)
     is_conflict = z is not None and z >= rule.most_disagreement
-    risk = _judge_risk(report.get("risk"), interval)
+    risk = _judge_risk(report.risk, interval)
     if risk.is_surely_above:
-        verdict: Verdict = "no_go"
+        verdict: VerdictName = "no_go"
     elif len(known) < len(counted):
         verdict = "cannot_tell"
     else:
         verdict = _decide(counted, risk, rule, is_conflict=is_conflict)
     reasons = [*risk.reasons, *(f"{family}: {problem}" for family, problem in problems.items())]
-    reasons += [_compared(finding, report["baseline"]) for finding in counted]
+    reasons += [_compared(family, report.baseline) for family in counted]
     if z is not None and is_conflict:
-        reasons.append(f"the families differ by {min(z, 1e6):.1f} standard errors")
+        reasons.append(f"the families differ by {min(z, _MOST_SHOWN_Z):.1f} standard errors")
     if verdict == "go_with_guard" and "ratio" in problems and not rule.allow_go_without_ratio:
         reasons.append("without ratios that count, a GO is out of reach")
-    return Judgement(verdict, tuple(reasons), tuple(finding.family for finding in counted), z)
+    return Judgement(verdict, tuple(reasons), tuple(family.family for family in counted), z)
 
 
-def _decide(counted: Sequence[Finding], risk: _Risk, rule: JudgeRule, *, is_conflict: bool) -> Verdict:
+def _decide(
+    counted: Sequence[CountedFamily], risk: _Risk, rule: JudgeRule, *, is_conflict: bool
+) -> VerdictName:
     above = [f for f in counted if _low(f) > 0]
     below = [f for f in counted if _high(f) < 0]
     has_ratio = any(f.family == "ratio" for f in counted)
@@ -97,16 +108,15 @@ def _decide(counted: Sequence[Finding], risk: _Risk, rule: JudgeRule, *, is_conf
     return "no_go" if below and not above else "cannot_tell"
 
 
-def _judge_risk(risk: Mapping[str, Any] | None, interval: IntervalKey) -> _Risk:
+def _judge_risk(risk: Risk, interval: IntervalKey) -> _Risk:
     """Where valid sources stand against the limit; a limit that nothing can speak of is not met."""
-    if risk is None or risk.get("limit") is None:
+    if risk.limit is None:
         return _Risk()
-    limit, key = risk["limit"], f"p_violation_{interval}"
-    known = {
-        source["source"]: (source["p_violation"], *source[key])
-        for source in risk["sources"]
-        if source["valid"] and source["p_violation"] is not None and None not in source.get(key, [None])
-    }
+    limit, known = risk.limit, dict[str, tuple[float, float, float]]()
+    for source in risk.sources:
+        ends = known_ends(source.violation_ends(interval))
+        if source.valid and source.p_violation is not None and ends is not None:
+            known[source.source] = (source.p_violation, *ends)
     reasons = tuple(
         f"risk, by {name}: {point:.1%} [{low:.1%}, {high:.1%}], the limit is {limit:.1%}"
         for name, (point, low, high) in known.items()
@@ -119,21 +129,20 @@ def _judge_risk(risk: Mapping[str, Any] | None, interval: IntervalKey) -> _Risk:
     )
 
 
-def _compared(finding: Finding, baseline: Mapping[str, Any]) -> str:
-    if finding.low is None or finding.high is None:
-        return f"{finding.family}: there is no baseline to compare with"
-    name = baseline.get("policy", "behaviour")
-    interval = f"{finding.low:+.4g} to {finding.high:+.4g}"
-    if finding.low > 0:
-        return f"{finding.family}: better than {name}, by {interval}"
-    if finding.high < 0:
-        return f"{finding.family}: worse than {name}, by {interval}"
-    return f"{finding.family}: the difference to {name} may be either way, {interval}"
+def _compared(family: CountedFamily, baseline: Baseline) -> str:
+    if family.low is None or family.high is None:
+        return f"{family.family}: there is no baseline to compare with"
+    interval = f"{family.low:+.4g} to {family.high:+.4g}"
+    if family.low > 0:
+        return f"{family.family}: better than {baseline.policy}, by {interval}"
+    if family.high < 0:
+        return f"{family.family}: worse than {baseline.policy}, by {interval}"
+    return f"{family.family}: the difference to {baseline.policy} may be either way, {interval}"
 
 
-def _low(finding: Finding) -> float:
-    return -float("inf") if finding.low is None else finding.low
+def _low(family: CountedFamily) -> float:
+    return -float("inf") if family.low is None else family.low
 
 
-def _high(finding: Finding) -> float:
-    return float("inf") if finding.high is None else finding.high
+def _high(family: CountedFamily) -> float:
+    return float("inf") if family.high is None else family.high

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from mbrl.core.estimates import finite_or_none
+from mbrl.core.estimates import Flag, finite_or_none
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
@@ -28,9 +28,9 @@ from mbrl.ope.log.layout import Array, OPEArrays
 from mbrl.ope.log.policies import CHUNK
 from mbrl.ops.gaussian import tanh_log_det
 
-BEHAVIOUR_FITTED: Final = "behaviour_fitted"
-BEHAVIOUR_MISCALIBRATED: Final = "behaviour_miscalibrated"
-BOUNDARY_ACTIONS: Final = "boundary_actions"
+BEHAVIOUR_FITTED: Final = Flag.BEHAVIOUR_FITTED
+BEHAVIOUR_MISCALIBRATED: Final = Flag.BEHAVIOUR_MISCALIBRATED
+BOUNDARY_ACTIONS: Final = Flag.BOUNDARY_ACTIONS
 
 MAX_CALIBRATION_ERROR: Final = 0.1
 """Distance of held-out actions from draws of the fit above which its ratios mean little."""
@@ -158,7 +158,7 @@ class Behaviour:
     log_prob: Array
     fit: BehaviourFit | None = None
 
-    def flags(self, arrays: OPEArrays) -> tuple[str, ...]:
+    def flags(self, arrays: OPEArrays) -> tuple[Flag, ...]:
         """What to know before believing ratios to it; none where it was logged.
 
         Args:

@@ -109,11 +109,6 @@ class OPEArrays:
         """`[n]` discounted returns `G_i` of what was logged, without tails."""
         return self.reward @ self.discounts[:-1]
 
-    def select(self, episodes: NDArray[np.int64]) -> "OPEArrays":
-        """The same streams of some episodes, with repetition allowed, still padded to T."""
-        names = ("log_ratio", "reward", "action_value", "value", "length", "terminated", "truncated")
-        return dataclasses.replace(self, **{name: getattr(self, name)[episodes] for name in names})
-
 
 def pad_log(
     episodes: Sequence[Episode],
@@ -142,45 +137,76 @@ def pad_log(
         DataError: lengths differ, an entry cannot be used, or an episode ends without a flag.
         EstimandError: the horizon lies beyond the end of an episode that was cut by a time-out.
     """
-    lengths = _checked_lengths(episodes, estimand)
-    steps = int(lengths.sum())
-    starts = np.cumsum(lengths) - lengths
-    if evaluation_log_prob is None:
-        flat_ratio = np.zeros(steps)
-    else:
+    grid = _Grid.of(episodes, estimand)
+    log_ratio = np.zeros(grid.rows)
+    if evaluation_log_prob is not None:
         logged = _logged_log_prob(episodes) if behaviour_log_prob is None else behaviour_log_prob
-        flat_ratio = _log_ratio(
-            _flat(evaluation_log_prob, steps, "evaluation_log_prob"),
-            _flat(logged, steps, "behaviour_log_prob"),
-            lengths,
+        log_ratio = _log_ratio(
+            _flat(evaluation_log_prob, grid.rows, "evaluation_log_prob"),
+            _flat(logged, grid.rows, "behaviour_log_prob"),
+            grid.lengths,
             is_discrete=is_discrete,
         )
-    kept = lengths if estimand.horizon is None else np.minimum(lengths, estimand.horizon)
-    width, n = int(kept.max()), len(episodes)
     reward = np.concatenate([np.asarray(episode.rewards, dtype=np.float64) for episode in episodes])
-    ends_inside = kept == lengths if estimand.horizon is None else lengths < estimand.horizon
-    terminated = np.array([e.terminated for e in episodes]) & (kept == lengths)
-    truncated = np.array([e.truncated for e in episodes]) & ends_inside & ~terminated
-    values = np.zeros((n, width + 1), order="F")
-    if value is not None:
-        whole = _flat(value, steps + n, "value")
-        values = _padded(whole, starts + np.arange(n), kept + 1, width + 1)
-        values[np.arange(n)[~truncated], kept[~truncated]] = 0.0
-    q = np.zeros((n, width))
-    if action_value is not None:
-        q = _padded(_flat(action_value, steps, "action_value"), starts, kept, width)
+    q = np.zeros(grid.rows) if action_value is None else _flat(action_value, grid.rows, "action_value")
     return OPEArrays(
-        log_ratio=_padded(flat_ratio, starts, kept, width),
-        reward=_padded(reward, starts, kept, width),
-        action_value=q,
-        value=values,
-        length=kept,
-        terminated=terminated,
-        truncated=truncated,
+        log_ratio=grid.pad(log_ratio),
+        reward=grid.pad(reward),
+        action_value=grid.pad(q),
+        value=grid.pad_values(value),
+        length=grid.kept,
+        terminated=grid.terminated,
+        truncated=grid.truncated,
         estimand=estimand,
         has_values=value is not None,
         both_flags=sum(e.terminated and e.truncated for e in episodes),
     )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """Where the rows of a flat log lie in padded arrays; `[n]` each."""
+
+    lengths: NDArray[np.int64]
+    kept: NDArray[np.int64]  # steps up to the horizon
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, episodes: Sequence[Episode], estimand: Estimand) -> "_Grid":
+        lengths, horizon = _checked_lengths(episodes, estimand), estimand.horizon
+        kept = lengths if horizon is None else np.minimum(lengths, horizon)
+        # The horizon ends an episode like a terminal: neither flag remains where it cut, and one that ends
+        # just there has nothing to come either.
+        ends_inside = kept == lengths if horizon is None else lengths < horizon
+        terminated = np.array([e.terminated for e in episodes]) & (kept == lengths)
+        truncated = np.array([e.truncated for e in episodes]) & ends_inside & ~terminated
+        return cls(lengths, kept, terminated, truncated)
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return int(self.lengths.sum())
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Row of each episode's first step."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def pad(self, flat: Array) -> Array:
+        """`[N] -> [n, T]`."""
+        return _padded(flat, self.starts, self.kept, int(self.kept.max()))
+
+    def pad_values(self, value: ArrayLike | None) -> Array:
+        """`[N + n] -> [n, T + 1]`; what follows an episode's end is worth 0, but for a time-out."""
+        n, width = len(self.kept), int(self.kept.max()) + 1
+        if value is None:
+            return np.zeros((n, width), order="F")
+        flat = _flat(value, self.rows + n, "value")
+        # An episode has one state more than steps, so it begins one row later for each one before it.
+        values = _padded(flat, self.starts + np.arange(n), self.kept + 1, width)
+        values[np.arange(n)[~self.truncated], self.kept[~self.truncated]] = 0.0
+        return values
 
 
 def _checked_lengths(episodes: Sequence[Episode], estimand: Estimand) -> NDArray[np.int64]:

@@ -104,19 +104,50 @@ def weight_blocks(
     before, before_share = np.zeros(n), np.full(n, 1.0 / n)
     for start in range(0, arrays.steps, width):
         rows = slice(start, min(start + width, arrays.steps))
+        # log w_t = log w_{t-1} + log rho_t, carried over from the block before.
         log_weight = np.empty((n, rows.stop - start), order="F")
         ratio = transform.on_ratio(arrays.log_ratio[:, rows])
         np.cumsum(ratio, axis=1, out=log_weight)
         log_weight += raw[:, None]
         raw = log_weight[:, -1].copy()
+        # The sum that is carried on stays untransformed: a cap at one step does not shrink the next.
         log_weight = np.asfortranarray(transform.on_weight(log_weight))
         share = _normalised(log_weight)
         yield WeightBlock(rows, log_weight, share, before, before_share)
         before, before_share = log_weight[:, -1], share[:, -1]
 
 
+def final_block(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> WeightBlock:
+    """The block that holds the last step."""
+    *_, last = weight_blocks(arrays, transform)
+    return last
+
+
+def final_ess(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> float:
+    """Effective number of episodes `(sum w)^2 / sum w^2` of the last step's weights; 0 if all are 0."""
+    log_weight = final_block(arrays, transform).log_weight[:, -1:]
+    if not np.isfinite(log_weight).any():
+        return 0.0
+    return float(np.exp(2 * log_sum_exp(log_weight) - log_sum_exp(2 * log_weight))[0])
+
+
+def first_empty_step(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> int:
+    """The first step at which no episode has a weight."""
+    for block in weight_blocks(arrays, transform):
+        empty = ~np.isfinite(block.log_weight).any(0)
+        if empty.any():
+            return block.rows.start + int(empty.argmax())
+    return arrays.steps
+
+
+def exp_weights(log_weight: Array) -> Array:
+    """Weights; NaN from an overflow on, which the estimate then reports."""
+    return np.where(log_weight > LOG_OVERFLOW, np.nan, np.exp(np.minimum(log_weight, LOG_OVERFLOW)))
+
+
 def log_sum_exp(values: Array) -> Array:
     """`log sum_i exp(values)` over the first axis, `[n, k] -> [k]`; -inf where all are."""
+    # The largest is taken out first: what is exponentiated lies in (0, 1].
     largest = values.max(0)
     safe = np.where(np.isfinite(largest), largest, 0.0)
     with np.errstate(divide="ignore"):

@@ -1,8 +1,4 @@
-"""Intervals and one-sided bounds of off-policy estimates.
-
-One-sided bounds hold with probability 1 - error for any sample size, and need a DECLARED range: the largest
-value of a sample says nothing about the largest value that can occur.
-"""
+"""Intervals of off-policy estimates: Student t, and the bootstrap of whole episodes."""
 
 import dataclasses
 import math
@@ -13,20 +9,22 @@ import scipy.special
 import scipy.stats
 from pydantic import BaseModel, ConfigDict, Field
 
-from mbrl.core.estimates import Estimate
 from mbrl.ope.log.layout import Array
 from mbrl.ope.statistics.self_normalised import Terms, bootstrap_values, draw_counts, is_dominated, jackknife
 
 LEVEL: Final = 0.95
+"""Coverage of the intervals of a report."""
+
+NORMAL_95: Final = 1.959964
+"""Half width of a 95 % interval of the standard normal law."""
+
 BOOTSTRAP_EPISODES: Final = 50
 """Episodes from which on a bootstrap of normalised estimators is the default; Student t below."""
 
 BOOTSTRAP_MOST: Final = 10_000
 """Episodes beyond which the counts of 2000 resamples need too much memory; the delta method serves there."""
 
-_MAX_LOST_DRAWS: Final = 0.01
-_HCOPE_SPLIT: Final = 0.05
-_HCOPE_LEAST: Final = 20
+_MAX_LOST_DRAWS: Final = 0.01  # resamples without any weight that may be left out
 
 Ends: TypeAlias = tuple[float, float]
 NOTHING: Final[Ends] = (math.nan, math.nan)
@@ -131,6 +129,9 @@ def bca_probabilities(draws: Array, point: float, without: Array, probabilities:
     Returns:
         The levels to read off instead; the nominal ones where the draws do not spread.
     """
+    # Bias correction z_0 = Phi^-1(share of the draws below the estimate); acceleration of the jackknife's
+    # deviations d, a = sum d^3 / (6 (sum d^2)^1.5); the level to read is Phi(z_0 + z / (1 - a z)) with
+    # z = z_0 + Phi^-1(nominal level).
     below = float((draws < point).mean() + 0.5 * (draws == point).mean())
     spread = without.mean() - without
     total = float(np.square(spread).sum())
@@ -140,104 +141,3 @@ def bca_probabilities(draws: Array, point: float, without: Array, probabilities:
     acceleration = float((spread**3).sum()) / (6.0 * total**1.5)
     shifted = bias + np.asarray(scipy.special.ndtri(probabilities))
     return np.asarray(scipy.special.ndtr(bias + shifted / (1.0 - acceleration * shifted)))
-
-
-def student_lower(values: Array, *, error: float) -> float:
-    """One-sided lower bound `mean - ppf(1 - error, n - 1) sd / sqrt(n)`."""
-    n = values.size
-    quantile = float(scipy.stats.t.ppf(1.0 - error, n - 1))
-    return float(values.mean()) - quantile * float(values.std(ddof=1)) / math.sqrt(n)
-
-
-def hoeffding_lower(values: Array, *, error: float, value_range: Ends) -> float:
-    """`mean - c sqrt(log(1/error) / (2 n))`, c the width of the declared range (Hoeffding 1963)."""
-    width = _width(values, value_range)
-    return float(values.mean()) - width * math.sqrt(math.log(1 / error) / (2 * values.size))
-
-
-def bernstein_lower(values: Array, *, error: float, value_range: Ends) -> float:
-    """`mean - sqrt(2 var log(2/e) / n) - 7 c log(2/e) / (3 (n - 1))` (Maurer & Pontil 2009, theorem 4).
-
-    Args:
-        values: `[n]` unnormalised estimates of the episodes, n >= 2.
-        error: e, probability that the bound fails.
-        value_range: declared least and largest value.
-    """
-    return float(values.mean()) - _bernstein_margin(values, values.size, error, _width(values, value_range))
-
-
-def hcope_lower(
-    values: Array, *, error: float, rng: np.random.Generator, least: float, threshold: float | None = None
-) -> float:
-    """Lower bound of a heavy-tailed mean: Bernstein on values cut at a threshold (Thomas et al. 2015, HCOPE).
-
-    The threshold maximises the bound that a separate twentieth of the episodes (at least 20) predicts.
-
-    Args:
-        values: `[n]` unnormalised estimates of the episodes, from episodes in random order.
-        error: probability that the bound fails.
-        rng: chooses the twentieth.
-        least: declared least possible value, subtracted before and added after.
-        threshold: of `values - least`; None chooses it.
-
-    Raises:
-        ValueError: a value lies below the declared least, or there are too few.
-    """
-    shifted = values - least
-    if bool((shifted < 0).any()):
-        raise ValueError(f"the least value was declared as {least}, but there is {float(values.min())}")
-    if threshold is None:
-        if values.size < 2 * _HCOPE_LEAST:
-            raise ValueError(f"{values.size} episodes; a threshold needs {2 * _HCOPE_LEAST}")
-        order = rng.permutation(values.size)
-        count = max(_HCOPE_LEAST, math.ceil(_HCOPE_SPLIT * values.size))
-        trial, shifted = shifted[order[:count]], shifted[order[count:]]
-        threshold = _choose_threshold(trial, shifted.size, error)
-    cut = np.minimum(shifted, threshold)
-    return least + float(cut.mean()) - _bernstein_margin(cut, cut.size, error, threshold)
-
-
-def episode_values(estimate: Estimate) -> Array:
-    """The episodes' unnormalised estimates, for a bound of their mean.
-
-    Raises:
-        TypeError: the estimate is self-normalised: it is no mean of independent values, and no such bound
-            holds for it.
-    """
-    if estimate.per_episode is None or estimate.details.get("is_self_normalised", False):
-        raise TypeError(
-            f"{estimate.name} is not a mean of independent values. Remedy: bound IS, PDIS or DR, or use the "
-            "bootstrap interval."
-        )
-    return estimate.per_episode
-
-
-def _width(values: Array, value_range: Ends) -> float:
-    low, high = value_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"a bound needs a finite declared range of the values, not {value_range}")
-    if float(values.min()) < low or float(values.max()) > high:
-        raise ValueError(
-            f"values from {float(values.min()):.6g} to {float(values.max()):.6g} leave the declared range "
-            f"{value_range}"
-        )
-    return high - low
-
-
-def _bernstein_margin(values: Array, n: int, error: float, width: float) -> float:
-    log_term = math.log(2 / error)
-    variance = float(values.var(ddof=1))
-    return math.sqrt(2 * variance * log_term / n) + 7 * width * log_term / (3 * (n - 1))
-
-
-def _choose_threshold(trial: Array, n: int, error: float) -> float:
-    """The trial value (or a point between zero and the largest) at which n such values promise most."""
-    candidates = np.unique(np.concatenate([trial[trial > 0], np.geomspace(1e-3, 1.0, 50) * trial.max()]))
-    candidates = candidates[candidates > 0]
-    if candidates.size == 0:
-        return 1.0
-    promised = [
-        float(cut.mean()) - _bernstein_margin(cut, n, error, float(c))
-        for c, cut in ((c, np.minimum(trial, c)) for c in candidates)
-    ]
-    return float(candidates[int(np.argmax(promised))])

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import scipy.stats
 
-from mbrl.core.estimates import Estimand, Estimate, Family
+from mbrl.core.estimates import Estimand, Estimate, Family, Flag
 from mbrl.ope.log.layout import Array
 from mbrl.ope.statistics.bounds import LEVEL, NOTHING, Ends
 
@@ -59,7 +59,7 @@ def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estima
             method_of_ci="none: diverged",
             n_eff=0.0,
             estimand=estimand,
-            flags=("diverged",),
+            flags=(Flag.DIVERGED,),
             valid=False,
             why_not="the values are not finite",
         )
@@ -81,7 +81,7 @@ def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estima
         per_episode=starts,
         details={"members": by_member, "epistemic_se": math.sqrt(between) if members > 1 else math.nan},
     )
-    return estimate if members > 1 else estimate.invalidated("one member has no spread", "no_epistemic")
+    return estimate if members > 1 else estimate.invalidated("one member has no spread", Flag.NO_EPISTEMIC)
 
 
 def widened_by_members(estimate: Estimate, points: Array) -> Estimate:

@@ -134,7 +134,7 @@ def member_rows(
         bootstrap: every member sees its own resample of the episodes, else all.
         fold: `[episodes]` 0..F-1; member m then sees no episode of the fold `m % F`. None hides nothing.
     """
-    n, episode = len(dataset), torch.from_numpy(dataset.transitions().episode.copy())
+    n, episode = int(dataset.units.max()) + 1, torch.from_numpy(dataset.transitions().unit.copy())
     everything = torch.arange(len(episode))
     parts: list[Tensor] = []
     for member in range(members):

@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.palette import DARK, LIGHT, css_name
 from mbrl.report.kit.style import to_svg
 from mbrl.report.kit.table import Table, format_cell, is_missing

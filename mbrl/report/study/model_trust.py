@@ -22,7 +22,7 @@ from mbrl.dynamics.assessment.model_warnings import (
     is_disqualifying,
 )
 from mbrl.dynamics.report import DynamicsReport
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.wording import format_count
 from mbrl.report.study.facts import StudyDataset
 
@@ -136,7 +136,7 @@ def _unsuited(data: StudyDataset) -> tuple[str, ...]:
                 f"{tenth:.0f})"
             )
     zeros = [report.reward.share_zero for report in data.dynamics.values()]
-    contents = data.report.contents
-    if zeros and contents is not None and contents.lengths.mean >= LONG and min(zeros) >= SPARSE:
+    stats = data.report.stats
+    if zeros and stats is not None and stats.lengths.mean >= LONG and min(zeros) >= SPARSE:
         found.append(f"a sparse reward over long episodes ({100 * min(zeros):.0f} % of rewards are 0)")
     return tuple(found)

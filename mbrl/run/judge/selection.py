@@ -16,7 +16,7 @@ from mbrl.ope.value.fqe import FQEConfig
 from mbrl.run.files import read_json, write_json
 from mbrl.run.judge.ope import OPESettings
 from mbrl.run.judge.value_fits import KeptFits
-from mbrl.run.stages import open_policy
+from mbrl.run.policies import open_policy
 
 
 class SelectRule(BaseModel):

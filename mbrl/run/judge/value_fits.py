@@ -16,6 +16,7 @@ from mbrl.data.dataset import Dataset
 from mbrl.ope.value.fqe import FQEConfig, FQEResult, FQEState, fit_fqe
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.progress import Progress
+from mbrl.run.stage import StageWork
 
 SECONDS_BETWEEN: Final = 10.0
 """Least time between two checkpoints of a fit; the last state is always kept."""
@@ -36,6 +37,11 @@ class KeptFits:
     digest: str
     progress: Progress
     label: str = "fit values"
+
+    @classmethod
+    def of(cls, work: StageWork, label: str) -> "KeptFits":
+        """Fits that belong to a stage, kept among its checkpoints."""
+        return cls(work.path / "checkpoints", work.key.digest, work.progress, label)
 
     def __call__(
         self,

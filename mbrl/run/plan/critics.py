@@ -1,11 +1,11 @@
 """Critics at a planner's leaves: those of the run's learner, or some that are fitted to the log."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,18 +14,18 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
-from mbrl.data.returns import return_range_scale
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.context import FitValues
 from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FQEConfig, FQEResult
+from mbrl.ope.value.fqe import FitValues, FQEConfig, FQEResult
 from mbrl.ope.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.checkpoint import CheckpointFolder
+from mbrl.run.inputs import manifest_facts, split_identity
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.plan.basis import PlanBasis, make_basis_context
 from mbrl.run.plan.config import PlanConfig
-from mbrl.run.stages import Workspace, manifest_facts, split_identity
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import StageKey
 
 CRITIC_FILE: Final = "critic.safetensors"
@@ -89,12 +89,12 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
 def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | None:
     config = basis.resolved.run
     digest = str(basis.run.manifest()["hash"])
-    found = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
-    if found is None:
+    latest = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
+    if latest is None:
         return None
     training = RECIPES.get(config.recipe).build(config.algorithm, make_basis_context(basis))
     state = training.learner.init(RngStreams(config.seed).child("policy").at("init"))
-    state.load_state_dict(found[1]["learner"])
+    state.load_state_dict(latest[1]["learner"])
     value = training.learner.value(state)
     return value if isinstance(value, CriticValues) else None
 
@@ -103,8 +103,7 @@ def _value_unit(basis: PlanBasis) -> float:
     """Reward units in a unit of the learner's values: recipes may rescale the rewards that it sees."""
     if getattr(basis.resolved.run.algorithm, "reward_transform", "none") == "none":
         return 1.0
-    train = basis.split.train.transitions()
-    return 1.0 / return_range_scale(torch.tensor(train.reward), torch.tensor(train.episode))
+    return 1.0 / LoggedEpisodes.of(basis.split.train).return_range_scale()
 
 
 def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> LeafCritics:
@@ -117,32 +116,35 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
         "split": split_identity(run.dynamics),
         "discount": basis.discount,
     }
-    key = StageKey("fit_critic", basis.dataset.info.name, basis.label, run.seed, identity)
-    facts = manifest_facts(run, basis.dataset)
-    with workspace.store.open(key, config=yaml.safe_dump(identity, sort_keys=False), facts=facts) as folder:
-        if not folder.is_done:
-            kept = KeptFits(folder.path / "checkpoints", key.digest, workspace.progress, "fit critic")
-            fitted = _fit_critic(basis, config, kept)
-            _save_critic(folder.path / CRITIC_FILE, fitted.values, config)
-            estimate = fitted.estimate()
-            folder.finish(
-                {
-                    "stage": key.stage,
-                    "value": estimate.point,
-                    "drift": fitted.drift,
-                    "is_converged": fitted.converged,
-                    "updates": config.updates,
-                }
-            )
-            kept.drop()
-        values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
-        is_converged = bool(folder.summary()["is_converged"])
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        kept = KeptFits.of(work, "fit critic")
+        fitted = _fit_critic(basis, config, kept)
+        _save_critic(work.path / CRITIC_FILE, fitted.values, config)
+        kept.drop()
+        return {
+            "value": fitted.estimate().point,
+            "drift": fitted.drift,
+            "is_converged": fitted.converged,
+            "updates": config.updates,
+        }
+
+    stage = Stage(
+        key=StageKey("fit_critic", basis.dataset.info.name, basis.label, run.seed, identity),
+        config=identity,
+        facts=manifest_facts(run, basis.dataset),
+        work=work,
+        results=(CRITIC_FILE,),
+    )
+    folder = perform(stage, workspace)
+    values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
+    is_converged = bool(folder.summary()["is_converged"])
     if not is_converged:
         workspace.progress.message(
             "The values at the planner's leaves did not converge: plans may be worse than the policy. "
             "Remedy: raise fqe.updates or fqe.polyak_tau."
         )
-    return LeafCritics(values, 1.0, key.digest, "fqe", is_converged)
+    return LeafCritics(values, 1.0, stage.key.digest, "fqe", is_converged)
 
 
 def _fit_critic(basis: PlanBasis, config: FQEConfig, fit_values: FitValues) -> FQEResult:

@@ -4,23 +4,21 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate
-from tests.ope.test_behaviour import linear, lqg_log, unlogged
-from tests.ope.test_fqe import generator, table_log
 
 from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimand
 from mbrl.core.types import SpaceSpec
-from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext
 from mbrl.ope.estimators.kernel import (
     BANDWIDTH_SENSITIVE,
     KernelConfig,
-    KernelEstimator,
+    estimate_kernel,
     kernel_mass,
     log_kernel,
     smoothed_log_prob,
 )
 from mbrl.ope.log.behaviour import BEHAVIOUR_FITTED, BehaviourCache, BehaviourConfig
 from mbrl.ope.value.fqe import FQEConfig
+from tests.ope.logs import ask, context_of, generator, linear, lqg_log, table_log, unlogged
 from tests.ope.lqg import LinearPolicy
 
 KERNELS = ("gaussian", "epanechnikov", "triangular", "uniform")
@@ -29,8 +27,8 @@ POLICY = LinearPolicy(torch.tensor([[0.5]]), 8.0)
 
 
 def estimate(dataset, policy=POLICY, estimand=ESTIMAND, **config):
-    context = EstimatorContext.make(estimand, FQEConfig())
-    return KernelEstimator(context, KernelConfig(**config)).estimate(policy, dataset, generator=generator())
+    context = context_of(policy, dataset, estimand, FQEConfig())
+    return estimate_kernel(context, generator=generator(), config=KernelConfig(**config))
 
 
 def value_of(gain: float) -> float:
@@ -128,18 +126,15 @@ def test_units_rewards_and_order_change_nothing_that_they_should_not():
 def test_time_outs_are_bootstrapped_with_values_of_the_policy_itself():
     dataset = lqg_log(60, 3)
     quick = FQEConfig(hidden=(4,), updates=10)
-    estimator = ESTIMATORS.get("kernel")(EstimatorContext.make(Estimand(0.9), quick))
-    found = estimator.estimate(POLICY, dataset, generator=generator())
+    found = ask(context_of(POLICY, dataset, Estimand(0.9), quick), "kernel")
     assert found.family == "hybrid"
     assert found.details["tail_share"] > 0
 
 
 def test_a_log_without_densities_gets_a_fitted_one():
     dataset = unlogged(lqg_log(60, 3))
-    base = EstimatorContext.make(ESTIMAND, FQEConfig())
     cache = BehaviourCache(BehaviourConfig(family="gaussian", updates=150, hidden=(16,)))
-    context = EstimatorContext(ESTIMAND, base.critics, behaviour=cache)
-    found = KernelEstimator(context).estimate(POLICY, dataset, generator=generator())
+    found = ask(context_of(POLICY, dataset, ESTIMAND, behaviour=cache), "kernel")
     assert BEHAVIOUR_FITTED in found.flags
     assert found.point == pytest.approx(estimate(lqg_log(60, 3)).point, abs=0.3)
 

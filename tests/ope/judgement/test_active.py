@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.ope.test_fqe import TablePolicy
 
 from mbrl.core.types import SpaceSpec
 from mbrl.ope.judgement.active import (
@@ -12,8 +11,10 @@ from mbrl.ope.judgement.active import (
     comparable_actions,
     next_candidate,
     plan_episodes,
+    plan_trials,
 )
 from mbrl.ope.judgement.ranking import chances_of_best
+from tests.ope.logs import TablePolicy
 from tests.ope.lqg import LinearPolicy
 
 
@@ -87,6 +88,21 @@ def test_candidates_that_act_alike_have_one_value() -> None:
     np.testing.assert_allclose(values[0], values[1], atol=1e-7)
     tested = same.given(np.array([4, 0]), np.array([3.0, 0.0]), 1.0)
     assert tested.mean[1] == pytest.approx(tested.mean[0])
+
+
+def test_returns_from_the_machine_inform_the_plan() -> None:
+    names, prior = ("a", "b", "c"), line(3)
+    settings = {"estimator": "fqe", "noise": 2.0, "episodes": 4}
+    before = plan_trials(names, prior, returns={}, **settings)
+    after = plan_trials(names, prior, returns={"b": [6.0, 4.0]}, **settings)
+    assert [entry.tested for entry in after.candidates] == [0, 2, 0]
+    assert sum(entry.next for entry in after.candidates) == after.episodes == 4
+    posterior = prior.given(np.array([0, 2, 0]), np.array([0.0, 5.0, 0.0]), 2.0)
+    assert [entry.mean for entry in after.candidates] == pytest.approx(posterior.mean.tolist())
+    assert [entry.se for entry in after.candidates] == pytest.approx(posterior.deviation.tolist())
+    assert [entry.prior for entry in after.candidates] == [0.0, 0.0, 0.0]
+    assert after.candidates[1].p_best > before.candidates[1].p_best
+    assert before.regret_then < before.regret_now
 
 
 def test_it_beats_uniform_tests() -> None:

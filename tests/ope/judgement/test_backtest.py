@@ -1,18 +1,17 @@
 import dataclasses
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Flag
+from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.termination import NeverTerminates
-from mbrl.ope.estimators.context import EstimatorContext
+from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.ope.judgement.backtest import (
-    INCONCLUSIVE,
     Backtest,
     apply_backtest,
     backtest_config,
@@ -36,9 +35,9 @@ def log(episodes: int = 60, steps: int = 5) -> Dataset:
 def backtest(
     dataset: Dataset, *tasks: LQG, estimand: Estimand = HORIZON, seed: int = 0, names=("model_value",)
 ) -> Backtest:
-    def context_for(train: Dataset) -> EstimatorContext:
+    def context_for(policy: Policy, train: Dataset) -> EstimatorContext:
         model = EvaluationModel(LinearGaussian(tasks), NeverTerminates()) if tasks else None
-        return dataclasses.replace(EstimatorContext.make(estimand, SHORT), model=model)
+        return EstimatorContext(policy, train, EstimatorSettings(estimand, SHORT, model=model))
 
     return run_backtest(
         dataset,
@@ -54,14 +53,14 @@ def test_a_right_model_passes_and_a_wrong_one_fails():
     dataset = log()
     right = backtest(dataset, scalar_task(), scalar_task())
     returns = np.array([e.rewards.astype(np.float64) @ 0.9 ** np.arange(5) for e in dataset.episodes])
-    assert right.truth == pytest.approx(returns.mean(), rel=1e-12)
-    assert abs(right.findings["model_value"].z) < 2
+    assert right.truth.mean == pytest.approx(returns.mean(), rel=1e-12)
+    assert abs(right.z["model_value"]) < 2
     slow = dataclasses.replace(scalar_task(), a=0.3 * np.ones((1, 1)))
-    wrong = backtest(dataset, slow, slow).findings["model_value"]
-    assert wrong.z > 2  # it forgets its states too soon, and costs too little
-    assert wrong.z == pytest.approx(
-        (wrong.point - right.truth) / math.hypot(wrong.se, right.truth_se), rel=1e-12
-    )
+    wrong = backtest(dataset, slow, slow)
+    assert wrong.z["model_value"] > 2  # it forgets its states too soon, and costs too little
+    off = wrong.point["model_value"] - right.truth.mean
+    spread = math.hypot(wrong.se["model_value"], right.truth.se)
+    assert wrong.z["model_value"] == pytest.approx(off / spread, rel=1e-12)
 
 
 def test_the_error_of_the_truth_counts_both_folds_once():
@@ -69,14 +68,14 @@ def test_the_error_of_the_truth_counts_both_folds_once():
     dataset = log()
     returns = np.array([e.rewards.astype(np.float64) @ 0.9 ** np.arange(5) for e in dataset.episodes])
     found = backtest(dataset, scalar_task(), scalar_task())
-    assert found.truth_se == pytest.approx(returns.std(ddof=1) / math.sqrt(60), rel=0.05)
+    assert found.truth.se == pytest.approx(returns.std(ddof=1) / math.sqrt(60), rel=0.05)
 
 
 def test_a_right_model_fails_as_rarely_as_a_test_of_two_standard_errors_may():
     z = [
-        backtest(scalar_task().simulate(BEHAVIOUR, 16, 5, seed), scalar_task(), scalar_task(), seed=seed)
-        .findings["model_value"]
-        .z
+        backtest(scalar_task().simulate(BEHAVIOUR, 16, 5, seed), scalar_task(), scalar_task(), seed=seed).z[
+            "model_value"
+        ]
         for seed in range(12)
     ]
     assert sum(abs(value) >= 2 for value in z) <= 2
@@ -87,9 +86,9 @@ def test_held_out_episodes_are_not_those_of_the_fit():
     dataset, seen = log(8), list[list[int]]()
     place = {e.observations.tobytes(): i for i, e in enumerate(dataset.episodes)}
 
-    def context_for(train: Dataset) -> EstimatorContext:
+    def context_for(policy: Policy, train: Dataset) -> EstimatorContext:
         seen.append([place[e.observations.tobytes()] for e in train.episodes])
-        return EstimatorContext.make(HORIZON, SHORT)
+        return EstimatorContext(policy, train, EstimatorSettings(HORIZON, SHORT))
 
     run_backtest(
         dataset,
@@ -104,16 +103,15 @@ def test_held_out_episodes_are_not_those_of_the_fit():
 
 def test_what_cannot_be_tested_says_why_and_condemns_nobody():
     unfitted = backtest(log(8), names=("model_value", "fqe"))
-    assert "No dynamics model" in (unfitted.findings["model_value"].why_not or "")
-    assert "updates cannot carry" in (unfitted.findings["fqe"].why_not or "")
-    text = json.dumps(unfitted.to_json(), allow_nan=False)
-    assert json.loads(text)["z"] == {"model_value": None, "fqe": None}
+    assert "No dynamics model" in unfitted.why_no_z["model_value"]
+    assert "updates cannot carry" in unfitted.why_no_z["fqe"]
+    assert unfitted.z == unfitted.point == {"model_value": None, "fqe": None}
     assert backtest(log(8), names=()).why_not == "there was nothing to test"
     few = backtest(log(3), scalar_task(), scalar_task())
     assert few.why_not == "3 episodes are too few for 2 folds"
     cut = backtest(log(8), scalar_task(), scalar_task(), estimand=Estimand(0.9))
     assert cut.why_not == "time-outs cut the logged returns"
-    assert cut.to_json()["truth"]["mean"] is None
+    assert cut.truth.mean is None
 
 
 def estimate(name: str) -> Estimate:
@@ -131,7 +129,7 @@ def test_a_miss_takes_the_family_out(name, tested):
     for nothing in ({tested: None}, {}):
         left = apply_backtest(estimate(name), nothing)
         assert left.valid
-        assert left.flags == (INCONCLUSIVE,)
+        assert left.flags == (Flag.BACKTEST_INCONCLUSIVE,)
 
 
 def test_ratios_and_hybrids_are_not_judged_by_it():

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
-from tests.ope.test_importance import logged
 
 from mbrl.core.estimates import Estimand
 from mbrl.ope.estimators.importance import importance_sampling
-from mbrl.ope.judgement.baseline import behaviour_baseline, policy_baseline
-from mbrl.ope.judgement.paired import Evidence, difference, gap_in_errors, ratio_difference
+from mbrl.ope.judgement.baseline import baseline_reasons, behaviour_baseline, policy_baseline
+from mbrl.ope.judgement.paired import Evidence, difference, gap_in_errors, paired_z, ratio_difference
+from tests.ope.logs import logged
 from tests.ope.reports import report
 
 
@@ -70,7 +70,7 @@ def test_two_estimators_share_episodes_but_no_members():
 
 def test_one_episode_has_no_interval():
     found = difference(Evidence(np.ones(1)), Evidence(np.zeros(1)))
-    assert found.to_json()["ci95"] == [None, None]
+    assert found.reported(ci_corrected=None, why_not=None).ci95 == (None, None)
 
 
 def test_the_ratio_difference_is_pdwis_less_the_logged_mean():
@@ -97,24 +97,37 @@ def test_the_behaviour_as_baseline_is_the_mean_logged_return_in_units_of_the_est
     arrays = logged(n=60, estimand=Estimand(0.9, horizon=6, normalised=True))
     evidence = {"pdwis": Evidence.of(importance_sampling(arrays, kind="pdwis"))}
     found = behaviour_baseline(arrays, evidence, arrays, corrected=0.99)
-    assert found["value"] == pytest.approx(0.1 * arrays.returns().mean(), rel=1e-12)
-    entry = found["paired"]["pdwis"]
-    assert entry["difference"] == pytest.approx(evidence["pdwis"].point - found["value"], rel=1e-9)
-    assert entry["ci_corrected"][0] < entry["ci95"][0]
+    assert found.value == pytest.approx(0.1 * arrays.returns().mean(), rel=1e-12)
+    entry = found.difference("pdwis")
+    assert entry.difference == pytest.approx(evidence["pdwis"].point - found.value, rel=1e-9)
+    assert entry.ends("ci_corrected")[0] < entry.ends("ci95")[0]
+    assert baseline_reasons(found).keys() >= {"baseline.estimator"}
     cut = dataclasses.replace(arrays, truncated=~arrays.terminated, has_values=True)
-    if cut.truncated.any():
-        assert behaviour_baseline(cut, evidence, arrays)["value"] is None
+    assert cut.truncated.any()
+    hidden = behaviour_baseline(cut, evidence, arrays)
+    assert (hidden.value, hidden.paired) == (None, None)
+    assert set(baseline_reasons(hidden).values()) == {"time-outs cut the logged returns"}
 
 
 def test_another_policy_as_baseline_says_which_of_its_families_do_not_count():
     candidate, other = Evidence(np.arange(4.0)), Evidence(np.arange(4.0) - 1)
     pair = ({"pdwis": candidate, "fqe": candidate, "dm": candidate}, {"pdwis": other, "fqe": other})
-    found = policy_baseline("other", report((2.0, 3.0), None), pair, None)
-    assert found["policy"] == "other"
-    assert found["estimator"] == "pdwis"
-    assert found["value"] == 2.5
-    assert found["paired"].keys() == {"pdwis", "fqe"}
-    assert found["paired"]["fqe"]["why_not"] == "by hand"
-    assert "why_not" not in found["paired"]["pdwis"]
-    assert found["paired"]["pdwis"]["difference"] == 1.0
-    assert policy_baseline("other", report(), pair, None)["value"] is None
+    found = policy_baseline(report((2.0, 3.0), None).named("other"), pair, None)
+    assert found.policy == "other"
+    assert found.estimator == "pdwis"
+    assert found.value == 2.5
+    assert found.paired.keys() == {"pdwis", "fqe"}
+    assert found.paired["fqe"].why_not == "by hand"
+    assert found.paired["pdwis"].why_not is None
+    assert found.paired["pdwis"].difference == 1.0
+    nothing = policy_baseline(report().named("other"), pair, None)
+    assert nothing.value is None
+    assert baseline_reasons(nothing)["baseline.value"] == "no family of the baseline counts"
+
+
+def test_estimators_of_one_policy_are_compared_by_pairs_of_the_primary_ones():
+    rng = np.random.default_rng(4)
+    first, second = Evidence(rng.normal(size=50)), Evidence(rng.normal(size=50) + 1.0)
+    evidence = {"pdwis": first, "fqe": second, "dm": Evidence(second.per_episode + 100.0)}
+    assert paired_z(evidence) == gap_in_errors(first, second)
+    assert paired_z({"pdwis": first}) is None

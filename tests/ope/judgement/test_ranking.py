@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from mbrl.ope.judgement.conclusions import conclude
 from mbrl.ope.judgement.paired import Evidence
 from mbrl.ope.judgement.ranking import common_estimator, joint_draws, propose, rank
+from mbrl.ope.judgement.report.concluded import CorrectedVerdict, Ranking, Verdict, VerdictName
+from mbrl.ope.judgement.report.documents import OPEReport
+from mbrl.ope.judgement.rule import DEFAULT_RULE
+from tests.ope.reports import report
 
 
 def normal(seed: int, n: int = 400) -> np.ndarray:
@@ -11,13 +16,26 @@ def normal(seed: int, n: int = 400) -> np.ndarray:
     return (draws - draws.mean()) / draws.std()
 
 
+def ranked(*evidence: Evidence, seed: int = 0, draws: int = 2000) -> Ranking:
+    found = rank(
+        [{"pdwis": one} for one in evidence],
+        [{} for _ in evidence],
+        rng=np.random.default_rng(seed),
+        draws=draws,
+    )
+    assert isinstance(found, Ranking)
+    return found
+
+
 def test_the_chance_of_being_the_best_is_the_normal_one():
     gap = 0.08
     first, second = Evidence(normal(0) + gap), Evidence(normal(1))
-    found = rank([first, second], rng=np.random.default_rng(2), draws=20_000)
+    found = ranked(first, second, seed=2, draws=20_000)
+    assert (found.estimator, found.counts_for_all) == ("pdwis", True)
+    assert found.points == (first.point, second.point)
     se = np.std(first.per_episode - second.per_episode) / 20
     assert found.p_best[0] == pytest.approx(scipy.stats.norm.cdf(gap / se), abs=0.01)
-    assert found.p_best.sum() == pytest.approx(1.0)
+    assert sum(found.p_best) == pytest.approx(1.0)
     # regret of the first: E (d)_+ of the difference d ~ N(-gap, se)
     exact = se * scipy.stats.norm.pdf(gap / se) - gap * scipy.stats.norm.sf(gap / se)
     assert found.regret == pytest.approx(exact, rel=0.05)
@@ -27,14 +45,21 @@ def test_the_chance_of_being_the_best_is_the_normal_one():
 
 def test_what_candidates_share_decides_nothing():
     shared = 5 * normal(3)
-    found = rank([Evidence(shared + 0.01), Evidence(shared)], rng=np.random.default_rng(0))
-    assert found.p_best.tolist() == [1.0, 0.0]
+    found = ranked(Evidence(shared + 0.01), Evidence(shared))
+    assert found.p_best == (1.0, 0.0)
     assert found.regret == 0.0
 
 
 def test_ties_are_shared():
     same = Evidence(normal(4))
-    assert rank([same, same], rng=np.random.default_rng(0)).p_best.tolist() == [0.5, 0.5]
+    assert ranked(same, same).p_best == (0.5, 0.5)
+
+
+def test_without_a_ranking_there_is_a_reason():
+    one, rng = Evidence(normal(5)), np.random.default_rng(0)
+    assert rank([{"pdwis": one}], [{}], rng=rng) == "one candidate has no rank"
+    nothing = rank([{"pdwis": one}, {"fqe": one}], [{}, {}], rng=rng)
+    assert nothing == "no primary estimator judged all candidates"
 
 
 def test_members_spread_the_draws_by_their_deviation():
@@ -57,12 +82,15 @@ def test_one_estimator_serves_all_and_those_that_count_come_first():
     assert common_estimator([{"fqe": one}, {"fqe": other}], [{}, {}]) is None
 
 
-def test_the_best_verdict_is_proposed_then_the_best_chance():
-    def verdicts(*found):
-        return [{"verdict": {"verdict": alone, "corrected": {"verdict": joint}}} for alone, joint in found]
+def judged(alone: VerdictName, joint: VerdictName | None = None) -> OPEReport:
+    corrected = None if joint is None else CorrectedVerdict(verdict=joint, reasons=(), candidates=3)
+    verdict = Verdict(verdict=alone, reasons=(), thresholds=DEFAULT_RULE, corrected=corrected)
+    return conclude(report()).model_copy(update={"verdict": verdict})
 
-    go, guard, unknown = ("go", "go"), ("go", "go_with_guard"), ("go", "cannot_tell")
-    assert propose(verdicts(unknown, guard, go), [0.9, 0.1, 0.0]) == 2
-    assert propose(verdicts(unknown, guard, guard), [0.8, 0.05, 0.15]) == 2
-    assert propose(verdicts(guard, guard), None) == 0
-    assert propose([{"verdict": {"verdict": "no_go"}}, {"verdict": {"verdict": "cannot_tell"}}], None) == 1
+
+def test_the_best_verdict_is_proposed_then_the_best_chance():
+    go, guard, unknown = judged("go", "go"), judged("go", "go_with_guard"), judged("go", "cannot_tell")
+    assert propose([unknown, guard, go], [0.9, 0.1, 0.0]) == 2
+    assert propose([unknown, guard, guard], [0.8, 0.05, 0.15]) == 2
+    assert propose([guard, guard], None) == 0
+    assert propose([judged("no_go"), judged("cannot_tell")], None) == 1

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
-from tests.ope.test_importance import logged
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
@@ -14,6 +13,7 @@ from mbrl.ope.judgement.risk import RiskQuestion, behaviour_risk, ratio_risk, ro
 from mbrl.ope.log.layout import OPEArrays
 from mbrl.ope.statistics.distribution import ReturnDistribution, cvar_payload
 from mbrl.ops.shares import wilson_interval
+from tests.ope.logs import logged
 
 TERMINATION = RiskQuestion()
 
@@ -72,7 +72,7 @@ def test_without_discount_only_the_first_reward_counts() -> None:
     weights = np.exp(arrays.log_ratio.sum(1))
     found = ReturnDistribution.make(arrays.returns(), weights)
     assert found.mean() == pytest.approx(weights @ arrays.reward[:, 0] / weights.sum(), rel=1e-12)
-    assert np.isfinite(ratio_risk(arrays, TERMINATION)["cvar10"])
+    assert np.isfinite(ratio_risk(arrays, TERMINATION).cvar10)
 
 
 def test_the_mean_of_the_distribution_is_wis() -> None:
@@ -88,17 +88,17 @@ def test_an_event_is_a_reward_at_the_end_of_the_episode() -> None:
     reward[np.arange(len(arrays)), arrays.length - 1] = arrays.terminated
     as_reward = dataclasses.replace(arrays, reward=reward)
     wis, risk = importance_sampling(as_reward, kind="wis"), ratio_risk(arrays, TERMINATION)
-    assert risk["p_violation"] == pytest.approx(wis.point, rel=1e-12)
+    assert risk.p_violation == pytest.approx(wis.point, rel=1e-12)
     low, high = wilson_interval(wis.point, wis.n_eff, level=0.95)
-    ends = [min(low, max(0.0, wis.ci95[0])), max(high, min(1.0, wis.ci95[1]))]
-    assert risk["p_violation_ci95"] == pytest.approx(ends, rel=1e-12)
+    ends = (min(low, max(0.0, wis.ci95[0])), max(high, min(1.0, wis.ci95[1])))
+    assert risk.p_violation_ci95 == pytest.approx(ends, rel=1e-12)
 
 
 def test_an_event_that_was_never_seen_is_not_impossible() -> None:
     arrays = random_arrays(seed=5, n=100)
     risk = behaviour_risk(arrays, RiskQuestion("below", -1e9, 0.1))
-    assert risk["p_violation"] == 0.0
-    low, high = risk["p_violation_ci95"]
+    assert risk.p_violation == 0.0
+    low, high = risk.p_violation_ci95
     assert low == 0.0
     assert high == pytest.approx(1.959964**2 / (100 + 1.959964**2), rel=1e-5)  # Wilson's at 0 of 100
 
@@ -106,16 +106,16 @@ def test_an_event_that_was_never_seen_is_not_impossible() -> None:
 def test_the_behaviour_has_the_shares_of_the_log() -> None:
     arrays = random_arrays(seed=6, n=60)
     risk = behaviour_risk(arrays, TERMINATION)
-    assert risk["p_violation"] == pytest.approx(arrays.terminated.mean())
-    assert risk["cvar10"] == pytest.approx(np.sort(arrays.returns())[:6].mean())
-    assert risk["n_eff"] == pytest.approx(60)
+    assert risk.p_violation == pytest.approx(arrays.terminated.mean())
+    assert risk.cvar10 == pytest.approx(np.sort(arrays.returns())[:6].mean())
+    assert risk.n_eff == pytest.approx(60)
 
 
 def test_weights_on_one_episode_are_not_valid() -> None:
     arrays = random_arrays(seed=7, n=60, spread=8.0)
     risk = ratio_risk(arrays, TERMINATION)
-    assert not risk["valid"]
-    assert "effective episodes" in risk["why_not"]
+    assert not risk.valid
+    assert "effective episodes" in risk.why_not
 
 
 def test_rollouts_give_the_mean_over_members_with_their_spread() -> None:
@@ -123,22 +123,22 @@ def test_rollouts_give_the_mean_over_members_with_their_spread() -> None:
     ended = np.zeros((5, 400), dtype=bool)
     ended[0, :40] = True
     risk = rollout_risk(returns, ended, TERMINATION, why_not=None)
-    assert risk["p_violation"] == pytest.approx(0.02)
-    assert risk["valid"]
+    assert risk.p_violation == pytest.approx(0.02)
+    assert risk.valid
     by_member = [np.sort(row)[:40].mean() for row in returns]
-    assert risk["cvar10"] == pytest.approx(np.mean(by_member))
+    assert risk.cvar10 == pytest.approx(np.mean(by_member))
     half = scipy.stats.t.ppf(0.975, 4) * np.std(by_member, ddof=1)
-    low, high = risk["cvar10_ci95"]
+    low, high = risk.cvar10_ci95
     assert high - low > 2 * half  # what the starts add comes on top
     assert high - low == pytest.approx(2 * half, rel=0.02)
-    assert not rollout_risk(returns, ended, TERMINATION, why_not="it leaves the data")["valid"]
+    assert not rollout_risk(returns, ended, TERMINATION, why_not="it leaves the data").valid
 
 
 def test_a_wider_level_is_wider() -> None:
     arrays = random_arrays(seed=9, n=200, spread=0.1)
     narrow, wide = (ratio_risk(arrays, TERMINATION, level=level) for level in (0.95, 0.99))
-    assert wide["p_violation_ci95"][1] > narrow["p_violation_ci95"][1]
-    assert wide["cvar10_ci95"][0] < narrow["cvar10_ci95"][0]
+    assert wide.p_violation_ci95[1] > narrow.p_violation_ci95[1]
+    assert wide.cvar10_ci95[0] < narrow.cvar10_ci95[0]
 
 
 @pytest.mark.parametrize(

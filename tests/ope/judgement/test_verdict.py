@@ -1,14 +1,14 @@
-import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbrl.ope.judgement.findings import count_families
+from mbrl.ope.judgement.families import count_families
+from mbrl.ope.judgement.report.documents import Measured
 from mbrl.ope.judgement.rule import DEFAULT_RULE, JudgeRule
 from mbrl.ope.judgement.verdict import EXIT_CODES, judge
-from tests.ope.reports import NAMES, paired, report
+from tests.ope.reports import NAMES, paired, report, with_part
 
 GOOD, WIDE, BAD = (2.0, 3.0), (0.5, 3.0), (0.1, 0.5)  # against a baseline of 1
 
@@ -49,15 +49,15 @@ GOOD, WIDE, BAD = (2.0, 3.0), (0.5, 3.0), (0.1, 0.5)  # against a baseline of 1
         (paired(report(GOOD, GOOD), pdwis=(-1.0, -0.1), fqe=(-1.0, -0.1)), "no_go"),
     ],
 )
-def test_every_branch(found: dict[str, Any], verdict: str) -> None:
+def test_every_branch(found: Measured, verdict: str) -> None:
     judgement = judge(found)
     assert judgement.verdict == verdict
     assert judgement.exit_code == EXIT_CODES[judgement.verdict]
-    assert judge(json.loads(json.dumps(found))) == judgement
+    assert judge(Measured.model_validate(found.model_dump(mode="json"))) == judgement
 
 
 @pytest.mark.parametrize(
-    ("doubt", "family"),
+    ("change", "family"),
     [
         ({"ess": 29.0}, "ratio"),
         ({"pareto_k": 0.7}, "ratio"),
@@ -73,10 +73,10 @@ def test_every_branch(found: dict[str, Any], verdict: str) -> None:
     ],
 )
 def test_what_fails_a_test_of_its_family_or_was_not_tested_does_not_count(
-    doubt: dict[str, Any], family: str
+    change: dict[str, Any], family: str
 ) -> None:
     whole = judge(report(GOOD, GOOD, GOOD))
-    judgement = judge(report(GOOD, GOOD, GOOD, **doubt))
+    judgement = judge(report(GOOD, GOOD, GOOD, **change))
     assert set(whole.families) - set(judgement.families) == {family}
     assert any(reason.startswith(f"{family}: ") for reason in judgement.reasons)
     assert judgement.verdict == ("go_with_guard" if family == "ratio" else "go")
@@ -100,28 +100,32 @@ def test_a_rule_may_let_a_go_stand_without_ratios() -> None:
 
 def test_a_policy_as_baseline_needs_differences_and_must_count_itself() -> None:
     found = paired(report(GOOD, GOOD), pdwis=(0.1, 1.0), fqe=(0.1, 1.0))
-    found["baseline"]["policy"] = "other"
+    found = with_part(found, "baseline", policy="other")
     assert judge(found).verdict == "go"
-    found["baseline"]["paired"]["fqe"]["why_not"] = "it still moved"
-    assert judge(found).families == ("ratio",)
-    assert "value: the baseline: it still moved" in judge(found).reasons
-    del found["baseline"]["paired"]
-    assert judge(found).families == ()
+    differences = dict(found.baseline.paired or {})
+    differences["fqe"] = differences["fqe"].model_copy(update={"why_not": "it still moved"})
+    moved = with_part(found, "baseline", paired=differences)
+    assert judge(moved).families == ("ratio",)
+    assert "value: the baseline: it still moved" in judge(moved).reasons
+    assert judge(with_part(found, "baseline", paired=None)).families == ()
 
 
 def test_a_corrected_verdict_reads_the_wider_intervals() -> None:
-    found = paired(report(GOOD, GOOD, risk=[(0.02, 0.0, 0.05)]), pdwis=(0.1, 1.0), fqe=(0.1, 1.0))
-    assert judge(found, interval="ci_corrected").verdict == "cannot_tell"  # there are none
-    for entry in found["baseline"]["paired"].values():
-        entry["ci_corrected"] = [0.05, 1.1]
-    found["risk"]["sources"][0]["p_violation_ci_corrected"] = [0.0, 0.08]
-    assert judge(found, interval="ci_corrected").verdict == "go"
-    found["risk"]["sources"][0]["p_violation_ci_corrected"] = [0.0, 0.11]
-    assert judge(found, interval="ci_corrected").verdict == "go_with_guard"
-    found["baseline"]["paired"]["pdwis"]["ci_corrected"] = [-0.05, 1.1]
-    found["baseline"]["paired"]["fqe"]["ci_corrected"] = [-0.05, 1.1]
-    assert judge(found, interval="ci_corrected").verdict == "cannot_tell"
-    assert judge(found).verdict == "go"
+    plain = report(GOOD, GOOD, risk=[(0.02, 0.0, 0.05)])
+    ends = {"pdwis": (0.1, 1.0), "fqe": (0.1, 1.0)}
+
+    def verdict(low: float, most: float) -> str:
+        wide = paired(plain, corrected=dict.fromkeys(ends, (low, 1.1)), **ends)
+        (source,) = wide.risk.sources
+        source = source.model_copy(update={"p_violation_ci_corrected": (0.0, most)})
+        wide = with_part(wide, "risk", sources=(source,))
+        assert judge(wide).verdict == "go"
+        return judge(wide, interval="ci_corrected").verdict
+
+    assert judge(paired(plain, **ends), interval="ci_corrected").verdict == "cannot_tell"  # there are none
+    assert verdict(0.05, 0.08) == "go"
+    assert verdict(0.05, 0.11) == "go_with_guard"
+    assert verdict(-0.05, 0.11) == "cannot_tell"
 
 
 ends = st.none() | st.tuples(st.floats(-3, 5), st.floats(0, 3)).map(lambda pair: (pair[0], sum(pair)))
@@ -147,23 +151,23 @@ reports = st.builds(
 
 
 @given(reports)
-def test_no_report_gets_more_than_its_families_carry(found: dict[str, Any]) -> None:
+def test_no_report_gets_more_than_its_families_carry(found: Measured) -> None:
     judgement = judge(found)
     counted, problems = count_families(found, DEFAULT_RULE)
     assert judgement.verdict in EXIT_CODES
-    assert judgement.families == tuple(finding.family for finding in counted)
+    assert judgement.families == tuple(family.family for family in counted)
     assert set(judgement.families) | set(problems) == set(NAMES)
     above = [f for f in counted if f.low is not None and f.low > 0]
     if judgement.verdict == "go":
         assert len(counted) >= 2
         assert "ratio" in judgement.families
-        assert found["estimates"][0]["n_eff"] >= 30
+        assert (found.estimates[0].n_eff or 0) >= 30
         assert above == counted
     if judgement.verdict == "go_with_guard":
         assert above
-    risk = found["risk"]
-    if risk is not None and risk["limit"] is not None:
-        if any(s["p_violation_ci95"][0] > risk["limit"] for s in risk["sources"]):
+    limit, ends = found.risk.limit, [s.p_violation_ci95 for s in found.risk.sources]
+    if limit is not None:
+        if any(low > limit for low, _ in ends):
             assert judgement.verdict == "no_go"
         if judgement.verdict == "go":
-            assert all(s["p_violation_ci95"][1] < risk["limit"] for s in risk["sources"])
+            assert all(high < limit for _, high in ends)

@@ -5,15 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from scipy import stats
-from tests.ope.test_fqe import generator, table_log
 
 from mbrl.core.estimates import Estimand
 from mbrl.core.types import SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext, ratio_arrays
 from mbrl.ope.log.behaviour import (
     BEHAVIOUR_FITTED,
     BEHAVIOUR_MISCALIBRATED,
@@ -25,31 +22,16 @@ from mbrl.ope.log.behaviour import (
     fit_behaviour,
     is_one_hot,
 )
-from mbrl.ope.log.behaviour_heads import MixtureHead, expected_calibration_error
 from mbrl.ope.log.policies import DeterministicMode, action_log_prob
-from mbrl.ope.value.fqe import FQEConfig
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.ope.logs import ask, context_of, generator, linear, lqg_log, table_log, unlogged
 from tests.ope.tabular import random_policy
 
 QUICK = BehaviourConfig(family="gaussian", updates=150, hidden=(16,))
 RATIO = ("is", "pdis", "wis", "pdwis")
 
 
-def linear(gain: float, std: float) -> NoisyLinearPolicy:
-    return NoisyLinearPolicy(torch.tensor([[gain]]), 8.0, std)
-
-
-def lqg_log(n: int = 200, steps: int = 20, seed: int = 0) -> Dataset:
-    return scalar_task().simulate(linear(0.4, 0.4), n, steps, seed)
-
-
 def logged(dataset: Dataset) -> np.ndarray:
     return np.concatenate([e.behaviour_log_prob for e in dataset.episodes]).astype(np.float64)
-
-
-def unlogged(dataset: Dataset) -> Dataset:
-    episodes = tuple(dataclasses.replace(e, behaviour_log_prob=None) for e in dataset.episodes)
-    return dataclasses.replace(dataset, episodes=episodes)
 
 
 def with_actions(dataset: Dataset, change) -> Dataset:
@@ -177,11 +159,11 @@ def test_the_rows_that_the_fit_finds_absurd_are_raised_to_its_lowest_thousandth(
 @pytest.mark.slow
 def test_ratios_to_a_fitted_behaviour_agree_with_those_to_the_true_one():
     dataset, policy = lqg_log(400, 3), linear(0.5, 0.35)
-    context = EstimatorContext.make(Estimand(1.0, horizon=3), FQEConfig())
+    given, hidden = (
+        context_of(policy, log, Estimand(1.0, horizon=3)) for log in (dataset, unlogged(dataset))
+    )
     for name in RATIO:
-        estimator = ESTIMATORS.get(name)(context)
-        known = estimator.estimate(policy, dataset, generator=generator())
-        fitted = estimator.estimate(policy, unlogged(dataset), generator=generator())
+        known, fitted = ask(given, name), ask(hidden, name)
         assert fitted.point != known.point
         assert abs(fitted.point - known.point) < 2 * known.se
         assert fitted.se < 1.5 * known.se
@@ -203,22 +185,22 @@ def test_a_fit_is_made_once_for_all_estimators_and_candidates():
 
 def test_what_was_logged_is_taken_as_it_is():
     dataset = lqg_log(6, 4)
-    context = EstimatorContext.make(Estimand(0.9, horizon=4), FQEConfig())
-    np.testing.assert_array_equal(context.behaviour.of(dataset).log_prob, logged(dataset))
-    facts = context.behaviour_facts(linear(0.5, 0.35), dataset)
+    context = context_of(linear(0.5, 0.35), dataset, Estimand(0.9, horizon=4))
+    np.testing.assert_array_equal(context.behaviour.log_prob, logged(dataset))
+    facts = context.behaviour_facts()
     assert facts["behaviour"] == "given"
     assert facts["fit_nll"] is None
-    ratio = np.exp(ratio_arrays(linear(0.5, 0.35), dataset, context).log_ratio)
+    ratio = np.exp(context.ratio_arrays().log_ratio)
     z = (ratio.mean(0) - 1) / (ratio.std(0, ddof=1) / np.sqrt(6))
     np.testing.assert_allclose(facts["mean_ratio_z"], z, rtol=1e-10)
-    assert context.behaviour_facts(DeterministicMode(linear(0.5, 0.35)), dataset)["mean_ratio_z"] is None
+    mode = context_of(DeterministicMode(linear(0.5, 0.35)), dataset, Estimand(0.9, horizon=4))
+    assert mode.behaviour_facts()["mean_ratio_z"] is None
 
 
 def test_a_density_that_is_off_is_flagged():
     """Too wide a density makes the ratio's mean differ from 1 at every step."""
     dataset = lqg_log(400, 4)
-    context = EstimatorContext.make(Estimand(0.9, horizon=4), FQEConfig())
-    arrays = ratio_arrays(linear(0.4, 0.4), dataset, context)
+    arrays = context_of(linear(0.4, 0.4), dataset, Estimand(0.9, horizon=4)).ratio_arrays()
     right = BehaviourFit("gaussian", logged(dataset), np.zeros(1600, np.int64), -1.6, 0.02, 2, 0.0)
     assert Behaviour(right.log_prob, right).flags(arrays) == (BEHAVIOUR_FITTED,)
     jitter = 0.1 * np.random.default_rng(0).normal(size=arrays.log_ratio.shape)
@@ -244,23 +226,6 @@ def test_one_hot_actions_are_recognised():
     assert is_one_hot(dataset)
     assert not is_one_hot(lqg_log(2))
     assert not is_one_hot(with_actions(dataset, lambda k, e: np.where(e.actions == 1, 1.0, 1.0)))
-
-
-def test_the_calibration_error_of_probabilities_is_the_gap_in_each_bin():
-    confidence = np.array([0.65, 0.65, 0.65, 0.65, 1.0, 0.95])
-    is_hit = np.array([True, True, False, False, True, False])
-    # 0.65 in bin 9: |2 - 2.6|; 1.0 and 0.95 in bin 14: |1 - 1.95|
-    assert expected_calibration_error(confidence, is_hit) == pytest.approx((0.6 + 0.95) / 6)
-    assert expected_calibration_error(np.array([0.5, 0.5]), np.array([True, False])) == 0.0
-
-
-def test_a_uniform_transform_has_the_distance_of_kolmogorov():
-    u = (np.arange(100) + 0.5) / 100
-    head = MixtureHead(1, 1)
-    assert head.calibration_error(u[:, None]) == pytest.approx(0.005)
-    assert head.calibration_error(np.stack([u, u**2], 1)) == pytest.approx(
-        stats.kstest(u**2, "uniform").statistic
-    )
 
 
 def test_a_tiny_log_of_finitely_many_actions_still_gets_probabilities():

@@ -3,10 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
-from tests.ope.test_importance import logged
 
 from mbrl.ope.log.diagnostics import effective_horizon, mean_ratio_z, pareto_k, ratio_diagnostics
 from mbrl.ope.log.weights import WeightTransform
+from tests.ope.logs import logged
 
 
 def test_every_curve_equals_its_definition():

@@ -11,69 +11,14 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
-from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.log.policies import DeterministicMode, action_probabilities
-from mbrl.ope.statistics.ensembles import ensemble_estimate
-from mbrl.ope.value.fqe import FQEConfig, FQEFit, FQEResult, fit_fqe
-from mbrl.ope.value.fqe_data import member_rows
-from mbrl.ope.value.value_net import QEnsemble, RewardScale
+from mbrl.ope.log.policies import action_probabilities
+from mbrl.ope.value.fqe import FQEConfig, FQEFit
+from tests.ope.logs import DISCOUNTED as ESTIMAND
+from tests.ope.logs import QUICK, TablePolicy, empirical, fit, generator, table_log
+from tests.ope.logs import TABULAR as TABLE
 from tests.ope.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
-from tests.ope.tabular import MDP, Array, dataset_of, episodes_of, random_mdp, random_policy, simulate
+from tests.ope.tabular import dataset_of, episodes_of, random_mdp, random_policy, simulate
 from tests.run.toy import assert_same
-
-ESTIMAND = Estimand(0.8)
-QUICK = FQEConfig(hidden=(32,), updates=40, batch_size=32)
-TABLE = FQEConfig(  # a linear function of one-hot states with an output for each action: a table
-    hidden=(), updates=500, batch_size=256, learning_rate=0.05, polyak_tau=0.1, bootstrap=False
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class TablePolicy:
-    """A discrete policy on one-hot states."""
-
-    table: torch.Tensor
-
-    @property
-    def act_dim(self) -> int:
-        return self.table.shape[1]
-
-    def probs(self, obs: torch.Tensor) -> torch.Tensor:
-        return obs @ self.table
-
-    def act(self, obs: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        best = self.probs(obs).argmax(-1)
-        return torch.nn.functional.one_hot(best, self.act_dim).float()
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def table_log(n: int = 300, steps: int = 8, seed: int = 0) -> tuple[MDP, Dataset, TablePolicy, Array]:
-    mdp = random_mdp(seed)
-    behaviour, evaluated = random_policy(1, mdp), random_policy(2, mdp)
-    log = simulate(mdp, behaviour, n, steps, np.random.default_rng(seed))
-    dataset = dataset_of(episodes_of(log, mdp, behaviour), mdp)
-    return mdp, dataset, TablePolicy(torch.tensor(evaluated, dtype=torch.float32)), evaluated
-
-
-def empirical(dataset: Dataset, mdp: MDP) -> MDP:
-    """The model that the counts of a log describe."""
-    rows = dataset.transitions()
-    state, action = rows.observation.argmax(1), rows.action.argmax(1)
-    following = np.where(rows.terminated, mdp.states, rows.next_observation.argmax(1))
-    counts, reward = np.zeros_like(mdp.transition), np.zeros_like(mdp.reward)
-    np.add.at(counts, (state, action, following), 1)
-    np.add.at(reward, (state, action), rows.reward)
-    total = counts.sum(2)
-    first = np.array([e.observations[0].argmax() for e in dataset.episodes])
-    start = np.bincount(first, minlength=mdp.states) / len(dataset)
-    return MDP(counts / total[..., None], reward / total, start)
-
-
-def fit(dataset: Dataset, policy, estimand=ESTIMAND, config=QUICK, seed: int = 0) -> FQEResult:
-    return fit_fqe(dataset, policy, estimand=estimand, config=config, generator=generator(seed))
 
 
 def scaled(dataset: Dataset, factor: float) -> Dataset:
@@ -185,67 +130,6 @@ def test_thin_data_widens_the_spread():
     assert wide > 2 * narrow
 
 
-def test_a_fit_that_still_moves_is_flagged_and_kept_out_of_verdicts():
-    _, dataset, policy, _ = table_log(n=30)
-    result = fit(dataset, policy, config=QUICK.model_copy(update={"learning_rate": 0.1}))
-    estimate = dataclasses.replace(result, drift=0.05).estimate()
-    assert not estimate.valid
-    assert "not_converged" in estimate.flags
-    settled = dataclasses.replace(result, drift=0.019, clip_share=0.0)
-    long_enough = settled.config.model_copy(update={"updates": settled.least_updates})
-    assert dataclasses.replace(settled, config=long_enough).estimate().valid
-
-
-def test_standing_still_before_values_could_cross_the_horizon_proves_nothing():
-    """At a discount of 0.9 rewards count for 10 steps, and targets need 1 / tau = 200 updates for each."""
-    _, dataset, policy, _ = table_log(n=30)
-    result = fit(dataset, policy, Estimand(0.9))
-    settled = dataclasses.replace(result, drift=0.0, clip_share=0.0)
-    assert settled.least_updates == 2000
-    short = dataclasses.replace(settled, config=QUICK.model_copy(update={"updates": 1999})).estimate()
-    assert not short.valid
-    assert "too_few_updates" in short.flags
-    assert "2000" in (short.why_not or "")
-    assert dataclasses.replace(settled, config=QUICK.model_copy(update={"updates": 2000})).estimate().valid
-    assert "targets_clipped" in dataclasses.replace(result, clip_share=0.02).estimate().flags
-
-
-def test_values_on_the_log_are_aligned_with_steps_and_states():
-    _, dataset, policy, _ = table_log(n=5)
-    result = fit(dataset, policy)
-    q, v = result.on_log(dataset, generator=generator())
-    rows = dataset.transitions()
-    assert q.shape == (len(rows),)
-    assert v.shape == (len(rows) + 5,)
-    table = result.values.action_value(torch.tensor(rows.observation), torch.tensor(rows.action))
-    np.testing.assert_allclose(q, table.mean(0).numpy(), rtol=1e-12)
-    starts = np.cumsum(dataset.episode_lengths + 1) - dataset.episode_lengths - 1
-    np.testing.assert_allclose(v[starts], result.initial.mean(0), rtol=1e-6)
-
-
-def test_a_clock_counts_down_over_an_episode():
-    _, dataset, policy, _ = table_log(n=5, steps=6)
-    result = fit(dataset, policy, Estimand(1.0, horizon=3))
-    _, v = result.on_log(dataset, generator=generator())
-    first = dataset.episodes[0]
-    if len(first) >= 3:
-        assert v[3] == 0.0  # no step is to go
-    obs = torch.tensor(first.observations[1:2])
-    by_hand = result.values.value(obs, policy.probs(obs), torch.tensor([2]))
-    assert v[1] == pytest.approx(float(by_hand.mean()), rel=1e-5)
-
-
-def test_the_ensemble_counts_what_the_log_leaves_open():
-    values = np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]])
-    estimate = ensemble_estimate("fqe", "value", values, Estimand(0.9))
-    assert estimate.point == 3.0
-    assert estimate.se == pytest.approx(np.sqrt(1.0 + 2.0 / 2))  # not divided by the members
-    assert estimate.ci95[1] == pytest.approx(3.0 + 4.302653 * np.sqrt(2.0), rel=1e-6)
-    assert not ensemble_estimate("fqe", "value", values[:1], Estimand(0.9)).valid
-    broken = ensemble_estimate("fqe", "value", values * np.nan, Estimand(0.9))
-    assert broken.why_not == "the values are not finite"
-
-
 def test_bad_input_is_refused():
     _, dataset, policy, _ = table_log(n=5)
     with pytest.raises(DataError, match="two episodes"):
@@ -254,34 +138,6 @@ def test_bad_input_is_refused():
         fit(dataset, TablePolicy(torch.eye(4)[:, :2]))
     with pytest.raises(ValueError, match="no probabilities"):
         action_probabilities(TablePolicy(torch.full((4, 3), 0.5)), torch.eye(4))
-
-
-def test_a_deterministic_mode_hides_the_density():
-    policy = DeterministicMode(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4))
-    obs = torch.ones(2, 1)
-    torch.testing.assert_close(policy.act(obs, torch.ones(2, 1)), torch.full((2, 1), -0.4))
-    assert not hasattr(policy, "log_prob")
-
-
-def test_an_offset_is_worth_the_mean_reward_of_every_step():
-    space = scalar_task().simulate(LinearPolicy(torch.ones(1, 1), 8.0), 1, 1, 0).spec
-    for estimand, worth in ((Estimand(0.5), 6.0), (Estimand(0.5, horizon=2), 4.5)):
-        values = QEnsemble(
-            5,
-            space,
-            (),
-            normaliser=Normaliser.identity(1),
-            scale=RewardScale(3.0, 2.0),
-            estimand=estimand,
-            is_discrete=False,
-            layer_norm=False,
-            generator=generator(),
-        )
-        with torch.no_grad():
-            values.net.flat.zero_()
-        to_go = None if estimand.horizon is None else torch.tensor([2])
-        found = values.action_value(torch.ones(1, 1), torch.ones(1, 1), to_go)
-        torch.testing.assert_close(found, torch.full((5, 1), worth, dtype=torch.float64))
 
 
 def test_warnings_are_not_raised_by_a_plain_fit():
@@ -330,47 +186,3 @@ def test_a_fit_in_pieces_is_the_fit_at_once():
     for _ in range(QUICK.updates):
         pieces.update(state)
     np.testing.assert_array_equal(pieces.result(state).initial, fit(dataset, policy).initial)
-
-
-def test_members_do_not_see_their_fold():
-    _, dataset, _, _ = table_log(n=12)
-    fold = np.arange(12) % 3
-    for bootstrap in (False, True):
-        parts = member_rows(dataset, 5, generator=generator(), bootstrap=bootstrap, fold=fold)
-        for member, rows in enumerate(parts):
-            seen = np.unique(dataset.transitions().episode[rows.numpy()])
-            assert member % 3 not in fold[seen]
-            if not bootstrap:
-                assert len(seen) == 8
-
-
-def test_values_across_folds_come_from_members_that_have_not_seen_the_episode():
-    _, dataset, policy, _ = table_log(n=12)
-    fold = np.arange(12) % 2
-    result = fit_fqe(dataset, policy, estimand=ESTIMAND, config=QUICK, generator=generator(), fold=fold)
-    q, v = result.on_log(dataset, generator=generator())
-    rows = dataset.transitions()
-    table = result.values.action_value(torch.tensor(rows.observation), torch.tensor(rows.action)).numpy()
-    by_hand = np.where(fold[rows.episode] == 0, table[[0, 2, 4]].mean(0), table[[1, 3]].mean(0))
-    np.testing.assert_allclose(q, by_hand, rtol=1e-12)
-    with torch.no_grad():  # members 1 and 3 speak of odd episodes alone
-        result.values.net.flat[[1, 3]] += 1.0
-    _, moved = result.on_log(dataset, generator=generator())
-    state_fold = np.repeat(fold, dataset.episode_lengths + 1)
-    assert np.array_equal(moved != v, state_fold == 1)
-    with pytest.raises(ValueError, match="12 episodes"):
-        result.on_log(dataset.select(range(3)), generator=generator())
-    with pytest.raises(ValueError, match="6 folds"):
-        fit_fqe(
-            dataset,
-            policy,
-            estimand=ESTIMAND,
-            config=QUICK,
-            generator=generator(),
-            fold=np.arange(12) % 6,
-        )
-
-
-def test_the_least_updates_follow_the_horizon():
-    assert FQEConfig(polyak_tau=0.01).least_updates(Estimand(0.9)) == 1000
-    assert FQEConfig(polyak_tau=0.01).least_updates(Estimand(1.0, horizon=30)) == 3000

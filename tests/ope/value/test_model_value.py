@@ -4,32 +4,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.ope.test_fqe import TABLE, TablePolicy, empirical, fit, generator
 
-from mbrl.core.errors import ConfigError
-from mbrl.core.estimates import Estimand, Estimate
-from mbrl.core.rng import RngStreams
-from mbrl.core.types import SpaceSpec
-from mbrl.data.dataset import Dataset, DatasetInfo
-from mbrl.dynamics.config import DynamicsConfig
-from mbrl.dynamics.fit import fit_dynamics
-from mbrl.dynamics.termination import NeverTerminates
-from mbrl.ope.estimators.context import ESTIMATORS, EstimatorContext
-from mbrl.ope.log.policies import act_with
-from mbrl.ope.value.fqe import FQEConfig
-from mbrl.ope.value.model_value import (
-    EvaluationModel,
-    ModelEstimate,
-    ModelValueConfig,
-    model_diagnostics,
-    model_value,
-)
+from mbrl.core.estimates import Estimand
+from mbrl.data.dataset import Dataset
+from mbrl.ope.value.evaluation_model import EvaluationModel
+from mbrl.ope.value.model_estimate import ModelEstimate, model_diagnostics
+from mbrl.ope.value.model_value import ModelValueConfig, model_value
 from mbrl.rollouts.generate import Box
-from mbrl.uncertainty.held_out import held_out_measures
-from tests.ope.imagined import LinearGaussian, TableModel, wide_box
+from tests.ope.imagined import TableModel, evaluation, members, wide_box
+from tests.ope.logs import TABULAR, TablePolicy, empirical, fit
 from tests.ope.lqg import LQG, LinearPolicy, NoisyLinearPolicy, scalar_task
 from tests.ope.tabular import MDP, dataset_of, episodes_of, simulate
-from tests.run.toy import TINY_DYNAMICS, make_dataset
 
 GAIN = 0.7
 DISCOUNTED = Estimand(0.9)
@@ -43,15 +28,6 @@ def gain(value: float = GAIN) -> torch.Tensor:
 def starts_of(task: LQG, n: int, seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.multivariate_normal(task.mean, task.covariance, n))
-
-
-def members(*factors: float) -> tuple[LQG, ...]:
-    """The scalar task with its dynamics scaled."""
-    return tuple(dataclasses.replace(scalar_task(), a=factor * scalar_task().a) for factor in factors)
-
-
-def evaluation(*tasks: LQG, limit: float = math.inf, reward_scale: float = 1.0) -> EvaluationModel:
-    return EvaluationModel(LinearGaussian(tasks, reward_scale), NeverTerminates(), limit, limit)
 
 
 def evaluate(model: EvaluationModel, policy, starts, estimand=DISCOUNTED, **kwargs) -> ModelEstimate:
@@ -141,7 +117,7 @@ def test_a_table_has_the_certainty_equivalent_value_which_is_what_fitted_q_evalu
     found = evaluate(model, policy, starts, Estimand(0.8), config=config).estimate()
     truth = counted.value(table, Estimand(0.8))
     assert found.point == pytest.approx(truth, rel=1e-6)
-    assert fit(dataset, policy, Estimand(0.8), TABLE).estimate().point == pytest.approx(truth, rel=0.03)
+    assert fit(dataset, policy, Estimand(0.8), TABULAR).estimate().point == pytest.approx(truth, rel=0.03)
     mixed = np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8], [0.6, 0.2, 0.2], [0.3, 0.4, 0.3]])
     drawn = evaluate(
         model,
@@ -166,7 +142,7 @@ def test_an_end_comes_with_its_probability():
     np.testing.assert_allclose(found.alive_share, 0.8 ** np.arange(4), atol=4 * 0.5 / np.sqrt(4000))
 
 
-def test_luck_depends_on_the_start_alone_not_on_order_company_chunks_members_or_length():
+def test_noise_depends_on_the_start_alone_not_on_order_company_chunks_members_or_length():
     task, policy = scalar_task(), NoisyLinearPolicy(gain(), 8.0, 0.3)
     model, starts = evaluation(*members(1.0, 0.9)), starts_of(task, 30)
     whole = evaluate(model, policy, starts, Estimand(0.9, horizon=12)).values
@@ -186,12 +162,6 @@ def test_luck_depends_on_the_start_alone_not_on_order_company_chunks_members_or_
     assert 0 < last < 0.9**12 * 5  # one more reward, nothing else
     other = evaluate(model, policy, starts, Estimand(0.9, horizon=12), seed=1).values
     assert np.abs(other - whole).min() > 0
-
-
-def test_equal_starts_have_luck_of_their_own():
-    starts = torch.ones(6, 1, dtype=torch.float64)
-    values = evaluate(evaluation(scalar_task()), NoisyLinearPolicy(gain(), 8.0, 0.3), starts).values
-    assert len(np.unique(values)) == 6
 
 
 def test_of_many_starts_a_part_is_used_whatever_their_order():
@@ -316,109 +286,3 @@ def test_a_broken_model_is_not_clipped_into_a_number():
     assert not estimate.valid
     assert "not finite" in (estimate.why_not or "")
     assert model_diagnostics(estimate)["exploitation_alarm"]
-
-
-def test_an_alarm_where_the_model_promises_what_the_fitted_value_denies():
-    found = evaluate(evaluation(*members(1.0, 0.99)), LinearPolicy(gain(), 8.0), starts_of(scalar_task(), 50))
-    own = found.estimate()
-
-    def reference(point: float, se: float) -> Estimate:
-        return dataclasses.replace(own, name="fqe", point=point, se=se)
-
-    for shift, is_alarm in ((2.1, True), (1.9, False)):
-        spread = math.hypot(own.se, 0.3)
-        estimate = found.estimate(reference(own.point - shift * spread, 0.3))
-        assert ("exploitation_alarm" in estimate.flags) == is_alarm
-        assert estimate.valid  # an alarm does not condemn: families in conflict do
-        assert model_diagnostics(estimate)["exploitation_alarm"] == is_alarm
-
-
-def test_actions_follow_their_noise():
-    noise = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [2.0, 0.0]])
-    table = TablePolicy(torch.tensor([[0.2, 0.8]]))
-    chosen = act_with(table, torch.ones(3, 1), noise).argmax(-1)
-    assert chosen.tolist() == [0, 1, 1]  # Phi = 0.16, 0.5, 0.98
-    quiet = LinearPolicy(torch.ones(1, 1), 8.0, std=1.0)  # without a density: its evaluation action
-    assert act_with(quiet, torch.ones(3, 1), noise[:, :1]).tolist() == [[-1.0]] * 3
-
-
-def logged() -> Dataset:
-    return scalar_task().simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 20, 6, 0)
-
-
-def make_context(estimand: Estimand, model: EvaluationModel | None) -> EstimatorContext:
-    fqe = FQEConfig(hidden=(8,), updates=20, batch_size=16)
-    return dataclasses.replace(EstimatorContext.make(estimand, fqe), model=model)
-
-
-def test_without_a_model_the_estimator_says_what_to_do():
-    estimator = ESTIMATORS.get("model_value")(make_context(Estimand(0.9), None))
-    estimate = estimator.estimate(LinearPolicy(torch.ones(1, 1), 8.0), logged(), generator=generator())
-    assert not estimate.valid
-    assert estimate.family == "model"
-    assert "pass a fit" in (estimate.why_not or "")
-    assert model_diagnostics(estimate) == {}
-
-
-def test_the_estimator_takes_starts_and_range_from_the_log_and_its_tail_from_the_fitted_value():
-    dataset, estimand = logged(), Estimand(0.9, horizon=6)
-    model = dataclasses.replace(evaluation(*members(1.1, 0.9)), dataset_hash="another")
-    policy = NoisyLinearPolicy(torch.tensor([[0.5]]), 8.0, 0.2)
-    context = make_context(estimand, model)
-    first = ESTIMATORS.get("model_value")(context).estimate(policy, dataset, generator=generator(3))
-    assert first.name == "model_value"
-    assert first.per_episode is not None
-    assert len(first.per_episode) == len(dataset)
-    assert "model_of_other_data" in first.flags
-    assert first.details["tail_share"] == 0.0
-    again = ESTIMATORS.get("model_value")(make_context(estimand, model))
-    assert again.estimate(policy, dataset, generator=generator(3)).point == first.point
-    strict = dataclasses.replace(model, threshold=0.0, limit=0.0, dataset_hash=dataset.content_hash)
-    stopped = ESTIMATORS.get("model_value")(dataclasses.replace(context, model=strict))
-    estimate = stopped.estimate(policy, dataset, generator=generator(3))
-    fqe = context.critics.fit(policy, dataset, generator()).estimate()
-    assert estimate.details["tail_share"] == 1.0  # every roll-out stops at once
-    assert estimate.point == pytest.approx(fqe.point, rel=0.1)
-    assert {"unreliable_tail", "leaves_the_data"} <= set(estimate.flags)
-    generous = dataclasses.replace(model, dynamics=LinearGaussian(members(0.1, 0.2)))
-    promised = ESTIMATORS.get("model_value")(dataclasses.replace(context, model=generous))
-    more = promised.estimate(policy, dataset, generator=generator(3))
-    assert more.point > fqe.point + 2 * math.hypot(more.se, fqe.se)
-    assert not fqe.valid  # so it cannot raise an alarm
-    assert "exploitation_alarm" not in more.flags
-    found = model_diagnostics(estimate)
-    assert found["stopped"] == [40, 0, 0, 0, 0, 0]
-    assert found["clip_rate"][0] is None
-    assert found["model_disagreement_share"] == 1.0
-
-
-def test_a_fit_becomes_a_model_with_its_stored_threshold():
-    config = DynamicsConfig.model_validate(TINY_DYNAMICS)
-    dataset = make_dataset()
-    fitted = fit_dynamics(dataset, config, RngStreams(0), measures=held_out_measures)
-    model = EvaluationModel.of(fitted)
-    assert model.threshold == fitted.thresholds["ens_std"][0.99]
-    assert model.limit == fitted.thresholds["ens_std"][1.0] > model.threshold
-    assert model.dataset_hash == dataset.content_hash
-    assert model.termination is fitted.termination
-    rule = NeverTerminates()
-    assert EvaluationModel.of(fitted, termination=rule).termination is rule
-    with pytest.raises(ConfigError, match=r"0\.42 quantile"):
-        EvaluationModel.of(fitted, quantile=0.42)
-
-
-def test_a_log_of_the_model_itself_agrees_with_its_logged_returns():
-    """Continuous states, a known termination, an evaluation of the policy that acted."""
-    task, policy = scalar_task(), NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4)
-    dataset = task.simulate(policy, 1500, 8, 0)
-    space = SpaceSpec(1, 1, (-8.0,), (8.0,))
-    assert dataset.spec == space
-    assert dataset.info == DatasetInfo(name="lqg")
-    context = make_context(Estimand(0.9, horizon=8), evaluation(task, task))
-    rollouts = ModelValueConfig(max_starts=1500)
-    estimate = ESTIMATORS.get("model_value")(dataclasses.replace(context, rollouts=rollouts)).estimate(
-        policy, dataset, generator=generator()
-    )
-    returns = np.array([e.rewards.astype(np.float64) @ 0.9 ** np.arange(8) for e in dataset.episodes])
-    error = math.hypot(estimate.se, returns.std(ddof=1) / math.sqrt(len(returns)))
-    assert abs(estimate.point - returns.mean()) < 4 * error

@@ -21,7 +21,7 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.rng import RngStreams
 from mbrl.envs.collect import collect
 from mbrl.envs.specs import load_task
-from mbrl.ope.estimators.context import ESTIMATORS
+from mbrl.ope.estimators.base import ESTIMATORS
 from mbrl.ope.log.policies import DeterministicMode
 from mbrl.run.collect import find_policy
 from mbrl.run.progress import SilentProgress
