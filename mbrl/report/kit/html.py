@@ -127,11 +127,12 @@ def _check_names(sections: Sequence[Section]) -> None:
 
 def _plain_text(sections: Sequence[Section]) -> str:
     """Titles, words and tables, without figures."""
-    parts: list[str] = []
+    texts: list[str] = []
     for section in sections:
-        parts += [section.title, section.text, *(message.text for message in section.messages)]
+        parts = [section.title, section.text, *(message.text for message in section.messages)]
         parts.append(to_text(section.tables).rstrip("\n"))
-    return "\n".join(part for part in parts if part)
+        texts.append("\n".join(part for part in parts if part))
+    return "\n\n".join(texts)
 
 
 def _scoped(css: str, scope: str) -> str:
