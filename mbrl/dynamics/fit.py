@@ -33,6 +33,7 @@ from mbrl.dynamics.report import TrainingReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
+from mbrl.ops.spread import robust_scale
 
 Stage = Literal["ensemble", "termination", "done"]
 
@@ -298,5 +299,4 @@ def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) 
 
 
 def _reward_scale(rows: Transitions) -> float:
-    reward = rows.reward.astype(np.float64)
-    return float(reward.std()) or float(np.abs(reward).mean()) or 1.0
+    return robust_scale(torch.from_numpy(rows.reward.astype(np.float64)))

@@ -27,7 +27,7 @@ def make_imagination(dynamics, *, rollout=None, **penalty):
     config = RolloutConfig(**(rollout or {}))
     return imagine(
         config,
-        UncertaintyRule.make(config, PenaltyConfig(**penalty), dynamics),
+        UncertaintyRule.make(config, PenaltyConfig(**penalty), dynamics, transitions=transitions()),
         dynamics,
         termination=NeverTerminates(),
         transitions=transitions(),
@@ -72,7 +72,7 @@ def test_a_step_is_flagged_where_the_raw_measure_passes_the_quantile_even_beyond
     assert 0 < int(flagged.sum()) < 400
 
 
-def test_where_the_data_know_no_doubt_any_doubt_is_flagged(fitted):
+def test_where_the_data_know_no_uncertainty_any_is_flagged(fitted):
     toy = hand_dynamics(fitted, quantiles={0.95: 0.0, 0.99: 0.0})
     imagination = make_imagination(toy)
     action = torch.tensor([[0.0, 0.0], [1e-3, 0.0]])
@@ -182,6 +182,6 @@ def test_rollouts_are_clipped_to_the_box_only_on_request(toy):
 def test_without_a_way_to_halt_the_halt_reward_does_not_count(toy):
     logged = transitions()
     rollout = RolloutConfig(flagged="halt", halt_reward=-1e5, truncation_quantile=None)
-    rule = UncertaintyRule.make(rollout, PenaltyConfig(coef=0.0), toy)
+    rule = UncertaintyRule.make(rollout, PenaltyConfig(coef=0.0), toy, transitions=logged)
     bounds = imagined_value_bounds(logged, rule, rollout=rollout, discount=0.9)
     assert bounds == pytest.approx((10 * float(logged.reward.min()), float(logged.reward.max())))

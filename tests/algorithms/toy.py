@@ -38,8 +38,8 @@ class HandModel(DynamicsEnsemble):
 
     def predict(self, obs: Tensor, action: Tensor) -> DynamicsPosterior:
         self.full_predictions += 1
-        doubt = SPREAD[:, None] * action.abs().sum(-1) / 10
-        mean = 0.9 * obs + doubt[..., None] * SCALE
+        spread = SPREAD[:, None] * action.abs().sum(-1) / 10
+        mean = 0.9 * obs + spread[..., None] * SCALE
         reward = obs[:, 0].expand(3, -1)
         zeros = torch.zeros_like(mean)
         return DynamicsPosterior(mean, zeros, reward, zeros[..., 0], SCALE, torch.tensor(1.0))

@@ -46,4 +46,4 @@ def test_what_is_beyond_is_named(tmp_path: Path) -> None:
 
 def test_the_median_counts_every_function(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(function(11) + function(11) + SHORT)
-    assert check(tmp_path) == (1, [".: the median function has 11 lines, 10 at most"])
+    assert check(tmp_path) == (1, ["the median function has 11 lines, 10 at most"])
