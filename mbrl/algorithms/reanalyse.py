@@ -5,7 +5,7 @@ logged action among the candidates; sampled search for continuous actions (Huber
 arXiv:2104.06303).
 
 Departures:
-- the model is fitted to the log once, and search pays for its doubt;
+- the model is fitted to the log once, and search pays for its uncertainty;
 - a decision is kept only if its lower bound is no worse than that of the policy's own action, by the same
   search (safe acceptance); elsewhere the policy is held by its anchor alone;
 - searches are made a thousand states at a time, with the networks of that moment, and are used for a few
@@ -37,11 +37,13 @@ from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.learners.distil import DistilConfig
 from mbrl.nets.action_box import ActionBox
+from mbrl.ops.spread import robust_scale
 from mbrl.planning.base import SOURCES, Budget, Hints, Planner, PlanResult
 from mbrl.planning.choice import PlannerField
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem.learned import DoubtConfig, learned_problem, with_pessimism
+from mbrl.planning.problem.learned import learned_problem, with_pessimism
 from mbrl.planning.problem.problem import Pessimism
+from mbrl.planning.problem.uncertainty import UncertaintyConfig
 
 Target: TypeAlias = Literal["weights", "action"]
 
@@ -54,7 +56,7 @@ class ReanalyseConfig(RecipeConfig):
 
     Attributes:
         planner: which one, with its settings; it has to compare its action with the policy's.
-        sims: simulations or trajectories for each state.
+        sims: simulations or plans for each state.
         target: `weights` stores draws from the improved policy over the candidates; `action` the selected
             action, for many action dimensions.
         draws: decisions stored for each state (`weights` only).
@@ -68,7 +70,7 @@ class ReanalyseConfig(RecipeConfig):
             units.
         penalty_coef: lambda, on the uncertainty of imagined steps.
         lcb_coef: kappa, deviations over members that are subtracted from returns.
-        doubt: how the uncertainty is measured.
+        uncertainty: how it is measured.
         termination: who ends imagined episodes: the `learned` head, the known rule of the `task`, or nobody.
     """
 
@@ -85,7 +87,7 @@ class ReanalyseConfig(RecipeConfig):
     margin: Annotated[float, Field(ge=0, le=1e9)] = 0.0
     penalty_coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     lcb_coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
-    doubt: DoubtConfig = DoubtConfig()
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
     termination: TerminationSource = "learned"
 
     @model_validator(mode="after")
@@ -134,7 +136,7 @@ def _value_scale(transitions: TransitionBatch, episodes: LoggedEpisodes | None, 
     """Spread of the logged returns; that of a reward that goes on for ever where no episodes are noted."""
     if episodes is not None:
         return episodes.discounted_return_scale(discount=discount)
-    return float(transitions.reward.double().std(correction=0)) / (1 - discount) or 1.0
+    return robust_scale(transitions.reward) / (1 - discount)
 
 
 class DecisionSource:
@@ -222,12 +224,12 @@ class DecisionSearch:
             value,
             space=self.space,
             discount=config.learner.config.discount,
-            doubt=config.doubt,
+            uncertainty=config.uncertainty,
             termination=self.termination,
             value_scale=self.value_scale,
         )
-        price = Pessimism(penalty_coef=config.penalty_coef, lcb_coef=config.lcb_coef)
-        return config.planner.build(with_pessimism(problem, price))
+        pessimism = Pessimism(penalty_coef=config.penalty_coef, lcb_coef=config.lcb_coef)
+        return config.planner.build(with_pessimism(problem, pessimism))
 
     def _search(
         self, planner: Planner, index: Tensor, noise: RowNoise

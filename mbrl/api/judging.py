@@ -26,6 +26,7 @@ from mbrl.run.policies import StoredPolicy
 from mbrl.run.store import RunFolder
 
 if TYPE_CHECKING:
+    from mbrl.report.kit.html import Section
     from mbrl.report.kit.table import Table
 
 
@@ -76,6 +77,14 @@ class OPEResult(Result):
         from mbrl.report.deployment.sentences import verdict_lines
 
         return [line for report in self.report.reports for line in verdict_lines(report)]
+
+    def sections(self) -> "Sequence[Section]":
+        """The parts of the page, figures included."""
+        from mbrl.report.deployment.page import deployment_messages, deployment_sections
+        from mbrl.report.kit.html import Section
+
+        verdict = Section("Verdict", messages=deployment_messages(self.report))
+        return [verdict, *deployment_sections(self.report)]
 
     def to_html(self, path: str | Path) -> Path:
         """Copies the page."""

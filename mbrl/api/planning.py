@@ -71,9 +71,9 @@ class PlanExplanation(Result):
 
     def tables(self) -> "Sequence[Table]":
         """What was weighed."""
-        from mbrl.report.plan.tables import candidate_table, edge_table
+        from mbrl.report.plan.tables import candidate_table, trace_table
 
-        return [candidate_table(self.values), edge_table(self.values)]
+        return [candidate_table(self.values), trace_table(self.values)]
 
     def _headline(self) -> str:
         return f"{self.values['planner']!r} at state {self.values['state']!r}, {str(self.path)!r}"
@@ -188,7 +188,7 @@ def explain_plan(
         overrides: as there.
         changes: as there.
     """
-    from mbrl.planning.explain.explanation import to_dot
+    from mbrl.planning.explain.search_tree import to_dot
     from mbrl.report.kit.style import save_png
     from mbrl.report.plan.plots import plan_figure, tree_figure
 

@@ -18,7 +18,10 @@ def plan(
         float | None, typer.Option("--budget-ms", min=0.001, help="Milliseconds of a plan.")
     ] = None,
     sims: Annotated[
-        int | None, typer.Option(min=1, help="Simulations or trajectories of a plan [the planner's].")
+        int | None,
+        typer.Option(
+            min=1, help="Simulations of a search, or plans that are scored, for each state [the planner's]."
+        ),
     ] = None,
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Full episodes in the simulator [the run's config, else 10].")

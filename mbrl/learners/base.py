@@ -34,6 +34,9 @@ LogStdBounds: TypeAlias = Annotated[tuple[_LogStd, _LogStd], AfterValidator(_che
 class LearnerConfig(BaseModel):
     """What all learners share.
 
+    Whatever a learner's settings measure in rewards or returns is in the unit in which it sees rewards: their
+    deviation, unless the recipe's `reward_transform` says otherwise.
+
     Attributes:
         discount: gamma of the Bellman target.
         batch_size: transitions in an update.

@@ -5,7 +5,7 @@ code: V, the actor with the new V, Q with the new V, the targets.
 
 Departures:
 - observations are standardised inside the networks; the reference code leaves them raw;
-- the reference code scales rewards to a return range of 1000: `reward_transform` of the recipe `model_free`;
+- the reference code scales rewards to a return range of 1000: `reward_transform: return_range` of a recipe;
 - weights start as in `torch.nn.Linear`, not orthogonal; no dropout.
 """
 

@@ -76,7 +76,6 @@ def train_policy_stage(
                     dataset,
                     context,
                     value_bounds=training.value_bounds,
-                    reward_scale=training.reward_scale,
                     supports=workspace.supports,
                 )
             )
@@ -100,11 +99,13 @@ def make_recipe_context(
     task: TaskSpec | None,
     fit: Callable[[], FittedDynamics] | None,
 ) -> RecipeContext:
-    """What a recipe is built from: the training split, its moments, and the dynamics that `fit` makes."""
+    """What a recipe is built from: the episodes to learn from, their moments, and the dynamics."""
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
-    part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
+    part = dataset
+    if config.policy_data == "train":
+        part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
     train = part.transitions()
     mean, std = fit_moments(train.observation)
     return RecipeContext(
@@ -139,7 +140,11 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
         "task": None if task is None else task.model_dump(mode="json"),
     }
     if dataset is not None:
-        identity |= {"dataset": dataset.content_hash, "split": split_identity(config.dynamics)}
+        identity |= {
+            "dataset": dataset.content_hash,
+            "split": split_identity(config.dynamics),
+            "policy_data": config.policy_data,
+        }
     return identity
 
 
@@ -209,6 +214,6 @@ def _conclude(
         "divergence": outcome.excursions,
         "shift": None if shift is None else shift.report,
         "value_bounds": training.value_bounds,
-        "reward_scale": training.reward_scale,
+        "reward_unit": training.reward_unit,
         "seconds": work.note_seconds(),
     }

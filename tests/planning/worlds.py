@@ -47,7 +47,7 @@ def make_problem(
 
 
 def steady(reward: Tensor) -> tuple[Tensor, Tensor]:
-    """Nothing terminates, nothing is doubted."""
+    """Nothing terminates, nothing is uncertain."""
     return torch.zeros_like(reward, dtype=torch.bool), torch.zeros_like(reward)
 
 

@@ -69,8 +69,10 @@ def pdwis_terms(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> Terms:
         discounts, has_tail = arrays.discounts, bool(arrays.tail.any())
         block = None
         for block in weight_blocks(arrays, transform):
+            # A column for each step: g^t sum_i share_t r_t.
             yield Term(block.share, arrays.reward[:, block.rows], discounts[block.rows])
             if has_tail:
+                # g^t sum_i share_{t-1} V(s_t) of the episodes that a time-out cut after t steps.
                 tails = _tail_columns(arrays, block.rows)
                 yield Term(block.previous_share, tails, discounts[block.rows])
         if has_tail and block is not None:
@@ -113,6 +115,7 @@ def tail_share(arrays: OPEArrays, transform: WeightTransform, point: float) -> f
     total, tails = 0.0, arrays.tail
     last = arrays.length - 1
     for block in weight_blocks(arrays, transform):
+        # An episode's tail counts with the share that it had at its last step.
         inside = np.flatnonzero(arrays.truncated & (last >= block.rows.start) & (last < block.rows.stop))
         share = block.share[inside, last[inside] - block.rows.start]
         total += float((share * tails[inside] * arrays.discounts[arrays.length[inside]]).sum())
@@ -151,6 +154,7 @@ def _estimate(context: EstimatorContext, kind: Kind, generator: torch.Generator)
 
 
 def _is_values(arrays: OPEArrays, transform: WeightTransform) -> Array:
+    # w_{T-1} G_i: the whole return under the ratio of the whole episode.
     weight = exp_weights(final_block(arrays, transform).log_weight[:, -1])
     return weight * _returns_with_tail(arrays)
 
@@ -158,8 +162,10 @@ def _is_values(arrays: OPEArrays, transform: WeightTransform) -> Array:
 def _pdis_values(arrays: OPEArrays, transform: WeightTransform) -> Array:
     values, discounts, last = np.zeros(len(arrays)), arrays.discounts, arrays.length - 1
     for block in weight_blocks(arrays, transform):
+        # sum_t g^t w_t r_t: each reward under the ratio up to its own step;
         weight = exp_weights(block.log_weight)
         values += (weight * arrays.reward[:, block.rows]) @ discounts[block.rows]
+        # where a time-out cut the episode in this block, g^{T_i} w_{T_i - 1} V(s_{T_i}) for what follows.
         inside = np.flatnonzero((last >= block.rows.start) & (last < block.rows.stop))
         weight_at_end = weight[inside, last[inside] - block.rows.start]
         values[inside] += weight_at_end * arrays.tail[inside] * discounts[arrays.length[inside]]
@@ -167,6 +173,7 @@ def _pdis_values(arrays: OPEArrays, transform: WeightTransform) -> Array:
 
 
 def _wis_terms(arrays: OPEArrays, transform: WeightTransform) -> Terms:
+    # One column: sum_i share_{T-1} G_i.
     share = final_block(arrays, transform).share[:, -1:]
     payload = _returns_with_tail(arrays)[:, None]
 

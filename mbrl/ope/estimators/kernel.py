@@ -22,7 +22,7 @@ from mbrl.nets.action_box import ActionBox
 from mbrl.ope.estimators.base import register_estimator
 from mbrl.ope.estimators.context import EstimatorContext
 from mbrl.ope.estimators.importance import importance_sampling
-from mbrl.ope.log.behaviour import is_one_hot
+from mbrl.ope.log.behaviour_fit import is_one_hot
 from mbrl.ope.log.diagnostics import LEAST_ESS
 from mbrl.ope.log.layout import Array
 from mbrl.ope.log.policies import evaluation_actions, is_stochastic
@@ -68,6 +68,7 @@ def log_kernel(x: Array, kernel: KernelName) -> Array:
     """
     if kernel == "gaussian":
         return -0.5 * (np.square(x) + LOG_2PI)
+    # Densities on [-1, 1]: 3/4 (1 - x^2), 1 - |x|, 1/2.
     distance = np.minimum(np.abs(x), 1.0)
     height = {
         "epanechnikov": 0.75 * (1.0 - np.square(distance)),
@@ -87,6 +88,7 @@ def kernel_mass(low: Array, high: Array, kernel: KernelName) -> Array:
 
 def _compact_mass(x: Array, kernel: KernelName) -> Array:
     """Integral of a kernel that ends at one width, from there up to x."""
+    # Their integrals, each 0 at -1 and 1 at 1.
     x = np.clip(x, -1.0, 1.0)
     if kernel == "epanechnikov":
         return 0.5 + 0.75 * x - 0.25 * x**3

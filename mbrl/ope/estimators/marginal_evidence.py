@@ -83,6 +83,8 @@ class MarginalEvidence:
 
     def problem(self) -> tuple[str, Flag] | None:
         """Why the ratios cannot be believed, with the flag; None if they can."""
+        # In the order of what each test takes for granted: first the moments of the kernel itself, then how
+        # many episodes speak, then a function from outside the kernel, if it had time to become one.
         ratio, missed = self.ratio, self.witnessed_bias
         if ratio.imbalance > MAX_IMBALANCE or abs(ratio.mass - 1.0) > MAX_IMBALANCE:
             reason = (

@@ -12,6 +12,7 @@ from mbrl.ope.statistics.self_normalised import Terms, influence_values, self_no
 
 def mean_estimate(name: str, arrays: OPEArrays, values: Array, *, family: Family, n_eff: float) -> Estimate:
     """The mean of independent values with a Student t interval."""
+    # X = scale * mean_i X_i, its error sd(X_i) / sqrt(n): episodes are independent, steps are not.
     estimand, n = arrays.estimand, len(arrays)
     values = values * estimand.scale
     point = float(values.mean())
@@ -41,6 +42,8 @@ def self_normalised_estimate(
     bootstrap: Bootstrap | None = None,
 ) -> Estimate:
     """A sum of self-normalised means with its delta-method error and an interval."""
+    # A ratio of means has no independent summands; its influence values, whose mean is the estimate, take
+    # their place (delta method).
     influence = influence_values(terms, len(arrays))
     if not np.isfinite(influence).all():
         return without_point(name, arrays, "ratio", f"all_weights_zero@{first_empty_step(arrays, transform)}")

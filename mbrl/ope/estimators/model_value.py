@@ -32,6 +32,7 @@ def estimate_model_value(context: EstimatorContext, *, generator: torch.Generato
     model, estimand = settings.model, settings.estimand
     if model is None:
         return refused("model_value", "model", estimand, _NO_MODEL)
+    # The seed comes first: it must not depend on whether the values were fitted before.
     seed = int(torch.randint(2**62, (), generator=generator))
     critics = context.fit_values(generator)
     reference = critics.estimate()
@@ -45,6 +46,7 @@ def estimate_model_value(context: EstimatorContext, *, generator: torch.Generato
         seed=seed,
         tail=_fitted_tail(critics) if np.isfinite(reference.point) else None,
     )
+    # A valid fitted value is a witness against the model; an invalid one may still stand for its tails.
     estimate = found.estimate(reference if reference.valid else None)
     if found.tail_share > 0 and not reference.valid:
         estimate = estimate.flagged(Flag.UNRELIABLE_TAIL)

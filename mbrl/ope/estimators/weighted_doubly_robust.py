@@ -42,8 +42,10 @@ def wdr_terms(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> Terms:
         discounts, block = arrays.discounts, None
         for block in weight_blocks(arrays, transform):
             rows = block.rows
+            # g^t sum_i share_t (r_t - Q_t), the correction of a step, and g^t sum_i share_{t-1} V_t.
             yield Term(block.share, arrays.reward[:, rows] - arrays.action_value[:, rows], discounts[rows])
             yield Term(block.previous_share, arrays.value[:, rows], discounts[rows])
+        # At t = T the shares stay those of the last step, and V_T is what a time-out left over.
         if block is not None:
             yield Term(block.share[:, -1:], arrays.value[:, -1:], discounts[-1:])
 

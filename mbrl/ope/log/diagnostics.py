@@ -73,9 +73,11 @@ def ratio_diagnostics(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> 
         rows = block.rows
         log_weight = block.log_weight
         alive = arrays.alive_in(rows)
+        # ESS_t = (sum w)^2 / sum w^2, from the logarithms of both sums.
         total, squares = log_sum_exp(log_weight), log_sum_exp(2 * log_weight)
         with np.errstate(invalid="ignore"):
             columns[0, rows] = np.where(np.isfinite(total), np.exp(2 * total - squares), 0.0)
+        # The largest share, the share of episodes that still run, the mean weight, and the test of rho.
         columns[1, rows] = block.share.max(0)
         columns[2, rows] = (block.share * alive).sum(0)
         columns[3, rows] = np.exp(np.minimum(total - math.log(n), 700.0))
@@ -100,6 +102,7 @@ def mean_ratio_z(log_ratio: Array, alive: NDArray[np.bool_]) -> Array:
         log_ratio: `[n, k]`.
         alive: `[n, k]`.
     """
+    # E rho_t = 1 under the right density of who acted: a t statistic of that over the running episodes.
     ratio = np.where(alive, np.exp(np.minimum(log_ratio, 700.0)), 0.0)
     count = alive.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -122,6 +125,7 @@ def pareto_k(log_weight: Array) -> float:
     Vehtari et al. 2024 (PSIS), with the estimate of Zhang & Stephens 2009 and its weak prior. -inf where the
     tail has no spread; NaN below five tail weights.
     """
+    # The M largest weights beyond the next one, in units of the largest; too few of them say nothing.
     n = log_weight.size
     count = math.ceil(min(0.2 * n, 3.0 * math.sqrt(n)))
     if count < 5 or not np.isfinite(log_weight).any():
@@ -132,17 +136,21 @@ def pareto_k(log_weight: Array) -> float:
     excess = excess[excess > 0]
     if excess.size < 5:
         return -math.inf
+    # The prior of PSIS: ten weights of shape 0.5, which tames the shape of few.
     shape = _fit_pareto(excess)
     return float((shape * excess.size + 0.5 * 10) / (excess.size + 10))
 
 
 def _fit_pareto(excess: Array) -> float:
     """Profile-posterior mean of the shape (Zhang & Stephens 2009, section 4); `excess` ascends."""
+    # A grid of theta = -k / sigma around the quartile's scale; for each the shape k(theta) that maximises
+    # the likelihood, k = mean log(1 - theta x).
     n = excess.size
     grid = 30 + int(math.sqrt(n))
     quartile = excess[int(n / 4 + 0.5) - 1]
     theta = 1.0 / excess[-1] + (1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))) / (3.0 * quartile)
     shape = np.log1p(-theta[:, None] * excess).mean(1)
+    # Its profile log-likelihood, and theta as the mean over the grid under it.
     likelihood = n * (np.log(-theta / shape) - shape - 1.0)
     weight = np.exp(likelihood - likelihood.max())
     centre = float((weight * theta).sum() / weight.sum())
@@ -152,6 +160,7 @@ def _fit_pareto(excess: Array) -> float:
 def _clipping(arrays: OPEArrays, transform: WeightTransform) -> tuple[float, float]:
     if transform == PLAIN:
         return 0.0, 0.0
+    # mean_i sum_t g^t |w_t - w'_t| |r_t| is the most that PDIS can move; the mass counts running episodes.
     kept, whole, bound = 0.0, 0.0, 0.0
     pairs = zip(weight_blocks(arrays), weight_blocks(arrays, transform), strict=True)
     for plain, changed in pairs:

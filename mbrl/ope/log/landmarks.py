@@ -99,6 +99,7 @@ class LandmarkBasis:
                 f"not {count}",
                 remedy="Raise landmarks, or use the rbf kernel.",
             )
+        # Distances first: the median of them is the width, where none is given.
         bare = cls(landmarks, centre, unit, 0.0, np.eye(len(landmarks)), is_discrete)
         if shape == "delta":
             return bare
@@ -107,6 +108,8 @@ class LandmarkBasis:
             apart = np.sqrt(squares[squares > _SAME])
             width = float(np.median(apart)) if apart.size else 1.0
         wide = dataclasses.replace(bare, width=width)
+        # K = U diag(s) U' over the landmarks; the features k(z, landmarks) U s^-1/2 have the inner products
+        # of the kernel on them. Directions of vanishing s are rounding.
         values, vectors = np.linalg.eigh(wide.kernel(landmarks))
         kept = values > _LEAST_EIGENVALUE * values[-1]
         return dataclasses.replace(wide, root=vectors[:, kept] / np.sqrt(values[kept]))
@@ -135,6 +138,7 @@ class LandmarkBasis:
 
     def squared_distances(self, points: Points) -> Array:
         """`[n, m]` between points and landmarks, standardised."""
+        # |x - y|^2 = |x|^2 + |y|^2 - 2 x'y, one product of matrices.
         x, y = self._standardised(points), self._standardised(self.landmarks)
         squares = np.square(x).sum(1)[:, None] + np.square(y).sum(1) - 2.0 * (x @ y.T)
         return np.maximum(squares, 0.0)

@@ -111,6 +111,7 @@ def act_with(
         noise: `[n, act_dim]` standard normal draws.
     """
     if isinstance(policy, DiscretePolicy):
+        # Inversion: the first action whose cumulative probability reaches u = Phi(noise).
         probabilities = policy.probs(obs).double()
         uniform = standard_normal_cdf(noise[:, :1])
         index = (uniform > probabilities.cumsum(-1)).sum(-1).clamp_max(policy.act_dim - 1)

@@ -38,6 +38,7 @@ class ReturnDistribution:
             weight: of the episodes; their sum must not be 0.
             is_normalised: divide by their sum. Else by n: unbiased, but F may leave [0, 1], and is clipped.
         """
+        # F at the sorted returns; a running maximum keeps it a distribution where weights made it fall.
         order = np.argsort(returns, kind="stable")
         cdf = np.cumsum(weight[order])
         total = float(cdf[-1]) if is_normalised else float(returns.size)
@@ -50,6 +51,7 @@ class ReturnDistribution:
 
     def cvar(self, share: float = WORST) -> float:
         """Mean of the lowest `share` of the mass; the atom at its edge counts in part."""
+        # Mass of each atom within the lowest share: min(F, share) grows by it.
         mass = np.diff(np.minimum(self.cdf, share), prepend=0.0)
         return float(mass @ self.value) / float(mass.sum())
 

@@ -63,6 +63,8 @@ def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estima
             valid=False,
             why_not="the values are not finite",
         )
+    # Two variances: between the members, which is what the log leaves open, and of the mean over starts,
+    # which all members share.
     point, starts = float(scaled.mean()), scaled.mean(0)
     by_member = scaled.mean(1)
     between = float(by_member.var(ddof=1)) if members > 1 else math.nan
@@ -94,6 +96,7 @@ def widened_by_members(estimate: Estimate, points: Array) -> Estimate:
         estimate: from the mean of the members.
         points: `[m]`, what each member's values alone would give, units of the estimate.
     """
+    # Independent errors add in quadrature, and so do the arms of an interval.
     spread = float(points.std(ddof=1)) if points.size > 1 else math.nan
     reach, (low, high) = member_quantile(points.size) * spread, estimate.ci95
     return dataclasses.replace(

@@ -41,6 +41,7 @@ def influence_values(terms: Terms, n: int) -> Array:
     """
     point, influence = 0.0, np.zeros(n)
     for share, payload, factor in terms():
+        # m_c = sum_i w_ic x_ic, and d_c w_ic (x_ic - m_c) = d_c (w_ic x_ic - w_ic m_c).
         product = share * payload
         mean = product.sum(0)
         point += float(mean @ factor)
@@ -62,6 +63,7 @@ def jackknife(terms: Terms, n: int) -> tuple[Array, float]:
     """
     without, largest = np.zeros(n), 0.0
     for share, payload, factor in terms():
+        # Without episode i the weights of a column sum to 1 - w_ic.
         product = share * payload
         largest = max(largest, float(share.max()))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -90,6 +92,7 @@ def bootstrap_values(terms: Terms, counts: Array) -> Array:
     for share, payload, factor in terms():
         product = share * payload
         for start in range(0, draws, rows):
+            # (sum_i k_i w_ic x_ic) / (sum_i k_i w_ic) with counts k: the draw's own normaliser.
             drawn = counts[start : start + rows]
             with np.errstate(divide="ignore", invalid="ignore"):
                 means = (drawn @ product) / (drawn @ share)

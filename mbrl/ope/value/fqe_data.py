@@ -79,6 +79,7 @@ class PreparedRows:
         if self.next_choices is not None and not values.is_discrete:
             draw = torch.randint(self.next_choices.shape[0], index.shape, generator=generator)
             inputs = torch.cat([inputs, self.next_choices[draw, index]], -1)
+        # After a step one step less is to go.
         inputs = values.with_clock(inputs, None if to_go is None else to_go - 1)
         with torch.no_grad():
             out = target(inputs)
@@ -143,6 +144,7 @@ def member_rows(
             seen = torch.from_numpy(np.flatnonzero(fold != member % (int(fold.max()) + 1)))
         if bootstrap:
             seen = seen[torch.randint(len(seen), (len(seen),), generator=generator)]
+        # An episode that was drawn twice brings all of its rows twice.
         counts = torch.bincount(seen, minlength=n)
         parts.append(torch.repeat_interleave(everything, counts[episode]))
     return parts
@@ -176,6 +178,7 @@ def target_bounds(dataset: Dataset, values: QEnsemble) -> TargetBounds | None:
     """What the logged rewards permit; None where the sum of discounts is endless."""
     if math.isinf(values.estimand.weight_sum):
         return None
+    # Q lies within [r_min, r_max] sum_t g^t; an absorbing end adds rewards of 0. The slack is for rounding.
     transitions, scale = dataset.transitions(), values.scale
     low, high = (
         (float(end) - scale.mean) / scale.std for end in (transitions.reward.min(), transitions.reward.max())
@@ -188,6 +191,7 @@ def target_bounds(dataset: Dataset, values: QEnsemble) -> TargetBounds | None:
 
 def reward_scale(transitions: Transitions, estimand: Estimand) -> RewardScale:
     """Deviation of the rewards, and their mean where no episode ends (it would change the ranking there)."""
+    # r - mean moves every Q by mean sum_t g^t, but only if no episode ends before.
     reward = transitions.reward.astype(np.float64)
     std = float(reward.std()) or float(np.abs(reward).mean()) or 1.0
     is_endless = not transitions.terminated.any() and math.isfinite(estimand.weight_sum)

@@ -87,6 +87,7 @@ class ModelEstimate:
             return True
         if reference is None or not (math.isfinite(reference.point) and math.isfinite(reference.se)):
             return False
+        # J_model > J_value + 2 sqrt(se_model^2 + se_value^2).
         spread = math.hypot(estimate.se if math.isfinite(estimate.se) else 0.0, reference.se)
         return estimate.point > reference.point + _ALARM_ERRORS * spread
 

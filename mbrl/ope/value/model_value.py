@@ -104,6 +104,7 @@ def model_value(
     """
     keys, chosen = start_keys(starts, seed), None
     if len(keys) > config.max_starts:
+        # Those of the smallest keys: a random part that depends on their content alone.
         chosen = sorted(sorted(range(len(keys)), key=keys.__getitem__)[: config.max_starts])
         starts, keys = starts[chosen], [keys[i] for i in chosen]
     run = RolloutRun(model, policy, estimand, box, tail, config.steps(estimand))

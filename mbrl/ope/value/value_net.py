@@ -96,6 +96,7 @@ class QEnsemble:
         parts: list[Tensor] = []
         for rows in _slices(obs.shape[0]):
             clock = None if to_go is None else to_go[rows]
+            # Discrete actions choose one of the outputs; the scale of rewards is undone, in float64.
             out = self.net(self.with_clock(self.features(obs[rows], action[rows]), clock))
             value = (out * action[rows]).sum(-1) if self.is_discrete else out.squeeze(-1)
             parts.append(value.double() * self.scale.std + self.offset(clock))
@@ -116,6 +117,7 @@ class QEnsemble:
                 `[n, act_dim]`.
             to_go: steps to go; values at 0 steps are 0.
         """
+        # E_{a~pi} Q: for finitely many actions Q is linear in their probabilities, else a mean over draws.
         if self.is_discrete:
             mean = self.action_value(obs, choices, to_go)
         else:

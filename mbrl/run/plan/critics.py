@@ -14,7 +14,6 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
-from mbrl.data.returns import LoggedEpisodes
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ope.log.policies import DeterministicMode
 from mbrl.ope.value.fqe import FitValues, FQEConfig, FQEResult
@@ -38,14 +37,12 @@ class LeafCritics:
 
     Attributes:
         critics: Q of the policy.
-        unit: of their values, reward units.
         identity: of everything that they depend on.
         source: `learner` or `fqe`.
         is_converged: whether the fit settled; None for a learner's.
     """
 
     critics: CriticValues
-    unit: float
     identity: str
     source: str
     is_converged: bool | None = None
@@ -77,7 +74,7 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
     if config.critic != "fqe":
         critics = _learner_critics(basis, workspace)
         if critics is not None:
-            return LeafCritics(critics, _value_unit(basis), basis.policy_hash, "learner")
+            return LeafCritics(critics, basis.policy_hash, "learner")
         if config.critic == "learner":
             raise ConfigError(
                 f"The learner {basis.resolved.run.algorithm.learner.name!r} of {basis.run.path} keeps no "
@@ -89,21 +86,20 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
 def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | None:
     config = basis.resolved.run
     digest = str(basis.run.manifest()["hash"])
-    found = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
-    if found is None:
+    latest = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
+    if latest is None:
         return None
     training = RECIPES.get(config.recipe).build(config.algorithm, make_basis_context(basis))
+    if basis.run.summary().get("reward_unit") != training.reward_unit:
+        workspace.progress.message(
+            f"The critics of {basis.run.path} learned rewards in another unit than this version gives them, "
+            "so they are not used. Remedy: train again."
+        )
+        return None
     state = training.learner.init(RngStreams(config.seed).child("policy").at("init"))
-    state.load_state_dict(found[1]["learner"])
+    state.load_state_dict(latest[1]["learner"])
     value = training.learner.value(state)
     return value if isinstance(value, CriticValues) else None
-
-
-def _value_unit(basis: PlanBasis) -> float:
-    """Reward units in a unit of the learner's values: recipes may rescale the rewards that it sees."""
-    if getattr(basis.resolved.run.algorithm, "reward_transform", "none") == "none":
-        return 1.0
-    return 1.0 / LoggedEpisodes.of(basis.split.train).return_range_scale()
 
 
 def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> LeafCritics:
@@ -144,7 +140,7 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
             "The values at the planner's leaves did not converge: plans may be worse than the policy. "
             "Remedy: raise fqe.updates or fqe.polyak_tau."
         )
-    return LeafCritics(values, 1.0, stage.key.digest, "fqe", is_converged)
+    return LeafCritics(values, stage.key.digest, "fqe", is_converged)
 
 
 def _fit_critic(basis: PlanBasis, config: FQEConfig, fit_values: FitValues) -> FQEResult:

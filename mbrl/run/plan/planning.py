@@ -16,7 +16,7 @@ from mbrl.envs.specs import TaskSpec
 from mbrl.evaluation.evaluator import Evaluation, evaluate
 from mbrl.evaluation.statistics import bootstrap_interval
 from mbrl.planning.base import PLANNERS, Budget, Planner, PlanResult
-from mbrl.planning.explain.certificate import Certificate, certify
+from mbrl.planning.certificate import Certificate, certify
 from mbrl.planning.policy import PlannerPolicy
 from mbrl.planning.problem.calibration import PlannerCalibration
 from mbrl.run.evaluate import evaluate_stage, evaluation_defaults, policy_task
@@ -39,7 +39,7 @@ class ReadyPlanner:
 
     Attributes:
         planner: plans in the run's model.
-        calibration: the price of doubt.
+        calibration: the cost of uncertainty.
         critic: whose values stand at leaves: `learner` or `fqe`.
         is_critic_converged: whether such a fit settled; None for a learner's.
     """
@@ -59,15 +59,15 @@ class PlanLog:
     def note(self, result: PlanResult) -> None:
         """Adds a call."""
         stats, rows = result.stats, len(result.action)
-        doubt = result.uncertainty.double()
-        doubt = doubt[doubt.isfinite()]
+        uncertainty = result.uncertainty.double()
+        uncertainty = uncertainty[uncertainty.isfinite()]
         self._calls.append(
             (
                 rows,
                 stats.milliseconds,
                 float(stats.is_fallback.sum()),
-                float(doubt.sum()),
-                len(doubt),
+                float(uncertainty.sum()),
+                len(uncertainty),
                 rows * stats.sims,
                 stats.model_rows,
                 stats.model_calls,
@@ -83,7 +83,7 @@ class PlanLog:
         """Rates, milliseconds of a call, and shares; None where nothing can be said."""
         if not self._calls:
             return {}
-        rows, ms, fallback, doubt, known, sims, model_rows, model_calls, bad = self._columns()
+        rows, ms, fallback, uncertainty, known, sims, model_rows, model_calls, bad = self._columns()
         limit, seconds = budget.milliseconds, float(ms.sum()) / 1000.0
         return {
             "calls": len(ms),
@@ -98,7 +98,7 @@ class PlanLog:
             "model_rows_per_plan": float(model_rows.sum() / rows.sum()),
             "model_calls_per_call": float(model_calls.mean()),
             "bad_rows": int(bad.sum()),
-            "uncertainty": _ratio(doubt.sum(), known.sum()),
+            "uncertainty": _ratio(uncertainty.sum(), known.sum()),
         }
 
     def _columns(self) -> NDArray[np.float64]:
@@ -222,8 +222,10 @@ def _evaluate(
     for _ in range(_WARM_UP_CALLS):
         policy.act(torch.tensor(basis.dataset.episodes[0].observations[:1]))
     log.clear()
-    found = evaluate(task, policy, episodes=episodes, rng=rng, num_envs=num_envs, clock=time.perf_counter)
-    return found, log.summary(config.budget)
+    evaluation = evaluate(
+        task, policy, episodes=episodes, rng=rng, num_envs=num_envs, clock=time.perf_counter
+    )
+    return evaluation, log.summary(config.budget)
 
 
 def _beside(alone: Mapping[str, Any], planned: Evaluation, rng: RngStreams) -> dict[str, Any]:

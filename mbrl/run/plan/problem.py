@@ -1,4 +1,4 @@
-"""From a trained run to what a planner plans in, doubt priced on the held-out part of the log."""
+"""From a trained run to what a planner plans in; held-out logs set what uncertainty costs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ CALIBRATION_FILE: Final = "calibration.json"
 def make_plan_problem(
     basis: PlanBasis, config: PlanConfig, workspace: Workspace
 ) -> tuple[PlanningProblem, PlannerCalibration, LeafCritics]:
-    """What a planner plans in, doubt priced by calibration; critics and prices are found, or made now.
+    """What a planner plans in, uncertainty charged for by calibration; what is not in the store is made now.
 
     Raises:
         ConfigError: the task has no termination rule, or the learner no critics, and the config wants them.
@@ -38,17 +38,16 @@ def make_plan_problem(
         leaf.critics,
         space=basis.dataset.spec,
         discount=basis.discount,
-        doubt=config.doubt,
+        uncertainty=config.uncertainty,
         termination=_termination(basis, config),
-        value_unit=leaf.unit,
         value_scale=LoggedEpisodes.of(basis.split.train).discounted_return_scale(discount=basis.discount),
     )
     calibration = calibrate_stage(basis, config, problem, leaf, workspace)
-    price = calibration.pessimism(
+    pessimism = calibration.pessimism(
         scale=config.pessimism, halts=config.halts, soft_horizon_coef=config.soft_horizon_coef
     )
-    price = dataclasses.replace(price, critic_lcb_coef=config.critic_lcb_coef)
-    return with_pessimism(problem, price), calibration, leaf
+    pessimism = dataclasses.replace(pessimism, critic_lcb_coef=config.critic_lcb_coef)
+    return with_pessimism(problem, pessimism), calibration, leaf
 
 
 def _termination(basis: PlanBasis, config: PlanConfig) -> TerminationFn | None:
@@ -65,11 +64,11 @@ def _termination(basis: PlanBasis, config: PlanConfig) -> TerminationFn | None:
 def calibrate_stage(
     basis: PlanBasis, config: PlanConfig, problem: PlanningProblem, leaf: LeafCritics, workspace: Workspace
 ) -> PlannerCalibration:
-    """Sets the price of doubt on the held-out part of the log, or reads what was set before."""
+    """Sets the cost of uncertainty on the held-out part of the log, or reads what was set before."""
     run = basis.resolved.run
     identity = {
         "calibration": config.calibration.model_dump(mode="json"),
-        "doubt": config.doubt.model_dump(mode="json"),
+        "uncertainty": config.uncertainty.model_dump(mode="json"),
         "termination": config.termination,
         "dynamics": basis.dynamics_hash,
         "critic": leaf.identity,

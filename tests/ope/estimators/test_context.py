@@ -8,7 +8,8 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.ope.estimators.context import EstimatorSettings
 from mbrl.ope.estimators.marginal_ratio import MWLConfig
-from mbrl.ope.log.behaviour import BehaviourCache, BehaviourConfig
+from mbrl.ope.log.behaviour import BehaviourCache
+from mbrl.ope.log.behaviour_fit import BehaviourConfig
 from mbrl.ope.log.policies import DeterministicMode
 from mbrl.ope.value.fqe_config import FQEConfig
 from tests.ope.logs import ask, context_of, generator, linear, lqg_log, table_log, unlogged

@@ -16,7 +16,8 @@ from mbrl.ope.estimators.kernel import (
     log_kernel,
     smoothed_log_prob,
 )
-from mbrl.ope.log.behaviour import BEHAVIOUR_FITTED, BehaviourCache, BehaviourConfig
+from mbrl.ope.log.behaviour import BEHAVIOUR_FITTED, BehaviourCache
+from mbrl.ope.log.behaviour_fit import BehaviourConfig
 from mbrl.ope.value.fqe import FQEConfig
 from tests.ope.logs import ask, context_of, generator, linear, lqg_log, table_log, unlogged
 from tests.ope.lqg import LinearPolicy

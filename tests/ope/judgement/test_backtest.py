@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from mbrl.core.estimates import Estimand, Estimate, Flag
+from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.termination import NeverTerminates
-from mbrl.ope.estimators.context import EstimatorContext
+from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.ope.judgement.backtest import (
     Backtest,
     apply_backtest,
@@ -34,9 +35,9 @@ def log(episodes: int = 60, steps: int = 5) -> Dataset:
 def backtest(
     dataset: Dataset, *tasks: LQG, estimand: Estimand = HORIZON, seed: int = 0, names=("model_value",)
 ) -> Backtest:
-    def context_for(train: Dataset) -> EstimatorContext:
+    def context_for(policy: Policy, train: Dataset) -> EstimatorContext:
         model = EvaluationModel(LinearGaussian(tasks), NeverTerminates()) if tasks else None
-        return dataclasses.replace(EstimatorContext.make(estimand, SHORT), model=model)
+        return EstimatorContext(policy, train, EstimatorSettings(estimand, SHORT, model=model))
 
     return run_backtest(
         dataset,
@@ -85,9 +86,9 @@ def test_held_out_episodes_are_not_those_of_the_fit():
     dataset, seen = log(8), list[list[int]]()
     place = {e.observations.tobytes(): i for i, e in enumerate(dataset.episodes)}
 
-    def context_for(train: Dataset) -> EstimatorContext:
+    def context_for(policy: Policy, train: Dataset) -> EstimatorContext:
         seen.append([place[e.observations.tobytes()] for e in train.episodes])
-        return EstimatorContext.make(HORIZON, SHORT)
+        return EstimatorContext(policy, train, EstimatorSettings(HORIZON, SHORT))
 
     run_backtest(
         dataset,

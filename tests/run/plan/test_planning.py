@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from mbrl.core.errors import ConfigError
-from mbrl.data.returns import return_range_scale
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.planning.problem.calibration import PlannerCalibration
 from mbrl.report.kit.table import to_text
 from mbrl.report.plan.tables import plan_table
 from mbrl.run.config import resolve
-from mbrl.run.files import read_json
+from mbrl.run.files import read_json, write_json
 from mbrl.run.pages import write_run_page
 from mbrl.run.plan.basis import PlanBasis, open_basis
 from mbrl.run.plan.config import PlanConfig, parse_plan_config
@@ -120,7 +119,7 @@ def test_milliseconds_are_spent_on_one_state_at_a_time(
 def test_leaves_are_the_critics_of_the_last_update(td3: Path, workspace: Workspace) -> None:
     basis = basis_of(td3, workspace)
     leaf = find_critics(basis, config(), workspace)
-    assert (leaf.source, leaf.unit) == ("learner", 1.0)
+    assert leaf.source == "learner"
     obs = torch.tensor(basis.dataset.transitions().observation[:5])
     values = leaf.critics.action_values(obs, basis.stored.policy.act(obs))
     assert values.shape == (2, 5)
@@ -130,11 +129,26 @@ def test_leaves_are_the_critics_of_the_last_update(td3: Path, workspace: Workspa
     assert torch.allclose(problem.leaf.value(obs), values, atol=1e-5)
 
 
-def test_rescaled_rewards_are_scaled_back(workspace: Workspace) -> None:
-    basis = basis_of(trained("td3_bc", workspace, "algorithm.reward_transform=return_range"), workspace)
-    train = basis.split.train.transitions()
-    scale = return_range_scale(torch.tensor(train.reward), torch.tensor(train.episode))
-    assert find_critics(basis, config(), workspace).unit == pytest.approx(1.0 / scale)
+def test_critics_of_standardised_rewards_answer_in_the_units_of_the_log(
+    td3: Path, workspace: Workspace
+) -> None:
+    basis = basis_of(td3, workspace)
+    critics, unit = find_critics(basis, config(), workspace).critics, basis.run.summary()["reward_unit"]
+    obs = torch.tensor(basis.dataset.transitions().observation[:5])
+    action = basis.stored.policy.act(obs)
+    assert unit > 1.5
+    inner: Any = critics
+    torch.testing.assert_close(
+        critics.action_values(obs, action), unit * inner.values.action_values(obs, action)
+    )
+
+
+def test_critics_that_learned_rewards_in_another_unit_are_not_used(tmp_path: Path) -> None:
+    workspace = Workspace(RunStore(tmp_path))
+    path = trained("td3_bc", workspace, "algorithm.updates=10")
+    facts = read_json(path / "summary.json")
+    write_json(path / "summary.json", {key: value for key, value in facts.items() if key != "reward_unit"})
+    assert find_critics(basis_of(path, workspace), config(), workspace).source == "fqe"
 
 
 def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, task: TaskSpec) -> None:
@@ -158,7 +172,7 @@ def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, t
     assert float(values.std(0).min()) > 0.0
 
 
-def test_the_price_is_stored_once_and_scaled(td3: Path, workspace: Workspace) -> None:
+def test_the_calibration_is_stored_once_and_scaled(td3: Path, workspace: Workspace) -> None:
     basis = basis_of(td3, workspace)
     problem, calibration, _ = make_plan_problem(basis, config(), workspace)
     doubled, _, _ = make_plan_problem(basis, config(pessimism=2, halts=True, critic_lcb_coef=1), workspace)
@@ -186,11 +200,19 @@ def test_a_plan_is_explained_beside_the_nearest_logged_states(td3: Path, workspa
     explanation = explain_stage(basis_of(td3, workspace), "11", config(sims=5), workspace)
     assert explanation["action"] == explanation["candidates"][0]["action"]
     assert len(explanation["candidates"]) == 5
-    assert explanation["edges"][0]["uncertainty"] == pytest.approx(explanation["uncertainty"], rel=1e-4)
+    assert explanation["plan_trace"][0]["uncertainty"] == pytest.approx(explanation["uncertainty"], rel=1e-4)
     assert explanation["tree"] is None
-    tree = explain_stage(basis_of(td3, workspace), "11", config(planner="sampled_gumbel", sims=6), workspace)[
-        "tree"
-    ]
+    assert explanation["search"] is None
+    searched = explain_stage(
+        basis_of(td3, workspace), "11", config(planner="sampled_gumbel", sims=6), workspace
+    )
+    best = searched["search"]["candidates"][0]
+    assert (best["weight"], best["visits"]) == (
+        searched["candidates"][0]["weight"], searched["candidates"][0]["visits"],
+    )  # fmt: skip
+    assert best["min_q"] <= best["q"]
+    assert [note["action"] for note in searched["search"]["plan"]] == searched["plan"]
+    tree = searched["tree"]
     assert [node["node"] for node in tree] == list(range(7))
     assert tree[0]["parent"] == -1
     nearest = explanation["nearest_logged"]

@@ -1,7 +1,6 @@
-"""Why a plan is what it is: its edges by parts, who objects, and the tree as JSON or DOT."""
+"""A tree search's own trees: candidates with their Q, the plan edge by edge, nodes as plain values or DOT."""
 
 import dataclasses
-import json
 import math
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from mbrl.planning.base import SOURCES, PlanResult
 from mbrl.planning.tree.search import Search
-from mbrl.planning.tree.tree import DISCOUNT, DOUBT, MIXED, PENALTY, REWARD, VISITS
+from mbrl.planning.tree.summary import member_values, plan_edges
+from mbrl.planning.tree.tree import DISCOUNT, MIXED, PENALTY, REWARD, UNCERTAINTY, VISITS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class CandidateNote:
         visits: simulations.
         q: mean over members; NaN if never visited.
         q_lcb: less `lcb_coef` deviations.
-        lowest: least Q of a member.
-        objector: the member that says so, -1 if none was asked.
+        min_q: least Q of a member.
+        min_member: the member with it, -1 if none was asked.
         is_chosen: whether the plan begins with it.
     """
 
@@ -36,8 +36,8 @@ class CandidateNote:
     visits: int
     q: float
     q_lcb: float
-    lowest: float
-    objector: int
+    min_q: float
+    min_member: int
     is_chosen: bool
 
 
@@ -72,7 +72,7 @@ class EdgeNote:
     distance: float = math.nan
 
 
-class Explanation(NamedTuple):
+class TreeExplanation(NamedTuple):
     """Candidates in order of weight, and the plan edge by edge."""
 
     candidates: list[CandidateNote]
@@ -80,7 +80,9 @@ class Explanation(NamedTuple):
     member: int  # whose tree the plan's edges are from
 
 
-def explain(result: PlanResult, row: int, *, logged: Float[Tensor, "n obs_dim"] | None = None) -> Explanation:
+def explain_tree(
+    result: PlanResult, row: int, *, logged: Float[Tensor, "n obs_dim"] | None = None
+) -> TreeExplanation:
     """Lists what decided one state's plan.
 
     Args:
@@ -97,10 +99,11 @@ def explain(result: PlanResult, row: int, *, logged: Float[Tensor, "n obs_dim"] 
     for_plan = candidates[slot]
     candidates[slot] = dataclasses.replace(for_plan, is_chosen=True)
     candidates.sort(key=lambda note: -note.weight)
-    edges = cast(list[int], search.plan_edges(torch.tensor(slot).expand(len(result.action)))[row].tolist())
+    chosen = torch.tensor(slot).expand(len(result.action))
+    edges = cast(list[int], plan_edges(search, chosen)[row].tolist())
     plan = [_note_edge(search, edge, logged) for edge in edges if edge >= 0]
     copy = edges[0] // search.tree.root_width % search.copies.count
-    return Explanation(candidates, plan, copy % search.copies.members)
+    return TreeExplanation(candidates, plan, copy % search.copies.members)
 
 
 def export_tree(result: PlanResult, row: int, *, copy: int = 0) -> list[dict[str, Any]]:
@@ -132,11 +135,6 @@ def export_nodes(search: Search, row: int, *, copy: int = 0) -> list[dict[str, A
     return nodes
 
 
-def to_json(nodes: list[dict[str, Any]]) -> str:
-    """Nodes of `export_tree` as JSON; numbers that are not finite become null."""
-    return json.dumps([{key: _finite(value) for key, value in node.items()} for node in nodes], indent=1)
-
-
 def to_dot(nodes: list[dict[str, Any]]) -> str:
     """Nodes of `export_tree` as a graph for Graphviz: width by visits, ended nodes boxed."""
     total = max(1, nodes[0]["visits"])
@@ -147,8 +145,8 @@ def to_dot(nodes: list[dict[str, Any]]) -> str:
         lines.append(f'  {node["node"]} [label="{label}"{shape}];')
         if node["parent"] >= 0:
             width = 0.5 + 4.0 * node["visits"] / total
-            doubt = f"\\n-{node['penalty']:.2g}" if node["penalty"] else ""
-            text = f"{node['action']}: {node['reward']:.2g}{doubt}"
+            penalty = f"\\n-{node['penalty']:.2g}" if node["penalty"] else ""
+            text = f"{node['action']}: {node['reward']:.2g}{penalty}"
             lines.append(f'  {node["parent"]} -> {node["node"]} [label="{text}", penwidth={width:.2f}];')
     return "\n".join([*lines, "}", ""])
 
@@ -162,9 +160,9 @@ def _search_of(result: PlanResult) -> Search:
 def _note_candidate(result: PlanResult, search: Search, row: int, slot: int) -> CandidateNote:
     stats = search.stats()
     visits = int(stats.visits[row, slot])
-    of_members = _numbers(search.member_values()[row, :, slot])
+    of_members = _numbers(member_values(search)[row, :, slot])
     asked = [(value, member) for member, value in enumerate(of_members) if not math.isnan(value)]
-    lowest, objector = min(asked, default=(math.nan, -1))
+    min_q, min_member = min(asked, default=(math.nan, -1))
     return CandidateNote(
         action=_numbers(result.candidates[row, slot]),
         source=SOURCES[int(result.provenance[row, slot])],
@@ -172,8 +170,8 @@ def _note_candidate(result: PlanResult, search: Search, row: int, slot: int) -> 
         visits=visits,
         q=float(stats.mean[row, slot]) if visits else math.nan,
         q_lcb=float(stats.q[row, slot]) if visits else math.nan,
-        lowest=lowest,
-        objector=objector,
+        min_q=min_q,
+        min_member=min_member,
         is_chosen=False,
     )
 
@@ -195,7 +193,7 @@ def _note_edge(search: Search, edge: int, logged: Tensor | None) -> EdgeNote:
         penalty=parts[PENALTY],
         mixed=parts[MIXED],
         discount=parts[DISCOUNT],
-        uncertainty=parts[DOUBT],
+        uncertainty=parts[UNCERTAINTY],
         visits=int(tree.visits[edge]),
         value=float(tree.value(torch.tensor(child))),
         is_end=bool(tree.is_end[child]),
@@ -219,7 +217,7 @@ def _describe_node(search: Search, node: int, *, parent: int, action: int, numbe
         "penalty": parts[PENALTY],
         "mixed": parts[MIXED],
         "discount": parts[DISCOUNT],
-        "uncertainty": parts[DOUBT],
+        "uncertainty": parts[UNCERTAINTY],
         "is_end": bool(tree.is_end[node]),
         "observation": _numbers(tree.observation[node]),
     }
@@ -227,9 +225,3 @@ def _describe_node(search: Search, node: int, *, parent: int, action: int, numbe
 
 def _numbers(row: Tensor) -> list[float]:
     return cast(list[float], row.tolist())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_finite(part) for part in value]  # pyright: ignore[reportUnknownVariableType]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Why this action: the candidates, the parts of its value, each step of the plan and who objects to it."""
+"""Any planner's plan, traced through the model: candidates, parts of its value, what each step is worth."""
 
 import dataclasses
 import math
@@ -12,23 +12,25 @@ from mbrl.planning.base import SOURCES, PlanResult
 from mbrl.planning.problem.problem import PlanningProblem, pessimistic_edge
 
 MOST_CANDIDATES: Final = 32
+"""That are described, from the heaviest down: an optimiser compares hundreds, most of them with no weight."""
+
 _FIGURES: Final = (
     "value", "value_lcb", "reward_part", "penalty_part", "bootstrap_part", "uncertainty", "delta_lcb",
 )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class PlanEdge:
+class PlanStep:
     """One step of a plan in the mean of the members.
 
     Attributes:
         action: in [-1, 1] or one-hot.
         reward: raw, mean over members.
-        penalty: of doubt.
+        penalty: for its uncertainty.
         discount: that what follows is worth.
         value: `r + discount V(s')`, mean over members, return units.
         spread: deviation over members of that.
-        objector: member that thinks least of it; None where there is one member only.
+        min_member: member with the least value; None where there is one member only.
         uncertainty: u, reward units.
         ended: share of members that end here.
     """
@@ -39,15 +41,15 @@ class PlanEdge:
     discount: float
     value: float
     spread: float
-    objector: int | None
+    min_member: int | None
     uncertainty: float
     ended: float
 
 
 @torch.no_grad()
-def explain_edges(
+def trace_plan(
     problem: PlanningProblem, obs: Float[Tensor, "1 obs_dim"], plan: Float[Tensor, "l act_dim"]
-) -> list[PlanEdge]:
+) -> list[PlanStep]:
     """Follows a plan through the mean of the members' means; stops where most members end.
 
     Args:
@@ -55,32 +57,34 @@ def explain_edges(
         obs: where the plan begins.
         plan: actions in order.
     """
-    edges: list[PlanEdge] = []
+    steps: list[PlanStep] = []
     for action in plan:
+        # All members step from the same state, and each is asked what it makes of it: r + mixed + g V(s').
         out = problem.step(obs, action[None].to(obs.dtype))
         value = problem.leaf_value(out.next_observation.flatten(0, 1)).view_as(out.reward)
         edge = pessimistic_edge(out, value, discount=problem.discount, pessimism=problem.pessimism)
         target = (edge.reward + edge.mixed + edge.discount * value)[:, 0].double()
-        edges.append(
-            PlanEdge(
+        steps.append(
+            PlanStep(
                 action=tuple(map(float, action)),
                 reward=float(edge.reward.mean()),
                 penalty=float(edge.penalty.mean()),
                 discount=float(edge.discount.mean()),
                 value=float(target.mean()),
                 spread=float(target.std(correction=0)),
-                objector=int(target.argmin()) if len(target) > 1 else None,
+                min_member=int(target.argmin()) if len(target) > 1 else None,
                 uncertainty=float(out.uncertainty[0]),
                 ended=float(edge.ended.double().mean()),
             )
         )
-        if edges[-1].ended > 0.5:
+        if steps[-1].ended > 0.5:
             break
+        # The plan goes on from the mean of where they lead.
         obs = out.next_observation.mean(0)
-    return edges
+    return steps
 
 
-def explain_result(
+def describe_plan(
     problem: PlanningProblem, obs: Float[Tensor, "b obs_dim"], result: PlanResult, *, row: int = 0
 ) -> dict[str, Any]:
     """A plan of one state as plain values: candidates from the heaviest down, parts, steps.
@@ -99,9 +103,9 @@ def explain_result(
         "plan": steps.tolist(),
         **{name: _finite(float(getattr(result, name)[row])) for name in _FIGURES},
         "candidates": [_candidate(result, row, int(order[rank])) for rank in range(len(order))],
-        "edges": [
-            {key: _finite(value) for key, value in dataclasses.asdict(edge).items()}
-            for edge in explain_edges(problem, obs[row : row + 1], steps)
+        "plan_trace": [
+            {key: _finite(value) for key, value in dataclasses.asdict(step).items()}
+            for step in trace_plan(problem, obs[row : row + 1], steps)
         ],
     }
 

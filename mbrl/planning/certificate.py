@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,17 @@ from torch import Tensor
 from mbrl.planning.base import Budget, Planner
 from mbrl.planning.noise import RowNoise
 
-LEVEL = 0.95
-_RESAMPLES = 2000
-_CHUNK = 256
-_LEVELS = 101
+LEVEL: Final = 0.95
+"""Of the one-sided interval."""
+
+_RESAMPLES: Final = 2000
+"""Of the episodes: the 5 % quantile then rests on a hundred of them."""
+
+_CHUNK: Final = 256
+"""States planned together; bounds memory, as a search keeps trees for all of them."""
+
+_LEVELS: Final = 101
+"""Quantiles that are kept: every percent, enough for a figure."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,11 +86,13 @@ def bound_gain(
     gain: Float[Tensor, "n"], episode: Int[Tensor, "n"], *, generator: torch.Generator
 ) -> Certificate:
     """Mean gain with its lower bound from resampled episodes: states of one episode are not independent."""
+    # 1. Sums and numbers of states by episode, of those that have any.
     count = torch.bincount(episode).double()
     total = torch.zeros_like(count).index_add_(0, episode, gain.double())
     total, count = total[count > 0], count[count > 0]
     low = math.nan
     if len(count) > 1:
+        # 2. Resample whole episodes; the mean of a resample weighs states equally, as the estimate does.
         drawn = torch.randint(len(count), (_RESAMPLES, len(count)), generator=generator)
         means = total[drawn].sum(1) / count[drawn].sum(1)
         low = float(means.quantile(1.0 - LEVEL))

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import Pessimism, PlanningProblem
-from mbrl.planning.shooting.trajectory import Scores, Tally, draw_futures, score_plans
-from tests.planning.worlds import FormulaLeaf, World, make_problem, steady
+from mbrl.planning.shooting.particles import draw_particles
+from mbrl.planning.shooting.rollout import Scores, Tally, score_plans
+from tests.planning.worlds import FormulaLeaf, make_problem, steady
 
 
 def _score(
@@ -22,11 +23,11 @@ def _score(
     outcome: str = "mean",
 ) -> tuple[Scores, Tally]:
     noise = RowNoise(torch.arange(len(obs)))
-    futures = draw_futures(
-        problem, noise, horizon=plans.shape[2], transition=transition, particles=particles, outcome=outcome
+    drawn = draw_particles(
+        problem, noise, horizon=plans.shape[2], transition=transition, count=particles, outcome=outcome
     )
     tally = Tally.empty(torch.device("cpu"))
-    return score_plans(problem, obs, plans.double(), futures, tally=tally), tally
+    return score_plans(problem, obs, plans.double(), drawn, tally=tally), tally
 
 
 def _plans(*rows: list[float]) -> Tensor:
@@ -84,17 +85,17 @@ def test_members_count_once_whatever_their_particles():
     assert scores.score[0].tolist() == pytest.approx([1.5 - 0.5 * 1.5, 0.5 - 0.5 * 0.5])
 
 
-def test_luck_within_a_member_is_no_doubt_between_members():
+def test_noise_within_a_member_is_no_disagreement_between_members():
     def noisy(obs: Tensor, action: Tensor, member: Tensor) -> tuple[Tensor, ...]:
         return 0.0 * obs, obs[:, 0], *steady(obs[:, 0])
 
     problem = make_problem(noisy, members=2, noise_std=5.0, pessimism=Pessimism(lcb_coef=1.0))
     plain = make_problem(noisy, members=2, noise_std=5.0)
     obs, plans = torch.zeros(20, 1).double(), torch.zeros(20, 1, 3, 1)
-    doubt = _score(plain, obs, plans, particles=2000, outcome="sample")[0].value
-    doubt = doubt - _score(problem, obs, plans, particles=2000, outcome="sample")[0].score
-    luck = 5.0 * math.sqrt(0.9**2 + 0.9**4) / math.sqrt(2000)  # of the mean over all particles
-    assert float(doubt.mean()) == pytest.approx(luck * math.sqrt(2 / math.pi), rel=0.5)
+    spread = _score(plain, obs, plans, particles=2000, outcome="sample")[0].value
+    spread = spread - _score(problem, obs, plans, particles=2000, outcome="sample")[0].score
+    noise = 5.0 * math.sqrt(0.9**2 + 0.9**4) / math.sqrt(2000)  # of the mean over all particles
+    assert float(spread.mean()) == pytest.approx(noise * math.sqrt(2 / math.pi), rel=0.5)
 
 
 def test_all_levers_obey_their_recursion():
@@ -115,12 +116,12 @@ def test_all_levers_obey_their_recursion():
     def worth(state: float, plan: list[float]) -> float:
         if not plan:
             return math.cos(state)
-        after, reward, terminated, doubt = step(state, plan[0])
-        if doubt > 0.9:
+        after, reward, terminated, uncertainty = step(state, plan[0])
+        if uncertainty > 0.9:
             return -4.0
-        trust = math.exp(-0.8 * doubt / 0.5)
+        trust = math.exp(-0.8 * uncertainty / 0.5)
         rest = 0.0 if terminated else trust * worth(after, plan[1:]) + (1 - trust) * math.cos(after)
-        return reward - 0.7 * doubt + 0.95 * rest
+        return reward - 0.7 * uncertainty + 0.95 * rest
 
     leaf = FormulaLeaf([lambda obs: obs[:, 0].cos()])
     problem = make_problem(formula, discount=0.95, leaf=leaf, pessimism=pessimism)
@@ -138,25 +139,6 @@ def test_all_levers_obey_their_recursion():
     assert not bool((scores.halts & ~halting).any())
 
 
-def test_a_particle_keeps_its_member_and_rows_come_sorted():
-    problem = make_problem(_opinions, members=3)
-    _score(problem, torch.zeros(2, 1).double(), torch.zeros(2, 4, 2, 1), particles=5)
-    assert isinstance(problem.step, World)
-    first, second = problem.step.asked
-    assert first.tolist() == [0] * 16 + [1] * 16 + [2] * 8
-    assert torch.equal(first, second)
-
-
-def test_ts1_draws_a_member_for_every_particle_and_step():
-    problem = make_problem(_opinions, members=4)
-    _score(problem, torch.zeros(50, 1).double(), torch.zeros(50, 1, 2, 1), transition="ts1", particles=40)
-    assert isinstance(problem.step, World)
-    first, second = (member.view(40, 50) for member in problem.step.asked)
-    assert torch.bincount(first.flatten()).tolist() == pytest.approx([500] * 4, abs=80)
-    assert not torch.equal(first, second)
-    assert not torch.equal(first[:, 0], first[:, 1])
-
-
 def test_the_mean_averages_members_before_the_next_step():
     def formula(obs: Tensor, action: Tensor, member: Tensor) -> tuple[Tensor, ...]:
         return obs + torch.where(member == 0, -1.0, 3.0)[:, None], obs[:, 0].square(), *steady(obs[:, 0])
@@ -169,18 +151,6 @@ def test_the_mean_averages_members_before_the_next_step():
     )
     assert float(scores.value) == pytest.approx(0 + 1 + 4)
     assert tally.rows == 6
-
-
-def test_plans_of_a_state_meet_the_same_futures_and_states_different_ones():
-    def formula(obs: Tensor, action: Tensor, member: Tensor) -> tuple[Tensor, ...]:
-        return obs, obs[:, 0], *steady(obs[:, 0])
-
-    problem = make_problem(formula, noise_std=1.0)
-    scores, _ = _score(
-        problem, torch.zeros(2, 1).double(), torch.zeros(2, 5, 4, 1), particles=3, outcome="sample"
-    )
-    assert scores.score[0].unique().numel() == 1
-    assert float(scores.score[0, 0]) != float(scores.score[1, 0])
 
 
 def test_chunks_change_nothing():
