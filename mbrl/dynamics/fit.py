@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset, Transitions
-from mbrl.data.splits import Split, split_episodes
+from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.dynamics.arrays import (
     fit_normaliser,
     step_arrays,
@@ -72,6 +71,7 @@ class DynamicsFit:
         self.config, self._rng = config, rng
         self._dataset_hash = dataset.content_hash
         self.split: Split = split_for(config, dataset, rng)
+        check_fit_parts(self.split)
         self.ensemble = self._fresh_ensemble()
         self.stage: Stage = "ensemble"
         self._trainer = self._ensemble_trainer()
@@ -221,12 +221,14 @@ class DynamicsFit:
         # Terminated rows are rare: weighted by negatives / positives both classes would count alike, but a
         # large weight makes few rows loud; the cap stops before that.
         positives = int(train.terminated.sum())
+        # rows that balance the terminated ones; where every row terminates, less than one row would
+        balance = max((len(train) - positives) / positives, 1.0 / len(train))
         sizes = (config.members, arrays.inputs.shape[1] + encoding.added_size)
         self._head = TerminationHead(
             build_head_net(config, sizes, self._rng.at("head_init")),
             inputs=inputs,
             encoding=encoding,
-            positive_weight=min((len(train) - positives) / positives, config.termination.max_positive_weight),
+            positive_weight=min(balance, config.termination.max_positive_weight),
             reads_successor=reads_successor,
         )
         schedule = _schedule(
@@ -275,12 +277,7 @@ def fit_dynamics(
 
 
 def _known(dataset: Dataset) -> Transitions:
-    rows = dataset.transitions().successors_known()
-    if len(rows) == 0:
-        raise DataError(
-            "no transition has a known successor", remedy="Log longer episodes, or log final observations."
-        )
-    return rows
+    return dataset.transitions().successors_known()
 
 
 def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) -> Schedule:

@@ -7,10 +7,10 @@ import yaml
 
 from mbrl.core.errors import ConfigError
 
-MAX_TEXT: Final = 250_000
+MAX_TEXT: Final = 1_000_000
 """Longest document, characters; the longest of this package has 4,000."""
 
-MAX_DEPTH: Final = 32
+MAX_DEPTH: Final = 50
 """Deepest nesting of lists and mappings; configs of this package are 6 deep."""
 
 MAX_VALUES: Final = 10_000
@@ -23,15 +23,15 @@ FLOAT: Final = re.compile(
 """What is a floating-point number: `3e-4`, which YAML 1.1 takes for text, is one."""
 
 _TAG: Final = "tag:yaml.org,2002:"
-_OTHER_TYPES: Final = ("timestamp", "binary", "set", "omap", "pairs")
+_OTHER_TYPES: Final = ("binary", "set", "omap", "pairs")
 
 
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader, but what grows when it is read is refused, and what no config holds.
 
-    `3e-4` is a number and a date is text. A key given twice is an error, and so are aliases, of which a few
-    lines make gigabytes, deep nesting, many values, integers beyond 63 bits, texts with a NUL, and bytes,
-    sets and other types that no config has.
+    `3e-4` is a number. A key given twice is an error, and so are aliases, of which a few lines make
+    gigabytes, deep nesting, many values, integers beyond 63 bits, texts with a NUL, and bytes, sets and other
+    types that no config has.
     """
 
     def __init__(self, stream: str) -> None:
@@ -76,10 +76,6 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 _StrictLoader.add_implicit_resolver(f"{_TAG}float", FLOAT, list("-+0123456789."))
 _StrictLoader.add_constructor(f"{_TAG}int", _StrictLoader.construct_yaml_int)
 for _name in _OTHER_TYPES:

@@ -15,7 +15,7 @@ from mbrl.data.normaliser import fit_moments
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
-from mbrl.envs.specs import TaskSpec
+from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
@@ -100,11 +100,13 @@ def make_recipe_context(
     task: TaskSpec | None,
     fit: Callable[[], FittedDynamics] | None,
 ) -> RecipeContext:
-    """What a recipe is built from: the training split, its moments, and the dynamics that `fit` makes."""
+    """What a recipe is built from: the episodes that a policy learns from, their moments, and the dynamics."""
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
-    part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
+    part = dataset
+    if config.policy_data == "train":
+        part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
     train = part.transitions()
     mean, std = fit_moments(train.observation)
     return RecipeContext(
@@ -139,13 +141,18 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
         "task": None if task is None else task.model_dump(mode="json"),
     }
     if dataset is not None:
-        identity |= {"dataset": dataset.content_hash, "split": split_identity(config.dynamics)}
+        identity |= {
+            "dataset": dataset.content_hash,
+            "split": split_identity(config.dynamics),
+            "policy_data": config.policy_data,
+        }
     return identity
 
 
 def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey) -> dict[str, Any]:
     """What a policy's file says of where it comes from."""
     config, is_online = resolved.run, RECIPES.get(resolved.run.recipe).is_online
+    own_task = None if task is None else own_task_hash(task)
     return {
         "algorithm": resolved.name,
         "recipe": config.recipe,
@@ -153,6 +160,7 @@ def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey
         "online": is_online,
         "dataset": None if is_online else key.dataset,
         "task": None if task is None else task.name,
+        **({} if own_task is None else {"task_hash": own_task}),
         "seed": config.seed,
         "run": key.digest,
         "version": package_version(),

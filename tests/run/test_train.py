@@ -91,10 +91,11 @@ def test_a_run_folder_holds_everything(dataset_path: Path, tmp_path: Path) -> No
     assert resolve(run.path / "config.yaml").run == config(dataset_path, "bc").run
 
 
-def test_learners_never_see_what_the_dynamics_hold_out(
-    dataset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("policy_data", ["all", "train"])
+def test_policies_learn_from_the_episodes_that_are_asked_for(
+    dataset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy_data: str
 ) -> None:
-    """Every row that reaches a recipe is a training row of the fit, and all of them do."""
+    """All rows by default; what the dynamics hold out stays unseen where the training split is asked for."""
     seen: list[torch.Tensor] = []
     build = MOPO.build
 
@@ -104,22 +105,27 @@ def test_learners_never_see_what_the_dynamics_hold_out(
         return build(algorithm, context)
 
     monkeypatch.setattr(MOPO, "build", staticmethod(spy))
-    resolved = config(dataset_path, "mopo", seed=5)
+    resolved = config(dataset_path, "mopo", f"policy_data={policy_data}", seed=5)
     train_policy_stage(resolved, Workspace(RunStore(tmp_path)))
     fit = DynamicsFit(make_dataset(), resolved.run.dynamics, RngStreams(5))
-    np.testing.assert_array_equal(seen[0].numpy(), fit.split.train.transitions().observation)
+    part = make_dataset() if policy_data == "all" else fit.split.train
+    np.testing.assert_array_equal(seen[0].numpy(), part.transitions().observation)
     held = {row.tobytes() for row in fit.split.holdout.transitions().observation}
-    assert not any(row.tobytes() in held for row in seen[0].numpy())
+    assert any(row.tobytes() in held for row in seen[0].numpy()) == (policy_data == "all")
 
 
-def test_the_normaliser_knows_the_training_part_only(dataset_path: Path, tmp_path: Path) -> None:
-    resolved = config(dataset_path, "bc")
+@pytest.mark.parametrize("policy_data", ["all", "train"])
+def test_the_normaliser_knows_what_the_policy_learns_from(
+    dataset_path: Path, tmp_path: Path, policy_data: str
+) -> None:
+    resolved = config(dataset_path, "bc", f"policy_data={policy_data}")
     run = train_policy_stage(resolved, Workspace(RunStore(tmp_path)))
     dataset = load_run_dataset(resolved.run, Workspace(RunStore(tmp_path)))
-    train = split_for(resolved.run.dynamics, dataset, RngStreams(0)).train.transitions().observation
+    parts = {"all": dataset, "train": split_for(resolved.run.dynamics, dataset, RngStreams(0)).train}
     mean = open_policy(run.path).policy.normaliser.mean.numpy()
-    np.testing.assert_allclose(mean, train.astype(np.float64).mean(0), rtol=1e-5)
-    assert not np.allclose(mean, dataset.transitions().observation.astype(np.float64).mean(0), rtol=1e-5)
+    for name, part in parts.items():
+        rows = part.transitions().observation.astype(np.float64)
+        assert np.allclose(mean, rows.mean(0), rtol=1e-5) == (name == policy_data)
 
 
 def test_an_interrupted_fit_continues_to_the_same_bits(

@@ -32,7 +32,7 @@ def open_loop_figure(
     """
     steps = np.arange(len(logged))
     rows = math.ceil(len(channels) / _COLUMNS)
-    with panels(rows, min(_COLUMNS, len(channels)), x_label="steps ahead", size=_PANEL) as (figure, grid):
+    with panels(rows, min(_COLUMNS, len(channels)), size=_PANEL) as (figure, grid):
         for axes, (index, name) in zip(grid, channels, strict=False):
             start = logged[:1, index]
             low, high, mean = (
@@ -48,6 +48,7 @@ def open_loop_figure(
                     trusted, color=LIGHT[MUTED], linestyle=(0, (4, 2)), linewidth=1.0, label="trusted until"
                 )
             axes.set_title(name, loc="left")
+            axes.set_xlabel("steps ahead")
         for axes in grid[len(channels) :]:
             axes.remove()
         add_legend(figure, grid[0], columns=4)
