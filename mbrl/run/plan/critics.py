@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor
 
 from mbrl.algorithms.base import RECIPES
@@ -29,6 +30,17 @@ from mbrl.run.store import StageKey
 
 CRITIC_FILE: Final = "critic.safetensors"
 _CRITIC_VERSION: Final = 1
+
+
+class _CriticFacts(BaseModel):
+    """What the file of fitted critics says besides its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fqe: FQEConfig
+    scale: tuple[FiniteFloat, Annotated[FiniteFloat, Field(gt=0)]]
+    discount: Annotated[float, Field(ge=0, le=1)]
+    is_discrete: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,17 +184,21 @@ def _save_critic(path: Path, values: QEnsemble, config: FQEConfig) -> None:
 
 
 def _load_critic(path: Path, basis: PlanBasis) -> QEnsemble:
-    header, tensors = load_artifact(path, version=_CRITIC_VERSION, what="critic")
-    fields = header["critic"]
-    config = FQEConfig.model_validate(fields["fqe"])
+    artifact = load_artifact(path, version=_CRITIC_VERSION, what="critic")
+    fields = artifact.entry("critic", _CriticFacts)
+    space, config = basis.dataset.spec, fields.fqe
+    shapes = QEnsemble.tensor_shapes(config, space, is_discrete=fields.is_discrete)
+    artifact.check_shapes(shapes)
+    artifact.check_positive(["normaliser.std"])
+    tensors = artifact.tensors
     values = QEnsemble(
         config.members,
-        basis.dataset.spec,
+        space,
         config.hidden,
         normaliser=Normaliser(tensors["normaliser.mean"], tensors["normaliser.std"]),
-        scale=RewardScale(*fields["scale"]),
-        estimand=Estimand(fields["discount"], None),
-        is_discrete=fields["is_discrete"],
+        scale=RewardScale(*fields.scale),
+        estimand=Estimand(fields.discount, None),
+        is_discrete=fields.is_discrete,
         layer_norm=config.layer_norm,
         generator=torch.Generator().manual_seed(0),
     )
