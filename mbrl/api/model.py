@@ -157,7 +157,7 @@ class Dynamics(Result):
 
     def to_html(self, path: str | Path | None = None) -> Path:
         """Writes the page of the fit; `report.html` in its folder when None."""
-        from mbrl.run.pages import write_run_page
+        from mbrl.api.run_page import write_run_page
 
         return write_run_page(self.path, None if path is None else Path(path))
 

@@ -1,4 +1,4 @@
-"""The face: its names, what results show of themselves, and the road from a log in memory to a judged policy."""
+"""The face: its names, what results show of themselves, and the road from a log in memory."""
 
 import json
 import subprocess
