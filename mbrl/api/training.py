@@ -17,6 +17,7 @@ from mbrl.data.dataset import Dataset
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.documents import Override
 from mbrl.run.metrics import read_metrics
+from mbrl.run.records import TrainingSummary
 from mbrl.run.store import RunFolder, find_run
 from mbrl.run.train import train_policy_stage
 
@@ -62,7 +63,7 @@ class Run(Result):
     @property
     def summary(self) -> Mapping[str, Any]:
         """What the training found: last metrics, alarms, seconds."""
-        return self._folder.summary()
+        return self._folder.summary(TrainingSummary)
 
     def metrics(self) -> dict[str, list[tuple[int, float]]]:
         """Averages along the training: (update, value) by name."""

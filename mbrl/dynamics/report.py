@@ -4,11 +4,11 @@ Normalised units are standard deviations of the training targets `(s' - s, r)`, 
 90 % bootstrap intervals over episodes.
 """
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Floats = tuple[float, ...]
 
@@ -25,6 +25,17 @@ def to_integers(values: NDArray[Any]) -> tuple[int, ...]:
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _check_lengths(part: BaseModel, *names: str) -> None:
+    """Refuses curves that do not belong together.
+
+    Raises:
+        ValueError: the fields have different lengths.
+    """
+    lengths = {name: len(getattr(part, name)) for name in names}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"lengths differ: {lengths}")
 
 
 class TrainingReport(_Part):
@@ -51,6 +62,15 @@ class TrainingReport(_Part):
     member_errors: tuple[Floats, ...]
     member_best: Floats
     elites: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "TrainingReport":
+        _check_lengths(self, "member_errors", "member_best")
+        if any(len(errors) != len(self.updates) for errors in self.member_errors):
+            raise ValueError(f"there are {len(self.updates)} epochs, and other numbers of errors")
+        if not all(0 <= elite < len(self.member_best) for elite in self.elites):
+            raise ValueError(f"the elites are {self.elites} of {len(self.member_best)} members")
+        return self
 
 
 class ConstantChannel(_Part):
@@ -148,6 +168,11 @@ class OneStepReport(_Part):
     mse_raw: float
     nrmse_by_dimension: Floats = ()
 
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "OneStepReport":
+        _check_lengths(self, "rmse", "rmse_normalised", "persistence_normalised", "linear_normalised")
+        return self
+
 
 class CalibrationReport(_Part):
     """Whether intervals cover what they claim; fitted on half of the held-out episodes, judged on the rest.
@@ -191,6 +216,18 @@ class CalibrationReport(_Part):
     nll_before: Floats
     nll: Floats
     nll_raw: float
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "CalibrationReport":
+        if 0.9 not in self.levels:
+            raise ValueError("the level 0.9 is missing")
+        _check_lengths(self, "levels", "coverage_before", "coverage_after")
+        _check_lengths(self, "pit_before", "pit_after")
+        _check_lengths(self, "temperature", "ks", "ece_before", "ece", "nll_before", "nll")
+        for name, rows in (("coverage_by_dimension", "levels"), ("pit_by_dimension", "temperature")):
+            if getattr(self, name):  # details that a summary may leave out
+                _check_lengths(self, name, rows)
+        return self
 
     def coverage(self, level: float) -> float:
         """Mean coverage after recalibration at one of `levels`."""
@@ -239,12 +276,22 @@ class OpenLoopReport(_Part):
     ended_early: Floats
     tolerance: float
     least_coverage: float
-    trusted_horizon: int
+    trusted_horizon: Annotated[int, Field(ge=0)]
     reward_error: Floats = ()
     reward_high: Floats = ()
     reward_constant: Floats = ()
     observation_horizon: int | None = None
     reward_horizon: int | None = None
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "OpenLoopReport":
+        curves = (
+            name
+            for name, field in type(self).model_fields.items()
+            if field.annotation == Floats and getattr(self, name)  # a fit of before has no curves of rewards
+        )
+        _check_lengths(self, "segments", "steps", *curves)
+        return self
 
 
 class RankCorrelation(_Part):

@@ -14,7 +14,7 @@ MAX_DEPTH: Final = 50
 """Deepest nesting of lists and mappings; configs of this package are 6 deep."""
 
 MAX_VALUES: Final = 10_000
-"""Most values of a document, keys included."""
+"""Most values of a document, keys included; those that an alias stands for count as often as it does."""
 
 FLOAT: Final = re.compile(
     r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
@@ -29,27 +29,33 @@ _OTHER_TYPES: Final = ("binary", "set", "omap", "pairs")
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader, but what grows when it is read is refused, and what no config holds.
 
-    `3e-4` is a number. A key given twice is an error, and so are aliases, of which a few lines make
-    gigabytes, deep nesting, many values, integers beyond 63 bits, texts with a NUL, and bytes, sets and other
-    types that no config has.
+    `3e-4` is a number. A key given twice is an error, and so are aliases that stand for many values, deep
+    nesting, many values, integers beyond 63 bits, texts with a NUL, and bytes, sets and other types that no
+    config has.
     """
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = self._values = 0
+        self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        mark = self.peek_event().start_mark
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read: write it out", mark)
+        mark, is_alias = self.peek_event().start_mark, bool(self.check_event(yaml.AliasEvent))
         self._depth += 1
         self._values += 1
         if self._depth > MAX_DEPTH:
             raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
-        if self._values > MAX_VALUES:
-            raise yaml.composer.ComposerError(None, None, f"it holds more than {MAX_VALUES:,} values", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
+        if node is not None and is_alias:
+            if id(node) not in self._sizes:  # it stands within what it names
+                raise yaml.composer.ComposerError(None, None, "aliases that lead to themselves", mark)
+            self._values += self._sizes[id(node)]
+        elif node is not None:
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(child)] for child in _children(node))
+        if self._values > MAX_VALUES:
+            problem = f"it holds more than {MAX_VALUES:,} values, or aliases that stand for as many"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
         return node
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
@@ -82,6 +88,13 @@ for _name in _OTHER_TYPES:
     _StrictLoader.add_constructor(f"{_TAG}{_name}", _StrictLoader.construct_undefined)
 
 
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    """What a node holds."""
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
 def parse_yaml(text: str, *, where: str) -> Any:
     """Reads one YAML value.
 
@@ -90,8 +103,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         where: what is being read, for the message.
 
     Raises:
-        ConfigError: the text is not valid YAML, gives a key twice, uses aliases, or is too long, too deep or
-            too large; the message names `where` and the line.
+        ConfigError: the text is not valid YAML, gives a key twice, or is too long, too deep or too large; the message names `where` and the line.
     """
     remedy = "Remedy: correct the place that is named."
     if len(text) > MAX_TEXT:

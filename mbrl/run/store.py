@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -202,7 +202,14 @@ class RunStore:
 
     def runs(self) -> list[RunFolder]:
         """Every run below the root, by path."""
-        return [RunFolder(path.parent) for path in sorted(self.root.glob("*/*/manifest.json"))]
+        return [RunFolder(path.parent) for path in sorted(self.root.glob(f"*/*/{MANIFEST_FILE}"))]
+
+    def manifests(self) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+        """Every run whose manifest can be read, with it; a damaged one is no run of anybody."""
+        for run in self.runs():
+            manifest = run.manifest_or_none()
+            if manifest is not None:
+                yield run, manifest
 
 
 def find_run(path: Path, *, stage: StageName) -> RunFolder:

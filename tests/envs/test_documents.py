@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import pytest
@@ -6,9 +7,8 @@ import yaml
 from mbrl.core.errors import ConfigError
 from mbrl.envs.documents import MAX_DEPTH, MAX_TEXT, MAX_VALUES, parse_yaml
 
-BOMB = "a: &a [x, x]\n" + "".join(
-    f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
-)
+LINES = [f"{after}: &{after} [*{name}, *{name}]" for name, after in itertools.pairwise("abcdefghijklmn")]
+BOMB = "\n".join(["a: &a [x, x]", *LINES])
 
 
 def test_plain_documents_are_read():

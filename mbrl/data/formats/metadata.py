@@ -63,7 +63,7 @@ class Metadata:
         value = self.number(key)
         if value is None:
             return None
-        if not (value >= 0 and value == math.floor(value) and value < 2**63):
+        if not (0 <= value < 2**63 and value == math.floor(value)):
             raise self._error(key, value, "a count")
         return int(value)
 
