@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.errors import EstimandMismatchError
 from mbrl.core.estimates import Estimate, Flag
-from mbrl.ope.judgement.families import PRIMARY
+from mbrl.ope.estimators.base import primary_estimators
 from mbrl.ope.log.layout import Array
 from mbrl.ope.statistics.bounds import LEVEL
 from mbrl.ope.statistics.self_normalised import draw_counts
@@ -93,7 +93,7 @@ def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> E
         estimates: by name.
         least_ess: effective episodes below which ratios are not counted; few heavy episodes look certain.
     """
-    found = [estimates[name] for name in PRIMARY.values() if name in estimates]
+    found = [estimates[name] for name in primary_estimators().values() if name in estimates]
     usable = [
         part
         for part in found

@@ -10,7 +10,7 @@ from tests.ope.reports import report
 
 
 def counted(family: Family, point: float, se: float) -> CountedFamily:
-    return CountedFamily(family, point, se, None, None)
+    return CountedFamily(family, family, point, se, None, None)
 
 
 RATIO, VALUE, MODEL = counted("ratio", 1.0, 0.3), counted("value", 1.5, 0.4), counted("model", 4.0, 0.3)
