@@ -109,7 +109,7 @@ def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> E
     if len(valid) > 1:
         return blend
     invalid = ", ".join(part.name for part in parts if not part.valid)
-    return blend.invalidated(f"fewer than two of its parts count, not {invalid}", Flag.PARTS_IN_DOUBT)
+    return blend.invalidated(f"fewer than two of its parts count, not {invalid}", Flag.INVALID_PARTS)
 
 
 def _shared_values(parts: Sequence[Estimate]) -> Array:
