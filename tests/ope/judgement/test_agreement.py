@@ -36,6 +36,17 @@ def test_pooled_families_that_differ_are_as_wide_as_their_difference() -> None:
     assert (low, high) == pytest.approx((2.0 - 1.959964 * math.sqrt(8), 2.0 + 1.959964 * math.sqrt(8)))
 
 
+def test_families_without_an_error_are_pooled_all_the_same():
+    same = counted("ratio", 2.0, 0.0), counted("value", 2.0, 0.0)
+    assert pool(same) == (2.0, 2.0)
+    assert pool(same[:1]) == (2.0, 2.0)
+    # a certain one outweighs an uncertain one that it agrees with
+    assert pool([counted("ratio", 2.0, 0.0), counted("value", 2.1, 0.5)]) == pytest.approx((2.0, 2.0))
+    # two certain ones that differ by 4: tau^2 = 4^2 / 2, and each deviation is its root
+    low, high = pool([counted("ratio", 0.0, 0.0), counted("value", 4.0, 0.0)])
+    assert (low, high) == pytest.approx((2.0 - 1.959964 * math.sqrt(8), 2.0 + 1.959964 * math.sqrt(8)))
+
+
 def test_the_one_without_which_the_others_agree_stands_apart() -> None:
     assert find_outlier([RATIO, VALUE, MODEL]) == "model"
     assert find_outlier([RATIO, MODEL]) is None  # of two, neither is the odd one
