@@ -24,7 +24,7 @@ _REGISTRIES: Final[dict[str, str]] = {
     "recipes": "mbrl.algorithms.base:RECIPES",
     "formats": "mbrl.data.formats.base:FORMATS",
     "measures": "mbrl.uncertainty.measures:MEASURES",
-    "estimators": "mbrl.ope.estimators.base:ESTIMATORS",
+    "estimators": "mbrl.off_policy.estimators.base:ESTIMATORS",
     "planners": "mbrl.planning.base:PLANNERS",
     "rows": "mbrl.bench.registry:ROWS",
 }

@@ -13,11 +13,11 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
-from mbrl.ope.judgement.families import BEHAVIOUR
-from mbrl.ope.judgement.report.documents import DeploymentReport
-from mbrl.ope.judgement.risk import RiskQuestion
-from mbrl.ope.judgement.verdict import EXIT_CODES, VerdictName
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.judgement.families import BEHAVIOUR
+from mbrl.off_policy.judgement.report.documents import DeploymentReport
+from mbrl.off_policy.judgement.risk import RiskQuestion
+from mbrl.off_policy.judgement.verdict import EXIT_CODES, VerdictName
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE, Trials, deployment_stage, unique_names
 from mbrl.run.judge.model import ModelRequest, choose_model
 from mbrl.run.judge.ope import OPESettings, ope_stage
@@ -118,7 +118,7 @@ def ope(
     threads: int = 1,
     store: str | Path | None = None,
     progress: Listener = None,
-    command: str = "mbrl.ope",
+    command: str = "mbrl.off_policy",
 ) -> OPEResult:
     """Judges policies by a log alone, and proposes what to do: estimates, intervals, a verdict with reasons.
 

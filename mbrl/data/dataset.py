@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
@@ -142,6 +142,143 @@ class Dataset:
             f"Dataset({self.info.name!r}, {len(self):,} episodes ({ends:,} terminated), "
             f"{self.num_transitions:,} transitions, observations of {self.spec.obs_dim}, actions of "
             f"{self.spec.act_dim})"
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        terminations: ArrayLike,
+        truncations: ArrayLike | None = None,
+        *,
+        timeouts: ArrayLike | None = None,
+        next_observations: ArrayLike | None = None,
+        behaviour_log_prob: ArrayLike | None = None,
+        infos: Mapping[str, ArrayLike] | None = None,
+        act_low: ArrayLike | float | None = None,
+        act_high: ArrayLike | float | None = None,
+        info: DatasetInfo | None = None,
+        options: LoadOptions | None = None,
+    ) -> "Dataset":
+        """A dataset of flat rows, one transition each, one episode after the other.
+
+        Without `next_observations` the successor of a row is the next row of the same episode: a truncated
+        last row is dropped, and the successor of a terminal one is unknown. Without `truncations`, episodes
+        end where `next_observations` breaks off, or at the time limit of `info` or `options`.
+
+        Args:
+            observations: `[n, obs_dim]`, raw units.
+            actions: `[n, act_dim]`, environment units.
+            rewards: `[n]`.
+            terminations: `[n]` flags, 0 and 1 or booleans: the task ended with this row.
+            truncations: `[n]` flags: the episode was cut after this row.
+            timeouts: another name of `truncations`; one of the two is given.
+            next_observations: `[n, obs_dim]`, what each action led to.
+            behaviour_log_prob: `[n]` log-density of the action scaled to [-1, 1].
+            infos: further arrays of n rows.
+            act_low: lower action bounds; without bounds, the range of the actions.
+            act_high: upper action bounds.
+            info: name, simulator, time limit and what else is known.
+            options: what may be repaired; nothing by default.
+
+        Raises:
+            DataError: the first thing that would make training wrong, by argument and row.
+
+        Example:
+            >>> import numpy as np
+            >>> walk = np.cumsum(np.full((300, 1), 0.1), axis=0)
+            >>> ends = np.arange(300) % 100 == 99
+            >>> data = Dataset.from_arrays(walk, np.sin(walk), -walk[:, 0], np.zeros(300), ends)
+            >>> len(data), data.num_transitions
+            (3, 297)
+        """
+        from mbrl.data.construct import dataset_from_arrays
+
+        if truncations is not None and timeouts is not None:
+            raise DataError("it is another name of truncations", field="timeouts", remedy="Give one of them.")
+        arrays = {
+            "observations": observations,
+            "actions": actions,
+            "rewards": rewards,
+            "terminations": terminations,
+            "truncations": timeouts if truncations is None else truncations,
+            "next_observations": next_observations,
+            "behaviour_log_prob": behaviour_log_prob,
+        }
+        return dataset_from_arrays(
+            arrays, infos=infos, act_low=act_low, act_high=act_high, info=info, options=options
+        )
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: "Iterable[Episode | Mapping[str, Any]]",
+        *,
+        act_low: ArrayLike | float | None = None,
+        act_high: ArrayLike | float | None = None,
+        info: DatasetInfo | None = None,
+        options: LoadOptions | None = None,
+    ) -> "Dataset":
+        """A dataset of whole episodes.
+
+        Args:
+            episodes: `Episode` objects, or mappings with `observations` `[T + 1, obs_dim]`, `actions`
+                `[T, act_dim]`, `rewards` `[T]`, how it ended (`terminated`, `truncated`, or `[T]` flags
+                `terminations`, `truncations`), and optionally `behaviour_log_prob` `[T]`, `timestamps`
+                `[T + 1]` and `infos`.
+            act_low: lower action bounds; without bounds, the range of the actions.
+            act_high: upper action bounds.
+            info: name, simulator, time limit and what else is known.
+            options: what may be repaired; nothing by default.
+
+        Raises:
+            DataError: the first thing that would make training wrong, by episode, array and row.
+        """
+        from mbrl.data.construct import dataset_from_episodes
+
+        return dataset_from_episodes(episodes, act_low=act_low, act_high=act_high, info=info, options=options)
+
+    @classmethod
+    def from_gymnasium_buffer(
+        cls,
+        buffer: Any,
+        *,
+        scaled_actions: bool = True,
+        act_low: ArrayLike | float | None = None,
+        act_high: ArrayLike | float | None = None,
+        info: DatasetInfo | None = None,
+        options: LoadOptions | None = None,
+    ) -> "Dataset":
+        """A dataset of a replay buffer, or of transitions that were collected with Gymnasium.
+
+        Args:
+            buffer: a `ReplayBuffer` of Stable-Baselines3 or an object with its arrays `[size, envs, ...]`
+                (`observations`, `next_observations`, `actions`, `rewards`, `dones`, `timeouts`, and `pos`,
+                `full`, `action_space`); or a list of transitions `(observation, action, reward,
+                next_observation, terminated, truncated)`, or of mappings with these names.
+            scaled_actions: the actions of a buffer are scaled to [-1, 1], as the learners of
+                Stable-Baselines3 store them; they are brought back to the bounds of its action space. False
+                if you filled the buffer with the environment's own actions. Transitions in a list are never
+                scaled.
+            act_low: lower action bounds; those of a buffer's action space by default.
+            act_high: upper action bounds.
+            info: name, simulator, time limit and what else is known.
+            options: what may be repaired; nothing by default.
+
+        Raises:
+            DataError: the first thing that would make training wrong, by array and row.
+        """
+        from mbrl.data.construct import dataset_from_buffer
+
+        return dataset_from_buffer(
+            buffer,
+            scaled_actions=scaled_actions,
+            act_low=act_low,
+            act_high=act_high,
+            info=info,
+            options=options,
         )
 
     @functools.cached_property

@@ -106,10 +106,12 @@ class _Rows:
         obs: list[Floats] = [np.zeros((0, spec.obs_dim))]
         act: list[Floats] = [np.zeros((0, spec.act_dim))]
         lengths: list[int] = [0]
-        for index in np.unique(np.linspace(0, len(sound) - 1, min(len(sound), 200)).astype(np.int64)):
-            steps = min(len(sound[index].rewards), _MAX_ROWS)
-            obs.append(sound[index].observations[:steps].astype(np.float64))
-            act.append(sound[index].actions[:steps].astype(np.float64))
+        chosen = np.unique(np.linspace(0, len(sound) - 1, min(len(sound), 200)).astype(np.int64))
+        for index in map(int, chosen):
+            raw = sound[index]
+            steps = min(len(raw.rewards), _MAX_ROWS)
+            obs.append(raw.observations[:steps].astype(np.float64))
+            act.append(raw.actions[:steps].astype(np.float64))
             lengths.append(steps)
             if sum(lengths) >= _MAX_ROWS:
                 break

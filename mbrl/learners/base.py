@@ -14,6 +14,7 @@ from mbrl.core.protocols import Checkpointable, Learner
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, StateDict
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
@@ -112,6 +113,15 @@ class LearnerEntry(Protocol):
 
     def __call__(self, config: Any, context: LearnerContext) -> Learner[Any]:
         """Builds the learner."""
+        ...
+
+
+@runtime_checkable
+class StatesPasses(Protocol):
+    """A learner that says what its update computes, so that its speed can be held against the machine's."""
+
+    def passes(self, state: Any) -> tuple[NetworkPass, ...]:
+        """Passes that an update cannot do without, whatever this implementation does besides."""
         ...
 
 

@@ -23,6 +23,7 @@ from mbrl.core.types import TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, Optimiser
 from mbrl.learners.soft_actor_critic import SoftActorCritic, SoftActorCriticConfig, SoftActorCriticState
 from mbrl.nets.chunked import chunked_sum
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.conservative import log_integral_exp, soft_maximum
 from mbrl.ops.gaussian import LOG_2
@@ -125,6 +126,15 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
             **self.build_parts(generator),
             log_lagrange_factor=log_factor,
             lagrange_optimiser=Optimiser(log_factor, self.config.lagrange_learning_rate),
+        )
+
+    def passes(self, state: CQLState) -> tuple[NetworkPass, ...]:
+        """Those of the base; the policy at s and s', one pass each; the critics at all sampled actions."""
+        logged = self.config.estimator == "unweighted"
+        return (
+            *super().passes(state),
+            NetworkPass(state.actor.net, rows=2),
+            NetworkPass(state.critic.net, "parameters", rows=3 * self.config.conservative_actions + logged),
         )
 
     @torch.no_grad()

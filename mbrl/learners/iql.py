@@ -24,6 +24,7 @@ from mbrl.learners.critics import regress_critics
 from mbrl.learners.weighted_cloning import WeightedCloning, WeightedCloningConfig, WeightedCloningState
 from mbrl.nets.actors import Actor, ActorKind
 from mbrl.nets.critics import CriticEnsemble, StateValue
+from mbrl.nets.passes import NetworkPass
 from mbrl.ops.advantage import expectile_loss, exponential_weight
 from mbrl.ops.targets import td_target
 
@@ -118,6 +119,19 @@ class IQL(WeightedCloning[IQLConfig, IQLState]):
     def value(self, state: IQLState) -> IQLValue:
         """The value network and the critics."""
         return IQLValue(state.state_value, state.critic)
+
+    def passes(self, state: IQLState) -> tuple[NetworkPass, ...]:
+        """Target critics at s and V at s'; V, the critics and the actor are trained.
+
+        The advantage that weights the clone could take V(s) from the loss of V.
+        """
+        return (
+            NetworkPass(state.target_critic.net),
+            NetworkPass(state.state_value.net),
+            NetworkPass(state.state_value.net, "parameters"),
+            NetworkPass(state.critic.net, "parameters"),
+            NetworkPass(state.actor.net, "parameters"),
+        )
 
     @torch.no_grad()
     def next_value(

@@ -1,54 +1,18 @@
 """YAML documents: read strictly, overridden by dotted keys, written with the origin of every value."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import yaml
 
 from mbrl.core.errors import ConfigError
+from mbrl.envs.documents import FLOAT, parse_yaml
 
 Tree: TypeAlias = dict[str, Any]
 KeyPath: TypeAlias = tuple[str, ...]
 Override: TypeAlias = str | tuple[KeyPath, Any]
 """A change of a config: `dotted.key=value`, or the path of the key and the value."""
-
-
-_FLOAT: Final = re.compile(
-    r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
-    r"|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
-)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, but `3e-4` is a number (YAML 1.1 reads text) and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = cast("object", self.construct_object(key_node, deep=True))
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-
-
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Reads one YAML value.
-
-    Raises:
-        ConfigError: the text is not valid YAML, or gives a key twice; the message names `where` and the line.
-    """
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def read_yaml(path: Path) -> Tree:
@@ -148,7 +112,7 @@ class _LineDumper(yaml.SafeDumper):
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if is_plain else '"')
 
 
-_LineDumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_LineDumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 _LineDumper.add_representer(str, _LineDumper.represent_text)
 
 

@@ -15,7 +15,7 @@ from mbrl.data.normaliser import fit_moments
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
-from mbrl.envs.specs import TaskSpec
+from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
@@ -151,6 +151,7 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
 def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey) -> dict[str, Any]:
     """What a policy's file says of where it comes from."""
     config, is_online = resolved.run, RECIPES.get(resolved.run.recipe).is_online
+    own_task = None if task is None else own_task_hash(task)
     return {
         "algorithm": resolved.name,
         "recipe": config.recipe,
@@ -158,6 +159,7 @@ def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey
         "online": is_online,
         "dataset": None if is_online else key.dataset,
         "task": None if task is None else task.name,
+        **({} if own_task is None else {"task_hash": own_task}),
         "seed": config.seed,
         "run": key.digest,
         "version": package_version(),

@@ -16,14 +16,13 @@ from mbrl.nets.normaliser import Normaliser
 from mbrl.uncertainty.held_out import held_out_measures
 from tests.algorithms.toy import (
     LEARNER,
-    SCALE,
-    HandModel,
     ens_std,
     hand_dynamics,
     imagined_rows,
     make_config,
     make_context,
     make_training,
+    raw_ens_std,
     refresh,
     with_trusted_horizon,
 )
@@ -40,51 +39,6 @@ def test_stored_rewards_are_penalised_by_coef_times_reward_deviation_times_unit_
     unit_free = ens_std(rows.action) / 0.05
     torch.testing.assert_close(rows.reward, rows.observation[:, 0] - coef * 3.0 * unit_free)
     assert unit_free.max() > 1.5  # the draws reach beyond the data
-
-
-def raw_ens_std(action):
-    """In the units of the observations: members differ by multiples of `SCALE`."""
-    return ens_std(action) * SCALE.square().mean().sqrt()
-
-
-def test_raw_penalties_are_in_the_units_of_the_observations_and_use_no_scale_of_the_fit(toy):
-    rows = imagined_rows(toy, penalty={"coef": 7.0, "units": "raw"}, rollout=NO_CUT)
-    torch.testing.assert_close(rows.reward, rows.observation[:, 0] - 7.0 * raw_ens_std(rows.action))
-
-
-def test_raw_penalties_leave_the_cut_where_the_data_put_it(toy):
-    """Quantiles are stored in normalised units: 0.1 of `ens_std`, whatever the penalty is measured in."""
-    training = make_training(toy, real_ratio=0, penalty={"units": "raw"}, rollout={"starts": 500})
-    metrics = refresh(training)
-    rows = training.source.state_dict()["1"]["rows"]
-    beyond = ens_std(rows[:, 3:5]) > 0.1
-    assert 0 < float(metrics["rollout/flagged_rate"]) == pytest.approx(float(beyond.double().mean()))
-
-
-class NoisyModel(HandModel):
-    """Members predict deviations 0.1, 0.5, 0.2 of one dimension, and none elsewhere, of changes of 0.1."""
-
-    def predict(self, obs, action):
-        posterior = super().predict(obs, action)
-        variance = torch.zeros_like(posterior.variance)
-        variance[..., 0] = torch.tensor([0.01, 0.25, 0.04])[:, None]
-        return dataclasses.replace(
-            posterior, variance=variance, delta_scale=torch.full((3,), 0.1), reward_scale=torch.tensor(7.0)
-        )
-
-
-def test_the_raw_penalty_of_mopo_is_the_largest_predicted_deviation_over_all_members(toy):
-    """`lambda max_e ||sigma_e||` (Yu et al. 2020, section 4.3): 0.5 here; 5.0 in units of the changes."""
-    noisy = dataclasses.replace(toy, model=NoisyModel(), thresholds={"max_aleatoric": {0.95: 4.0, 1.0: 5.0}})
-    rollout = {**NO_CUT, "horizon": 1, "starts": 400}
-    published = {"measure": "max_aleatoric", "coef": 3.0, "units": "raw"}
-    metrics = refresh(make_training(noisy, real_ratio=0, penalty=published, rollout=rollout))
-    assert float(metrics["rollout/uncertainty"]) == pytest.approx(0.5)
-    assert float(metrics["rollout/penalty"]) == pytest.approx(1.5)
-    free = refresh(
-        make_training(noisy, real_ratio=0, penalty={**published, "units": "unit_free"}, rollout=rollout)
-    )
-    assert float(free["rollout/uncertainty"]) == pytest.approx(5.0 / 4.0)
 
 
 def test_a_unit_free_uncertainty_counts_for_ten_at_most(fitted):

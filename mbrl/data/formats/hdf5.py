@@ -144,14 +144,18 @@ class StoredGroup:
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of the group as Python values; arrays of more than 100,000 entries are refused."""
-        found: dict[str, Any] = {}
+        return {key: self._attribute(key) for key in cast("list[str]", list(self._group.attrs))}
+
+    def attribute(self, key: str) -> dict[str, Any]:
+        """One attribute by its name, nothing where there is none."""
+        return {key: self._attribute(key)} if key in self._group.attrs else {}
+
+    def _attribute(self, key: str) -> Any:
         attrs = cast("Any", self._group.attrs)
-        for key in cast("list[str]", list(attrs)):
-            if math.prod(attrs.get_id(key).shape or ()) > _MAX_ATTRIBUTE:
-                raise self._error(key, "the attribute is too large", "Store large arrays as data sets.")
-            value = attrs[key]
-            found[key] = value.item() if isinstance(value, np.generic) else value
-        return found
+        if math.prod(attrs.get_id(key).shape or ()) > _MAX_ATTRIBUTE:
+            raise self._error(key, "the attribute is too large", "Store large arrays as data sets.")
+        value: Any = attrs[key]
+        return cast("Any", value.item()) if isinstance(value, np.generic) else value
 
     def text(self, key: str) -> str | None:
         """A stored string, or None where there is none."""

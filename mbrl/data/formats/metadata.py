@@ -15,6 +15,7 @@ from mbrl.data.formats.limits import MAX_JSON_BYTES, show_bytes
 from mbrl.data.spaces import read_bounds
 
 _MAX_DEPTH: Final = 16
+_MAX_AXES: Final = 8
 
 
 class Metadata:
@@ -156,11 +157,11 @@ class StoredBox:
                 remedy="Use a dataset with continuous actions and vectors as observations.",
             )
         shape: Any = values.get("shape")
-        is_shape = isinstance(shape, list) and all(
-            isinstance(n, int) and not isinstance(n, bool) and 0 < n <= MAX_DIM
-            for n in cast("list[Any]", shape)
+        sizes: list[Any] = cast("list[Any]", shape) if isinstance(shape, list) else []
+        is_shape = len(sizes) <= _MAX_AXES and all(
+            isinstance(n, int) and not isinstance(n, bool) and 0 < n <= MAX_DIM for n in sizes
         )
-        size = math.prod(cast("list[int]", shape)) if is_shape else 0
+        size = math.prod(sizes) if is_shape and isinstance(shape, list) else 0
         if not 0 < size <= MAX_DIM:
             raise DataError(
                 f"a Box of shape {str(shape)[:60]}",
@@ -190,17 +191,15 @@ def _leaves(
         yield prefix.rstrip("/"), space
         return
     parts: Any = space.get("subspaces")
-    is_mapping = isinstance(parts, Mapping) and all(
-        isinstance(part, Mapping) for part in cast("Mapping[Any, Any]", parts).values()
-    )
-    if not is_mapping or prefix.count("/") >= _MAX_DEPTH:
+    named = cast("dict[str, Mapping[str, Any]]", parts) if isinstance(parts, dict) else {}
+    are_spaces = bool(named) and all(isinstance(part, dict) for part in named.values())
+    if not are_spaces or prefix.count("/") >= _MAX_DEPTH:
         raise DataError(
             f"a Dict space without named parts, or more than {_MAX_DEPTH} deep",
             file=file,
             field=field,
             remedy="Store the JSON of the space, as Minari does.",
         )
-    named = cast("Mapping[str, Mapping[str, Any]]", parts)
     for name in sorted(named):
         yield from _leaves(named[name], file, field, f"{prefix}{name}/")
 

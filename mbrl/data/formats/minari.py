@@ -108,7 +108,7 @@ def _parse_episode(content: StoredGroup, name: str, file: Path, options: LoadOpt
         raise DataError("not a group", file=file, episode=name, remedy="Write one group per episode.")
     infos = _parse_infos(group.subgroup("infos"), options)
     log_prob = infos.pop(LOG_PROB_KEY, None)
-    final_known = Metadata(group.attributes(), file).flag(LOG_END_ATTRIBUTE, default=True)
+    final_known = Metadata(group.attribute(LOG_END_ATTRIBUTE), file).flag(LOG_END_ATTRIBUTE, default=True)
     return RawEpisode(
         name=name,
         observations=_stacked(group, "observations", file, name),
@@ -134,9 +134,10 @@ def _parse_infos(group: StoredGroup | None, options: LoadOptions) -> dict[str, A
 
 def _stacked(group: StoredGroup, key: str, file: Path, episode: str) -> AnyArray:
     """An array, or the arrays of a dictionary space side by side in the order of their names."""
-    parts = group.subgroup(key)
+    values = group.optional(key)
+    parts = group.subgroup(key) if values is None else None
     if parts is None:
-        return group.require(key, episode=episode)
+        return group.require(key, episode=episode) if values is None else values
     leaves = parts.numeric_leaves()
     report = functools.partial(DataError, file=file, episode=episode)
     for name, leaf in leaves.items():

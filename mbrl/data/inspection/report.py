@@ -1,47 +1,24 @@
 """Inspection of a log: everything a user should know of it, and whether training may start."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from collections.abc import Iterator
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from mbrl.core.errors import DataError
 from mbrl.data.assemble import build, episode_problems, log_problems, prepare
 from mbrl.data.dataset import Dataset
+from mbrl.data.inspection.findings import DataFinding, dataset_findings, stats_findings
+from mbrl.data.inspection.fitness import fit_findings
 from mbrl.data.inspection.stats import DatasetStats, summarise
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawLog
-from mbrl.data.splits import MIN_EPISODES
 
-Severity = Literal["error", "warning", "note"]
-
-MIN_TRANSITIONS: Final = 1000
-MANY_SATURATED: Final = 0.5
-MANY_DUPLICATES: Final = 0.01
 _MAX_PROBLEMS: Final = 50
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataFinding(_Model):
-    """One thing that the user should know.
-
-    Attributes:
-        severity: an `error` forbids training, a `warning` makes its result doubtful, a `note` is worth
-            knowing.
-        text: what was found.
-        remedy: what to do about it.
-    """
-
-    severity: Severity
-    text: str
-    remedy: str
-
-
-class Inspection(_Model):
+class Inspection(BaseModel):
     """What an inspection found.
 
     Attributes:
@@ -50,6 +27,8 @@ class Inspection(_Model):
         dropped: what the load dropped or repaired, by reason.
         stats: figures of the sound episodes; None if there are none.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     findings: tuple[DataFinding, ...]
@@ -68,10 +47,16 @@ class Inspection(_Model):
 
 def inspect_dataset(dataset: Dataset) -> Inspection:
     """Examines a dataset that passed its checks."""
+    return _inspect(dataset, foretells=True)
+
+
+def _inspect(dataset: Dataset, *, foretells: bool) -> Inspection:
+    """`foretells` what fits refuse; what is left of a log with errors is not what will be learned from."""
     stats = summarise(dataset)
+    foretold = fit_findings(dataset) if foretells else ()
     return Inspection(
         name=dataset.info.name,
-        findings=_sorted([*_dataset_findings(dataset), *_stats_findings(stats)]),
+        findings=_sorted([*dataset_findings(dataset), *stats_findings(stats), *foretold]),
         dropped=dict(dataset.dropped),
         stats=stats,
     )
@@ -88,7 +73,7 @@ def inspect_log(log: RawLog, options: LoadOptions | None = None) -> Inspection:
         if options.bad_episodes == "error":
             problems += episode_problems(prepared, options)
         dataset = build(prepared, options.model_copy(update={"bad_episodes": "drop"}))
-        report = inspect_dataset(dataset)
+        report = _inspect(dataset, foretells=not problems)
     except DataError as error:
         problems += [] if problems else [error]
     if report is not None and not problems:
@@ -117,86 +102,3 @@ def _problem_findings(problems: list[DataError]) -> Iterator[DataFinding]:
 def _sorted(findings: list[DataFinding]) -> tuple[DataFinding, ...]:
     order = {"error": 0, "warning": 1, "note": 2}
     return tuple(sorted(findings, key=lambda finding: order[finding.severity]))
-
-
-def _dataset_findings(dataset: Dataset) -> Iterator[DataFinding]:
-    for reason, count in dataset.dropped.items():
-        text = f"On loading: {reason}, {count} times."
-        yield DataFinding(severity="note", text=text, remedy="None needed if that was intended.")
-    for key, value in _assumptions(dataset.info.provenance).items():
-        text = f"Assumed {key.replace('_', ' ')}: {value}."
-        yield DataFinding(severity="warning", text=text, remedy="Give action_low and action_high.")
-    logged = [episode.behaviour_log_prob is not None for episode in dataset.episodes]
-    if any(logged) and not all(logged):
-        text = f"{len(logged) - sum(logged)} of {len(logged)} episodes lack behaviour log-probabilities."
-        yield DataFinding(
-            severity="warning", text=text, remedy="Use estimators that fit the behaviour policy."
-        )
-
-
-def _assumptions(provenance: Mapping[str, str]) -> dict[str, str]:
-    return {key: provenance[key] for key in ("action_bounds",) if key in provenance}
-
-
-def _stats_findings(stats: DatasetStats) -> Iterator[DataFinding]:
-    yield from _size_findings(stats)
-    yield from _row_findings(stats)
-    yield from _dimension_findings(stats)
-
-
-def _size_findings(stats: DatasetStats) -> Iterator[DataFinding]:
-    if stats.num_transitions < MIN_TRANSITIONS:
-        text = f"Only {stats.num_transitions} transitions: a model will hardly generalise from them."
-        yield DataFinding(severity="warning", text=text, remedy="Log more data.")
-    if stats.num_episodes < MIN_EPISODES:
-        text = f"Only {stats.num_episodes} episodes: blocks of time are held out, not whole episodes."
-        yield DataFinding(severity="note", text=text, remedy="Log more episodes for a stricter holdout.")
-    if stats.terminated == 0:
-        text = "No step terminates: the termination head stays off."
-        yield DataFinding(
-            severity="note", text=text, remedy="Mark failures as terminated if the log has any."
-        )
-    if stats.unknown_successors:
-        text = f"{stats.unknown_successors} terminal steps have no logged successor."
-        remedy = "None needed: value learning keeps them, dynamics are learned without them."
-        yield DataFinding(severity="note", text=text, remedy=remedy)
-
-
-def _row_findings(stats: DatasetStats) -> Iterator[DataFinding]:
-    if stats.rewards.minimum == stats.rewards.maximum:
-        text = f"Every reward is {stats.rewards.mean:g}: there is nothing to prefer."
-        yield DataFinding(
-            severity="warning", text=text, remedy="Relabel the log with the reward of the task."
-        )
-    elif max(abs(stats.rewards.minimum), abs(stats.rewards.maximum)) > 100.0:
-        text = f"Rewards lie between {stats.rewards.minimum:g} and {stats.rewards.maximum:g}."
-        yield DataFinding(severity="note", text=text, remedy="Scale them down if value learning is unstable.")
-    if stats.duplicate_rows > MANY_DUPLICATES * stats.num_transitions:
-        text = f"{stats.duplicate_rows} transitions repeat an earlier one in every number."
-        remedy = "Remove copied episodes: they may stand on both sides of a split."
-        yield DataFinding(severity="warning", text=text, remedy=remedy)
-    if stats.inconsistent_rows:
-        text = f"{stats.inconsistent_rows} transitions repeat a state and action with another successor."
-        remedy = "Check the order of rows; if the machine is random or has hidden state, add what is missing."
-        yield DataFinding(severity="warning", text=text, remedy=remedy)
-    if stats.jump_rows:
-        text = f"{stats.jump_rows} transitions jump far beyond a usual step."
-        remedy = "Look for resets without a flag, gaps in time and wrapped angles."
-        yield DataFinding(severity="warning", text=text, remedy=remedy)
-
-
-def _dimension_findings(stats: DatasetStats) -> Iterator[DataFinding]:
-    constant = [dimension.name for dimension in stats.observations if dimension.is_constant]
-    if constant:
-        text = f"Observation dimensions that never change: {', '.join(constant)}."
-        yield DataFinding(severity="note", text=text, remedy="None needed; leave them out to save time.")
-    idle = [dimension.name for dimension in stats.actions if dimension.is_constant]
-    if idle:
-        text = f"Action dimensions that never change: {', '.join(idle)}. Their effect cannot be learned."
-        yield DataFinding(severity="warning", text=text, remedy="Leave them out, or log data that vary them.")
-    for dimension in stats.actions:
-        if dimension.saturation is not None and dimension.saturation > MANY_SATURATED:
-            text = f"Action {dimension.name} is at a bound in {100 * dimension.saturation:.0f} % of steps."
-            yield DataFinding(
-                severity="note", text=text, remedy="Check that the bounds are the machine's own."
-            )

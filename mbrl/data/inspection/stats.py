@@ -1,4 +1,4 @@
-"""Figures of a dataset: distributions, repeated and odd rows, coverage.
+"""Figures of a dataset: distributions, odd rows, coverage.
 
 Vectorised throughout: a million transitions take seconds.
 """
@@ -10,10 +10,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from mbrl.data.dataset import Dataset, Transitions
+from mbrl.data.inspection.rows import (
+    RewardOutlier,
+    TimeGaps,
+    count_copies,
+    count_inconsistent,
+    count_jumps,
+    count_still,
+    find_reward_outliers,
+    find_time_gaps,
+)
 from mbrl.data.normaliser import fit_moments
 
 BINS: Final = 40
-JUMP_FACTOR: Final = 8.0
 _QUERIES: Final = 500
 _REFERENCES: Final = 20_000
 
@@ -68,7 +77,29 @@ class Coverage(BaseModel):
 
 
 class DatasetStats(BaseModel):
-    """Figures of a dataset that could be read."""
+    """Figures of a dataset that could be read.
+
+    Attributes:
+        content_hash: of the dataset.
+        num_episodes: episodes.
+        num_transitions: their steps.
+        terminated: episodes that terminate.
+        truncated: episodes that are cut.
+        unknown_successors: terminal steps without a logged successor.
+        duplicate_rows: steps in stretches that repeat those of an earlier episode.
+        inconsistent_rows: steps whose state and action occurred before with another successor.
+        jump_rows: steps far beyond a usual one.
+        has_behaviour_log_prob: every step has a log-density of the behaviour.
+        lengths: of the episodes, steps.
+        returns: of the episodes, undiscounted.
+        rewards: of the steps.
+        observations: one entry for each dimension.
+        actions: likewise.
+        coverage: how much of the space the data reach.
+        still_rows: steps equal to the one before in every number: the machine stands still.
+        reward_outliers: the few rewards that lie far beyond all others.
+        time_gaps: pauses between time stamps; None where there are none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,6 +119,9 @@ class DatasetStats(BaseModel):
     observations: tuple[Dimension, ...]
     actions: tuple[Dimension, ...]
     coverage: Coverage
+    still_rows: int = 0
+    reward_outliers: tuple[RewardOutlier, ...] = ()
+    time_gaps: TimeGaps | None = None
 
 
 def summarise(dataset: Dataset) -> DatasetStats:
@@ -101,7 +135,7 @@ def summarise(dataset: Dataset) -> DatasetStats:
         terminated=int(rows.terminated.sum()),
         truncated=int(rows.truncated.sum()),
         unknown_successors=int((~rows.is_successor_known).sum()),
-        duplicate_rows=count_duplicates(rows),
+        duplicate_rows=count_copies(rows),
         inconsistent_rows=count_inconsistent(rows),
         jump_rows=count_jumps(rows),
         has_behaviour_log_prob=all(e.behaviour_log_prob is not None for e in dataset.episodes),
@@ -111,6 +145,9 @@ def summarise(dataset: Dataset) -> DatasetStats:
         observations=_dimensions(rows.observation, info.obs_names, None),
         actions=_dimensions(rows.action, info.act_names, saturation),
         coverage=measure_coverage(rows),
+        still_rows=count_still(rows),
+        reward_outliers=find_reward_outliers(rows),
+        time_gaps=find_time_gaps(dataset),
     )
 
 
@@ -154,54 +191,6 @@ def _saturation(
 ) -> NDArray[np.float64]:
     margin = 1e-3 * (high - low)
     return np.asarray(((actions <= low + margin) | (actions >= high - margin)).mean(axis=0), dtype=np.float64)
-
-
-def hash_rows(*arrays: NDArray[Any]) -> NDArray[np.uint64]:
-    """`[n]` 64-bit hashes of rows of float32; equal rows have equal hashes, and -0.0 equals 0.0."""
-    digest = np.full(len(arrays[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
-    for array in arrays:
-        bits = (np.ascontiguousarray(array, dtype=np.float32) + np.float32(0.0)).view(np.uint32)
-        for column in bits.reshape(len(digest), -1).T:
-            digest ^= column
-            digest *= np.uint64(0xBF58476D1CE4E5B9)
-            digest ^= digest >> np.uint64(29)
-    return digest
-
-
-def count_duplicates(rows: Transitions) -> int:
-    """Transitions that repeat an earlier one in every number."""
-    flags = rows.terminated.astype(np.float32)
-    hashes = hash_rows(rows.observation, rows.action, rows.reward, rows.next_observation, flags)
-    return len(hashes) - len(np.unique(hashes))
-
-
-def count_inconsistent(rows: Transitions) -> int:
-    """Transitions whose `(s, a)` occurred before with a successor 0.1 usual steps off or more."""
-    known = rows.successors_known()
-    if len(known) < 2:
-        return 0
-    _, first, inverse = np.unique(
-        hash_rows(known.observation, known.action), return_index=True, return_inverse=True
-    )
-    is_repeat = first[inverse] != np.arange(len(known))
-    _, scale = fit_moments(known.next_observation - known.observation)
-    gap = known.next_observation[is_repeat] - known.next_observation[first[inverse[is_repeat]]]
-    return int((np.abs(gap) > 0.1 * scale).any(axis=1).sum())
-
-
-def count_jumps(rows: Transitions) -> int:
-    """Transitions of a length that suggests a wrong successor or a reset without a flag.
-
-    Lengths are root-mean-squares over dimensions in standard deviations of the observations; a jump is
-    longer than half a standard deviation and than 8 times the 99 % quantile or 40 times the median.
-    """
-    known = rows.successors_known()
-    if len(known) < 2:
-        return 0
-    _, scale = fit_moments(known.observation)
-    length = np.sqrt(np.square((known.next_observation - known.observation) / scale).mean(axis=1))
-    usual = min(JUMP_FACTOR * float(np.quantile(length, 0.99)), 40.0 * float(np.median(length)))
-    return int((length > max(usual, 0.5)).sum())
 
 
 def measure_coverage(rows: Transitions) -> Coverage:

@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from mbrl.ope.estimators.base import primary_estimators
-from mbrl.ope.judgement.families import count_families
-from mbrl.ope.judgement.report.concluded import VERDICT_WORDS
-from mbrl.ope.judgement.report.documents import DeploymentReport, OPEReport
-from mbrl.ope.judgement.report.measured import Segment, SegmentKind
-from mbrl.ope.judgement.report.records import Ends, known_ends
+from mbrl.off_policy.estimators.base import primary_estimators
+from mbrl.off_policy.judgement.families import count_families
+from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
+from mbrl.off_policy.judgement.report.measured import Segment, SegmentKind
+from mbrl.off_policy.judgement.report.records import Ends, known_ends
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import MISSING, format_count, format_number, format_share
 

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from mbrl.ope.judgement.benchmark.answers import BenchLog, JudgedCase, OPEBench
-from mbrl.ope.judgement.benchmark.scores import Score, score_estimator
-from mbrl.ope.judgement.benchmark.verdicts import RULES, VerdictShare, verdict_share
-from mbrl.ope.judgement.report.concluded import VERDICT_WORDS
+from mbrl.off_policy.judgement.benchmark.answers import BenchLog, JudgedCase, OPEBench
+from mbrl.off_policy.judgement.benchmark.scores import Score, score_estimator
+from mbrl.off_policy.judgement.benchmark.verdicts import RULES, VerdictShare, verdict_share
+from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import format_count, format_share
 

@@ -11,7 +11,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.value.model_value import EvaluationModel
+from mbrl.off_policy.value.model_value import EvaluationModel
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.files import hash_file
 from mbrl.run.fit import DYNAMICS_FILE, dynamics_key, fit_dynamics_stage, open_dynamics

@@ -12,23 +12,23 @@ from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.estimators.base import ESTIMATORS, refused
-from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
-from mbrl.ope.judgement.active import comparable_actions
-from mbrl.ope.judgement.assessment import assess
-from mbrl.ope.judgement.backtest import apply_backtest, miscalibrated_ratios
-from mbrl.ope.judgement.blend import blend_primaries
-from mbrl.ope.judgement.conclusions import conclude
-from mbrl.ope.judgement.paired import evidence_of, paired_z
-from mbrl.ope.judgement.report.documents import REPORT_VERSION, OPEReport
-from mbrl.ope.judgement.report.measured import Backtest, ReportedEstimate
-from mbrl.ope.judgement.risk import RiskQuestion
-from mbrl.ope.judgement.rule import DEFAULT_RULE
-from mbrl.ope.log.diagnostics import ratio_diagnostics
-from mbrl.ope.log.layout import OPEArrays
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FitValues, FQEConfig, fit_fqe
-from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig
+from mbrl.off_policy.estimators.base import ESTIMATORS, refused
+from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
+from mbrl.off_policy.judgement.active import comparable_actions
+from mbrl.off_policy.judgement.assessment import assess
+from mbrl.off_policy.judgement.backtest import apply_backtest, miscalibrated_ratios
+from mbrl.off_policy.judgement.blend import blend_primaries
+from mbrl.off_policy.judgement.conclusions import conclude
+from mbrl.off_policy.judgement.paired import evidence_of, paired_z
+from mbrl.off_policy.judgement.report.documents import REPORT_VERSION, OPEReport
+from mbrl.off_policy.judgement.report.measured import Backtest, ReportedEstimate
+from mbrl.off_policy.judgement.risk import RiskQuestion
+from mbrl.off_policy.judgement.rule import DEFAULT_RULE
+from mbrl.off_policy.log.diagnostics import ratio_diagnostics
+from mbrl.off_policy.log.layout import OPEArrays
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FitValues, FQEConfig, fit_fqe
+from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.files import write_json
 from mbrl.run.judge.backtest import backtest_stage, read_backtest
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence

@@ -15,9 +15,9 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FitValues, FQEConfig, FQEResult
-from mbrl.ope.value.value_net import QEnsemble, RewardScale
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FitValues, FQEConfig, FQEResult
+from mbrl.off_policy.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.inputs import manifest_facts, split_identity

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part
 from mbrl.run.documents import Override, read_overrides, read_yaml, set_at
 from mbrl.run.validation import validate

@@ -19,7 +19,7 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.log.policies import draw_actions
+from mbrl.off_policy.log.policies import draw_actions
 from mbrl.run.files import read_json
 from mbrl.run.progress import Progress
 from mbrl.study.ope_bench.config import PeerConfig

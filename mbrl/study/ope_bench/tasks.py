@@ -16,8 +16,8 @@ from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.evaluation.evaluator import evaluate
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.collect import find_policy
 from mbrl.run.config import EvaluationConfig, ResolvedConfig
 from mbrl.run.files import write_json

@@ -59,7 +59,7 @@ def test_all_problems_are_listed_with_their_places():
 def test_options_mend_what_they_cover():
     raw = dataclasses.replace(make_raw(), actions=np.array([[2.0], [0.0], [0.5], [0.0]]))
     assert not inspect_log(make_log(raw)).may_train
-    report = inspect_log(make_log(raw), LoadOptions(actions="clip"))
+    report = inspect_log(make_log(raw, make_raw()), LoadOptions(actions="clip"))
     assert report.may_train
     assert report.dropped == {"actions clipped": 1}
     assert "actions clipped, 1 times" in texts(report, "note")
@@ -67,7 +67,7 @@ def test_options_mend_what_they_cover():
 
 def test_dropping_bad_episodes_on_request():
     bad = dataclasses.replace(make_raw(), rewards=np.full(4, np.nan))
-    report = inspect_log(make_log(make_raw(), bad), LoadOptions(bad_episodes="drop"))
+    report = inspect_log(make_log(make_raw(), make_raw(), bad), LoadOptions(bad_episodes="drop"))
     assert report.may_train
     assert report.dropped == {"episodes dropped: bad rewards": 1}
 
@@ -106,7 +106,7 @@ def test_findings_about_actions_and_copies():
     report = inspect_dataset(dataclasses.replace(data, episodes=(*still, *still)))
     assert "Action dimensions that never change: 0" in texts(report, "warning")
     assert "at a bound in 100 %" in texts(report, "note")
-    assert "40 transitions repeat an earlier one" in texts(report, "warning")
+    assert "40 transitions repeat stretches of an earlier episode" in texts(report, "warning")
     assert [finding.severity for finding in report.findings] == sorted(
         (finding.severity for finding in report.findings), key=["error", "warning", "note"].index
     )

@@ -7,15 +7,16 @@ import pytest
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.data.info import DatasetInfo
-from mbrl.data.inspection.stats import (
-    count_duplicates,
+from mbrl.data.inspection.rows import (
+    count_copies,
     count_inconsistent,
     count_jumps,
-    describe,
+    count_still,
+    find_reward_outliers,
+    find_time_gaps,
     hash_rows,
-    measure_coverage,
-    summarise,
 )
+from mbrl.data.inspection.stats import describe, measure_coverage, summarise
 from tests.data.logs import make_dataset
 
 
@@ -65,11 +66,96 @@ def test_hash_tells_rows_apart():
     assert len(np.unique(hash_rows(np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [-0.0, 1.0]])))) == 3
 
 
-def test_duplicates_are_counted_once_each():
+def test_copied_episodes_are_counted_once_each():
     data = walk()
-    assert count_duplicates(data.transitions()) == 0
+    assert count_copies(data.transitions()) == 0
     twice = data.select([0, 1, 2, 1, 1])
-    assert count_duplicates(twice.transitions()) == 2 * 400
+    assert count_copies(twice.transitions()) == 2 * 400
+    short = walk(steps=3, episodes=5)  # too short for a window: the whole episode must agree
+    assert count_copies(short.transitions()) == 0
+    assert count_copies(short.select([0, 1, 0, 2]).transitions()) == 3
+
+
+def test_a_copied_stretch_within_an_episode_is_found():
+    data = walk(episodes=2)
+    source, target = data.episodes
+    parts = {}
+    for name in ("observations", "actions", "rewards"):
+        values = getattr(target, name).copy()
+        length = 31 if name == "observations" else 30
+        values[100 : 100 + length] = getattr(source, name)[200 : 200 + length]
+        parts[name] = values
+    copied = dataclasses.replace(data, episodes=(source, dataclasses.replace(target, **parts)))
+    assert count_copies(copied.transitions()) == 30
+
+
+def test_equal_rows_of_a_machine_that_stands_are_stillness_and_no_copies():
+    data = walk(steps=50, episodes=3)
+    still = [
+        dataclasses.replace(
+            episode,
+            observations=np.repeat(episode.observations[:1] * 0.0, 51, axis=0),
+            actions=episode.actions * 0.0,
+            rewards=episode.rewards * 0.0,
+        )
+        for episode in data.episodes
+    ]
+    rows = dataclasses.replace(data, episodes=tuple(still)).transitions()
+    assert count_copies(rows) == 0
+    assert count_still(rows) == 3 * 49
+    assert count_still(data.transitions()) == 0
+
+
+def with_rewards(rewards: np.ndarray, data: Dataset | None = None) -> Dataset:
+    data = data or walk()
+    return with_first(data, rewards=rewards.astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [1e12, -3e38])
+def test_a_reward_far_beyond_all_others_is_named(value: float):
+    rewards = walk().episodes[0].rewards.astype(np.float64)
+    rewards[17] = value
+    data = with_rewards(rewards)
+    (outlier,) = find_reward_outliers(data.transitions())
+    assert (outlier.episode, outlier.row) == (0, 17)
+    assert outlier.reward == pytest.approx(value)
+    others = np.delete(data.transitions().reward.astype(np.float64), 17)
+    farthest = np.abs(others - np.median(data.transitions().reward)).max()
+    assert outlier.factor == pytest.approx(abs(value) / farthest, rel=1e-3)
+
+
+def test_two_equal_outliers_do_not_hide_each_other():
+    rewards = walk().episodes[0].rewards.astype(np.float64)
+    rewards[[17, 90]] = 1e12
+    assert {outlier.row for outlier in find_reward_outliers(with_rewards(rewards).transitions())} == {17, 90}
+
+
+def test_sparse_rewards_and_falls_are_no_outliers():
+    sparse = np.zeros(400)
+    sparse[[3, 80]] = 1.0
+    data = walk()
+    zero = tuple(dataclasses.replace(e, rewards=np.zeros(400, np.float32)) for e in data.episodes)
+    rare = with_rewards(sparse, dataclasses.replace(data, episodes=zero))
+    assert find_reward_outliers(rare.transitions()) == ()
+    fall = data.episodes[0].rewards.copy()
+    fall[-1] = -1e5
+    fallen = dataclasses.replace(data.episodes[0], rewards=fall, terminated=True, truncated=False)
+    ended = dataclasses.replace(data, episodes=(fallen, *data.episodes[1:]))
+    assert find_reward_outliers(ended.transitions()) == ()
+
+
+def test_pauses_between_time_stamps_are_found():
+    data = walk()
+    times = 0.1 * np.arange(401)
+    assert find_time_gaps(data) is None
+    assert find_time_gaps(with_first(data, timestamps=times.copy())) is None
+    times[250:] += 1000.0
+    times[380:] += 5.0
+    gaps = find_time_gaps(with_first(data, timestamps=times))
+    assert gaps is not None
+    assert (gaps.count, gaps.episode, gaps.row) == (2, 0, 249)
+    assert gaps.seconds == pytest.approx(1000.1)
+    assert gaps.usual == pytest.approx(0.1)
 
 
 def test_same_state_and_action_with_another_successor():

@@ -1,12 +1,12 @@
 import dataclasses
 import math
 
-from mbrl.ope.judgement.benchmark.answers import Answer, BenchLog, JudgedPolicy, OPEBench
-from mbrl.ope.judgement.benchmark.verdicts import SHIPPED
+from mbrl.off_policy.judgement.benchmark.answers import Answer, BenchLog, JudgedPolicy, OPEBench
+from mbrl.off_policy.judgement.benchmark.verdicts import SHIPPED
 from mbrl.report.kit.table import TERMINAL_WIDTH, to_text
 from mbrl.report.ope_bench.plots import estimates_against_truth
 from mbrl.report.ope_bench.tables import bench_tables, threshold_table, total_table, verdict_table
-from tests.ope.benches import NOTHING, bench
+from tests.off_policy.benches import NOTHING, bench
 
 
 def test_tables_fit_the_terminal_and_json_is_strict():

@@ -13,8 +13,8 @@ from mbrl.data.options import LoadOptions
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.log.policies import is_stochastic
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.log.policies import is_stochastic
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.fit import DYNAMICS_FILE, fit_dynamics_stage
 from mbrl.run.judge import backtest
@@ -24,7 +24,7 @@ from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.policies import load_policy, save_policy
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 from tests.run.toy import SPACE, TINY_DYNAMICS, make_dataset, write_dataset
 
 
