@@ -13,7 +13,7 @@ from mbrl.off_policy.log.layout import OPEArrays
 from mbrl.off_policy.log.policies import require_density
 from mbrl.off_policy.statistics.ensembles import widened_by_members
 
-VALUES_IN_DOUBT: Final = Flag.VALUES_IN_DOUBT
+INVALID_VALUES: Final = Flag.INVALID_VALUES
 """Flag of an estimate that rests on fitted values which do not count themselves."""
 
 NO_CROSSFIT: Final = Flag.NO_CROSSFIT
@@ -60,5 +60,5 @@ def estimate_by_corrected_values(
         estimate = widened_by_members(estimate, np.array(points))
     estimate = estimate.flagged(*context.behaviour.flags(arrays))
     if values.why_not is not None and estimate.n_eff < LEAST_ESS:  # neither of its two supports holds
-        estimate = estimate.invalidated(f"few effective episodes, and {values.why_not}", VALUES_IN_DOUBT)
+        estimate = estimate.invalidated(f"few effective episodes, and {values.why_not}", INVALID_VALUES)
     return estimate if context.settings.crossfit > 0 else estimate.flagged(NO_CROSSFIT)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mbrl.core.estimates import Estimate
-from mbrl.off_policy.estimators.array_estimator import VALUES_IN_DOUBT
+from mbrl.off_policy.estimators.array_estimator import INVALID_VALUES
 from mbrl.off_policy.estimators.base import register_estimator
 from mbrl.off_policy.estimators.context import EstimatorContext
 from mbrl.off_policy.estimators.means import mean_estimate, require_values
@@ -29,4 +29,4 @@ def estimate_dm(context: EstimatorContext, *, generator: torch.Generator) -> Est
     estimate = direct_method(context.arrays(None, values))
     points = [direct_method(context.arrays(None, member)).point for member in values.members]
     estimate = widened_by_members(estimate, np.array(points))
-    return estimate if values.why_not is None else estimate.invalidated(values.why_not, VALUES_IN_DOUBT)
+    return estimate if values.why_not is None else estimate.invalidated(values.why_not, INVALID_VALUES)

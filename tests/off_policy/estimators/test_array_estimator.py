@@ -6,7 +6,7 @@ import torch
 
 from mbrl.core.errors import UndefinedRatioError
 from mbrl.core.estimates import Estimand
-from mbrl.off_policy.estimators.array_estimator import NO_CROSSFIT, VALUES_IN_DOUBT
+from mbrl.off_policy.estimators.array_estimator import INVALID_VALUES, NO_CROSSFIT
 from mbrl.off_policy.estimators.doubly_robust import doubly_robust
 from mbrl.off_policy.estimators.magic import magic
 from mbrl.off_policy.estimators.weighted_doubly_robust import weighted_doubly_robust
@@ -48,9 +48,9 @@ def test_what_rests_on_values_that_did_not_settle_does_not_count(episodes: int, 
     for name in ("dr", "wdr"):
         found = ask(context, name)
         assert (found.n_eff >= 30) == are_ratios_enough
-        assert (VALUES_IN_DOUBT in found.flags) == (not are_ratios_enough)
+        assert (INVALID_VALUES in found.flags) == (not are_ratios_enough)
         assert found.valid == are_ratios_enough
-    assert VALUES_IN_DOUBT not in ask(context, "pdwis").flags
+    assert INVALID_VALUES not in ask(context, "pdwis").flags
 
 
 @pytest.mark.parametrize("name", list(CORRECTED))

@@ -4,7 +4,7 @@ import pytest
 
 from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimand
-from mbrl.off_policy.estimators.array_estimator import VALUES_IN_DOUBT
+from mbrl.off_policy.estimators.array_estimator import INVALID_VALUES
 from mbrl.off_policy.estimators.direct_method import direct_method
 from mbrl.off_policy.value.fqe_config import FQEConfig
 from tests.off_policy.logs import ask, context_of, logged, table_log
@@ -27,4 +27,4 @@ def test_it_knows_what_its_value_fit_leaves_open_and_whether_it_counts():
     assert found.se == pytest.approx(fqe.se, rel=1e-6)
     assert not found.valid  # twenty updates settle nothing
     assert "updates" in (found.why_not or "")
-    assert found.flags == (VALUES_IN_DOUBT,)
+    assert found.flags == (INVALID_VALUES,)
