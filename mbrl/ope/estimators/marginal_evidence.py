@@ -11,8 +11,8 @@ from mbrl.core.estimates import Estimand
 from mbrl.data.dataset import Dataset
 from mbrl.ope.estimators.context import EstimatorContext
 from mbrl.ope.estimators.marginal_ratio import MarginalRatio
-from mbrl.ope.log.diagnostics import LEAST_ESS
 from mbrl.ope.log.layout import Array
+from mbrl.ope.log.weight_evidence import WeightEvidence
 from mbrl.ope.value.fqe_result import FQEResult
 
 MAX_IMBALANCE: Final = 0.1
@@ -92,8 +92,9 @@ class MarginalEvidence:
                 f"visits add up to {ratio.mass:.0%}"
             )
             return reason, "unbalanced"
-        if ratio.n_eff < LEAST_ESS:
-            return f"{ratio.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed", "low_ess"
+        problem = WeightEvidence.of_weights(ratio.episode_mass).problem()
+        if problem is not None:
+            return problem
         if self.critics.config.updates < self.critics.least_updates:
             return "the values that its weights are tested by had too few updates", "untested_weights"
         if not abs(missed) <= MAX_WITNESSED_BIAS * self.se:

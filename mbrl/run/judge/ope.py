@@ -188,7 +188,7 @@ def evaluate_with_evidence(
         try:
             estimate = entry.estimate(context, generator=rng.at(name))
         except (UndefinedRatioError, EstimandError, DataError) as error:
-            estimate = refused(name, "ratio", estimand, str(error))
+            estimate = refused(name, entry.family, estimand, str(error))
         if backtest is not None:
             estimate = apply_backtest(estimate, backtest["z"])
         if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
