@@ -1,1 +1,79 @@
-"""Model-based offline reinforcement learning."""
+"""Model-based offline reinforcement learning: from logged episodes to a policy that can be trusted.
+
+    import mbrl
+
+    log = mbrl.load("pendulum-mixed")
+    model = mbrl.fit(log)
+    run = mbrl.train(log, "mopo", dynamics=model)
+    action = run.policy.act(observation)
+
+Names are imported when they are first used, so that `import mbrl` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mbrl.api.catalogue import catalogue, registry, status
+    from mbrl.api.comparison import ComparisonResult, compare
+    from mbrl.api.data import InspectionResult, collect, inspect, load, save
+    from mbrl.api.evaluation import EvaluationResult, evaluate
+    from mbrl.api.judging import OPEResult, ope
+    from mbrl.api.model import Dynamics, fit
+    from mbrl.api.planning import PlanResult, explain_plan, plan, planner
+    from mbrl.api.policy import Policy
+    from mbrl.api.training import Run, train
+    from mbrl.core.errors import ConfigError, DataError, MbrlError
+    from mbrl.data.dataset import Dataset
+
+_HOMES = {
+    "catalogue": "mbrl.api.catalogue",
+    "collect": "mbrl.api.data",
+    "compare": "mbrl.api.comparison",
+    "ComparisonResult": "mbrl.api.comparison",
+    "ConfigError": "mbrl.core.errors",
+    "DataError": "mbrl.core.errors",
+    "Dataset": "mbrl.data.dataset",
+    "Dynamics": "mbrl.api.model",
+    "evaluate": "mbrl.api.evaluation",
+    "EvaluationResult": "mbrl.api.evaluation",
+    "explain_plan": "mbrl.api.planning",
+    "fit": "mbrl.api.model",
+    "inspect": "mbrl.api.data",
+    "InspectionResult": "mbrl.api.data",
+    "load": "mbrl.api.data",
+    "MbrlError": "mbrl.core.errors",
+    "ope": "mbrl.api.judging",
+    "OPEResult": "mbrl.api.judging",
+    "plan": "mbrl.api.planning",
+    "planner": "mbrl.api.planning",
+    "PlanResult": "mbrl.api.planning",
+    "Policy": "mbrl.api.policy",
+    "registry": "mbrl.api.catalogue",
+    "Run": "mbrl.api.training",
+    "save": "mbrl.api.data",
+    "status": "mbrl.api.catalogue",
+    "train": "mbrl.api.training",
+}
+"""Where each name lives."""
+
+__all__ = [  # noqa: RUF022 - in the order of the work
+    "load", "save", "collect", "inspect", "fit", "train", "evaluate", "ope", "planner", "plan",
+    "explain_plan", "compare", "catalogue", "registry", "status",
+    "Dataset", "Policy", "Dynamics", "Run", "InspectionResult", "EvaluationResult", "OPEResult", "PlanResult",
+    "ComparisonResult", "MbrlError", "ConfigError", "DataError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from mbrl.run.store import package_version
+
+        return package_version()
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mbrl' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

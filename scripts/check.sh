@@ -12,12 +12,14 @@ check() {
         format) "$bin/python" -m ruff format --check . ;;
         types) "$bin/python" -m basedpyright --pythonpath "$bin/python" ;;
         imports) "$bin/python" -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' ;;
-        *) echo "check: unknown check $1; there are lint, format, types, imports" >&2; return 2 ;;
+        tables) "$bin/python" scripts/algorithm_table.py --check ;;
+        sizes) "$bin/python" scripts/check_sizes.py ;;
+        *) echo "check: unknown check $1; there are lint, format, types, imports, tables, sizes" >&2; return 2 ;;
     esac
 }
 
 failed=""
-for name in "${@:-lint format types imports}"; do
+for name in "${@:-lint format types imports tables sizes}"; do
     for one in $name; do
         echo "check: $one"
         check "$one" || failed="$failed $one"

@@ -1,19 +1,23 @@
-"""What every recipe supplies: a config and a `build` that wires a learner to a stream of experience."""
+"""What a recipe is: a config, a learner, and the stream of experience that it learns from."""
 
+import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Protocol, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor
 
+from mbrl.algorithms.rewards import RewardTransform, reward_unit
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Learner, Training
+from mbrl.core.protocols import BatchSource, Learner, Refresh, Training, ValueRefresh
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, TransitionBatch
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
+from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.targets import value_bounds
 
@@ -81,11 +85,53 @@ class RecipeConfig(BaseModel):
     Attributes:
         learner: the policy-optimisation backend and its hyper-parameters.
         updates: length of the training, in learner updates.
+        reward_transform: the unit in which the learner sees rewards. `standardise` takes the deviation of the
+            logged rewards, which one outlier cannot move: hyper-parameters then mean the same whatever the
+            rewards are measured in. `return_range` takes a thousandth of the range of the episodes' returns,
+            `none` the unit of the log. Values are told in the unit of the log in any case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default_learner: ClassVar[Mapping[str, Any]] = {}
+    """What the section of the learner holds unless it says otherwise; a recipe without one has it named."""
+
+    only_learner: ClassVar[str | None] = None
+    """The learner that a recipe is defined by; None takes any."""
+
     learner: LearnerField
     updates: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50_000
+    reward_transform: RewardTransform = "standardise"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_learner(cls, values: Any) -> Any:
+        """Setting one key of the default learner keeps the others; another learner gets none of them."""
+        if not cls.default_learner or not isinstance(values, Mapping):
+            return values
+        given = cast("Mapping[str, Any]", values)
+        section = given.get("learner", {})
+        if not isinstance(section, Mapping) or "config" in section:
+            return given
+        learner = cast("Mapping[str, Any]", section)
+        name = cls.default_learner["name"]
+        if learner.get("name", name) != name:
+            return given
+        return {**given, "learner": {**cls.default_learner, **learner}}
+
+    @model_validator(mode="after")
+    def _check_learner(self) -> "RecipeConfig":
+        if self.only_learner not in {None, self.learner.name}:
+            raise ValueError(
+                f"{self.method()} has the learner {self.only_learner}, not {self.learner.name!r}; "
+                "recipe: model_based takes any learner"
+            )
+        return self
+
+    @classmethod
+    def method(cls) -> str:
+        """What the recipe is called in messages."""
+        return cls.__name__.removesuffix("Config")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,6 +145,7 @@ class RecipeContext:
         dynamics: the fitted model, for recipes with `needs_dynamics`.
         task: the task, where one is known; online recipes need it for its simulator.
         episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
+        whole: the logged episodes that the transitions were taken from; None if they are whole themselves.
     """
 
     space: SpaceSpec
@@ -107,26 +154,51 @@ class RecipeContext:
     dynamics: FittedDynamics | None = None
     task: TaskSpec | None = None
     episode: Tensor | None = None
+    whole: LoggedEpisodes | None = None
+
+    @property
+    def episodes(self) -> LoggedEpisodes | None:
+        """The logged episodes, whole even where the transitions are blocks of them; None if not noted."""
+        if self.whole is not None or self.episode is None or self.transitions is None:
+            return self.whole
+        return LoggedEpisodes.of_rows(self.transitions, self.episode)
 
     def logged(self, recipe: str) -> TransitionBatch:
         """The training transitions.
+
+        Args:
+            recipe: its name, for the message.
 
         Raises:
             ConfigError: there are none.
         """
         if self.transitions is None:
-            raise ConfigError(f"The recipe {recipe!r} learns from logs: name a dataset.")
+            raise ConfigError(f"The recipe {recipe} learns from logs: name a dataset.")
         return self.transitions
 
     def model(self, recipe: str) -> FittedDynamics:
         """The fitted dynamics.
 
+        Args:
+            recipe: its name, for the message.
+
         Raises:
             ConfigError: there are none.
         """
         if self.dynamics is None:
-            raise ConfigError(f"The recipe {recipe!r} needs a fitted dynamics model.")
+            raise ConfigError(f"The recipe {recipe} needs a fitted dynamics model.")
         return self.dynamics
+
+    def reward_unit(self, config: RecipeConfig) -> float:
+        """What the learner of `config` has its rewards divided by, reward units; 1 where there is no log.
+
+        Raises:
+            ConfigError: the unit needs to know episodes, and nobody noted them.
+            DataError: returns have no range to scale by.
+        """
+        if self.transitions is None:
+            return 1.0
+        return reward_unit(config.reward_transform, self.transitions.reward, self.episodes)
 
     def for_learner(self, config: RecipeConfig) -> LearnerContext:
         """What the learner of `config` is told."""
@@ -136,20 +208,83 @@ class RecipeContext:
         return LearnerContext(self.space, normaliser, config.updates)
 
 
-class Recipe(Protocol):
-    """A registered recipe."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stream:
+    """Where a recipe's batches come from.
+
+    Attributes:
+        source: what the learner samples.
+        refresh: renews the source every `refresh_interval` updates, or None.
+        refresh_interval: updates between two refreshes.
+        value_bounds: least and largest value that the rewards permit, or None where unknown.
+    """
+
+    source: BatchSource
+    refresh: Refresh | ValueRefresh | None = None
+    refresh_interval: int = 1000
+    value_bounds: tuple[float, float] | None = None
+
+
+class Recipe(abc.ABC):
+    """A learner on a stream of experience; a subclass under `@RECIPES.register` is all that a method needs.
+
+    Override `open_stream`, unless a parent has the stream already, and `make_learner` where the learner is
+    to be wrapped; never `build`.
+
+    Attributes:
+        Config: settings and their defaults; its validators refuse what must not run under the recipe's name.
+        needs_dynamics: whether the dynamics are fitted before.
+        is_online: whether it trains in a simulator.
+    """
 
     Config: ClassVar[type[RecipeConfig]]
-    needs_dynamics: ClassVar[bool]
-    is_online: ClassVar[bool]
+    needs_dynamics: ClassVar[bool] = False
+    is_online: ClassVar[bool] = False
 
-    @staticmethod
-    def build(config: Any, context: RecipeContext) -> Training:
-        """Wires the learner to its stream."""
-        ...
+    @classmethod
+    @abc.abstractmethod
+    def open_stream(cls, config: Any, context: RecipeContext) -> Stream:
+        """Where batches come from.
+
+        Args:
+            config: a `Config`.
+            context: data and model.
+
+        Raises:
+            ConfigError: something that the stream needs is missing.
+        """
+
+    @classmethod
+    def make_learner(cls, config: Any, context: RecipeContext) -> Learner[Any]:
+        """The learner that the config names."""
+        return config.learner.build(context.for_learner(config))
+
+    @classmethod
+    def build(cls, config: Any, context: RecipeContext) -> Training:
+        """Wires the learner to its stream, and gives it the unit of its rewards.
+
+        Streams are in units of the log, logged rows and imagined ones alike; the learner alone sees others.
+        """
+        stream, learner = cls.open_stream(config, context), cls.make_learner(config, context)
+        unit = context.reward_unit(config)
+        return Training(
+            learner=learner if unit == 1.0 else StandardisedRewards(learner, unit),
+            source=stream.source,
+            refresh=stream.refresh,
+            refresh_interval=stream.refresh_interval,
+            batch_size=config.learner.config.batch_size,
+            value_bounds=stream.value_bounds,
+            reward_unit=unit,
+        )
 
 
-RECIPES: Registry[type[Recipe]] = Registry("recipe", "mbrl.algorithms")
+RECIPES: Registry[type[Recipe]] = Registry(
+    "recipe",
+    "mbrl.algorithms",
+    group="mbrl.recipes",
+    spelling='mbrl.registry("recipes")',
+    needs=("Config", "needs_dynamics", "is_online", "build"),
+)
 
 
 def data_value_bounds(transitions: TransitionBatch, discount: float) -> tuple[float, float]:

@@ -15,20 +15,20 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
-from mbrl.algorithms.model_stream import UnpenalisedConfig, build_model_based
-from mbrl.core.protocols import Training
+from mbrl.algorithms.base import RECIPES
+from mbrl.algorithms.model_stream import ModelBasedRecipe, UnpenalisedConfig
 
 
 class COMBOConfig(UnpenalisedConfig):
     """Half of each batch is logged data; the learner has to be conservative. See `UnpenalisedConfig`."""
 
+    may_penalise: ClassVar[bool] = False
+
     @model_validator(mode="after")
     def _check_pessimism(self) -> "COMBOConfig":
-        self.refuse_penalty("combo")
         if self.real_ratio < 1 and not self.learner.config.is_conservative:
             raise ValueError(
-                "combo leaves imagined rewards as they are and relies on a learner that is conservative on "
+                "COMBO leaves imagined rewards as they are and relies on a learner that is conservative on "
                 f"model rows, which {self.learner.name!r} with these settings is not: use the learner cql "
                 "with conservative_weight > 0, or penalise the rewards with the recipe mopo"
             )
@@ -36,14 +36,7 @@ class COMBOConfig(UnpenalisedConfig):
 
 
 @RECIPES.register("combo", "A conservative learner on unpenalised model rollouts (Yu et al. 2021).")
-class COMBO:
-    """Wires a conservative learner to logged data and imagination."""
+class COMBO(ModelBasedRecipe):
+    """A conservative learner on logged data and imagination."""
 
-    Config: ClassVar[type[RecipeConfig]] = COMBOConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
-
-    @staticmethod
-    def build(config: COMBOConfig, context: RecipeContext) -> Training:
-        """A mixture of the dataset and a ring of imagined transitions."""
-        return build_model_based("combo", config, context)
+    Config = COMBOConfig

@@ -8,11 +8,8 @@ Departures from the paper:
 - termination is learned from the logs; a task's known rule is a choice.
 """
 
-from typing import ClassVar
-
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
-from mbrl.algorithms.model_stream import RealRatio, UnpenalisedConfig, build_model_based
-from mbrl.core.protocols import Training
+from mbrl.algorithms.base import RECIPES
+from mbrl.algorithms.model_stream import ModelBasedRecipe, RealRatio, UnpenalisedConfig
 
 
 class MBPOConfig(UnpenalisedConfig):
@@ -22,14 +19,7 @@ class MBPOConfig(UnpenalisedConfig):
 
 
 @RECIPES.register("mbpo", "MOPO without penalty and truncation: the edge-of-reach baseline (Janner 2019).")
-class MBPO:
-    """The unpenalised stream."""
+class MBPO(ModelBasedRecipe):
+    """Any learner on the unpenalised stream."""
 
-    Config: ClassVar[type[RecipeConfig]] = MBPOConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
-
-    @staticmethod
-    def build(config: MBPOConfig, context: RecipeContext) -> Training:
-        """A mixture of the dataset and a ring of imagined transitions."""
-        return build_model_based("mbpo", config, context)
+    Config = MBPOConfig

@@ -20,13 +20,13 @@ from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
-from mbrl.algorithms.model_stream import RealRatio, UnpenalisedConfig, build_model_based
+from mbrl.algorithms.base import RECIPES, RecipeContext, Stream
+from mbrl.algorithms.model_stream import ModelBasedRecipe, RealRatio, UnpenalisedConfig
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import DynamicsModel, Learner, Policy, Training, ValueFn
+from mbrl.core.protocols import DynamicsModel, Learner, Policy, ValueFn
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.uncertainty.measures import StepContext, bellman
 
@@ -43,19 +43,11 @@ class MOBILEConfig(UnpenalisedConfig):
         is_noise_shared: whether all elites sample with the same noise.
     """
 
+    may_penalise: ClassVar[bool] = False  # targets are penalised, not rewards
     real_ratio: RealRatio = 0.05
     inconsistency_coef: Annotated[float, Field(ge=0, le=1e4)] = 1.0
     samples: Annotated[int, Field(ge=1, le=1000)] = 2
     is_noise_shared: bool = True
-
-    @model_validator(mode="after")
-    def _check_penalty(self) -> "MOBILEConfig":
-        if self.penalty.coef > 0:
-            raise ValueError(
-                "mobile penalises targets by inconsistency_coef, so "
-                f"penalty.coef={self.penalty.coef} must be 0"
-            )
-        return self
 
 
 @runtime_checkable
@@ -88,13 +80,14 @@ class InconsistencyPenalty:
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on the penalised batch."""
         rows = batch.from_model.nonzero().squeeze(-1)
-        doubt = batch.reward.new_zeros(len(rows))
+        inconsistency = batch.reward.new_zeros(len(rows))
         if len(rows) > 0:
             obs, action = batch.observation[rows], batch.action[rows]
-            doubt = self.inconsistency(state, obs, action, generator=generator)
-        reward = batch.reward.index_add(0, rows, doubt, alpha=-self.config.inconsistency_coef)
+            inconsistency = self.inconsistency(state, obs, action, generator=generator)
+        # y - beta u is the target of a reward r - beta u: nothing of the learner has to change.
+        reward = batch.reward.index_add(0, rows, inconsistency, alpha=-self.config.inconsistency_coef)
         metrics = self.learner.update(state, dataclasses.replace(batch, reward=reward), generator)
-        return {**metrics, "critic/inconsistency": doubt.sum() / max(len(rows), 1)}
+        return {**metrics, "critic/inconsistency": inconsistency.sum() / max(len(rows), 1)}
 
     def policy(self, state: Any) -> Policy:
         """The learner's."""
@@ -125,12 +118,14 @@ class InconsistencyPenalty:
             `[b]`, return units, sample deviation (ddof 1) over the elites.
         """
         posterior = self.model.predict(obs, action)
+        # s'_ej = mu_e + sigma_e eps_j, and a'_ej = pi(s'_ej, eps_j), for elites e and samples j
         members = 1 if self.config.is_noise_shared else posterior.mean.shape[0]
         shape = (self.config.samples, members, len(obs), obs.shape[-1] + action.shape[-1])
         noise = torch.randn(shape, generator=generator, device=generator.device)
         noise = noise.expand(-1, posterior.mean.shape[0], -1, -1)
         successor_noise, action_noise = torch.split(noise, [obs.shape[-1], action.shape[-1]], -1)
         successors = torch.addcmul(posterior.mean, posterior.variance.sqrt(), successor_noise)
+        # std_e mean_j V(s'_ej), in parts whose activations stay in the cache
         successor_parts = torch.split(successors.flatten(0, 2), _CHUNK_ROWS)
         noise_parts = torch.split(action_noise.flatten(0, 2), _CHUNK_ROWS)
         parts = zip(successor_parts, noise_parts, strict=True)
@@ -139,36 +134,40 @@ class InconsistencyPenalty:
 
 
 @RECIPES.register("mobile", "Targets lowered by the ensemble's Bellman inconsistency (Sun et al. 2023).")
-class MOBILE:
-    """Wires a learner to unpenalised imagination, and its targets to the ensemble."""
+class MOBILE(ModelBasedRecipe):
+    """Any learner that bootstraps on unpenalised imagination, its targets penalised by the ensemble."""
 
-    Config: ClassVar[type[RecipeConfig]] = MOBILEConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
+    Config = MOBILEConfig
 
-    @staticmethod
-    def build(config: MOBILEConfig, context: RecipeContext) -> Training:
-        """The unpenalised stream under a penalised learner.
+    @classmethod
+    def make_learner(cls, config: MOBILEConfig, context: RecipeContext) -> Learner[Any]:
+        """The learner under a penalty, unless nothing is imagined.
 
         Raises:
             ConfigError: the learner does not tell its bootstrap value, or there is one elite only.
         """
-        training = build_model_based("mobile", config, context)
+        learner = super().make_learner(config, context)
         if config.real_ratio == 1:
-            return training
-        if not isinstance(training.learner, BootstrapLearner):
+            return learner
+        if not isinstance(learner, BootstrapLearner):
             raise ConfigError(
                 f"mobile compares the values that a learner bootstraps on, which {config.learner.name!r} "
                 "does not tell. Remedy: set algorithm.learner.name=sac."
             )
-        model = context.model("mobile").model
+        model = context.model(cls.__name__).model
         if model.ensemble_size < 2:
             raise ConfigError(
                 "mobile needs at least two elites to compare. Remedy: raise dynamics.elites and fit again."
             )
-        learner: Learner[Any] = InconsistencyPenalty(training.learner, model, config)
-        bounds = _penalised_bounds(training.value_bounds, config)
-        return dataclasses.replace(training, learner=learner, value_bounds=bounds)
+        return InconsistencyPenalty(learner, model, config)
+
+    @classmethod
+    def open_stream(cls, config: MOBILEConfig, context: RecipeContext) -> Stream:
+        """The unpenalised stream; values may be lower than its rewards permit."""
+        stream = super().open_stream(config, context)
+        if config.real_ratio == 1:
+            return stream
+        return dataclasses.replace(stream, value_bounds=_penalised_bounds(stream.value_bounds, config))
 
 
 def _penalised_bounds(bounds: tuple[float, float] | None, config: MOBILEConfig) -> tuple[float, float] | None:

@@ -12,37 +12,19 @@ Departures from the paper:
 
 from typing import ClassVar
 
-from pydantic import model_validator
-
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
-from mbrl.algorithms.model_stream import ModelBasedConfig, RealRatio, build_model_based
-from mbrl.core.protocols import Training
+from mbrl.algorithms.base import RECIPES
+from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe, RealRatio
 
 
 class MoBRACConfig(ModelBasedConfig):
     """Mostly imagined batches for `rebrac`; see `ModelBasedConfig`."""
 
+    only_learner: ClassVar[str | None] = "rebrac"
     real_ratio: RealRatio = 0.05
-
-    @model_validator(mode="after")
-    def _check_learner(self) -> "MoBRACConfig":
-        if self.learner.name != "rebrac":
-            raise ValueError(
-                f"mobrac is the learner rebrac on model rollouts, not {self.learner.name!r}; "
-                "recipe: model_based takes any learner"
-            )
-        return self
 
 
 @RECIPES.register("mobrac", "ReBRAC on penalised model rollouts (Jackson et al. 2025).")
-class MoBRAC:
-    """Wires ReBRAC to logged data and imagination."""
+class MoBRAC(ModelBasedRecipe):
+    """ReBRAC on logged data and penalised imagination."""
 
-    Config: ClassVar[type[RecipeConfig]] = MoBRACConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
-
-    @staticmethod
-    def build(config: MoBRACConfig, context: RecipeContext) -> Training:
-        """A mixture of the dataset and a ring of imagined transitions."""
-        return build_model_based("mobrac", config, context)
+    Config = MoBRACConfig

@@ -8,22 +8,10 @@ Departures: no paper describes its defaults. The penalty is unit-free, rollouts 
 of the uncertainty and stay within the trusted horizon, half of each batch is logged data.
 """
 
-from typing import ClassVar
-
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
-from mbrl.algorithms.model_stream import ModelBasedConfig, build_model_based
-from mbrl.core.protocols import Training
+from mbrl.algorithms.base import RECIPES
+from mbrl.algorithms.model_stream import ModelBasedRecipe
 
 
 @RECIPES.register("model_based", "Any learner on logged data mixed with model rollouts, combined in yaml.")
-class ModelBased:
-    """Wires a learner to logged data and imagination."""
-
-    Config: ClassVar[type[RecipeConfig]] = ModelBasedConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
-
-    @staticmethod
-    def build(config: ModelBasedConfig, context: RecipeContext) -> Training:
-        """A mixture of the dataset and a ring of imagined transitions."""
-        return build_model_based("model_based", config, context)
+class ModelBased(ModelBasedRecipe):
+    """Any learner on logged data and imagination."""

@@ -1,19 +1,13 @@
 """Model-free: any learner on the logged transitions."""
 
-import dataclasses
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
+from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream, data_value_bounds
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Training
 from mbrl.core.types import TransitionBatch, take
-from mbrl.data.returns import best_episode_rows, return_range_scale
 from mbrl.data.sources import DatasetSource
-
-RewardTransform: TypeAlias = Literal["none", "return_range"]
 
 
 class ModelFreeConfig(RecipeConfig):
@@ -21,67 +15,36 @@ class ModelFreeConfig(RecipeConfig):
 
     Attributes:
         best_fraction: share of the training episodes, the best by undiscounted return, that the learner sees;
-            0.1 makes 10 % BC of cloning. Whole episodes are kept, at least one.
-        reward_transform: `return_range` multiplies rewards by 1000 / (greatest - least return of the training
-            episodes), before any are filtered out; values that the learner reports are in these units.
+            0.1 makes 10 % BC of cloning. Whole episodes are kept, at least one. The unit of the rewards is
+            that of all episodes.
     """
 
     best_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    reward_transform: RewardTransform = "none"
 
 
 @RECIPES.register("model_free", "Any learner on the logged transitions alone.")
-class ModelFree:
-    """Wires a learner to the dataset."""
+class ModelFree(Recipe):
+    """Any learner on the dataset."""
 
-    Config: ClassVar[type[RecipeConfig]] = ModelFreeConfig
-    needs_dynamics: ClassVar[bool] = False
-    is_online: ClassVar[bool] = False
+    Config = ModelFreeConfig
 
-    @staticmethod
-    def build(config: ModelFreeConfig, context: RecipeContext) -> Training:
+    @classmethod
+    def open_stream(cls, config: ModelFreeConfig, context: RecipeContext) -> Stream:
         """Uniform batches of logged transitions."""
-        transitions = prepare_transitions(config, context)
-        return Training(
-            learner=config.learner.build(context.for_learner(config)),
-            source=DatasetSource(transitions),
-            batch_size=config.learner.config.batch_size,
-            value_bounds=data_value_bounds(transitions, config.learner.config.discount),
-            reward_scale=reward_scale(config, context),
-        )
+        transitions = choose_transitions(config, context)
+        bounds = data_value_bounds(transitions, config.learner.config.discount)
+        return Stream(DatasetSource(transitions), value_bounds=bounds)
 
 
-def reward_scale(config: ModelFreeConfig, context: RecipeContext) -> float:
-    """What the rewards are multiplied by: 1 unless `reward_transform` says otherwise.
+def choose_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
+    """The logged transitions of the episodes that the config asks for.
 
     Raises:
         ConfigError: there are no logs, or nobody noted which episodes they belong to.
-        DataError: returns have no range to scale by.
     """
-    if config.reward_transform == "none":
-        return 1.0
-    return return_range_scale(context.logged("model_free").reward, _episodes(context))
-
-
-def prepare_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
-    """The logged transitions, rewards scaled and episodes filtered as the config says.
-
-    Raises:
-        ConfigError: there are no logs, or nobody noted which episodes they belong to.
-        DataError: returns have no range to scale by.
-    """
-    transitions = context.logged("model_free")
-    if config.reward_transform == "none" and config.best_fraction == 1:
+    transitions = context.logged(ModelFree.__name__)
+    if config.best_fraction == 1:
         return transitions
-    episode, scale = _episodes(context), reward_scale(config, context)
-    transitions = dataclasses.replace(transitions, reward=transitions.reward * scale)
-    if config.best_fraction < 1:
-        rows = best_episode_rows(transitions.reward, episode, fraction=config.best_fraction)
-        transitions = take(transitions, rows)
-    return transitions
-
-
-def _episodes(context: RecipeContext) -> Tensor:
-    if context.episode is None:
-        raise ConfigError("best_fraction and reward_transform need to know the episode of every transition.")
-    return context.episode
+    if context.episodes is None:
+        raise ConfigError("best_fraction needs to know the episode of every transition.")
+    return take(transitions, context.episodes.best_rows(fraction=config.best_fraction))

@@ -1,36 +1,35 @@
 """The stream of every model-based recipe: logged transitions mixed with rollouts of the current policy.
 
-A recipe is a preset of `ModelBasedConfig`, with checks of its own; `build_model_based` wires any learner to
-the stream (Janner et al. 2019, arXiv:1906.08253, algorithm 2; penalties: Yu et al. 2020, arXiv:2005.13239).
+A recipe is a preset of `ModelBasedConfig` with checks of its own, under `ModelBasedRecipe`.
 """
 
 import dataclasses
 import warnings
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from mbrl.algorithms.base import RecipeConfig, RecipeContext, data_value_bounds, unless_given
+from mbrl.algorithms.base import Recipe, RecipeConfig, RecipeContext, Stream, data_value_bounds, unless_given
 from mbrl.algorithms.imagination import (
-    PenaltyConfig,
     TerminationSource,
     choose_termination,
     imagine,
     imagined_value_bounds,
     limit_horizon,
-    penalised_reward,
     settle_halt_reward,
 )
+from mbrl.algorithms.penalty import PenaltyConfig, UncertaintyRule
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Policy, Training
+from mbrl.core.protocols import Policy
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
-from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.report import DynamicsReport
-from mbrl.rollouts.generate import Imagination, RolloutConfig, Rollouts, generate_rollouts, rollout_metrics
+from mbrl.rollouts.config import RolloutConfig
+from mbrl.rollouts.generate import Imagination, generate_rollouts
+from mbrl.rollouts.steps import Rollouts, rollout_metrics
 
 RealRatio = Annotated[float, Field(ge=0, le=1)]
 _LEAST_STEPS_TO_JUDGE = 1000
@@ -48,12 +47,24 @@ class ModelBasedConfig(RecipeConfig):
         retain: refreshes whose rows the buffer can hold.
     """
 
+    may_penalise: ClassVar[bool] = True
+    """Whether a recipe's name permits penalties of imagined rewards."""
+
     rollout: RolloutConfig = RolloutConfig()
     penalty: PenaltyConfig = PenaltyConfig()
     termination: TerminationSource = "learned"
     real_ratio: RealRatio = 0.5
     refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     retain: Annotated[int, Field(ge=1, le=1000)] = 5
+
+    @model_validator(mode="after")
+    def _check_penalty(self) -> "ModelBasedConfig":
+        if self.penalty.coef > 0 and not self.may_penalise:
+            raise ValueError(
+                f"{self.method()} does not penalise imagined rewards, so penalty.coef={self.penalty.coef} "
+                "must be 0; recipe: model_based combines any learner with any penalty"
+            )
+        return self
 
 
 class UnpenalisedConfig(ModelBasedConfig):
@@ -64,68 +75,50 @@ class UnpenalisedConfig(ModelBasedConfig):
     )
     penalty: Annotated[PenaltyConfig, unless_given(coef=0.0)] = PenaltyConfig(coef=0.0)
 
-    def refuse_penalty(self, recipe: str) -> None:
-        """A recipe that is defined by its lack of a penalty must not be used under its name with one.
 
-        Raises:
-            ValueError: there is one.
-        """
-        if self.penalty.coef > 0:
-            raise ValueError(
-                f"{recipe} does not penalise imagined rewards, so "
-                f"penalty.coef={self.penalty.coef} must be 0; "
-                "recipe: model_based combines any learner with any penalty"
-            )
-
-
-def build_model_based(recipe: str, config: ModelBasedConfig, context: RecipeContext) -> Training:
+class ModelBasedRecipe(Recipe):
     """A learner on a mixture of the dataset and a ring of imagined transitions.
 
-    Args:
-        recipe: its id, for messages.
-        config: of the stream and the learner.
-        context: data and model.
-
-    Raises:
-        ConfigError: data, model, quantiles or start states are missing, or the model cannot be trusted.
+    The stream of MBPO (Janner et al. 2019, algorithm 2) with the penalties of MOPO (Yu et al. 2020,
+    algorithm 2). A method is a `Config` with defaults of its own, and what that refuses.
     """
-    transitions = context.logged(recipe)
-    real, discount = DatasetSource(transitions), config.learner.config.discount
-    training = Training(
-        learner=config.learner.build(context.for_learner(config)),
-        source=real,
-        refresh_interval=config.refresh_interval,
-        batch_size=config.learner.config.batch_size,
-        value_bounds=data_value_bounds(transitions, discount),
-    )
-    if config.real_ratio == 1:
-        return training
-    dynamics = context.model(recipe)
-    rollout = settle_halt_reward(limit_horizon(config.rollout, dynamics), transitions, discount=discount)
-    termination = choose_termination(config.termination, context, dynamics)
-    imagination = imagine(rollout, config.penalty, dynamics, termination=termination, transitions=transitions)
-    imagined = ModelBuffer(rollout.starts * rollout.horizon * config.retain, real.layout)
-    return dataclasses.replace(
-        training,
-        source=MixtureSource([(real, config.real_ratio), (imagined, 1 - config.real_ratio)]),
-        refresh=_Refresh(
+
+    Config: ClassVar[type[RecipeConfig]] = ModelBasedConfig
+    needs_dynamics: ClassVar[bool] = True
+
+    @classmethod
+    def open_stream(cls, config: Any, context: RecipeContext) -> Stream:
+        """Logged rows, and what the policy of each refresh imagines.
+
+        Raises:
+            ConfigError: data, model, quantiles or start states are missing, or the model cannot be trusted.
+        """
+        assert isinstance(config, ModelBasedConfig)
+        transitions = context.logged(cls.__name__)
+        real, discount = DatasetSource(transitions), config.learner.config.discount
+        if config.real_ratio == 1:
+            bounds = data_value_bounds(transitions, discount)
+            return Stream(real, refresh_interval=config.refresh_interval, value_bounds=bounds)
+        dynamics = context.model(cls.__name__)
+        rollout = settle_halt_reward(limit_horizon(config.rollout, dynamics), transitions, discount=discount)
+        rule = UncertaintyRule.make(rollout, config.penalty, dynamics, transitions=transitions)
+        termination = choose_termination(config.termination, context, dynamics)
+        imagined = ModelBuffer(rollout.starts * rollout.horizon * config.retain, real.layout)
+        refresh = _Refresh(
             starts=_start_states(rollout, context, transitions),
             imagined=imagined,
-            imagination=imagination,
+            imagination=imagine(rollout, rule, dynamics, termination=termination, transitions=transitions),
             rollout=rollout,
-            penalty=config.penalty,
-            dynamics=dynamics,
+            rule=rule,
+            report=dynamics.report,
             false_ends=FalseEnds(dynamics.report),
-        ),
-        value_bounds=imagined_value_bounds(
-            transitions,
-            imagination,
-            rollout=rollout,
-            penalty=config.penalty,
-            dynamics=dynamics,
-            discount=discount,
-        ),
-    )
+        )
+        return Stream(
+            MixtureSource([(real, config.real_ratio), (imagined, 1 - config.real_ratio)]),
+            refresh=refresh,
+            refresh_interval=config.refresh_interval,
+            value_bounds=imagined_value_bounds(transitions, rule, rollout=rollout, discount=discount),
+        )
 
 
 def _start_states(
@@ -133,15 +126,13 @@ def _start_states(
 ) -> Float[Tensor, "n obs_dim"]:
     if rollout.start_states == "any":
         return transitions.observation
-    episode = context.episode
-    if episode is None:
+    episodes = context.episodes
+    if episodes is None:
         raise ConfigError(
             "algorithm.rollout.start_states=initial needs to know where the logged episodes start, which is "
             "not noted here. Remedy: use start_states=any."
         )
-    is_first = torch.ones_like(episode, dtype=torch.bool)
-    is_first[1:] = episode[1:] != episode[:-1]
-    return transitions.observation[is_first]
+    return episodes.first_observation
 
 
 @dataclasses.dataclass(slots=True)
@@ -185,32 +176,33 @@ class _Refresh:
     imagined: ModelBuffer
     imagination: Imagination
     rollout: RolloutConfig
-    penalty: PenaltyConfig
-    dynamics: FittedDynamics
+    rule: UncertaintyRule
+    report: DynamicsReport
     false_ends: FalseEnds
 
     def __call__(self, policy: Policy, step: int, generator: torch.Generator) -> Metrics:
-        device = generator.device
+        # s_0 uniform over the start states.
+        device, halts = generator.device, self.rollout.flagged == "halt"
         index = torch.randint(len(self.starts), (self.rollout.starts,), generator=generator, device=device)
+        # h steps of the current policy in the model.
         rollouts = generate_rollouts(
             self.imagination, policy, self.starts[index], config=self.rollout, generator=generator
         )
-        reward = penalised_reward(
-            rollouts, rollout=self.rollout, penalty=self.penalty, dynamics=self.dynamics
-        )
+        # r - lambda c_r u, into the ring; rows of the oldest refresh leave it.
+        reward = self.rule.penalise(rollouts, halts=halts)
         self.imagined.push(rollouts.transitions(reward))
         if len(self.imagined) == 0:
             raise ConfigError(
                 f"Nothing was imagined at update {step}: every first step was dropped as too uncertain. "
                 "Remedy: set algorithm.rollout.flagged=keep, or raise algorithm.rollout.truncation_quantile."
             )
-        self.false_ends.check(rollouts, halts=self.rollout.flagged == "halt")
+        self.false_ends.check(rollouts, halts=halts)
         return {**rollout_metrics(rollouts), **self._metrics(rollouts, reward)}
 
     def _metrics(self, rollouts: Rollouts, reward: Float[Tensor, "h b"]) -> dict[str, Tensor]:
         valid = rollouts.valid
         count = valid.sum().clamp_min(1)
-        beyond = valid[self.dynamics.report.trusted_horizon :].sum()
+        beyond = valid[self.report.trusted_horizon :].sum()
         return {
             "rollout/penalty": (rollouts.reward - reward)[valid].double().sum() / count,
             "rollout/beyond_trusted_rate": beyond.double() / count,

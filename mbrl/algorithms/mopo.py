@@ -4,19 +4,16 @@ Sources: Yu et al. 2020 (arXiv:2005.13239); Janner et al. 2019 (arXiv:1906.08253
 
 Departures from the paper:
 - the penalty is unit-free: the measure divided by its 0.95 quantile on held-out data, times the deviation
-  of the logged rewards, so that `penalty.coef` means the same on every robot; `penalty.units: raw` is the
-  paper's form;
+  of the logged rewards, so that `penalty.coef` means the same on every robot; `penalty.units: raw` with
+  `measure: max_aleatoric` is the paper's form, over the members that a fit keeps;
 - the default measure is the disagreement of the elites (`ens_std`), not the largest predicted deviation;
 - rollouts stop where the uncertainty passes its 0.99 quantile on the data;
 - termination is learned from the logs; a task's known rule is a choice;
 - the default learner has five critics with LayerNorm and half of each batch is logged data.
 """
 
-from typing import ClassVar
-
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
-from mbrl.algorithms.model_stream import ModelBasedConfig, build_model_based
-from mbrl.core.protocols import Training
+from mbrl.algorithms.base import RECIPES
+from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe
 
 
 class MOPOConfig(ModelBasedConfig):
@@ -24,14 +21,7 @@ class MOPOConfig(ModelBasedConfig):
 
 
 @RECIPES.register("mopo", "Logged data mixed with uncertainty-penalised model rollouts (Yu et al. 2020).")
-class MOPO:
-    """Wires a learner to logged data and penalised imagination."""
+class MOPO(ModelBasedRecipe):
+    """Any learner on logged data and penalised imagination."""
 
-    Config: ClassVar[type[RecipeConfig]] = MOPOConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
-
-    @staticmethod
-    def build(config: MOPOConfig, context: RecipeContext) -> Training:
-        """A mixture of the dataset and a ring of imagined transitions."""
-        return build_model_based("mopo", config, context)
+    Config = MOPOConfig

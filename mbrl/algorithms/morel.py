@@ -15,15 +15,14 @@ Departures from the paper and its code:
 - termination is learned from the logs; a task's known rule is a choice.
 """
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import model_validator
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, unless_given
-from mbrl.algorithms.imagination import PenaltyConfig
-from mbrl.algorithms.model_stream import ModelBasedConfig, RealRatio, build_model_based
-from mbrl.core.protocols import Training
-from mbrl.rollouts.generate import RolloutConfig
+from mbrl.algorithms.base import RECIPES, unless_given
+from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe, RealRatio
+from mbrl.algorithms.penalty import PenaltyConfig
+from mbrl.rollouts.config import RolloutConfig
 
 _ROLLOUT: dict[str, Any] = {
     "horizon": 100,
@@ -47,21 +46,14 @@ class MOReLConfig(ModelBasedConfig):
     def _check_halts(self) -> "MOReLConfig":
         if self.rollout.flagged != "halt" or self.rollout.truncation_quantile is None:
             raise ValueError(
-                "morel halts in the unknown region: rollout.flagged must be halt and "
+                "MOReL halts in the unknown region: rollout.flagged must be halt and "
                 "rollout.truncation_quantile a number; recipe: model_based takes any stream"
             )
         return self
 
 
 @RECIPES.register("morel", "A pessimistic MDP: rollouts halt, at a loss, where the model is unknown (2020).")
-class MOReL:
-    """Wires a learner to the pessimistic MDP."""
+class MOReL(ModelBasedRecipe):
+    """Any learner in the pessimistic MDP."""
 
-    Config: ClassVar[type[RecipeConfig]] = MOReLConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
-
-    @staticmethod
-    def build(config: MOReLConfig, context: RecipeContext) -> Training:
-        """A ring of imagined transitions, with a share of logged ones if asked for."""
-        return build_model_based("morel", config, context)
+    Config = MOReLConfig

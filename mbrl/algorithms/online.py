@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field, model_validator
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
+from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream
+from mbrl.algorithms.rewards import RewardTransform
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Policy, Training
+from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, Metrics, TransitionBatch
 from mbrl.data.sources import ModelBuffer, RowLayout
@@ -27,12 +28,14 @@ class OnlineConfig(RecipeConfig):
         refresh_steps: environment steps of each run; equal to the interval for one update a step.
         warmup_steps: uniformly random steps before the first update.
         capacity: transitions kept.
+        reward_transform: `none`: there is no log whose rewards could tell a unit.
     """
 
     refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     refresh_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
     warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 5000
     capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+    reward_transform: RewardTransform = "none"
 
     @model_validator(mode="after")
     def _has_no_data_to_standardise_by(self) -> "OnlineConfig":
@@ -41,23 +44,24 @@ class OnlineConfig(RecipeConfig):
                 "learner.normalise_observations has no effect online: there are no logs to take statistics "
                 "of. Set it to false"
             )
+        if self.reward_transform != "none":
+            raise ValueError("reward_transform has no logs to take a unit of online: set it to none")
         return self
 
 
 @RECIPES.register("online", "A learner in the simulator, to make behaviour policies; not offline.")
-class Online:
-    """Wires a learner to a simulator."""
+class Online(Recipe):
+    """Any learner in a simulator."""
 
-    Config: ClassVar[type[RecipeConfig]] = OnlineConfig
-    needs_dynamics: ClassVar[bool] = False
+    Config = OnlineConfig
     is_online: ClassVar[bool] = True
 
-    @staticmethod
-    def build(config: OnlineConfig, context: RecipeContext) -> Training:
+    @classmethod
+    def open_stream(cls, config: OnlineConfig, context: RecipeContext) -> Stream:
         """A replay buffer of real experience, renewed by the current policy."""
         task = context.task
         if task is None:
-            raise ConfigError("The recipe 'online' trains in a simulator: name a task that has one.")
+            raise ConfigError("The recipe Online trains in a simulator: name a task that has one.")
         layout = RowLayout(context.space.obs_dim, context.space.act_dim)
         buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
 
@@ -68,13 +72,7 @@ class Online:
                 _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
             return _push(buffer, _run(task, policy, config.refresh_steps, rng))
 
-        return Training(
-            learner=config.learner.build(context.for_learner(config)),
-            source=buffer,
-            refresh=refresh,
-            refresh_interval=config.refresh_interval,
-            batch_size=config.learner.config.batch_size,
-        )
+        return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
 
 
 def _run(task: TaskSpec, policy: Policy, steps: int, rng: RngStreams) -> list[Episode]:

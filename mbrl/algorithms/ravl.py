@@ -14,38 +14,30 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
-from mbrl.algorithms.model_stream import RealRatio, UnpenalisedConfig, build_model_based
-from mbrl.core.protocols import Training
+from mbrl.algorithms.base import RECIPES
+from mbrl.algorithms.model_stream import ModelBasedRecipe, RealRatio, UnpenalisedConfig
 from mbrl.learners.sac import SACConfig
 
 
 class RAVLConfig(UnpenalisedConfig):
     """Mostly imagined batches for a soft actor-critic with diverse critics; see `UnpenalisedConfig`."""
 
+    may_penalise: ClassVar[bool] = False
     real_ratio: RealRatio = 0.05
 
     @model_validator(mode="after")
     def _check_guard(self) -> "RAVLConfig":
-        self.refuse_penalty("ravl")
         learner = self.learner.config
         if not isinstance(learner, SACConfig) or learner.diversity_coef == 0:
             raise ValueError(
-                "ravl is guarded by its critics alone: it needs the learner sac with many critics (10) and "
+                "RAVL is guarded by its critics alone: it needs the learner sac with many critics (10) and "
                 "diversity_coef > 0 (1); recipe: model_based takes any learner"
             )
         return self
 
 
 @RECIPES.register("ravl", "Many diverse critics on unpenalised model rollouts (Sims et al. 2024).")
-class RAVL:
-    """Wires diverse critics to logged data and imagination."""
+class RAVL(ModelBasedRecipe):
+    """Diverse critics on logged data and imagination."""
 
-    Config: ClassVar[type[RecipeConfig]] = RAVLConfig
-    needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
-
-    @staticmethod
-    def build(config: RAVLConfig, context: RecipeContext) -> Training:
-        """A mixture of the dataset and a ring of imagined transitions."""
-        return build_model_based("ravl", config, context)
+    Config = RAVLConfig

@@ -5,7 +5,7 @@ logged action among the candidates; sampled search for continuous actions (Huber
 arXiv:2104.06303).
 
 Departures:
-- the model is fitted to the log once, and search pays for its doubt;
+- the model is fitted to the log once, and search pays for its uncertainty;
 - a decision is kept only if its lower bound is no worse than that of the policy's own action, by the same
   search (safe acceptance); elsewhere the policy is held by its anchor alone;
 - searches are made a thousand states at a time, with the networks of that moment, and are used for a few
@@ -20,21 +20,30 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext, data_value_bounds
+from mbrl.algorithms.base import (
+    RECIPES,
+    Recipe,
+    RecipeConfig,
+    RecipeContext,
+    Stream,
+    data_value_bounds,
+)
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import CriticValues, Policy, TerminationFn, Training, ValueFn
+from mbrl.core.protocols import CriticValues, Policy, TerminationFn, ValueFn
 from mbrl.core.types import Metrics, SpaceSpec, StateDict, TransitionBatch
-from mbrl.data.returns import discounted_return_scale
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.learners.distil import DistilConfig
 from mbrl.nets.action_box import ActionBox
+from mbrl.ops.spread import robust_scale
 from mbrl.planning.base import SOURCES, Budget, Hints, Planner, PlanResult
 from mbrl.planning.choice import PlannerField
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem.learned import DoubtConfig, learned_problem, with_pessimism
+from mbrl.planning.problem.learned import learned_problem, with_pessimism
 from mbrl.planning.problem.problem import Pessimism
+from mbrl.planning.problem.uncertainty import UncertaintyConfig
 
 Target: TypeAlias = Literal["weights", "action"]
 
@@ -47,7 +56,7 @@ class ReanalyseConfig(RecipeConfig):
 
     Attributes:
         planner: which one, with its settings; it has to compare its action with the policy's.
-        sims: simulations or trajectories for each state.
+        sims: simulations or plans for each state.
         target: `weights` stores draws from the improved policy over the candidates; `action` the selected
             action, for many action dimensions.
         draws: decisions stored for each state (`weights` only).
@@ -61,7 +70,7 @@ class ReanalyseConfig(RecipeConfig):
             units.
         penalty_coef: lambda, on the uncertainty of imagined steps.
         lcb_coef: kappa, deviations over members that are subtracted from returns.
-        doubt: how the uncertainty is measured.
+        uncertainty: how it is measured.
         termination: who ends imagined episodes: the `learned` head, the known rule of the `task`, or nobody.
     """
 
@@ -78,7 +87,7 @@ class ReanalyseConfig(RecipeConfig):
     margin: Annotated[float, Field(ge=0, le=1e9)] = 0.0
     penalty_coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     lcb_coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
-    doubt: DoubtConfig = DoubtConfig()
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
     termination: TerminationSource = "learned"
 
     @model_validator(mode="after")
@@ -92,17 +101,16 @@ class ReanalyseConfig(RecipeConfig):
 
 
 @RECIPES.register("reanalyse", "Decisions improved by search on logged states, accepted safely, distilled.")
-class Reanalyse:
-    """Wires a distilling learner to logged data and a planner's decisions."""
+class Reanalyse(Recipe):
+    """A distilling learner on logged data and a planner's decisions."""
 
-    Config: ClassVar[type[RecipeConfig]] = ReanalyseConfig
+    Config = ReanalyseConfig
     needs_dynamics: ClassVar[bool] = True
-    is_online: ClassVar[bool] = False
 
-    @staticmethod
-    def build(config: ReanalyseConfig, context: RecipeContext) -> Training:
+    @classmethod
+    def open_stream(cls, config: ReanalyseConfig, context: RecipeContext) -> Stream:
         """A mixture of the dataset and a ring of improved decisions."""
-        transitions, dynamics = context.logged("reanalyse"), context.model("reanalyse")
+        transitions, dynamics = context.logged(cls.__name__), context.model(cls.__name__)
         discount = config.learner.config.discount
         real = DatasetSource(transitions)
         draws = config.draws if config.target == "weights" else 1
@@ -114,23 +122,21 @@ class Reanalyse:
             dynamics=dynamics,
             termination=choose_termination(config.termination, context, dynamics),
             decisions=decisions,
-            value_scale=_value_scale(transitions, context.episode, discount),
+            value_scale=_value_scale(transitions, context.episodes, discount),
         )
-        return Training(
-            learner=config.learner.build(context.for_learner(config)),
-            source=DecisionSource(real, decisions, improved_ratio=config.improved_ratio),
+        return Stream(
+            DecisionSource(real, decisions, improved_ratio=config.improved_ratio),
             refresh=search,
             refresh_interval=config.refresh_interval,
-            batch_size=config.learner.config.batch_size,
             value_bounds=data_value_bounds(transitions, discount),
         )
 
 
-def _value_scale(transitions: TransitionBatch, episode: Tensor | None, discount: float) -> float:
+def _value_scale(transitions: TransitionBatch, episodes: LoggedEpisodes | None, discount: float) -> float:
     """Spread of the logged returns; that of a reward that goes on for ever where no episodes are noted."""
-    if episode is not None:
-        return discounted_return_scale(transitions.reward, episode, discount=discount)
-    return float(transitions.reward.double().std(correction=0)) / (1 - discount) or 1.0
+    if episodes is not None:
+        return episodes.discounted_return_scale(discount=discount)
+    return robust_scale(transitions.reward) / (1 - discount)
 
 
 class DecisionSource:
@@ -218,12 +224,12 @@ class DecisionSearch:
             value,
             space=self.space,
             discount=config.learner.config.discount,
-            doubt=config.doubt,
+            uncertainty=config.uncertainty,
             termination=self.termination,
             value_scale=self.value_scale,
         )
-        price = Pessimism(penalty_coef=config.penalty_coef, lcb_coef=config.lcb_coef)
-        return config.planner.build(with_pessimism(problem, price))
+        pessimism = Pessimism(penalty_coef=config.penalty_coef, lcb_coef=config.lcb_coef)
+        return config.planner.build(with_pessimism(problem, pessimism))
 
     def _search(
         self, planner: Planner, index: Tensor, noise: RowNoise

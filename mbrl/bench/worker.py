@@ -6,7 +6,7 @@ from mbrl.bench.gemm import gemm_modes
 from mbrl.bench.peers.worker import Work, serve
 from mbrl.bench.registry import ROWS
 from mbrl.bench.workload import Workload
-from mbrl.run.stages import set_up_torch
+from mbrl.run.stage import set_up_torch
 from mbrl.run.store import package_version
 
 GEMM = "gemm"

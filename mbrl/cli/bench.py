@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Threads, guarded
-from mbrl.cli.output import emit, make_progress
+from mbrl.cli.options import DebugFlag, JsonFlag, Threads, guarded, listener
+from mbrl.cli.output import emit
 
 
 @guarded
@@ -31,6 +31,8 @@ def bench(
 ) -> None:
     """Measure speed against the machine's GEMM peak and other libraries, on an idle machine."""
     del debug
+    from mbrl.api.progress import choose_progress
+    from mbrl.api.result import PlainResult
     from mbrl.bench.contest import BenchSettings, run_bench
     from mbrl.bench.registry import ROWS
     from mbrl.bench.tables import bench_tables
@@ -48,10 +50,10 @@ def bench(
         peer_python=sys.executable if peer_python is None else str(peer_python),
         workload=dataclasses.replace(Workload(), threads=threads or 1),
     )
-    report = run_bench(names, settings, make_progress(is_json=json))
+    report = run_bench(names, settings, choose_progress(listener(is_json=json)))
     values, tables = report.to_json(), bench_tables(report)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, values)
     notes = [f"- {note}\n" for note in report.notes]
     write_text(out.with_suffix(".md"), "\n".join([*map(to_markdown, tables), "".join(notes)]))
-    emit(values, tables, messages=report.notes, is_json=json, path=out)
+    emit(PlainResult({**values, "path": str(out)}, tables, report.notes), is_json=json, path=out)

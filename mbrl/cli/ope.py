@@ -2,13 +2,12 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Runs, Threads, guarded, make_workspace, minari_root
+from mbrl.cli.options import DebugFlag, JsonFlag, Runs, Threads, guarded, listener
 from mbrl.cli.output import emit
 
 
@@ -70,65 +69,29 @@ def ope(
     the proposed one: the best verdict at a level that holds for all of them at once.
     """
     del debug
-    from mbrl.data.open import open_dataset
-    from mbrl.data.options import LoadOptions
-    from mbrl.ope.judgement.findings import BEHAVIOUR
-    from mbrl.ope.judgement.risk import RiskQuestion
-    from mbrl.ope.value.fqe import FQEConfig
-    from mbrl.run.judge.deployment import Trials, deployment_stage, unique_names
-    from mbrl.run.judge.model import ModelRequest, choose_model
-    from mbrl.run.judge.ope import OPESettings, candidate_label, ope_stage
-    from mbrl.run.judge.tested import read_tested
-    from mbrl.run.stages import open_policy, set_up_torch
-    from mbrl.run.store import RunFolder
+    from mbrl.api.judging import ope as judge
 
-    set_up_torch(threads or 1)
-    names = unique_names([candidate_label(open_policy(path)) for path in runs_of])
-    trials = Trials({} if tested is None else read_tested(tested, names), test_episodes)
-    log = open_dataset(dataset, LoadOptions(), minari_root=minari_root())
-    request = ModelRequest.parse(dynamics, fit=fit_dynamics, termination=termination)
-    settings = OPESettings(
-        discount,
-        horizon,
-        stochastic,
-        FQEConfig(updates=updates),
-        seed,
-        risk=RiskQuestion() if risk is None else RiskQuestion.parse(risk),
-        model=request,
+    result = judge(
+        runs_of,
+        dataset,
+        baseline=baseline,
+        risk=risk,
+        discount=discount,
+        horizon=horizon,
+        stochastic=stochastic,
+        updates=updates,
+        dynamics=dynamics,
+        fit_dynamics=fit_dynamics,
+        termination=termination,
         crossfit=crossfit,
         backtest=backtest,
+        tested=tested,
+        test_episodes=test_episodes,
+        seed=seed,
+        threads=threads or 1,
+        store=runs,
+        progress=listener(is_json=json),
+        command=shlex.join(["mbrl", *sys.argv[1:]]),
     )
-    workspace = make_workspace(runs, is_json=json)
-
-    def judged(path: Path) -> RunFolder:
-        chosen = choose_model(path, log, request, source=dataset, workspace=workspace)
-        return ope_stage(open_policy(path), log, settings, workspace, chosen=chosen)
-
-    folders = [judged(path) for path in runs_of]
-    other = None if baseline == BEHAVIOUR else judged(Path(baseline))
-    command = shlex.join(["mbrl", *sys.argv[1:]])
-    folder = deployment_stage(folders, other, log, workspace, trials=trials, command=command)
-    raise typer.Exit(_show(folder.path, folder.summary(), is_json=json))
-
-
-def _show(folder: Path, found: Mapping[str, Any], *, is_json: bool) -> int:
-    """Prints a comparison of candidates; the exit status that goes with its verdict."""
-    from mbrl.ope.judgement.verdict import EXIT_CODES
-    from mbrl.report.deployment.flags import flag_table
-    from mbrl.report.deployment.tables import candidate_table, estimate_table, trial_table, verdict_lines
-    from mbrl.run.judge.deployment import PAGE
-
-    reports = found["reports"]
-    tables = [candidate_table(found), trial_table(found)] if len(reports) > 1 else []
-    for report in reports:
-        tables += [estimate_table(report), flag_table(report)]
-    emit(
-        found,
-        [table for table in tables if table.rows],
-        messages=[line for report in reports for line in verdict_lines(report)],
-        is_json=is_json,
-        path=folder if is_json else folder / PAGE,
-    )
-    proposed = next(report for report in reports if report["candidate"] == found["proposed"])
-    final = proposed["verdict"].get("corrected") or proposed["verdict"]
-    return EXIT_CODES[final["verdict"]]
+    emit(result, is_json=json, path=result.path)
+    raise typer.Exit(result.exit_code)

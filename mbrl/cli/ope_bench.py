@@ -1,6 +1,5 @@
 """`mbrl ope-bench`."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mbrl.cli.compare import RUNS_FAILED
-from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, guarded, minari_root
+from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, guarded, listener
 from mbrl.cli.output import emit
 
 
@@ -31,34 +30,18 @@ def ope_bench(
 ) -> None:
     """Judge estimators by policies of known value; run again to continue, exit status 3 if a task failed."""
     del debug
-    from mbrl.cli.board import make_board
-    from mbrl.report.ope_bench.scores import total_table, verdict_table
-    from mbrl.run.stages import set_up_torch
-    from mbrl.study.folder import StudyFolder
-    from mbrl.study.local_engine import LocalEngine
-    from mbrl.study.ope_bench.config import FOLDER, load_ope_bench
-    from mbrl.study.ope_bench.facts import gather_ope_bench, write_ope_bench
-    from mbrl.study.ope_bench.plan import begin_ope_bench, plan_ope_bench
-    from mbrl.study.sweep import run_sweep
-    from mbrl.study.tasks import Site
+    from mbrl.api.benchmarks import benchmark_ope
 
-    set_up_torch(1)
-    source = load_ope_bench(config, overrides=overrides or [])
-    root = runs.resolve()
-    site = Site(StudyFolder(root / FOLDER / source.name), root, minari_root())
-    plan = plan_ope_bench(source, site, peer_python=peer_python)
-    begin_ope_bench(plan, site)
-    engine = LocalEngine(site, jobs=jobs or len(os.sched_getaffinity(0)))
-    try:
-        with make_board(is_json=json) as board:
-            run_sweep(plan.tasks, site.folder, engine, board)
-    finally:
-        engine.close()
-    bench = gather_ope_bench(plan, site, command=shlex.join(["mbrl", *sys.argv[1:]]))
-    folder = out or site.folder.path
-    values = write_ope_bench(bench, folder)
-    messages = [f"failed: {task}: {cause}" for task, cause in bench.failures.items()]
-    tables = [total_table(bench), verdict_table(bench)]
-    emit(values, tables, messages=messages, is_json=json, path=folder / "ope-bench.md")
-    if not bench.is_complete:
+    outcome = benchmark_ope(
+        config,
+        jobs=jobs,
+        peer_python=peer_python,
+        out=out,
+        store=runs,
+        progress=listener(is_json=json),
+        command=shlex.join(["mbrl", *sys.argv[1:]]),
+        overrides=overrides or [],
+    )
+    emit(outcome.result, is_json=json, path=outcome.path)
+    if not outcome.is_complete:
         raise typer.Exit(RUNS_FAILED)

@@ -1,7 +1,6 @@
 """Options that commands share, and what every command does around its work."""
 
 import functools
-import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, Any, ParamSpec, TypeAlias
 
 import typer
 
-from mbrl.cli.output import make_progress, stderr
+from mbrl.api.progress import stderr
 
 P = ParamSpec("P")
 
@@ -69,15 +68,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def minari_root() -> Path | None:
-    """Folder of Minari's local datasets, if the environment names one."""
-    folder = os.environ.get("MINARI_DATASETS_PATH")
-    return Path(folder) if folder else None
+def listener(*, is_json: bool) -> Any:
+    """Whom long work tells: bars at a terminal, lines elsewhere and with `--json`."""
+    from mbrl.api.progress import LineProgress
 
-
-def make_workspace(runs: Path, *, is_json: bool) -> Any:
-    """Run store, progress and environment of a command."""
-    from mbrl.run.stages import Workspace
-    from mbrl.run.store import RunStore
-
-    return Workspace(RunStore(runs), make_progress(is_json=is_json), minari_root())
+    return LineProgress() if is_json else None

@@ -1,11 +1,11 @@
 """`mbrl report` and `mbrl demo`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Seed, Threads, guarded, make_workspace
+from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Seed, Threads, guarded, listener
 from mbrl.cli.output import emit
 
 
@@ -19,10 +19,10 @@ def report(
 ) -> None:
     """Write one HTML page about a run, with figures."""
     del debug
-    from mbrl.run.pages import write_run_page
+    from mbrl.api.pages import report as write_report
 
-    page = write_run_page(run, out)
-    emit({"run": str(run)}, [], is_json=json, path=page)
+    page = write_report(run, out)
+    emit(page.result, is_json=json, path=page.path)
 
 
 @guarded
@@ -38,17 +38,14 @@ def demo(
 ) -> None:
     """From logged episodes to compared policies in five minutes; run again to continue."""
     del debug
-    from mbrl.report.kit.comparison import comparison_table, conclude
-    from mbrl.study.demo import run_demo
+    from mbrl.api.pages import demo as run_demo
 
-    arguments: dict[str, Any] = {"dataset": dataset, "seed": seed, "threads": threads}
-    outcome = run_demo(
-        make_workspace(out / "runs", is_json=json), out=out, arguments=arguments, overrides=overrides or []
+    page = run_demo(
+        out,
+        dataset=dataset,
+        seed=seed,
+        threads=threads,
+        progress=listener(is_json=json),
+        overrides=overrides or [],
     )
-    emit(
-        outcome.values,
-        [comparison_table(outcome.comparison)],
-        messages=[message.text for message in conclude(outcome.comparison)],
-        is_json=json,
-        path=outcome.page,
-    )
+    emit(page.result, is_json=json, path=page.path)

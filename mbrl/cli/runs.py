@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,12 +20,9 @@ from mbrl.cli.options import (
     TaskName,
     Threads,
     guarded,
-    make_workspace,
+    listener,
 )
 from mbrl.cli.output import emit
-
-if TYPE_CHECKING:
-    from mbrl.report.kit.table import Table
 
 
 @guarded
@@ -44,28 +41,20 @@ def fit(
 ) -> None:
     """Fit the dynamics ensemble and report how far it can be trusted."""
     del debug
-    from mbrl.report.run.dynamics_tables import dynamics_tables, trust_message, warning_messages
-    from mbrl.run.config import resolve
-    from mbrl.run.stages import fit_dynamics_stage, load_run_dataset, set_up_torch
+    from mbrl.api.model import fit as fit_dynamics
 
-    arguments: dict[str, Any] = {
-        "dataset": dataset, "dynamics": dynamics, "seed": seed, "threads": threads, "device": device,
-    }  # fmt: skip
-    if config is None:
-        arguments["algorithm"] = "bc"  # a fit reads no algorithm, but a run's config has one
-    resolved = resolve(config, arguments=arguments, overrides=overrides or [])
-    set_up_torch(resolved.run.threads)
-    workspace = make_workspace(runs, is_json=json)
-    data = load_run_dataset(resolved.run, workspace)
-    fitted, run = fit_dynamics_stage(resolved, data, workspace)
-    messages = [trust_message(fitted.report), *warning_messages(fitted.report)]
-    emit(
-        run.summary(),
-        dynamics_tables(fitted.report, names=data.info.obs_names),
-        messages=[message.text for message in messages],
-        is_json=json,
-        path=run.path,
+    model = fit_dynamics(
+        dataset,
+        dynamics,
+        config=config,
+        seed=seed,
+        threads=threads,
+        device=device,
+        store=runs,
+        progress=listener(is_json=json),
+        overrides=overrides or [],
     )
+    emit(model, is_json=json, path=model.path)
 
 
 @guarded
@@ -90,44 +79,23 @@ def train(
 ) -> None:
     """Train a policy; continues where an interrupted run of the same config stopped."""
     del debug
-    from mbrl.algorithms.base import RECIPES
-    from mbrl.core.errors import ConfigError
-    from mbrl.run.config import resolve
-    from mbrl.run.stages import set_up_torch, train_policy_stage
+    from mbrl.api.training import train as train_policy
 
-    if online is not None and (dataset is not None or task is not None):
-        raise ConfigError("--online TASK trains in the simulator: leave DATASET and --task away.")
-    arguments: dict[str, Any] = {
-        "dataset": dataset, "algorithm": algorithm, "dynamics": dynamics, "task": online or task,
-        "seed": seed, "threads": threads, "device": device,
-    }  # fmt: skip
-    resolved = resolve(config, arguments=arguments, overrides=overrides or [])
-    if RECIPES.get(resolved.run.recipe).is_online != (online is not None):
-        problem = "learns from logs, not online" if online else "meets a simulator: say --online TASK"
-        raise ConfigError(f"The recipe {resolved.run.recipe!r} {problem}.")
-    set_up_torch(resolved.run.threads)
-    run = train_policy_stage(resolved, make_workspace(runs, is_json=json))
-    summary = run.summary()
-    emit(summary, [training_table(summary)], messages=shift_alarms(summary), is_json=json, path=run.path)
-
-
-def shift_alarms(summary: dict[str, Any]) -> list[str]:
-    """What the diagnostics of a training's last policy warn of; nothing where they were off."""
-    report: dict[str, Any] = summary.get("shift") or {}
-    return list(report.get("alarms", []))
-
-
-def training_table(summary: dict[str, Any]) -> "Table":
-    """What was trained, and the last row of its metrics."""
-    from mbrl.report.kit.table import Table
-
-    keys = ("algorithm", "recipe", "learner", "online", "dataset", "task", "seed", "updates", "seconds")
-    rows: list[tuple[str, Any]] = [(key, summary[key]) for key in keys]
-    rows += [(key, value) for key, value in summary["last_metrics"].items() if key != "step"]
-    rows.append(("divergence alarms", len(summary["divergence"])))
-    rows.append(("shift alarms", len(shift_alarms(summary))))
-    title = f"{summary['algorithm']} on {summary['dataset'] or summary['task']}"
-    return Table(title, ("", "value"), rows)
+    run = train_policy(
+        dataset,
+        algorithm,
+        dynamics=dynamics,
+        config=config,
+        task=task,
+        online=online,
+        seed=seed,
+        threads=threads,
+        device=device,
+        store=runs,
+        progress=listener(is_json=json),
+        overrides=overrides or [],
+    )
+    emit(run, is_json=json, path=run.path)
 
 
 @guarded
@@ -151,26 +119,19 @@ def evaluate(
     del debug
     if video is not None:
         os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
-    from mbrl.envs.specs import load_task
-    from mbrl.report.run.evaluation_tables import evaluation_table
-    from mbrl.run.stages import evaluate_stage, set_up_torch
+    from mbrl.api.evaluation import evaluate as evaluate_policy
 
-    set_up_torch(threads or 1)
-    result = evaluate_stage(
+    result = evaluate_policy(
         run,
-        make_workspace(runs, is_json=json),
-        task=None if task is None else load_task(task),
+        task=task,
         episodes=episodes,
         seed=seed,
         video=video,
+        threads=threads or 1,
+        store=runs,
+        progress=listener(is_json=json),
     )
-    summary = result.summary()
-    emit(
-        summary,
-        [evaluation_table(summary, name=summary["algorithm"])],
-        is_json=json,
-        path=video or result.path,
-    )
+    emit(result, is_json=json, path=video or result.path)
 
 
 @guarded
@@ -183,15 +144,6 @@ def export(
 ) -> None:
     """Write the last policy of a training as one file that stands alone."""
     del debug
-    from mbrl.core.errors import ConfigError
-    from mbrl.report.kit.table import Table
-    from mbrl.run.policies import save_policy
-    from mbrl.run.stages import open_policy
+    from mbrl.api.policy import Policy
 
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"--out must end in .safetensors, not {out.name!r}.")
-    stored = open_policy(run)
-    save_policy(out, stored.policy, stored.facts)
-    facts = dict(stored.facts)
-    table = Table("policy", ("fact", "value"), list(facts.items()))
-    emit({"facts": facts}, [table], is_json=json, path=out)
+    emit(Policy.load(run).export(out), is_json=json, path=out)

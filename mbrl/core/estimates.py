@@ -1,6 +1,7 @@
-"""What off-policy evaluation says: an estimand in words and numbers, and an estimate with its doubts."""
+"""What off-policy evaluation says: an estimand, and estimates of it with what speaks against them."""
 
 import dataclasses
+import enum
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
@@ -12,6 +13,80 @@ from mbrl.core.errors import EstimandError
 
 Family: TypeAlias = Literal["ratio", "value", "model", "hybrid"]
 """Where an estimate takes its knowledge from: density ratios, a fitted value, a fitted model, or several."""
+
+
+class Flag(enum.StrEnum):
+    """What to know before believing an estimate: a member is its id in files, `meaning` the sentence."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> "Flag":
+        """A member of this id with its sentence."""
+        member = str.__new__(cls, value)
+        member._value_, member.meaning = value, meaning
+        return member
+
+    ALL_WEIGHTS_ZERO = "all_weights_zero", "no logged episode could have come from the policy"
+    BACKTEST_INCONCLUSIVE = (
+        "backtest_inconclusive",
+        "the family could not be asked for the behaviour's known value",
+    )
+    BANDWIDTH_SENSITIVE = (
+        "bandwidth_sensitive",
+        "half or twice the kernel's width gives an answer outside of the interval",
+    )
+    BEHAVIOUR_FITTED = (
+        "behaviour_fitted",
+        "the density of the policy that acted was fitted, and may be wrong",
+    )
+    BEHAVIOUR_MISCALIBRATED = (
+        "behaviour_miscalibrated",
+        "the density of the policy that acted does not fit these ratios",
+    )
+    BOOTSTRAPPED_TAIL = (
+        "bootstrapped_tail",
+        "more than a tenth of it is a fitted value of what the log does not show",
+    )
+    BOTH_END_FLAGS = (
+        "both_end_flags",
+        "some episodes are marked terminated and truncated; they count as terminated",
+    )
+    BOUNDARY_ACTIONS = (
+        "boundary_actions",
+        "many logged actions lie at a bound, where a density hides probability",
+    )
+    DIVERGED = "diverged", "the values grew without bound"
+    DOMINATED = "dominated", "one episode carries more than a tenth of the weight"
+    EXPLOITATION_ALARM = (
+        "exploitation_alarm",
+        "the model promises more than fitted values, or leaves the data too often",
+    )
+    FAILS_BACKTEST = "fails_backtest", "asked for the behaviour's known value, it misses it"
+    HEAVY_TAIL = "heavy_tail", "the weights have too heavy a tail for any mean of them"
+    HUBER = "huber", "the loss does not estimate a mean"
+    LEAVES_THE_DATA = "leaves_the_data", "the members of the model disagree beyond the data too often"
+    LOW_ESS = "low_ess", "too few episodes carry the weight"
+    MODEL_OF_OTHER_DATA = "model_of_other_data", "the model was fitted to another log"
+    NO_CROSSFIT = (
+        "no_crossfit",
+        "the values were fitted to the episodes that they correct (dr, wdr, magic: --crossfit)",
+    )
+    NO_EPISTEMIC = "no_epistemic", "one member has no spread"
+    NO_INTERVAL = "no_interval", "no interval can be made of it"
+    NOT_CONVERGED = "not_converged", "the value still moved at the end of its fit (raise --updates)"
+    PARTS_IN_DOUBT = "parts_in_doubt", "fewer than two of the estimates that it blends count themselves"
+    TAIL_LEFT_OUT = "tail_left_out", "what follows the last imagined step is missing"
+    TARGETS_CLIPPED = (
+        "targets_clipped",
+        "many targets of the value fit lay outside of what the logged rewards permit",
+    )
+    TOO_FEW_UPDATES = "too_few_updates", "the value fit cannot have crossed the horizon (raise --updates)"
+    UNBALANCED = "unbalanced", "no weights on the log match the visits of the policy"
+    UNBALANCED_VALUE = "unbalanced_value", "the weights on the log miss what the fitted value shows"
+    UNRELIABLE_TAIL = "unreliable_tail", "roll-outs end in a fitted value that does not count itself"
+    UNTESTED_WEIGHTS = "untested_weights", "the fitted value that tests the weights had too few updates"
+    VALUES_IN_DOUBT = "values_in_doubt", "it rests on fitted values that do not count themselves"
+    WEIGHTS_OVERFLOW = "weights_overflow", "the weights are too large for a number"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +153,7 @@ class Estimand:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """One estimator's answer, with everything that is needed to doubt it.
+    """One estimator's answer, with everything that is needed to judge it.
 
     Attributes:
         name: id of the estimator.
@@ -90,7 +165,7 @@ class Estimate:
         n_eff: effective number of episodes behind it.
         flags: what to know before believing it.
         valid: whether it may enter a verdict.
-        why_not: the reason if it may not.
+        why_not: the reason if it may not, with the numbers behind it; `flags` name its kind.
         per_episode: `[n]` influence values, their mean is the point; None where there are none.
         estimand: what was estimated.
         details: further findings, by name.
@@ -104,7 +179,7 @@ class Estimate:
     method_of_ci: str
     n_eff: float
     estimand: Estimand
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     valid: bool = True
     why_not: str | None = None
     per_episode: NDArray[np.float64] | None = None
@@ -114,12 +189,12 @@ class Estimate:
         if not math.isfinite(self.point) and (self.valid or not self.why_not):
             raise ValueError(f"{self.name}: a point of {self.point} needs a reason and cannot be valid")
 
-    def invalidated(self, reason: str, *flags: str) -> "Estimate":
+    def invalidated(self, reason: str, *flags: Flag) -> "Estimate":
         """The same estimate, kept out of verdicts; an earlier reason stays in front."""
         why_not = reason if self.why_not is None else f"{self.why_not}; {reason}"
         return dataclasses.replace(self, valid=False, why_not=why_not, flags=(*self.flags, *flags))
 
-    def flagged(self, *flags: str) -> "Estimate":
+    def flagged(self, *flags: Flag) -> "Estimate":
         """The same estimate with further flags."""
         new = tuple(flag for flag in flags if flag not in self.flags)
         return dataclasses.replace(self, flags=(*self.flags, *new)) if new else self

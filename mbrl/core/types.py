@@ -1,8 +1,9 @@
 """Containers that cross module borders. No I/O, no networks."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ Metrics: TypeAlias = Mapping[str, Tensor]
 
 StateDict: TypeAlias = dict[str, Any]
 """Tensors, numbers, strings and nested dicts of them: what `torch.load(weights_only=True)` accepts."""
+
+MAX_DIM: Final = 100_000
+"""Largest size of an observation or action vector; more is a damaged file, not a task."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class DynamicsPosterior:
         delta_scale: `[obs_dim]`, standard deviation of `s' - s` in the training data; dividing by it gives
             the normalised target units in which uncertainty measures are defined.
         reward_scale: `[]`, standard deviation of the reward in the training data.
+        change: `[e, b, obs_dim]`, predicted `s' - s`, raw units. What members dispute is read from it: far
+            from 0 float32 rounds it out of `mean`. None for a model that does not predict changes.
     """
 
     mean: Float[Tensor, "e b obs_dim"]
@@ -66,6 +72,7 @@ class DynamicsPosterior:
     reward_variance: Float[Tensor, "e b"]
     delta_scale: Float[Tensor, "obs_dim"]
     reward_scale: Float[Tensor, ""]
+    change: Float[Tensor, "e b obs_dim"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,8 +80,8 @@ class SpaceSpec:
     """Sizes and bounds of observations and actions; all that learners and models may know of a task.
 
     Attributes:
-        obs_dim: size of an observation vector.
-        act_dim: size of an action vector.
+        obs_dim: size of an observation vector, 1 to 100,000.
+        act_dim: size of an action vector, likewise.
         act_low: `act_dim` lower bounds, environment units, finite.
         act_high: `act_dim` upper bounds, each above its lower bound.
 
@@ -88,9 +95,17 @@ class SpaceSpec:
     act_high: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        for name, size in (("obs_dim", self.obs_dim), ("act_dim", self.act_dim)):
+            if not 1 <= size <= MAX_DIM:
+                raise ValueError(f"{name} must lie between 1 and {MAX_DIM:,}, not {size}")
         if not len(self.act_low) == len(self.act_high) == self.act_dim:
             raise ValueError(
                 f"act_dim is {self.act_dim}, bounds have {len(self.act_low)}, {len(self.act_high)}"
+            )
+        if not all(math.isfinite(bound) for bound in (*self.act_low, *self.act_high)):
+            raise ValueError(
+                f"action bounds must be finite, not {self.act_low}, {self.act_high}: policies act between "
+                "them. Give the limits of the machine, or the range of the logged actions"
             )
         if not all(low < high for low, high in zip(self.act_low, self.act_high, strict=True)):
             raise ValueError(
@@ -115,6 +130,8 @@ class Episode:
         behaviour_log_prob: `[T]` float32 log-density of the logged actions, or None.
         timestamps: `[T + 1]` float64 seconds, or None.
         infos: further arrays with T or T + 1 rows, by name.
+        whole: the logged episode that this one is a piece of; None if it is whole.
+        first_step: step of the logged episode that the piece starts with; 0 if it is whole.
     """
 
     observations: NDArray[np.float32]
@@ -126,6 +143,8 @@ class Episode:
     behaviour_log_prob: NDArray[np.float32] | None = None
     timestamps: NDArray[np.float64] | None = None
     infos: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict[str, NDArray[Any]])
+    whole: "Episode | None" = None
+    first_step: int = 0
 
     def __post_init__(self) -> None:
         for array in (
@@ -142,6 +161,20 @@ class Episode:
 
     def __len__(self) -> int:
         return self.rewards.shape[0]
+
+    def __repr__(self) -> str:
+        end = "terminated" if self.terminated else "truncated" if self.truncated else "no end"
+        piece = ""
+        if self.whole is not None:
+            last = self.first_step + len(self) - 1
+            piece = f", steps {self.first_step} to {last} of an episode of {len(self.whole)}"
+        shapes = f"observations {list(self.observations.shape)}, actions {list(self.actions.shape)}"
+        return f"Episode({len(self)} steps, {shapes}, return {self.episode_return:.6g}, {end}{piece})"
+
+    @property
+    def logged(self) -> "Episode":
+        """The logged episode that this one is a piece of; itself if it is whole."""
+        return self if self.whole is None else self.whole
 
     @property
     def episode_return(self) -> float:

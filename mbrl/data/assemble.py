@@ -2,16 +2,46 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec
-from mbrl.data.checks import as_float32, excess_rows, first_problem, structure_problems
+from mbrl.data.checks import (
+    all_problems,
+    as_float32,
+    excess_rows,
+    first_problem,
+    resolution_problems,
+    structure_problems,
+)
 from mbrl.data.dataset import Dataset
+from mbrl.data.flags import advise_overlap, has_sound_flags
+from mbrl.data.info import info_problems
 from mbrl.data.options import LoadOptions
+from mbrl.data.order import order_problems
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
+from mbrl.data.spaces import infer_spec
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class PreparedLog:
+    """A log in one layout, before its checks.
+
+    Attributes:
+        log: as it was read.
+        episodes: in one layout.
+        spec: sizes and bounds.
+        notes: what had to be assumed, for the provenance.
+        overlap_hint: which reading of steps with both flags fits.
+    """
+
+    log: RawLog
+    episodes: tuple[RawEpisode, ...]
+    spec: SpaceSpec
+    notes: dict[str, str]
+    overlap_hint: str
 
 
 def assemble(log: RawLog, options: LoadOptions) -> Dataset:
@@ -20,27 +50,63 @@ def assemble(log: RawLog, options: LoadOptions) -> Dataset:
     Raises:
         DataError: the first thing that is wrong and that no option covers.
     """
-    raws, spec, notes = prepare(log, options)
-    counts = Counter(log.counts)
-    episodes = [episode for raw in raws if (episode := _convert(raw, spec, log, options, counts)) is not None]
+    prepared = prepare(log, options)
+    for problem in log_problems(prepared, options):
+        raise problem
+    return build(prepared, options)
+
+
+def prepare(log: RawLog, options: LoadOptions) -> PreparedLog:
+    """Brings the episodes of a log to one layout, and settles its sizes and bounds.
+
+    Raises:
+        DataError: there are no episodes, or sizes or bounds cannot be told.
+    """
+    if not log.episodes:
+        raise DataError(
+            "the log holds no episodes", file=log.file, remedy="Check that it was written to its end."
+        )
+    raws = tuple(tidy(_select_fields(raw, options)) for raw in log.episodes)
+    spec, notes = infer_spec(log, raws, options)
+    limit = log.info.max_episode_steps or options.max_episode_steps
+    return PreparedLog(log, raws, spec, notes, advise_overlap(raws, limit))
+
+
+def log_problems(prepared: PreparedLog, options: LoadOptions) -> Iterator[DataError]:
+    """Yields what is wrong with a log as a whole, rather than with one of its episodes."""
+    log = prepared.log
+    yield from info_problems(log.info, prepared.spec, file=log.file)
+    yield from resolution_problems(prepared.episodes, prepared.spec, file=log.file)
+    if options.order == "check":
+        yield from order_problems(prepared.episodes, prepared.spec, file=log.file)
+
+
+def episode_problems(prepared: PreparedLog, options: LoadOptions) -> Iterator[DataError]:
+    """Yields everything that is wrong with the episodes after the repairs that `options` permit."""
+    for raw in prepared.episodes:
+        repaired = repair(raw, prepared.spec, options, Counter())
+        if repaired is not None:
+            yield from all_problems(
+                repaired, prepared.spec, file=prepared.log.file, overlap_hint=prepared.overlap_hint
+            )
+
+
+def build(prepared: PreparedLog, options: LoadOptions) -> Dataset:
+    """The dataset of the sound episodes.
+
+    Raises:
+        DataError: an episode is not sound and may not be dropped, or none is left.
+    """
+    log, counts = prepared.log, Counter(prepared.log.counts)
+    converted = (_convert(raw, prepared, options, counts) for raw in prepared.episodes)
+    episodes = tuple(episode for episode in converted if episode is not None)
     if not episodes:
         counted = ", ".join(f"{reason}: {count}" for reason, count in counts.items())
         raise DataError(
             f"no usable episode{f' ({counted})' if counted else ''}", file=log.file, remedy="Check the file."
         )
-    info = dataclasses.replace(log.info, provenance={**log.info.provenance, **notes})
-    return Dataset(episodes=tuple(episodes), spec=spec, info=info, dropped=dict(counts))
-
-
-def prepare(log: RawLog, options: LoadOptions) -> tuple[list[RawEpisode], SpaceSpec, dict[str, str]]:
-    """Episodes in one layout, the sizes and bounds of the dataset, and notes on what had to be assumed.
-
-    Raises:
-        DataError: sizes or bounds cannot be told.
-    """
-    raws = [tidy(_select_fields(raw, options)) for raw in log.episodes]
-    spec, notes = infer_spec(log, raws, options)
-    return raws, spec, notes
+    info = dataclasses.replace(log.info, provenance={**log.info.provenance, **prepared.notes})
+    return Dataset(episodes=episodes, spec=prepared.spec, info=info, dropped=dict(counts))
 
 
 def _select_fields(raw: RawEpisode, options: LoadOptions) -> RawEpisode:
@@ -52,16 +118,22 @@ def _select_fields(raw: RawEpisode, options: LoadOptions) -> RawEpisode:
 
 
 def tidy(raw: RawEpisode) -> RawEpisode:
-    """Removes differences of layout that lose nothing: `(T, 1)` numbers, `(T,)` vectors of size 1."""
-    log_prob = raw.behaviour_log_prob
+    """Removes differences of layout that lose nothing.
+
+    `(T, 1)` numbers, `(T,)` vectors of size 1, and the padding in row T + 1 of a log-density.
+    """
+    rewards = _as_column(raw.rewards)
+    log_prob = None if raw.behaviour_log_prob is None else _as_column(raw.behaviour_log_prob)
+    if log_prob is not None and log_prob.shape[0] == len(rewards) + 1:
+        log_prob = log_prob[:-1]
     return dataclasses.replace(
         raw,
         observations=_as_rows(raw.observations),
         actions=_as_rows(raw.actions),
-        rewards=_as_column(raw.rewards),
+        rewards=rewards,
         terminations=_as_column(raw.terminations),
         truncations=_as_column(raw.truncations),
-        behaviour_log_prob=None if log_prob is None else _as_column(log_prob)[: len(_as_column(raw.rewards))],
+        behaviour_log_prob=log_prob,
     )
 
 
@@ -77,84 +149,17 @@ def _as_rows(values: AnyArray) -> AnyArray:
     return values if values.ndim else values.reshape(1, 1)
 
 
-def infer_spec(
-    log: RawLog, raws: Sequence[RawEpisode], options: LoadOptions
-) -> tuple[SpaceSpec, dict[str, str]]:
-    """Sizes (the most common width) and bounds (options, else the file, else the range of the data).
-
-    Returns:
-        The spec, and a note for the provenance where bounds had to be taken from the data.
-
-    Raises:
-        DataError: no episode has two-dimensional observations and actions, or bounds of another size.
-    """
-    obs_dim = _common_width([raw.observations for raw in raws], log, "observations")
-    act_dim = _common_width([raw.actions for raw in raws], log, "actions")
-    low, high = log.act_low, log.act_high
-    if options.action_low is not None:
-        low, high = options.action_low, options.action_high
-    unknown = (np.nan,) * act_dim
-    bounds = np.array([low or unknown, high or unknown], dtype=np.float64)
-    if bounds.shape != (2, act_dim):
-        raise DataError(
-            f"{bounds.shape[1]} action bounds for {act_dim} action dimensions",
-            file=log.file,
-            field="actions",
-            remedy="Give one bound per action dimension.",
-        )
-    is_open = ~np.isfinite(bounds).all(axis=0)
-    notes: dict[str, str] = {}
-    if bool(is_open.any()):
-        bounds[:, is_open] = _data_bounds(raws, act_dim)[:, is_open]
-        dims = ", ".join(str(d) for d in np.flatnonzero(is_open))
-        notes["action_bounds"] = f"range of the data in dimension {dims}: the log gives no finite bounds"
-    spec = SpaceSpec(
-        obs_dim=obs_dim,
-        act_dim=act_dim,
-        act_low=tuple(float(v) for v in bounds[0]),
-        act_high=tuple(float(v) for v in bounds[1]),
-    )
-    return spec, notes
-
-
-def _common_width(arrays: Sequence[AnyArray], log: RawLog, field: str) -> int:
-    widths = Counter(array.shape[1] for array in arrays if array.ndim == 2)
-    if not widths:
-        shapes = sorted({array.shape for array in arrays})[:3]
-        raise DataError(
-            f"no episode holds vectors; shapes found: {shapes}",
-            file=log.file,
-            episode=log.episodes[0].name if log.episodes else None,
-            field=field,
-            remedy="Store one vector per step, shape [rows, dimensions].",
-        )
-    return widths.most_common(1)[0][0]
-
-
-def _data_bounds(raws: Sequence[RawEpisode], act_dim: int) -> AnyArray:
-    rows = [
-        raw.actions.astype(np.float64)
-        for raw in raws
-        if raw.actions.dtype.kind in "fiub" and raw.actions.ndim == 2 and raw.actions.shape[1] == act_dim
-    ]
-    actions = np.concatenate(rows) if rows else np.zeros((0, act_dim))
-    actions = actions[np.isfinite(actions).all(axis=1)]
-    if len(actions) == 0:
-        return np.stack([-np.ones(act_dim), np.ones(act_dim)])
-    low, high = actions.min(axis=0), actions.max(axis=0)
-    margin = np.where(low < high, 0.0, np.maximum(np.abs(low), 1.0))
-    return np.stack([low - margin, high + margin])
-
-
 def _convert(
-    raw: RawEpisode, spec: SpaceSpec, log: RawLog, options: LoadOptions, counts: Counter[str]
+    raw: RawEpisode, prepared: PreparedLog, options: LoadOptions, counts: Counter[str]
 ) -> Episode | None:
-    repaired = repair(raw, spec, options, counts)
+    repaired = repair(raw, prepared.spec, options, counts)
     if repaired is None:
         return None
-    problem = first_problem(repaired, spec, file=log.file)
+    problem = first_problem(
+        repaired, prepared.spec, file=prepared.log.file, overlap_hint=prepared.overlap_hint
+    )
     if problem is None:
-        return _to_episode(repaired, counts)
+        return _to_episode(_keep_infos(repaired, counts), counts)
     if options.bad_episodes == "error":
         raise problem
     counts[f"episodes dropped: bad {problem.field}"] += 1
@@ -167,10 +172,24 @@ def repair(raw: RawEpisode, spec: SpaceSpec, options: LoadOptions, counts: Count
     Returns:
         The episode, or None if nothing is left of it.
     """
-    closed = close_log(raw, options, counts)
+    if not has_sound_flags(raw):
+        return raw  # no repair may turn what is no flag into one
+    closed = close_log(_settle_overlap(raw, options, counts), options, counts)
     if closed is None or next(structure_problems(closed, spec), None) is not None:
         return closed
-    return _repair_values(closed, spec, options, counts)
+    return _clip_actions(closed, spec, options, counts)
+
+
+def _settle_overlap(raw: RawEpisode, options: LoadOptions, counts: Counter[str]) -> RawEpisode:
+    """Takes one of two flags of the same step away, as the options say."""
+    both = raw.terminations.astype(np.bool_) & raw.truncations.astype(np.bool_)
+    if options.overlap == "error" or not bool(both.any()):
+        return raw
+    if options.overlap == "terminated":
+        counts["overlapping flags: termination wins"] += int(both.sum())
+        return dataclasses.replace(raw, truncations=raw.truncations.astype(np.bool_) & ~both)
+    counts["overlapping flags: truncation wins"] += int(both.sum())
+    return dataclasses.replace(raw, terminations=raw.terminations.astype(np.bool_) & ~both)
 
 
 def close_log(raw: RawEpisode, options: LoadOptions, counts: Counter[str]) -> RawEpisode | None:
@@ -213,21 +232,27 @@ def close_log(raw: RawEpisode, options: LoadOptions, counts: Counter[str]) -> Ra
     )
 
 
-def _repair_values(
-    raw: RawEpisode, spec: SpaceSpec, options: LoadOptions, counts: Counter[str]
-) -> RawEpisode:
-    actions, truncations = raw.actions, raw.truncations
-    if options.actions == "clip":
-        beyond = excess_rows(actions, spec).any(axis=1)
-        if bool(beyond.any()) and bool(np.isfinite(actions).all()):
-            counts["actions clipped"] += int(beyond.sum())
-            actions = np.clip(actions, np.array(spec.act_low), np.array(spec.act_high))
-    if options.overlap == "terminated":
-        both = raw.terminations.astype(np.bool_) & truncations.astype(np.bool_)
-        if bool(both.any()):
-            counts["overlapping flags: termination wins"] += int(both.sum())
-            truncations = truncations.astype(np.bool_) & ~both
-    return dataclasses.replace(raw, actions=actions, truncations=truncations)
+def _clip_actions(raw: RawEpisode, spec: SpaceSpec, options: LoadOptions, counts: Counter[str]) -> RawEpisode:
+    if options.actions != "clip":
+        return raw
+    beyond = excess_rows(raw.actions, spec).any(axis=1)
+    if not bool(beyond.any()) or not bool(np.isfinite(raw.actions).all()):
+        return raw
+    counts["actions clipped"] += int(beyond.sum())
+    clipped = np.clip(raw.actions, np.array(spec.act_low), np.array(spec.act_high))
+    return dataclasses.replace(raw, actions=clipped)
+
+
+def _keep_infos(raw: RawEpisode, counts: Counter[str]) -> RawEpisode:
+    """Leaves out, and counts, further arrays that do not go with the steps."""
+    steps = len(raw.rewards)
+    kept = {
+        name: values for name, values in raw.infos.items() if values.shape[:1] in {(steps,), (steps + 1,)}
+    }
+    if len(kept) < len(raw.infos):
+        counts["infos left out: other number of rows"] += len(raw.infos) - len(kept)
+        return dataclasses.replace(raw, infos=kept)
+    return raw
 
 
 def _to_episode(raw: RawEpisode, counts: Counter[str]) -> Episode:

@@ -1,29 +1,37 @@
 """The checks that every dataset passes before training, each naming file, episode, field, row and remedy.
 
-Every check is a generator of `DataError`: a load raises the first, the doctor lists them all.
+Every check is a generator of `DataError`: a load raises the first, an inspection lists them all.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import SpaceSpec
+from mbrl.data.flags import Report, flag_problems, has_sound_flags
 from mbrl.data.raw import AnyArray, RawEpisode
 
 ACTION_TOLERANCE: Final = 1e-4
 """Excess over an action bound that is rounding, as a share of the range."""
 
-Report = Callable[..., DataError]
+MAX_LOG_DENSITY: Final = 50.0
+"""Largest log-density per action dimension: a Gaussian of the width of float32's resolution has 16, a
+squashed one at its bound as much again."""
+
+ROUNDING_NOISE: Final = 1e-11
+"""Range of a column, as a share of its size, below which it counts as a constant with rounding errors."""
+
+MAX_ROUNDING: Final = 0.1
+"""Largest rounding step of float32 that leaves a column usable, in standard deviations of the column."""
 
 _NUMERIC_KINDS: Final = "fiub"
 _REMEDIES: Final = {
     "object": "Store a numeric array; ragged rows must be padded or cut into episodes first.",
     "not finite": "Repair the row at its source, or leave the episode out with bad_episodes=drop.",
-    "flag": "Cut the log into episodes after every flagged step.",
 }
 
 
@@ -53,7 +61,8 @@ def structure_problems(
             raw.observations, report, field="observations", rows=steps + 1, width=spec.obs_dim
         )
     for field, flags in (("terminations", raw.terminations), ("truncations", raw.truncations)):
-        yield from _shape_problems(flags, report, field=field, rows=steps, width=None)
+        if flags.dtype.kind in _NUMERIC_KINDS:  # text and objects are told with their value, as flags
+            yield from _shape_problems(flags, report, field=field, rows=steps, width=None)
     if raw.behaviour_log_prob is not None:
         yield from _shape_problems(
             raw.behaviour_log_prob, report, field="behaviour_log_prob", rows=steps, width=None
@@ -69,6 +78,9 @@ def _shape_problems(
         yield report(f"dtype {values.dtype} is not numeric", field=field, remedy=_REMEDIES["object"])
         return
     rank = 1 if width is None else 2
+    if width is not None and is_image(values):
+        yield image_error(values, report, field=field)
+        return
     if values.ndim != rank:
         yield report(
             f"shape {values.shape} has {values.ndim} axes, not {rank}",
@@ -91,24 +103,76 @@ def _shape_problems(
         )
 
 
-def value_problems(raw: RawEpisode, spec: SpaceSpec, *, file: object | None = None) -> Iterator[DataError]:
-    """Yields what is wrong with the values and flags of an episode whose structure is sound."""
+def value_problems(
+    raw: RawEpisode, spec: SpaceSpec, *, file: object | None = None, overlap_hint: str = ""
+) -> Iterator[DataError]:
+    """Yields what is wrong with the values and flags of an episode whose structure is sound.
+
+    Args:
+        raw: the episode.
+        spec: sizes and bounds of the dataset.
+        file: of the log, for messages.
+        overlap_hint: what the whole log says about steps with both flags (`advise_overlap`).
+    """
     report = functools.partial(DataError, file=file, episode=raw.name)
     yield from _finite_problems(raw.observations, report, field="observations")
     yield from _finite_problems(raw.actions, report, field="actions")
     yield from _finite_problems(raw.rewards, report, field="rewards")
     if raw.behaviour_log_prob is not None:
         yield from _finite_problems(raw.behaviour_log_prob, report, field="behaviour_log_prob")
+        yield from _density_problems(raw.behaviour_log_prob, spec, report)
     if raw.timestamps is not None:
         yield from _time_problems(raw.timestamps, report)
     yield from _bound_problems(raw.actions, spec, report)
-    yield from _flag_problems(raw, report)
+    yield from flag_problems(raw, report, overlap_hint=overlap_hint)
+    if raw.final_observation == "unknown" and has_sound_flags(raw) and not bool(raw.terminations[-1]):
+        yield report(
+            "the last step is truncated and its successor is unknown, so it has no value to bootstrap from",
+            field="observations",
+            row=len(raw.rewards),
+            remedy="Drop the last step.",
+        )
 
 
 def as_float32(values: AnyArray) -> NDArray[np.float32]:
     """Contiguous float32; what float32 cannot hold becomes infinite, which the checks refuse."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def resolution_problems(
+    raws: Sequence[RawEpisode], spec: SpaceSpec, *, file: object | None = None
+) -> Iterator[DataError]:
+    """Yields the columns whose variation float32 cannot hold: seconds since 1970, an offset of 1e9."""
+    shapes = {"observations": (spec.obs_dim,), "actions": (spec.act_dim,), "rewards": ()}
+    for field, shape in shapes.items():
+        parts = [
+            values
+            for raw in raws
+            if (values := getattr(raw, field)).dtype.kind in "fiu"
+            and values.dtype.itemsize > 4
+            and values.ndim
+            and values.shape[1:] == shape
+        ]
+        if not parts:
+            continue
+        wide = np.concatenate(parts).astype(np.float64).reshape(-1, *(shape or (1,)))
+        wide = wide[np.isfinite(wide).all(axis=1)]
+        if len(wide) < 2:
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold has its own check
+            std, size = wide.std(axis=0), np.abs(wide).max(axis=0)
+            step = np.spacing(size.astype(np.float32)).astype(np.float64)
+        is_varying = np.ptp(wide, axis=0) > ROUNDING_NOISE * size  # less is rounding of float64 itself
+        is_lost = is_varying & (step > MAX_ROUNDING * std)
+        for column in np.flatnonzero(is_lost)[:3]:
+            yield DataError(
+                f"dimension {column} varies by {std[column]:.3g} around {wide[:, column].mean():.6g}, "
+                f"where float32, in which everything is learned, has steps of {step[column]:.3g}",
+                file=file,
+                field=field,
+                remedy="Subtract a constant from the column before it is logged, or leave it out.",
+            )
 
 
 def excess_rows(actions: AnyArray, spec: SpaceSpec) -> NDArray[np.bool_]:
@@ -131,6 +195,37 @@ def _finite_problems(values: AnyArray, report: Report, *, field: str) -> Iterato
         remedy=_REMEDIES["not finite"]
         if field != "behaviour_log_prob"
         else "Repair it, or read the log without it: behaviour=ignore.",
+    )
+
+
+def _density_problems(values: AnyArray, spec: SpaceSpec, report: Report) -> Iterator[DataError]:
+    largest = MAX_LOG_DENSITY * spec.act_dim
+    is_bad = values > largest
+    if bool(is_bad.any()):
+        row = int(is_bad.argmax())
+        yield report(
+            f"log-density {values[row]:g} is more than any policy can have ({largest:g} at {spec.act_dim} "
+            f"action dimensions; {int(is_bad.sum())} such values)",
+            field="behaviour_log_prob",
+            row=row,
+            remedy="Log the natural logarithm of the density of the action scaled to [-1, 1], or read the "
+            "log without it: behaviour=ignore.",
+        )
+
+
+def is_image(values: AnyArray) -> bool:
+    """Whether an array `[rows, ...]` looks like pictures: bytes or many pixels on several axes."""
+    return values.ndim > 3 or (values.ndim == 3 and (values.dtype == np.uint8 or min(values.shape[1:]) >= 8))
+
+
+def image_error(values: AnyArray, report: Report, *, field: str) -> DataError:
+    """The error for pictures."""
+    return report(
+        f"rows of shape {list(values.shape[1:])} and dtype {values.dtype} look like images, which are "
+        "unsupported",
+        field=field,
+        remedy="Store one vector of numbers per step: joint positions and velocities, or features of the "
+        "image.",
     )
 
 
@@ -162,56 +257,19 @@ def _bound_problems(actions: AnyArray, spec: SpaceSpec, report: Report) -> Itera
     )
 
 
-def _flag_problems(raw: RawEpisode, report: Report) -> Iterator[DataError]:
-    for field, flags in (("terminations", raw.terminations), ("truncations", raw.truncations)):
-        is_odd = (flags != 0) & (flags != 1)
-        if bool(is_odd.any()):
-            row = int(is_odd.argmax())
-            yield report(
-                f"flag {flags[row]} is neither 0 nor 1",
-                field=field,
-                row=row,
-                remedy="Store flags as booleans.",
-            )
-        early = flags[:-1].astype(np.bool_)
-        if bool(early.any()):
-            row = int(early.argmax())
-            yield report(
-                f"the episode goes on after a flagged step ({row + 1} of {len(flags)})",
-                field=field,
-                row=row,
-                remedy=_REMEDIES["flag"],
-            )
-    both = raw.terminations.astype(np.bool_) & raw.truncations.astype(np.bool_)
-    if bool(both.any()):
-        yield overlap_error(report, row=int(both.argmax()))
-
-
-def overlap_error(report: Report, *, row: int) -> DataError:
-    """The error for a step that is both terminated and truncated."""
-    return report(
-        "the step is both terminated and truncated",
-        field="truncations",
-        row=row,
-        remedy="Say what the log means: overlap=terminated lets the termination win (no bootstrap).",
-    )
-
-
-def first_problem(raw: RawEpisode, spec: SpaceSpec, *, file: object | None = None) -> DataError | None:
+def first_problem(
+    raw: RawEpisode, spec: SpaceSpec, *, file: object | None = None, overlap_hint: str = ""
+) -> DataError | None:
     """The first thing that is wrong with an episode, or None."""
     problem = next(structure_problems(raw, spec, file=file), None)
-    return problem if problem is not None else next(value_problems(raw, spec, file=file), None)
+    if problem is not None:
+        return problem
+    return next(value_problems(raw, spec, file=file, overlap_hint=overlap_hint), None)
 
 
-def all_problems(raw: RawEpisode, spec: SpaceSpec, *, file: object | None = None) -> list[DataError]:
+def all_problems(
+    raw: RawEpisode, spec: SpaceSpec, *, file: object | None = None, overlap_hint: str = ""
+) -> list[DataError]:
     """Everything that is wrong with an episode; values are looked at only where the structure is sound."""
     problems = list(structure_problems(raw, spec, file=file))
-    return problems or list(value_problems(raw, spec, file=file))
-
-
-def flag_array(steps: int, *, last: bool) -> NDArray[Any]:
-    """`[steps]` flags of which only the last may be set."""
-    flags = np.zeros(steps, dtype=np.bool_)
-    if steps:
-        flags[-1] = last
-    return flags
+    return problems or list(value_problems(raw, spec, file=file, overlap_hint=overlap_hint))

@@ -8,12 +8,14 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
-from mbrl.data.checks import first_problem, flag_array
+from mbrl.data.checks import first_problem
+from mbrl.data.flags import flag_array
 from mbrl.data.info import DatasetInfo
+from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawEpisode
 
 __all__ = ["Dataset", "DatasetInfo", "Transitions"]
@@ -30,8 +32,9 @@ class Transitions:
         next_observation: `[n, obs_dim]` float32, the true successor, also at a truncation.
         terminated: `[n]`, the MDP ended with this step.
         truncated: `[n]`, the log was cut after this step.
-        episode: `[n]` int64, index of the episode in the dataset.
-        step: `[n]` int64, index of the step in its episode.
+        episode: `[n]` int64, index of the episode in the dataset; rows follow each other within one.
+        unit: `[n]` int64, what is drawn again where whole episodes are resampled (`Dataset.units`).
+        step: `[n]` int64, index of the step in its logged episode.
         is_successor_known: `[n]`, False where a terminal successor was not logged; `next_observation` then
             repeats `observation` and must not be learned from.
         next_action: `[n, act_dim]` float32, that of the next step of the same episode; zeros without one.
@@ -45,6 +48,7 @@ class Transitions:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     episode: NDArray[np.int64]
+    unit: NDArray[np.int64]
     step: NDArray[np.int64]
     is_successor_known: NDArray[np.bool_]
     next_action: NDArray[np.float32]
@@ -56,6 +60,12 @@ class Transitions:
 
     def __len__(self) -> int:
         return self.reward.shape[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"Transitions({len(self):,} rows, observations of {self.observation.shape[1]}, actions of "
+            f"{self.action.shape[1]})"
+        )
 
     def select(self, rows: NDArray[Any]) -> "Transitions":
         """The transitions of `rows` (indices or a mask)."""
@@ -79,6 +89,19 @@ class Transitions:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """What opens a dataset again.
+
+    Attributes:
+        source: path, `minari:<id>` or name of a bundled dataset.
+        options: of the load.
+    """
+
+    source: str
+    options: LoadOptions
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Logged episodes of one task, checked on construction.
@@ -88,6 +111,7 @@ class Dataset:
         spec: sizes and action bounds.
         info: description; never used by training itself.
         dropped: what a load dropped or repaired, counted by reason.
+        origin: what it was opened from; None for a dataset that was made in memory, or of some episodes.
 
     Raises:
         DataError: an episode would make training wrong (see `mbrl.data.checks`).
@@ -97,6 +121,7 @@ class Dataset:
     spec: SpaceSpec
     info: DatasetInfo
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if not self.episodes:
@@ -110,6 +135,151 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.episodes)
+
+    def __repr__(self) -> str:
+        ends = sum(episode.terminated for episode in self.episodes)
+        return (
+            f"Dataset({self.info.name!r}, {len(self):,} episodes ({ends:,} terminated), "
+            f"{self.num_transitions:,} transitions, observations of {self.spec.obs_dim}, actions of "
+            f"{self.spec.act_dim})"
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        terminations: ArrayLike,
+        truncations: ArrayLike | None = None,
+        *,
+        timeouts: ArrayLike | None = None,
+        next_observations: ArrayLike | None = None,
+        behaviour_log_prob: ArrayLike | None = None,
+        infos: Mapping[str, ArrayLike] | None = None,
+        act_low: ArrayLike | float | None = None,
+        act_high: ArrayLike | float | None = None,
+        info: DatasetInfo | None = None,
+        options: LoadOptions | None = None,
+    ) -> "Dataset":
+        """A dataset of flat rows, one transition each, one episode after the other.
+
+        Without `next_observations` the successor of a row is the next row of the same episode: a truncated
+        last row is dropped, and the successor of a terminal one is unknown. Without `truncations`, episodes
+        end where `next_observations` breaks off, or at the time limit of `info` or `options`.
+
+        Args:
+            observations: `[n, obs_dim]`, raw units.
+            actions: `[n, act_dim]`, environment units.
+            rewards: `[n]`.
+            terminations: `[n]` flags, 0 and 1 or booleans: the task ended with this row.
+            truncations: `[n]` flags: the episode was cut after this row.
+            timeouts: another name of `truncations`; one of the two is given.
+            next_observations: `[n, obs_dim]`, what each action led to.
+            behaviour_log_prob: `[n]` log-density of the action scaled to [-1, 1].
+            infos: further arrays of n rows.
+            act_low: lower action bounds; without bounds, the range of the actions.
+            act_high: upper action bounds.
+            info: name, simulator, time limit and what else is known.
+            options: what may be repaired; nothing by default.
+
+        Raises:
+            DataError: the first thing that would make training wrong, by argument and row.
+
+        Example:
+            >>> import numpy as np
+            >>> walk = np.cumsum(np.full((300, 1), 0.1), axis=0)
+            >>> ends = np.arange(300) % 100 == 99
+            >>> data = Dataset.from_arrays(walk, np.sin(walk), -walk[:, 0], np.zeros(300), ends)
+            >>> len(data), data.num_transitions
+            (3, 297)
+        """
+        from mbrl.data.construct import dataset_from_arrays
+
+        if truncations is not None and timeouts is not None:
+            raise DataError("it is another name of truncations", field="timeouts", remedy="Give one of them.")
+        arrays = {
+            "observations": observations,
+            "actions": actions,
+            "rewards": rewards,
+            "terminations": terminations,
+            "truncations": timeouts if truncations is None else truncations,
+            "next_observations": next_observations,
+            "behaviour_log_prob": behaviour_log_prob,
+        }
+        return dataset_from_arrays(
+            arrays, infos=infos, act_low=act_low, act_high=act_high, info=info, options=options
+        )
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: "Iterable[Episode | Mapping[str, Any]]",
+        *,
+        act_low: ArrayLike | float | None = None,
+        act_high: ArrayLike | float | None = None,
+        info: DatasetInfo | None = None,
+        options: LoadOptions | None = None,
+    ) -> "Dataset":
+        """A dataset of whole episodes.
+
+        Args:
+            episodes: `Episode` objects, or mappings with `observations` `[T + 1, obs_dim]`, `actions`
+                `[T, act_dim]`, `rewards` `[T]`, how it ended (`terminated`, `truncated`, or `[T]` flags
+                `terminations`, `truncations`), and optionally `behaviour_log_prob` `[T]`, `timestamps`
+                `[T + 1]` and `infos`.
+            act_low: lower action bounds; without bounds, the range of the actions.
+            act_high: upper action bounds.
+            info: name, simulator, time limit and what else is known.
+            options: what may be repaired; nothing by default.
+
+        Raises:
+            DataError: the first thing that would make training wrong, by episode, array and row.
+        """
+        from mbrl.data.construct import dataset_from_episodes
+
+        return dataset_from_episodes(episodes, act_low=act_low, act_high=act_high, info=info, options=options)
+
+    @classmethod
+    def from_gymnasium_buffer(
+        cls,
+        buffer: Any,
+        *,
+        scaled_actions: bool = True,
+        act_low: ArrayLike | float | None = None,
+        act_high: ArrayLike | float | None = None,
+        info: DatasetInfo | None = None,
+        options: LoadOptions | None = None,
+    ) -> "Dataset":
+        """A dataset of a replay buffer, or of transitions that were collected with Gymnasium.
+
+        Args:
+            buffer: a `ReplayBuffer` of Stable-Baselines3 or an object with its arrays `[size, envs, ...]`
+                (`observations`, `next_observations`, `actions`, `rewards`, `dones`, `timeouts`, and `pos`,
+                `full`, `action_space`); or a list of transitions `(observation, action, reward,
+                next_observation, terminated, truncated)`, or of mappings with these names.
+            scaled_actions: the actions of a buffer are scaled to [-1, 1], as the learners of
+                Stable-Baselines3 store them; they are brought back to the bounds of its action space. False
+                if you filled the buffer with the environment's own actions. Transitions in a list are never
+                scaled.
+            act_low: lower action bounds; those of a buffer's action space by default.
+            act_high: upper action bounds.
+            info: name, simulator, time limit and what else is known.
+            options: what may be repaired; nothing by default.
+
+        Raises:
+            DataError: the first thing that would make training wrong, by array and row.
+        """
+        from mbrl.data.construct import dataset_from_buffer
+
+        return dataset_from_buffer(
+            buffer,
+            scaled_actions=scaled_actions,
+            act_low=act_low,
+            act_high=act_high,
+            info=info,
+            options=options,
+        )
 
     @functools.cached_property
     def num_transitions(self) -> int:
@@ -145,10 +315,32 @@ class Dataset:
                     digest.update(array.tobytes())
         return digest.hexdigest()
 
+    @functools.cached_property
+    def logged_episodes(self) -> tuple[Episode, ...]:
+        """The whole episodes behind the dataset, each once: its own, unless these were cut into blocks."""
+        return tuple({id(episode.logged): episode.logged for episode in self.episodes}.values())
+
+    @functools.cached_property
+    def logged_index(self) -> NDArray[np.int64]:
+        """`[episodes]`, which of `logged_episodes` each belongs to; 0, 1, 2, ... unless they were cut."""
+        place = {id(episode): index for index, episode in enumerate(self.logged_episodes)}
+        return np.array([place[id(episode.logged)] for episode in self.episodes], dtype=np.int64)
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """`[episodes]`, which of them belong together where episodes are resampled.
+
+        Blocks of one logged episode do; those of a single one, with gaps between them, are all there is to
+        resample.
+        """
+        if len(self.logged_episodes) > 1:
+            return self.logged_index
+        return np.arange(len(self), dtype=np.int64)
+
     def select(self, indices: Iterable[SupportsIndex]) -> "Dataset":
         """The dataset of some episodes, in the given order."""
         episodes = tuple(self.episodes[int(index)] for index in indices)
-        return dataclasses.replace(self, episodes=episodes)
+        return dataclasses.replace(self, episodes=episodes, origin=None)
 
     def transitions(self) -> Transitions:
         """All steps, flat; made once."""
@@ -170,6 +362,7 @@ class Dataset:
         truncated[last] = [episode.truncated for episode in episodes]
         known[last] = [episode.is_final_observation_known for episode in episodes]
         starts = np.repeat(last + 1 - lengths, lengths)
+        first_step = np.array([episode.first_step for episode in episodes], dtype=np.int64)
         return Transitions(
             observation=_join([episode.observations[:-1] for episode in episodes]),
             action=action,
@@ -178,7 +371,8 @@ class Dataset:
             terminated=terminated,
             truncated=truncated,
             episode=np.repeat(np.arange(len(episodes), dtype=np.int64), lengths),
-            step=np.arange(count, dtype=np.int64) - starts,
+            unit=np.repeat(self.units, lengths),
+            step=np.arange(count, dtype=np.int64) - starts + np.repeat(first_step, lengths),
             is_successor_known=known,
             next_action=next_action,
             has_next_action=~is_last,
@@ -198,6 +392,7 @@ def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError 
         rewards=episode.rewards,
         terminations=flag_array(steps, last=episode.terminated),
         truncations=flag_array(steps, last=episode.truncated),
+        final_observation="logged" if episode.is_final_observation_known else "unknown",
         behaviour_log_prob=episode.behaviour_log_prob,
         timestamps=episode.timestamps,
     )
@@ -211,13 +406,5 @@ def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError 
             field="truncated",
             row=steps - 1,
             remedy="Mark the end of a log as truncated.",
-        )
-    if episode.truncated and not episode.is_final_observation_known:
-        return DataError(
-            "the last step is truncated and its successor is unknown, so it has no value to bootstrap from",
-            episode=name,
-            field="observations",
-            row=steps,
-            remedy="Drop the last step.",
         )
     return None

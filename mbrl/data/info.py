@@ -1,11 +1,21 @@
 """What is known of a dataset besides its arrays."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from mbrl.core.errors import DataError
+from mbrl.core.types import SpaceSpec
+
+MAX_NAME: Final = 255
+"""Longest name of a dataset, a task or a dimension; longer ones fit neither a file name nor a page."""
+
+MAX_TEXT: Final = 1_000_000
+"""Longest JSON of an `info`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,9 +57,76 @@ class DatasetInfo:
         Raises:
             DataError: `text` does not describe a dataset.
         """
+        report = functools.partial(
+            DataError,
+            file=file,
+            field="info",
+            remedy="Write what DatasetInfo.to_json gives, or leave it out.",
+        )
+        if len(text) > MAX_TEXT:
+            raise report(f"{len(text):,} characters, where {MAX_TEXT:,} are the most")
         try:
             return TypeAdapter(DatasetInfo).validate_json(text)
         except ValidationError as error:
-            raise DataError(
-                f"not a description of a dataset ({error})", file=file, field="info", remedy="Write it anew."
-            ) from error
+            problems = [
+                f"{'.'.join(map(str, entry['loc'])) or 'text'}: {entry['msg']}"[:200]
+                for entry in error.errors(include_url=False, include_context=False, include_input=False)
+            ]
+            raise report(f"not a description of a dataset ({'; '.join(problems[:5])})") from error
+
+
+def info_problems(info: DatasetInfo, spec: SpaceSpec, *, file: object | None = None) -> Iterator[DataError]:
+    """Yields what is wrong with a description, or contradicts the sizes of the dataset."""
+    report = functools.partial(DataError, file=file)
+    for field in ("name", "task", "env_id"):
+        name: str | None = getattr(info, field)
+        if name is not None and not is_name(name):
+            yield report(
+                _name_problem(name), field=field, remedy=f"Give a name of 1 to {MAX_NAME} characters."
+            )
+    for field, size in (("obs_names", spec.obs_dim), ("act_names", spec.act_dim)):
+        names: tuple[str, ...] | None = getattr(info, field)
+        if names is not None and len(names) != size:
+            yield report(
+                f"{len(names)} names for {size} dimensions",
+                field=field,
+                remedy="Give one name per dimension.",
+            )
+        elif names is not None and not all(map(is_name, names)):
+            bad = next(name for name in names if not is_name(name))
+            yield report(_name_problem(bad), field=field, remedy=f"Give names of 1 to {MAX_NAME} characters.")
+    if info.time_step is not None and not (math.isfinite(info.time_step) and info.time_step > 0):
+        yield report(
+            f"{info.time_step} s between observations",
+            field="time_step",
+            remedy="Give the seconds between two observations, or leave it out.",
+        )
+    if info.max_episode_steps is not None and not 1 <= info.max_episode_steps <= 10**9:
+        yield report(
+            f"a time limit of {info.max_episode_steps} steps",
+            field="max_episode_steps",
+            remedy="Give the steps after which an episode is cut, or leave it out.",
+        )
+    yield from _score_problems(info, report)
+
+
+def _score_problems(info: DatasetInfo, report: functools.partial[DataError]) -> Iterator[DataError]:
+    low, high = info.ref_min_score, info.ref_max_score
+    is_finite = all(score is None or math.isfinite(score) for score in (low, high))
+    if not is_finite or (low is not None and high is not None and low >= high):
+        yield report(
+            f"ref_min_score {low} and ref_max_score {high}",
+            field="ref_min_score",
+            remedy="Give the return that counts as 0 below the one that counts as 100, or leave both out.",
+        )
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is short and printable enough to be shown and to name a folder."""
+    return 0 < len(text) <= MAX_NAME and text.isprintable()
+
+
+def _name_problem(text: str) -> str:
+    if len(text) > MAX_NAME:
+        return f"a name of {len(text):,} characters ({text[:20]!r}...)"
+    return f"the name {text!r} is empty or cannot be printed"

@@ -1,13 +1,16 @@
 """Opens a dataset by path or id, whatever its format."""
 
+import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Final
 
-import mbrl
+from mbrl.core.assets import assets_dir
 from mbrl.core.errors import DataError
 from mbrl.data.assemble import assemble
-from mbrl.data.dataset import Dataset
+from mbrl.data.dataset import Dataset, Origin
 from mbrl.data.formats.base import FORMATS, Format
+from mbrl.data.info import MAX_NAME
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawLog
 
@@ -30,7 +33,8 @@ def open_dataset(
         DataError: nothing is there, no format reads it, or its content would make training wrong.
     """
     options = options or LoadOptions()
-    return assemble(parse_log(source, options, minari_root=minari_root), options)
+    dataset = assemble(parse_log(source, options, minari_root=minari_root), options)
+    return dataclasses.replace(dataset, origin=Origin(str(source), options))
 
 
 def parse_log(
@@ -42,7 +46,7 @@ def parse_log(
         DataError: nothing is there, no format reads it, or the file is damaged.
     """
     path = locate(source, minari_root=minari_root)
-    return find_format(path).parse(path, options or LoadOptions())
+    return find_format(path).load(path, options or LoadOptions())
 
 
 def locate(source: str | Path, *, minari_root: Path | None = None) -> Path:
@@ -60,12 +64,13 @@ def locate(source: str | Path, *, minari_root: Path | None = None) -> Path:
     else:
         candidates = [Path(text).expanduser(), bundled_root() / text]
     for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    tried = " and ".join(str(candidate) for candidate in candidates)
+        with contextlib.suppress(OSError):  # a name that no file system can hold
+            if candidate.exists():
+                return candidate
+    tried = " and ".join(str(candidate)[:MAX_NAME] for candidate in candidates)
     names = ", ".join(bundled_names()) or "none"
     raise DataError(
-        f"no dataset {text!r}: tried {tried}",
+        f"no dataset {text[:MAX_NAME]!r}: tried {tried}",
         remedy=f"Give a path, minari:<id> of a downloaded dataset, or a bundled dataset ({names}).",
     )
 
@@ -78,7 +83,7 @@ def find_format(path: Path) -> Format:
     """
     refusals: list[str] = []
     for name in FORMATS.names():
-        refusal = FORMATS.get(name).sniff(path)
+        refusal = FORMATS.get(name).refuse(path)
         if refusal is None:
             return FORMATS.get(name)
         refusals.append(f"{name}: {refusal}")
@@ -91,7 +96,7 @@ def find_format(path: Path) -> Format:
 
 def bundled_root() -> Path:
     """Folder of the datasets that travel with the package."""
-    return Path(mbrl.__file__).parent / "assets" / "datasets"
+    return assets_dir() / "datasets"
 
 
 def bundled_names() -> tuple[str, ...]:

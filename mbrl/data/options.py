@@ -13,11 +13,14 @@ class LoadOptions(BaseModel):
     The defaults repair nothing; whatever an option changes is counted in `Dataset.dropped`.
 
     Attributes:
-        overlap: a step with both flags set is an `error`, or counts as `terminated` (no bootstrap).
+        overlap: a step with both flags set is an `error`, or counts as `terminated` (the task ended: no
+            bootstrap) or as `truncated` (a time limit cut it, and the log marked it as done too).
         actions: actions beyond the bounds are an `error`, or are moved to the bound (`clip`).
         final_observation: T observations for T actions are an `error`, or (`repair`) the last step of a
             truncated episode is dropped and that of a terminated one keeps an unknown successor.
         bad_episodes: an episode that fails a check is an `error`, or is left out (`drop`).
+        order: `check` refuses rows that do not follow from each other (shuffled, or of several machines in
+            turn); `trust` takes them as they stand.
         behaviour: `read` the logged behaviour log-probabilities, or `ignore` them.
         infos: keep `all` further arrays, or `none`.
         max_episode_steps: time limit, for flat logs without a time-out flag; None where the log has its own.
@@ -27,10 +30,11 @@ class LoadOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    overlap: Literal["error", "terminated"] = "error"
+    overlap: Literal["error", "terminated", "truncated"] = "error"
     actions: Literal["error", "clip"] = "error"
     final_observation: Literal["error", "repair"] = "error"
     bad_episodes: Literal["error", "drop"] = "error"
+    order: Literal["check", "trust"] = "check"
     behaviour: Literal["read", "ignore"] = "read"
     infos: Literal["all", "none"] = "all"
     max_episode_steps: Annotated[int, Field(ge=1, le=10**9)] | None = None

@@ -22,6 +22,7 @@ from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import only_file
+from mbrl.data.formats.limits import reading
 from mbrl.data.formats.npz import load_archive
 from mbrl.data.info import DatasetInfo
 
@@ -51,6 +52,11 @@ def load_quanser_qube(
         DataError: the archive is damaged or lacks a key or a column.
     """
     path = only_file(path, (".npz",)) or path
+    with reading(path):
+        return _read(path, target, action)
+
+
+def _read(path: Path, target: Literal["observation", "origin"], action: Literal["mean", "hold"]) -> Dataset:
     arrays = load_archive(path)
     for key in _KEYS:
         if key not in arrays:

@@ -42,13 +42,18 @@ class RawEpisode:
     timestamps: AnyArray | None = None
     infos: Mapping[str, AnyArray] = dataclasses.field(default_factory=dict[str, AnyArray])
 
+    def __repr__(self) -> str:
+        shapes = {"observations": self.observations, "actions": self.actions, "rewards": self.rewards}
+        listed = ", ".join(f"{name} {list(values.shape)}" for name, values in shapes.items())
+        return f"RawEpisode({self.name!r}, {listed})"
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class RawLog:
     """A file's episodes and what it says of itself.
 
     Attributes:
-        file: where it was read.
+        file: where it was read; None where it was given as arrays.
         episodes: in the order of the file.
         info: the file's own description.
         act_low: lower action bounds, None or infinite where the file does not say.
@@ -56,9 +61,13 @@ class RawLog:
         counts: what the format had to drop or repair while reading.
     """
 
-    file: Path
+    file: Path | None
     episodes: tuple[RawEpisode, ...]
     info: DatasetInfo
     act_low: tuple[float, ...] | None = None
     act_high: tuple[float, ...] | None = None
     counts: Counter[str] = dataclasses.field(default_factory=Counter[str])
+
+    def __repr__(self) -> str:
+        place = "arrays" if self.file is None else str(self.file)
+        return f"RawLog({self.info.name!r}, {len(self.episodes)} episodes, from {place})"

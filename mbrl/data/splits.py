@@ -20,6 +20,14 @@ MIN_HOLDOUT_EPISODES: Final = 5
 MAX_HOLDOUT_ROWS: Final = 0.2
 MAX_BLOCKS: Final = 5
 DEFAULT_GAP: Final = 25
+DEFAULT_FRACTION: Final = 0.1
+
+MIN_KNOWN_HOLDOUT: Final = 2
+"""Held-out steps with a known successor that a fit needs: one half recalibrates, the other judges that."""
+
+_HOLDOUT_REMEDY: Final = (
+    "Log longer episodes, final observations, or 10 episodes at least. Model-free learners need none."
+)
 _BLOCK_GAPS: Final = (
     20  # rows of an episode per block cut from it, in gaps: the gaps then cost at most a tenth
 )
@@ -41,7 +49,11 @@ class Split:
 
 
 def split_episodes(
-    dataset: Dataset, *, fraction: float = 0.1, generator: torch.Generator, gap: int = DEFAULT_GAP
+    dataset: Dataset,
+    *,
+    fraction: float = DEFAULT_FRACTION,
+    generator: torch.Generator,
+    gap: int = DEFAULT_GAP,
 ) -> Split:
     """Holds episodes out, stratified by return.
 
@@ -102,14 +114,18 @@ def _by_return(dataset: Dataset, generator: torch.Generator) -> NDArray[np.int64
 
 
 def split_blocks(
-    dataset: Dataset, *, fraction: float = 0.1, generator: torch.Generator, gap: int = DEFAULT_GAP
+    dataset: Dataset,
+    *,
+    fraction: float = DEFAULT_FRACTION,
+    generator: torch.Generator,
+    gap: int = DEFAULT_GAP,
 ) -> Split:
     """Holds blocks of time out, each at a random place of its stretch of an episode, with `gap` steps around.
 
     An episode of at least 20 gaps gives up to 5 blocks of `fraction` of the rows (at least two gaps long,
     at most 20 % of the rows). If no episode is that long, one whole episode of at most 20 % of the rows is
-    held out, or the longest one gives its last rows. Every piece becomes an episode of its own, truncated
-    where it was cut.
+    held out, or the longest one gives its last rows. Every piece becomes an entry of its own, truncated where
+    it was cut, that knows the logged episode it belongs to (`Episode.whole`).
 
     Raises:
         DataError: a single episode is too short for two parts and a gap.
@@ -162,6 +178,8 @@ def _split_short(dataset: Dataset, generator: torch.Generator, gap: int) -> Spli
             remedy="Log more data, or judge shorter windows (a smaller gap).",
         )
     eligible = small if len(small) else np.array([lengths.argmin()])
+    judged = [index for index in eligible if _known_steps(dataset.episodes[index]) >= MIN_KNOWN_HOLDOUT]
+    eligible = np.array(judged) if judged else eligible
     held = int(eligible[int(torch.randint(len(eligible), (1,), generator=generator)[0])])
     rest_indices = [index for index in range(len(dataset)) if index != held]
     return Split(train=dataset.select(rest_indices), holdout=dataset.select([held]), is_by_block=False)
@@ -197,13 +215,21 @@ def halves(
     """Two disjoint halves, alike in return: for recalibration on one and its report on the other.
 
     Neighbours in return go to different halves, by a coin each. A single episode is cut in two blocks of time
-    with up to `gap` steps between.
+    with up to `gap` steps between. Where a half would be left without a step whose successor is known, these
+    steps are divided instead.
 
     Raises:
-        DataError: a single step is all there is.
+        DataError: there are not two steps with a known successor.
     """
-    if len(dataset) == 1:
-        return _halve_episode(dataset, generator, gap)
+    parts = (
+        _halve_episode(dataset, generator, gap) if len(dataset) == 1 else _halve_by_return(dataset, generator)
+    )
+    if all(sum(map(_known_steps, part.episodes)) for part in parts):
+        return parts
+    return _halve_known_steps(dataset)
+
+
+def _halve_by_return(dataset: Dataset, generator: torch.Generator) -> tuple[Dataset, Dataset]:
     order = _by_return(dataset, generator)
     first: list[int] = []
     second: list[int] = []
@@ -231,12 +257,56 @@ def _halve_episode(dataset: Dataset, generator: torch.Generator, gap: int) -> tu
     return parts[0], parts[1]
 
 
+def _halve_known_steps(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Halves that have a known successor each, where returns and chance gave none to one of them."""
+    known = [index for index, episode in enumerate(dataset.episodes) if _known_steps(episode)]
+    rest = [index for index in range(len(dataset)) if index not in known]
+    if len(known) > 1:
+        return dataset.select(known[::2] + rest), dataset.select(known[1::2])
+    episode = dataset.episodes[known[0]] if known else dataset.episodes[0]
+    stop = _known_steps(episode) // 2
+    if stop == 0:
+        raise DataError(
+            "fewer than two steps have a known successor, so they cannot be halved", remedy=_HOLDOUT_REMEDY
+        )
+    others = [dataset.episodes[index] for index in rest]
+    pieces = [cut(episode, 0, stop), *others], [cut(episode, stop, len(episode))]
+    return _with(dataset, pieces[0]), _with(dataset, pieces[1])
+
+
+def _known_steps(episode: Episode) -> int:
+    """Steps whose successor is known."""
+    return len(episode) - int(not episode.is_final_observation_known)
+
+
+def check_fit_parts(split: Split) -> None:
+    """Refuses a split whose parts no model can be fitted to, or judged on.
+
+    Raises:
+        DataError: no training step, or fewer than two held-out steps, have a known successor.
+    """
+    if not sum(map(_known_steps, split.train.episodes)):
+        raise DataError(
+            "no transition has a known successor, so nothing says what actions do",
+            remedy="Log longer episodes, or log final observations. Model-free learners need no successors.",
+        )
+    held = sum(map(_known_steps, split.holdout.episodes))
+    if held < MIN_KNOWN_HOLDOUT:
+        raise DataError(
+            f"{held} held-out steps have a known successor; a model needs {MIN_KNOWN_HOLDOUT} to be judged "
+            "on",
+            remedy=_HOLDOUT_REMEDY,
+        )
+
+
 def _coin(generator: torch.Generator) -> bool:
     return bool(torch.randint(2, (1,), generator=generator)[0])
 
 
 def cut(episode: Episode, start: int, stop: int) -> Episode:
     """Steps `start` to `stop` (exclusive) as an episode, truncated if cut before the end.
+
+    The piece knows the logged episode that it comes from: returns and first states are that one's.
 
     Raises:
         ValueError: the range is empty or leaves the episode.
@@ -259,6 +329,8 @@ def cut(episode: Episode, start: int, stop: int) -> Episode:
             name: values[start : stop + 1] if len(values) == steps + 1 else values[start:stop]
             for name, values in episode.infos.items()
         },
+        whole=episode.whole if is_end and start == 0 else episode.logged,
+        first_step=episode.first_step + start,
     )
 
 

@@ -65,15 +65,16 @@ class DynamicsEnsemble(nn.Module):
     ) -> DynamicsPosterior:
         """Every member's belief about the step from `(obs, action)`, raw units."""
         mean_n, log_variance = self.forward(self.inputs(torch.cat((obs, action), -1)))
-        mean, variance = self._to_raw(mean_n, log_variance, obs)
+        change, variance = self._to_raw(mean_n, log_variance)
         scale = self.targets.std
         return DynamicsPosterior(
-            mean=mean[..., :-1],
+            mean=obs + change[..., :-1],
             variance=variance[..., :-1],
-            reward_mean=mean[..., -1],
+            reward_mean=change[..., -1],
             reward_variance=variance[..., -1],
             delta_scale=scale[:-1],
             reward_scale=scale[-1],
+            change=change[..., :-1],
         )
 
     def predict_member(
@@ -91,14 +92,16 @@ class DynamicsEnsemble(nn.Module):
         Returns:
             Mean and variance of s' `[b, obs_dim]`, mean and variance of the reward `[b]`, raw units.
         """
+        # Rows are sorted into a grid, a row of it for each member, so that one batched product serves all:
+        # a member computes `width` rows instead of all `b` of them.
         slot, used, width = _slots(member)
         x = self.inputs(torch.cat((obs, action), -1))
         padded = x.new_zeros(used * width, x.shape[-1])
         padded[slot] = x
         mean_n, log_variance = self.forward(padded.view(used, width, -1), first=used)
         mean_n, log_variance = mean_n.flatten(0, 1)[slot], log_variance.flatten(0, 1)[slot]
-        mean, variance = self._to_raw(mean_n, log_variance, obs)
-        return mean[..., :-1], variance[..., :-1], mean[..., -1], variance[..., -1]
+        change, variance = self._to_raw(mean_n, log_variance)
+        return obs + change[..., :-1], variance[..., :-1], change[..., -1], variance[..., -1]
 
     def select(self, members: Int[Tensor, "m"]) -> "DynamicsEnsemble":
         """A smaller ensemble with frozen copies of the given members, for inference."""
@@ -111,11 +114,22 @@ class DynamicsEnsemble(nn.Module):
         )
         return chosen.requires_grad_(requires_grad=False)
 
-    def _to_raw(self, mean_n: Tensor, log_variance: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
-        mean = self.targets.inverse(mean_n)
-        mean[..., :-1] += obs
+    def with_temperature(self, temperature: Float[Tensor, "k"]) -> "DynamicsEnsemble":
+        """The same members with other factors on their deviations; weights are shared, not copied."""
+        tempered = DynamicsEnsemble(
+            self.net,
+            self.bounds,
+            inputs=self.inputs,
+            targets=self.targets,
+            temperature=temperature.to(self.temperature),
+        )
+        tempered.bounds.requires_grad_(self.bounds.requires_grad)
+        return tempered
+
+    def _to_raw(self, mean_n: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """`mu = std * mu_n + mean`, `sigma^2 = exp(l) (t * std)^2` of `(s' - s, r)`, t the temperature."""
         variance = log_variance.exp() * (self.temperature * self.targets.std).square()
-        return mean, variance
+        return self.targets.inverse(mean_n), variance
 
 
 def _slots(member: Int[Tensor, "b"]) -> tuple[Int[Tensor, "b"], int, int]:
@@ -123,6 +137,7 @@ def _slots(member: Int[Tensor, "b"]) -> tuple[Int[Tensor, "b"], int, int]:
 
     Members beyond the last that any row asks for have no row in it.
     """
+    # Counting sort: `rank` is the place of a row among the rows of its member.
     order = torch.argsort(member, stable=True)
     counts = torch.bincount(member)
     used, width = len(counts), int(counts.max()) if len(counts) > 0 else 0

@@ -8,29 +8,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset, Transitions
-from mbrl.data.splits import Split, split_episodes
+from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.dynamics.arrays import (
     fit_normaliser,
+    fit_target_normaliser,
     step_arrays,
     step_inputs,
-    step_targets,
     termination_arrays,
     termination_edges,
     termination_inputs,
 )
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
-from mbrl.dynamics.assess import MeasureFactory, assess
+from mbrl.dynamics.assessment.assess import assess
+from mbrl.dynamics.assessment.calibration import calibrate
+from mbrl.dynamics.assessment.channels import find_reward_outliers
+from mbrl.dynamics.assessment.measures import MeasureFactory
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
-from mbrl.dynamics.report import DynamicsReport, TrainingReport
+from mbrl.dynamics.report import TrainingReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
+from mbrl.ops.spread import robust_scale
 
 Stage = Literal["ensemble", "termination", "done"]
 
@@ -69,7 +72,9 @@ class DynamicsFit:
     def __init__(self, dataset: Dataset, config: DynamicsConfig, rng: RngStreams) -> None:
         self.config, self._rng = config, rng
         self._dataset_hash = dataset.content_hash
+        self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng)
+        check_fit_parts(self.split)
         self.ensemble = self._fresh_ensemble()
         self.stage: Stage = "ensemble"
         self._trainer = self._ensemble_trainer()
@@ -80,11 +85,10 @@ class DynamicsFit:
     def progress(self) -> FitProgress:
         """Where the fit stands."""
         trainer = self._head_trainer or self._trainer
-        in_head = self._head_trainer is not None
         return FitProgress(
             stage=self.stage,
             updates=trainer.updates,
-            max_updates=self.config.termination.max_updates if in_head else self.config.max_updates,
+            max_updates=trainer.max_updates,
             holdout_error=tuple(as_floats(trainer.best)),
             train_loss=tuple(trainer.history[-1].train_loss) if trainer.history else (),
         )
@@ -127,21 +131,29 @@ class DynamicsFit:
         Args:
             measures: makes the uncertainty measures to be judged: `held_out_measures` of `mbrl.uncertainty`.
         """
+        # 1. Every member goes back to its best epoch; the members with the least held-out error stay.
         self._trainer.restore_best()
         elites = torch.argsort(self._trainer.best)[: self.config.elites]
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
             head = self._head.select(torch.argsort(self._head_trainer.best)[: self.config.elites])
-        model = self.ensemble.select(elites)
-        found = assess(
+        # 2. One factor for each deviation, fitted on half of the held-out episodes.
+        elite_model = self.ensemble.select(elites)
+        rng, config = self._rng.child("assessment"), self.config.assessment
+        fitted = calibrate(elite_model, self.split, config=config, kind=self.config.recalibration, rng=rng)
+        model = elite_model.with_temperature(fitted.temperature)
+        # 3. Figures, thresholds and warnings of what will be used: the elites with their temperature.
+        assessment = assess(
             model,
             head,
             self.split,
-            config=self.config.assessment,
-            recalibration=self.config.recalibration,
+            training=self._training_report(elites),
+            calibration=fitted.report,
+            outliers=self._outliers,
+            config=config,
             measures=measures,
-            rng=self._rng.child("assessment"),
+            rng=rng,
         )
         return FittedDynamics(
             model=model,
@@ -149,17 +161,8 @@ class DynamicsFit:
             config=self.config,
             dataset_hash=self._dataset_hash,
             reward_scale=_reward_scale(self.split.train.transitions()),
-            thresholds=found.thresholds,
-            report=DynamicsReport(
-                training=self._training_report(elites),
-                one_step=found.one_step,
-                calibration=found.calibration,
-                open_loop=found.open_loop,
-                correlations=found.correlations,
-                reward=found.reward,
-                termination=found.termination,
-                warnings=found.warnings,
-            ),
+            thresholds=assessment.thresholds,
+            report=assessment.report,
         )
 
     def _training_report(self, elites: Tensor) -> TrainingReport:
@@ -179,9 +182,10 @@ class DynamicsFit:
 
     def _fresh_ensemble(self) -> DynamicsEnsemble:
         config, rows = self.config, _known(self.split.train)
-        inputs, targets = fit_normaliser(step_inputs(rows)), fit_normaliser(step_targets(rows))
+        inputs, targets = fit_normaliser(step_inputs(rows)), fit_target_normaliser(rows)
         sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
         net = build_net(config, sizes, self._rng.at("init"))
+        # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
         bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
         bounds = bounds[None, :, None].expand(config.members, 2, targets.mean.shape[0])
         return DynamicsEnsemble(net, bounds, inputs=inputs, targets=targets)
@@ -195,7 +199,8 @@ class DynamicsFit:
         )
         train, holdout = _known(self.split.train), _known(self.split.holdout)
         arrays = step_arrays(train, holdout, inputs=self.ensemble.inputs, targets=self.ensemble.targets)
-        schedule = _schedule(config, len(train), config.max_updates, config.learning_rate)
+        updates = config.ensemble_updates(len(train))
+        schedule = _schedule(config, len(train), updates, config.learning_rate)
         return MemberTrainer(objective, arrays, schedule, self._rng.child("ensemble"))
 
     def _enter_termination(self) -> None:
@@ -217,18 +222,20 @@ class DynamicsFit:
             bins=config.termination.bins,
         )
         encoding = PiecewiseLinearEncoding(edges)
-        positives = int(train.terminated.sum())
+        # Terminated rows are rare: weighted by negatives / positives both classes would count alike, but a
+        # large weight makes few rows loud; the cap stops before that.
+        # Where most rows end, or all (episodes of one step), the other class is the rare one.
+        positives, cap = int(train.terminated.sum()), config.termination.max_positive_weight
         sizes = (config.members, arrays.inputs.shape[1] + encoding.added_size)
         self._head = TerminationHead(
             build_head_net(config, sizes, self._rng.at("head_init")),
             inputs=inputs,
             encoding=encoding,
-            positive_weight=min((len(train) - positives) / positives, config.termination.max_positive_weight),
+            positive_weight=min(max((len(train) - positives) / positives, 1.0 / cap), cap),
             reads_successor=reads_successor,
         )
-        schedule = _schedule(
-            config, len(train), config.termination.max_updates, config.termination.learning_rate
-        )
+        updates = config.termination_updates(len(train))
+        schedule = _schedule(config, len(train), updates, config.termination.learning_rate)
         objective = TerminationObjective(self._head)
         self._head_trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("termination"))
         self.stage = "termination"
@@ -247,7 +254,7 @@ def fit_dynamics(
     rng: RngStreams,
     *,
     measures: MeasureFactory,
-    resume_state: StateDict | None = None,
+    restore: Callable[[DynamicsFit], bool] | None = None,
     on_epoch: Callable[[DynamicsFit], None] | None = None,
 ) -> FittedDynamics:
     """Fits an ensemble to `dataset`.
@@ -257,12 +264,13 @@ def fit_dynamics(
         config: network and training.
         rng: streams of this fit.
         measures: makes the uncertainty measures to be judged: `held_out_measures` of `mbrl.uncertainty`.
-        resume_state: `DynamicsFit.state_dict()` of an interrupted fit with the same arguments.
+        restore: loads the state of an interrupted fit with the same arguments into a fresh one; False where
+            there is none that fits, and whatever it did to the fit is then undone.
         on_epoch: called after each epoch, for progress and checkpoints.
     """
     fit = DynamicsFit(dataset, config, rng)
-    if resume_state is not None:
-        fit.load_state_dict(resume_state)
+    if restore is not None and not restore(fit):
+        fit = DynamicsFit(dataset, config, rng)
     while fit.stage != "done":
         fit.run_epoch()
         if on_epoch is not None:
@@ -271,15 +279,11 @@ def fit_dynamics(
 
 
 def _known(dataset: Dataset) -> Transitions:
-    rows = dataset.transitions().successors_known()
-    if len(rows) == 0:
-        raise DataError(
-            "no transition has a known successor", remedy="Log longer episodes, or log final observations."
-        )
-    return rows
+    return dataset.transitions().successors_known()
 
 
 def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) -> Schedule:
+    # Patience is counted in epochs: an epoch must be long enough to improve by 1 %, and not take forever.
     one_pass = rows // min(config.batch_size, rows)
     return Schedule(
         max_updates=max_updates,
@@ -294,5 +298,4 @@ def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) 
 
 
 def _reward_scale(rows: Transitions) -> float:
-    reward = rows.reward.astype(np.float64)
-    return float(reward.std()) or float(np.abs(reward).mean()) or 1.0
+    return robust_scale(torch.from_numpy(rows.reward.astype(np.float64)))

@@ -30,6 +30,7 @@ def bounded_gaussian_loss(
 class _BoundedGaussianLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, bounds: Tensor, target: Tensor) -> Tensor:
+        # l = soft_clamp(raw; low, high): first from above, then from below.
         size = target.shape[-1]
         low, high = bounds[:, :1], bounds[:, 1:]
         error = output[..., :size] - target
@@ -37,11 +38,16 @@ class _BoundedGaussianLoss(torch.autograd.Function):
         clamped = high - softplus(below)
         above = clamped - low
         log_variance = low + softplus(above)
+        # loss = (y - mu)^2 exp(-l) + l
         precision = torch.exp(-log_variance)
         weighted = error * precision
         squared = weighted * error
         loss = squared.add(log_variance).mean((1, 2))
 
+        # d/dl = 1 - (y - mu)^2 exp(-l), d/dmu = 2 (mu - y) exp(-l), each over the b * k terms of the mean.
+        # Backwards through l = low + softplus(c - low) and c = high - softplus(high - raw):
+        # dl/dc = sigmoid(c - low), dl/dlow = 1 - dl/dc,
+        # dc/draw = sigmoid(high - raw), dc/dhigh = 1 - dc/draw.
         scale = 1.0 / (target.shape[1] * size)
         grad_log_variance = (1.0 - squared).mul_(scale)
         grad_clamped = grad_log_variance * above.sigmoid_()

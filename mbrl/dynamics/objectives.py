@@ -53,6 +53,8 @@ class StepObjective:
     def add_decay(self) -> None:
         """Adds `w_k W_k` and the constant gradient of the bound penalty."""
         net, bounds = self._ensemble.net, self._ensemble.bounds
+        # `1/2 sum_k w_k ||W_k||^2` has the gradient w_k W_k; `_decay` holds w_k at weights and 0 at biases.
+        # `c sum_d (high_d - low_d)` has -c and +c: bounds that the likelihood does not need apart close in.
         if net.flat.grad is None or bounds.grad is None:
             raise RuntimeError("add_decay follows a backward pass")
         net.flat.grad.addcmul_(net.flat, self._decay)
@@ -61,7 +63,11 @@ class StepObjective:
 
     @torch.no_grad()
     def holdout_error(self, arrays: TrainingArrays) -> Float[Tensor, "e"]:
-        """Mean squared error of the mean, normalised units."""
+        """Mean squared error of the mean, normalised units.
+
+        Not the likelihood: that is ruled by the deviations, and does not rank models by how well they
+        predict (Lambert et al. 2020).
+        """
         total = torch.zeros(self._ensemble.ensemble_size, dtype=torch.float64)
         for inputs, targets in arrays.holdout_blocks():
             mean, _ = self._ensemble.forward(inputs)
@@ -102,5 +108,6 @@ class TerminationObjective:
         return total / arrays.holdout_targets.numel()
 
     def _cross_entropy(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        # -[w y log p + (1 - y) log(1 - p)], p = sigmoid(logit).
         logits = self._head.logits(inputs).unsqueeze(-1)
         return binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=self._weight)

@@ -4,9 +4,23 @@ Normalised units are standard deviations of the training targets `(s' - s, r)`, 
 90 % bootstrap intervals over episodes.
 """
 
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 Floats = tuple[float, ...]
+
+
+def to_floats(values: NDArray[Any]) -> Floats:
+    """A 1-d array as Python numbers."""
+    return tuple(cast(list[float], values.astype(np.float64).tolist()))
+
+
+def to_integers(values: NDArray[Any]) -> tuple[int, ...]:
+    """A 1-d array of integers as Python numbers."""
+    return tuple(cast(list[int], values.tolist()))
 
 
 class _Part(BaseModel):
@@ -39,6 +53,74 @@ class TrainingReport(_Part):
     elites: tuple[int, ...]
 
 
+class ConstantChannel(_Part):
+    """An observation dimension that counts as constant (`mbrl.data.normaliser.Moments`).
+
+    Attributes:
+        dimension: its index.
+        mean: raw units.
+        std: raw units; 0 where it never changes.
+    """
+
+    dimension: int
+    mean: float
+    std: float
+
+
+class CoarseChannel(_Part):
+    """An observation dimension that float32 resolves badly: a part of its changes is rounding.
+
+    Attributes:
+        dimension: its index.
+        size: largest magnitude, raw units.
+        change: standard deviation of its change in a step, raw units.
+        resolution: step of float32 at `size`, raw units.
+    """
+
+    dimension: int
+    size: float
+    change: float
+    resolution: float
+
+
+class ChannelReport(_Part):
+    """What of the observation's dimensions bears on the fit.
+
+    Attributes:
+        names: of all dimensions.
+        constant: dimensions that count as constant; no error and no interval of them enters a verdict.
+        coarse: dimensions that float32 resolves badly.
+    """
+
+    names: tuple[str, ...] = ()
+    constant: tuple[ConstantChannel, ...] = ()
+    coarse: tuple[CoarseChannel, ...] = ()
+
+    def label(self, dimension: int) -> str:
+        """Name of a dimension."""
+        return self.names[dimension] if dimension < len(self.names) else str(dimension)
+
+
+class RewardOutliers(_Part):
+    """Rewards that no scale of a task explains; the model is fitted as if they were the nearest other reward.
+
+    Attributes:
+        count: how many.
+        episode: index of the episode of the farthest one.
+        row: its step in that episode.
+        value: its value, reward units.
+        least: least reward that is none of them.
+        largest: largest reward that is none of them.
+    """
+
+    count: int
+    episode: int
+    row: int
+    value: float
+    least: float
+    largest: float
+
+
 class OneStepReport(_Part):
     """Errors one step ahead on held-out rows; `d` observation dimensions.
 
@@ -48,10 +130,11 @@ class OneStepReport(_Part):
         rmse_normalised: the same in standard deviations of the one-step change.
         persistence_normalised: likewise for "nothing changes".
         linear_normalised: likewise for ridge regression.
-        nrmse: errors over standard deviations of the observation, mean over dimensions.
+        nrmse: errors over standard deviations of the observation, mean over dimensions that vary.
         nrmse_persistence: likewise for "nothing changes".
         nrmse_linear: likewise for ridge regression.
         mse_raw: mean squared error of a member's mean over `(s' - s, r)` in raw units, mean over elites.
+        nrmse_by_dimension: `d` errors of which `nrmse` is the mean; 0 for dimensions that count as constant.
     """
 
     rows: int
@@ -63,6 +146,7 @@ class OneStepReport(_Part):
     nrmse_persistence: float
     nrmse_linear: float
     mse_raw: float
+    nrmse_by_dimension: Floats = ()
 
 
 class CalibrationReport(_Part):
@@ -83,7 +167,7 @@ class CalibrationReport(_Part):
         ks: distance of each dimension's transform from uniform after recalibration.
         ece_before: mean distance of coverage from its level, by dimension, as fitted.
         ece: likewise after recalibration.
-        flagged: dimensions whose `ece` exceeds 0.05.
+        flagged: dimensions whose `ece` exceeds 0.05 and that do not count as constant.
         nll_before: nats by dimension, normalised units, as fitted.
         nll: likewise after recalibration.
         nll_raw: mean of `nll` in raw units.
@@ -134,6 +218,11 @@ class OpenLoopReport(_Part):
         tolerance: error that a trusted step may have.
         least_coverage: coverage that a trusted step must have.
         trusted_horizon: steps that can be trusted; 0 says: do not roll out.
+        reward_error: median error of the predicted reward, in deviations of the reward.
+        reward_high: upper end of its interval.
+        reward_constant: median error of always predicting the mean reward.
+        observation_horizon: steps whose observations can be trusted; None in reports of earlier versions.
+        reward_horizon: steps whose rewards can be trusted, likewise. The lesser is `trusted_horizon`.
     """
 
     segments: tuple[int, ...]
@@ -151,6 +240,11 @@ class OpenLoopReport(_Part):
     tolerance: float
     least_coverage: float
     trusted_horizon: int
+    reward_error: Floats = ()
+    reward_high: Floats = ()
+    reward_constant: Floats = ()
+    observation_horizon: int | None = None
+    reward_horizon: int | None = None
 
 
 class RankCorrelation(_Part):
@@ -181,12 +275,14 @@ class RewardReport(_Part):
         rmse_normalised: standard deviations of the reward.
         mean: mean logged reward.
         share_zero: share of rows with reward exactly 0: above a half, read the error with care.
+        outliers: absurd rewards in the whole log, or None.
     """
 
     rmse: float
     rmse_normalised: float
     mean: float
     share_zero: float
+    outliers: RewardOutliers | None = None
 
 
 class TerminationReport(_Part):
@@ -245,6 +341,7 @@ class DynamicsReport(_Part):
         reward: the learned reward.
         termination: the learned termination head.
         warnings: reasons to mistrust the model, in words.
+        channels: constant and coarse dimensions of the observation.
     """
 
     training: TrainingReport
@@ -255,6 +352,7 @@ class DynamicsReport(_Part):
     reward: RewardReport
     termination: TerminationReport
     warnings: tuple[str, ...]
+    channels: ChannelReport = ChannelReport()
 
     @property
     def trusted_horizon(self) -> int:

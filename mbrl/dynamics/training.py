@@ -13,6 +13,7 @@ from torch import Tensor
 from mbrl.core.errors import NonFiniteError
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
+from mbrl.nets.moments import load_moments
 
 _BLOCK_UPDATES = 32  # batches that one gather fetches
 _COOLDOWN_SHARE = 4  # the cool-down is one part in this many of the updates before it
@@ -115,6 +116,7 @@ class Schedule:
 
 
 def _cosine(share: float) -> float:
+    """`(1 + cos(pi x)) / 2`, from 1 at x = 0 to 0 at x = 1 (Loshchilov & Hutter 2017, eq. 5)."""
     return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
@@ -152,6 +154,11 @@ class MemberTrainer:
         self.history: list[EpochRecord] = []
 
     @property
+    def max_updates(self) -> int:
+        """Most updates that this training will make; fewer where it stops early."""
+        return self._schedule.max_updates if self.cooldown is None else self.cooldown[1]
+
+    @property
     def is_done(self) -> bool:
         """No update is left, or no member has improved for `patience` epochs and the cool-down is over."""
         if self.cooldown is not None:
@@ -164,15 +171,16 @@ class MemberTrainer:
         Raises:
             NonFiniteError: the loss of a member is NaN or infinite.
         """
-        last = self._schedule.max_updates if self.cooldown is None else self.cooldown[1]
-        stop = min(self.updates + self._schedule.epoch_updates, last)
+        stop = min(self.updates + self._schedule.epoch_updates, self.max_updates)
         total = torch.zeros(self._members)
         start = self.updates
         for inputs, targets in self._batches(start, stop):
             self._optimiser.param_groups[0]["lr"] = self._rate()
             loss = self._objective.loss(inputs, targets)
             self._optimiser.zero_grad()
+            # The sum over members, not the mean: d(sum_e L_e)/d theta_e = dL_e/d theta_e, as if alone.
             torch.autograd.backward(loss.sum())
+            # L2 goes into the gradient, as in the published code, and not past Adam's scaling (AdamW).
             self._objective.add_decay()
             self._optimiser.step()
             total += loss.detach()
@@ -206,21 +214,32 @@ class MemberTrainer:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`."""
-        self.updates, self.stale_epochs = state["updates"], state["stale_epochs"]
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: a tensor is of another shape.
+        """
+        shapes = [parameter.shape for parameter in self._parameters]
+        for name in ("parameters", "snapshots"):
+            if [value.shape for value in state[name]] != shapes or state["best"].shape != self.best.shape:
+                raise ValueError(
+                    f"{name} of the fit are not of the shapes {[list(shape) for shape in shapes]}"
+                )
+        self.updates, self.stale_epochs = int(state["updates"]), int(state["stale_epochs"])
         self.cooldown = None if state["cooldown"] is None else tuple(state["cooldown"])
         self.best = state["best"].clone()
         self.snapshots = [snapshot.clone() for snapshot in state["snapshots"]]
         with torch.no_grad():
             for parameter, value in zip(self._parameters, state["parameters"], strict=True):
                 parameter.copy_(value)
-        self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
+        load_moments(self._optimiser, state["optimiser"])
         self.history = [EpochRecord(**record) for record in state["history"]]
 
     def _rate(self) -> float:
         if self.cooldown is None:
             return self._schedule.rate(self.updates)
         start, stop = self.cooldown
+        # A second cosine, from wherever the first one was cut off: the step size has no jump.
         return self._schedule.rate(start) * _cosine((self.updates - start) / (stop - start))
 
     def _maybe_cool_down(self) -> None:
@@ -229,13 +248,16 @@ class MemberTrainer:
         is_stale = self.stale_epochs >= schedule.patience
         if schedule.decay == "constant" or self.cooldown is not None or not is_stale or left == 0:
             return
+        # A quarter of the updates before, at least one epoch: 4 u / 5 at a high rate, u / 5 to settle.
         length = min(left, max(schedule.epoch_updates, self.updates // _COOLDOWN_SHARE))
         self.cooldown = (self.updates, self.updates + length)
         self.restore_best()
 
     def _keep_improved(self, error: Tensor) -> None:
+        # Relative, as in Janner et al. 2019 (code): (best - error) / best > improvement.
         improved = error < self.best * (1.0 - self._schedule.improvement)
         self.best = torch.where(improved, error, self.best)
+        # One member's progress keeps all going; those that have stopped improving keep their snapshots.
         self.stale_epochs = 0 if bool(improved.any()) else self.stale_epochs + 1
         for snapshot, parameter in zip(self.snapshots, self._parameters, strict=True):
             snapshot[improved] = parameter.detach()[improved]
@@ -257,6 +279,7 @@ class MemberTrainer:
         )
 
     def _draw_bootstrap(self) -> Int[Tensor, "e n"]:
+        # n of n rows with replacement: a member sees 1 - 1/e = 63 % of the rows (Breiman 1996).
         rows = self._arrays.inputs.shape[0]
         generator = self._rng.at("bootstrap")
         return torch.randint(rows, (self._members, rows), generator=generator)
@@ -268,6 +291,7 @@ class MemberTrainer:
         order = torch.stack([torch.randperm(rows, generator=generator) for _ in range(self._members)])
         if self._bootstrap is not None:
             order = self._bootstrap.gather(1, order)
+        # `[e, n]` to `[updates, e, batch]`: one gather then fetches the batches of several updates.
         updates = rows // self._batch
         order = order[:, : updates * self._batch].view(self._members, updates, self._batch)
         return order.transpose(0, 1).contiguous()
@@ -276,7 +300,7 @@ class MemberTrainer:
         """Batches `start .. stop - 1` of the endless stream of passes."""
         length = self._arrays.inputs.shape[0] // self._batch
         while start < stop:
-            number, offset = divmod(start, length)
+            number, offset = divmod(start, length)  # a pass, and how far into it: resumes need no cursor
             end = min(length, offset + stop - start)
             order = self._pass_order(number)[offset:end]
             for first in range(0, len(order), _BLOCK_UPDATES):

@@ -32,7 +32,8 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
     if task.env_id is None:
         raise ConfigError(
             f"Task {task.name!r} has no simulator (env_id is null): nothing can be collected or evaluated "
-            "in it. Remedy: estimate its policies off-policy from the logs, or give it a Gymnasium id."
+            "in it. Remedy: judge its policies by the log, with mbrl ope RUN --dataset LOG, or give it a "
+            "Gymnasium id."
         )
     try:
         env: Env = gymnasium.make(

@@ -1,7 +1,7 @@
 """Evaluates a policy in the simulator, episode by episode."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,22 @@ class Evaluation:
     score_interval: Interval | None
     environment_steps: int
     seconds: float | None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Evaluation":
+        """Inverse of `to_json`; entries beside it are passed over."""
+        fields: dict[str, Any] = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        for name in ("return_interval", "score_interval"):
+            fields[name] = None if fields[name] is None else Interval.from_json(fields[name])
+        for name in (
+            "episode_returns",
+            "episode_lengths",
+            "terminated",
+            "discounted_returns",
+            "normalised_scores",
+        ):
+            fields[name] = None if fields[name] is None else tuple(fields[name])
+        return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON, intervals as objects."""

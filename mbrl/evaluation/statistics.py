@@ -7,7 +7,7 @@ failed takes others with it, and brings pandas, seaborn and statsmodels.
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -39,6 +39,17 @@ class Interval:
     level: float
     method: str
     n: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Interval":
+        """Inverse of `to_json`: what is missing is NaN."""
+        ends = {name: values.get(name) for name in ("estimate", "low", "high")}
+        return cls(
+            **{name: math.nan if value is None else float(value) for name, value in ends.items()},
+            level=float(values.get("level", 0.95)),
+            method=str(values.get("method", "unknown")),
+            n=int(values.get("n", 0)),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; an end that is not finite becomes None."""

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from mbrl.core.protocols import Checkpointable, Learner
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, StateDict
+from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
@@ -32,6 +34,9 @@ LogStdBounds: TypeAlias = Annotated[tuple[_LogStd, _LogStd], AfterValidator(_che
 
 class LearnerConfig(BaseModel):
     """What all learners share.
+
+    Whatever a learner's settings measure in rewards or returns is in the unit in which it sees rewards: their
+    deviation, unless the recipe's `reward_transform` says otherwise.
 
     Attributes:
         discount: gamma of the Bellman target.
@@ -78,14 +83,22 @@ class LearnerState:
 
     @torch.no_grad()
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`; tensors are filled in place."""
+        """Inverse of `state_dict`; tensors are filled in place.
+
+        Raises:
+            ValueError: a tensor is of another shape, or a value of another type.
+        """
         for name in _field_names(self):
             value, saved = getattr(self, name), state[name]
             if isinstance(value, Tensor):
+                if not isinstance(saved, Tensor) or saved.shape != value.shape:
+                    raise ValueError(f"{name} is not of the shape {list(value.shape)}")
                 value.copy_(saved)
             elif isinstance(value, Checkpointable):
                 # An optimiser adopts the tensors it is given, and would go on to change them in place.
                 value.load_state_dict(copy.deepcopy(saved))
+            elif value is not None and saved is not None and type(saved) is not type(value):
+                raise ValueError(f"{name} is {saved!r}, and no {type(value).__name__}")
             else:
                 setattr(self, name, saved)
 
@@ -101,6 +114,7 @@ def _snapshot(value: Any) -> Any:
     return copy.deepcopy(value.state_dict()) if isinstance(value, Checkpointable) else value
 
 
+@runtime_checkable
 class LearnerEntry(Protocol):
     """A registered learner: its config class and a builder."""
 
@@ -111,7 +125,22 @@ class LearnerEntry(Protocol):
         ...
 
 
-LEARNERS: Registry[LearnerEntry] = Registry("learner", "mbrl.learners")
+@runtime_checkable
+class StatesPasses(Protocol):
+    """A learner that says what its update computes, so that its speed can be held against the machine's."""
+
+    def passes(self, state: Any) -> tuple[NetworkPass, ...]:
+        """Passes that an update cannot do without, whatever this implementation does besides."""
+        ...
+
+
+LEARNERS: Registry[LearnerEntry] = Registry(
+    "learner",
+    "mbrl.learners",
+    group="mbrl.learners",
+    spelling='mbrl.registry("learners")',
+    needs=("Config", "init", "update", "policy", "value"),
+)
 
 
 class Optimiser:
@@ -158,6 +187,12 @@ class Optimiser:
         return {"adam": self._adam.state_dict(), "step": self._step}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`."""
-        self._adam.load_state_dict(state["adam"])
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: the moments are not those of these parameters.
+        """
+        if type(state["step"]) is not int or state["step"] < 0:
+            raise ValueError(f"an optimiser is at step {state['step']!r}")
+        load_moments(self._adam, state["adam"])
         self._step = state["step"]

@@ -24,6 +24,7 @@ from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerS
 from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.nets.bcq import BCQ_KIND, LATENT_CLIP, BCQPolicy, BCQSpec
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.stack import StackedMLP
 from mbrl.nets.widths import Hidden
 from mbrl.ops.gaussian import standard_normal_kl
@@ -122,7 +123,7 @@ class BCQ:
         )
 
     def update(self, state: BCQState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
-        """One step of the generative model, the critics, the perturbation and the targets, in this order."""
+        """One step of the generative model, the critics, the perturbation and the targets (algorithm 1)."""
         policy, rows = state.policy, len(batch)
         draws = torch.randn(
             rows * (2 + self.config.target_candidates),
@@ -130,12 +131,17 @@ class BCQ:
             generator=generator,
             device=generator.device,
         )
+        # VAE: (D(s, z) - a)^2 + c KL(E(s, a) || N(0, 1)), z ~ E(s, a)
         vae_loss, vae_metrics = self.vae_loss(state, batch, draws[:rows])
         state.vae_optimiser.descend(vae_loss)
+        # Q: (Q_i(s, a) - r - g (1 - terminated) max_j [w min_i + (1 - w) max_i] Q'_i(s', a_j))^2 at
+        # proposals a_j = D(s', z_j) + xi'(s', D(s', z_j)), z_j clipped draws of the prior (eq. 13)
         target = self.critic_target(state, batch, draws[2 * rows :])
         metrics = regress_critics(policy.critic, state.critic_optimiser, batch, target)
+        # xi: -Q_1(s, a + xi(s, a)), a = D(s, z), with the new Q                                (eq. 12)
         policy_loss = self.perturbation_loss(state, batch, draws[rows : 2 * rows])
         state.perturber_optimiser.descend(policy_loss)
+        # Q' and xi' move a step towards Q and xi.
         tau = self.config.polyak_tau
         polyak_update(state.target_critic.net.flat, policy.critic.net.flat, polyak_tau=tau)
         polyak_update(state.target_perturber.flat, policy.perturber.flat, polyak_tau=tau)
@@ -148,6 +154,24 @@ class BCQ:
     def value(self, state: BCQState) -> PolicyValue:
         """The same mixture of least and largest critic as in the targets, at the policy's action."""
         return PolicyValue(state.policy, state.policy.critic, self.config.minimum_weight)
+
+    def passes(self, state: BCQState) -> tuple[NetworkPass, ...]:
+        """The generative model; a target that judges its proposals; the critics; the perturbation.
+
+        The decoder's gradient goes on into the encoder through its input.
+        """
+        policy, proposals = state.policy, self.config.target_candidates
+        return (
+            NetworkPass(state.encoder, "parameters"),
+            NetworkPass(policy.decoder, "both"),
+            NetworkPass(policy.decoder, rows=proposals),
+            NetworkPass(state.target_perturber, rows=proposals),
+            NetworkPass(state.target_critic.net, rows=proposals),
+            NetworkPass(policy.critic.net, "parameters"),
+            NetworkPass(policy.decoder),
+            NetworkPass(policy.perturber, "parameters"),
+            NetworkPass(policy.critic.net, "input", members=1),
+        )
 
     def vae_loss(
         self, state: BCQState, batch: TransitionBatch, noise: Float[Tensor, "b latent"]

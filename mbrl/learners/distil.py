@@ -33,6 +33,7 @@ from mbrl.learners.base import (
 from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.gaussian import gaussian_kl
 from mbrl.ops.losses import masked_mean
@@ -128,12 +129,17 @@ class Distil:
         its gradient is zero, and it is copied from the clone.
         """
         state.is_improving.logical_or_(batch.from_model.any())
+        # Q: (Q_i(s, a) - r - g (1 - terminated) min_j Q'_j(s', a'))^2, a' ~ pi(s'), on logged rows
         metrics = self._update_critics(state, batch, generator)
+        # pi: -log pi(a*|s) at improved decisions a*, + zeta KL(pi(.|s) || clone(.|s)) on all rows
         metrics |= self._update_policy(state, batch)
+        # clone: -log clone(a|s) on logged rows
         metrics |= self._update_clone(state, batch)
+        # pi <- clone until the first improved decision
         with torch.no_grad():
             actor, clone = state.actor.net.flat, state.clone.net.flat
             actor.copy_(torch.where(state.is_improving, actor, clone))
+        # Q' <- (1 - tau) Q' + tau Q
         polyak_update(state.target_critic.net.flat, state.critic.net.flat, polyak_tau=self.config.polyak_tau)
         return metrics
 
@@ -144,6 +150,17 @@ class Distil:
     def value(self, state: DistilState) -> PolicyValue:
         """The critics at the policy's action."""
         return PolicyValue(state.actor, state.critic)
+
+    def passes(self, state: DistilState) -> tuple[NetworkPass, ...]:
+        """The target and the critics; the policy, the clone that it is held to, and the clone's training."""
+        return (
+            NetworkPass(state.actor.net),
+            NetworkPass(state.target_critic.net),
+            NetworkPass(state.critic.net, "parameters"),
+            NetworkPass(state.actor.net, "parameters"),
+            NetworkPass(state.clone.net),
+            NetworkPass(state.clone.net, "parameters"),
+        )
 
     @torch.no_grad()
     def critic_target(self, state: DistilState, batch: TransitionBatch, noise: Tensor) -> Float[Tensor, "b"]:

@@ -138,11 +138,13 @@ class ReBRAC(TD3Learner):
                 "(next_action is None). Use a dataset of whole episodes, or rollouts that note it."
             )
         logged = state.critic.scale(batch.next_action)
+        # beta_2 ||a~' - a'||^2 beside the value: no charge where the log ends and knows no a'.
         deviation = squared_action_distance(next_action, logged)
         return penalised_next_value(value, deviation, batch.has_next_action, coef=self.config.critic_bc_coef)
 
     def actor_loss(self, state: TD3State, batch: TransitionBatch) -> Float[Tensor, ""]:
         """`mean [actor_bc_coef sum_d (pi(s)_d - a_d)^2 - min_i Q_i(s, pi(s)) / mean |min_i Q_i|]`."""
+        # beta_1 ||pi(s) - a||^2 - Q(s, pi(s)) / mean |Q|: the least critic, where TD3+BC takes the first.
         action = state.actor.scaled_action(batch.observation)
         values = state.critic(batch.observation, action, frozen=True).amin(0)
         deviation = squared_action_distance(action, state.actor.scale(batch.action))

@@ -19,6 +19,7 @@ from torch import Tensor
 from mbrl.core.types import TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.soft_actor_critic import SoftActorCritic, SoftActorCriticConfig, SoftActorCriticState
+from mbrl.nets.passes import NetworkPass
 from mbrl.ops.losses import critic_diversity
 
 
@@ -48,6 +49,15 @@ class SAC(SoftActorCritic[SACConfig, SoftActorCriticState]):
         """Fresh networks and optimisers."""
         return SoftActorCriticState(**self.build_parts(generator))
 
+    def passes(self, state: SoftActorCriticState) -> tuple[NetworkPass, ...]:
+        """Those of the base; for the diversity the critics' gradients in the action, and their derivative.
+
+        That derivative passes both of the gradient's products in each layer: a ReLU has no second derivative,
+        so nothing flows back through the values.
+        """
+        diversity = (NetworkPass(state.critic.net, "input"),) * 2 if self.config.diversity_coef > 0 else ()
+        return (*super().passes(state), *diversity)
+
     def _critic_regulariser(
         self,
         state: SoftActorCriticState,
@@ -58,6 +68,7 @@ class SAC(SoftActorCritic[SACConfig, SoftActorCriticState]):
         del values, generator
         if self.config.diversity_coef == 0:
             return None, {}
+        # EDAC: eta / (N - 1) sum_{i != j} <grad_a Q_i, grad_a Q_j> at logged actions (An et al. 2021, eq. 4).
         action = state.critic.scale(batch.action)
         diversity = critic_diversity(state.critic.action_gradients(batch.observation, action))
         return self.config.diversity_coef * diversity, {"critic/diversity": diversity.detach()}

@@ -26,6 +26,7 @@ from mbrl.learners.base import (
 from mbrl.learners.critics import PolicyValue, critic_metrics
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.losses import critic_loss, soft_policy_loss, temperature_loss
 from mbrl.ops.polyak import polyak_update
@@ -101,6 +102,7 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
 
     def __init__(self, config: ConfigT, context: LearnerContext) -> None:
         self.config, self.context = config, context
+        # H = -dim A, the heuristic of the paper (appendix D).
         self.target_entropy = (
             -float(context.space.act_dim) if config.target_entropy is None else config.target_entropy
         )
@@ -111,14 +113,19 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
         """Fresh networks and optimisers."""
 
     def update(self, state: StateT, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
-        """One step of the critics, the actor, the temperature and the targets."""
+        """One step of the critics, the actor, the temperature and the targets, as in algorithm 1."""
         draws = self.target_draws
         noise = torch.randn(draws + 1, *batch.action.shape, generator=generator, device=generator.device)
         entropy_coef = state.log_entropy_coef.detach().exp()
+        # y = r + g (1 - terminated) [min_i Q'_i(s', a') - b alpha log pi(a'|s')], a' ~ pi(s')   (eqs. 2, 3)
         target = self.critic_target(state, batch, noise[0] if draws == 1 else noise[:-1], entropy_coef)
+        # Q: (Q_i(s, a) - y)^2, and what a learner adds                                        (eq. 5)
         metrics = self._update_critic(state, batch, target, generator)
+        # pi: alpha log pi(a~|s) - min_i Q_i(s, a~), a~ ~ pi(s), with the new Q                (eqs. 7, 9)
         log_prob, actor_metrics = self._update_actor(state, batch.observation, noise[-1], entropy_coef)
+        # alpha: -log alpha (log pi(a~|s) + H), of the a~ before the actor's step              (eq. 18)
         self._update_entropy_coef(state, log_prob)
+        # Q' <- (1 - tau) Q' + tau Q
         polyak_update(state.target_critic.net.flat, state.critic.net.flat, polyak_tau=self.config.polyak_tau)
         return {**metrics, **actor_metrics, "policy/entropy_coef": entropy_coef}
 
@@ -129,6 +136,16 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
     def value(self, state: StateT) -> PolicyValue:
         """The critics at the actor's action."""
         return PolicyValue(state.actor, state.critic)
+
+    def passes(self, state: StateT) -> tuple[NetworkPass, ...]:
+        """The target, the critics, and the actor through all critics."""
+        return (
+            NetworkPass(state.actor.net),
+            NetworkPass(state.target_critic.net, rows=self.target_draws),
+            NetworkPass(state.critic.net, "parameters"),
+            NetworkPass(state.actor.net, "parameters"),
+            NetworkPass(state.critic.net, "input"),
+        )
 
     @torch.no_grad()
     def next_value(
@@ -209,6 +226,7 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
     ) -> dict[str, Tensor]:
         values = state.critic(batch.observation, state.critic.scale(batch.action))
         loss = critic_loss(values, target)
+        # One step for both: the regulariser's gradient goes through Adam together with the Bellman error's.
         regulariser, metrics = self._critic_regulariser(state, batch, values, generator)
         state.critic_optimiser.descend(loss if regulariser is None else loss + regulariser)
         return {**critic_metrics(values, loss), **metrics}
@@ -217,7 +235,7 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
         self, state: StateT, obs: Tensor, noise: Tensor, entropy_coef: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         action, log_prob = state.actor.sample_with_log_prob(obs, noise)
-        values = state.critic(obs, action, frozen=True)
+        values = state.critic(obs, action, frozen=True)  # the gradient passes through Q to a, not to Q
         loss = soft_policy_loss(log_prob, values, entropy_coef=entropy_coef)
         state.actor_optimiser.descend(loss)
         log_prob = log_prob.detach()

@@ -99,10 +99,7 @@ class StackedMLP(nn.Module):
         self.members, self.in_dim, self.hidden, self.out_dim = members, in_dim, tuple(hidden), out_dim
         self.activation: ActivationName = activation
         self.layer_norm = layer_norm
-        shapes: list[tuple[int, int]] = []
-        for fan_in, fan_out in itertools.pairwise((in_dim, *hidden, out_dim)):
-            shapes += [(fan_in, fan_out), *[(1, fan_out)] * (3 if layer_norm else 1)]
-        self._shapes = shapes[:-2] if layer_norm else shapes  # the output layer has no LayerNorm
+        self._shapes = _parameter_shapes(in_dim, hidden, out_dim, layer_norm=layer_norm)
         self._sizes = [rows * columns for rows, columns in self._shapes]
         self.flat = nn.Parameter(torch.empty(members, sum(self._sizes), device=generator.device))
         with torch.no_grad():
@@ -111,6 +108,14 @@ class StackedMLP(nn.Module):
                 if layer.gain is not None and layer.shift is not None:
                     layer.gain.fill_(1.0)
                     layer.shift.zero_()
+
+    @staticmethod
+    def flat_shape(
+        members: int, in_dim: int, hidden: Sequence[int], out_dim: int, *, layer_norm: bool = False
+    ) -> tuple[int, int]:
+        """Shape of `flat` of a stack of these sizes, without making it."""
+        shapes = _parameter_shapes(in_dim, hidden, out_dim, layer_norm=layer_norm)
+        return members, sum(rows * columns for rows, columns in shapes)
 
     def forward(
         self, x: Tensor, *, frozen: bool = False, first: int | None = None
@@ -154,6 +159,7 @@ class StackedMLP(nn.Module):
         Args:
             x: `[b, in_dim]`, shared by the members, or `[e, b, in_dim]`.
         """
+        # out_0 = w^T D_L W_L .. D_1 W_1 x + const, D_k the diagonal of 0 and 1 that says which units are on.
         h = _expand(x, self.members)
         if self.activation != "relu" or self.layer_norm:
             h = h.detach().clone().requires_grad_()
@@ -164,7 +170,7 @@ class StackedMLP(nn.Module):
         with torch.no_grad():
             for layer in layers[:-1]:
                 h = torch.relu_(torch.baddbmm(layer.bias, h, layer.weight))
-                masks.append(torch.sign(h))
+                masks.append(torch.sign(h))  # h >= 0 after ReLU: 1 where the unit is on, 0 where it is off
         gradient = layers[-1].weight[..., :1].transpose(1, 2).expand(-1, h.shape[1], -1)
         for layer, mask in zip(reversed(layers[:-1]), reversed(masks), strict=True):
             gradient = torch.bmm(gradient * mask, layer.weight.transpose(1, 2))
@@ -225,6 +231,7 @@ class _StackedMLPFunction(torch.autograd.Function):
                 linear = pre
                 normed, mean, rstd = torch.native_layer_norm(pre, pre.shape[-1:], None, None, _LAYER_NORM_EPS)
                 pre = torch.addcmul(layer.shift, normed, layer.gain)
+            # An activation whose backward reads its output alone may overwrite its input.
             out = activation.forward(pre) if activation.reads_input else activation.forward_(pre)
             saved += [h, linear, mean, rstd, pre, out]
             h = out
@@ -246,18 +253,29 @@ class _StackedMLPFunction(torch.autograd.Function):
         for k in range(len(layers) - 1, -1, -1):
             layer = layers[k]
             if k < len(layers) - 1:
-                h, linear, mean, rstd, pre, out = saved[6 * k : 6 * k + 6]
+                h, linear, mean, rstd, pre, out = saved[6 * k : 6 * k + 6]  # six tensors a hidden layer
                 activation.backward_(grad, pre, out)  # the layer above made this tensor, so it is ours
                 if layer.gain is not None:
                     grad = _layer_norm_backward(
                         grad, layer.gain, (linear, mean, rstd), grads[k] if grads is not None else None
                     )
+            # z = h W + b: dL/dW = h^T dL/dz, dL/db = sum_rows dL/dz, dL/dh = dL/dz W^T.
             if grads is not None:
                 write_weight_gradient(h, grad, out=grads[k].weight)
                 torch.sum(grad, 1, keepdim=True, out=grads[k].bias)
             if k > 0 or wants_x:
                 grad = input_gradient(grad, layer.weight)
         return (grad if wants_x else None), flat_grad, None
+
+
+def _parameter_shapes(
+    in_dim: int, hidden: Sequence[int], out_dim: int, *, layer_norm: bool
+) -> list[tuple[int, int]]:
+    """Of one member's parameters, layer by layer: weight, bias, gain, shift."""
+    shapes: list[tuple[int, int]] = []
+    for fan_in, fan_out in itertools.pairwise((in_dim, *hidden, out_dim)):
+        shapes += [(fan_in, fan_out), *[(1, fan_out)] * (3 if layer_norm else 1)]
+    return shapes[:-2] if layer_norm else shapes  # the output layer has no LayerNorm
 
 
 def _expand(x: Tensor, members: int) -> Tensor:
@@ -271,11 +289,13 @@ def _layer_norm_backward(
 
     `saved` is (x, mean, 1 / standard deviation) of the normalisation.
     """
+    # y = gain * n + shift with n = (x - mean) / std: dL/dgain = sum_rows n dL/dy, dL/dshift = sum_rows dL/dy.
     x, mean, rstd = saved
     if grads is not None and grads.gain is not None and grads.shift is not None:
         normed = torch.sub(x, mean).mul_(rstd)
         torch.sum(normed.mul_(grad), 1, keepdim=True, out=grads.gain)
         torch.sum(grad, 1, keepdim=True, out=grads.shift)
+    # dL/dx = (g - mean(g) - n mean(g n)) / std with g = gain * dL/dy, means over units.
     scaled = grad * gain
     outputs = _aten.native_layer_norm_backward(
         scaled, x, x.shape[-1:], mean, rstd, None, None, [True, False, False]

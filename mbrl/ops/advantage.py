@@ -15,6 +15,7 @@ def expectile_loss(error: Float[Tensor, "b"], *, expectile: float) -> Float[Tens
         error: `[b]`, target minus value, return units.
         expectile: tau in (0, 1).
     """
+    # V above the target counts 1 - tau, V below it tau: near 1 only the second pulls.
     weight = torch.where(error < 0, 1 - expectile, expectile)
     return (weight * error.square()).mean()
 
@@ -29,6 +30,7 @@ def exponential_weight(
         inverse_temperature: beta, in 1 / return units; 0 clones all actions alike.
         max_weight: the cap; it holds where the exponential overflows.
     """
+    # exp overflows to inf, which the cap makes finite; there are no gradients to spoil.
     return torch.exp(inverse_temperature * advantage).clamp_max(max_weight)
 
 
@@ -41,4 +43,5 @@ def softmax_weight(advantage: Float[Tensor, "b"], *, inverse_temperature: float)
         advantage: `[b]`, return units, detached.
         inverse_temperature: beta, in 1 / return units.
     """
+    # exp(beta A) / Z with Z = mean exp(beta A); softmax subtracts the maximum, so nothing overflows.
     return torch.softmax(inverse_temperature * advantage, 0) * advantage.shape[0]

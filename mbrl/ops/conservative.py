@@ -24,6 +24,7 @@ def log_integral_exp(
     Returns:
         `[n, b]`, one number for each critic and state, return units.
     """
+    # E_q [exp(Q / T) / q]: the logarithm of each summand is Q / T - log q.
     exponents = action_values / temperature - log_density
     return temperature * (torch.logsumexp(exponents, 1) - math.log(action_values.shape[1]))
 

@@ -50,10 +50,12 @@ def mixture_transform(
         means: `[b, k, d]`.
         log_stds: `[b, k, d]`.
     """
+    # Component k has seen the dimensions before j with density prod_{i<j} N(x_i): its weight given these.
     z = (x[:, None] - means) * torch.exp(-log_stds)
     log_density = -0.5 * (z.square() + LOG_2PI) - log_stds
     before = log_density.cumsum(-1) - log_density
     weights = torch.softmax(log_weights[..., None] + before, 1)
+    # Phi by erfc, which keeps its digits in the lower tail.
     below = 0.5 * torch.erfc(-z / math.sqrt(2.0))
     return (weights * below).sum(1)
 
@@ -76,6 +78,7 @@ def gaussian_kl(
         second: likewise.
     """
     (mean, log_std), (other, log_other) = first, second
+    # A bijection changes both densities by one Jacobian, which cancels.
     ratio = torch.exp(2 * (log_std - log_other))
     distance = ((mean - other) * torch.exp(-log_other)).square()
     return (log_other - log_std + 0.5 * (ratio + distance - 1)).sum(-1)

@@ -31,6 +31,7 @@ def critic_loss(
         target: `[b]`, detached.
         is_included: `[b]`, the rows of the mean; None for all.
     """
+    # A sum over critics: the gradient of one does not depend on how many there are.
     error = (action_values - target).square()
     return (error.mean(1) if is_included is None else masked_mean(error, is_included)).sum()
 
@@ -73,8 +74,9 @@ def critic_diversity(action_gradients: Float[Tensor, "n b act_dim"]) -> Float[Te
     """
     members = action_gradients.shape[0]
     length = cast(Tensor, torch.linalg.vector_norm(action_gradients, dim=-1, keepdim=True))
-    unit = action_gradients / (length + 1e-10)
-    gram_sum = unit.sum(0).square().sum(-1)  # sum over all pairs i, j, the diagonal included
+    # sum_{i != j} <u_i, u_j> = ||sum_i u_i||^2 - sum_i ||u_i||^2: linear in the critics, not quadratic.
+    unit = action_gradients / (length + 1e-10)  # a flat critic has no direction, and counts as none
+    gram_sum = unit.sum(0).square().sum(-1)
     diagonal = unit.square().sum(-1).sum(0)
     return ((gram_sum - diagonal) / (members - 1)).mean()
 
@@ -111,6 +113,7 @@ def regularised_policy_loss(
         value_coef: size of the value term: the mean of `|kappa Q|`.
         deviation_coef: weight of the distance.
     """
+    # lambda = alpha / mean |Q| is a number, not a function: no gradient through it.
     scale = value_coef / action_values.detach().abs().mean().clamp_min(_LEAST_VALUE)
     return deviation_coef * deviation.mean() - scale * action_values.mean()
 

@@ -23,6 +23,7 @@ def td_target(
     Returns:
         `[*b]`, return units.
     """
+    # Filled, not multiplied: a value of a terminal state that is not finite must not become NaN.
     return reward + discount * next_value.masked_fill(terminated, 0.0)
 
 
@@ -65,6 +66,7 @@ def smoothed_action(
         noise_std: scaled action units.
         noise_clip: scaled action units.
     """
+    # Clipped noise stays near the action; the outer clip keeps the action in its box.
     shift = (noise * noise_std).clamp(-noise_clip, noise_clip)
     return torch.clamp(scaled_action + shift, -1.0, 1.0)
 
@@ -117,5 +119,5 @@ def value_bounds(reward_low: float, reward_high: float, *, discount: float) -> t
     Returns:
         The two bounds, return units.
     """
-    horizon = 1.0 / (1.0 - discount)
+    horizon = 1.0 / (1.0 - discount)  # sum_t discount^t
     return min(reward_low, reward_low * horizon), max(reward_high, reward_high * horizon)

@@ -22,7 +22,7 @@ class Budget:
     """How long to think; with both limits, whichever comes first.
 
     Attributes:
-        sims: simulations of a tree, or trajectories of an optimiser, for each state.
+        sims: simulations of a tree search, or plans that an optimiser scores, for each state.
         milliseconds: of the planner's clock, for the whole batch.
 
     Raises:
@@ -46,7 +46,7 @@ class PlanStats:
     """What planning cost, for the whole batch.
 
     Attributes:
-        sims: simulations or trajectories done for each state.
+        sims: simulations or plans done for each state.
         rounds: sequential rounds or iterations.
         model_rows: rows that went through the model.
         model_calls: sequential calls of the model.
@@ -188,7 +188,13 @@ class PlannerEntry:
 
 PlannerTable: TypeAlias = Registry[PlannerEntry]
 
-PLANNERS: PlannerTable = Registry("planner", "mbrl.planning")
+PLANNERS: PlannerTable = Registry(
+    "planner",
+    "mbrl.planning",
+    group="mbrl.planners",
+    spelling='mbrl.registry("planners")',
+    needs=("config", "build", "is_discrete", "is_continuous"),
+)
 
 
 def check_observations(obs: Tensor, problem: PlanningProblem) -> None:

@@ -10,13 +10,36 @@ from mbrl.planning.base import Budget
 from mbrl.planning.problem.problem import Clock
 
 _TRIALS: Final = 2
+"""Runs after which a cost is believed. The first run of anything is slow (memory, threads, choice of
+kernels); were it a measure, work that fits well would be refused from the second call on."""
+
 _MARGIN: Final = 1.3
+"""Share of the usual cost that must be left: with none, every last round that takes longer than usual would
+end late; a larger one leaves time unused."""
+
 _WEIGHT: Final = 0.3
+"""Of a new run in the smoothed cost, which so remembers three or four: a planner follows a machine that gets
+busy within as many calls. 1 would follow every outlier; 0.03 would be late some thirty times first."""
+
 _MOST: Final = 2.0
+"""A run counts as at most so many times the smoothed cost, which it so raises by 0.3 of it. Without the cap
+a pause of the operating system of a hundred rounds would raise it thirty times, and end planning for long."""
+
 _RESTED: Final = 0.9
+"""Belief below which work is new again, after six refusals in a row (0.98^6 < 0.9). What did not run for a
+while runs slowly at first; were that run a measure, it would be refused again at once."""
+
 _STEADY: Final = 20
+"""Runs in a row after which refusals are short again. At 1, work that gets through now and then would be
+retried as often as work that fits."""
+
 _MOST_PATIENCE: Final = 32.0
+"""Longest refusal, in units of the first. Work that takes twice its budget is then late in two calls of
+1,500; without a bound it would never be tried again, even on a machine that became free."""
+
 _FORGET: Final = 0.98
+"""Share of a cost that is still believed after a refusal. At 1 a single slow run would end planning for good;
+at 0.9 work that takes twice its budget would be tried after nine refusals, with 0.98 after 47."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -37,11 +60,13 @@ class Cost:
 
     def note(self, seconds: float) -> None:
         """Adds a run. A slow one counts as twice what runs take; after a rest nothing is known."""
+        # What rested is new: its next runs are trials, and later refusals take longer to wear off.
         if self.belief < _RESTED:
             self.runs, self.patience = 0, min(2.0 * self.patience, _MOST_PATIENCE)
         self.runs += 1
         if self.runs > _STEADY:
             self.patience = 1.0
+        # The second trial replaces the first; later runs are smoothed, outliers cut.
         if self.runs <= _TRIALS:
             self.seconds = seconds
         else:

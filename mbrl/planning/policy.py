@@ -1,7 +1,7 @@
 """A planner as a policy: evaluated, compared and estimated like any other."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,8 @@ from mbrl.planning.noise import RowNoise, splitmix64
 PlanHook: TypeAlias = Callable[[PlanResult], None]
 """Told of every plan."""
 
-_CHUNK_ROWS = 256
+_CHUNK_ROWS: Final = 256
+"""States planned together in `act`; bounds memory, as a search keeps trees for all of them."""
 
 
 class _Memory(NamedTuple):

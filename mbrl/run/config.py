@@ -14,20 +14,22 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeConfig
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError
+from mbrl.core.names import listed, suggest
+from mbrl.core.registry import Registry
 from mbrl.data.options import LoadOptions
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.learners.base import LEARNERS
 from mbrl.run.documents import (
     KeyPath,
+    Override,
     Tree,
     annotate,
     as_tree,
     leaf_paths,
-    listed,
-    parse_override,
+    read_overrides,
     read_yaml,
     set_at,
-    suggest,
+    show,
 )
 from mbrl.run.validation import validate
 
@@ -59,6 +61,8 @@ class RunConfig(BaseModel):
         recipe: how the learner gets its experience.
         algorithm: hyper-parameters of the recipe and its learner.
         dynamics: the ensemble, for recipes that need one; its `holdout_fraction` splits for all recipes.
+        policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model
+            and its thresholds know the training split only; diagnostics look at held-out states either way.
         evaluation: the judgement of the last policy.
         seed: of every random stream.
         threads: of torch, in each process.
@@ -79,6 +83,7 @@ class RunConfig(BaseModel):
     recipe: str
     algorithm: SerializeAsAny[RecipeConfig]
     dynamics: DynamicsConfig = DynamicsConfig()
+    policy_data: Literal["all", "train"] = "all"
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -130,7 +135,7 @@ def resolve(
     experiment: Path | str | None = None,
     *,
     arguments: Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[Override] = (),
     source: str | None = None,
 ) -> ResolvedConfig:
     """Composes and validates a config.
@@ -140,13 +145,13 @@ def resolve(
     Args:
         experiment: name in `configs/experiments`, path of a yaml, or None.
         arguments: top-level values given on the command line; None values count as not given.
-        overrides: `dotted.key=value`, in order.
+        overrides: `dotted.key=value`, or a key's path and its value, in order.
         source: named as the origin of `arguments` and `overrides`; None for the command line's options.
 
     Raises:
         ConfigError: an unknown key or name, or a value that is out of range.
     """
-    parsed = [parse_override(text) for text in overrides]
+    parsed = read_overrides(overrides)
     path = None if experiment is None else find_part("experiments", str(experiment))
     where = f"Config file {path}" if path is not None else "Config"
     tree: Tree = {} if path is None else read_yaml(path)
@@ -178,11 +183,27 @@ def build_run_config(tree: Tree, *, where: str) -> RunConfig:
         ConfigError: see `resolve`.
     """
     tree = dict(tree)
+    _refuse_unknown(tree, where=where)
     fields = as_tree(tree.pop("algorithm", None), where=f"{where}: algorithm")
+    if not fields:
+        raise ConfigError(
+            f"{where}: no algorithm is named. Remedy: --algorithm NAME (mbrl list algorithms), or algorithm: "
+            "in the config."
+        )
     recipe, algorithm = parse_algorithm(fields, where=where)
+    return validate(RunConfig, {**tree, "recipe": recipe, "algorithm": algorithm}, where=where)
+
+
+def _refuse_unknown(tree: Tree, *, where: str) -> None:
+    """Comes before what is missing: `algoritm` is a slip, and no config without an algorithm."""
     if "recipe" in tree:
         raise ConfigError(f"{where}: Unknown key recipe. It belongs into algorithm: algorithm.recipe.")
-    return validate(RunConfig, {**tree, "recipe": recipe, "algorithm": algorithm}, where=where)
+    legal = RunConfig.model_fields.keys() - {"recipe"}
+    for key in tree:
+        if key not in legal:
+            raise ConfigError(
+                f"{where}: Unknown key {key[:100]}. {suggest(key, legal)}Legal keys here: {listed(legal)}."
+            )
 
 
 def parse_algorithm(fields: Tree, *, where: str) -> tuple[str, RecipeConfig]:
@@ -192,7 +213,7 @@ def parse_algorithm(fields: Tree, *, where: str) -> tuple[str, RecipeConfig]:
         ConfigError: see `resolve`.
     """
     fields = dict(fields)
-    recipe = _known(fields.pop("recipe", None), RECIPES.names(), key="algorithm.recipe", where=where)
+    recipe = _known(fields.pop("recipe", None), RECIPES, key="algorithm.recipe", where=where)
     if "learner" in fields:
         fields["learner"] = _parse_learner(fields["learner"], where=where)
     return recipe, validate(RECIPES.get(recipe).Config, fields, where=where, prefix="algorithm")
@@ -200,19 +221,18 @@ def parse_algorithm(fields: Tree, *, where: str) -> tuple[str, RecipeConfig]:
 
 def _parse_learner(value: Any, *, where: str) -> LearnerChoice:
     fields = dict(as_tree(value, where=f"{where}: algorithm.learner"))
-    name = _known(fields.pop("name", None), LEARNERS.names(), key="algorithm.learner.name", where=where)
+    name = _known(fields.pop("name", None), LEARNERS, key="algorithm.learner.name", where=where)
     config = validate(LEARNERS.get(name).Config, fields, where=where, prefix="algorithm.learner")
     return LearnerChoice(name=name, config=config)
 
 
-def _known(name: Any, legal: Sequence[str], *, key: str, where: str) -> str:
+def _known(name: Any, registry: Registry[Any], *, key: str, where: str) -> str:
     if name is None:
-        raise ConfigError(f"{where}: {key} is missing. Legal names: {listed(legal)}.")
-    if name not in legal:
-        raise ConfigError(
-            f"{where}: {key} = {name!r} is unknown. {suggest(str(name), legal)}Legal names: {listed(legal)}."
-        )
-    return str(name)
+        raise ConfigError(f"{where}: {key} is missing. Legal names: {listed(registry.names())}.")
+    if not isinstance(name, str) or name not in registry:
+        problem = f"{where}: {key} = {show(name)} is unknown."
+        raise ConfigError(f"{problem} {registry.explain_unknown(str(name))}")
+    return name
 
 
 def find_part(folder: str, name: str) -> Path:
@@ -230,7 +250,7 @@ def find_part(folder: str, name: str) -> Path:
     legal = part_names(folder)
     if name not in legal:
         raise ConfigError(
-            f"Unknown name {name!r} for {folder}. {suggest(name, legal)}Legal names: {listed(legal)}; "
+            f"Unknown name {show(name)} for {folder}. {suggest(name, legal)}Legal names: {listed(legal)}; "
             "or the path of a .yaml file."
         )
     return configs_dir() / folder / f"{name}.yaml"

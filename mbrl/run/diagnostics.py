@@ -1,19 +1,16 @@
-"""From a run's config and data to what its policy is held against while it trains."""
+"""Distributional shift of a policy during its training: what it is held against, and when; no bit changes."""
 
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Callable, MutableMapping
+from typing import Any, NamedTuple
 
 import torch
 
 from mbrl.algorithms.base import RecipeContext
-from mbrl.algorithms.imagination import (
-    PenaltyConfig,
-    choose_termination,
-    imagine,
-    limit_horizon,
-    settle_halt_reward,
-)
+from mbrl.algorithms.imagination import choose_termination, imagine, limit_horizon, settle_halt_reward
+from mbrl.algorithms.penalty import PenaltyConfig, UncertaintyRule
+from mbrl.core.protocols import Policy, ValueFn
 from mbrl.core.rng import RngStreams
+from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import Split
 from mbrl.dynamics.artifact import FittedDynamics
@@ -23,11 +20,75 @@ from mbrl.run.config import RunConfig, stable_hash
 from mbrl.shift.logged_values import logged_values
 from mbrl.shift.model_probe import MAX_EDGE_HORIZON, EdgeProbe, ModelProbe
 from mbrl.shift.probe import STATES, ShiftProbe
+from mbrl.shift.report import alarms_by_kind
 from mbrl.shift.support import BehaviourSupport, why_no_support
 from mbrl.uncertainty.penalty import UNIT_QUANTILE
 
 _MEASURE = "ens_std"
 _FLAG_QUANTILE = 0.99
+
+
+class Look(NamedTuple):
+    """What one look found.
+
+    Attributes:
+        metrics: `shift/...`, finite.
+        alarms: those that began to ring.
+    """
+
+    metrics: dict[str, float]
+    alarms: list[str]
+
+
+class ShiftMonitor:
+    """Looks now and then, remembers mean values, and tells once for each excursion that an alarm rings.
+
+    Args:
+        make_probe: makes what is looked through, at the first look: a training that is over needs none.
+    """
+
+    def __init__(self, make_probe: Callable[[], ShiftProbe]) -> None:
+        self._make_probe: Callable[[], ShiftProbe] | None = make_probe
+        self._probe: ShiftProbe | None = None
+        self._mean_values: dict[int, float] = {}
+        self._ringing: list[str] = []
+        self.report: dict[str, Any] | None = None
+
+    def look(self, step: int, policy: Policy, value: ValueFn | None, *, generator: torch.Generator) -> Look:
+        """Holds the policy after `step` updates against its log.
+
+        Args:
+            step: updates done.
+            policy: of the learner.
+            value: of the learner, or None.
+            generator: of all draws.
+        """
+        if self._make_probe is not None:
+            self._probe = self._make_probe()
+            self._make_probe = None  # lets go of the dataset
+        assert self._probe is not None
+        report = self._probe.look(policy, value, step=step, past=self._mean_values, generator=generator)
+        if report.mean_value is not None:
+            self._mean_values[step] = report.mean_value
+        alarms = alarms_by_kind(report)
+        new = [text for kind, text in alarms.items() if kind not in self._ringing]
+        self._ringing = list(alarms)
+        self.report = report.to_json()
+        return Look(report.metrics(), new)
+
+    def state_dict(self) -> StateDict:
+        """Mean values, alarms that ring, and the last report."""
+        return {
+            "mean_values": dict(self._mean_values),
+            "ringing": list(self._ringing),
+            "report": None if self.report is None else dict(self.report),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        self._mean_values = dict(state["mean_values"])
+        self._ringing = list(state["ringing"])
+        self.report = None if state["report"] is None else dict(state["report"])
 
 
 def make_shift_probe(
@@ -36,7 +97,6 @@ def make_shift_probe(
     context: RecipeContext,
     *,
     value_bounds: tuple[float, float] | None,
-    reward_scale: float = 1.0,
     supports: MutableMapping[str, BehaviourSupport],
 ) -> ShiftProbe:
     """Fits the behaviour, and measures the model if the recipe has one.
@@ -48,7 +108,6 @@ def make_shift_probe(
         dataset: that it learns from.
         context: what its recipe was built from.
         value_bounds: least and largest value that the rewards permit, or None.
-        reward_scale: factor from logged rewards to those that the learner sees.
         supports: behaviours that were fitted before, by dataset, split and seed; a new one is added.
     """
     streams = RngStreams(config.seed)
@@ -57,9 +116,7 @@ def make_shift_probe(
     rows = torch.randperm(len(held_out), generator=rng.at("states"))[:STATES].numpy()
     why_not: dict[str, str] = {}
     discount = config.algorithm.learner.config.discount
-    returns = logged_values(
-        dataset, discount=discount, generator=rng.at("returns"), reward_scale=reward_scale
-    )
+    returns = logged_values(dataset, discount=discount, generator=rng.at("returns"))
     if returns is None:
         why_not["returns"] = f"too few logged steps have a known return at a discount of {discount:g}"
     return ShiftProbe(
@@ -111,9 +168,10 @@ def _model_probe(
     if not {UNIT_QUANTILE, _FLAG_QUANTILE} <= set(dynamics.thresholds[_MEASURE]):
         why_not["model"] = f"the fit stored no {_FLAG_QUANTILE:g} quantile of its uncertainty"
         return None
+    rollout = RolloutConfig(truncation_quantile=_FLAG_QUANTILE)
     imagination = imagine(
-        RolloutConfig(truncation_quantile=_FLAG_QUANTILE),
-        PenaltyConfig(measure=_MEASURE),
+        rollout,
+        UncertaintyRule.make(rollout, PenaltyConfig(measure=_MEASURE), dynamics, transitions=transitions),
         dynamics,
         termination=dynamics.termination,
         transitions=transitions,
@@ -142,8 +200,9 @@ def _edge_probe(config: RunConfig, context: RecipeContext, why_not: dict[str, st
         return None
     termination = choose_termination(getattr(algorithm, "termination", "learned"), context, dynamics)
     penalty = _penalty(getattr(algorithm, "penalty", None), dynamics)
+    rule = UncertaintyRule.make(rollout, penalty, dynamics, transitions=transitions)
     return EdgeProbe(
-        imagine(rollout, penalty, dynamics, termination=termination, transitions=transitions), rollout
+        imagine(rollout, rule, dynamics, termination=termination, transitions=transitions), rollout
     )
 
 

@@ -1,36 +1,131 @@
 """A policy as one file."""
 
 import dataclasses
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy
-from mbrl.nets.actors import ActorSpec, build_actor
-from mbrl.nets.bcq import BCQ_KIND, BCQPolicy, BCQSpec
+from mbrl.nets.actors import ActorSpec, actor_class, build_actor
+from mbrl.nets.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.artifacts import load_artifact, save_artifact
+from mbrl.run.store import find_run
 
 FORMAT_VERSION: Final = 1
+POLICY_FILE: Final = "policy.safetensors"
+"""Name of a training's result in its folder."""
+
+
+_Text: TypeAlias = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""A name that may stand in a table and in the name of a folder."""
+
+_Number: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _AnySpec(RootModel[Annotated[ActorSpec | BCQSpec, Field(discriminator="kind")]]):
+    """The description of a network, of the class that its kind names."""
+
+
+class PolicyFacts(BaseModel):
+    """What a policy's file says of where it comes from; entries of others are kept as they are.
+
+    Attributes:
+        algorithm: that made it.
+        recipe: of that algorithm.
+        learner: of that algorithm.
+        online: whether it was trained in a simulator.
+        dataset: that it learned from.
+        task: that it was trained for, by name.
+        task_hash: of that task, if it is not one of the shipped.
+        seed: of its training.
+        updates: of its learner.
+        run: digest of its training.
+        version: of this package.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    algorithm: _Text | None = None
+    recipe: _Text | None = None
+    learner: _Text | None = None
+    online: bool | None = None
+    dataset: _Text | None = None
+    task: _Text | None = None
+    task_hash: _Text | None = None
+    seed: _Number = 0
+    updates: _Number | None = None
+    run: _Text | None = None
+    version: _Text | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredPolicy:
-    """A policy read from a file.
+    """A policy with what is known of it: read from a file, or handed over in memory.
 
     Attributes:
-        policy: rebuilt, without gradients.
+        policy: acts; a network is rebuilt without gradients.
         facts: what was said when it was saved: task, algorithm, seed, dataset, version.
-        path: the file.
+        content: identity of what it does: hash of the file, or a token of its own for one without a file,
+            which no later process finds again.
+        path: the file, or None.
+        training: folder of the training whose result it is, or None.
     """
 
-    policy: PolicyNetwork
+    policy: Policy
     facts: Mapping[str, Any]
-    path: Path
+    content: str
+    path: Path | None = None
+    training: Path | None = None
+
+    @classmethod
+    def in_memory(cls, policy: Policy, *, name: str) -> "StoredPolicy":
+        """A policy that no file holds, such as a function of the user's.
+
+        Args:
+            policy: acts.
+            name: for folders and tables.
+        """
+        return cls(policy, {"algorithm": name}, f"memory:{uuid.uuid4().hex}")
+
+    @property
+    def network(self) -> PolicyNetwork:
+        """The policy as the network that a file holds.
+
+        Raises:
+            ConfigError: no file holds it.
+        """
+        if not isinstance(self.policy, PolicyNetwork):
+            raise ConfigError(
+                f"{self.source} is no policy network. Remedy: name a training or a policy file."
+            )
+        return self.policy
+
+    @property
+    def label(self) -> str:
+        """What made it, for people: the algorithm, else the file's name."""
+        return str(self.facts.get("algorithm") or (self.path.stem if self.path is not None else "policy"))
+
+    @property
+    def seed(self) -> int:
+        """Of its training; 0 where none is known."""
+        return int(self.facts.get("seed", 0))
+
+    @property
+    def title(self) -> str:
+        """The label with the seed of its training, which tells trainings of one algorithm apart."""
+        return f"{self.label}-s{self.seed}" if self.path is not None else self.label
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for messages and manifests."""
+        return self.label if self.path is None else str(self.path)
 
 
 def save_policy(path: Path, policy: Policy, facts: Mapping[str, Any]) -> Path:
@@ -54,20 +149,38 @@ def load_policy(path: Path) -> StoredPolicy:
     """Reads a policy file.
 
     Raises:
-        ConfigError: there is no such file, or it is no policy of this package.
+        FileError: there is no such file, or it is no policy of this package.
     """
-    header, tensors = load_artifact(path, version=FORMAT_VERSION, what="policy")
-    if "actor" not in header:
-        raise ConfigError(f"{path} holds no policy; its header has the entries {', '.join(header)}.")
-    policy = _rebuild(header["actor"])
-    policy.load_state_dict(tensors)
-    return StoredPolicy(policy.requires_grad_(requires_grad=False), header["facts"], path)
+    artifact = load_artifact(path, version=FORMAT_VERSION, what="policy")
+    spec = artifact.entry("actor", _AnySpec).root
+    network = BCQPolicy if isinstance(spec, BCQSpec) else actor_class(spec.kind)
+    shapes = network.tensor_shapes(spec)
+    artifact.check_shapes(shapes)
+    artifact.check_positive(name for name in shapes if name.endswith("normaliser.std"))
+    artifact.entry("facts", PolicyFacts)
+    policy = _rebuild(spec)
+    policy.load_state_dict(dict(artifact.tensors))
+    return StoredPolicy(
+        policy.requires_grad_(requires_grad=False), artifact.header["facts"], artifact.content, path
+    )
 
 
-def _rebuild(fields: dict[str, Any]) -> PolicyNetwork:
+def open_policy(path: Path) -> StoredPolicy:
+    """The policy of a finished training's folder, or of a policy file.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not path.is_dir():
+        return load_policy(path)
+    training = find_run(path, stage="train_policy").path
+    return dataclasses.replace(load_policy(training / POLICY_FILE), training=training)
+
+
+def _rebuild(spec: ActorSpec | BCQSpec) -> PolicyNetwork:
     """A network of the described form; its weights and statistics are the file's to replace."""
-    normaliser = Normaliser.identity(fields["space"]["obs_dim"])
+    normaliser = Normaliser.identity(spec.space.obs_dim)
     generator = torch.Generator().manual_seed(0)
-    if fields["kind"] == BCQ_KIND:
-        return BCQPolicy(BCQSpec.from_json(fields), normaliser, generator)
-    return build_actor(ActorSpec.from_json(fields), normaliser, generator)
+    if isinstance(spec, BCQSpec):
+        return BCQPolicy(spec, normaliser, generator)
+    return build_actor(spec, normaliser, generator)

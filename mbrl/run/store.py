@@ -11,10 +11,21 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-import mbrl
-from mbrl.core.errors import ConfigError
+from mbrl.core.assets import PACKAGE
+from mbrl.core.errors import ConfigError, FileError
 from mbrl.run.config import stable_hash
-from mbrl.run.files import locked, read_json, write_bytes, write_json, write_text
+from mbrl.run.files import (
+    check_values,
+    is_file,
+    locked,
+    make_folder,
+    read_json,
+    storing,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from mbrl.run.records import Manifest, Record
 
 StageName: TypeAlias = Literal[
     "fit_dynamics",
@@ -29,6 +40,10 @@ StageName: TypeAlias = Literal[
 ]
 
 DISTRIBUTION: Final = "mbrl-offline"
+MANIFEST_FILE: Final = "manifest.json"
+SUMMARY_FILE: Final = "summary.json"
+
+_LONGEST_SLUG: Final = 100
 _PACKAGES: Final = ("torch", "numpy", "gymnasium", "mujoco")
 
 
@@ -77,68 +92,52 @@ class RunFolder:
         """Whether the stage ended as it should."""
         return (self.path / "DONE").exists()
 
-    def summary(self) -> dict[str, Any]:
-        """What the stage found."""
-        return read_json(self.path / "summary.json")
+    def summary(self, form: type[Record] = Record) -> dict[str, Any]:
+        """What the stage found.
+
+        Args:
+            form: that it must have, where somebody relies on its entries.
+
+        Raises:
+            FileError: the file is damaged, or of another form.
+        """
+        return self._read(SUMMARY_FILE, form)
 
     def manifest(self) -> dict[str, Any]:
-        """Where the run comes from."""
-        return read_json(self.path / "manifest.json")
+        """Where the run comes from.
 
-    def add_seconds(self, seconds: float) -> None:
-        """Sets the wall time: that of earlier processes plus `seconds` of this one."""
-        manifest = self.manifest()
-        manifest["wall_seconds"] = round(manifest["wall_seconds_before"] + seconds, 3)
-        write_json(self.path / "manifest.json", manifest)
+        Raises:
+            FileError: the file is damaged, or no manifest.
+        """
+        return self._read(MANIFEST_FILE, Manifest)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Writes the summary, then the mark that the stage is done."""
-        write_json(self.path / "summary.json", summary)
-        write_bytes(self.path / "DONE", b"")
+    def manifest_or_none(self) -> dict[str, Any] | None:
+        """The same, or None where the file is absent or damaged."""
+        try:
+            return self.manifest()
+        except FileError:
+            return None
 
+    def _read(self, name: str, form: type[Record]) -> dict[str, Any]:
+        path = self.path / name
+        values = read_json(path)
+        check_values(form, values, file=path)
+        return values
 
-class RunStore:
-    """All runs below one root.
-
-    Args:
-        root: made when the first run is.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def folder(self, key: StageKey) -> RunFolder:
-        """Where the stage's result is, or will be."""
-        return RunFolder(self.root / key.folder)
-
-    @contextlib.contextmanager
-    def open(self, key: StageKey, *, config: str, facts: Mapping[str, Any]) -> Generator[RunFolder]:
-        """Enters a stage's folder: locks it, and writes config and manifest before anything else.
+    def begin(self, key: StageKey, *, config: str, facts: Mapping[str, Any]) -> None:
+        """Writes config and manifest, before any work; whoever calls holds the lock of the folder.
 
         Args:
             key: of the stage.
             config: text of `config.yaml`.
             facts: further entries of the manifest (dataset hash, device, threads).
-
-        Raises:
-            BusyError: another process works in it.
         """
-        run = self.folder(key)
-        run.path.mkdir(parents=True, exist_ok=True)
-        with locked(run.path / ".lock"):
-            if not run.is_done:
-                self._begin(run, key, config, facts)
-            yield run
-
-    def runs(self) -> list[RunFolder]:
-        """Every run below the root, by path."""
-        return [RunFolder(path.parent) for path in sorted(self.root.glob("*/*/manifest.json"))]
-
-    def _begin(self, run: RunFolder, key: StageKey, config: str, facts: Mapping[str, Any]) -> None:
-        write_text(run.path / "config.yaml", config)
-        known = (run.path / "manifest.json").exists()
-        before = run.manifest()["wall_seconds"] if known else 0.0
-        resumes = run.manifest()["resumes"] + 1 if known else 0
+        with storing(self.path / "DONE"):
+            (self.path / "DONE").unlink(missing_ok=True)
+        write_text(self.path / "config.yaml", config)
+        known = self.manifest_or_none()  # that of a damaged file is written anew
+        before = known["wall_seconds"] if known else 0.0
+        resumes = known["resumes"] + 1 if known else 0
         manifest = {
             "stage": key.stage,
             "dataset": key.dataset,
@@ -152,7 +151,58 @@ class RunStore:
             "wall_seconds_before": before,
             "wall_seconds": before,
         }
-        write_json(run.path / "manifest.json", manifest)
+        write_json(self.path / MANIFEST_FILE, manifest)
+
+    def add_seconds(self, seconds: float) -> float:
+        """Sets the wall time: that of earlier processes plus `seconds` of this one; returns it."""
+        manifest = self.manifest()
+        manifest["wall_seconds"] = round(manifest["wall_seconds_before"] + seconds, 3)
+        write_json(self.path / MANIFEST_FILE, manifest)
+        return manifest["wall_seconds"]
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Writes the summary, then the mark that the stage is done."""
+        write_json(self.path / SUMMARY_FILE, summary)
+        write_bytes(self.path / "DONE", b"")
+
+
+class RunStore:
+    """All runs below one root.
+
+    Args:
+        root: made when the first run is.
+
+    Raises:
+        ConfigError: the root is a file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if is_file(root):
+            raise ConfigError(
+                f"{root} is a file, not the root of run folders. Remedy: name a folder (--runs, store=)."
+            )
+        self.root = root
+
+    def folder(self, key: StageKey) -> RunFolder:
+        """Where the stage's result is, or will be."""
+        return RunFolder(self.root / key.folder)
+
+    @contextlib.contextmanager
+    def locked(self, key: StageKey) -> Generator[RunFolder]:
+        """Makes the folder of a stage and holds its lock.
+
+        Raises:
+            BusyError: another process works in it.
+            StorageError: it cannot be made.
+        """
+        run = self.folder(key)
+        make_folder(run.path)
+        with locked(run.path / ".lock"):
+            yield run
+
+    def runs(self) -> list[RunFolder]:
+        """Every run below the root, by path."""
+        return [RunFolder(path.parent) for path in sorted(self.root.glob("*/*/manifest.json"))]
 
 
 def find_run(path: Path, *, stage: StageName) -> RunFolder:
@@ -162,7 +212,7 @@ def find_run(path: Path, *, stage: StageName) -> RunFolder:
         ConfigError: it is no run folder, of another stage, or not finished.
     """
     run = RunFolder(path)
-    if not (path / "manifest.json").is_file():
+    if not is_file(path / MANIFEST_FILE):
         raise ConfigError(f"{path} is not a run folder: it has no manifest.json. Remedy: see mbrl status.")
     found = run.manifest()["stage"]
     if found != stage:
@@ -194,7 +244,7 @@ def package_version() -> str:
 
 def _commit() -> str | None:
     """Commit of a clone, with `+` if files differ from it; None outside of a clone."""
-    clone = Path(mbrl.__file__).resolve().parents[1]
+    clone = PACKAGE.parent
     if not (clone / ".git").exists():
         return None
     command = ["git", "-C", str(clone), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
@@ -205,4 +255,4 @@ def _commit() -> str | None:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:_LONGEST_SLUG] or "unnamed"

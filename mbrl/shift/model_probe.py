@@ -12,8 +12,8 @@ from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.normaliser import fit_moments
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.artifact import FittedDynamics
-from mbrl.dynamics.baselines import LinearModel
-from mbrl.dynamics.openloop import Segments, draw_segments, run_open_loop
+from mbrl.dynamics.assessment.baselines import LinearModel
+from mbrl.dynamics.assessment.open_loop import Segments, draw_segments, run_open_loop
 from mbrl.rollouts.generate import Imagination, RolloutConfig
 from mbrl.uncertainty.measures import StepContext
 from mbrl.uncertainty.penalty import CAP

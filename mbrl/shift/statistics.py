@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.types import Episode
-from mbrl.dynamics.openloop import Segments
-from mbrl.dynamics.resampling import rank_correlation
+from mbrl.dynamics.assessment.open_loop import Segments
+from mbrl.dynamics.assessment.resampling import rank_correlation
 from mbrl.rollouts.generate import Rollouts
 
 TAIL: Final = 0.2

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, cast
@@ -13,17 +12,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
+from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
 from mbrl.run.documents import (
     KeyPath,
+    Override,
     Tree,
     as_tree,
     leaf_paths,
-    parse_override,
+    read_overrides,
     read_yaml,
     set_at,
-    suggest,
 )
 from mbrl.run.judge.selection import SelectRule
 from mbrl.run.plan.config import PlanConfig, parse_plan_config
@@ -168,13 +168,13 @@ class StudySource:
             "dataset": dataset,
             "seed": seed,
         }
-        overrides: list[str] = []
+        overrides: list[Override] = []
         trained = {key: value for key, value in config.algorithms[algorithm].items() if key != PLANNER_KEY}
         for key, part in (("algorithm", trained), ("dynamics", config.dynamics)):
             arguments[key], changes = _split(part)
-            overrides += [_as_override((key, *path), value) for path, value in changes.items()]
+            overrides += [((key, *path), value) for path, value in changes.items()]
         for path, value in (variant or {}).items():
-            overrides.append(_as_override(("algorithm", *path.split(".")), value))
+            overrides.append((("algorithm", *path.split(".")), value))
         try:
             return resolve(arguments=arguments, overrides=overrides, source=Path(self.where).name)
         except ConfigError as error:
@@ -200,7 +200,7 @@ class StudySource:
         )
 
 
-def load_study(experiment: str, *, overrides: Sequence[str] = ()) -> StudySource:
+def load_study(experiment: str, *, overrides: Sequence[Override] = ()) -> StudySource:
     """Reads and validates a comparison, with the config of each of its algorithms.
 
     Args:
@@ -218,7 +218,7 @@ def load_study(experiment: str, *, overrides: Sequence[str] = ()) -> StudySource
         )
     where = f"Comparison {path}"
     open_parts(tree)
-    for keys, value in map(parse_override, overrides):
+    for keys, value in read_overrides(overrides):
         set_at(tree, keys, value)
     source = StudySource(path.stem, validate(StudyConfig, tree, where=where), str(path))
     for label, part in source.config.algorithms.items():
@@ -287,7 +287,3 @@ def _split(part: Mapping[str, Any]) -> tuple[Any, dict[KeyPath, Any]]:
             value = value[key]
         leaves[path] = value
     return part["file"], leaves
-
-
-def _as_override(path: KeyPath, value: Any) -> str:
-    return f"{'.'.join(path)}={json.dumps(value)}"

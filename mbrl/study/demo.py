@@ -12,23 +12,22 @@ import numpy as np
 
 from mbrl.core.errors import MbrlError
 from mbrl.data.dataset import Dataset
-from mbrl.data.doctor import examine
+from mbrl.data.inspection.report import inspect_dataset
 from mbrl.evaluation.statistics import Interval, bootstrap_interval
-from mbrl.report.kit.comparison import Comparison, Method
 from mbrl.report.kit.wording import read_interval
+from mbrl.report.run.comparison import Comparison, Method
 from mbrl.report.run.pages import DemoResults, demo_page
 from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.documents import Override
+from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.files import write_json, write_text
+from mbrl.run.fit import fit_dynamics_stage
+from mbrl.run.inputs import load_run_dataset
 from mbrl.run.metrics import read_metrics
-from mbrl.run.stages import (
-    Workspace,
-    evaluate_stage,
-    fit_dynamics_stage,
-    load_run_dataset,
-    set_up_torch,
-    train_policy_stage,
-)
+from mbrl.run.policies import open_policy
+from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore, code_facts
+from mbrl.run.train import train_policy_stage
 
 METHODS: Final = {"mopo": "demo-mopo", "bc": "demo-bc"}
 """Experiment of each method; the first is the one of interest and needs the ensemble."""
@@ -56,7 +55,7 @@ def run_demo(
     *,
     out: Path,
     arguments: Mapping[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: Sequence[Override] = (),
 ) -> DemoOutcome:
     """Runs every stage that is not done yet.
 
@@ -76,7 +75,7 @@ def run_demo(
     main = configs["mopo"]
     set_up_torch(main.run.threads)
     dataset = load_run_dataset(main.run, workspace)
-    report = examine(dataset)
+    report = inspect_dataset(dataset)
     inspected = time.perf_counter() - begin
     baseline = _start(configs["bc"], workspace)
     try:
@@ -88,7 +87,7 @@ def run_demo(
     finally:
         baseline.join()
     runs["bc"] = train_policy_stage(configs["bc"], workspace)
-    evaluations = {name: evaluate_stage(run.path, workspace) for name, run in runs.items()}
+    evaluations = {name: evaluate_stage(open_policy(run.path), workspace) for name, run in runs.items()}
     comparison = compare(dataset, evaluations, runs)
     seconds = {
         "inspect": inspected,

@@ -9,7 +9,7 @@ import numpy as np
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import MbrlError
 from mbrl.data.dataset import Dataset
-from mbrl.data.doctor import Finding, Report, examine
+from mbrl.data.inspection.report import DataFinding, Inspection, inspect_dataset
 from mbrl.data.open import open_dataset
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.envs.specs import TaskSpec
@@ -17,9 +17,9 @@ from mbrl.evaluation.scores import normalised_score
 from mbrl.report.study.facts import RunStatus, Study, StudyAlgorithm, StudyDataset, StudyRun
 from mbrl.run.config import algorithm_tree, stable_hash
 from mbrl.run.files import read_json
+from mbrl.run.inputs import find_run_task
 from mbrl.run.judge.selection import Selection
 from mbrl.run.metrics import read_metrics
-from mbrl.run.stages import find_run_task
 from mbrl.run.store import RunFolder, code_facts
 from mbrl.study.folder import Outcome
 from mbrl.study.layout import StudyPlan, StudyTask, trained_path
@@ -84,7 +84,7 @@ def _dataset(label: str, plan: StudyPlan, site: Site) -> StudyDataset:
     return StudyDataset(
         label=label,
         content_hash=dataset.content_hash,
-        report=examine(dataset),
+        report=inspect_dataset(dataset),
         returns=tuple(map(float, dataset.episode_returns)),
         scores=_scores(dataset, task),
         dynamics={
@@ -95,8 +95,8 @@ def _dataset(label: str, plan: StudyPlan, site: Site) -> StudyDataset:
 
 
 def _absent_dataset(label: str, problem: str) -> StudyDataset:
-    finding = Finding(severity="error", text=problem, remedy="Run the comparison again.")
-    report = Report(name=label, findings=(finding,), dropped={}, contents=None)
+    finding = DataFinding(severity="error", text=problem, remedy="Run the comparison again.")
+    report = Inspection(name=label, findings=(finding,), dropped={}, stats=None)
     return StudyDataset(label, content_hash="", report=report, returns=(), scores=None, dynamics={})
 
 

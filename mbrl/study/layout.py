@@ -14,22 +14,20 @@ from mbrl.data.formats.base import FORMATS
 from mbrl.data.open import open_dataset
 from mbrl.run.collect import CollectionConfig, collect_dataset, load_collection
 from mbrl.run.config import ResolvedConfig, RunConfig, stable_hash
+from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.files import locked
+from mbrl.run.fit import fit_dynamics_stage
+from mbrl.run.inputs import find_run_task, load_run_dataset
 from mbrl.run.judge.selection import Selection, SelectRule, select_training
 from mbrl.run.judge.value_fits import KeptFits
+from mbrl.run.plan.basis import open_basis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.planning import plan_stage
+from mbrl.run.policies import open_policy
 from mbrl.run.progress import Progress
-from mbrl.run.stages import (
-    Workspace,
-    evaluate_stage,
-    find_run_task,
-    fit_dynamics_stage,
-    load_run_dataset,
-    set_up_torch,
-    train_policy_stage,
-)
+from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore
+from mbrl.run.train import train_policy_stage
 from mbrl.study.config import DatasetChoice, StudySource
 from mbrl.study.tasks import Site, Task
 
@@ -313,5 +311,7 @@ def _evaluate(task: StudyTask, dataset: Dataset, site: Site, workspace: Workspac
     simulated = find_run_task(task.run, dataset)
     judgement: dict[str, Any] = {"task": simulated, "episodes": judge.episodes, "seed": judge.seed}
     if task.planner is not None:
-        return plan_stage(trained, task.planner, workspace, **judgement)
-    return evaluate_stage(trained, workspace, **judgement)
+        return plan_stage(
+            open_basis(trained, workspace, dataset=dataset), task.planner, workspace, **judgement
+        )
+    return evaluate_stage(open_policy(trained), workspace, **judgement)

@@ -5,10 +5,9 @@ A task whose node dies is started again elsewhere and continues from its checkpo
 
 import importlib
 import os
-from pathlib import Path
 from typing import Any, Final
 
-import mbrl
+from mbrl.core.assets import PACKAGE
 from mbrl.core.errors import MissingExtraError
 from mbrl.study.sweep import Ended
 from mbrl.study.tasks import Site, Task, execute
@@ -90,4 +89,4 @@ def _import_ray() -> Any:
 
 def _package_root() -> str:
     """Folder from which this package is imported, for nodes on which it is not installed."""
-    return str(Path(mbrl.__file__).resolve().parents[1])
+    return str(PACKAGE.parent)

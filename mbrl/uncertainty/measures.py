@@ -12,7 +12,7 @@ import dataclasses
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
@@ -29,9 +29,11 @@ class StepContext:
     """What some measures read besides the posterior.
 
     Attributes:
-        obs: `[b, obs_dim]`, raw units; for `knn`.
+        obs: `[b, obs_dim]`, raw units; for `knn`, and for `ll_var` far from 0.
         action: `[b, act_dim]`, environment units; for `knn`.
         reference: the dataset's rows; for `knn`.
+        episode: `[b]` int64, of rows that belong to the dataset themselves, None for others; for `knn`, which
+            then leaves out rows of the same episode.
         outcome: `[b, obs_dim]` sampled next observation, raw units; for `ll_var`.
         next_values: `[k, e, b]`, the least target critic at k successors sampled from each member, with the
             policy's actions there, return units; for `bellman`.
@@ -40,6 +42,7 @@ class StepContext:
     obs: Float[Tensor, "b obs_dim"] | None = None
     action: Float[Tensor, "b act_dim"] | None = None
     reference: DensityReference | None = None
+    episode: Int[Tensor, "b"] | None = None
     outcome: Float[Tensor, "b obs_dim"] | None = None
     next_values: Float[Tensor, "k e b"] | None = None
 
@@ -55,7 +58,13 @@ class Measure(Protocol):
         ...
 
 
-MEASURES: Registry[Measure] = Registry("uncertainty measure", "mbrl.uncertainty")
+MEASURES: Registry[Measure] = Registry(
+    "uncertainty measure",
+    "mbrl.uncertainty",
+    group="mbrl.measures",
+    spelling='mbrl.registry("measures")',
+    needs=("__call__",),
+)
 
 POSTERIOR_MEASURES = ("ens_std", "max_aleatoric", "max_dev", "max_pair", "total_std")
 """Measures that need no context."""
@@ -72,6 +81,7 @@ def ens_std(posterior: DynamicsPosterior, context: StepContext | None = None) ->
 def max_aleatoric(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Largest predicted deviation, `max_e sqrt(sum_d sigma_d^2)`, reward included (Yu et al. 2020)."""
     del context
+    # MOPO's ||Sigma_e||_F, Sigma_e the diagonal matrix of deviations: sqrt(sum_d sigma_{e,d}^2).
     state = _variance_n(posterior).sum(-1)
     reward = posterior.reward_variance / posterior.reward_scale.square()
     return (state + reward).amax(0).sqrt()
@@ -91,7 +101,8 @@ def max_pair(posterior: DynamicsPosterior, context: StepContext | None = None) -
     del context
     mean = _mean_n(posterior)
     largest = mean.new_zeros(mean.shape[1])
-    for shift in range(1, mean.shape[0] // 2 + 1):  # pair distances of a ring: each pair once or twice
+    # Members on a ring: a turn by k compares all pairs k apart, so e / 2 turns see each pair once or twice.
+    for shift in range(1, mean.shape[0] // 2 + 1):
         largest = torch.maximum(largest, _distance(mean, mean.roll(shift, 0)).amax(0))
     return largest
 
@@ -100,6 +111,7 @@ def max_pair(posterior: DynamicsPosterior, context: StepContext | None = None) -
 def total_std(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Deviation of the mixture, `sqrt(mean_d (Var_e mu + mean_e sigma^2))` (Lu et al. 2022)."""
     del context
+    # Law of total variance over an equal mixture: Var = Var_e mu_e + mean_e sigma_e^2.
     between = _mean_n(posterior).var(0, correction=0)
     within = _variance_n(posterior).mean(0)
     return (between + within).mean(-1).sqrt()
@@ -109,20 +121,23 @@ def total_std(posterior: DynamicsPosterior, context: StepContext | None = None) 
 def ll_var(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Variance over members of the log-likelihood of the sampled outcome, `Var_e log N(x; mu_e, sigma_e)`."""
     outcome = _need(context.outcome if context else None, "ll_var", "the sampled outcome (`outcome`)")
-    scale = posterior.delta_scale
+    # In normalised units the density changes by a constant, sum_d log scale_d, which the variance drops.
     log_std = 0.5 * torch.log(_variance_n(posterior))
-    point = (outcome / scale).expand_as(log_std)
-    return gaussian_log_prob(point, posterior.mean / scale, log_std).var(0, correction=0)
+    origin = context.obs if context is not None and posterior.change is not None else None
+    point = (outcome if origin is None else outcome - origin) / posterior.delta_scale
+    mean = _mean_n(posterior) if origin is not None else posterior.mean / posterior.delta_scale
+    return gaussian_log_prob(point.expand_as(log_std), mean, log_std).var(0, correction=0)
 
 
 @MEASURES.register("knn")
 def knn(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Mean distance of (s, a) to its 5 nearest dataset rows, over sqrt(dim); no ensemble needed."""
     del posterior
+    episode = context.episode if context else None
     reference = _need(context.reference if context else None, "knn", "the dataset's rows (`reference`)")
     obs = _need(context.obs if context else None, "knn", "the observations (`obs`)")
     action = _need(context.action if context else None, "knn", "the actions (`action`)")
-    return reference.distance(obs, action)
+    return reference.distance(obs, action, episode)
 
 
 @MEASURES.register("bellman")
@@ -133,6 +148,7 @@ def bellman(posterior: DynamicsPosterior, context: StepContext | None = None) ->
     """
     del posterior
     values = _need(context.next_values if context else None, "bellman", "a learner's values (`next_values`)")
+    # The mean over k successors is taken first: their spread is noise of the world, not of the model.
     return values.mean(0).std(0, correction=1)
 
 
@@ -141,7 +157,13 @@ def _distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _mean_n(posterior: DynamicsPosterior) -> Float[Tensor, "e b d"]:
-    return posterior.mean / posterior.delta_scale
+    """The members' means up to a shift that they share: differences between them are all that is used.
+
+    The change is exact where s' is not: at s = 1e4 float32 knows s' to 1e-3, and members that dispute less
+    would agree.
+    """
+    mean = posterior.mean if posterior.change is None else posterior.change
+    return mean / posterior.delta_scale
 
 
 def _variance_n(posterior: DynamicsPosterior) -> Float[Tensor, "e b d"]:

@@ -1,10 +1,25 @@
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import pytest
 import torch
 
-from mbrl.algorithms.base import LearnerChoice, RecipeConfig, RecipeContext, data_value_bounds
+from mbrl.algorithms.base import (
+    RECIPES,
+    LearnerChoice,
+    Recipe,
+    RecipeConfig,
+    RecipeContext,
+    Stream,
+    data_value_bounds,
+)
+from mbrl.algorithms.mobile import InconsistencyPenalty
 from mbrl.algorithms.model_free import ModelFree, ModelFreeConfig
+from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe, RealRatio
 from mbrl.core.errors import ConfigError
+from mbrl.data.sources import DatasetSource
 from mbrl.learners.bc import BCConfig
+from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.learners.sac import SACConfig
 from mbrl.nets.normaliser import Normaliser
 from tests.algorithms.toy import LEARNER, make_context
@@ -65,9 +80,9 @@ def test_words_for_booleans_are_read_as_what_they_say():
 
 def test_a_recipe_names_itself_when_something_is_missing():
     context = RecipeContext(SPACE, Normaliser.identity(3))
-    with pytest.raises(ConfigError, match="'some' learns from logs"):
+    with pytest.raises(ConfigError, match="some learns from logs"):
         context.logged("some")
-    with pytest.raises(ConfigError, match="'some' needs a fitted dynamics model"):
+    with pytest.raises(ConfigError, match="some needs a fitted dynamics model"):
         context.model("some")
 
 
@@ -98,5 +113,62 @@ def test_model_free_serves_logged_rows_and_nothing_else():
     logged = {tuple(row) for row in torch.cat([transitions().observation, transitions().action], -1).tolist()}
     assert {tuple(row) for row in torch.cat([batch.observation, batch.action], -1).tolist()} <= logged
     assert training.value_bounds == data_value_bounds(transitions(), 0.9)
-    with pytest.raises(ConfigError, match="'model_free' learns from logs"):
+    with pytest.raises(ConfigError, match="ModelFree learns from logs"):
         ModelFree.build(config(), make_context(None, transitions=None))
+
+
+# --- a recipe of one's own ---
+
+
+def test_a_recipe_of_ones_own_is_its_config():
+    class GentleConfig(ModelBasedConfig):
+        only_learner: ClassVar[str | None] = "sac"
+        default_learner: ClassVar[Mapping[str, Any]] = {"name": "sac", "hidden": [8], "critics": 3}
+        real_ratio: RealRatio = 0.9
+
+    class Gentle(ModelBasedRecipe):
+        Config = GentleConfig
+
+    config = Gentle.Config.model_validate({"learner": {"batch_size": 10}, "real_ratio": 1})
+    assert (config.learner.config.critics, config.learner.config.batch_size) == (3, 10)
+    training = Gentle.build(config, make_context(None))
+    assert (training.batch_size, training.refresh_interval) == (10, config.refresh_interval)
+    with pytest.raises(ValueError, match=r"Gentle has the learner sac, not 'bc'.*recipe: model_based"):
+        GentleConfig.model_validate({"learner": {"name": "bc"}})
+    with pytest.raises(ConfigError, match="Gentle needs a fitted dynamics model"):
+        Gentle.build(GentleConfig.model_validate({}), make_context(None))
+
+
+def test_a_dumped_default_learner_is_read_back_as_it_was():
+    default = RECIPES.get("mbrl_default").Config
+    config = default.model_validate({"learner": {"critics": 7}})
+    assert default.model_validate(config.model_dump()) == config
+
+
+def test_a_recipe_wires_its_learner_to_its_stream_and_may_wrap_it():
+    seen = {}
+
+    class Wrapper(InconsistencyPenalty):
+        def __init__(self, learner):
+            self.learner = learner
+
+    class Wrapped(Recipe):
+        Config = RecipeConfig
+
+        @classmethod
+        def open_stream(cls, config, context):
+            return Stream(
+                DatasetSource(context.logged(cls.__name__)), refresh_interval=7, value_bounds=(-1.0, 2.0)
+            )
+
+        @classmethod
+        def make_learner(cls, config, context):
+            seen["inner"] = super().make_learner(config, context)
+            return Wrapper(seen["inner"])
+
+    config = RecipeConfig.model_validate({"learner": LEARNER})
+    training = Wrapped.build(config, make_context(None))
+    assert isinstance(training.learner, StandardisedRewards)
+    assert isinstance(training.learner.learner, Wrapper)
+    assert training.learner.learner.learner is seen["inner"]
+    assert (training.refresh_interval, training.batch_size, training.value_bounds) == (7, 16, (-1.0, 2.0))

@@ -129,5 +129,5 @@ def test_without_a_task_there_is_no_simulator():
         {"learner": {"name": "sac", "normalise_observations": False}, **SMALL}
     )
     space = load_task("pendulum").space
-    with pytest.raises(ConfigError, match="'online' trains in a simulator"):
+    with pytest.raises(ConfigError, match="Online trains in a simulator"):
         Online.build(config, RecipeContext(space, Normaliser.identity(3)))

@@ -99,7 +99,7 @@ def test_ravl_needs_critics_that_differ():
 
 
 def test_mobrac_is_rebrac():
-    with pytest.raises(ValueError, match=r"mobrac is the learner rebrac.*not 'sac'"):
+    with pytest.raises(ValueError, match=r"MoBRAC has the learner rebrac.*not 'sac'"):
         make_config("mobrac", learner=LEARNER)
 
 

@@ -109,11 +109,11 @@ def test_the_logged_action_is_injected_unless_it_is_not_wanted(toy: FittedDynami
     assert renewed(training, state)["reanalyse/logged_rate"] == 0.0
 
 
-def test_doubt_makes_decisions_rarer(toy: FittedDynamics) -> None:
+def test_uncertainty_makes_decisions_rarer(toy: FittedDynamics) -> None:
     """The hand-made model is unsure of large actions: a high price keeps decisions near the small ones."""
     sizes: list[float] = []
     for coef in (0.0, 1000.0):
-        training, state = make(toy, penalty_coef=coef, sims=16, doubt={"measure": "ens_std"})
+        training, state = make(toy, penalty_coef=coef, sims=16, uncertainty={"measure": "ens_std"})
         renewed(training, state)
         batch, rows = decisions(training)
         sizes.append(float(batch.action[rows].abs().mean()))

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from mbrl.api.progress import LineProgress
+from mbrl.api.result import PlainResult, jsonable
 from mbrl.cli.app import app
-from mbrl.cli.output import LineProgress, emit, jsonable
+from mbrl.cli.output import emit
 from mbrl.data.formats.base import FORMATS
 from mbrl.report.kit.table import Table
 from tests.run.toy import TINY_DYNAMICS, make_dataset, write_dataset
@@ -133,7 +135,7 @@ def test_list_prints_ids_with_one_line_each(kind: str, known: set[str]) -> None:
 def test_inspect_says_whether_training_may_start(dataset_path: Path, tmp_path: Path) -> None:
     value = call_json("inspect", dataset_path)
     assert value["may_train"] is True
-    assert value["contents"]["num_transitions"] == 360
+    assert value["stats"]["num_transitions"] == 360
     page = tmp_path / "page.html"
     text = call("inspect", dataset_path, "--html", page).stdout
     assert text.splitlines()[-1] == f"Wrote {page}"
@@ -227,13 +229,14 @@ def test_an_online_recipe_must_be_asked_for_online(dataset_path: Path, tmp_path:
 
 
 def test_json_output_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({"x": float("nan"), "y": [1.5, float("inf")], "p": Path("a")}, [], is_json=True, path=Path("q"))
+    values = {"x": float("nan"), "y": [1.5, float("inf")], "p": Path("a"), "path": Path("q")}
+    emit(PlainResult(values), is_json=True, path=Path("q"))
     assert json.loads(capsys.readouterr().out) == {"x": None, "y": [1.5, None], "p": "a", "path": "q"}
     assert jsonable({1: (True, None)}) == {"1": [True, None]}
 
 
 def test_tables_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({}, [Table("t", ("a", "b"), [("x" * 150, 1.0)])], is_json=False, messages=["[low, high]"])
+    emit(PlainResult({}, [Table("t", ("a", "b"), [("x" * 150, 1.0)])], ["[low, high]"]), is_json=False)
     out = capsys.readouterr().out
     assert max(len(line) for line in out.splitlines()) <= 100
     assert "[low, high]" in out

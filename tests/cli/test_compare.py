@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from mbrl.cli import board
+from mbrl.api import board
 from mbrl.cli.app import app
 from mbrl.cli.compare import RUNS_FAILED
 from mbrl.report.kit.table import Table
@@ -122,7 +122,7 @@ def test_a_slip_ends_with_status_1_before_anything_runs(tmp_path: Path) -> None:
     assert "no dataset 'nowhere'" in call("compare", config, "--runs", tmp_path, status=1).stderr
     assert "mbrl train --config demo-bc" in call("compare", "demo-bc", status=1).stderr
     assert "mbrl compare smoke" in call("train", "--config", "smoke", status=1).stderr
-    assert "belongs to --engine ray" in call("compare", "smoke", "--address", "x", status=1).stderr
+    assert "belongs to the engine ray" in call("compare", "smoke", "--address", "x", status=1).stderr
 
 
 def test_the_board_shows_running_tasks_totals_and_failures(tmp_path: Path) -> None:

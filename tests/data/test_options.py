@@ -12,7 +12,7 @@ from mbrl.data.options import LoadOptions
         ({"action_low": (1.0,), "action_high": (1.0,)}, "below"),
         ({"action_low": (float("-inf"),), "action_high": (1.0,)}, "finite"),
         ({"max_episode_steps": 0}, "greater"),
-        ({"overlap": "truncated"}, "terminated"),
+        ({"overlap": "both"}, "terminated"),
         ({"clip": True}, "Extra inputs"),
     ],
 )

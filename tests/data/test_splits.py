@@ -197,3 +197,36 @@ def test_folds_are_disjoint_and_alike_in_size_and_return():
     np.testing.assert_array_equal(again, folds)
     with pytest.raises(DataError, match="12 folds"):
         episode_folds(dataset, 12, torch.Generator().manual_seed(0))
+
+
+def test_blocks_know_their_episode():
+    data = make([400, 300, 500])
+    split = split_blocks(data, generator=seeded(), gap=5)
+    for part in (split.train, split.holdout):
+        assert len(part) > len(data)
+        assert [id(episode) for episode in part.logged_episodes] == [id(episode) for episode in data.episodes]
+        rows = part.transitions()
+        assert np.array_equal(rows.unit, rows.observation[:, 0].astype(int) // 1000)
+        assert np.array_equal(rows.step, rows.observation[:, 0].astype(int) % 1000)
+        assert len(set(rows.episode.tolist())) == len(part)
+    again = cut(split.train.episodes[1], 2, 4)  # a piece of a piece
+    assert again.logged is split.train.episodes[1].logged
+    assert again.observations[0, 0] == 1000 * 0 + again.first_step
+    assert "of an episode of 400" in repr(again)
+
+
+def test_blocks_of_a_single_episode_are_all_there_is_to_resample():
+    part = split_blocks(make([900]), generator=seeded(), gap=5).train
+    assert len(part) > 1
+    assert part.units.tolist() == list(range(len(part)))
+    assert part.logged_index.tolist() == [0] * len(part)
+
+
+def test_whole_episodes_are_their_own_units():
+    split = split_episodes(make([20] * 30), generator=seeded())
+    for part in (split.train, split.holdout):
+        assert part.logged_episodes == part.episodes
+        assert part.units.tolist() == part.logged_index.tolist() == list(range(len(part)))
+        assert np.array_equal(part.transitions().unit, part.transitions().episode)
+    whole = make([20]).episodes[0]
+    assert cut(whole, 0, 20).whole is None

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.data.info import DatasetInfo
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig, TerminationConfig
+from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.stack import StackedMLP
 
 MATRIX = np.array([[0.95, 0.2], [-0.2, 0.9]])
 CONTROL = np.array([[0.1], [0.3]])
@@ -66,3 +70,39 @@ def small_config(**changes) -> DynamicsConfig:
         ),
     }
     return DynamicsConfig(**(settings | changes))
+
+
+def linear_ensemble(
+    *, offsets=(0.0,), noise: float = 0.1, reward_noise: float = 0.2, temperature: float = 1.0
+) -> DynamicsEnsemble:
+    """Exact members without a hidden layer: `s' ~ N(A s + B a + offset_e, noise^2)`, `r ~ N(s_0 + a, ..)`."""
+    members = len(offsets)
+    net = StackedMLP(members, 3, (), 6, generator=torch.Generator().manual_seed(0))
+    weight, bias = np.zeros((members, 3, 6)), np.zeros((members, 1, 6))
+    weight[:, :2, :2], weight[:, 2:, :2] = (MATRIX - np.eye(2)).T, CONTROL.T
+    weight[:, :, 2] = [1.0, 0.0, 1.0]
+    bias[:, 0, :2] = np.array(offsets)[:, None]
+    bias[:, 0, 3:] = 2 * np.log([noise, noise, reward_noise])
+    with torch.no_grad():
+        (layer,) = net.layers(net.flat)
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+    bounds = torch.tensor([-40.0, 40.0])[None, :, None].expand(members, 2, 3)
+    model = DynamicsEnsemble(
+        net,
+        bounds,
+        inputs=Normaliser.identity(3),
+        targets=Normaliser.identity(3),
+        temperature=torch.full((3,), temperature),
+    )
+    return model.requires_grad_(requires_grad=False)
+
+
+class EndsBeyond:
+    """A termination rule: probability `share` where the first coordinate of s' exceeds `wall`."""
+
+    def __init__(self, wall: float, share: float = 1.0) -> None:
+        self.wall, self.share = wall, share
+
+    def __call__(self, obs, action, next_obs):
+        return self.share * (next_obs[:, 0] > self.wall).float()

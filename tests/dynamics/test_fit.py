@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -7,7 +6,6 @@ import torch
 
 from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
-from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
@@ -15,10 +13,14 @@ from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from .systems import CONTROL, MATRIX, make_dataset, small_config
 
 
-def posterior_disagreement(obs, action, generator):
+def posterior_disagreement(obs, action, episode, generator):
     """A measure of its own: layers below do not know the registry."""
-    del obs, action, generator
-    return {"spread": lambda posterior, obs, action, outcome: posterior.mean.std(0, correction=0).mean(-1)}
+    del obs, action, episode, generator
+    return {
+        "spread": lambda posterior, obs, action, outcome, episode: posterior.mean.std(0, correction=0).mean(
+            -1
+        )
+    }
 
 
 def fit(dataset, seed=0, **changes):
@@ -76,16 +78,39 @@ def test_interrupted_and_resumed_fits_have_the_same_bits(walled):
     stages = [stage for stage, _ in states]
     assert {"ensemble", "termination", "done"} == set(stages)
     for cut in (1, stages.index("termination")):
+
+        def restore(running, state=states[cut][1]):
+            running.load_state_dict(state)
+            return True
+
         resumed = fit_dynamics(
             walled,
             small_config(),
             RngStreams(1),
             measures=posterior_disagreement,
-            resume_state=states[cut][1],
+            restore=restore,
         )
         (meta, tensors), (other_meta, other) = straight.to_tensors(), resumed.to_tensors()
         assert meta == other_meta
         assert all(torch.equal(tensors[name], other[name]) for name in tensors)
+
+
+def test_a_state_that_does_not_fit_is_refused_and_leaves_a_fresh_fit(walled):
+    other = DynamicsFit(walled, small_config(hidden=(7,)), RngStreams(1))
+
+    def restore(running):
+        with pytest.raises(ValueError, match="shapes"):
+            running.load_state_dict(other.state_dict())
+        return False
+
+    configs = small_config(max_updates=20)
+    tried, fresh = (
+        fit_dynamics(walled, configs, RngStreams(1), measures=posterior_disagreement, restore=how)
+        for how in (restore, None)
+    )
+    assert all(
+        torch.equal(value, fresh.to_tensors()[1][name]) for name, value in tried.to_tensors()[1].items()
+    )
 
 
 def test_a_checkpoint_holds_nothing_that_needs_a_pickle(walled, tmp_path):
@@ -98,20 +123,6 @@ def test_a_checkpoint_holds_nothing_that_needs_a_pickle(walled, tmp_path):
     running.run_epoch()
     other.run_epoch()
     assert torch.equal(running.ensemble.net.flat, other.ensemble.net.flat)
-
-
-def test_the_artifact_survives_json_and_tensors(fitted):
-    meta, tensors = fitted.to_tensors()
-    loaded = FittedDynamics.from_tensors(json.loads(json.dumps(meta)), tensors)
-    obs, action = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(5, 1)
-    assert torch.equal(loaded.model.predict(obs, action).mean, fitted.model.predict(obs, action).mean)
-    assert torch.equal(loaded.model.predict(obs, action).variance, fitted.model.predict(obs, action).variance)
-    assert torch.equal(loaded.termination(obs, action, obs), fitted.termination(obs, action, obs))
-    assert loaded.thresholds == fitted.thresholds
-    assert loaded.report == fitted.report
-    assert loaded.config == fitted.config
-    with pytest.raises(ValueError, match="format 99"):
-        FittedDynamics.from_tensors(meta | {"format": 99}, tensors)
 
 
 def test_no_episode_is_on_both_sides_and_statistics_are_those_of_training(walled):

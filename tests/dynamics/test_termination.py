@@ -1,12 +1,10 @@
-import numpy as np
 import pytest
 import torch
 
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.arrays import termination_edges
-from mbrl.dynamics.assess import score_termination
+from mbrl.dynamics.assessment.termination import score_termination
 from mbrl.dynamics.objectives import TerminationObjective
-from mbrl.dynamics.report import TerminationReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays
 from mbrl.nets.encoding import PiecewiseLinearEncoding
@@ -48,6 +46,12 @@ def train_head(inputs, flags, *, weight, updates=300, rate=1e-3, bins=0):
     return head
 
 
+def score(probability, flags):
+    return score_termination(
+        probability.double().numpy(), flags.bool().numpy(), is_learned=True, train_rows=1, train_terminated=0
+    )
+
+
 @torch.no_grad()
 def test_uninformative_inputs_give_the_base_rate_after_the_correction():
     generator = torch.Generator().manual_seed(1)
@@ -69,10 +73,10 @@ def test_a_wall_is_learned():
     with torch.enable_grad():
         head = train_head(inputs, flags, weight=9.0, rate=2e-2)
     probability = head(*inputs.split(1, 1))
-    scores = score_termination(probability.double().numpy(), flags.bool().numpy())
-    assert scores["recall"] > 0.8
-    assert scores["precision"] > 0.8
-    assert scores["brier"] < 0.25 * scores["brier_constant"]
+    scores = score(probability, flags)
+    assert scores.recall > 0.8
+    assert scores.precision > 0.8
+    assert scores.brier < 0.25 * scores.brier_constant
 
 
 def test_it_averages_members_after_the_correction():
@@ -94,47 +98,10 @@ def test_a_threshold_that_few_rows_pass_is_sharp_with_the_encoding():
     for bins in (0, 16):
         with torch.enable_grad():
             head = train_head(inputs, flags, weight=5.0, updates=600, bins=bins)
-        probability = head(*inputs.split(1, 1)).double().numpy()
-        found[bins] = score_termination(probability, flags.bool().numpy())["brier"]
+        found[bins] = score(head(*inputs.split(1, 1)), flags).brier
     assert found[16] < 0.5 * found[0]
-
-
-def test_half_of_the_edges_are_quantiles_of_the_terminated_rows():
-    inputs = torch.cat([torch.full((101, 1), 7.0), torch.arange(101.0)[:, None]], 1)
-    ends = np.arange(101) >= 90
-    edges = termination_edges(inputs, ends, obs_dim=1, bins=5)[:, 0]
-    assert edges.tolist() == [0.0, 50.0, 90.0, 95.0, 100.0, 100.0]
-    assert termination_edges(inputs, ends, obs_dim=2, bins=0).shape == (1, 2)
 
 
 def test_without_terminations_nothing_ends():
     obs = torch.ones(3, 2)
     assert NeverTerminates()(obs, obs, obs).tolist() == [0.0, 0.0, 0.0]
-
-
-def test_scores_by_hand():
-    scores = score_termination(np.array([0.9, 0.6, 0.2, 0.1]), np.array([True, False, True, False]))
-    assert scores["precision"] == 0.5
-    assert scores["recall"] == 0.5
-    assert scores["brier"] == pytest.approx((0.01 + 0.36 + 0.64 + 0.01) / 4)
-    assert scores["brier_constant"] == 0.25
-    assert score_termination(np.zeros(2), np.zeros(2, bool))["recall"] is None
-
-
-def test_false_ends_are_warned_of_only_where_they_look_good():
-    report = TerminationReport(
-        is_learned=True,
-        train_terminated=9,
-        rows=100,
-        terminated=1,
-        logged_rate=0.01,
-        logged_rate_high=0.02,
-        predicted_rate=0.01,
-        precision=1.0,
-        recall=1.0,
-        brier=0.0,
-        brier_constant=0.01,
-    )
-    assert "rewards are negative" in (report.warn_of_imagined_rate(0.05, mean_reward=-1.0) or "")
-    assert report.warn_of_imagined_rate(0.05, mean_reward=1.0) is None
-    assert report.warn_of_imagined_rate(0.015, mean_reward=-1.0) is None

@@ -6,7 +6,7 @@ import torch
 from mbrl.core.errors import NonFiniteError
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.ensemble import DynamicsEnsemble
-from mbrl.dynamics.objectives import PUBLISHED_DECAY, StepObjective, decay_ramp
+from mbrl.dynamics.objectives import StepObjective, decay_ramp
 from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
@@ -52,11 +52,6 @@ def make_trainer(arrays, *, members=3, ensemble=None, **changes):
 def run(trainer):
     while not trainer.is_done:
         trainer.run_epoch()
-
-
-def test_decay_ramp_is_the_published_one_at_its_depth():
-    assert decay_ramp(5) == pytest.approx(PUBLISHED_DECAY)
-    assert decay_ramp(2) == (PUBLISHED_DECAY[0], PUBLISHED_DECAY[-1])
 
 
 def test_training_a_member_beside_others_is_training_it_alone(arrays):
@@ -180,18 +175,3 @@ def test_a_nan_stops_the_fit_and_names_its_cause(arrays):
     _, trainer = make_trainer(arrays, learning_rate=1e30)
     with pytest.raises(NonFiniteError, match=r"member\(s\) 0, 1, 2 .* step size"):
         trainer.run_epoch()
-
-
-def test_weight_decay_is_the_gradient_of_the_stated_penalty(arrays):
-    ensemble = make_ensemble(2)
-    decay = (0.3, 0.7)
-    objective = StepObjective(ensemble, bound_coef=0.05, weight_decay=decay)
-    for parameter in objective.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    objective.add_decay()
-    layers = ensemble.net.layers(ensemble.net.flat)
-    penalty = sum(0.5 * w * layer.weight.square().sum() for w, layer in zip(decay, layers, strict=True))
-    penalty = penalty + 0.05 * (ensemble.bounds[:, 1] - ensemble.bounds[:, 0]).sum()
-    expected = torch.autograd.grad(penalty, objective.parameters())
-    for parameter, gradient in zip(objective.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl.planning.explain.explanation import export_nodes
+from mbrl.planning.explain.search_tree import export_nodes
 from mbrl.planning.problem.problem import Edge
 from mbrl.planning.tree.gumbel import GumbelConfig, GumbelStrategy
 from mbrl.planning.tree.proposals import RootSet, mask_logits
 from mbrl.planning.tree.puct import PUCTConfig, PUCTStrategy
-from mbrl.planning.tree.search import Copies, Search
-from mbrl.planning.tree.tree import Leaf, Tree
+from mbrl.planning.tree.search import Copies, Search, instantiate_trees
+from mbrl.planning.tree.tree import Leaf
 
 GOLDEN = Path(__file__).parent / "golden" / "mctx.json"
 STATES, ROWS = 12, 4
@@ -96,7 +96,9 @@ class TableEvaluation:
         )
 
 
-def plant(case: Case, tables: Tables, *, dtype: torch.dtype = torch.float64, is_exact: bool = True) -> Search:
+def make_search(
+    case: Case, tables: Tables, *, dtype: torch.dtype = torch.float64, is_exact: bool = True
+) -> Search:
     """Trees of the four roots."""
     start = torch.from_numpy(tables.start)
     valid = ~torch.from_numpy(tables.invalid)
@@ -115,14 +117,12 @@ def plant(case: Case, tables: Tables, *, dtype: torch.dtype = torch.float64, is_
         provenance=torch.zeros(rows, case.actions, dtype=torch.long),
         policy_slot=logits.argmax(-1),
     )
-    tree = Tree(
-        trees=rows,
-        root_width=case.actions,
+    tree = instantiate_trees(
+        root,
+        Copies(),
+        is_stored=False,
         inner_width=case.actions,
         capacity=rows * case.sims,
-        obs_dim=1,
-        act_dim=None,
-        like=value,
         is_end_final=not is_exact,
     )
     return Search(
@@ -138,7 +138,7 @@ def plant(case: Case, tables: Tables, *, dtype: torch.dtype = torch.float64, is_
 def run_ours(case: Case, gumbel: Tensor | None, *, tables: Tables | None = None, exact: str = "mctx",
              dtype: torch.dtype = torch.float64) -> dict[str, Any]:  # fmt: skip
     """Trees, visits, weights and (Gumbel only) actions of our search."""
-    search = plant(case, tables or make_tables(case.actions), dtype=dtype, is_exact=exact == "mctx")
+    search = make_search(case, tables or make_tables(case.actions), dtype=dtype, is_exact=exact == "mctx")
     rows = len(search.root.value)
     if case.algorithm == "gumbel":
         assert gumbel is not None
@@ -246,5 +246,5 @@ def shorten(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    found = [{key: shorten(value) for key, value in run_mctx(case).items()} for case in CASES]
-    GOLDEN.write_text("[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in found) + "\n]\n")
+    grown = [{key: shorten(value) for key, value in run_mctx(case).items()} for case in CASES]
+    GOLDEN.write_text("[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in grown) + "\n]\n")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,10 @@ from torch import Tensor
 from mbrl.planning.base import PLANNERS, Budget, Hints, PlanResult
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import Pessimism, PlanningProblem, StepOut
+from mbrl.planning.tree.evaluation import ModelEvaluation, Transition
+from mbrl.planning.tree.proposals import DiscreteProposals
+from mbrl.planning.tree.search import Copies, Search, instantiate_trees
+from mbrl.planning.tree.simulation import Backward, backward
 
 DOUBLE = torch.float64
 
@@ -21,7 +26,7 @@ class TableStep:
     following: Tensor  # [e, s, a], or [e, s, a, s'] probabilities
     reward: Tensor  # [e, s, a]
     terminated: Tensor  # [s]
-    doubt: Tensor | None = None  # [s, a]
+    uncertainty: Tensor | None = None  # [s, a]
 
     def __post_init__(self) -> None:
         self.asked: list[Tensor] = []
@@ -40,9 +45,13 @@ class TableStep:
         if self.following.ndim == 4:
             uniform = 0.5 * (1.0 + torch.erf(noise[:, 0] / math.sqrt(2.0)))
             after = (after.cumsum(-1) < uniform[:, None]).sum(-1).clamp(max=after.shape[-1] - 1)
-        doubt = torch.zeros(len(obs), dtype=DOUBLE) if self.doubt is None else self.doubt[state, index]
+        uncertainty = (
+            torch.zeros(len(obs), dtype=DOUBLE)
+            if self.uncertainty is None
+            else self.uncertainty[state, index]
+        )
         return StepOut(
-            after[..., None].to(DOUBLE), self.reward[who, state, index], self.terminated[after], doubt
+            after[..., None].to(DOUBLE), self.reward[who, state, index], self.terminated[after], uncertainty
         )
 
 
@@ -88,7 +97,7 @@ def table_problem(
     values: Tensor,
     terminated: Tensor | None = None,
     logits: Tensor | None = None,
-    doubt: Tensor | None = None,
+    uncertainty: Tensor | None = None,
     discount: float = 0.95,
     pessimism: Pessimism | None = None,
 ) -> PlanningProblem:
@@ -101,7 +110,7 @@ def table_problem(
             following,
             reward,
             torch.zeros(states, dtype=torch.bool) if terminated is None else terminated,
-            doubt,
+            uncertainty,
         ),
         prior=TablePrior(torch.zeros(states, actions, dtype=DOUBLE) if logits is None else logits),
         leaf=TableValue(values if values.ndim == 2 else values[None]),
@@ -110,6 +119,58 @@ def table_problem(
         pessimism=pessimism or Pessimism(),
         dtype=DOUBLE,
     )
+
+
+def make_search(
+    problem: PlanningProblem,
+    obs: Tensor,
+    *,
+    sims: int,
+    copies: Copies | None = None,
+    transition: Transition = "mean",
+    hints: Hints | None = None,
+    max_depth: int = 10,
+    backward: Backward = backward,
+    **trees: Any,
+) -> Search:
+    """A search over all actions of a discrete task that no strategy has begun."""
+    proposals, noise = DiscreteProposals(problem), RowNoise(torch.arange(len(obs)))
+    copies = copies or Copies(1, problem.step.ensemble_size)
+    root = proposals.root(obs, noise, hints or Hints())
+    tree = instantiate_trees(
+        root,
+        copies,
+        is_stored=False,
+        inner_width=proposals.width,
+        capacity=len(obs) * sims * copies.count,
+        **trees,
+    )
+    return Search(
+        root=root,
+        evaluate=ModelEvaluation(problem, proposals, transition=transition, noise=noise, sims=sims),
+        tree=tree,
+        copies=copies,
+        lcb_coef=problem.pessimism.lcb_coef,
+        max_depth=max_depth,
+        halt_threshold=problem.pessimism.halt_threshold,
+        turn=torch.zeros(len(obs), dtype=torch.int64),
+        backward=backward,
+    )
+
+
+def one_step_search(
+    q: Tensor, *, sims: int, hints: Hints | None = None, logits: Tensor | None = None
+) -> Search:
+    """Tasks that end after one action, worth `q` `[b, k]`; `logits` likewise."""
+    states_, actions = q.shape
+    problem = table_problem(
+        torch.full((states_ + 1, actions), states_),
+        torch.cat((q, q[:1])),
+        values=torch.zeros(states_ + 1, dtype=DOUBLE),
+        terminated=torch.arange(states_ + 1) == states_,
+        logits=None if logits is None else torch.cat((logits, logits[:1])),
+    )
+    return make_search(problem, states(*range(states_)), sims=sims, hints=hints)
 
 
 def random_tables(seed: int, *, states: int = 30, actions: int = 4, reward_sd: float = 1.0):
@@ -165,7 +226,7 @@ class BoxStep:
     control: Tensor  # [e, s, a]
     action_cost: float = 0.1
     limit: float = math.inf  # |s'| beyond it terminates
-    doubt_coef: float = 0.0  # u = coef |a|
+    uncertainty_coef: float = 0.0  # u = coef |a|
 
     def __post_init__(self) -> None:
         self.actions: list[Tensor] = []
@@ -188,7 +249,7 @@ class BoxStep:
             after = after + 0.05 * noise[:, :-1]
         reward = -(obs.square().sum(-1) + self.action_cost * action.square().sum(-1)).expand(after.shape[:-1])
         return StepOut(
-            after, reward, after.abs().amax(-1) > self.limit, self.doubt_coef * action.abs().sum(-1)
+            after, reward, after.abs().amax(-1) > self.limit, self.uncertainty_coef * action.abs().sum(-1)
         )
 
 

@@ -1,16 +1,23 @@
 """Our trees equal those of mctx 0.0.71: from a file, and live where the extra `conformance` is installed."""
 
 import json
-import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mbrl.planning.tree.gumbel import GumbelConfig, GumbelStrategy, mix_value
-from mbrl.planning.tree.halving import considered_visits, halving_rounds
-from tests.planning.mctx_cases import CASES, GOLDEN, Case, Tables, make_tables, plant, run_mctx, run_ours
+from mbrl.planning.tree.gumbel import GumbelConfig, GumbelStrategy
+from tests.planning.mctx_cases import (
+    CASES,
+    GOLDEN,
+    Case,
+    Tables,
+    make_search,
+    make_tables,
+    run_mctx,
+    run_ours,
+)
 
 EXPECTED: dict[str, Any] = {case["name"]: case for case in json.loads(GOLDEN.read_text())}
 
@@ -18,11 +25,11 @@ EXPECTED: dict[str, Any] = {case["name"]: case for case in json.loads(GOLDEN.rea
 def _check(ours: dict[str, Any], expected: dict[str, Any]) -> None:
     """Equal structure and counts, values to 1e-9."""
     for row, nodes in enumerate(expected["nodes"]):
-        found = ours["nodes"][row]
-        assert [node[:3] for node in found] == [node[:3] for node in nodes]
-        assert [node[3] for node in found] == pytest.approx([node[3] for node in nodes], rel=1e-9, abs=1e-11)
+        grown = ours["nodes"][row]
+        assert [node[:3] for node in grown] == [node[:3] for node in nodes]
+        assert [node[3] for node in grown] == pytest.approx([node[3] for node in nodes], rel=1e-9, abs=1e-11)
         if expected["indices"] is not None:
-            assert [node[5] for node in found] == expected["indices"][row]
+            assert [node[5] for node in grown] == expected["indices"][row]
     visited = np.array(ours["visits"]) > 0
     for key in ("q", "weights"):
         mine, theirs = np.array(ours[key]), np.array(expected[key])
@@ -101,36 +108,6 @@ def test_rounds_spend_visits_alike_and_mostly_choose_alike():
     assert agreed / total >= 0.95
 
 
-@pytest.mark.parametrize(
-    ("considered", "sims", "expected"),
-    [
-        (8, 24, [0] * 8 + [1] * 4 + [2] * 4 + [3, 3, 4, 4, 5, 5, 6, 6]),
-        (8, 2, [0, 0]),
-        (8, 13, [0] * 8 + [1] * 4 + [2]),
-        (7, 24, [0] * 7 + [1] * 3 + [2] * 3 + [3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8]),
-        (0, 16, list(range(16))),
-        (1, 16, list(range(16))),
-    ],
-)
-def test_halving_follows_the_published_sequences(considered: int, sims: int, expected: list[int]):
-    assert list(considered_visits(considered, sims)) == expected
-
-
-@pytest.mark.parametrize(("sims", "rounds"), [(32, 4), (50, 12), (64, 15)])
-def test_rounds_are_few(sims: int, rounds: int):
-    assert len(halving_rounds(16, sims)) == rounds
-
-
-def test_the_mixed_value_by_hand():
-    q = 10.0 / 54.0 * torch.tensor([[20.0, 3.0, -1.0, 10.0]], dtype=torch.float64)
-    visits = torch.tensor([[0.0, 4.0, 4.0, 0.0]], dtype=torch.float64)
-    logits = torch.tensor([[-math.inf, -1.0, 2.0, -math.inf]], dtype=torch.float64)
-    probs, raw = logits.softmax(-1), torch.tensor([-0.8], dtype=torch.float64)
-    expected = (-0.8 + 8.0 * float((probs * q)[0, 1:3].sum())) / 9.0
-    assert float(mix_value(q, visits, probs=probs, raw_value=raw)) == pytest.approx(expected)
-    assert float(mix_value(0 * q, 0 * visits, probs=probs, raw_value=raw)) == pytest.approx(-0.8)
-
-
 @pytest.mark.parametrize("algorithm", ["gumbel", "puct"])
 @pytest.mark.parametrize("exact", ["mctx", "rounds"])
 def test_a_row_without_a_valid_action_takes_action_0_with_uniform_weights(algorithm: str, exact: str):
@@ -155,7 +132,7 @@ def test_logits_of_minus_infinity_make_no_nan():
 
 def test_the_limit_of_depth_evaluates_a_leaf_again():
     """A bandit of two valid arms, 17 simulations: visits are the ceil and the floor of the halves."""
-    search = plant(Case("gumbel", 17, 4, 3), _bandit())
+    search = make_search(Case("gumbel", 17, 4, 3), _bandit())
     config = GumbelConfig(exact="mctx", compare_policy=False, value_coef=0.05, visit_offset=60.0)
     choice = GumbelStrategy(config, value_scale=1.0).search(search, torch.zeros(4, 4).double(), sims=17)
     assert search.stats().visits.tolist() == [[0.0, 9.0, 8.0, 0.0]] * 4

@@ -1,4 +1,4 @@
-"""Doubt changes choices exactly where it should: at lambda*, at kappa*, beyond u_max."""
+"""Uncertainty changes choices exactly where it should: at lambda*, at kappa*, beyond u_max."""
 
 import dataclasses
 import math
@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mbrl.planning.problem.problem import Pessimism, halt_loss
+from mbrl.planning.tree.summary import plan_edges
 from tests.planning.tasks import DOUBLE, box_problem, plan, states, table_problem
 
 TREES = ("gumbel", "puct", "dpw")
@@ -17,14 +18,14 @@ def _two_arms(pessimism: Pessimism, *, members: torch.Tensor | None = None, **se
     reward = torch.zeros(1, 2, 2, dtype=DOUBLE) if members is None else members
     if members is None:
         reward[0, 0] = torch.tensor([2.0, 1.0])
-    doubt = torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=DOUBLE)
+    uncertainty = torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=DOUBLE)
     following = torch.ones(len(reward), 2, 2, dtype=torch.long)
     return table_problem(
         following,
         reward,
         values=torch.zeros(2, dtype=DOUBLE),
         terminated=torch.tensor([False, True]),
-        doubt=doubt,
+        uncertainty=uncertainty,
         pessimism=pessimism,
     )
 
@@ -73,11 +74,11 @@ def test_no_plan_enters_what_is_too_uncertain_where_a_way_around_is_known(sign: 
     """Random tasks in which half of the steps are out of bounds, the best of them by reward."""
     generator = torch.Generator().manual_seed(0)
     following = torch.randint(40, (40, 4), generator=generator)
-    doubt = (torch.rand(40, 4, generator=generator) < 0.5).to(DOUBLE)
-    doubt[torch.arange(40), torch.randint(4, (40,), generator=generator)] = 0.0
-    reward = sign * (1.0 + torch.rand(40, 4, generator=generator, dtype=DOUBLE)) + 20.0 * doubt
-    logits = 8.0 * doubt  # the prior likes them as well
-    safe = torch.where(doubt > 0, -torch.inf, reward)
+    uncertainty = (torch.rand(40, 4, generator=generator) < 0.5).to(DOUBLE)
+    uncertainty[torch.arange(40), torch.randint(4, (40,), generator=generator)] = 0.0
+    reward = sign * (1.0 + torch.rand(40, 4, generator=generator, dtype=DOUBLE)) + 20.0 * uncertainty
+    logits = 8.0 * uncertainty  # the prior likes them as well
+    safe = torch.where(uncertainty > 0, -torch.inf, reward)
     value = torch.zeros(40, dtype=DOUBLE)
     for _ in range(500):
         value = (safe + 0.9 * value[following]).amax(-1)
@@ -85,15 +86,17 @@ def test_no_plan_enters_what_is_too_uncertain_where_a_way_around_is_known(sign: 
         following,
         reward,
         values=value,
-        doubt=doubt,
+        uncertainty=uncertainty,
         logits=logits,
         discount=0.9,
-        pessimism=Pessimism(halt_threshold=0.5, halt_loss=halt_loss(float(safe[doubt == 0].min()), 0.9)),
+        pessimism=Pessimism(
+            halt_threshold=0.5, halt_loss=halt_loss(float(safe[uncertainty == 0].min()), 0.9)
+        ),
     )
     result = plan(name, problem, states(*range(40)), sims=32, keep_tree=True, **(
         {"action_coef": 4.0} if name == "dpw" else {}))  # fmt: skip
     slot = (result.candidates * result.action[:, None]).sum(-1).argmax(-1)
-    edges = result.tree.plan_edges(slot)
+    edges = plan_edges(result.tree, slot)
     on_the_way = result.tree.tree.parts.view(-1, result.tree.tree.outcomes, 5)[edges.clamp_min(0), :, 4].amax(
         -1
     )
@@ -107,7 +110,7 @@ def test_a_soft_horizon_moves_value_from_the_model_to_the_critic():
         problem = table_problem(
             torch.tensor([[1], [1]]), torch.zeros(2, 1, dtype=DOUBLE),
             values=torch.tensor([0.0, 8.0], dtype=DOUBLE),
-            doubt=torch.full((2, 1), 0.5, dtype=DOUBLE), pessimism=pessimism, discount=0.5,
+            uncertainty=torch.full((2, 1), 0.5, dtype=DOUBLE), pessimism=pessimism, discount=0.5,
         )  # fmt: skip
         result = plan("gumbel", problem, states(0), sims=1, keep_tree=True)
         assert float(result.value) == pytest.approx(4.0)
@@ -118,7 +121,9 @@ def test_a_soft_horizon_moves_value_from_the_model_to_the_critic():
 def test_pessimism_of_nothing_is_the_plain_planner_bit_for_bit():
     obs = torch.randn(4, 3, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
     plain = plan("sampled_gumbel", box_problem(), obs)
-    priced = plan("sampled_gumbel", box_problem(doubt_coef=5.0, pessimism=Pessimism(halt_threshold=1e9)), obs)
+    priced = plan(
+        "sampled_gumbel", box_problem(uncertainty_coef=5.0, pessimism=Pessimism(halt_threshold=1e9)), obs
+    )
     assert torch.equal(plain.value, priced.value)
     assert torch.equal(plain.weights, priced.weights)
     assert (priced.uncertainty > 0).all()

@@ -13,11 +13,13 @@ from mbrl.dynamics.termination import NeverTerminates
 from mbrl.envs.make import Env
 from mbrl.envs.stepping import run_episodes
 from mbrl.nets.action_box import ActionBox
-from mbrl.ope.log.policies import action_log_prob, is_stochastic
+from mbrl.off_policy.log.policies import action_log_prob, is_stochastic
 from mbrl.planning.base import Budget, Hints, PlanResult, PlanStats
 from mbrl.planning.policy import PlannerPolicy, hash_rows
-from mbrl.planning.problem.learned import CriticLeaf, LearnedStep, PolicyPrior
+from mbrl.planning.problem.model import LearnedStep
+from mbrl.planning.problem.prior import PolicyPrior
 from mbrl.planning.problem.problem import PlanningProblem
+from mbrl.planning.problem.values import CriticLeaf
 from tests.planning.linear import SPACE, LinearModel, LinearPolicy, QuadraticCritics
 
 BOX = ActionBox(SPACE)

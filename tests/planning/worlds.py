@@ -2,94 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from mbrl.planning.problem.problem import Pessimism, PlanningProblem, StepOut
-
-Formula = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""`(obs [r, o], action [r, a], member [r]) -> s' [r, o], reward [r], terminated [r], uncertainty [r]`."""
-
-
-@dataclasses.dataclass
-class World:
-    """A step function from a formula, with additive noise; remembers what it was asked."""
-
-    formula: Formula
-    members: int = 1
-    noise_std: float = 0.0
-    actions: list[Tensor] = dataclasses.field(default_factory=list)
-    asked: list[Tensor] = dataclasses.field(default_factory=list)
-
-    @property
-    def ensemble_size(self) -> int:
-        return self.members
-
-    def __call__(
-        self, obs: Tensor, action: Tensor, *, member: Tensor | None = None, noise: Tensor | None = None
-    ) -> StepOut:
-        self.actions.append(action.clone())
-        if member is not None:
-            self.asked.append(member.clone())
-            return self._one(obs, action, member, noise)
-        rows = torch.zeros(len(obs), dtype=torch.int64)
-        every = [self._one(obs, action, rows + e, noise) for e in range(self.members)]
-        return StepOut(
-            torch.stack([out.next_observation for out in every]),
-            torch.stack([out.reward for out in every]),
-            torch.stack([out.terminated for out in every]),
-            every[0].uncertainty,
-        )
-
-    def _one(self, obs: Tensor, action: Tensor, member: Tensor, noise: Tensor | None) -> StepOut:
-        next_obs, reward, terminated, uncertainty = self.formula(obs, action, member)
-        if noise is not None:
-            next_obs = next_obs + self.noise_std * noise[:, :-1]
-        return StepOut(next_obs, reward, terminated, uncertainty)
-
-
-@dataclasses.dataclass
-class LinearPrior:
-    """`a = clip(gain s + bias)`, plus `std` times the noise."""
-
-    gain: Tensor
-    bias: float = 0.0
-    std: float = 0.3
-
-    @property
-    def act_dim(self) -> int:
-        return len(self.gain)
-
-    @property
-    def is_discrete(self) -> bool:
-        return False
-
-    def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        mode = obs @ self.gain.T.to(obs.dtype) + self.bias
-        return (mode if noise is None else mode + self.std * noise).clamp(-1.0, 1.0)
-
-    def sample(self, obs: Tensor, noise: Tensor, *, spread: float = 1.0) -> Tensor:
-        return torch.stack([self.act(obs, spread * draw) for draw in noise])
-
-    def logits(self, obs: Tensor) -> Tensor:
-        raise AssertionError("continuous actions")
-
-
-@dataclasses.dataclass
-class FormulaLeaf:
-    """Critics from formulas of the state; Q adds `-|a - target|^2`, so that it prefers one action."""
-
-    values: list[Callable[[Tensor], Tensor]]
-
-    def value(self, obs: Tensor) -> Tensor:
-        return torch.stack([value(obs) for value in self.values])
-
-    def action_value(self, obs: Tensor, action: Tensor) -> Tensor:
-        return self.value(obs) - action.square().sum(-1)
+from mbrl.planning.problem.problem import Pessimism, PlanningProblem
+from mbrl.testing.worlds import Formula, FormulaLeaf, LinearPrior, World
 
 
 def zero_prior(obs_dim: int, act_dim: int) -> LinearPrior:
@@ -127,7 +47,7 @@ def make_problem(
 
 
 def steady(reward: Tensor) -> tuple[Tensor, Tensor]:
-    """Nothing terminates, nothing is doubted."""
+    """Nothing terminates, nothing is uncertain."""
     return torch.zeros_like(reward, dtype=torch.bool), torch.zeros_like(reward)
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mbrl.data.anatomy import Contents, Coverage, Dimension, Distribution
-from mbrl.data.doctor import Finding, Report
+from mbrl.data.inspection.report import DataFinding, Inspection
+from mbrl.data.inspection.stats import Coverage, DatasetStats, Dimension, Distribution
 from mbrl.dynamics.report import (
     CalibrationReport,
     DynamicsReport,
@@ -14,7 +14,7 @@ from mbrl.dynamics.report import (
     TrainingReport,
 )
 from mbrl.evaluation.statistics import Interval
-from mbrl.report.kit.comparison import Comparison, Method
+from mbrl.report.run.comparison import Comparison, Method
 
 NAN = float("nan")
 
@@ -33,11 +33,11 @@ def distribution(low, high, mean):
 
 @pytest.fixture(scope="session")
 def doctor_report():
-    return Report(
+    return Inspection(
         name="toy",
-        findings=(Finding(severity="warning", text="A jump.", remedy="Look at row 3."),),
+        findings=(DataFinding(severity="warning", text="A jump.", remedy="Look at row 3."),),
         dropped={},
-        contents=Contents(
+        stats=DatasetStats(
             content_hash="ab" * 16,
             num_episodes=10,
             num_transitions=1234,

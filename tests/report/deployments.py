@@ -3,8 +3,9 @@
 import math
 from typing import Any
 
-from mbrl.ope.judgement.conclusions import conclude
-from mbrl.ope.judgement.risk import QUANTILE_LEVELS
+from mbrl.off_policy.judgement.conclusions import conclude
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, Measured, OPEReport
+from mbrl.off_policy.judgement.risk import QUANTILE_LEVELS
 
 
 def estimate(name: str, family: str, point: float | None, half: float, **extra: Any) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def source(name: str, p: float, low: float, high: float, shift: float) -> dict[s
 
 def single(
     name: str = "mopo-s0", *, gain: float = 60.0, candidates: int = 1, **diagnostics: Any
-) -> dict[str, Any]:
+) -> OPEReport:
     """One candidate whose every family counts unless diagnostics say otherwise."""
     steps = range(200)
     base = -310.0
@@ -112,7 +113,7 @@ def single(
                 "count": [int(400 * math.exp(-(x * x + y * y) / 18)) + 1 for x, y in cells],
                 "explained": [0.62, 0.31],
             },
-            "heat": [
+            "segments": [
                 {
                     "kind": kind,
                     "episode": 7 * k,
@@ -151,22 +152,20 @@ def single(
             "sources": [source("ratio", 0.03, 0.005, 0.08, gain), source("model", 0.02, 0.0, 0.06, gain + 5)],
             "behaviour": source("behaviour", 0.06, 0.03, 0.12, 0.0),
         },
-        "agreement": {"paired_z": 1.1},
     }
-    return conclude(report, {}, candidates=candidates)
+    return conclude(Measured.model_validate(report), paired_z=1.1, candidates=candidates)
 
 
-def alone(**settings: Any) -> dict[str, Any]:
-    """The JSON of one candidate's page."""
-    report = single(**settings)
-    return {
-        "proposed": report["candidate"],
-        "candidates": [report["candidate"]],
-        "baseline": "behaviour",
-        "ranking": None,
-        "why_no_ranking": "one candidate has no rank",
-        "reports": [report],
-    }
+def alone(report: OPEReport | None = None, **settings: Any) -> DeploymentReport:
+    """Of one candidate: of this report, or of one with these settings."""
+    report = report or single(**settings)
+    return DeploymentReport(
+        proposed=report.candidate,
+        candidates=(report.candidate,),
+        baseline="behaviour",
+        why_no_ranking="one candidate has no rank",
+        reports=(report,),
+    )
 
 
 def trial(name: str, prior: float, prior_se: float, **now: Any) -> dict[str, Any]:
@@ -174,16 +173,16 @@ def trial(name: str, prior: float, prior_se: float, **now: Any) -> dict[str, Any
     return {"candidate": name, "prior": prior, "prior_se": prior_se, **now}
 
 
-def several() -> dict[str, Any]:
-    """The JSON of three candidates: one to go, one that cannot be told, one that is worse."""
+def several(**changes: Any) -> DeploymentReport:
+    """Three candidates: one to go, one that cannot be told, one that is worse."""
     reports = [
         single("bc-s0", gain=5.0, candidates=3, support_share=0.15),
         single("mopo-s0", gain=75.0, candidates=3),
         single("td3_bc-s0", gain=-80.0, candidates=3),
     ]
-    return {
+    values = {
         "proposed": "mopo-s0",
-        "candidates": [report["candidate"] for report in reports],
+        "candidates": [report.candidate for report in reports],
         "baseline": "behaviour",
         "ranking": {
             "estimator": "pdwis",
@@ -209,21 +208,23 @@ def several() -> dict[str, Any]:
         "why_no_test_plan": None,
         "reports": reports,
     }
+    return DeploymentReport.model_validate({**values, **changes})
 
 
-def thin() -> dict[str, Any]:
+def thin() -> DeploymentReport:
     """A report in which hardly anything is known."""
     nothing = [
         estimate("pdwis", "ratio", None, 0.0),
         estimate("fqe", "value", -300.0, 20.0, valid=False, why_not="it still moved by 8 %"),
     ]
-    whole = alone()
-    kept = {k: whole["reports"][0][k] for k in ("candidate", "estimand", "data", "baseline")}
-    risk = {
-        **whole["reports"][0]["risk"],
-        "limit": None,
-        "sources": [],
-        "behaviour": {**source("behaviour", 0.06, 0.03, 0.12, 0.0)},
-    }
-    report = {**kept, "estimates": nothing, "diagnostics": {"heat": []}, "risk": risk}
-    return {**whole, "reports": [conclude(report, {"diagnostics": "the log is too small"})]}
+    full = single()
+    risk = full.risk.model_copy(update={"limit": None, "sources": ()})
+    report = Measured.model_validate(
+        {
+            **{name: getattr(full, name) for name in ("candidate", "estimand", "data", "baseline")},
+            "estimates": nothing,
+            "diagnostics": {},
+            "risk": risk,
+        }
+    )
+    return alone(conclude(report, reasons={"diagnostics": "the log is too small"}))

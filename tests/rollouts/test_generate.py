@@ -1,124 +1,26 @@
 import dataclasses
-import math
 
 import pytest
 import torch
 from scipy import stats
 
-from mbrl.core.errors import NonFiniteError
-from mbrl.core.types import DynamicsPosterior, TransitionBatch
-from mbrl.rollouts.generate import (
-    Box,
-    Imagination,
-    RolloutConfig,
-    Rollouts,
-    generate_rollouts,
-    rollout_metrics,
+from mbrl.rollouts.config import RolloutConfig
+from mbrl.rollouts.generate import Imagination, generate_rollouts
+from mbrl.rollouts.steps import Rollouts
+from tests.rollouts.toy import (
+    GAIN,
+    A,
+    B,
+    LinearModel,
+    LinearPolicy,
+    behind_wall,
+    drift,
+    first_coordinate,
+    flagged_toy,
+    never,
+    roll,
+    starts,
 )
-
-OBS_DIM, ACT_DIM = 2, 1
-A = torch.tensor([[0.9, 0.2], [-0.1, 0.8]])
-B = torch.tensor([[0.0], [1.0]])
-GAIN = torch.tensor([[-0.3, -0.4]])
-
-
-class LinearPolicy:
-    """`a = K s + std * noise`."""
-
-    act_dim = ACT_DIM
-
-    def __init__(self, std: float = 0.0) -> None:
-        self.std = std
-
-    def act(self, obs, noise=None):
-        return obs @ GAIN.T + (0.0 if noise is None else self.std * noise)
-
-
-class LinearModel:
-    """Member i predicts `s' = A s + B a + i * shift`, `r = s_0 + 100 i`, all with one standard deviation."""
-
-    def __init__(self, members: int = 3, *, std: float = 0.0, shift: float = 0.0) -> None:
-        self.ensemble_size, self.std, self.shift = members, std, shift
-
-    def predict(self, obs, action):
-        offset = torch.arange(self.ensemble_size, dtype=obs.dtype)[:, None]
-        mean = (obs @ A.T + action @ B.T).expand(self.ensemble_size, *obs.shape) + self.shift * offset[
-            ..., None
-        ]
-        reward = obs[:, 0] + 100 * offset
-        return DynamicsPosterior(
-            mean=mean,
-            variance=torch.full_like(mean, self.std**2),
-            reward_mean=reward,
-            reward_variance=torch.full_like(reward, self.std**2),
-            delta_scale=torch.ones(obs.shape[1]),
-            reward_scale=torch.tensor(1.0),
-        )
-
-    def predict_member(self, obs, action, member):
-        posterior, row = self.predict(obs, action), torch.arange(len(obs))
-        return (
-            posterior.mean[member, row],
-            posterior.variance[member, row],
-            posterior.reward_mean[member, row],
-            posterior.reward_variance[member, row],
-        )
-
-
-class BrokenModel(LinearModel):
-    """Returns a NaN for rows whose first coordinate is above a limit."""
-
-    limit = 100.0
-    broken_field = "mean"
-
-    def predict(self, obs, action):
-        posterior = super().predict(obs, action)
-        value = getattr(posterior, self.broken_field).clone()
-        value[:, obs[:, 0] > self.limit] = math.nan
-        return dataclasses.replace(posterior, **{self.broken_field: value})
-
-
-def never(obs, action, next_obs):
-    return torch.zeros(len(obs))
-
-
-def behind_wall(obs, action, next_obs):
-    return (next_obs[:, 0] > 1.0).float()
-
-
-def first_coordinate(posterior, context=None):
-    """Uncertainty of a toy: how far member 0 predicts the first coordinate to be."""
-    return posterior.mean[0, :, 0].abs()
-
-
-def starts(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, OBS_DIM, generator=torch.Generator().manual_seed(seed))
-
-
-def roll(
-    imagination: Imagination, start: torch.Tensor, *, std: float = 0.0, seed: int = 0, **config
-) -> Rollouts:
-    return generate_rollouts(
-        imagination,
-        LinearPolicy(std),
-        start,
-        config=RolloutConfig(**config),
-        generator=torch.Generator().manual_seed(seed),
-    )
-
-
-def drift(members: int = 1, **kwargs) -> LinearModel:
-    """A toy that walks right by `shift` a step: `s' = s + 0.4` in the first coordinate."""
-
-    class Drift(LinearModel):
-        def predict(self, obs, action):
-            posterior = super().predict(obs, action)
-            mean = obs + torch.tensor([0.4, 0.0])
-            noise = posterior.mean - posterior.mean[:1]
-            return dataclasses.replace(posterior, mean=mean + noise)
-
-    return Drift(members, **kwargs)
-
 
 # --- what is imagined ---
 
@@ -292,12 +194,6 @@ def test_known_rules_are_obeyed_by_sampling(probability):
     assert (rollouts.terminated == bool(probability)).all()
 
 
-def flagged_toy(flagged: str, **config) -> Rollouts:
-    """One row at 0 that walks by 0.4; the uncertainty |s'_0| exceeds 1 at its third step."""
-    imagination = Imagination(drift(), never, first_coordinate, threshold=1.0)
-    return roll(imagination, torch.zeros(1, 2), horizon=5, flagged=flagged, **config)
-
-
 def test_keep_stores_the_flagged_step_as_truncated_and_stops():
     rollouts = flagged_toy("keep")
     assert rollouts.valid[:, 0].tolist() == [True, True, True, False, False]
@@ -355,153 +251,6 @@ def test_a_quantile_of_the_data_as_threshold_flags_its_complement():
     assert torch.equal(rollouts.flagged[0], levels > threshold)
 
 
-# --- clipping and broken models ---
-
-
-def test_clipping_keeps_states_and_rewards_in_the_box_and_reports_its_rate():
-    box = Box(torch.tensor([-5.0, -5.0]), torch.tensor([0.9, 5.0]), torch.tensor(-1.0), torch.tensor(0.5))
-    with pytest.warns(RuntimeWarning, match=r"50\.0% of the imagined steps .* in observation dimension 0"):
-        rollouts = roll(Imagination(drift(), never, box=box), torch.zeros(1, 2), horizon=4)
-    torch.testing.assert_close(rollouts.next_observation[:, 0, 0], torch.tensor([0.4, 0.8, 0.9, 0.9]))
-    torch.testing.assert_close(rollouts.observation[:, 0, 0], torch.tensor([0.0, 0.4, 0.8, 0.9]))
-    torch.testing.assert_close(rollouts.reward[:, 0], torch.tensor([0.0, 0.4, 0.5, 0.5]))
-    changed = [[False] * 3, [False] * 3, [True, False, True], [True, False, True]]
-    assert rollouts.clipped[:, 0].tolist() == changed
-    assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == pytest.approx(0.5)
-
-
-def test_the_clip_rate_is_that_of_the_worst_dimension_and_counts_the_reward_and_valid_steps_only():
-    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-1.0), torch.tensor(0.3))
-    start = torch.tensor([[0.0, 0.0], [0.9, 0.0]])
-    with pytest.warns(RuntimeWarning, match=r"66\.7% .* in the reward"):
-        rollouts = roll(Imagination(drift(), behind_wall, box=box), start, horizon=2)
-    assert rollouts.valid.tolist() == [[True, True], [True, False]]
-    assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == pytest.approx(2 / 3)
-
-
-def test_clipping_of_up_to_a_hundredth_of_the_steps_is_no_warning():
-    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-9.0), torch.tensor(9.0))
-    start = torch.zeros(200, 2)
-    start[:2, 0] = 8.9
-    rollouts = roll(Imagination(drift(), never, box=box), start, horizon=1)
-    assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == pytest.approx(0.01)
-    start[2, 0] = 8.9
-    with pytest.warns(RuntimeWarning, match="1.5% of the imagined steps"):
-        roll(Imagination(drift(), never, box=box), start, horizon=1)
-
-
-@pytest.mark.parametrize("field", ["mean", "reward_mean"])
-def test_an_infinite_sample_is_discarded_although_clipping_would_make_it_finite(field):
-    class Infinite(BrokenModel):
-        def predict(self, obs, action):
-            posterior = super().predict(obs, action)
-            value = getattr(posterior, self.broken_field).nan_to_num(math.inf)
-            return dataclasses.replace(posterior, **{self.broken_field: value})
-
-    model = Infinite(1)
-    model.broken_field = field
-    start = starts(2000)
-    start[17, 0] = 1000.0
-    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-9.0), torch.tensor(9.0))
-    rollouts = roll(Imagination(model, never, box=box), start, horizon=1)
-    assert rollouts.non_finite.nonzero().tolist() == [[0, 17]]
-    assert not rollouts.valid[0, 17]
-
-
-@pytest.mark.parametrize("field", ["mean", "reward_mean", "variance"])
-@pytest.mark.parametrize("measure", [None, first_coordinate])
-def test_a_few_non_finite_rows_are_discarded_and_counted(field, measure):
-    model = BrokenModel(2)
-    model.broken_field = field
-    start = starts(2000)
-    start[17, 0] = 1000.0
-    rollouts = roll(Imagination(model, never, measure), start, horizon=3)
-    assert not rollouts.valid[:, 17].any()
-    assert rollouts.non_finite.nonzero().tolist() == [[0, 17]]
-    assert rollouts.valid.sum() == 3 * 1999
-    stored = rollouts.transitions()
-    for name in ("observation", "action", "reward", "next_observation"):
-        assert getattr(stored, name).isfinite().all()
-    assert int(rollout_metrics(rollouts)["rollout/non_finite"]) == 1
-    for value in rollout_metrics(rollouts).values():
-        assert value.isfinite()
-
-
-def test_a_row_that_breaks_later_keeps_its_earlier_steps():
-    model = BrokenModel(1)
-    model.limit = 3.0
-    start = torch.zeros(2000, 2)
-    start[3] = torch.tensor([2.5, 10.0])  # s' = 4.25
-    rollouts = roll(Imagination(model, never), start, horizon=4)
-    assert rollouts.valid[:, 3].tolist() == [True, False, False, False]
-    assert rollouts.non_finite[:, 3].tolist() == [False, True, False, False]
-
-
-def test_an_infinite_uncertainty_is_discarded_too():
-    def infinite(posterior, context):
-        return torch.where(posterior.mean[0, :, 0].abs() > 100, math.inf, 0.0)
-
-    start = starts(2000)
-    start[0, 0] = 1000.0
-    rollouts = roll(Imagination(LinearModel(), never, infinite, threshold=1.0), start, horizon=1)
-    assert rollouts.non_finite.nonzero().tolist() == [[0, 0]]
-    assert not rollouts.flagged.any()
-
-
-def test_more_than_one_row_in_a_thousand_stops_the_run():
-    start = starts(2000)
-    start[:2, 0] = 1000.0
-    roll(Imagination(BrokenModel(1), never), start, horizon=1)  # exactly one in a thousand
-    start[:3, 0] = 1000.0
-    with pytest.raises(NonFiniteError, match="3 of 2000 imagined rows"):
-        roll(Imagination(BrokenModel(1), never), start, horizon=1)
-
-
-# --- what is handed on ---
-
-
-def test_transitions_are_the_valid_steps_with_the_rewards_asked_for():
-    start = torch.stack([torch.tensor([0.0, 0.9]), torch.zeros(2)], -1)
-    rollouts = roll(Imagination(drift(), behind_wall), start, horizon=3)
-    stored = rollouts.transitions()
-    torch.testing.assert_close(stored.observation[:, 0], torch.tensor([0.0, 0.9, 0.4, 0.8]))  # step by step
-    torch.testing.assert_close(stored.reward, stored.observation[:, 0])
-    assert stored.terminated.tolist() == [False, True, False, True]
-    assert stored.from_model.all()
-    penalised = rollouts.transitions(rollouts.reward - 5)
-    torch.testing.assert_close(penalised.reward, stored.reward - 5)
-    torch.testing.assert_close(rollouts.transitions().reward, stored.reward)  # the raw rewards are kept
-
-
-@pytest.mark.parametrize(("flagged", "rate"), [("keep", 1 / 3), ("drop", 1 / 3), ("halt", 1 / 3)])
-def test_metrics_by_hand(flagged, rate):
-    metrics = rollout_metrics(flagged_toy(flagged, halt_reward=-7.0))
-    assert float(metrics["rollout/flagged_rate"]) == pytest.approx(rate)
-    stored = {"keep": [0.0, 0.4, 0.8], "drop": [0.0, 0.4], "halt": [0.0, 0.4, -7.0]}[flagged]
-    assert float(metrics["rollout/length"]) == len(stored)
-    assert float(metrics["rollout/reward"]) == pytest.approx(sum(stored) / len(stored))
-    levels = [0.4, 0.8, 1.2][: len(stored)]
-    assert float(metrics["rollout/uncertainty"]) == pytest.approx(sum(levels) / len(levels))
-    ends = 1 / 3 if flagged == "halt" else 0.0
-    assert float(metrics["rollout/terminated_rate"]) == pytest.approx(ends)
-    assert float(metrics["rollout/non_finite"]) == 0
-    edges = {
-        "keep": 1 / 3,
-        "drop": 1 / 2,
-        "halt": 0.0,
-    }  # whose successor bootstraps and starts no stored step
-    assert float(metrics["rollout/edge_rate"]) == pytest.approx(edges[flagged])
-
-
-@pytest.mark.parametrize("horizon", [1, 4])
-def test_the_edge_is_the_last_step_of_rollouts_that_do_not_end(horizon):
-    metrics = rollout_metrics(roll(Imagination(drift(), never), torch.zeros(3, 2), horizon=horizon))
-    assert float(metrics["rollout/edge_rate"]) == pytest.approx(1 / horizon)
-    start = torch.tensor([[0.0, 0.0], [0.9, 0.0]])  # the second ends at once, the first after two steps more
-    metrics = rollout_metrics(roll(Imagination(drift(), behind_wall), start, horizon=4))
-    assert float(metrics["rollout/edge_rate"]) == 0
-
-
 def test_rollouts_alone_do_not_know_what_a_halt_costs():
     with pytest.raises(ValueError, match="halt_reward a number"):
         flagged_toy("halt")
@@ -522,29 +271,3 @@ def test_imagination_asks_for_no_gradient():
         generator=torch.Generator().manual_seed(0),
     )
     assert not rollouts.next_observation.requires_grad
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [{"horizon": 0}, {"starts": 0}, {"truncation_quantile": 1.5}, {"flagged": "cut"}, {"horizn": 3}]
-    + [{"halt_reward": bad} for bad in (math.inf, math.nan, -1e10)],
-)
-def test_config_refuses_bad_values_and_unknown_keys(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        RolloutConfig(**bad)
-
-
-def test_a_box_around_data_leaves_room_at_both_sides_of_observations_only():
-    flags = torch.zeros(2, dtype=torch.bool)
-    rows = TransitionBatch(
-        observation=torch.tensor([[0.0, -1.0], [1.0, 1.0]]),
-        action=torch.zeros(2, 1),
-        reward=torch.tensor([-3.0, 5.0]),
-        next_observation=torch.tensor([[2.0, 0.0], [1.0, 0.0]]),
-        terminated=flags,
-        from_model=flags,
-    )
-    box = Box.around(rows, margin=0.25)
-    torch.testing.assert_close(box.obs_low, torch.tensor([-0.5, -1.5]))
-    torch.testing.assert_close(box.obs_high, torch.tensor([2.5, 1.5]))
-    assert (float(box.reward_low), float(box.reward_high)) == (-3.0, 5.0)

@@ -10,9 +10,9 @@ import torch
 from mbrl.core.protocols import Policy, Training, ValueFn
 from mbrl.core.rng import RngStreams
 from mbrl.data.sources import DatasetSource
+from mbrl.run.diagnostics import ShiftMonitor
 from mbrl.run.loop import LoopSettings, train
 from mbrl.run.metrics import read_metrics
-from mbrl.run.shift_monitor import ShiftMonitor
 from mbrl.shift.probe import ShiftProbe
 from mbrl.shift.report import ShiftReport
 from tests.run.test_loop import Messages, Recorder

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mbrl.core.types import DynamicsPosterior
-from mbrl.dynamics.openloop import draw_segments
+from mbrl.dynamics.assessment.open_loop import draw_segments
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.rollouts.generate import Imagination, RolloutConfig
 from mbrl.shift.logged_values import LoggedValues, logged_values

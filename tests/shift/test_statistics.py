@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from mbrl.core.types import Episode
-from mbrl.dynamics.openloop import Segments
+from mbrl.dynamics.assessment.open_loop import Segments
 from mbrl.rollouts.generate import Rollouts
 from mbrl.shift.statistics import (
     DISTANCE_OF_NEAR,
@@ -154,6 +154,7 @@ def segments(actions: np.ndarray, alive: np.ndarray) -> Segments:
     return Segments(
         observations=np.zeros((count, horizon + 1, 1), np.float32),
         actions=actions.astype(np.float32),
+        rewards=np.zeros((count, horizon), np.float32),
         alive=alive,
         episode=np.arange(count),
     )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mbrl.data.open import open_dataset
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
 from mbrl.study.demo import METHODS, run_demo
 

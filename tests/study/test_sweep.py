@@ -9,8 +9,9 @@ import pytest
 
 from mbrl.core.errors import NonFiniteError
 from mbrl.run.config import ResolvedConfig, resolve
-from mbrl.run.stages import Workspace, train_policy_stage
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
+from mbrl.run.train import train_policy_stage
 from mbrl.study.folder import Outcome
 from mbrl.study.layout import StudyPlan
 from mbrl.study.sweep import SweepState

@@ -19,8 +19,10 @@ from mbrl.nets.normaliser import Normaliser
 from mbrl.planning.base import Budget
 from mbrl.planning.choice import PlannerChoice
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem.learned import CriticLeaf, LearnedStep, PolicyPrior
+from mbrl.planning.problem.model import LearnedStep
+from mbrl.planning.problem.prior import PolicyPrior
 from mbrl.planning.problem.problem import Pessimism, PlanningProblem
+from mbrl.planning.problem.values import CriticLeaf
 
 _HIDDEN = (256, 256)
 _CRITICS = 2
@@ -51,7 +53,7 @@ class PlannerRow:
     Attributes:
         choice: the planner.
         sims: of a plan.
-        pessimism: what doubt costs.
+        pessimism: what uncertainty costs.
     """
 
     choice: PlannerChoice

@@ -10,6 +10,7 @@ from mbrl.core.errors import DataError
 from mbrl.core.registry import Registry
 from mbrl.data.assemble import assemble
 from mbrl.data.dataset import Dataset
+from mbrl.data.formats.limits import reading
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawLog
 
@@ -31,11 +32,30 @@ class Format(abc.ABC):
 
     @abc.abstractmethod
     def write(self, dataset: Dataset, path: Path) -> Path:
-        """Writes `dataset` and returns what was written; an interrupted write leaves nothing at `path`.
+        """Writes `dataset` and returns what was written; a write that fails leaves nothing behind.
 
         Raises:
             FileExistsError: `path` holds something already.
+            DataError: the disk is full, or the folder cannot be written to.
         """
+
+    def refuse(self, path: Path) -> str | None:
+        """As `sniff`, whatever is at `path`.
+
+        Raises:
+            DataError: it cannot be looked into.
+        """
+        with reading(path):
+            return self.sniff(path)
+
+    def load(self, path: Path, options: LoadOptions) -> RawLog:
+        """As `parse`, whatever the file holds: all that its content can cause is an error that names it.
+
+        Raises:
+            DataError: the file is damaged, or lacks what the format prescribes.
+        """
+        with reading(path):
+            return self.parse(path, options)
 
     def read(self, path: Path, options: LoadOptions | None = None) -> Dataset:
         """Reads and checks.
@@ -44,7 +64,7 @@ class Format(abc.ABC):
             DataError: the file is damaged, or its content would make training wrong.
         """
         options = options or LoadOptions()
-        return assemble(self.parse(path, options), options)
+        return assemble(self.load(path, options), options)
 
 
 def only_file(path: Path, suffixes: tuple[str, ...]) -> Path | None:
@@ -80,4 +100,10 @@ def common_infos(dataset: Dataset) -> tuple[str, ...]:
     return tuple(sorted(first.intersection(*others)))
 
 
-FORMATS: Registry[Format] = Registry("dataset format", "mbrl.data.formats")
+FORMATS: Registry[Format] = Registry(
+    "dataset format",
+    "mbrl.data.formats",
+    group="mbrl.formats",
+    spelling='mbrl.registry("formats")',
+    needs=("sniff", "parse", "read", "write"),
+)

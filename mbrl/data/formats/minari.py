@@ -7,36 +7,23 @@ action scaled to [-1, 1]; last row padding), `infos/timestamps`, and the metadat
 `obs_names`, `act_names`.
 """
 
+import functools
 import json
 import math
-import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode
+from mbrl.data.checks import image_error, is_image
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS, Format
-from mbrl.data.formats.hdf5 import (
-    Group,
-    attributes,
-    create_hdf5,
-    is_hdf5,
-    load_json,
-    names,
-    numeric_leaves,
-    open_hdf5,
-    optional,
-    require,
-    set_attribute,
-    store,
-    subgroup,
-)
+from mbrl.data.formats.hdf5 import Group, StoredGroup, is_hdf5, make_hdf5, open_hdf5, set_attribute, store
+from mbrl.data.formats.metadata import Metadata
+from mbrl.data.formats.output import write_folder
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
@@ -78,36 +65,31 @@ class MinariFormat(Format):
             raise DataError(f"no {MAIN_FILE} found", file=path, remedy="Give the folder of a Minari dataset.")
         with open_hdf5(file) as content:
             metadata_file = file.with_name(METADATA_FILE)
-            metadata = load_json(metadata_file) if metadata_file.is_file() else attributes(content)
-            found = sorted((key for key in names(content) if _EPISODE.fullmatch(key)), key=_episode_number)
+            is_apart = metadata_file.is_file()
+            metadata = Metadata.load(metadata_file) if is_apart else Metadata(content.attributes(), file)
+            found = sorted((key for key in content.names() if _EPISODE.fullmatch(key)), key=_episode_number)
             episodes = tuple(_parse_episode(content, name, file, options) for name in found)
-        _refuse_missing_episodes(metadata, len(episodes), file)
-        low, high = _action_bounds(metadata, file)
-        return RawLog(
-            file=file, episodes=episodes, info=_parse_info(metadata, file), act_low=low, act_high=high
-        )
+            _refuse_other_sizes(metadata, episodes, metadata_file if is_apart else file)
+            low, high = _action_bounds(metadata)
+            info = _parse_info(metadata, file)
+        return RawLog(file=file, episodes=episodes, info=info, act_low=low, act_high=high)
 
     def write(self, dataset: Dataset, path: Path) -> Path:
         """Writes the folder `path/data`; readable by the `minari` library."""
-        if path.exists():
-            raise FileExistsError(f"{path} exists already")
-        partial = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        folder = partial / "data"
-        folder.mkdir(parents=True)
-        with create_hdf5(folder / MAIN_FILE) as file:
+
+        def fill(file: Group) -> None:
             for index, episode in enumerate(dataset.episodes):
                 _write_episode(file.create_group(f"episode_{index}"), index, episode)
-        size = (folder / MAIN_FILE).stat().st_size / 1e6
-        metadata = {**_metadata(dataset), "dataset_size": round(size, 1)}
-        (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=1), encoding="utf-8")
-        os.replace(partial, path)
-        return path
+
+        content = make_hdf5(fill)
+        metadata = {**_metadata(dataset), "dataset_size": round(len(content) / 1e6, 1)}
+        text = json.dumps(metadata, indent=1).encode()
+        return write_folder(path, {f"data/{MAIN_FILE}": content, f"data/{METADATA_FILE}": text})
 
 
 def _has_episodes(file: Path) -> bool:
     with open_hdf5(file) as content:
-        return any(_EPISODE.fullmatch(key) for key in names(content))
+        return any(_EPISODE.fullmatch(key) for key in content.names())
 
 
 def _main_file(path: Path) -> Path | None:
@@ -120,21 +102,20 @@ def _episode_number(name: str) -> int:
     return int(name.removeprefix("episode_"))
 
 
-def _parse_episode(content: Group, name: str, file: Path, options: LoadOptions) -> RawEpisode:
-    group = subgroup(content, name)
+def _parse_episode(content: StoredGroup, name: str, file: Path, options: LoadOptions) -> RawEpisode:
+    group = content.subgroup(name)
     if group is None:
         raise DataError("not a group", file=file, episode=name, remedy="Write one group per episode.")
-    infos_group = subgroup(group, "infos")
-    infos = _parse_infos(infos_group, options)
+    infos = _parse_infos(group.subgroup("infos"), options)
     log_prob = infos.pop(LOG_PROB_KEY, None)
-    final_known = bool(attributes(group).get(LOG_END_ATTRIBUTE, True))
+    final_known = Metadata(group.attribute(LOG_END_ATTRIBUTE), file).flag(LOG_END_ATTRIBUTE, default=True)
     return RawEpisode(
         name=name,
         observations=_stacked(group, "observations", file, name),
         actions=_stacked(group, "actions", file, name),
-        rewards=require(group, "rewards", file=file, episode=name),
-        terminations=require(group, "terminations", file=file, episode=name),
-        truncations=require(group, "truncations", file=file, episode=name),
+        rewards=group.require("rewards", episode=name),
+        terminations=group.require("terminations", episode=name),
+        truncations=group.require("truncations", episode=name),
         final_observation="logged" if final_known else "unknown",
         behaviour_log_prob=log_prob,
         timestamps=infos.pop(TIME_KEY, None),
@@ -142,121 +123,87 @@ def _parse_episode(content: Group, name: str, file: Path, options: LoadOptions) 
     )
 
 
-def _parse_infos(group: Group | None, options: LoadOptions) -> dict[str, AnyArray]:
+def _parse_infos(group: StoredGroup | None, options: LoadOptions) -> dict[str, AnyArray]:
     if group is None:
         return {}
     if options.infos == "all":
-        return numeric_leaves(group)
-    wanted = ((key, optional(group, key)) for key in (LOG_PROB_KEY, TIME_KEY))
+        return group.numeric_leaves()
+    wanted = ((key, group.optional(key)) for key in (LOG_PROB_KEY, TIME_KEY))
     return {key: values for key, values in wanted if values is not None}
 
 
-def _stacked(group: Group, key: str, file: Path, episode: str) -> AnyArray:
+def _stacked(group: StoredGroup, key: str, file: Path, episode: str) -> AnyArray:
     """An array, or the arrays of a dictionary space side by side in the order of their names."""
-    parts = subgroup(group, key)
+    values = group.optional(key)
+    parts = group.subgroup(key) if values is None else None
     if parts is None:
-        return require(group, key, file=file, episode=episode)
-    leaves = numeric_leaves(parts)
-    columns = [leaf.reshape(leaf.shape[0], -1) for _, leaf in sorted(leaves.items())]
+        return group.require(key, episode=episode) if values is None else values
+    leaves = parts.numeric_leaves()
+    report = functools.partial(DataError, file=file, episode=episode)
+    for name, leaf in leaves.items():
+        if is_image(leaf):
+            raise image_error(leaf, report, field=f"{key}/{name}")
+    columns = [leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])) for _, leaf in sorted(leaves.items())]
     if not columns or len({column.shape[0] for column in columns}) > 1:
         shapes = {name: leaf.shape for name, leaf in leaves.items()}
-        raise DataError(
-            f"the parts of the dictionary do not line up: {shapes}",
-            file=file,
-            episode=episode,
+        raise report(
+            f"the parts of the dictionary do not line up: {str(shapes)[:200]}",
             field=key,
             remedy="Store equally long numeric arrays, or flatten the dictionary to one vector.",
         )
     return np.concatenate(columns, axis=1)
 
 
-def _refuse_missing_episodes(metadata: Mapping[str, Any], found: int, file: Path) -> None:
-    expected = metadata.get("total_episodes")
-    if expected is not None and int(expected) != found:
-        raise DataError(
-            f"{found} episodes, but the metadata counts {expected}",
-            file=file,
-            remedy="The file is incomplete, or the metadata belong to another one: fetch both again.",
-        )
-
-
-def _space(metadata: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-    text = metadata.get(key)
-    space: Any = json.loads(text) if isinstance(text, str) else text
-    return cast("dict[str, Any]", space) if isinstance(space, dict) else None
-
-
-def _leaf_spaces(space: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Boxes of a space in the order in which `_stacked` joins them."""
-    if space.get("type") == "Dict":
-        for name in sorted(space["subspaces"]):
-            yield from _leaf_spaces(space["subspaces"][name], f"{prefix}{name}/")
-    else:
-        yield prefix.rstrip("/"), space
-
-
-def _action_bounds(
-    metadata: Mapping[str, Any], file: Path
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    space = _space(metadata, "action_space")
-    if space is None:
-        return None, None
-    low: list[float] = []
-    high: list[float] = []
-    for _, leaf in _leaf_spaces(space):
-        if leaf.get("type") != "Box":
+def _refuse_other_sizes(metadata: Metadata, episodes: tuple[RawEpisode, ...], file: Path) -> None:
+    """Refuses a file that holds another number of episodes or steps than it says."""
+    steps = sum(raw.rewards.shape[0] for raw in episodes if raw.rewards.ndim)
+    for key, found in (("total_episodes", len(episodes)), ("total_steps", steps)):
+        expected = metadata.count(key)
+        if expected is not None and expected != found:
             raise DataError(
-                f"the action space is {leaf.get('type')}; only continuous (Box) actions are supported yet",
+                f"{found} {key.removeprefix('total_')}, but the metadata counts {expected}",
                 file=file,
-                field="actions",
-                remedy="Use a dataset with continuous actions.",
+                field=key,
+                remedy="The data are incomplete, or the metadata belong to other ones: fetch both again.",
             )
-        size = math.prod(leaf["shape"])
-        low.extend(_bound_values(leaf["low"], size))
-        high.extend(_bound_values(leaf["high"], size))
+
+
+def _action_bounds(metadata: Metadata) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    boxes = metadata.boxes("action_space")
+    if boxes is None:
+        return None, None
+    low, high = ([bound for box in boxes for bound in box.bound(end)] for end in ("low", "high"))
     return tuple(low), tuple(high)
 
 
-def _bound_values(bound: Any, size: int) -> list[float]:
-    values = np.asarray(bound, dtype=np.float64).ravel()
-    return [float(value) for value in np.broadcast_to(values, (size,))]
-
-
-def _parse_info(metadata: Mapping[str, Any], file: Path) -> DatasetInfo:
-    env_spec = _space(metadata, "env_spec") or {}
-    obs_names = _names(metadata.get("obs_names")) or _dict_names(_space(metadata, "observation_space"))
+def _parse_info(metadata: Metadata, file: Path) -> DatasetInfo:
+    env_spec = metadata.part("env_spec")
     folder = file.parent.parent if file.parent.name == "data" else file.parent
     return DatasetInfo(
-        name=str(metadata.get("dataset_id", folder.name)),
-        task=metadata.get("task"),
-        env_id=env_spec.get("id"),
-        max_episode_steps=env_spec.get("max_episode_steps"),
-        ref_min_score=_number(metadata.get("ref_min_score")),
-        ref_max_score=_number(metadata.get("ref_max_score")),
-        time_step=_number(metadata.get("time_step")),
-        obs_names=obs_names,
-        act_names=_names(metadata.get("act_names")),
+        name=metadata.text("dataset_id") or folder.name or file.stem,
+        task=metadata.text("task"),
+        env_id=None if env_spec is None else env_spec.text("id"),
+        max_episode_steps=None if env_spec is None else env_spec.count("max_episode_steps"),
+        ref_min_score=metadata.number("ref_min_score"),
+        ref_max_score=metadata.number("ref_max_score"),
+        time_step=metadata.number("time_step"),
+        obs_names=metadata.names("obs_names") or _dict_names(metadata),
+        act_names=metadata.names("act_names"),
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, default=str)
-            for key, value in metadata.items()
+            for key, value in metadata.values.items()
             if key not in _STRUCTURE_KEYS
         },
     )
 
 
-def _dict_names(space: dict[str, Any] | None) -> tuple[str, ...] | None:
-    if space is None or space.get("type") != "Dict":
+def _dict_names(metadata: Metadata) -> tuple[str, ...] | None:
+    """`part[index]` for the parts of a dictionary of observations."""
+    space = metadata.part("observation_space")
+    if space is None or space.values.get("type") != "Dict":
         return None
-    leaves = _leaf_spaces(space)
-    return tuple(f"{name}[{i}]" for name, leaf in leaves for i in range(math.prod(leaf.get("shape", [1]))))
-
-
-def _names(value: Any) -> tuple[str, ...] | None:
-    return tuple(str(name) for name in cast("list[object]", value)) if isinstance(value, list) else None
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    boxes = metadata.boxes("observation_space") or []
+    return tuple(f"{box.name}[{index}]" for box in boxes for index in range(box.size))
 
 
 def _write_episode(group: Group, index: int, episode: Episode) -> None:

@@ -17,25 +17,31 @@ With E episodes of T_0 ... T_{E-1} steps and N = sum(T_i), all episodes one afte
 | `info` | text | optional: JSON of `DatasetInfo` |
 """
 
-import os
+import functools
+import io
+import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
-from mbrl.data.checks import flag_array
 from mbrl.data.dataset import Dataset
+from mbrl.data.flags import flag_array, read_flags
 from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
+from mbrl.data.formats.limits import ReadBudget, reading
+from mbrl.data.formats.output import write_file
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
+from mbrl.data.spaces import read_bounds
 
 _SIGNATURE: Final = b"PK\x03\x04"
 _INFO_PREFIX: Final = "infos/"
+_FLAGS: Final = ("terminated", "truncated", "is_final_observation_known")
 _REQUIRED: Final = ("lengths", "observations", "actions", "rewards", "terminated", "truncated")
 
 
@@ -64,76 +70,114 @@ class NpzFormat(Format):
                     field=key,
                     remedy="Write the key; the module mbrl.data.formats.npz documents the layout.",
                 )
-        text = arrays.get("info")
-        default = DatasetInfo(name=file.stem, max_episode_steps=options.max_episode_steps)
         return RawLog(
             file=file,
             episodes=_cut(arrays, file),
-            info=default if text is None else DatasetInfo.from_json(str(text), file=file),
-            act_low=_bounds(arrays, "act_low"),
-            act_high=_bounds(arrays, "act_high"),
+            info=_info(arrays, file, options),
+            act_low=_bounds(arrays, "act_low", file),
+            act_high=_bounds(arrays, "act_high", file),
         )
 
     def write(self, dataset: Dataset, path: Path) -> Path:
         """Writes one compressed archive; infos that some episode lacks are left out."""
-        if path.exists():
-            raise FileExistsError(f"{path} exists already")
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **_flatten(dataset))
-        os.replace(partial, path)
-        return path
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **_flatten(dataset))
+        return write_file(path, stream.getbuffer())
 
 
 def load_archive(file: Path) -> dict[str, AnyArray]:
     """All arrays of an archive, without unpickling anything.
 
     Raises:
-        DataError: the archive is a folder, truncated or otherwise damaged, or holds pickled objects.
+        DataError: the archive is a folder, truncated or otherwise damaged, holds pickled objects, or claims
+            more memory than its size makes credible.
     """
-    arrays: dict[str, AnyArray] = {}
-    key = ""
     if file.is_dir():
         raise DataError("it is a folder", file=file, remedy="Name the .npz file in it.")
-    try:
-        # np.load would leave the file open if it found the archive damaged
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            for key in archive.files:
-                arrays[key] = archive[key]
-    except ValueError as error:
-        raise DataError(
-            f"the array is of dtype object or damaged ({error})",
-            file=file,
-            field=key or None,
-            remedy="Store plain numeric arrays; ragged episodes go one after the other, with their lengths.",
-        ) from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"the archive cannot be read ({error})",
-            file=file,
-            field=key or None,
-            remedy="The file is truncated or damaged: copy or write it again.",
-        ) from error
+    arrays: dict[str, AnyArray] = {}
+    with reading(file), zipfile.ZipFile(file) as archive:
+        budget = ReadBudget(file)
+        for member in archive.infolist():
+            key = member.filename.removesuffix(".npy")
+            if key == member.filename:
+                continue
+            if key in arrays:
+                raise DataError(
+                    "the key is there twice", file=file, field=key, remedy="Write the file again."
+                )
+            claimed = _claimed_bytes(archive, member, file)
+            if claimed > member.file_size:
+                raise DataError(
+                    f"the array claims {claimed:,} bytes, and {member.file_size:,} are there",
+                    file=file,
+                    field=key,
+                    remedy="The file is truncated or damaged: copy or write it again.",
+                )
+            budget.take(claimed, field=key)
+            with archive.open(member) as stream:
+                arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
     return arrays
 
 
-def _bounds(arrays: Mapping[str, AnyArray], key: str) -> tuple[float, ...] | None:
-    values = arrays.get(key)
-    return None if values is None else tuple(float(value) for value in np.atleast_1d(values))
+def _claimed_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: Path) -> int:
+    """Size of an array by its header, read before memory is taken for it."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    report = functools.partial(DataError, file=file, field=member.filename.removesuffix(".npy"))
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in headers:
+            raise report(f"an array of format {version}", remedy="Store plain numeric arrays.")
+        shape, _, dtype = headers[version](stream)
+    if dtype.hasobject:
+        raise report(
+            "the array is of dtype object",
+            remedy="Store plain numeric arrays; ragged episodes go one after the other, with their lengths.",
+        )
+    return math.prod(shape) * dtype.itemsize
+
+
+def _info(arrays: Mapping[str, AnyArray], file: Path, options: LoadOptions) -> DatasetInfo:
+    text = arrays.get("info")
+    if text is None:
+        return DatasetInfo(name=file.stem, max_episode_steps=options.max_episode_steps)
+    if text.dtype.kind != "U" or text.size != 1:
+        raise DataError(
+            f"shape {text.shape}, dtype {text.dtype}, where one text is needed",
+            file=file,
+            field="info",
+            remedy="Store the JSON of DatasetInfo as text, or leave the key out.",
+        )
+    return DatasetInfo.from_json(str(text.reshape(-1)[0]), file=file)
+
+
+def _bounds(arrays: Mapping[str, AnyArray], key: str, file: Path) -> tuple[float, ...] | None:
+    return read_bounds(arrays[key], file=file, field=key) if key in arrays else None
+
+
+def _read_lengths(values: AnyArray, file: Path) -> NDArray[np.int64]:
+    report = functools.partial(DataError, file=file, field="lengths")
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise report(f"shape {values.shape}, dtype {values.dtype}", remedy="Store one integer per episode.")
+    is_bad = (values < 0) | (values > 2**40)
+    if bool(is_bad.any()):
+        row = int(is_bad.argmax())
+        raise report(
+            f"an episode of {values[row]} steps", row=row, remedy="Store the number of steps of each episode."
+        )
+    lengths = values.astype(np.int64)
+    if (lengths == 0).sum() > 1000:
+        row = int((lengths == 0).argmax())
+        raise report(
+            f"{int((lengths == 0).sum())} episodes without steps", row=row, remedy="Leave empty episodes out."
+        )
+    return lengths
 
 
 def _cut(arrays: Mapping[str, AnyArray], file: Path) -> tuple[RawEpisode, ...]:
-    lengths = arrays["lengths"]
-    if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
-        raise DataError(
-            f"shape {lengths.shape}, dtype {lengths.dtype}",
-            file=file,
-            field="lengths",
-            remedy="Store one integer per episode.",
-        )
-    steps, count = int(lengths.sum()), len(lengths)
+    lengths = _read_lengths(arrays["lengths"], file)
+    steps, count = sum(lengths.tolist()), len(lengths)
     allowed = {key: (steps,) for key in ("actions", "rewards", "behaviour_log_prob")}
-    allowed |= {key: (count,) for key in ("terminated", "truncated", "is_final_observation_known")}
+    allowed |= {key: (count,) for key in _FLAGS}
     allowed |= {"observations": (steps + count, steps), "timestamps": (steps + count,)}
     allowed |= {key: (steps, steps + count) for key in arrays if key.startswith(_INFO_PREFIX)}
     for key, rows in allowed.items():
@@ -145,15 +189,24 @@ def _cut(arrays: Mapping[str, AnyArray], file: Path) -> tuple[RawEpisode, ...]:
                 field=key,
                 remedy="Store T + 1 observations and T of everything else per episode of T steps.",
             )
+    report = functools.partial(DataError, file=file)
+    flags = {key: read_flags(arrays[key], report, field=key, count=count) for key in _FLAGS if key in arrays}
+    sized = {key: values for key, values in arrays.items() if key in allowed and key not in _FLAGS}
     stops = np.cumsum(lengths)
     return tuple(
-        _episode(arrays, index, int(stop) - int(length), int(stop))
+        _episode(sized, flags, index, (int(stop) - int(length), int(stop), steps))
         for index, (length, stop) in enumerate(zip(lengths, stops, strict=True))
     )
 
 
-def _episode(arrays: Mapping[str, AnyArray], index: int, start: int, stop: int) -> RawEpisode:
-    steps = int(arrays["lengths"].sum())
+def _episode(
+    arrays: Mapping[str, AnyArray],
+    flags: Mapping[str, NDArray[np.bool_]],
+    index: int,
+    place: tuple[int, int, int],
+) -> RawEpisode:
+    """Episode `index`, rows `start` to `stop` of `steps` in all (`place`)."""
+    start, stop, steps = place
 
     def rows(key: str) -> AnyArray:
         """The rows of this episode, T or T + 1 of them by the size of the array."""
@@ -162,14 +215,14 @@ def _episode(arrays: Mapping[str, AnyArray], index: int, start: int, stop: int) 
             return values[start:stop]
         return values[start + index : stop + index + 1]
 
-    known = arrays.get("is_final_observation_known")
+    known = flags.get("is_final_observation_known")
     return RawEpisode(
         name=str(index),
         observations=rows("observations"),
         actions=rows("actions"),
         rewards=rows("rewards"),
-        terminations=flag_array(stop - start, last=bool(arrays["terminated"][index])),
-        truncations=flag_array(stop - start, last=bool(arrays["truncated"][index])),
+        terminations=flag_array(stop - start, last=bool(flags["terminated"][index])),
+        truncations=flag_array(stop - start, last=bool(flags["truncated"][index])),
         final_observation="logged" if known is None or bool(known[index]) else "unknown",
         behaviour_log_prob=rows("behaviour_log_prob") if "behaviour_log_prob" in arrays else None,
         timestamps=rows("timestamps") if "timestamps" in arrays else None,

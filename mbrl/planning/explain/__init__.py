@@ -1,1 +1,1 @@
-"""Why a plan is what it is, and what planning gains over the policy."""
+"""Why a plan is what it is: its trace through the model, and the trees of a search."""

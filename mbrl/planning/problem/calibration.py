@@ -1,11 +1,11 @@
-"""What doubt should cost, from held-out logs alone: lambda, kappa and a halt threshold.
+"""What uncertainty should cost, from held-out logs alone: lambda, kappa and a halt threshold.
 
 Nothing here sees a simulator, and nothing is chosen by an online return. The deviations that a model
-predicts for its own noise are recalibrated when it is fitted (`mbrl.dynamics.calibration`).
+predicts for its own noise are recalibrated when it is fitted (`mbrl.dynamics.assessment.calibration`).
 """
 
 import math
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,20 +16,27 @@ from mbrl.data.dataset import Transitions
 from mbrl.nets.action_box import ActionBox
 from mbrl.planning.problem.problem import Pessimism, PlanningProblem, halt_loss
 
-LCB_COEFS = (0.0, 0.5, 1.0, 2.0)
-"""What kappa is chosen from."""
+LCB_COEFS: Final = (0.0, 0.5, 1.0, 2.0)
+"""What kappa is chosen from: none, and one and two deviations with a step between none and one."""
 
-DEFAULT_LCB_COEF = 1.0
-MIN_ROWS = 20
-"""Held-out rows below which quantiles say nothing."""
+DEFAULT_LCB_COEF: Final = 1.0
+"""Kappa where no held-out row can tell: one deviation, the middle of what it is chosen from."""
 
-_BINS = 10
-_CHUNK = 2048
-_TINY = 1e-6
+MIN_ROWS: Final = 20
+"""Held-out rows below which quantiles say nothing: one of fewer is more than a twentieth of them."""
+
+_BINS: Final = 10
+"""Groups by u of the binned form: enough for a slope, with 500 rows in each at the default `max_rows`."""
+
+_CHUNK: Final = 2048
+"""Rows that go through the model at a time; bounds memory, as each is stepped by every member."""
+
+_TINY: Final = 1e-6
+"""Share of the spread of returns that counts as rounding: float32 holds sums of rewards to about that."""
 
 
 class CalibrationConfig(BaseModel):
-    """How the price of doubt is set.
+    """How the cost of uncertainty is set.
 
     Attributes:
         method: `quantile` takes the quantile of `|delta| / max(u, floor)`, which is right where the task is
@@ -52,7 +59,7 @@ class CalibrationConfig(BaseModel):
 
 
 class PlannerCalibration(BaseModel):
-    """The price of doubt and what it was made of; one JSON.
+    """The cost of uncertainty and what it was made of; one JSON.
 
     Attributes:
         penalty_coef: lambda.
@@ -89,7 +96,7 @@ class PlannerCalibration(BaseModel):
     def pessimism(
         self, *, scale: float = 1.0, halts: bool = False, soft_horizon_coef: float = 0.0
     ) -> Pessimism:
-        """The calibrated price.
+        """The calibrated coefficients.
 
         Args:
             scale: multiplies lambda and kappa; 0 is the plain planner.
@@ -143,24 +150,27 @@ def calibrate_planner(
     rows = known[torch.randperm(len(known), generator=generator)[: config.max_rows]]
     log = _Log.read(held_out, box, problem.dtype)
     slack = _TINY * problem.value_scale
+    # 1. How far the imagined one-step target is from the logged one, and how unsure the model was of it.
     parts = [_target_gaps(problem, log, part) for part in torch.split(rows, _CHUNK)]
-    delta, doubt = (torch.cat(column).double() for column in zip(*parts, strict=True))
-    floor = max(float(doubt.quantile(config.floor_quantile)), slack)
-    coef = _penalty_coef(delta.abs(), doubt, delta, floor, config)
+    delta, uncertainty = (torch.cat(column).double() for column in zip(*parts, strict=True))
+    # 2. lambda: what covers these errors. Tiny u are floored, else their ratios would set the quantile.
+    floor = max(float(uncertainty.quantile(config.floor_quantile)), slack)
+    coef = _penalty_coef(delta, uncertainty, floor=floor, config=config)
+    # 3. kappa: the least that keeps the lower bound of k imagined steps below what the log returned.
     gaps = _lcb_gaps(problem, log, rows, config.horizon)
     kappa, is_satisfied = _choose_lcb_coef(gaps, problem.value_scale)
     return PlannerCalibration(
         penalty_coef=coef,
         lcb_coef=kappa,
-        halt_threshold=float(doubt.quantile(config.halt_quantile)),
+        halt_threshold=float(uncertainty.quantile(config.halt_quantile)),
         halt_loss=halt_loss(
             float(held_out.reward.min()),
             problem.discount,
             steps=None if problem.discount < 1.0 else int(held_out.step.max()) + 1,
         ),
-        uncertainty_mean=max(float(doubt.mean()), slack),
+        uncertainty_mean=max(float(uncertainty.mean()), slack),
         uncertainty_floor=floor,
-        coverage=float((delta.abs() <= coef * doubt.clamp_min(floor) + slack).double().mean()),
+        coverage=float((delta.abs() <= coef * uncertainty.clamp_min(floor) + slack).double().mean()),
         delta_mean=float(delta.mean()),
         delta_abs_mean=float(delta.abs().mean()),
         lcb_gaps=gaps,
@@ -196,10 +206,12 @@ class _Log(NamedTuple):
 
 
 def _value(problem: PlanningProblem, obs: Float[Tensor, "n obs_dim"]) -> Float[Tensor, "n"]:
+    """V(s), mean over critics."""
     return problem.leaf.value(obs).mean(0)
 
 
 def _target_gaps(problem: PlanningProblem, log: _Log, rows: Tensor) -> _Gaps:
+    """`r + g (1 - terminated) V(s')` of the log less the members' mean of the same, and u of the step."""
     out = problem.step(log.obs[rows], log.action[rows])
     discount = problem.discount
     logged = log.reward[rows] + discount * ~log.terminated[rows] * _value(problem, log.next_obs[rows])
@@ -209,16 +221,17 @@ def _target_gaps(problem: PlanningProblem, log: _Log, rows: Tensor) -> _Gaps:
 
 
 def _penalty_coef(
-    error: Tensor, doubt: Tensor, delta: Tensor, floor: float, config: CalibrationConfig
+    delta: Float[Tensor, "n"], uncertainty: Float[Tensor, "n"], *, floor: float, config: CalibrationConfig
 ) -> float:
-    """The quantile of the ratios, or the slope through 0 of the bins' mean errors."""
+    """A quantile of the ratios `|delta| / max(u, floor)`, or the slope through 0 of mean errors in bins."""
     if config.method == "quantile":
-        return float((error / doubt.clamp_min(floor)).quantile(config.quantile))
-    order = doubt.argsort()
-    bins = [part for part in order.tensor_split(_BINS) if len(part)]
-    u = torch.stack([doubt[part].mean() for part in bins])
+        return float((delta.abs() / uncertainty.clamp_min(floor)).quantile(config.quantile))
+    # Equal groups by u; within one, the task's own noise averages out of the mean error.
+    bins = [part for part in uncertainty.argsort().tensor_split(_BINS) if len(part)]
+    u = torch.stack([uncertainty[part].mean() for part in bins])
     bias = torch.stack([delta[part].mean().abs() for part in bins])
     count = torch.tensor([len(part) for part in bins], dtype=u.dtype)
+    # Weighted least squares through 0: lambda = sum n u |bias| / sum n u^2.
     power = float((count * u.square()).sum())
     return float((count * u * bias).sum()) / power if power > 0.0 else 0.0
 
@@ -235,11 +248,13 @@ def _lcb_gaps(problem: PlanningProblem, log: _Log, rows: Tensor, horizon: int) -
     ]
     imagined = torch.cat([part for part, _ in parts], 1).double()
     logged = torch.cat([part for _, part in parts]).double()
+    # The bound that a planner would use of the same actions, E[mean_e - kappa std_e - logged].
     mean, std = imagined.mean(0), imagined.std(0, correction=0)
     return tuple(float((mean - kappa * std - logged).mean()) for kappa in LCB_COEFS)
 
 
 def _choose_lcb_coef(gaps: tuple[float, ...] | None, scale: float) -> tuple[float, bool]:
+    """The least kappa whose gap is not above 0, and whether there is one."""
     if gaps is None:
         return DEFAULT_LCB_COEF, False
     for kappa, gap in zip(LCB_COEFS, gaps, strict=True):
@@ -258,6 +273,7 @@ def _lengths(log: _Log, rows: Tensor, horizon: int) -> Tensor:
 
 
 def _logged_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths: Tensor) -> Tensor:
+    """`[s]`: `sum_{t<k} g^t r_t + g^k (1 - terminated) V(s_k)` along the log."""
     steps = torch.arange(int(lengths.max()))
     index = (rows[:, None] + steps).clamp_max(len(log.reward) - 1)
     weight = problem.discount ** steps.to(problem.dtype) * (steps < lengths[:, None])
@@ -267,7 +283,7 @@ def _logged_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths: T
 
 
 def _imagined_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths: Tensor) -> Tensor:
-    """`[e, s]`: each member replays the logged actions for itself."""
+    """`[e, s]`: the same sum when each member replays the logged actions for itself."""
     members, count = problem.step.ensemble_size, len(rows)
     member = torch.arange(members).repeat_interleave(count)
     obs = log.obs[rows].repeat(members, 1)
@@ -277,9 +293,11 @@ def _imagined_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths:
     for t in range(int(lengths.max())):
         action = log.action[(rows + t).clamp_max(len(log.reward) - 1)].repeat(members, 1)
         out = problem.step(obs, action, member=member)
+        # The step that ends a task still pays its reward; beyond it nothing counts.
         alive = alive * (t < length)
         total = total + problem.discount**t * alive * out.reward
         alive = alive * ~out.terminated
+        # Stretches that end here are closed by the value of where they lead.
         is_last = torch.eq(length, t + 1)
         if bool(is_last.any()):
             tail = problem.discount ** (t + 1) * alive * is_last

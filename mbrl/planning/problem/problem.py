@@ -1,4 +1,4 @@
-"""What a planner plans in: an imagined step, a prior policy, a value at the leaves, and how much doubt costs.
+"""What a planner plans in: an imagined step, a prior policy, values at leaves, and the cost of uncertainty.
 
 Actions are scaled to [-1, 1] per dimension, or are one-hot vectors of a discrete action; the step function
 maps them to the task's units. Observations are in raw units.
@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from mbrl.core.types import DynamicsPosterior
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds of a monotonic clock; planners never read one by themselves."""
@@ -51,6 +53,20 @@ class StepFn(Protocol):
             member: `[r]`, the member of each row; None asks every member and adds the axis `e`.
             noise: `[r, obs_dim + 1]` standard normal draws for s' and r; None takes the means.
         """
+        ...
+
+
+@runtime_checkable
+class UncertaintyFn(Protocol):
+    """How unsure the members together are of a step."""
+
+    def __call__(
+        self,
+        obs: Float[Tensor, "r obs_dim"],
+        action: Float[Tensor, "r act_dim"],
+        posterior: DynamicsPosterior,
+    ) -> Float[Tensor, "r"]:
+        """u, reward units, >= 0; `action` in environment units."""
         ...
 
 
@@ -102,7 +118,7 @@ class LeafValue(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pessimism:
-    """What doubt costs; every coefficient at 0 and no threshold is the plain planner, bit for bit.
+    """What uncertainty costs; every coefficient at 0 and no threshold is the plain planner, bit for bit.
 
     Attributes:
         penalty_coef: lambda, rewards become `r - lambda u`.
@@ -173,7 +189,7 @@ def has_ended(out: StepOut, pessimism: Pessimism) -> Bool[Tensor, "*e r"]:
 def pessimistic_edge(
     out: StepOut, next_value: Float[Tensor, "*e r"], *, discount: float, pessimism: Pessimism
 ) -> Edge:
-    """Books a step by parts, doubt included.
+    """What a step is worth by parts, its uncertainty charged for.
 
     A step that halts is worth `-halt_loss`, whatever the model says of its reward and of the task's end: what
     is not known must not attract. The penalty takes the reward back, so that parts stay raw.
@@ -184,13 +200,15 @@ def pessimistic_edge(
         discount: gamma.
         pessimism: coefficients.
     """
-    doubt = out.uncertainty.expand_as(out.reward)
-    ended, halted = has_ended(out, pessimism), doubt > pessimism.halt_threshold
-    penalty = torch.where(halted, out.reward + pessimism.halt_loss, pessimism.penalty_coef * doubt)
+    uncertainty = out.uncertainty.expand_as(out.reward)
+    ended, halted = has_ended(out, pessimism), uncertainty > pessimism.halt_threshold
+    # lambda u (MOPO, Yu et al. 2020, eq. 7), or what takes a halting step down to -halt_loss (MOReL).
+    penalty = torch.where(halted, out.reward + pessimism.halt_loss, pessimism.penalty_coef * uncertainty)
     alive = discount * (~ended).to(out.reward.dtype)
     if pessimism.soft_horizon_coef == 0.0:
         return Edge(out.reward, penalty, alive, torch.zeros_like(alive), ended)
-    trust = torch.exp(-pessimism.soft_horizon_coef / pessimism.uncertainty_mean * doubt)
+    # omega = exp(-eta u / u_mean): that share of the future is the model's, the rest the critic's.
+    trust = torch.exp(-pessimism.soft_horizon_coef / pessimism.uncertainty_mean * uncertainty)
     return Edge(out.reward, penalty, alive * trust, alive * (1.0 - trust) * next_value, ended)
 
 
@@ -204,7 +222,7 @@ class PlanningProblem:
         leaf: values at leaves.
         obs_dim: size of an observation.
         discount: gamma, in [0, 1].
-        pessimism: what doubt costs.
+        pessimism: what uncertainty costs.
         value_scale: spread of the returns of the data, return units, > 0; differences far below it are noise.
         dtype: of all computation.
         clone: the behaviour's policy, which may propose actions besides; None for none.

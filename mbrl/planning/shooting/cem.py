@@ -17,9 +17,9 @@ from torch import Tensor
 
 from mbrl.planning.base import PLANNERS, PlannerEntry
 from mbrl.planning.problem.problem import Clock, PlanningProblem
-from mbrl.planning.shooting.plans import Plans, Search
+from mbrl.planning.shooting.particles import Outcome
+from mbrl.planning.shooting.plans import Plans, ShootingState
 from mbrl.planning.shooting.shooting import ShootingConfig, ShootingPlanner
-from mbrl.planning.shooting.trajectory import Outcome
 
 
 class CEMConfig(ShootingConfig):
@@ -59,14 +59,14 @@ class CEM(ShootingPlanner):
         """Equal weights."""
         return equal_weights(score)
 
-    def keep(self, search: Search) -> Plans | None:
+    def keep(self, state: ShootingState) -> Plans | None:
         """Nothing."""
-        del search
+        del state
         return None
 
-    def remember(self, search: Search) -> Float[Tensor, "b m h act_dim"] | None:
+    def remember(self, state: ShootingState) -> Float[Tensor, "b m h act_dim"] | None:
         """Nothing."""
-        del search
+        del state
         return None
 
 

@@ -1,13 +1,18 @@
 """Coloured noise: actions that change slowly explore further (Pinneri et al. 2020)."""
 
+from typing import Final
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-_MAX_EXPONENT = 4.0
-_STILL = 1e-12
+_MAX_EXPONENT: Final = 4.0
+"""Steepest spectrum that is believed, and the bound of `ICEMConfig.noise_exponent`: noise hardly changes."""
+
+_STILL: Final = 1e-12
+"""Power, of float64 actions of size 1, that is rounding: a sequence with no more than it does not move."""
 
 
 def colour_filter(horizon: int, exponent: float, *, dtype: torch.dtype) -> Float[Tensor, "h h"]:
@@ -21,10 +26,13 @@ def colour_filter(horizon: int, exponent: float, *, dtype: torch.dtype) -> Float
         exponent: of the spectrum; 0 is white and gives the identity.
         dtype: of the result.
     """
+    # 1. The amplitude f^(-exponent / 2) of every frequency, as a kernel over time.
     frequency = np.fft.rfftfreq(horizon)
     frequency[0] = frequency[1] if horizon > 1 else 1.0
     kernel = np.fft.irfft(frequency ** (-exponent / 2.0), n=horizon)
+    # 2. Unit variance: each x_t is a sum of white draws with these weights.
     kernel = kernel / np.linalg.norm(kernel)
+    # 3. Every step sees the kernel from its own place.
     step = np.arange(horizon)
     return torch.from_numpy(kernel[(step[:, None] - step) % horizon]).to(dtype)
 
@@ -38,11 +46,13 @@ def spectral_exponent(sequences: NDArray[np.floating]) -> float:
     Args:
         sequences: `[n, t]`, one dimension of an action over time; t >= 4. Constant ones are left out.
     """
+    # 1. Periodograms, without the mean.
     power = np.square(np.abs(np.fft.rfft(sequences.astype(np.float64))))[:, 1:]
     largest = power.max(1, keepdims=True)
     moves = largest[:, 0] > _STILL * sequences.shape[1]
     if not moves.any():
         return 0.0
+    # 2. The line through log power over log frequency, by least squares.
     level = np.log(power[moves].clip(_STILL * largest[moves])).mean(0)
     octave = np.log(np.fft.rfftfreq(sequences.shape[1])[1:])
     octave -= octave.mean()

@@ -21,7 +21,7 @@ from mbrl.planning.base import PLANNERS, PlannerEntry
 from mbrl.planning.problem.problem import Clock, PlanningProblem
 from mbrl.planning.shooting.cem import equal_weights
 from mbrl.planning.shooting.coloured import colour_filter
-from mbrl.planning.shooting.plans import Plans, Search
+from mbrl.planning.shooting.plans import Plans, ShootingState
 from mbrl.planning.shooting.shooting import ShootingConfig, ShootingPlanner
 
 
@@ -75,14 +75,14 @@ class ICEM(ShootingPlanner):
         """Equal weights."""
         return equal_weights(score)
 
-    def keep(self, search: Search) -> Plans | None:
+    def keep(self, state: ShootingState) -> Plans | None:
         """The best elites."""
         count = int(self.config.keep_share * self.config.elites)
-        return None if search.elites is None or count == 0 else search.elites.first(count)
+        return None if state.elites is None or count == 0 else state.elites.first(count)
 
-    def remember(self, search: Search) -> Float[Tensor, "b m h act_dim"] | None:
+    def remember(self, state: ShootingState) -> Float[Tensor, "b m h act_dim"] | None:
         """The best elites."""
-        kept = self.keep(search)
+        kept = self.keep(state)
         return None if kept is None else kept.actions
 
 

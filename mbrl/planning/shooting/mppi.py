@@ -8,7 +8,7 @@ Departures from TD-MPC2:
   on the unit of the reward (`standardise: false` for raw ones);
 - the mean is followed, not an elite drawn by its weight (`execute: sample` for that);
 - plans of the policy are scored once and compete in every iteration; the mode's is one of them;
-- the policy is rolled out by all members in turn, and doubt has its price.
+- the policy is rolled out by all members in turn, and uncertainty costs.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from torch import Tensor
 from mbrl.core.errors import ConfigError
 from mbrl.planning.base import PLANNERS, PlannerEntry
 from mbrl.planning.problem.problem import Clock, PlanningProblem
-from mbrl.planning.shooting.plans import Plans, Search
+from mbrl.planning.shooting.plans import Plans, ShootingState
 from mbrl.planning.shooting.shooting import ShootingConfig, ShootingPlanner
 
 Preset: TypeAlias = Literal["tdmpc2", "mbop", "mbop-acme"]
@@ -137,13 +137,13 @@ class MPPI(ShootingPlanner):
             floor=floor if self.config.standardise else None,
         )
 
-    def keep(self, search: Search) -> Plans | None:
+    def keep(self, state: ShootingState) -> Plans | None:
         """The policy's plans."""
-        return search.injected
+        return state.injected
 
-    def remember(self, search: Search) -> Float[Tensor, "b m h act_dim"] | None:
+    def remember(self, state: ShootingState) -> Float[Tensor, "b m h act_dim"] | None:
         """Nothing."""
-        del search
+        del state
         return None
 
 
@@ -160,14 +160,17 @@ def exponential_weights(
         inverse_temperature: > 0.
         floor: of the deviation, return units; None divides by 1.
     """
+    # 1. How far each plan is behind the best one; the best has weight exp(0) whatever the scale.
     is_finite = score.isfinite()
     behind = torch.where(is_finite, score - score.amax(1, keepdim=True), 0.0)
     scale = torch.ones_like(behind[:, :1])
+    # 2. In deviations of the elites' own scores, so that the unit of the reward cancels.
     if floor is not None:
         count = is_finite.sum(1, keepdim=True).clamp_min(1)
         mean = behind.sum(1, keepdim=True) / count
         square = torch.where(is_finite, (behind - mean).square(), 0.0)
         scale = (square.sum(1, keepdim=True) / count).sqrt().clamp_min(floor)
+    # 3. The exponential, normalised.
     weight = torch.where(is_finite, (inverse_temperature * behind / scale).exp(), 0.0)
     return weight / weight.sum(1, keepdim=True).clamp_min(1.0)  # the best weighs 1
 

@@ -1,4 +1,4 @@
-"""Plans of a search, with what they are worth."""
+"""Plans with what they are worth, where an optimisation of them stands, and what it reports."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mbrl.planning.base import PlanResult, PlanStats
-from mbrl.planning.shooting.trajectory import Scores
+from mbrl.planning.shooting.rollout import Scores
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class Plans:
 
 
 @dataclasses.dataclass(slots=True)
-class Search:
-    """Where a search stands.
+class ShootingState:
+    """Where the optimisation of plans stands.
 
     Attributes:
         mean: `[b, h, act_dim]`, of the next draws.
         std: `[b, h, act_dim]`, of the next draws.
         centre: `[b, h, act_dim]`, weighted mean of the elites.
-        injected: plans of the opening, scored.
+        injected: initial plans, scored.
         kept: plans that compete again in the next iteration.
         elites: of the last iteration, best first.
         weights: `[b, k]`, of the elites.
@@ -91,7 +91,7 @@ def report(
     stats: PlanStats,
     remembered: Float[Tensor, "b m l act_dim"] | None = None,
 ) -> PlanResult:
-    """A search as a result; the policy's own action is the first candidate and takes what weight is left.
+    """The result of a call; the policy's own action is the first candidate and takes what weight is left.
 
     Args:
         own: `[b, 1]`, the policy's plan.

@@ -7,11 +7,10 @@ what they carry from one iteration to the next.
 import abc
 import dataclasses
 import itertools
-from typing import Annotated, ClassVar, Final, Literal, TypeAlias
+from typing import ClassVar, Final
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
@@ -19,7 +18,6 @@ from mbrl.planning.base import (
     SOURCES,
     Budget,
     Hints,
-    PlannerConfig,
     PlanResult,
     PlanStats,
     check_call,
@@ -29,66 +27,22 @@ from mbrl.planning.deadline import Costs, Deadline, halve
 from mbrl.planning.fallback import act_by_policy
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import Clock, PlanningProblem
-from mbrl.planning.shooting.opening import Opening, PolicyDraws, open_search
-from mbrl.planning.shooting.plans import Plans, Search, report
-from mbrl.planning.shooting.trajectory import (
-    Futures,
-    Outcome,
-    Tally,
-    Transition,
-    draw_futures,
-    score_plans,
-)
-
-Start: TypeAlias = Literal["policy", "zero"]
-Execute: TypeAlias = Literal["mean", "best", "sample"]
+from mbrl.planning.shooting.config import ShootingConfig
+from mbrl.planning.shooting.initial_plans import InitialPlans, PolicyDraws, make_initial_plans
+from mbrl.planning.shooting.particles import Particles, draw_particles
+from mbrl.planning.shooting.plans import Plans, ShootingState, report
+from mbrl.planning.shooting.rollout import Tally, score_plans
 
 _SHOOTING: Final = SOURCES.index("shooting")
+
 _LEAST_PLANS: Final = 8
+"""Of an iteration: with fewer, half of which are elites, a mean and a deviation say nothing."""
+
 _FEW_PLANS: Final = 16
+"""Of a whole call that is tried first when nothing is known of its cost; two iterations of the least size."""
+
 _TIE: Final = 1e-6
-
-
-class ShootingConfig(PlannerConfig):
-    """What shooting planners share.
-
-    Attributes:
-        horizon: h, steps of a plan.
-        population: plans of an iteration.
-        iterations: at most; a budget may end them earlier.
-        elites: best plans that an iteration learns from.
-        momentum: share of the old mean and deviation that stays.
-        std_start: deviation of the first draws, half-range units.
-        std_min: floor of the deviation.
-        std_max: ceiling of the deviation.
-        start: where the first mean comes from without a warm plan: what the policy would do, or 0.
-        policy_plans: plans of the policy among the first candidates: its mode's, then draws.
-        policy_std: deviation of those draws around the mode, half-range units; null draws from the policy.
-        policy_mix: share of the warm plan in those draws.
-        transition: `ts_inf`: a particle keeps its member; `ts1`: a member is drawn at each step; `mean`: the
-            mean over members.
-        particles: futures of each plan; null takes as many as there are members, one each.
-        outcome: a member's `mean`, or a `sample` of its Gaussian.
-        execute: the `mean` of the elites, unless it is worse than they are (then their best), the `best`
-            plan seen, or an elite drawn by its weight (to explore).
-    """
-
-    horizon: Annotated[int, Field(ge=1, le=1000)] = 5
-    population: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    iterations: Annotated[int, Field(ge=1, le=1000)] = 3
-    elites: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    std_start: Annotated[float, Field(gt=0, le=10)] = 0.5
-    std_min: Annotated[float, Field(ge=0, le=10)] = 0.0
-    std_max: Annotated[float, Field(gt=0, le=10)] = 0.5
-    start: Start = "policy"
-    policy_plans: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    policy_std: Annotated[float | None, Field(ge=0, le=10)] = None
-    policy_mix: Annotated[float, Field(ge=0, le=1)] = 0.0
-    transition: Transition = "ts_inf"
-    particles: Annotated[int | None, Field(ge=1, le=10_000)] = None
-    outcome: Outcome = "mean"
-    execute: Execute = "mean"
+"""Share of a value by which the mean may fall short of what it averages: rounding of float32 sums."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +52,7 @@ class _Call:
     obs: Float[Tensor, "b obs_dim"]
     hints: Hints
     noise: RowNoise
-    futures: Futures
+    particles: Particles
     tally: Tally
     deadline: Deadline
 
@@ -157,11 +111,11 @@ class ShootingPlanner(abc.ABC):
         """Weights of elites, which sum to 1; 0 where a score is not finite, and all 0 where none is."""
 
     @abc.abstractmethod
-    def keep(self, search: Search) -> Plans | None:
+    def keep(self, state: ShootingState) -> Plans | None:
         """Plans that compete again in the next iteration."""
 
     @abc.abstractmethod
-    def remember(self, search: Search) -> Float[Tensor, "b m h act_dim"] | None:
+    def remember(self, state: ShootingState) -> Float[Tensor, "b m h act_dim"] | None:
         """Plans for `PlanResult.elites`."""
 
     def plan(
@@ -170,8 +124,8 @@ class ShootingPlanner(abc.ABC):
         """See `mbrl.planning.base.Planner`.
 
         `Budget.sims` counts plans that are scored for a state; the iterations share them in proportion to
-        their usual sizes. A budget of milliseconds shrinks these to what should fit. The opening (what the
-        policy is worth) and the check of the result come on top.
+        their usual sizes. A budget of milliseconds shrinks these to what should fit. The initial plans (with
+        what the policy is worth) and the check of the result come on top.
         """
         hints = Hints() if hints is None else hints
         check_call(obs, noise, hints, problem=self._problem)
@@ -181,22 +135,25 @@ class ShootingPlanner(abc.ABC):
 
     def _plan(self, obs: Tensor, budget: Budget, noise: RowNoise, hints: Hints) -> PlanResult:
         deadline = Deadline(budget, self._clock, self._costs)
-        start, finish = ("opening", len(obs)), ("finish", len(obs))
+        start, finish = ("initial plans", len(obs)), ("report", len(obs))
         if not deadline.permits(start):
             return act_by_policy(self._problem, obs, milliseconds=deadline.milliseconds)
+        # 1. Initial plans: roll the policy out, once for its value and for all plans that it has a part in.
         with deadline.timed(start):
-            call = _Call(obs, hints, noise, self._futures(noise), Tally.empty(obs.device), deadline)
-            opening = self._open(call)
-        mean = self._start(opening)
-        search = Search(mean, torch.full_like(mean, self._config.std_start), mean)
+            call = _Call(obs, hints, noise, self._particles(noise), Tally.empty(obs.device), deadline)
+            initial = self._initial_plans(call)
+        mean = self._start(initial)
+        state = ShootingState(mean, torch.full_like(mean, self._config.std_start), mean)
+        # 2. Iterate: draw plans, score them, move towards the best, while there is budget.
         sizes = self._affordable(budget, deadline, states=len(obs))
         work = ("iteration", len(obs), sizes[0])
         for index in deadline.repeat(work, len(sizes), then=finish):
-            self._iterate(call, opening, search, size=sizes[index], is_last=index == len(sizes) - 1)
-        if search.rounds == 0:  # with nothing to choose it is other work
-            finish = ("surrender", len(obs))
+            self._iterate(call, initial, state, size=sizes[index], is_last=index == len(sizes) - 1)
+        # 3. Report the plan to follow. Where there is nothing to choose that is other work, timed apart.
+        if state.rounds == 0:
+            finish = ("report without iterations", len(obs))
         with deadline.timed(finish):
-            return self._finish(call, opening, search)
+            return self._finish(call, initial, state)
 
     def _affordable(self, budget: Budget, deadline: Deadline, *, states: int) -> tuple[int, ...]:
         """Sizes of the iterations: of a budget of milliseconds, the most plans that should fit, by halves.
@@ -207,11 +164,12 @@ class ShootingPlanner(abc.ABC):
         most = share_out(self.sizes(), budget.sims)
         if budget.milliseconds is None:
             return most
-        finish, expected = deadline.cost(("finish", states)) or 0.0, None
+        finish, expected = deadline.cost(("report", states)) or 0.0, None
         chosen: tuple[int, ...] = ()
         for total in reversed(halve(sum(most), _FEW_PLANS)):
             sizes = share_out(most, total)
             work = ("iteration", states, sizes[0])
+            # From few plans upwards: what was timed, else twice what half as many plans took.
             known = deadline.cost(work)
             expected = known if known is not None or expected is None else 2.0 * expected
             if chosen and (expected is None or not deadline.fits(len(sizes) * expected + finish)):
@@ -220,145 +178,155 @@ class ShootingPlanner(abc.ABC):
             chosen = sizes
         return chosen
 
-    def _futures(self, noise: RowNoise) -> Futures:
+    def _particles(self, noise: RowNoise) -> Particles:
         config, members = self._config, self._problem.step.ensemble_size
-        return draw_futures(
+        return draw_particles(
             self._problem,
             noise,
             horizon=config.horizon,
             transition=config.transition,
-            particles=members if config.particles is None else config.particles,
+            count=members if config.particles is None else config.particles,
             outcome=config.outcome,
         )
 
-    def _open(self, call: _Call) -> Opening:
+    def _initial_plans(self, call: _Call) -> InitialPlans:
         config = self._config
         draws = PolicyDraws(config.policy_plans - 1, config.policy_std, config.policy_mix)
-        return open_search(
+        return make_initial_plans(
             self._problem,
             call.obs,
-            call.futures,
+            call.particles,
             hints=call.hints,
             draws=draws,
             noise=call.noise,
             tally=call.tally,
         )
 
-    def _start(self, opening: Opening) -> Tensor:
-        cold = opening.policy_plan
+    def _start(self, initial: InitialPlans) -> Tensor:
+        """The first mean: the warm plan where there is one, else what the policy would do, or zeros."""
+        cold = initial.policy_plan
         if self._config.start == "zero":
             cold = torch.zeros_like(cold)
-        return torch.where(opening.has_warm[:, None, None], opening.warm, cold)
+        return torch.where(initial.has_warm[:, None, None], initial.warm, cold)
 
-    def _iterate(self, call: _Call, opening: Opening, search: Search, *, size: int, is_last: bool) -> None:
+    def _iterate(
+        self, call: _Call, initial: InitialPlans, state: ShootingState, *, size: int, is_last: bool
+    ) -> None:
         """Draws, scores, keeps the best, moves mean and deviation."""
-        actions, source = self._propose(call, opening, search, size=size, is_last=is_last)
-        scored = Plans(
-            actions,
-            source,
-            score_plans(self._problem, call.obs, actions, call.futures, tally=call.tally),
-        )
-        if search.rounds == 0:
-            search.injected = scored.first(min(opening.plans.shape[1], size))
-        everyone = scored if search.kept is None else search.kept.join(scored)
-        rank = self._rank(everyone, search)
+        # 1. Draw plans around the mean; the first iteration scores the initial plans among them.
+        actions, source = self._propose(call, initial, state, size=size, is_last=is_last)
+        # 2. Score: roll them out in every particle. Plans kept from before compete with their old scores.
+        scores = score_plans(self._problem, call.obs, actions, call.particles, tally=call.tally)
+        scored = Plans(actions, source, scores)
+        if state.rounds == 0:
+            state.injected = scored.first(min(initial.plans.shape[1], size))
+        everyone = scored if state.kept is None else state.kept.join(scored)
+        # 3. Select the elites.
+        rank = self._rank(everyone, state)
         count = min(self._config.elites, max(1, int(self.elite_share * rank.shape[1])))
         elites = everyone.take(torch.argsort(rank, dim=1, descending=True, stable=True)[:, :count])
-        search.elites, search.weights = elites, self.weigh(self._rank(elites, search))
-        leader = elites.first(1)
-        if search.best is None:
-            search.best = leader
-        else:
-            is_better = leader.scores.score[:, 0] > search.best.scores.score[:, 0]
-            search.best = leader.where(is_better, search.best)
-        self._refit(search, elites.actions, search.weights)
-        search.kept = self.keep(search)
-        search.sims, search.rounds = search.sims + size, search.rounds + 1
+        state.elites, state.weights = elites, self.weigh(self._rank(elites, state))
+        self._note_best(state, elites.first(1))
+        # 4. Move mean and deviation to those of the elites.
+        self._refit(state, elites.actions, state.weights)
+        state.kept = self.keep(state)
+        state.sims, state.rounds = state.sims + size, state.rounds + 1
 
-    def _rank(self, plans: Plans, search: Search) -> Tensor:
+    def _note_best(self, state: ShootingState, leader: Plans) -> None:
+        """The best plan of all iterations."""
+        if state.best is None:
+            state.best = leader
+        else:
+            is_better = leader.scores.score[:, 0] > state.best.scores.score[:, 0]
+            state.best = leader.where(is_better, state.best)
+
+    def _rank(self, plans: Plans, state: ShootingState) -> Tensor:
+        """Scores, less `control_cost sum mean (a - mean) / variance` (Williams et al. 2017)."""
         if self.control_cost == 0.0:
             return plans.scores.score
-        pull = search.mean / search.std.square()
-        away = plans.actions - search.mean[:, None]
+        pull = state.mean / state.std.square()
+        away = plans.actions - state.mean[:, None]
         return plans.scores.score - self.control_cost * (pull[:, None] * away).sum((2, 3))
 
     def _propose(
-        self, call: _Call, opening: Opening, search: Search, *, size: int, is_last: bool
+        self, call: _Call, initial: InitialPlans, state: ShootingState, *, size: int, is_last: bool
     ) -> tuple[Tensor, Tensor]:
-        """`size` plans, those of the opening first, and where they come from."""
-        ready, source = opening.plans[:, :0], opening.source[:, :0]
-        if search.rounds == 0:
-            ready, source = opening.plans[:, :size], opening.source[:, :size]
+        """`size` plans, at first the initial ones among them, and where they come from."""
+        ready, source = initial.plans[:, :0], initial.source[:, :0]
+        if state.rounds == 0:
+            ready, source = initial.plans[:, :size], initial.source[:, :size]
         if is_last and self.adds_mean and ready.shape[1] < size:
-            ready = torch.cat((ready, search.mean[:, None]), 1)
-            source = torch.cat((source, torch.full_like(opening.source[:, :1], _SHOOTING)), 1)
+            ready = torch.cat((ready, state.mean[:, None]), 1)
+            source = torch.cat((source, torch.full_like(initial.source[:, :1], _SHOOTING)), 1)
         fresh = size - ready.shape[1]
-        shape = (fresh, *search.mean.shape[1:])
-        white = call.noise.normal(f"plans {search.rounds}", shape).to(search.mean.dtype)
-        drawn = torch.addcmul(search.mean[:, None], search.std[:, None], self.colour(white))
+        shape = (fresh, *state.mean.shape[1:])
+        white = call.noise.normal(f"plans {state.rounds}", shape).to(state.mean.dtype)
+        drawn = torch.addcmul(state.mean[:, None], state.std[:, None], self.colour(white))
         origin = torch.full((len(drawn), fresh), _SHOOTING, device=drawn.device)
         return torch.cat((ready, call.tally.clip(drawn)), 1), torch.cat((source, origin), 1)
 
-    def _refit(self, search: Search, actions: Tensor, weights: Tensor) -> None:
+    def _refit(self, state: ShootingState, actions: Tensor, weights: Tensor) -> None:
+        """`mean <- (1 - m) sum w a + m mean`, the deviation likewise, within its floor and ceiling."""
         config = self._config
         centre = torch.einsum("bk,bkhd->bhd", weights, actions)
         spread = torch.einsum("bk,bkhd->bhd", weights, (actions - centre[:, None]).square()).sqrt()
-        known = (weights.sum(1) > 0.0)[:, None, None]
-        moved = torch.lerp(centre, search.mean, config.momentum)
-        widened = torch.lerp(spread, search.std, config.momentum).clamp(config.std_min, config.std_max)
-        search.centre = torch.where(known, centre, search.centre)
-        search.mean = torch.where(known, moved, search.mean)
-        search.std = torch.where(known, widened, search.std)
+        known = (weights.sum(1) > 0.0)[:, None, None]  # no elite is finite: stay
+        moved = torch.lerp(centre, state.mean, config.momentum)
+        widened = torch.lerp(spread, state.std, config.momentum).clamp(config.std_min, config.std_max)
+        state.centre = torch.where(known, centre, state.centre)
+        state.mean = torch.where(known, moved, state.mean)
+        state.std = torch.where(known, widened, state.std)
 
-    def _choose(self, call: _Call, search: Search) -> Plans:
+    def _choose(self, call: _Call, state: ShootingState) -> Plans:
         """The plan to follow, `[b, 1]`.
 
         A mean of plans is none of them: between two ways around an obstacle lies the obstacle. So the mean
         stands only where it is worth at least what it averages, and does not halt where the best does not.
         """
-        assert search.best is not None
-        assert search.elites is not None
-        assert search.weights is not None
-        best, elites, weights = search.best, search.elites, search.weights
+        assert state.best is not None
+        assert state.elites is not None
+        assert state.weights is not None
+        best, elites, weights = state.best, state.elites, state.weights
         if self._config.execute == "best":
             return best
         if self._config.execute == "sample":
             gumbel = call.noise.gumbel("execute", (weights.shape[1],)).to(weights.dtype)
             return elites.take((weights.log() + gumbel).argmax(1, keepdim=True))
-        actions = search.centre[:, None]
-        scores = score_plans(self._problem, call.obs, actions, call.futures, tally=call.tally)
+        # The mean as a plan of its own: what is it worth, against what it averages?
+        actions = state.centre[:, None]
+        scores = score_plans(self._problem, call.obs, actions, call.particles, tally=call.tally)
         score = elites.scores.score
         average = torch.where(weights > 0.0, weights * score, 0.0).sum(1)
         enough = scores.score[:, 0] >= average - _TIE * average.abs()
         stands = enough & scores.score[:, 0].isfinite() & ~(scores.halts & ~best.scores.halts)[:, 0]
         return Plans(actions, torch.full_like(best.source, _SHOOTING), scores).where(stands, best)
 
-    def _finish(self, call: _Call, opening: Opening, search: Search) -> PlanResult:
-        own = Plans(opening.policy_plan[:, None], opening.source[:, :1], opening.policy)
+    def _finish(self, call: _Call, initial: InitialPlans, state: ShootingState) -> PlanResult:
+        own = Plans(initial.policy_plan[:, None], initial.source[:, :1], initial.policy)
         failed = torch.ones(len(call.obs), dtype=torch.bool, device=call.obs.device)
-        if search.elites is None or search.weights is None:
+        if state.elites is None or state.weights is None:
             return report(
                 own,
                 own,
                 None,
                 failed=failed,
-                stats=self._stats(call, search, failed=failed),
+                stats=self._stats(call, state, failed=failed),
             )
-        chosen = self._choose(call, search)
+        chosen = self._choose(call, state)
         failed = ~chosen.scores.score[:, 0].isfinite()
         return report(
             own,
             own.where(failed, chosen),
-            (search.elites, search.weights * ~failed[:, None]),
+            (state.elites, state.weights * ~failed[:, None]),
             failed=failed,
-            stats=self._stats(call, search, failed=failed),
-            remembered=self.remember(search),
+            stats=self._stats(call, state, failed=failed),
+            remembered=self.remember(state),
         )
 
-    def _stats(self, call: _Call, search: Search, *, failed: Tensor) -> PlanStats:
+    def _stats(self, call: _Call, state: ShootingState, *, failed: Tensor) -> PlanStats:
         return PlanStats(
-            sims=search.sims,
-            rounds=search.rounds,
+            sims=state.sims,
+            rounds=state.rounds,
             model_rows=call.tally.rows,
             model_calls=call.tally.calls,
             milliseconds=call.deadline.milliseconds,

@@ -13,6 +13,7 @@ from mbrl.planning.tree.tree import Leaf
 
 Transition: TypeAlias = Literal["mean", "ts1", "ts_inf", "member_forest"]
 _SAMPLED: Final = ("ts1", "ts_inf")
+"""Beliefs that draw outcomes from the Gaussians; the others follow their means."""
 
 
 class Rows(NamedTuple):
@@ -29,6 +30,11 @@ class Rows(NamedTuple):
     sim: Int[Tensor, "r"]
     copy: Int[Tensor, "r"]
     shared: int = 0
+
+    def take(self, index: Int[Tensor, "k"]) -> "Rows":
+        """Some of them, which share nothing."""
+        state, sim, copy = (part.index_select(0, index) for part in (self.state, self.sim, self.copy))
+        return Rows(state, sim, copy)
 
 
 @runtime_checkable
@@ -49,7 +55,7 @@ class ModelEvaluation:
     nor on the order of things; the trees of one state share it.
 
     Args:
-        problem: model, critic, prices of doubt.
+        problem: model, critic, the cost of uncertainty.
         proposals: gives new nodes their actions.
         transition: which belief a step follows.
         noise: one stream a state.
@@ -84,14 +90,17 @@ class ModelEvaluation:
     ) -> Leaf:
         """Steps, then asks critic and prior about the states that did not end."""
         problem = self._problem
+        # 1. The model's step; what is not finite counts as ended.
         out = _mark_bad(self._step(observation, action, rows))
         following, ended = out.next_observation, has_ended(out, problem.pessimism)
         alive = (~ended).nonzero().squeeze(1)
         some = None if len(alive) == len(ended) else alive
+        # 2. The critic's value of where it leads, read by the soft horizon as well; 0 beyond an end.
         value = out.reward.new_zeros(len(ended))
         if len(alive):
             value = _spread(problem.leaf_value(_take(following, some)), some, len(ended))
         edge = pessimistic_edge(out, value, discount=problem.discount, pessimism=problem.pessimism)
+        # 3. The prior's proposals there; mctx wants them below ends, too.
         logits, actions = self._propose(following, rows, some if self._is_end_final else None)
         return Leaf(following, edge, out.uncertainty, value, logits, actions)
 
@@ -122,7 +131,7 @@ class ModelEvaluation:
         if rows.shared:
             return self._step_shared(observation, action, rows.shared)
         self.model_rows += len(observation)
-        if self._transition == "mean":
+        if self._transition == "mean":  # the mean of the members' means; it ends where more than half do
             out = step(observation, action, noise=noise)
             terminated = out.terminated.to(out.reward.dtype).mean(0) > 0.5
             return StepOut(out.next_observation.mean(0), out.reward.mean(0), terminated, out.uncertainty)
@@ -141,8 +150,8 @@ class ModelEvaluation:
 
         out = self._problem.step(first(observation), first(action))
         self.model_rows += len(out.uncertainty)
-        doubt = out.uncertainty.expand(members, -1)
-        return StepOut(*(by_tree(part) for part in (*out[:3], doubt)))
+        uncertainty = out.uncertainty.expand(members, -1)
+        return StepOut(*(by_tree(part) for part in (*out[:3], uncertainty)))
 
 
 def _take(rows: Tensor, index: Tensor | None) -> Tensor:

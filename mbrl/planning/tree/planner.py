@@ -1,7 +1,8 @@
 """A planner by tree search: root candidates, a search strategy, a report; whatever the strategy is."""
 
 import functools
-from typing import Annotated, Final, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -23,11 +24,20 @@ from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import Clock, PlanningProblem
 from mbrl.planning.tree.evaluation import ModelEvaluation, Transition
 from mbrl.planning.tree.proposals import Proposals, clip_to_box
-from mbrl.planning.tree.search import Copies, Search
-from mbrl.planning.tree.tree import Tree
+from mbrl.planning.tree.search import Copies, Search, instantiate_trees
+from mbrl.planning.tree.simulation import Backward, backward, backward_max
+from mbrl.planning.tree.summary import follow_plan, pool_parts
 
-_MOST_SIMS: Final = 128  # of a budget without a number of them
-_FIRST_SIMS: Final = 32  # while no round has been timed
+NodeValue: TypeAlias = Literal["mean", "max"]
+
+_BACKWARDS: Final[Mapping[NodeValue, Backward]] = {"mean": backward, "max": backward_max}
+
+_MOST_SIMS: Final = 128
+"""Of a budget in milliseconds alone: eight for each of 16 candidates. Storage for all of them is allocated
+before the first, so that "as many as possible" needs an end."""
+
+_FIRST_SIMS: Final = 32
+"""While no round has been timed: two for each of 16 candidates, so that a first call is short."""
 
 
 class TreeConfig(PlannerConfig):
@@ -39,6 +49,9 @@ class TreeConfig(PlannerConfig):
             step and a draw of its Gaussian; `ts_inf`, trees with a fixed member that take turns;
             `member_forest`, a tree for every member, of which simulations are counted.
         particles: trees of a state under `ts_inf`; None for one a member.
+        node_value: what a node is worth: the `mean` of all that came back through it, as in mctx; or the
+            `max` of its leaf value and its best action, so that search cannot undo what precise leaves know.
+            A maximum takes the errors of imprecise leaves for gains.
         injected_mass: prior mass that logged actions share at the root.
         keep_tree: whether the plan carries its trees, for explanations.
     """
@@ -46,12 +59,13 @@ class TreeConfig(PlannerConfig):
     max_depth: Annotated[int, Field(ge=1, le=1000)] = 10
     transition: Transition = "member_forest"
     particles: Annotated[int, Field(ge=1, le=1000)] | None = None
+    node_value: NodeValue = "mean"
     injected_mass: Annotated[float, Field(ge=0, lt=1)] = 0.25
     keep_tree: bool = False
 
 
 class Choice(NamedTuple):
-    """What a strategy found.
+    """What a strategy decided.
 
     Attributes:
         slot: `[b]`, the candidate to take.
@@ -146,11 +160,14 @@ class TreePlanner:
             sims=sims,
             is_end_final=self._strategy.is_end_final,
         )
-        opening, work, finish = _works(len(obs))
-        with deadline.timed(opening):
-            search = self._begin(obs, evaluation, noise=noise, hints=hints, sims=sims)
+        start, work, finish = _works(len(obs))
+        # 1. Root: the candidates at each state, and what the critic says of it.
+        with deadline.timed(start):
+            search = self._from_root(obs, evaluation, noise=noise, hints=hints, sims=sims)
+        # 2. Search: rounds of simulations while there is budget.
         rounds = functools.partial(deadline.repeat, work, then=finish)
         choice = self._strategy.run(search, sims=sims, noise=noise, rounds=rounds)
+        # 3. Report: the chosen candidate by parts, its plan, the improved policy.
         with deadline.timed(finish):
             return self._report(search, choice, evaluation=evaluation, fallback=fallback, deadline=deadline)
 
@@ -159,21 +176,21 @@ class TreePlanner:
         if budget.milliseconds is None:
             assert budget.sims is not None
             return budget.sims
-        opening, work, finish = _works(states)
-        if not deadline.permits(opening, work, finish):
+        start, work, finish = _works(states)
+        if not deadline.permits(start, work, finish):
             return 0
         most = _MOST_SIMS if budget.sims is None else budget.sims
         cost = deadline.cost(work)
         if cost is None:
             return min(most, _FIRST_SIMS)
-        rest = (deadline.cost(opening) or 0.0) + (deadline.cost(finish) or 0.0)
+        rest = (deadline.cost(start) or 0.0) + (deadline.cost(finish) or 0.0)
         sizes = halve(most, 1)
         return next((size for size in sizes if deadline.fits(self._strategy.rounds(size) * cost + rest)), 1)
 
-    def _begin(
+    def _from_root(
         self, obs: Tensor, evaluation: ModelEvaluation, *, noise: RowNoise, hints: Hints, sims: int
     ) -> Search:
-        """Plants the trees."""
+        """The trees of every state, with their roots only."""
         problem, config = self._problem, self._config
         root = self._proposals.root(obs, noise, hints)
         members = problem.step.ensemble_size
@@ -183,14 +200,12 @@ class TreePlanner:
             "ts_inf": Copies(config.particles or members, members),
             "member_forest": Copies(members, members, is_forest=True),
         }[config.transition]
-        tree = Tree(
-            trees=len(obs) * copies.count,
-            root_width=root.logits.shape[1],
+        tree = instantiate_trees(
+            root,
+            copies,
+            is_stored=self._proposals.is_stored,
             inner_width=self._proposals.width,
             capacity=len(obs) * sims * (copies.count if copies.is_forest else 1),
-            obs_dim=problem.obs_dim,
-            act_dim=problem.prior.act_dim if self._proposals.is_stored else None,
-            like=root.value,
             outcomes=self._strategy.outcomes,
             widening=self._strategy.widening,
             is_end_final=self._strategy.is_end_final,
@@ -204,6 +219,7 @@ class TreePlanner:
             max_depth=config.max_depth,
             halt_threshold=problem.pessimism.halt_threshold,
             turn=(noise.uniform("tree/turn", (1,)) * copies.count).long().squeeze(1),
+            backward=_BACKWARDS[config.node_value],
         )
 
     def _report(
@@ -215,16 +231,19 @@ class TreePlanner:
         fallback: Tensor,
         deadline: Deadline,
     ) -> PlanResult:
+        # 1. The chosen candidate; the policy's mode where nothing in numbers came back from it.
         root, stats = search.root, search.stats()
         slot, kappa = choice.slot, self._problem.pessimism.lcb_coef
         visits = stats.visits.long()
-        lost = visits.gather(1, slot[:, None]).squeeze(1) == 0  # nothing in numbers came back
+        lost = visits.gather(1, slot[:, None]).squeeze(1) == 0
         slot = torch.where(lost, root.policy_slot, slot)
-        parts = search.pool(slot)
+        # 2. Its value by parts, the mean over members, and their deviation for the lower bound.
+        parts = pool_parts(search, slot)
         bootstrap = torch.where(lost, root.value, parts.bootstrap)
         value = parts.reward - parts.penalty + bootstrap
         deviation = stats.deviation.gather(1, slot[:, None]).squeeze(1)
-        plan, length = search.follow(slot)
+        # 3. What to do after it.
+        plan, length = follow_plan(search, slot)
         plan[:, 0] = torch.where(lost[:, None], fallback, plan[:, 0])
         one_hot = torch.nn.functional.one_hot(slot, root.logits.shape[1]).to(value.dtype)
         return PlanResult(
@@ -259,8 +278,8 @@ class TreePlanner:
 
 
 def _works(states: int) -> tuple[tuple[str, int], ...]:
-    """What a call does in turn, as a deadline knows it: planting, rounds, the report."""
-    return ("opening", states), ("round", states), ("finish", states)
+    """What a call does in turn, as a deadline knows it: the roots, rounds, the report."""
+    return ("root", states), ("round", states), ("report", states)
 
 
 def _compare(q: Tensor, visits: Tensor, *, slot: Tensor, other: Tensor) -> Float[Tensor, "b"]:

@@ -12,7 +12,8 @@ from mbrl.planning.base import SOURCES, Hints, PlannerConfig
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import PlanningProblem
 
-MASS_FLOOR: Final = -1.0e9  # scores below it do not tell actions apart
+MASS_FLOOR: Final = -1.0e9
+"""Scores below it do not tell actions apart: mctx's floor, which keeps logits of excluded actions finite."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class DiscreteProposals:
         mode = logits.argmax(-1)
         provenance = torch.full(logits.shape, SOURCES.index("policy"), device=logits.device)
         if hints.candidates is not None:
+            # pi <- (1 - m) pi + m / |logged| on the logged actions.
             injected = hints.candidates.to(obs.dtype).amax(1) > 0.5
             mass = self._injected_mass * injected / injected.sum(-1, keepdim=True)
             logits = mask_logits(((1.0 - self._injected_mass) * logits.softmax(-1) + mass).log(), valid)
@@ -121,7 +123,7 @@ class DiscreteProposals:
                 provenance.gather(1, order),
             )
             mode = (order == mode[:, None]).long().argmax(-1)
-        value, spread = _judge(self._problem, obs)
+        value, spread = _evaluate(self._problem, obs)
         return RootSet(obs, value, spread, actions, logits, valid, provenance, mode)
 
     def draw(self, noise: RowNoise, sims: int) -> None:
@@ -183,17 +185,21 @@ class SampledProposals:
 
     def root(self, obs: Float[Tensor, "b obs_dim"], noise: RowNoise, hints: Hints) -> RootSet:
         """Logged actions, clone, prior, flattened prior, the plan before: the earlier of two equals stays."""
+        # 1. Gather the sources in order of precedence.
         names, pieces, usable = zip(*self._gather(obs, noise, hints), strict=True)
         actions, clipped = clip_to_box(torch.cat(pieces, 1).to(obs.dtype))
         source = torch.cat([torch.full((piece.shape[1],), SOURCES.index(name)) for name, piece in
                             zip(names, pieces, strict=True)]).to(obs.device)  # fmt: skip
+        # 2. Weigh: logged actions share a fixed mass of the prior, all others the rest.
         valid = torch.cat(usable, 1)
         weight = self._weigh(source, valid, obs.dtype)
+        # 3. Merge actions that coincide; the first of them keeps the weight of all.
         weight, survivor = merge_close(actions, weight, distance=self._sampled.merge_distance)
         valid = weight > 0
+        # log(K w): a draw of the prior has the logit 0, n draws merged to one have log n.
         logits = (weight * weight.shape[1]).log().nan_to_num(neginf=0.0)
         mode = int((source == SOURCES.index("policy")).nonzero()[0])
-        value, spread = _judge(self._problem, obs)
+        value, spread = _evaluate(self._problem, obs)
         return RootSet(
             observation=obs,
             value=value,
@@ -225,28 +231,28 @@ class SampledProposals:
         """Name, actions and usable slots of each source, in order."""
         problem, sampled = self._problem, self._sampled
         prior, rows = problem.prior, len(obs)
-        found: list[tuple[str, Tensor, Tensor | None]] = []
+        groups: list[tuple[str, Tensor, Tensor | None]] = []
         draws = sampled.policy_samples - 1
         if hints.candidates is not None:
-            found.append(("dataset", hints.candidates, None))
+            groups.append(("dataset", hints.candidates, None))
         elif problem.clone is not None and sampled.clone_samples:
             drawn = noise.normal("root/clone", (sampled.clone_samples, prior.act_dim)).to(problem.dtype)
-            found.append(("clone", problem.clone.sample(obs, drawn.transpose(0, 1)).transpose(0, 1), None))
+            groups.append(("clone", problem.clone.sample(obs, drawn.transpose(0, 1)).transpose(0, 1), None))
         else:
             draws += sampled.clone_samples
-        found.append(("policy", prior.act(obs)[:, None], None))
+        groups.append(("policy", prior.act(obs)[:, None], None))
         flat = ("flat_policy", sampled.flat_samples, sampled.spread)
         for name, count, spread in (("policy", draws, 1.0), flat):
             if count:
                 drawn = noise.normal(f"root/{name}", (count, prior.act_dim)).to(problem.dtype)
                 action = prior.sample(obs, drawn.transpose(0, 1), spread=spread).transpose(0, 1)
-                found.append((name, action, None))
+                groups.append((name, action, None))
         if hints.warm is not None:
-            found.append(("warm", hints.warm[:, :1], hints.has_warm))
+            groups.append(("warm", hints.warm[:, :1], hints.has_warm))
         every = torch.ones(rows, 1, dtype=torch.bool, device=obs.device)
         return [
             (name, action, (every if usable is None else usable[:, None]).expand(-1, action.shape[1]))
-            for name, action, usable in found
+            for name, action, usable in groups
         ]
 
     def _weigh(self, source: Tensor, valid: Tensor, dtype: torch.dtype) -> Float[Tensor, "b k"]:
@@ -271,16 +277,18 @@ def merge_close(
     Returns:
         The weights, 0 for merged slots, and which slot each was merged into.
     """
+    # Which pairs coincide; every action does with itself.
     apart = (actions[:, :, None] - actions[:, None]).abs().amax(-1)
     close = (apart < distance) & (weight[:, None] > 0) & (weight[:, :, None] > 0)
     close = close | torch.eye(actions.shape[1], dtype=torch.bool, device=actions.device)
     survivor = close.long().argmax(-1)  # the first that is close
+    # a ~ b ~ c is one chain: follow survivors to their own, twice as far each time.
     for _ in range(max(1, actions.shape[1] - 1).bit_length()):
         survivor = survivor.gather(1, survivor)
     return torch.zeros_like(weight).scatter_add(1, survivor, weight), survivor
 
 
-def _judge(problem: PlanningProblem, obs: Tensor) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+def _evaluate(problem: PlanningProblem, obs: Tensor) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
     """V(s), and its deviation over critics."""
     values = problem.leaf.value(obs)
     return problem.pessimism.leaf(values), values.std(0, correction=0)

@@ -5,7 +5,7 @@ actions of a node are drawn when it is made and revealed one after another, so s
 reveals by drawing anew, which comes to the same.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy as np
 import scipy.special
@@ -21,10 +21,16 @@ from mbrl.planning.problem.problem import Clock, PlanningProblem
 from mbrl.planning.tree.evaluation import Transition
 from mbrl.planning.tree.planner import Choice, TreeConfig, TreePlanner
 from mbrl.planning.tree.proposals import DiscreteProposals, RootSet, SampledActions, SampledProposals
+from mbrl.planning.tree.qtransforms import scale_visited
 from mbrl.planning.tree.search import Search
-from mbrl.planning.tree.tree import VISITS, Select
+from mbrl.planning.tree.simulation import Select
+from mbrl.planning.tree.tree import VISITS
 
-_TIE_BREAK = 1e-7
+_TIE_BREAK: Final = 1e-7
+"""Size of the noise on scores, as in mctx: it decides between equal ones, and between no others."""
+
+_MCTX_FLOOR: Final = 1e-8
+"""`epsilon` of mctx's qtransforms: keeps the division finite, and no more."""
 
 
 class PUCTConfig(TreeConfig):
@@ -71,21 +77,6 @@ class DPWConfig(PUCTConfig, SampledActions):
     inner_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
 
 
-def normalise_values(
-    q: Float[Tensor, "r a"],
-    visits: Float[Tensor, "r a"],
-    *,
-    node_value: Float[Tensor, "r"],
-    floor: Float[Tensor, "r 1"],
-) -> Float[Tensor, "r a"]:
-    """`(Q - lo) / max(hi - lo, floor)` over the node's value and visited Q; 0 for actions not visited."""
-    here = node_value[:, None]
-    known = torch.where(visits > 0, q, here)
-    low = torch.minimum(here, known.amin(-1, keepdim=True))
-    high = torch.maximum(here, known.amax(-1, keepdim=True))
-    return torch.where(visits > 0, q - low, torch.zeros_like(q)) / torch.maximum(high - low, floor)
-
-
 def score_puct(
     values: Float[Tensor, "r a"],
     visits: Float[Tensor, "r a"],
@@ -105,6 +96,7 @@ def reveal(
     valid: Bool[Tensor, "r a"], node_visits: Float[Tensor, "r"], *, coef: float, exponent: float
 ) -> Bool[Tensor, "r a"]:
     """The first `clip(ceil(c visits^alpha), 1, A)` valid actions."""
+    # 1e-6: 9^0.5 may round to 3.00.., whose ceiling would be 4.
     count = (coef * node_visits**exponent - 1e-6).ceil().clamp_min(1.0)
     return valid & (valid.long().cumsum(-1) <= count[:, None])
 
@@ -140,6 +132,7 @@ class PUCTStrategy:
         root, config = search.root, self._config
         probs = root.logits.softmax(-1)
         if config.dirichlet_fraction:
+            # Noise over valid actions alone, so that it costs masked ones no mass of the prior.
             drawn = draw_dirichlet(noise, probs.shape[1], concentration=config.dirichlet_concentration)
             drawn = (drawn.to(probs) * root.valid) / (drawn.to(probs) * root.valid).sum(-1, keepdim=True)
             probs = (1.0 - config.dirichlet_fraction) * probs + config.dirichlet_fraction * drawn
@@ -160,7 +153,7 @@ class PUCTStrategy:
         """Simulates by a given prior at the root; returns how often.
 
         Args:
-            search: planted trees.
+            search: trees with their roots only.
             probs: `[b, k]`, the root's prior.
             sims: of each state.
             ties: `[b, w]`, added to scores; w at least the width of any node.
@@ -171,15 +164,18 @@ class PUCTStrategy:
         select = self._below(search, floor, ties)
         done = 0
         for sim in rounds(sims):
+            # 1. Score the candidates: values on one scale, an exploration bonus, noise that breaks ties.
             stats = search.stats()
             total = stats.visits.sum(-1) + 1.0
-            values = normalise_values(stats.q, stats.visits, node_value=search.root_values(), floor=floor)
+            values = scale_visited(stats.q, stats.visits, node_value=search.root_values(), floor=floor)
             score = self._score(values, stats.visits, probs=probs, node_visits=total, ties=ties)
+            # 2. Widen: so many of them are in play as the visits of the root allow.
             usable = search.valid
             if self._widening is not None:
                 usable = self._reveal(usable, total)
+            # 3. One simulation that begins with the best.
             action = score.masked_fill(~usable, -torch.inf).argmax(-1, keepdim=True)
-            search.simulate(action, torch.full_like(action, sim), select=select)
+            search.run_round(action, torch.full_like(action, sim), select=select)
             done = sim + 1
         return done
 
@@ -194,6 +190,7 @@ class PUCTStrategy:
             most = visits == visits.amax(-1, keepdim=True)
             slot = stats.q.masked_fill(~most | ~search.choosable, -torch.inf).argmax(-1)
         else:
+            # Gumbel-max: a draw from visits^(1 / temperature), normalised.
             drawn = noise.gumbel("root/temperature", (visits.shape[1],)).to(visits.dtype)
             slot = (weights.log() / temperature + drawn).argmax(-1)
         return Choice(slot, weights, done)
@@ -201,7 +198,7 @@ class PUCTStrategy:
     def _floor(self, root: RootSet) -> Float[Tensor, "b 1"]:
         """Spread of values that is no more than the critics' error."""
         if self._config.least_spread == 0.0:
-            return torch.full_like(root.value[:, None], 1e-8)
+            return torch.full_like(root.value[:, None], _MCTX_FLOOR)
         return root.value_spread.clamp_min(self._config.least_spread * self._value_scale)[:, None]
 
     def _score(
@@ -224,6 +221,7 @@ class PUCTStrategy:
         return reveal(valid, node_visits, coef=coef, exponent=exponent)
 
     def _below(self, search: Search, floor: Tensor, ties: Tensor) -> Select:
+        """The best score among the actions that a node has revealed (Schrittwieser et al. 2020, eq. 2)."""
         tree = search.tree
         q, visits, probs = tree.below(tree.q), tree.below(tree.visits), tree.below(tree.probs)
 
@@ -231,7 +229,7 @@ class PUCTStrategy:
             index, state = node - tree.trees, search.states_of(rows)
             seen, prior = visits.index_select(0, index), probs.index_select(0, index)
             total = tree.sums.index_select(0, node)[:, VISITS]
-            values = normalise_values(
+            values = scale_visited(
                 q.index_select(0, index),
                 seen,
                 node_value=tree.value(node),

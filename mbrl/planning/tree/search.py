@@ -1,4 +1,4 @@
-"""A search over `b` states: simulations of all at once, and what their trees say at the root."""
+"""A search over `b` states: rounds of simulations of all at once, and what their trees say at the root."""
 
 import dataclasses
 import math
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mbrl.planning.tree.evaluation import Evaluate, Rows
 from mbrl.planning.tree.proposals import RootSet
-from mbrl.planning.tree.tree import DOUBT, UNSEEN, VISITS, Leaf, Path, Select, Tree
+from mbrl.planning.tree.simulation import Backward, Select, backward, expand, simulate
+from mbrl.planning.tree.tree import VISITS, Tree
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,27 +38,59 @@ class RootStats(NamedTuple):
     visits: Float[Tensor, "b k"]
 
 
-class Chosen(NamedTuple):
-    """Parts of Q of one action a state, pooled over its trees."""
+def instantiate_trees(
+    root: RootSet,
+    copies: Copies,
+    *,
+    is_stored: bool,
+    inner_width: int,
+    capacity: int,
+    outcomes: int = 1,
+    widening: float = 0.5,
+    is_end_final: bool = True,
+) -> Tree:
+    """`copies.count` trees for each state, from its root; see `Tree`.
 
-    reward: Float[Tensor, "b"]
-    penalty: Float[Tensor, "b"]
-    bootstrap: Float[Tensor, "b"]
-    uncertainty: Float[Tensor, "b"]
+    Args:
+        root: of `b` states.
+        copies: how trees of a state relate.
+        is_stored: whether actions differ from node to node; if not, they are one-hot vectors in order.
+        inner_width: actions of a node below the roots.
+        capacity: nodes besides the roots, of all trees together.
+        outcomes: successors that an edge may keep.
+        widening: exponent of their number in visits.
+        is_end_final: whether terminal leaves are left alone.
+    """
+
+    def repeat(rows: Tensor) -> Tensor:
+        return rows if copies.count == 1 else rows.repeat_interleave(copies.count, 0)
+
+    return Tree(
+        repeat(root.observation),
+        repeat(root.value),
+        logits=repeat(root.logits),
+        actions=repeat(root.actions) if is_stored else None,
+        inner_width=inner_width,
+        capacity=capacity,
+        outcomes=outcomes,
+        widening=widening,
+        is_end_final=is_end_final,
+    )
 
 
 class Search:
-    """Trees of `b` states and the simulations in them.
+    """A search over `b` states: rounds of simulations, and what their trees say at the root.
 
     Args:
         root: candidates and values at the roots.
         evaluate: expands edges.
-        tree: empty storage for `b * copies.count` trees.
+        tree: `copies.count` trees for each state.
         copies: how trees of a state relate.
         lcb_coef: kappa.
         max_depth: in edges.
         halt_threshold: u_max; no plan enters more uncertainty if it knows of a way around.
         turn: `[b]`, which tree a state's simulations begin with, if they take turns.
+        backward: what nodes make of what comes back.
     """
 
     def __init__(
@@ -71,30 +104,23 @@ class Search:
         max_depth: int,
         halt_threshold: float = math.inf,
         turn: Int[Tensor, "b"] | None = None,
+        backward: Backward = backward,
     ) -> None:
         self.root, self.tree, self.copies, self.max_depth = root, tree, copies, max_depth
-        self._evaluate, self._lcb_coef, self._turn = evaluate, lcb_coef, turn
-        self._halt_threshold, self._alive = halt_threshold, root.valid
+        self.halt_threshold = halt_threshold
+        self._evaluate, self._backward = evaluate, backward
+        self._lcb_coef, self._turn = lcb_coef, turn
+        self._alive = root.valid
         self.bad_rows = self.deepest = self.rounds = 0
         device = root.value.device
         self._state = torch.arange(len(root.value), device=device)
         self._copy = torch.arange(copies.count, device=device)
         self._owner = self._state.repeat_interleave(copies.count)  # of each tree
 
-        def repeat(rows: Tensor) -> Tensor:
-            return rows if copies.count == 1 else rows.repeat_interleave(copies.count, 0)
-
-        tree.plant(
-            repeat(root.observation),
-            repeat(root.value),
-            logits=repeat(root.logits),
-            actions=None if tree.actions is None else repeat(root.actions),
-        )
-
     @property
     def valid(self) -> Bool[Tensor, "b k"]:
         """Candidates worth a simulation: allowed, answered in numbers, not halted while another is not."""
-        if self._halt_threshold == math.inf:
+        if self.halt_threshold == math.inf:
             return self._alive
         fine = self._alive & ~self._halted()
         return torch.where(fine.any(-1, keepdim=True), fine, self._alive)
@@ -102,7 +128,7 @@ class Search:
     @property
     def choosable(self) -> Bool[Tensor, "b k"]:
         """Candidates that a plan may begin with: the valid ones if any of them was tried, else all alive."""
-        if self._halt_threshold == math.inf:
+        if self.halt_threshold == math.inf:
             return self._alive
         tried = self.valid & (self.stats().visits > 0)
         return torch.where(tried.any(-1, keepdim=True), self.valid, self._alive)
@@ -110,9 +136,9 @@ class Search:
     @property
     def may_exclude(self) -> bool:
         """Whether candidates may have become invalid on the way."""
-        return self.bad_rows > 0 or self._halt_threshold < math.inf
+        return self.bad_rows > 0 or self.halt_threshold < math.inf
 
-    def simulate(
+    def run_round(
         self,
         action: Int[Tensor, "b k"],
         sim: Int[Tensor, "b k"],
@@ -120,7 +146,7 @@ class Search:
         select: Select,
         active: Bool[Tensor, "b k"] | None = None,
     ) -> None:
-        """Runs one round: a simulation that begins with each action, distinct ones for each state.
+        """One simulation below each of some root actions, distinct ones for each state.
 
         Args:
             action: `[b, k]`, candidates to begin with.
@@ -128,30 +154,18 @@ class Search:
             select: what to do below the roots; it is given nodes and simulations, see `states_of`.
             active: `[b, k]`, which of them to run; None for all.
         """
-        width = action.shape[1]
-        state = self._state[:, None].expand_as(action)
-        if self.copies.is_forest:
-            shape = (len(action), self.copies.count, width)
-            copy = self._copy[:, None].expand(shape)
-            state, action, sim = (part[:, None].expand(shape) for part in (state, action, sim))
-            active = None if active is None else active[:, None].expand(shape)
-        elif self.copies.count > 1:
-            assert self._turn is not None
-            copy = (self._turn[:, None] + self.stats().visits.gather(1, action).long()) % self.copies.count
-        else:
-            copy = torch.zeros_like(action)
-        flat = [part.reshape(-1) for part in (state, copy, action, sim)]
-        if active is not None:
-            chosen = active.reshape(-1).nonzero().squeeze(1)
-            flat = [part.index_select(0, chosen) for part in flat]
-        state, copy, action, sim = flat
-        self._running = state
-        path = self.tree.descend(
-            state * self.copies.count + copy, action, select=select, max_depth=self.max_depth
-        )
-        shared = width if active is None and self.copies.is_forest and len(path.steps) == 1 else 0
-        self._expand(path, Rows(state, sim, copy, shared))
-        self.tree.backup(path)
+        # 1. Assign: in which tree of its state each simulation runs.
+        rows, first = self._assign_trees(action, sim, active)
+        self._running = rows.state
+        # 2. Simulate: walk down from the roots to a slot with nothing behind it.
+        root = rows.state * self.copies.count + rows.copy
+        path = simulate(self.tree, root, first, select=select, max_depth=self.max_depth)
+        # 3. Expand: ask the model what is there. At the root the copies of a state ask for the same edges.
+        if len(path.steps) > 1:
+            rows = rows._replace(shared=0)
+        self._exclude(expand(self.tree, path, rows, self._evaluate))
+        # 4. Backward: take what came back to all nodes and edges on the way.
+        self._backward(self.tree, path)
         self.rounds += 1
         self.deepest = max(self.deepest, len(path.steps))
 
@@ -170,135 +184,76 @@ class Search:
         if count == 1:
             return RootStats(q, q, torch.zeros_like(q), visits)
         visits, q = visits.view(-1, count, visits.shape[1]), q.view(-1, count, q.shape[1])
-        by_member, seen = self._by_member(visits, q)
+        by_member, seen = self.by_member(visits, q)
+        # The mean: members count equally in a forest, simulations where trees take turns.
         weight = seen if self.copies.is_forest else visits
         mean = (weight * (by_member if self.copies.is_forest else q)).sum(1) / weight.sum(1).clamp_min(1.0)
+        # The deviation over the members that were asked, however many trees each has.
         members = seen.sum(1).clamp_min(1.0)
         centre = (seen * by_member).sum(1, keepdim=True) / members[:, None]
         deviation = ((seen * (by_member - centre)).square().sum(1) / members).sqrt()
         total = visits.amax(1) if self.copies.is_forest else visits.sum(1)
         return RootStats(mean - self._lcb_coef * deviation, mean, deviation, total)
 
-    def member_values(self) -> Float[Tensor, "b e k"]:
-        """Q of each candidate in each member's trees; NaN where none was visited."""
-        count, width = self.copies.count, self.tree.root_width
-        visits = self.tree.at_root(self.tree.visits).view(-1, count, width)
-        by_member, seen = self._by_member(visits, self.tree.at_root(self.tree.q).view(-1, count, width))
-        return by_member.masked_fill(seen == 0, torch.nan)
-
-    def pool(self, slot: Int[Tensor, "b"]) -> Chosen:
-        """Parts of Q of one candidate a state, pooled as `stats` pools Q."""
-        edge = self._edges(slot)
-        parts, visits = self.tree.edge_parts(edge), self.tree.visits[edge]
-        weight = (visits > 0).to(visits.dtype) if self.copies.is_forest else visits
-        weight = weight / weight.sum(1, keepdim=True).clamp_min(1.0)
-        return Chosen(*(weight[..., None] * parts).sum(1).unbind(-1))
-
-    def follow(self, slot: Int[Tensor, "b"]) -> tuple[Float[Tensor, "b l act_dim"], Int[Tensor, "b"]]:
-        """The plan that begins with a candidate, and its length."""
-        edges = self.plan_edges(slot)
-        return self.tree.action(edges.clamp_min(0)), (edges >= 0).sum(1)
-
-    def plan_edges(self, slot: Int[Tensor, "b"]) -> Int[Tensor, "b l"]:
-        """The most visited way below a candidate, as edges, in the tree that speaks for the others; then -1.
-
-        That is the member's closest to the mean in a forest, else the tree with most visits of the candidate.
-        """
-        tree = self.tree
-        edge = self._edges(slot)
-        visits = tree.visits[edge]
-        if self.copies.is_forest:
-            mean = self.stats().mean.gather(1, slot[:, None])
-            copy = (tree.q[edge] - mean).abs().masked_fill(visits == 0, torch.inf).argmin(1)
-        else:
-            copy = visits.argmax(1)
-        edge = edge.gather(1, copy[:, None]).squeeze(1)
-        plan = [edge]
-        while len(plan) < self.max_depth:
-            edge = self._deeper(edge)
-            if not bool((edge >= 0).any()):
-                break
-            plan.append(edge)
-        return torch.stack(plan, 1)
-
     def root_values(self) -> Float[Tensor, "b"]:
-        """Mean of all that came back to the roots of each state, which forced exploration lowers."""
+        """What the roots of each state are worth; a mean of all that came back is lowered by exploration."""
         sums = self.tree.sums[: self.tree.trees].view(-1, self.copies.count, 4).sum(1)
         return (sums[:, 0] - sums[:, 1] + sums[:, 2]) / sums[:, VISITS]
 
-    def _deeper(self, edge: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
-        """The most visited edge below each, of equals the one of most value; -1 where there is none."""
-        tree = self.tree
-        child = tree.child[tree.main_slot(edge.clamp_min(0))]
-        row = (child - tree.trees).clamp_min(0)
-        visits, q = tree.below(tree.visits)[row], tree.below(tree.q)[row]
-        if self._halt_threshold < math.inf:
-            doubt = tree.parts[:, DOUBT].view(-1, tree.outcomes).amax(1)
-            visits = visits * (tree.below(doubt)[row] <= self._halt_threshold)
-        most = visits.amax(1, keepdim=True)
-        best = q.masked_fill(visits != most, -torch.inf).argmax(1)
-        going = (edge >= 0) & (child >= tree.trees) & (most.squeeze(1) > 0)
-        return torch.where(going, tree.first_edge(child) + best, -1)
-
-    def _halted(self) -> Bool[Tensor, "b k"]:
-        """Candidates whose first step was found too uncertain."""
-        tree = self.tree
-        doubt = tree.at_root(tree.parts[:, DOUBT].view(-1, tree.outcomes).amax(1))
-        return (doubt.view(-1, self.copies.count, tree.root_width) > self._halt_threshold).any(1)
-
-    def _edges(self, slot: Tensor) -> Int[Tensor, "b copies"]:
+    def edges(self, slot: Int[Tensor, "b"]) -> Int[Tensor, "b copies"]:
         """A candidate's edge in each tree of its state."""
         first = self._state[:, None] * self.copies.count + self._copy
         return first * self.tree.root_width + slot[:, None]
 
-    def _by_member(self, visits: Tensor, q: Tensor) -> tuple[Float[Tensor, "b e k"], Float[Tensor, "b e k"]]:
+    def by_member(
+        self, visits: Float[Tensor, "b copies k"], q: Float[Tensor, "b copies k"]
+    ) -> tuple[Float[Tensor, "b e k"], Float[Tensor, "b e k"]]:
         """Q by members, and 1 where a member was asked."""
         if self.copies.count != self.copies.members:
+            # Several trees of a member, or none: its Q is their mean by visits.
             member = torch.arange(self.copies.members, device=q.device)
             of = (self._copy % self.copies.members == member[:, None]).to(q.dtype)
             total = of @ visits
             return (of @ (visits * q)) / total.clamp_min(1.0), (total > 0).to(q.dtype)
         return q, (visits > 0).to(q.dtype)
 
-    def _expand(self, path: Path, rows: Rows) -> None:
-        """Asks what is behind new slots; those seen before, ended or at the depth limit, cost nothing."""
-        tree = self.tree
-        new = (tree.child.index_select(0, path.slot) == UNSEEN).nonzero().squeeze(1)
-        if len(new) == 0:
-            return
-        parent, slot, state, sim, copy = path.parent, path.slot, rows.state, rows.sim, rows.copy
-        if len(new) < len(slot):
-            parent, slot, state, sim, copy = (
-                part.index_select(0, new) for part in (parent, slot, state, sim, copy)
-            )
-            rows = Rows(state, sim, copy)
-        observation = tree.observation.index_select(0, parent)
-        leaf = self._evaluate(observation, tree.action(slot // tree.outcomes), rows)
-        edge = leaf.edge
-        total = leaf.value.sum() + edge.reward.sum() + edge.penalty.sum() + edge.mixed.sum()
-        if bool((total + leaf.logits.sum()).isfinite()):
-            tree.grow(slot, leaf, sim)
+    def _assign_trees(
+        self, action: Int[Tensor, "b k"], sim: Int[Tensor, "b k"], active: Bool[Tensor, "b k"] | None
+    ) -> tuple[Rows, Int[Tensor, "r"]]:
+        """Whose the simulations of a round are, and what they do first."""
+        width, shared = action.shape[1], 0
+        state = self._state[:, None].expand_as(action)
+        if self.copies.is_forest:  # every member runs every simulation
+            shape = (len(action), self.copies.count, width)
+            copy = self._copy[:, None].expand(shape)
+            state, action, sim = (part[:, None].expand(shape) for part in (state, action, sim))
+            shared = width if active is None else 0
+            active = None if active is None else active[:, None].expand(shape)
+        elif self.copies.count > 1:  # particles take turns, action by action
+            assert self._turn is not None
+            copy = (self._turn[:, None] + self.stats().visits.gather(1, action).long()) % self.copies.count
         else:
-            self._grow_finite(slot, leaf, sim)
+            copy = torch.zeros_like(action)
+        flat = [part.reshape(-1) for part in (state, copy, action, sim)]
+        if active is not None:
+            chosen = active.reshape(-1).nonzero().squeeze(1)
+            flat = [part.index_select(0, chosen) for part in flat]
+        state, copy, action, sim = flat
+        return Rows(state, sim, copy, shared), action
 
-    def _grow_finite(self, slot: Tensor, leaf: Leaf, sim: Tensor) -> None:
-        """Leaves out what the model did not answer in numbers, and the candidates that led there at once."""
-        tree, edge = self.tree, leaf.edge
-        parts = torch.stack([leaf.value, edge.reward, edge.penalty, edge.mixed], -1)
-        finite = parts.isfinite().all(-1) & leaf.logits.isfinite().all(-1)
-        good, bad = finite.nonzero().squeeze(1), (~finite).nonzero().squeeze(1)
-        self.bad_rows += len(bad)
-        kept = Leaf(
-            leaf.observation[good],
-            type(edge)(*(part[good] for part in edge)),
-            leaf.uncertainty[good],
-            leaf.value[good],
-            leaf.logits[good],
-            None if leaf.actions is None else leaf.actions[good],
-        )
-        tree.grow(slot[good], kept, sim[good])
-        tree.bury(slot[bad])
-        at_root = slot[bad] // tree.outcomes
+    def _exclude(self, masked: Int[Tensor, "n"]) -> None:
+        """Candidates whose own edge was masked are no longer valid."""
+        if len(masked) == 0:
+            return
+        tree = self.tree
+        self.bad_rows += len(masked)
+        at_root = masked // tree.outcomes
         at_root = at_root[at_root < tree.trees * tree.root_width]
         self._alive = self._alive.clone()
         self._alive[self._owner[at_root // tree.root_width], at_root % tree.root_width] = False
+
+    def _halted(self) -> Bool[Tensor, "b k"]:
+        """Candidates whose first step was found too uncertain."""
+        uncertainty = self.tree.at_root(self.tree.edge_uncertainty())
+        by_copy = uncertainty.view(-1, self.copies.count, self.tree.root_width)
+        return (by_copy > self.halt_threshold).any(1)

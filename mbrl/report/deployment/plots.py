@@ -3,19 +3,29 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbrl.evaluation.statistics import Interval
-from mbrl.ope.judgement.risk import QUANTILE_LEVELS
+from mbrl.off_policy.judgement.report.measured import RiskSource, SupportByPlace, SupportByTime
+from mbrl.off_policy.judgement.report.records import known_ends
+from mbrl.off_policy.judgement.risk import QUANTILE_LEVELS
+from mbrl.off_policy.statistics.bounds import LEVEL
 from mbrl.report.kit.palette import BLUE, BRICK, GREY, LIGHT, ORANGE, SERIES
 from mbrl.report.kit.plots import Bars, Line, Mark, draw_bars, draw_intervals, draw_lines
 from mbrl.report.kit.style import PANEL_SIZE, add_legend, panel
 
-_DOT_AREA: Final = 110.0  # square points of the fullest cell of the plane
+_DOT_AREA: Final = 110.0
+"""Square points of the fullest cell of the plane."""
+
+_SEEN_DEVIATIONS: Final = 3.0
+"""Deviations of the logged returns around what counts that an axis of estimates shows."""
+
+_LEAST_SHOWN_ESS: Final = 1e-3
+"""Effective episodes that stand for none on a logarithmic axis."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,7 +99,7 @@ def _limits(
     every = [v for row in rows for v in (row.point, row.low, row.high) if v is not None and math.isfinite(v)]
     if not core:
         core = [float(np.median([row.point for row in rows]))] if rows else [0.0]
-    room = 3.0 * spread if spread is not None and spread > 0 else math.inf
+    room = _SEEN_DEVIATIONS * spread if spread is not None and spread > 0 else math.inf
     seen = [v for v in every if min(core) - room <= v <= max(core) + room]
     low, high = min([*core, *seen]), max([*core, *seen])
     margin = 0.06 * (high - low) or 0.5
@@ -98,7 +108,7 @@ def _limits(
 
 def effective_episodes(ess: Sequence[float | None], *, needed: float) -> Figure:
     """Effective number of episodes of each step, on a logarithmic axis."""
-    values = [math.nan if value is None else max(value, 1e-3) for value in ess]
+    values = [math.nan if value is None else max(value, _LEAST_SHOWN_ESS) for value in ess]
     line = Line("", list(range(len(values))), values, role=0)
     return draw_lines(
         [line],
@@ -110,10 +120,10 @@ def effective_episodes(ess: Sequence[float | None], *, needed: float) -> Figure:
     )
 
 
-def support_over_time(found: Mapping[str, Any], *, nominal: float, most: float) -> Figure:
+def support_over_time(support: SupportByTime, *, nominal: float, most: float) -> Figure:
     """Share of the policy's actions outside of the log by step."""
     return draw_lines(
-        [Line("", found["step"], found["share"], role=SERIES.index(BRICK))],
+        [Line("", support.step, support.share, role=SERIES.index(BRICK))],
         x_label="step of the episode",
         y_label="share of actions",
         across=[Mark("the behaviour itself", nominal), Mark("most that still counts", most)],
@@ -121,18 +131,18 @@ def support_over_time(found: Mapping[str, Any], *, nominal: float, most: float) 
     )
 
 
-def support_over_plane(found: Mapping[str, Any]) -> Figure:
+def support_over_plane(support: SupportByPlace) -> Figure:
     """Logged states in their first two principal components: how many, and how many of them are left.
 
     The area of a grey dot is the number of states in its cell (square root, so that rare ones are seen), that
     of the red one within it is the share where the policy leaves the log.
     """
-    count, share = np.asarray(found["count"], np.float64), np.asarray(found["share"], np.float64)
+    count, share = np.asarray(support.count, np.float64), np.asarray(support.share, np.float64)
     area = _DOT_AREA * np.sqrt(count / count.max())
-    names = [f"component {k + 1} ({100 * e:.0f} % of the variance)" for k, e in enumerate(found["explained"])]
+    names = [f"component {k + 1} ({100 * e:.0f} % of the variance)" for k, e in enumerate(support.explained)]
     with panel(x_label=names[0], y_label=names[1], size=(PANEL_SIZE[0], 3.9)) as (figure, axes):
-        axes.scatter(found["x"], found["y"], s=area, color=LIGHT[GREY], alpha=0.45, linewidths=0)
-        axes.scatter(found["x"], found["y"], s=area * share, color=LIGHT[BRICK], linewidths=0)
+        axes.scatter(support.x, support.y, s=area, color=LIGHT[GREY], alpha=0.45, linewidths=0)
+        axes.scatter(support.x, support.y, s=area * share, color=LIGHT[BRICK], linewidths=0)
         axes.plot([], [], "o", color=LIGHT[GREY], alpha=0.45, label="logged states")
         axes.plot([], [], "o", color=LIGHT[BRICK], label="left by the policy")
         add_legend(figure, axes, columns=2)
@@ -141,10 +151,7 @@ def support_over_plane(found: Mapping[str, Any]) -> Figure:
 
 def rollout_shares(shares: Mapping[str, Sequence[float | None]]) -> Figure:
     """Shares of model roll-outs against the imagined step."""
-    lines = [
-        Line(name, list(range(len(values))), [math.nan if v is None else v for v in values])
-        for name, values in shares.items()
-    ]
+    lines = [Line(name, list(range(len(values))), _values(values)) for name, values in shares.items()]
     return draw_lines(
         lines,
         x_label="imagined step",
@@ -153,13 +160,21 @@ def rollout_shares(shares: Mapping[str, Sequence[float | None]]) -> Figure:
     )
 
 
-def event_probabilities(sources: Sequence[Mapping[str, Any]], *, limit: float | None, text: str) -> Figure:
-    """Probability of the event by source, with the limit."""
+def event_probabilities(sources: Sequence[RiskSource], *, limit: float | None, text: str) -> Figure:
+    """Probability of the event by source, with the limit; of sources that give it."""
+    nothing = (math.nan, math.nan)
     intervals = [
-        Interval(s["p_violation"], *s["p_violation_ci95"], level=0.95, method="", n=0) for s in sources
+        Interval(
+            math.nan if s.p_violation is None else s.p_violation,
+            *(known_ends(s.p_violation_ci95) or nothing),
+            level=LEVEL,
+            method="",
+            n=0,
+        )
+        for s in sources
     ]
     return draw_intervals(
-        [source["source"] for source in sources],
+        [source.source for source in sources],
         [("", intervals)],
         x_label=f"probability that {text}",
         upright=[] if limit is None else [Mark("limit", limit)],
@@ -167,16 +182,16 @@ def event_probabilities(sources: Sequence[Mapping[str, Any]], *, limit: float | 
     )
 
 
-def return_distributions(sources: Sequence[Mapping[str, Any]], *, x_label: str) -> Figure:
+def return_distributions(sources: Sequence[RiskSource], *, x_label: str) -> Figure:
     """Share of the episodes with a return below each value, by source."""
-    lines = [Line(s["source"], s["quantiles"], list(QUANTILE_LEVELS)) for s in sources]
+    lines = [Line(s.source, _values(s.quantiles), list(QUANTILE_LEVELS)) for s in sources if s.quantiles]
     return draw_lines(lines, x_label=x_label, y_label="share of episodes below", y_limits=(0.0, 1.0))
 
 
 def backtest(z: Mapping[str, float], *, most: float) -> Figure:
     """Standard errors by which each estimator misses the behaviour's known value."""
     nothing = math.nan
-    intervals = [Interval(value, nothing, nothing, 0.95, "none", 1) for value in z.values()]
+    intervals = [Interval(value, nothing, nothing, LEVEL, "none", 1) for value in z.values()]
     reach = 1.15 * max([most, *(abs(value) for value in z.values())])
     return draw_intervals(
         list(z),
@@ -185,6 +200,11 @@ def backtest(z: Mapping[str, float], *, most: float) -> Figure:
         upright=[Mark(f"{-most:g}", -most), Mark(f"+{most:g}", most)],
         x_limits=(-reach, reach),
     )
+
+
+def _values(numbers: Sequence[float | None]) -> list[float]:
+    """Numbers for a line; a gap where there is none."""
+    return [math.nan if number is None else number for number in numbers]
 
 
 def chances(names: Sequence[str], p_best: Sequence[float]) -> Figure:

@@ -1,96 +1,65 @@
-"""The deployment report as tables and sentences; reads the JSON alone."""
+"""The deployment report as tables."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from mbrl.ope.judgement.findings import BEHAVIOUR, PRIMARY, count_families
-from mbrl.ope.judgement.report_fields import listed, part
-from mbrl.ope.judgement.rule import JudgeRule
-from mbrl.report.kit.comparison import Message, Tone
+from mbrl.off_policy.judgement.families import PRIMARY, count_families
+from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
+from mbrl.off_policy.judgement.report.measured import Segment, SegmentKind
+from mbrl.off_policy.judgement.report.records import Ends, known_ends
 from mbrl.report.kit.table import Cell, Table
-from mbrl.report.kit.wording import format_count, format_number, format_share
-
-WORDS: Final[Mapping[str, str]] = {
-    "go": "GO",
-    "go_with_guard": "GO WITH GUARD",
-    "no_go": "NO-GO",
-    "cannot_tell": "CANNOT TELL",
-}
-
-_TONES: Final[Mapping[str, Tone]] = {
-    "go": "good",
-    "go_with_guard": "caution",
-    "no_go": "bad",
-    "cannot_tell": "plain",
-}
-
-_MEANING: Final[Mapping[str, str]] = {
-    "go": "{name} may be deployed: by every family that counts it is better than {baseline}.",
-    "go_with_guard": (
-        "{name} may be tried with a guard (a fallback controller and limits that stop it): something says "
-        "that it is better than {baseline}, and nothing that counts says otherwise."
-    ),
-    "no_go": "do not deploy {name}.",
-    "cannot_tell": (
-        "the log does not say whether {name} is better than {baseline}. That is the ordinary answer of a "
-        "thin log, and no judgement of the policy."
-    ),
-}
-
+from mbrl.report.kit.wording import MISSING, format_count, format_number, format_share
 
 MOST_OF_A_REGRET: Final = 0.95
 """Share of a regret that must not be left for tests to be worth a word."""
 
+_SEGMENT_KINDS: Final[dict[SegmentKind, str]] = {
+    "support": "actions outside of the log",
+    "weight": "ratio mass",
+}
 
-def counted_names(report: Mapping[str, Any]) -> set[str]:
+
+def counted_names(report: OPEReport) -> set[str]:
     """Estimators that count in the verdict."""
-    rule = JudgeRule(**report["verdict"]["thresholds"])
-    return {PRIMARY[finding.family] for finding in count_families(report, rule)[0]}
+    return {PRIMARY[family.family] for family in count_families(report, report.verdict.thresholds)[0]}
 
 
-def why_not_counted(report: Mapping[str, Any]) -> dict[str, str]:
+def why_not_counted(report: OPEReport) -> dict[str, str]:
     """Why an estimator does not count in the verdict; empty for one that does."""
-    rule = JudgeRule(**report["verdict"]["thresholds"])
-    problems = {PRIMARY[family]: text for family, text in count_families(report, rule)[1].items()}
+    _, problems = count_families(report, report.verdict.thresholds)
+    by_name = {PRIMARY[family]: text for family, text in problems.items()}
     primary = set(PRIMARY.values())
     return {
-        estimate["name"]: problems.get(estimate["name"])
-        or estimate["why_not"]
-        or ("" if estimate["name"] in primary else "shown beside its family's primary estimator")
-        for estimate in report["estimates"]
+        estimate.name: by_name.get(estimate.name)
+        or estimate.why_not
+        or ("" if estimate.name in primary else "shown beside its family's primary estimator")
+        for estimate in report.estimates
     }
 
 
-def estimate_table(report: Mapping[str, Any]) -> Table:
+def estimate_table(report: OPEReport) -> Table:
     """Every estimator's answer and its difference to the baseline; those that count are marked."""
-    counted, paired = counted_names(report), part(report["baseline"], "paired")
-    rows: list[list[Cell]] = [
-        [
-            estimate["name"],
-            _number(estimate["point"]),
-            format_ends(estimate["ci95"]),
-            format_ends(part(paired, estimate["name"]).get("ci95"), signed=True),
-            _number(estimate["n_eff"]),
-            "yes" if estimate["name"] in counted else "",
-        ]
-        for estimate in report["estimates"]
-    ]
-    baseline = report["baseline"]
-    value, ends = _number(baseline["value"]), format_ends(baseline["ci95"])
-    rows.append([baseline["policy"], value, ends, "", "", ""])
-    caption = f"{report['candidate']} on {report['data']['name']}: {report['estimand']['text']}"
-    columns = (
-        "estimator",
-        "value",
-        "95 % interval",
-        f"less {baseline['policy']}",
-        "n_eff",
-        "counts",
-    )
+    counted, baseline = counted_names(report), report.baseline
+    rows: list[list[Cell]] = []
+    for estimate in report.estimates:
+        paired = baseline.difference(estimate.name)
+        rows.append(
+            [
+                estimate.name,
+                estimate.point,
+                format_ends(estimate.ci95),
+                "" if paired is None else format_ends(paired.ci95, signed=True),
+                estimate.n_eff,
+                "yes" if estimate.name in counted else "",
+            ]
+        )
+    rows.append([baseline.policy, baseline.value, format_ends(baseline.ci95), "", "", ""])
+    caption = f"{report.candidate} on {report.data.name}: {report.estimand.describe()}"
+    columns = ("estimator", "value", "95 % interval", f"less {baseline.policy}", "n_eff", "counts")
     return Table(caption, columns, rows)
 
 
-def reason_table(report: Mapping[str, Any]) -> Table:
+def reason_table(report: OPEReport) -> Table:
     """Estimators that do not count in the verdict, and why."""
     names: dict[str, list[str]] = {}
     for name, reason in why_not_counted(report).items():
@@ -100,58 +69,56 @@ def reason_table(report: Mapping[str, Any]) -> Table:
     return Table("What does not count, and why", ("estimators", "reason"), rows)
 
 
-def candidate_table(whole: Mapping[str, Any]) -> Table:
+def candidate_table(whole: DeploymentReport) -> Table:
     """Several candidates: value, difference at the corrected level, chance of being the best, verdicts."""
-    ranking = whole["ranking"]
-    count = len(whole["candidates"])
-    rows: list[list[Cell]] = []
-    for index, report in enumerate(whole["reports"]):
-        name = None if ranking is None else ranking["estimator"]
-        paired = part(part(report["baseline"], "paired"), name or "")
-        verdict = report["verdict"]
-        rows.append(
-            [
-                report["candidate"] + (" (proposed)" if report["candidate"] == whole["proposed"] else ""),
-                "" if ranking is None else _number(ranking["points"][index]),
-                format_ends(paired.get("ci_corrected"), signed=True),
-                "" if ranking is None else format_share(ranking["p_best"][index]),
-                WORDS[verdict["verdict"]],
-                WORDS[part(verdict, "corrected").get("verdict", verdict["verdict"])],
-            ]
-        )
-    by = "" if ranking is None else f" by {ranking['estimator']}"
-    doubt = "" if ranking is None or ranking["counts_for_all"] else ", which does not count for all"
+    ranking, count = whole.ranking, len(whole.candidates)
+    by = "" if ranking is None else f" by {ranking.estimator}"
+    warning = "" if ranking is None or ranking.counts_for_all else ", which does not count for all"
     columns = (
         "candidate",
         f"value{by}",
-        f"less {whole['baseline']}, all at once",
+        f"less {whole.baseline}, all at once",
         "P(best)",
         "verdict alone",
         f"as one of {count}",
     )
-    return Table(f"Candidates{by}{doubt}; intervals in common by Bonferroni", columns, rows)
+    rows = [_candidate_row(whole, index) for index in range(count)]
+    return Table(f"Candidates{by}{warning}; intervals in common by Bonferroni", columns, rows)
 
 
-def trial_table(whole: Mapping[str, Any]) -> Table:
+def _candidate_row(whole: DeploymentReport, index: int) -> list[Cell]:
+    report, ranking = whole.reports[index], whole.ranking
+    paired = None if ranking is None else report.baseline.difference(ranking.estimator)
+    return [
+        report.candidate + (" (proposed)" if report.candidate == whole.proposed else ""),
+        "" if ranking is None else ranking.points[index],
+        "" if paired is None else format_ends(paired.ci_corrected, signed=True),
+        "" if ranking is None else format_share(ranking.p_best[index]),
+        VERDICT_WORDS[report.verdict.verdict],
+        VERDICT_WORDS[report.verdict.final.verdict],
+    ]
+
+
+def trial_table(whole: DeploymentReport) -> Table:
     """What each candidate is thought to be worth, tests included, and how often to test it next."""
-    plan = whole.get("test_plan")
+    plan = whole.test_plan
     columns = ("candidate", "by the log", "tested", "now", "P(best)", "next episodes")
     if plan is None:
-        return Table(f"What to test next: {whole.get('why_no_test_plan', 'not known')}", columns, [])
+        return Table(f"What to test next: {whole.why_no_test_plan or 'not known'}", columns, [])
     rows: list[list[Cell]] = [
         [
-            entry["candidate"],
-            f"{format_number(entry['prior'])} +- {format_number(entry['prior_se'])}",
-            entry["tested"],
-            f"{format_number(entry['mean'])} +- {format_number(entry['se'])}",
-            format_share(entry["p_best"]),
-            entry["next"],
+            entry.candidate,
+            f"{format_number(entry.prior)} +- {format_number(entry.prior_se)}",
+            entry.tested,
+            f"{format_number(entry.mean)} +- {format_number(entry.se)}",
+            format_share(entry.p_best),
+            entry.next,
         ]
-        for entry in plan["candidates"]
+        for entry in plan.candidates
     ]
     caption = (
-        f"What to test next, {format_count(plan['episodes'], 'episode')}: the expected loss of picking the "
-        f"wrong one {_change(plan['regret_now'], plan['regret_then'])}"
+        f"What to test next, {format_count(plan.episodes, 'episode')}: the expected loss of picking the "
+        f"wrong one {_change(plan.regret_now, plan.regret_then)}"
     )
     return Table(caption, columns, rows)
 
@@ -163,150 +130,82 @@ def _change(now: float, then: float) -> str:
     return f"{verb} {format_number(now)} to {format_number(then)}"
 
 
-def risk_table(report: Mapping[str, Any]) -> Table:
+def risk_table(report: OPEReport) -> Table:
     """The event's probability and the worst tenth, by source."""
-    risk = report["risk"]
+    risk = report.risk
     rows: list[list[Cell]] = [
         [
-            source["source"],
-            "not available" if source["p_violation"] is None else format_share(source["p_violation"]),
-            format_ends(source["p_violation_ci95"], shares=True),
-            _number(source["cvar10"]),
-            format_ends(source["cvar10_ci95"]),
-            _number(source["n_eff"]),
-            source["why_not"] or "",
+            source.source,
+            format_share(source.p_violation),
+            format_ends(source.p_violation_ci95, shares=True),
+            source.cvar10,
+            format_ends(source.cvar10_ci95),
+            source.n_eff,
+            source.why_not or "",
         ]
-        for source in [*risk["sources"], risk["behaviour"]]
+        for source in [*risk.sources, risk.behaviour]
     ]
-    limit = "" if risk["limit"] is None else f"; the limit is {format_share(risk['limit'])}"
+    limit = "" if risk.limit is None else f"; the limit is {format_share(risk.limit)}"
     columns = ("source", "P(event)", "95 % interval", "worst tenth", "95 % interval ", "n_eff", "why not")
-    return Table(f"Event: {risk['text']}{limit}", columns, rows)
+    return Table(f"Event: {risk.text}{limit}", columns, rows)
 
 
-def heat_table(report: Mapping[str, Any], *, most: int | None = None) -> Table:
+def segment_table(report: OPEReport, *, most: int | None = None) -> Table:
     """Which episodes and steps to look at; at most `most` of each kind."""
-    kinds = {"support": "actions outside of the log", "weight": "ratio mass"}
-    rows: list[list[Cell]] = [
-        [
-            kinds[entry["kind"]],
-            f"{entry['episode']}",
-            f"{entry['first_step']} to {entry['last_step']} of {entry['length']}",
-            format_share(entry["share"]),
-        ]
-        for kind in kinds
-        for entry in [e for e in listed(report["diagnostics"], "heat") if e["kind"] == kind][:most]
-    ]
-    return Table("Ranges with the most of it", ("what", "episode", "steps", "share there"), rows)
+    rows: list[list[Cell]] = []
+    for kind, words in _SEGMENT_KINDS.items():
+        alike = [segment for segment in report.diagnostics.segments if segment.kind == kind]
+        rows += [[words, *_segment_cells(segment)] for segment in alike[:most]]
+    return Table("Segments with the most of it", ("what", "episode", "steps", "share there"), rows)
 
 
-def backtest_table(report: Mapping[str, Any]) -> Table:
+def _segment_cells(segment: Segment) -> list[Cell]:
+    steps = f"{segment.first_step} to {segment.last_step} of {segment.length}"
+    return [f"{segment.episode}", steps, format_share(segment.share)]
+
+
+def backtest_table(report: OPEReport) -> Table:
     """What each estimator said of the behaviour, in standard errors off the logged mean."""
+    z = dict[str, float | None]() if report.backtest is None else report.backtest.z
     rows: list[list[Cell]] = [
-        [name, "not available" if z is None else f"{z:+.2f}"]
-        for name, z in sorted(part(part(report, "backtest"), "z").items())
+        [name, MISSING if value is None else f"{value:+.2f}"] for name, value in sorted(z.items())
     ]
     return Table("Standard errors off the behaviour's known value", ("estimator", "z"), rows)
 
 
-def missing_table(report: Mapping[str, Any]) -> Table:
-    """Fields that are null, and why."""
-    rows: list[list[Cell]] = [[path, reason] for path, reason in part(report, "why_not").items()]
-    return Table("What is not known, and why", ("field", "reason"), rows)
+def missing_table(report: OPEReport) -> Table:
+    """Fields that are null, and why; those that lack for one reason stand together."""
+    fields: dict[str, list[str]] = {}
+    for path, reason in report.why_not.items():
+        fields.setdefault(reason, []).append(path)
+    rows: list[list[Cell]] = [[", ".join(alike), reason] for reason, alike in fields.items()]
+    return Table("What is not known, and why", ("fields", "reason"), rows)
 
 
-def baseline_name(report: Mapping[str, Any]) -> str:
-    """What the candidate is compared with, in words."""
-    name = report["baseline"]["policy"]
-    return "the logged behaviour" if name == BEHAVIOUR else name
-
-
-def verdict_message(report: Mapping[str, Any]) -> Message:
-    """The verdict in plain words; of several candidates the one that holds for all at once."""
-    verdict = report["verdict"]
-    final = part(verdict, "corrected") or verdict
-    word = final["verdict"]
-    meaning = _MEANING[word].format(name=report["candidate"], baseline=baseline_name(report))
-    return Message(f"{WORDS[word]}: {meaning}", _TONES[word])
-
-
-def verdict_reasons(report: Mapping[str, Any]) -> list[str]:
-    """Why, one sentence each; those of the corrected verdict where there are several candidates."""
-    verdict = report["verdict"]
-    reasons: Sequence[str] = (part(verdict, "corrected") or verdict)["reasons"]
-    return [f"{reason[:1].upper()}{reason[1:].removesuffix('.')}." for reason in reasons]
-
-
-def agreement_sentence(report: Mapping[str, Any]) -> str:
-    """Whether the families that count tell the same story."""
-    agreement = report["agreement"]
-    families: Sequence[str] = agreement["families_used"]
-    if not families:
-        return "No family of estimators counts."
-    if len(families) == 1:
-        return f"One family counts ({families[0]}), so nothing confirms it."
-    z, paired = agreement["z"], agreement["paired_z"]
-    text = f"The families {', '.join(families)} differ by {z:.1f} standard errors at most"
-    text += "" if paired is None else f" ({paired:.1f} where what they share is cancelled)"
-    if agreement["outlier"] is not None:
-        text += f"; {agreement['outlier']} stands apart"
-    reason = agreement["likely_reason"]
-    return f"{text}. Likely reason: {reason}." if reason is not None else f"{text}."
-
-
-def next_sentence(report: Mapping[str, Any]) -> str:
-    """What to collect next and what it would buy."""
-    proposal = report["next_data"]
-    if proposal["episodes"] is None:
-        return f"Nothing to collect: {proposal['why_not']}."
-    then, shrink = format_number(proposal["half_width_then"]), proposal["shrink"]
-    gain = "" if shrink is None else f", {format_share(shrink)} less than now"
-    what = f"{format_count(proposal['episodes'], 'episode')} of the {proposal['policy']}"
-    what, would = (what, "would") if proposal["is_enough"] else (f"Even {what}", "would not")
-    text = f"{what} {would} {proposal['reason']}: the half width of the interval would be {then}{gain}."
-    states = [f"episode {s['episode']} step {s['step']}" for s in proposal["states"]]
-    if states:
-        text += f" Start some from states like {', '.join(states)}, where it leaves the log."
-    for other in proposal["alternatives"]:
-        count = format_count(other["episodes"], "more episode")
-        text += f" Or {count} of the {other['policy']} would {other['reason']}."
-    return text
-
-
-def next_table(report: Mapping[str, Any]) -> Table:
+def next_table(report: OPEReport) -> Table:
     """The proposals side by side."""
-    proposal = report["next_data"]
+    proposal = report.next_data
     rows: list[list[Cell]] = []
-    if proposal["episodes"] is not None:
-        now, then = (format_number(proposal[f"half_width_{when}"]) for when in ("now", "then"))
-        shrink = "" if proposal["shrink"] is None else format_share(proposal["shrink"])
-        rows.append([proposal["policy"], proposal["episodes"], now, then, shrink])
-    rows += [[other["policy"], other["episodes"], "", "", ""] for other in proposal["alternatives"]]
+    if proposal.episodes is not None:
+        widths = (format_number(width) for width in (proposal.half_width_now, proposal.half_width_then))
+        shrink = "" if proposal.shrink is None else format_share(proposal.shrink)
+        rows.append([proposal.policy, proposal.episodes, *widths, shrink])
+    for other in proposal.alternatives:
+        rows.append([other.policy, other.episodes, "", "", ""])
     columns = ("policy", "episodes", "half width now", "then", "shrink")
     return Table("Proposals", columns, rows)
 
 
-def verdict_lines(report: Mapping[str, Any]) -> list[str]:
-    """The verdict, its reasons, the risk and the proposal, for a terminal."""
-    final = part(report["verdict"], "corrected") or report["verdict"]
-    lines = [f"{report['candidate']}: {WORDS[final['verdict']]}"]
-    lines += [f"  {reason}" for reason in final["reasons"]]
-    return [*lines, f"  next: {next_sentence(report)}"]
-
-
-def format_ends(ends: Sequence[float | None] | None, *, signed: bool = False, shares: bool = False) -> str:
+def format_ends(ends: Ends | None, *, signed: bool = False, shares: bool = False) -> str:
     """`[low, high]`; empty without both ends."""
-    if ends is None or None in ends:
+    known = known_ends(ends)
+    if known is None:
         return ""
-    low, high = (_end(end, signed=signed, shares=shares) for end in ends)
+    low, high = (_format_end(end, signed=signed, shares=shares) for end in known)
     return f"[{low}, {high}]"
 
 
-def _end(value: float | None, *, signed: bool, shares: bool) -> str:
+def _format_end(value: float, *, signed: bool, shares: bool) -> str:
     if shares:
         return format_share(value)
-    text = format_number(value)
-    return f"+{text}" if signed and value is not None and value > 0 else text
-
-
-def _number(value: float | None) -> Cell:
-    return None if value is None else float(value)
+    return f"+{format_number(value)}" if signed and value > 0 else format_number(value)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.table import Table, to_markdown
 
 _MARKS = {"good": "", "plain": "", "caution": "**Caution.** ", "bad": "**Problem.** "}

@@ -46,14 +46,7 @@ def read_interval(value: Interval | Mapping[str, Any]) -> Interval:
     """An interval from its dataclass or from its JSON, where ends that do not exist are None."""
     if isinstance(value, Interval):
         return value
-    return Interval(
-        estimate=_number(value["estimate"]),
-        low=_number(value.get("low")),
-        high=_number(value.get("high")),
-        level=float(value.get("level", 0.95)),
-        method=str(value.get("method", "unknown")),
-        n=int(value.get("n", 0)),
-    )
+    return Interval.from_json(value)
 
 
 def has_ends(interval: Interval) -> bool:
@@ -76,7 +69,3 @@ def why_no_interval(interval: Interval) -> str:
     if interval.n == 1:
         return "a single value has no spread"
     return interval.method.removeprefix("none:").strip() or "unknown reason"
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)

@@ -8,11 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mbrl.off_policy.judgement.benchmark.answers import Answer, BenchLog, OPEBench
+from mbrl.off_policy.judgement.benchmark.scores import score_estimator
 from mbrl.report.kit.palette import BLUE, GREY, LIGHT, MUTED
 from mbrl.report.kit.style import panels
-from mbrl.report.ope_bench.scores import Answer, BenchLog, OPEBench, score_estimator
 
 MOST_COLUMNS: Final = 3
+"""Panels side by side."""
+
 PANEL: Final = (2.9, 2.5)
 """Inches of one panel."""
 
@@ -28,7 +31,7 @@ def estimates_against_truth(bench: OPEBench, log: BenchLog) -> Figure | None:
     A circle is an estimate that may enter a verdict, a cross one that may not. The panel is cut beyond the
     range of true values; its title counts the estimates that lie outside.
     """
-    names = [name for name in bench.estimators if any(_is_known(p.answers.get(name)) for p in log.policies)]
+    names = [name for name in bench.estimators if any(p.is_answered(name) for p in log.policies)]
     if not names:
         return None
     truth = np.array([policy.truth for policy in log.policies])
@@ -49,7 +52,7 @@ def estimates_against_truth(bench: OPEBench, log: BenchLog) -> Figure | None:
 
 def _title(log: BenchLog, name: str, limits: tuple[float, float]) -> str:
     rank = score_estimator(log, name, resamples=0).metrics["spearman"].value
-    points = [p.answers[name].point for p in log.policies if _is_known(p.answers.get(name))]
+    points = [p.answers[name].point for p in log.policies if p.is_answered(name)]
     outside = sum(not limits[0] <= point <= limits[1] for point in points)
     beyond = f", {outside} outside" if outside else ""
     return f"{name}: {'-' if math.isnan(rank) else f'{rank:.2f}'}{beyond}"
@@ -58,7 +61,7 @@ def _title(log: BenchLog, name: str, limits: tuple[float, float]) -> str:
 def _draw(axes: Axes, pairs: Sequence[tuple[float, Answer]]) -> None:
     for is_valid, shape, role in ((True, "o", BLUE), (False, "x", GREY)):
         chosen = [
-            (true, answer) for true, answer in pairs if answer.is_valid == is_valid and _is_known(answer)
+            (true, answer) for true, answer in pairs if answer.is_valid == is_valid and answer.has_point
         ]
         for true, answer in chosen:
             if answer.has_interval:
@@ -66,7 +69,3 @@ def _draw(axes: Axes, pairs: Sequence[tuple[float, Answer]]) -> None:
         axes.plot(
             [t for t, _ in chosen], [a.point for _, a in chosen], shape, color=LIGHT[role], markersize=4.5
         )
-
-
-def _is_known(answer: Answer | None) -> bool:
-    return answer is not None and math.isfinite(answer.point)

@@ -18,15 +18,15 @@ MOST_BARS: Final = 12
 
 
 def plan_figure(explanation: Mapping[str, Any]) -> Figure:
-    """Candidates by weight, the parts of the value, rewards and doubt along the plan.
+    """Candidates by weight, the parts of the value, rewards and uncertainty along the plan.
 
     Args:
-        explanation: plain values of `mbrl.planning.explain.itinerary.explain_result`.
+        explanation: plain values of `mbrl.planning.explain.plan_trace.describe_plan`.
     """
     with panels(1, 3) as (figure, grid):
         _draw_candidates(grid[0], explanation["candidates"][:MOST_BARS])
         _draw_parts(grid[1], explanation)
-        _draw_edges(grid[2], explanation["edges"])
+        _draw_steps(grid[2], explanation["plan_trace"])
         return figure
 
 
@@ -178,12 +178,12 @@ def _draw_parts(axes: Axes, explanation: Mapping[str, Any]) -> None:
     axes.set_ylabel("return units")
 
 
-def _draw_edges(axes: Axes, edges: Sequence[Mapping[str, Any]]) -> None:
+def _draw_steps(axes: Axes, trace: Sequence[Mapping[str, Any]]) -> None:
     """Reward and uncertainty of each step of the plan; steps that members want to end are ringed."""
-    steps = list(range(1, len(edges) + 1))
-    axes.plot(steps, _column(edges, "reward"), color=LIGHT[GREEN], marker="o", label="reward")
+    steps = list(range(1, len(trace) + 1))
+    axes.plot(steps, _column(trace, "reward"), color=LIGHT[GREEN], marker="o", label="reward")
     axes.plot(
-        steps, _column(edges, "uncertainty"), color=LIGHT[ORANGE], marker="s", linestyle="--",
+        steps, _column(trace, "uncertainty"), color=LIGHT[ORANGE], marker="s", linestyle="--",
         label="uncertainty",
     )  # fmt: skip
     axes.set_xticks(steps[:: max(1, len(steps) // 6)])
@@ -192,8 +192,8 @@ def _draw_edges(axes: Axes, edges: Sequence[Mapping[str, Any]]) -> None:
     axes.legend(loc="best")
 
 
-def _column(edges: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    values = [cast("float | None", edge[key]) for edge in edges]
+def _column(trace: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    values = [cast("float | None", step[key]) for step in trace]
     return [np.nan if value is None else value for value in values]
 
 

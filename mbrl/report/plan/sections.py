@@ -61,13 +61,13 @@ def _returns(summary: Mapping[str, Any]) -> Picture:
 
 
 def _gains(certificate: Mapping[str, Any]) -> Picture:
-    found = f"{format_share(certificate['improved'])} of {certificate['states']} states gain"
+    share = f"{format_share(certificate['improved'])} of {certificate['states']} states gain"
     return Picture(
         "gains",
         "Gain over the policy at logged states",
         gain_figure(certificate),
-        alt=f"{found}; mean {format_number(certificate['mean'])}.",
-        note=f"{found}. The bound resamples {certificate['episodes']} held-out episodes.",
+        alt=f"{share}; mean {format_number(certificate['mean'])}.",
+        note=f"{share}. The bound resamples {certificate['episodes']} held-out episodes.",
     )
 
 
@@ -80,11 +80,11 @@ def _groups(
         if entry["budget_milliseconds"] is not None and entry["pessimism"] == 1.0:
             curves = groups.setdefault((entry["dataset"], entry["policy"]), {})
             curves.setdefault(entry["planner"], []).append(entry)
-    found = {
+    with_two = {
         key: {name: _by_budget(entries) for name, entries in curves.items() if len(_by_budget(entries)) > 1}
         for key, curves in groups.items()
     }
-    return {key: curves for key, curves in found.items() if curves}
+    return {key: curves for key, curves in with_two.items() if curves}
 
 
 def _by_budget(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ _MOST_ROWS: Final = 12
 
 
 def plan_table(summary: Mapping[str, Any]) -> Table:
-    """Returns of the planner and of the policy alone, the paired gain, speed and doubt.
+    """Returns of the planner and of the policy alone, the paired gain, speed and uncertainty.
 
     Args:
         summary: of a `plan` stage.
@@ -30,7 +30,7 @@ def plan_table(summary: Mapping[str, Any]) -> Table:
         ("plans that fell back", format_share(plans.get("fallback_share"))),
         ("simulations per plan", plans.get("sims_per_plan")),
         ("mean uncertainty of actions", plans.get("uncertainty")),
-        ("penalty lambda, deviations kappa", _price(calibration, summary["config"]["pessimism"])),
+        ("penalty lambda, deviations kappa", _coefs(calibration, summary["config"]["pessimism"])),
         ("values at leaves", _critic(summary)),
     ]
     return Table(
@@ -62,31 +62,33 @@ def budget_table(plannings: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def candidate_table(explanation: Mapping[str, Any]) -> Table:
-    """What was considered at one state, from the heaviest down.
+    """What was considered at one state, from the heaviest down; a tree search tells what it is worth as well.
 
     Args:
         explanation: plain values of one plan.
     """
-    rows = [
-        (_action(entry["action"]), entry["source"], entry["weight"], entry["visits"])
-        for entry in explanation["candidates"][:_MOST_ROWS]
-    ]
+    keys, columns = ("source", "weight", "visits"), ("action in [-1, 1]", "source", "weight", "visits")
+    searched, entries = explanation.get("search"), explanation["candidates"]
+    if searched is not None:
+        keys, entries = (*keys, "q", "q_lcb", "min_q", "min_member"), searched["candidates"]
+        columns = (*columns, "Q", "bound", "least", "member")
+    rows = [(_action(entry["action"]), *(entry[key] for key in keys)) for entry in entries[:_MOST_ROWS]]
     caption = f"{explanation['planner']} at state {explanation['state']}: candidates"
-    return Table(caption, ("action in [-1, 1]", "source", "weight", "visits"), rows)
+    return Table(caption, columns, rows)
 
 
-def edge_table(explanation: Mapping[str, Any]) -> Table:
-    """The steps of one plan with what they are worth and which member objects most.
+def trace_table(explanation: Mapping[str, Any]) -> Table:
+    """The steps of one plan with what they are worth and the member with the least value.
 
     Args:
         explanation: plain values of one plan.
     """
-    keys = ("reward", "penalty", "value", "spread", "uncertainty", "objector")
+    keys = ("reward", "penalty", "value", "spread", "uncertainty", "min_member")
     rows = [
-        (step, _action(edge["action"]), *(edge[key] for key in keys))
-        for step, edge in enumerate(explanation["edges"], start=1)
+        (number, _action(step["action"]), *(step[key] for key in keys))
+        for number, step in enumerate(explanation["plan_trace"], start=1)
     ]
-    columns = ("step", "action", "reward", "penalty", "r + g V", "spread", "uncertainty", "objects most")
+    columns = ("step", "action", "reward", "penalty", "r + g V", "spread", "uncertainty", "least member")
     return Table("steps of the plan", columns, rows)
 
 
@@ -125,6 +127,6 @@ def _critic(summary: Mapping[str, Any]) -> str:
     return summary["critic"] + (", did not converge" if summary.get("critic_converged") is False else "")
 
 
-def _price(calibration: Mapping[str, Any], scale: float) -> str:
+def _coefs(calibration: Mapping[str, Any], scale: float) -> str:
     used = ", ".join(format_number(scale * calibration[key]) for key in ("penalty_coef", "lcb_coef"))
     return used if scale == 1.0 else f"{used} ({format_number(scale)} times the calibrated ones)"

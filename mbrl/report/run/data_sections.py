@@ -1,45 +1,45 @@
 """The parts of a page that show a logged dataset."""
 
-from mbrl.data.anatomy import Contents, Dimension, Distribution
-from mbrl.data.doctor import Report
+from mbrl.data.inspection.report import Inspection
+from mbrl.data.inspection.stats import DatasetStats, Dimension, Distribution
 from mbrl.report.kit.html import Picture, Section
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_number, format_share
 from mbrl.report.run import data_plots
-from mbrl.report.run.data_tables import dimension_table, doctor_tables, finding_message
+from mbrl.report.run.data_tables import dimension_table, finding_message, inspection_tables
 
 _MANY_ACTIONS = 6
 
 
-def data_sections(report: Report) -> list[Section]:
+def data_sections(report: Inspection) -> list[Section]:
     """Findings, episodes, observations and actions."""
     findings = Section(
         "Findings",
         text="" if report.findings else "Nothing was found that a user should know.",
         messages=[finding_message(finding) for finding in report.findings],
     )
-    if report.contents is None:
+    if report.stats is None:
         return [findings]
-    contents, tables = report.contents, {table.caption: table for table in doctor_tables(report)}
+    stats, tables = report.stats, {table.caption: table for table in inspection_tables(report)}
     episodes = Section(
         "Episodes and rewards",
-        pictures=episode_pictures(contents),
+        pictures=episode_pictures(stats),
         tables=[tables["Episodes"], tables[f"Contents of {report.name}"]],
     )
-    return [findings, episodes, _observations(contents), _actions(contents)]
+    return [findings, episodes, _observations(stats), _actions(stats)]
 
 
-def episode_pictures(contents: Contents) -> list[Picture]:
+def episode_pictures(stats: DatasetStats) -> list[Picture]:
     """Histograms of returns, lengths and rewards."""
     return [
-        _histogram("returns", "Episode returns", contents.returns, "episode return", "episodes"),
-        _histogram("lengths", "Episode lengths", contents.lengths, "episode length, steps", "episodes"),
-        _histogram("rewards", "Rewards", contents.rewards, "reward of a step", "rows", is_log=True),
+        _histogram("returns", "Episode returns", stats.returns, "episode return", "episodes"),
+        _histogram("lengths", "Episode lengths", stats.lengths, "episode length, steps", "episodes"),
+        _histogram("rewards", "Rewards", stats.rewards, "reward of a step", "rows", is_log=True),
     ]
 
 
-def _observations(contents: Contents) -> Section:
-    dimensions, coverage = contents.observations, contents.coverage
+def _observations(stats: DatasetStats) -> Section:
+    dimensions, coverage = stats.observations, stats.coverage
     widest = max(dimensions, key=lambda d: (d.values.maximum - d.values.minimum) / (d.values.std or 1.0))
     constant = [d.name for d in dimensions if d.is_constant]
     picture = Picture(
@@ -57,13 +57,13 @@ def _observations(contents: Contents) -> Section:
         note=f"Constant: {', '.join(constant)}." if constant else "No dimension is constant.",
         table=dimension_table("Observations, raw units", dimensions),
     )
-    return Section("Observations", text=_coverage_text(coverage.effective_dims, contents), pictures=[picture])
+    return Section("Observations", text=_coverage_text(coverage.effective_dims, stats), pictures=[picture])
 
 
-def _coverage_text(effective: float, contents: Contents) -> str:
+def _coverage_text(effective: float, stats: DatasetStats) -> str:
     text = f"The observations vary in about {effective:.1f} independent directions "
-    text += f"of {len(contents.observations)}."
-    median, tail = contents.coverage.neighbour_median, contents.coverage.neighbour_95
+    text += f"of {len(stats.observations)}."
+    median, tail = stats.coverage.neighbour_median, stats.coverage.neighbour_95
     if median is None:
         return f"{text} Overlap between episodes is not available: there is a single episode."
     return (
@@ -73,8 +73,8 @@ def _coverage_text(effective: float, contents: Contents) -> str:
     )
 
 
-def _actions(contents: Contents) -> Section:
-    dimensions = contents.actions
+def _actions(stats: DatasetStats) -> Section:
+    dimensions = stats.actions
     worst = max(dimensions, key=lambda d: d.saturation or 0.0)
     saturation = Picture(
         "action-saturation",

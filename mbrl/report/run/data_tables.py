@@ -1,31 +1,31 @@
-"""What the dataset doctor found, as tables and in words."""
+"""What the inspection of a dataset found, as tables and in words."""
 
-from mbrl.data.anatomy import Contents, Dimension, Distribution
-from mbrl.data.doctor import Finding, Report
-from mbrl.report.kit.comparison import Message, Tone
+from mbrl.data.inspection.report import DataFinding, Inspection
+from mbrl.data.inspection.stats import DatasetStats, Dimension, Distribution
+from mbrl.report.kit.message import Message, Tone
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_count, format_number, format_share
 
 _TONES: dict[str, Tone] = {"error": "bad", "warning": "caution", "note": "plain"}
 
 
-def doctor_tables(report: Report) -> list[Table]:
+def inspection_tables(report: Inspection) -> list[Table]:
     """Findings, sizes, and one row for each dimension."""
     tables: list[Table] = []
     if report.findings:
         rows = [(finding.severity, finding.text, finding.remedy) for finding in report.findings]
         tables.append(Table(f"Findings on {report.name}", ("severity", "what", "what to do"), rows))
-    if report.contents is None:
+    if report.stats is None:
         return tables
-    contents = report.contents
-    tables.append(Table(f"Contents of {report.name}", ("", "value"), _sizes(contents)))
-    tables.append(_summaries(contents))
-    tables.append(dimension_table("Observations", contents.observations))
-    tables.append(dimension_table("Actions", contents.actions))
+    stats = report.stats
+    tables.append(Table(f"Contents of {report.name}", ("", "value"), _sizes(stats)))
+    tables.append(_summaries(stats))
+    tables.append(dimension_table("Observations", stats.observations))
+    tables.append(dimension_table("Actions", stats.actions))
     return tables
 
 
-def verdict(report: Report) -> Message:
+def verdict(report: Inspection) -> Message:
     """Whether training may start."""
     errors = sum(finding.severity == "error" for finding in report.findings)
     warnings = sum(finding.severity == "warning" for finding in report.findings)
@@ -38,7 +38,7 @@ def verdict(report: Report) -> Message:
     return Message("Training may start: nothing found makes it wrong.", "good")
 
 
-def finding_message(finding: Finding) -> Message:
+def finding_message(finding: DataFinding) -> Message:
     """A finding with its remedy."""
     return Message(f"{finding.text} {finding.remedy}", _TONES[finding.severity])
 
@@ -62,32 +62,32 @@ def dimension_table(caption: str, dimensions: tuple[Dimension, ...]) -> Table:
     return Table(caption, [*columns, *(["at a bound"] if has_saturation else [])], rows)
 
 
-def _sizes(contents: Contents) -> list[tuple[str, int | str | bool]]:
-    coverage = contents.coverage
+def _sizes(stats: DatasetStats) -> list[tuple[str, int | str | bool]]:
+    coverage = stats.coverage
     alone = "not available: a single episode"
     median, tail = coverage.neighbour_median, coverage.neighbour_95
     return [
-        ("episodes", contents.num_episodes),
-        ("transitions", contents.num_transitions),
-        ("episodes that terminate", contents.terminated),
-        ("episodes that are cut", contents.truncated),
-        ("terminal steps without a logged successor", contents.unknown_successors),
-        ("duplicate rows", contents.duplicate_rows),
-        ("rows with contradictory successors", contents.inconsistent_rows),
-        ("rows that jump", contents.jump_rows),
-        ("behaviour log-probabilities", contents.has_behaviour_log_prob),
+        ("episodes", stats.num_episodes),
+        ("transitions", stats.num_transitions),
+        ("episodes that terminate", stats.terminated),
+        ("episodes that are cut", stats.truncated),
+        ("terminal steps without a logged successor", stats.unknown_successors),
+        ("duplicate rows", stats.duplicate_rows),
+        ("rows with contradictory successors", stats.inconsistent_rows),
+        ("rows that jump", stats.jump_rows),
+        ("behaviour log-probabilities", stats.has_behaviour_log_prob),
         ("effective dimensions of the observations", format_number(coverage.effective_dims)),
         ("distance to the nearest other episode, median", alone if median is None else format_number(median)),
         ("distance to the nearest other episode, 95 %", alone if tail is None else format_number(tail)),
-        ("content hash", contents.content_hash),
+        ("content hash", stats.content_hash),
     ]
 
 
-def _summaries(contents: Contents) -> Table:
+def _summaries(stats: DatasetStats) -> Table:
     rows = [
-        _summary("episode return", contents.returns),
-        _summary("episode length, steps", contents.lengths),
-        _summary("reward of a step", contents.rewards),
+        _summary("episode return", stats.returns),
+        _summary("episode length, steps", stats.lengths),
+        _summary("reward of a step", stats.rewards),
     ]
     return Table("Episodes", ("", "least", "median", "mean", "deviation", "largest"), rows)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mbrl.dynamics.report import DynamicsReport, RankCorrelation
 from mbrl.evaluation.statistics import Interval
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import MISSING, format_count, format_interval, format_number, format_share
 

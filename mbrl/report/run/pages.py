@@ -7,20 +7,20 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mbrl.data.doctor import Report
+from mbrl.data.inspection.report import Inspection
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.evaluation.evaluator import Evaluation
-from mbrl.report.kit.comparison import Comparison, conclude
 from mbrl.report.kit.html import Section, render_page
-from mbrl.report.kit.score_sections import score_section
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_count, format_interval, format_number, format_share
 from mbrl.report.plan.sections import plan_sections
+from mbrl.report.run.comparison import Comparison, conclude
 from mbrl.report.run.data_sections import data_sections
 from mbrl.report.run.data_tables import verdict
 from mbrl.report.run.dynamics_sections import dynamics_sections
 from mbrl.report.run.dynamics_tables import trust_message, warning_messages
 from mbrl.report.run.evaluation_tables import evaluation_table
+from mbrl.report.run.score_sections import score_section
 from mbrl.report.run.shift_sections import shift_section
 from mbrl.report.run.training_sections import Records, training_section
 
@@ -39,7 +39,7 @@ class DemoResults:
         shift: JSON of the last `ShiftReport` by the name of the run, or None.
     """
 
-    data: Report
+    data: Inspection
     dynamics: DynamicsReport
     comparison: Comparison
     runs: Mapping[str, Records]
@@ -50,24 +50,24 @@ class DemoResults:
     )
 
 
-def doctor_page(report: Report, *, provenance: Mapping[str, str] | None = None) -> str:
+def doctor_page(report: Inspection, *, provenance: Mapping[str, str] | None = None) -> str:
     """What is in a dataset, and whether training may start.
 
     Args:
         report: of the doctor.
         provenance: versions and the command that makes this page again.
     """
-    contents = report.contents
+    stats = report.stats
     facts: list[tuple[str, str]] = []
     hashes: dict[str, str] = {}
-    if contents is not None:
+    if stats is not None:
         facts = [
-            ("episodes", format_number(contents.num_episodes)),
-            ("transitions", format_number(contents.num_transitions)),
-            ("mean episode return", format_number(contents.returns.mean)),
-            ("observation, action", f"{len(contents.observations)}, {len(contents.actions)}"),
+            ("episodes", format_number(stats.num_episodes)),
+            ("transitions", format_number(stats.num_transitions)),
+            ("mean episode return", format_number(stats.returns.mean)),
+            ("observation, action", f"{len(stats.observations)}, {len(stats.actions)}"),
         ]
-        hashes = {"dataset hash": contents.content_hash}
+        hashes = {"dataset hash": stats.content_hash}
     return render_page(
         f"Dataset {report.name}",
         data_sections(report),
@@ -176,8 +176,8 @@ def _under(subject: str, sections: Sequence[Section]) -> list[Section]:
     return [dataclasses.replace(s, title=title) for s, title in zip(sections, titles, strict=True)]
 
 
-def _names(report: Report) -> list[str] | None:
-    return None if report.contents is None else [d.name for d in report.contents.observations]
+def _names(report: Inspection) -> list[str] | None:
+    return None if report.stats is None else [d.name for d in report.stats.observations]
 
 
 def run_page(

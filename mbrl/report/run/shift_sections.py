@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mbrl.report.kit.comparison import Message
 from mbrl.report.kit.html import Picture, Section
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.score_plots import curves, series_of
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import MISSING, format_number, format_share

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import format_count, format_interval, format_number, format_share
 from mbrl.report.run.dynamics_tables import near
@@ -29,14 +29,14 @@ def data_table(study: Study) -> Table:
     """The datasets in one row each."""
     rows: list[list[Cell]] = []
     for dataset in study.datasets:
-        against, contents = comparison(study, dataset), dataset.report.contents
+        against, stats = comparison(study, dataset), dataset.report.stats
         sizes: list[Cell] = ["-"] * 4
-        if contents is not None:
+        if stats is not None:
             sizes = [
-                contents.num_episodes,
-                contents.num_transitions,
-                contents.lengths.mean,
-                contents.terminated,
+                stats.num_episodes,
+                stats.num_transitions,
+                stats.lengths.mean,
+                stats.terminated,
             ]
         severities = Counter(finding.severity for finding in dataset.report.findings)
         behaviour = against.behaviour

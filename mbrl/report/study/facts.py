@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from mbrl.data.doctor import Report
+from mbrl.data.inspection.report import Inspection
 from mbrl.dynamics.report import DynamicsReport
 
 RunStatus: TypeAlias = Literal["done", "failed", "missing"]
@@ -64,7 +64,7 @@ class StudyDataset:
 
     label: str
     content_hash: str
-    report: Report
+    report: Inspection
     returns: tuple[float, ...]
     scores: tuple[float, ...] | None
     dynamics: Mapping[int, DynamicsReport]

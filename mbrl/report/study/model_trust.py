@@ -6,7 +6,7 @@
   less certain, and take their unit from quantiles on the data: they need the order alone.
 - Data of a kind on which models usually lose only caution too: measured scores are better evidence.
 
-A check counts when half of the fits or more fail it (`mbrl.dynamics.doubts`).
+A check counts when half of the fits or more fail it (`mbrl.dynamics.assessment.model_warnings`).
 """
 
 import dataclasses
@@ -15,9 +15,14 @@ from typing import Final
 
 import numpy as np
 
-from mbrl.dynamics.doubts import Doubt, Rule, doubts, is_disqualifying
+from mbrl.dynamics.assessment.model_warnings import (
+    ModelWarning,
+    WarningKind,
+    find_warnings,
+    is_disqualifying,
+)
 from mbrl.dynamics.report import DynamicsReport
-from mbrl.report.kit.comparison import Message
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.wording import format_count
 from mbrl.report.study.facts import StudyDataset
 
@@ -33,11 +38,12 @@ SPARSE: Final = 0.95
 LONG: Final = 100
 """Steps of a mean episode from which a horizon counts as long."""
 
-_RULES: Final[dict[Rule, str]] = {
+_RULES: Final[dict[WarningKind, str]] = {
     "horizon": "the model is trusted for no step",
     "calibration": "its intervals miss their level by more than 0.1 even after recalibration",
     "correlation": "no uncertainty measure ranks its errors, so that penalties would be noise",
     "termination": "its termination head finds fewer than half of the held-out terminations",
+    "reward": "its reward is trusted for fewer steps than its states",
 }
 
 
@@ -68,8 +74,8 @@ def judge_models(data: StudyDataset) -> ModelTrust:
         data: the dataset with its fits, one for each seed.
     """
     fits = len(data.dynamics)
-    counts = Counter(doubt.rule for report in data.dynamics.values() for doubt in _doubts(report))
-    failed: dict[Rule, str] = {
+    counts = Counter(warning.kind for report in data.dynamics.values() for warning in _warnings(report))
+    failed: dict[WarningKind, str] = {
         rule: f"{text} ({counts[rule]} of {format_count(fits, 'fit')})"
         for rule, text in _RULES.items()
         if 0 < fits <= 2 * counts[rule]
@@ -116,8 +122,8 @@ def about_models(data: StudyDataset, trust: ModelTrust) -> list[Message]:
     return messages
 
 
-def _doubts(report: DynamicsReport) -> tuple[Doubt, ...]:
-    return doubts(report.calibration, report.open_loop, report.correlations, report.termination)
+def _warnings(report: DynamicsReport) -> tuple[ModelWarning, ...]:
+    return find_warnings(report)
 
 
 def _unsuited(data: StudyDataset) -> tuple[str, ...]:
@@ -130,7 +136,7 @@ def _unsuited(data: StudyDataset) -> tuple[str, ...]:
                 f"{tenth:.0f})"
             )
     zeros = [report.reward.share_zero for report in data.dynamics.values()]
-    contents = data.report.contents
-    if zeros and contents is not None and contents.lengths.mean >= LONG and min(zeros) >= SPARSE:
+    stats = data.report.stats
+    if zeros and stats is not None and stats.lengths.mean >= LONG and min(zeros) >= SPARSE:
         found.append(f"a sparse reward over long episodes ({100 * min(zeros):.0f} % of rewards are 0)")
     return tuple(found)

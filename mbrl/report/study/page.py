@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mbrl.report.kit.comparison import Message
 from mbrl.report.kit.html import Section, render_page
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.style import save_png
 from mbrl.report.kit.summary import write_summary
 from mbrl.report.kit.table import Table

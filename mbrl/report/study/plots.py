@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.evaluation.statistics import Average, Interval, Profile
-from mbrl.report.kit.comparison import Comparison
 from mbrl.report.kit.palette import BLUE, SERIES
 from mbrl.report.kit.plots import Bars, Dots, Line, Mark, draw_bars, draw_intervals, draw_lines
 from mbrl.report.kit.score_plots import scores, series_of, thin
 from mbrl.report.run import dynamics_plots
+from mbrl.report.run.comparison import Comparison
 from mbrl.report.study.scores import AVERAGES, Improvement, Standing
 from mbrl.report.study.tables import NAMES
 

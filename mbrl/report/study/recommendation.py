@@ -18,8 +18,9 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from mbrl.report.kit.comparison import Message, Method, contrast
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.wording import format_count, format_interval, format_number, has_ends
+from mbrl.report.run.comparison import Method, contrast
 from mbrl.report.study.facts import Study, StudyDataset
 from mbrl.report.study.model_trust import ModelTrust, about_models, judge_models
 from mbrl.report.study.scores import (

@@ -22,7 +22,7 @@ from mbrl.evaluation.statistics import (
     probability_of_improvement,
     stratified_interval,
 )
-from mbrl.report.kit.comparison import Comparison, Method
+from mbrl.report.run.comparison import Comparison, Method
 from mbrl.report.study.facts import Study, StudyAlgorithm, StudyDataset, StudyRun
 
 RETURN: Final = "episode return"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from mbrl.report.kit.comparison import Message
 from mbrl.report.kit.html import Picture, Section
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_count, format_interval, format_number, format_share
 from mbrl.report.run.data_tables import finding_message

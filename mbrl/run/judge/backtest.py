@@ -1,10 +1,13 @@
 """The behaviour back-test as a stage: made once for a log, and shared by every candidate judged by it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
+from pydantic import ValidationError
 
+from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
@@ -14,18 +17,24 @@ from mbrl.data.sources import DatasetSource
 from mbrl.learners.base import LearnerContext
 from mbrl.learners.bc import BC, BCConfig
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
-from mbrl.ope.judgement.backtest import backtest_config, run_backtest
-from mbrl.ope.value.fqe import FQEConfig
-from mbrl.ope.value.model_value import ModelValueConfig
+from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
+from mbrl.off_policy.judgement.backtest import backtest_config, run_backtest
+from mbrl.off_policy.judgement.report.measured import Backtest
+from mbrl.off_policy.value.fqe import FQEConfig
+from mbrl.off_policy.value.model_value import ModelValueConfig
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.value_fits import KeptFits
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey
 
 FOLDS: Final = 2
+"""Halves of the episodes: more would leave each fit more data, and take as many fits more."""
+
 CLONE: Final = BCConfig(form="mixture", hidden=(64, 64), components=5, learning_rate=3e-3, schedule="cosine")
+"""Of the clone of the policy that acted: a mixture, since a log may hold several policies."""
+
 CLONE_UPDATES: Final = 2_000
+"""Gradient steps of a clone."""
 
 
 def clone_behaviour(dataset: Dataset, generator: torch.Generator) -> Policy:
@@ -72,16 +81,39 @@ def backtest_stage(
         "clone": {**CLONE.model_dump(mode="json"), "updates": CLONE_UPDATES},
         "folds": FOLDS,
     }
-    key = StageKey("backtest", dataset.info.name, "behaviour", seed, identity)
-    facts = {"dataset_hash": dataset.content_hash}
-    with workspace.store.open(key, config=f"folds: {FOLDS}\nseed: {seed}\n", facts=facts) as run:
-        if not run.is_done:
-            kept = KeptFits(run.path / "checkpoints", key.digest, workspace.progress, "back-test: fit values")
-            asked = EstimatorSettings(estimand, fqe, fit_values=kept, rollouts=rollouts)
-            found = _ask(dataset, workspace, asked, chosen, seed)
-            run.finish({"stage": key.stage, "backtest": found})
-            kept.drop()
-    return run
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        kept = KeptFits.of(work, "back-test: fit values")
+        asked = EstimatorSettings(estimand, fqe, fit_values=kept, rollouts=rollouts)
+        found = _ask(dataset, workspace, asked, chosen, seed)
+        kept.drop()
+        return {"backtest": found.model_dump(mode="json")}
+
+    stage = Stage(
+        key=StageKey("backtest", dataset.info.name, "behaviour", seed, identity),
+        config={"folds": FOLDS, "seed": seed},
+        facts={"dataset_hash": dataset.content_hash},
+        work=work,
+    )
+    return perform(stage, workspace)
+
+
+def read_backtest(run: RunFolder) -> Backtest:
+    """What a finished stage found.
+
+    Raises:
+        DataError: its summary holds no back-test.
+    """
+    try:
+        return Backtest.model_validate(run.summary().get("backtest"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            first["msg"],
+            file=run.path / "summary.json",
+            field=".".join(map(str, ("backtest", *first["loc"]))),
+            remedy="Delete the folder, and run mbrl ope again.",
+        ) from None
 
 
 def _ask(
@@ -90,7 +122,7 @@ def _ask(
     asked: EstimatorSettings,
     chosen: ChosenModel | None,
     seed: int,
-) -> dict[str, Any]:
+) -> Backtest:
     def context_for(policy: Policy, train: Dataset) -> EstimatorContext:
         model = None if chosen is None else chosen.refitted(train, workspace, seed=seed)
         return EstimatorContext(policy, train, dataclasses.replace(asked, model=model))
@@ -104,9 +136,9 @@ def _ask(
         names=[name for name in ("fqe", "model_value") if name not in untested],
         rng=RngStreams(seed).child("backtest"),
         folds=FOLDS,
-    ).to_json()
-    z = {**found["z"], **dict.fromkeys(untested)}
-    return {**found, "z": z, "why_no_z": {**found["why_no_z"], **untested}}
+    )
+    z = {**found.z, **dict.fromkeys(untested)}
+    return found.model_copy(update={"z": z, "why_no_z": {**found.why_no_z, **untested}})
 
 
 def _untestable(fqe: FQEConfig, estimand: Estimand, chosen: ChosenModel | None) -> dict[str, str]:

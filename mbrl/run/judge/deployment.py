@@ -9,26 +9,33 @@ import numpy as np
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.data.dataset import Dataset
-from mbrl.ope.judgement.active import Belief, action_distance, propose_tests
-from mbrl.ope.judgement.assessment import risk_section
-from mbrl.ope.judgement.baseline import behaviour_baseline, policy_baseline
-from mbrl.ope.judgement.conclusions import conclude
-from mbrl.ope.judgement.findings import count_families
-from mbrl.ope.judgement.paired import Evidence
-from mbrl.ope.judgement.ranking import DRAWS, common_estimator, joint_draws, propose, rank
-from mbrl.ope.judgement.report_fields import finite
-from mbrl.ope.judgement.risk import RiskQuestion
-from mbrl.ope.judgement.rule import DEFAULT_RULE
-from mbrl.ope.log.layout import OPEArrays, pad_log
-from mbrl.ope.statistics.bounds import LEVEL
-from mbrl.run.files import read_json, write_json, write_text
+from mbrl.off_policy.judgement.active import Belief, action_distance, plan_trials
+from mbrl.off_policy.judgement.baseline import baseline_reasons, behaviour_baseline, policy_baseline
+from mbrl.off_policy.judgement.conclusions import conclude
+from mbrl.off_policy.judgement.families import BEHAVIOUR, count_families
+from mbrl.off_policy.judgement.paired import Evidence
+from mbrl.off_policy.judgement.ranking import DRAWS, joint_draws, propose, rank
+from mbrl.off_policy.judgement.report.concluded import Ranking, TrialPlan
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
+from mbrl.off_policy.judgement.report.measured import Risk
+from mbrl.off_policy.judgement.risk import RiskQuestion, risk_section, with_corrected_intervals
+from mbrl.off_policy.judgement.rule import DEFAULT_RULE
+from mbrl.off_policy.log.layout import OPEArrays, pad_log
+from mbrl.off_policy.statistics.bounds import LEVEL
+from mbrl.run.files import write_json, write_text
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.run.judge.ope import REPORT_FILE
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey
 
 DEPLOYMENT_FILE: Final = "deployment.json"
+"""The report on all candidates."""
+
 PAGE: Final = "index.html"
+"""The same for people."""
+
+_KEPT: Final = ("estimand", "data", "diagnostics", "backtest", "risk")
+"""Sections that a comparison takes over from the evaluation, and with them the reasons of what is missing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,18 +55,21 @@ NO_TRIALS: Final = Trials()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
-    """One evaluated policy.
+class EvaluatedPolicy:
+    """A policy with its report, to be compared with others.
 
     Attributes:
-        name: unique among those that are compared.
-        report: of its evaluation.
+        report: of its evaluation, under a name that is unique among those that are compared.
         evidence: arrays behind it.
     """
 
-    name: str
-    report: Mapping[str, Any]
+    report: OPEReport
     evidence: StoredEvidence
+
+    @property
+    def name(self) -> str:
+        """Under which it is compared."""
+        return self.report.candidate
 
     @property
     def by_estimator(self) -> Mapping[str, Evidence]:
@@ -94,26 +104,32 @@ def deployment_stage(
     names = unique_names([run.manifest()["label"] for run in runs])
     if len(runs) > 1:
         identity |= {"trials": dataclasses.asdict(trials)}
-    key = StageKey("report", dataset.info.name, f"ope-{names[0]}", 0, identity)
-    facts = {"dataset_hash": dataset.content_hash}
-    with workspace.store.open(key, config=f"candidates: {len(runs)}\n", facts=facts) as run:
-        if not run.is_done:
-            found = [_load(folder, name) for folder, name in zip(runs, names, strict=True)]
-            other = None if baseline is None else _load(baseline, baseline.manifest()["label"])
-            whole = compare_candidates(found, other, dataset, trials=trials)
-            write_json(run.path / DEPLOYMENT_FILE, whole)
-            write_text(run.path / PAGE, _page(whole, dataset, command))
-            run.finish({"stage": key.stage, **whole})
-    return run
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        found = [_load(folder, name) for folder, name in zip(runs, names, strict=True)]
+        other = None if baseline is None else _load(baseline, baseline.manifest()["label"])
+        report = compare_candidates(found, other, dataset, trials=trials)
+        write_json(work.path / DEPLOYMENT_FILE, report.to_json())
+        write_text(work.path / PAGE, _page(report, dataset, command))
+        return report.to_json()
+
+    stage = Stage(
+        key=StageKey("report", dataset.info.name, f"ope-{names[0]}", 0, identity),
+        config={"candidates": len(runs)},
+        facts={"dataset_hash": dataset.content_hash},
+        work=work,
+        results=(DEPLOYMENT_FILE, PAGE),
+    )
+    return perform(stage, workspace)
 
 
 def compare_candidates(
-    candidates: Sequence[Candidate],
-    baseline: Candidate | None,
+    candidates: Sequence[EvaluatedPolicy],
+    baseline: EvaluatedPolicy | None,
     dataset: Dataset,
     *,
     trials: Trials = NO_TRIALS,
-) -> dict[str, Any]:
+) -> DeploymentReport:
     """Reports against the baseline, with joint draws and a proposal where there are several.
 
     Args:
@@ -130,20 +146,20 @@ def compare_candidates(
     level = None if count == 1 else 1 - (1 - LEVEL) / count
     plain = pad_log(dataset.episodes, None, estimand=estimand)
     reports = [_against(c, baseline, dataset, plain, level, count) for c in candidates]
-    ranking, why_not = _ranking(candidates, reports)
-    plan, why_no_plan = _test_plan(candidates, ranking, reports, trials)
-    chosen = propose(reports, None if ranking is None else ranking["p_best"])
-    return finite(
-        {
-            "proposed": candidates[chosen].name,
-            "candidates": [candidate.name for candidate in candidates],
-            "baseline": "behaviour" if baseline is None else baseline.name,
-            "ranking": ranking,
-            "why_no_ranking": why_not,
-            "test_plan": plan,
-            "why_no_test_plan": why_no_plan,
-            "reports": reports,
-        }
+    invalid = [count_families(report, DEFAULT_RULE)[1] for report in reports]
+    found = rank([c.by_estimator for c in candidates], invalid, rng=np.random.default_rng(0))
+    ranking = None if isinstance(found, str) else found
+    plan = _plan_trials(candidates, ranking, reports[0].data.return_std, trials)
+    chosen = propose(reports, None if ranking is None else ranking.p_best)
+    return DeploymentReport(
+        proposed=candidates[chosen].name,
+        candidates=tuple(candidate.name for candidate in candidates),
+        baseline=BEHAVIOUR if baseline is None else baseline.name,
+        ranking=ranking,
+        why_no_ranking=found if isinstance(found, str) else None,
+        test_plan=None if isinstance(plan, str) else plan,
+        why_no_test_plan=plan if isinstance(plan, str) else None,
+        reports=tuple(reports),
     )
 
 
@@ -157,27 +173,26 @@ def unique_names(labels: Sequence[str]) -> list[str]:
     return names
 
 
-def _load(run: RunFolder, name: str) -> Candidate:
-    report = read_json(run.path / REPORT_FILE)
-    return Candidate(name, report, StoredEvidence.load(run.path / EVIDENCE_FILE))
+def _load(run: RunFolder, name: str) -> EvaluatedPolicy:
+    report = OPEReport.load(run.path / REPORT_FILE)
+    return EvaluatedPolicy(report.named(name), StoredEvidence.load(run.path / EVIDENCE_FILE))
 
 
-def _common_estimand(candidates: Sequence[Candidate]) -> Estimand:
-    texts = {candidate.report["estimand"]["text"] for candidate in candidates}
+def _common_estimand(candidates: Sequence[EvaluatedPolicy]) -> Estimand:
+    texts = {candidate.report.estimand.describe() for candidate in candidates}
     if len(texts) > 1:
         raise ConfigError(f"The policies were evaluated for different values: {'; '.join(sorted(texts))}.")
-    fields = {k: v for k, v in candidates[0].report["estimand"].items() if k != "text"}
-    return Estimand(**fields)
+    return candidates[0].report.estimand
 
 
 def _against(
-    candidate: Candidate,
-    baseline: Candidate | None,
+    candidate: EvaluatedPolicy,
+    baseline: EvaluatedPolicy | None,
     dataset: Dataset,
     plain: OPEArrays,
     level: float | None,
     count: int,
-) -> dict[str, Any]:
+) -> OPEReport:
     """One candidate's report, with differences to this baseline and intervals for this many candidates."""
     ratios = candidate.evidence.arrays(dataset, plain.estimand)
     if baseline is None:
@@ -186,83 +201,58 @@ def _against(
         others = baseline.evidence.arrays(dataset, plain.estimand)
         both = None if ratios is None or others is None else (ratios, others)
         pair = (candidate.by_estimator, baseline.by_estimator)
-        section = policy_baseline(baseline.name, baseline.report, pair, both, corrected=level)
-    report: dict[str, Any] = {**candidate.report, "candidate": candidate.name, "baseline": section}
-    if level is not None:
-        report["risk"] = _with_corrected_risk(candidate, plain, ratios, level)
-    reasons = {"baseline": "no family of the baseline counts"} if baseline is not None else {}
-    known = {path: text for path, text in report["why_not"].items() if not path.startswith("agreement.")}
-    return conclude(report, {**known, **reasons}, candidates=count)
+        section = policy_baseline(baseline.report, pair, both, corrected=level)
+    old = candidate.report
+    risk = old.risk if level is None else _with_corrected_risk(candidate, plain, ratios, level)
+    kept = {path: text for path, text in old.why_not.items() if path.partition(".")[0] in _KEPT}
+    return conclude(
+        old.model_copy(update={"baseline": section, "risk": risk}),
+        reasons={**kept, **baseline_reasons(section)},
+        paired_z=old.agreement.paired_z,
+        candidates=count,
+    )
 
 
 def _with_corrected_risk(
-    candidate: Candidate, plain: OPEArrays, ratios: OPEArrays | None, level: float
-) -> dict[str, Any]:
-    risk = candidate.report["risk"]
-    question = RiskQuestion(risk["event"], risk["threshold"], risk["limit"])
-    by_name = {estimate["name"]: estimate for estimate in candidate.report["estimates"]}
-    rollouts = candidate.evidence.rollouts
-    model = None
-    if rollouts is not None:
-        model = (rollouts, by_name["model_value"]["why_not"])
-    wide = risk_section(plain, ratios, model, question, level=level)
-    corrected = {source["source"]: source["p_violation_ci95"] for source in wide["sources"]}
-    sources = [
-        {**source, "p_violation_ci_corrected": corrected[source["source"]]} for source in risk["sources"]
-    ]
-    return {**risk, "sources": sources}
+    candidate: EvaluatedPolicy, plain: OPEArrays, ratios: OPEArrays | None, level: float
+) -> Risk:
+    """The candidate's risk, with intervals at the level that holds for all candidates beside its own."""
+    risk, rollouts = candidate.report.risk, candidate.evidence.rollouts
+    question = RiskQuestion(risk.event, risk.threshold, risk.limit)
+    model = candidate.report.estimate("model_value")
+    imagined = None if rollouts is None or model is None else (rollouts, model.why_not)
+    return with_corrected_intervals(risk, risk_section(plain, ratios, imagined, question, level=level))
 
 
-def _ranking(
-    candidates: Sequence[Candidate], reports: Sequence[Mapping[str, Any]]
-) -> tuple[dict[str, Any] | None, str | None]:
-    if len(candidates) < 2:
-        return None, "one candidate has no rank"
-    invalid = [count_families(report, DEFAULT_RULE)[1] for report in reports]
-    chosen = common_estimator([candidate.by_estimator for candidate in candidates], invalid)
-    if chosen is None:
-        return None, "no primary estimator judged all candidates"
-    name, is_counted = chosen
-    evidence = [candidate.by_estimator[name] for candidate in candidates]
-    found = rank(evidence, rng=np.random.default_rng(0))
-    ranking = {
-        "estimator": name,
-        "counts_for_all": is_counted,
-        "points": [e.point for e in evidence],
-        "p_best": found.p_best.tolist(),
-        "regret": found.regret,
-        "regret_ci95": list(found.regret_ci95),
-    }
-    return ranking, None
-
-
-def _test_plan(
-    candidates: Sequence[Candidate],
-    ranking: Mapping[str, Any] | None,
-    reports: Sequence[Mapping[str, Any]],
-    trials: Trials,
-) -> tuple[dict[str, Any] | None, str | None]:
-    """Who should be tested next, by the estimator that ranks them; or why that is not known."""
+def _plan_trials(
+    candidates: Sequence[EvaluatedPolicy], ranking: Ranking | None, noise: float | None, trials: Trials
+) -> TrialPlan | str:
+    """Whom to test next, by the estimator that ranks them; or why that is not known."""
     if ranking is None:
-        return None, "there is no ranking of several candidates"
-    noise, actions = reports[0]["data"]["return_std"], [c.evidence.actions for c in candidates]
+        return "there is no ranking of several candidates"
     if not noise:
-        return None, "the logged returns do not vary"
+        return "the logged returns do not vary"
+    actions = [c.evidence.actions for c in candidates]
     known = [one for one in actions if one is not None]
     if len(known) < len(actions):
-        return None, "an evaluation of an earlier version does not say how its policy acts"
-    evidence = [candidate.by_estimator[ranking["estimator"]] for candidate in candidates]
+        return "an evaluation of an earlier version does not say how its policy acts"
+    evidence = [candidate.by_estimator[ranking.estimator] for candidate in candidates]
     errors = joint_draws(evidence, rng=np.random.default_rng(0), draws=DRAWS).std(1)
     prior = Belief.prior(np.array([e.point for e in evidence]), errors, action_distance(known))
-    names = [candidate.name for candidate in candidates]
-    plan = propose_tests(names, prior, noise=noise, tested=trials.returns, episodes=trials.episodes)
-    return {"estimator": ranking["estimator"], **plan}, None
+    return plan_trials(
+        [candidate.name for candidate in candidates],
+        prior,
+        estimator=ranking.estimator,
+        noise=noise,
+        returns=trials.returns,
+        episodes=trials.episodes,
+    )
 
 
-def _page(whole: Mapping[str, Any], dataset: Dataset, command: str) -> str:
+def _page(report: DeploymentReport, dataset: Dataset, command: str) -> str:
     from mbrl.report.deployment.page import deployment_page
 
     return deployment_page(
-        whole,
+        report,
         provenance={"dataset": dataset.info.name, "dataset hash": dataset.content_hash, "command": command},
     )

@@ -1,7 +1,6 @@
 """Which dynamics model an off-policy evaluation rolls out."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,16 +11,12 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.value.model_value import EvaluationModel
+from mbrl.off_policy.value.model_value import EvaluationModel
 from mbrl.run.config import ResolvedConfig, resolve
-from mbrl.run.stages import (
-    DYNAMICS_FILE,
-    Workspace,
-    dynamics_key,
-    find_run_task,
-    fit_dynamics_stage,
-    open_dynamics,
-)
+from mbrl.run.files import hash_file
+from mbrl.run.fit import DYNAMICS_FILE, dynamics_key, fit_dynamics_stage, open_dynamics
+from mbrl.run.inputs import find_run_task
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
 
 _TERMINATIONS: Final[tuple[TerminationSource, ...]] = ("learned", "task", "never")
@@ -73,8 +68,7 @@ class ChosenModel:
 
     def identity(self) -> Mapping[str, Any]:
         """What estimates with it depend on."""
-        content = hashlib.blake2b(self.file.read_bytes(), digest_size=16).hexdigest()
-        return {"content": content, "termination": self.termination}
+        return {"content": hash_file(self.file), "termination": self.termination}
 
     def for_evaluation(self, dataset: Dataset) -> EvaluationModel:
         """What roll-outs of the task of `dataset` need.
@@ -92,7 +86,7 @@ class ChosenModel:
 
 
 def choose_model(
-    candidate: Path, dataset: Dataset, request: ModelRequest, *, source: str, workspace: Workspace
+    candidate: Path | None, dataset: Dataset, request: ModelRequest, *, source: str, workspace: Workspace
 ) -> ChosenModel | None:
     """The model that is named, else the fit that the candidate's run shares, else a new one if asked.
 
@@ -100,7 +94,7 @@ def choose_model(
     made it. A fit to other episodes than those of `dataset` is used only if it is named.
 
     Args:
-        candidate: folder of a training, or a policy file.
+        candidate: folder of a training, or a policy file; None for a policy that no file holds.
         dataset: the log.
         request: what is asked.
         source: name or path of the log.
@@ -134,8 +128,10 @@ def choose_model(
     return ChosenModel(fitted, run.path / DYNAMICS_FILE, resolved, request.termination)
 
 
-def _training_of(candidate: Path) -> Path | None:
+def _training_of(candidate: Path | None) -> Path | None:
     """Folder of the run that the candidate is, or that a policy file lies in; None for a file of its own."""
+    if candidate is None:
+        return None
     if candidate.is_dir():
         return candidate if (candidate / "config.yaml").is_file() else None
     for folder in candidate.resolve().parents[:2]:  # policy.safetensors, policies/step-*.safetensors

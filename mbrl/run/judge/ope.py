@@ -1,7 +1,6 @@
 """Off-policy evaluation as a stage: estimates, diagnostics, baseline and verdict in one JSON."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,39 +8,41 @@ import numpy as np
 import torch
 
 from mbrl.core.errors import DataError, EstimandError, UndefinedRatioError
-from mbrl.core.estimates import Estimand, Estimate
+from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.estimators.base import ESTIMATORS, refused
-from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
-from mbrl.ope.judgement.active import comparable_actions
-from mbrl.ope.judgement.assessment import assess
-from mbrl.ope.judgement.backtest import apply_backtest, miscalibrated_ratios
-from mbrl.ope.judgement.blend import blend_primaries
-from mbrl.ope.judgement.conclusions import conclude
-from mbrl.ope.judgement.risk import RiskQuestion
-from mbrl.ope.judgement.rule import DEFAULT_RULE
-from mbrl.ope.log.diagnostics import ratio_diagnostics
-from mbrl.ope.log.layout import OPEArrays
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FitValues, FQEConfig, fit_fqe
-from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig
+from mbrl.off_policy.estimators.base import ESTIMATORS, refused
+from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
+from mbrl.off_policy.judgement.active import comparable_actions
+from mbrl.off_policy.judgement.assessment import assess
+from mbrl.off_policy.judgement.backtest import apply_backtest, miscalibrated_ratios
+from mbrl.off_policy.judgement.blend import blend_primaries
+from mbrl.off_policy.judgement.conclusions import conclude
+from mbrl.off_policy.judgement.paired import evidence_of, paired_z
+from mbrl.off_policy.judgement.report.documents import REPORT_VERSION, OPEReport
+from mbrl.off_policy.judgement.report.measured import Backtest, ReportedEstimate
+from mbrl.off_policy.judgement.risk import RiskQuestion
+from mbrl.off_policy.judgement.rule import DEFAULT_RULE
+from mbrl.off_policy.log.diagnostics import ratio_diagnostics
+from mbrl.off_policy.log.layout import OPEArrays
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FitValues, FQEConfig, fit_fqe
+from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.files import write_json
-from mbrl.run.judge.backtest import backtest_stage
+from mbrl.run.judge.backtest import backtest_stage, read_backtest
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.run.judge.model import ChosenModel, ModelRequest
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import StoredPolicy
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey
-
-_BEHAVIOUR_FACTS: Final = ("behaviour", "fit_nll", "calibration_error", "floored_rows")
 
 _COMPARED_STATES: Final = 500
 """About how many logged states tell how alike two policies act."""
 
-REPORT_FILE = "ope.json"
+REPORT_FILE: Final = "ope.json"
+"""The report of one candidate."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,11 +81,6 @@ class OPESettings:
         return Estimand(self.discount, horizon)
 
 
-def candidate_label(stored: StoredPolicy) -> str:
-    """How a report names a policy: what trained it, and the seed of that."""
-    return f"{stored.facts.get('algorithm', stored.path.stem)}-s{stored.facts.get('seed', 0)}"
-
-
 def ope_stage(
     stored: StoredPolicy,
     dataset: Dataset,
@@ -102,10 +98,39 @@ def ope_stage(
         workspace: where the result goes.
         chosen: the dynamics model (`choose_model`), or None.
     """
-    content = hashlib.blake2b(stored.path.read_bytes(), digest_size=16).hexdigest()
-    estimand = settings.estimand(dataset)
-    asked = {
-        "estimand": estimand.to_json(),
+    asked = _asked(settings, dataset, chosen)
+    identity = {"policy": stored.content, "dataset": dataset.content_hash, **asked}
+    label = stored.title
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
+        backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
+        model = None if chosen is None else chosen.for_evaluation(dataset)
+        kept = KeptFits.of(work, f"fit values of {label}")
+        found, evidence = evaluate_with_evidence(
+            policy, dataset, settings, model=model, backtest=backtest, fit_values=kept
+        )
+        report = found.named(label).to_json()
+        evidence.save(work.path / EVIDENCE_FILE)
+        write_json(work.path / REPORT_FILE, report)
+        kept.drop()
+        return report
+
+    stage = Stage(
+        key=StageKey("ope", dataset.info.name, label, settings.seed, identity),
+        config={"discount": settings.discount, "stochastic": settings.stochastic},
+        facts={"dataset_hash": dataset.content_hash, "policy_facts": dict(stored.facts)},
+        work=work,
+        results=(EVIDENCE_FILE, REPORT_FILE),
+    )
+    return perform(stage, workspace)
+
+
+def _asked(settings: OPESettings, dataset: Dataset, chosen: ChosenModel | None) -> dict[str, Any]:
+    """The part of a stage's identity that says what is asked."""
+    return {
+        "report": REPORT_VERSION,
+        "estimand": settings.estimand(dataset).to_json(),
         "stochastic": settings.stochastic,
         "fqe": settings.fqe.model_dump(mode="json"),
         "risk": settings.risk.to_json(),
@@ -116,28 +141,6 @@ def ope_stage(
         "backtest": settings.backtest,
         "estimators": ESTIMATORS.names(),
     }
-    identity = {"policy": content, "dataset": dataset.content_hash, **asked}
-    label = candidate_label(stored)
-    key = StageKey("ope", dataset.info.name, label, settings.seed, identity)
-    facts = {"dataset_hash": dataset.content_hash, "policy_facts": dict(stored.facts)}
-    config = f"discount: {settings.discount}\nstochastic: {str(settings.stochastic).lower()}\n"
-    with workspace.store.open(key, config=config, facts=facts) as run:
-        if not run.is_done:
-            policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
-            backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
-            model = None if chosen is None else chosen.for_evaluation(dataset)
-            kept = KeptFits(
-                run.path / "checkpoints", key.digest, workspace.progress, f"fit values of {label}"
-            )
-            found, evidence = evaluate_with_evidence(
-                policy, dataset, settings, model=model, backtest=backtest, fit_values=kept
-            )
-            report = {"candidate": label, **found}
-            evidence.save(run.path / EVIDENCE_FILE)
-            write_json(run.path / REPORT_FILE, report)
-            run.finish({"stage": key.stage, **report})
-            kept.drop()
-    return run
 
 
 def evaluate_off_policy(
@@ -146,16 +149,16 @@ def evaluate_off_policy(
     settings: OPESettings,
     *,
     model: EvaluationModel | None = None,
-    backtest: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Every registered estimator, the diagnostics, the baseline and the verdict, as plain values.
+    backtest: Backtest | None = None,
+) -> OPEReport:
+    """Every registered estimator, the diagnostics, the baseline and the verdict.
 
     Args:
         policy: the candidate.
         dataset: the log.
         settings: what is asked.
         model: fitted dynamics, or None.
-        backtest: `Backtest.to_json` of the same pipeline; it takes families that failed out of the verdict.
+        backtest: of the same pipeline; it takes families that failed out of the verdict.
     """
     return evaluate_with_evidence(policy, dataset, settings, model=model, backtest=backtest)[0]
 
@@ -166,9 +169,9 @@ def evaluate_with_evidence(
     settings: OPESettings,
     *,
     model: EvaluationModel | None = None,
-    backtest: Mapping[str, Any] | None = None,
+    backtest: Backtest | None = None,
     fit_values: FitValues = fit_fqe,
-) -> tuple[dict[str, Any], StoredEvidence]:
+) -> tuple[OPEReport, StoredEvidence]:
     """`evaluate_off_policy` by a given way to fit, and the arrays that a comparison of policies needs."""
     estimand, rng = settings.estimand(dataset), RngStreams(settings.seed)
     asked = EstimatorSettings(
@@ -190,20 +193,23 @@ def evaluate_with_evidence(
         except (UndefinedRatioError, EstimandError, DataError) as error:
             estimate = refused(name, entry.family, estimand, str(error))
         if backtest is not None:
-            estimate = apply_backtest(estimate, backtest["z"])
+            estimate = apply_backtest(estimate, backtest.z)
         if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
-            estimate = estimate.invalidated(problem).flagged("behaviour_miscalibrated")
+            estimate = estimate.invalidated(problem).flagged(Flag.BEHAVIOUR_MISCALIBRATED)
         estimates[name] = estimate
-    found, reasons = assess(
-        policy, dataset, estimates, arrays, question=settings.risk, generator=rng.at("support")
+    measured = assess(
+        policy,
+        dataset,
+        estimates,
+        arrays,
+        behaviour=context.behaviour_facts(),
+        question=settings.risk,
+        generator=rng.at("support"),
     )
-    facts = context.behaviour_facts()
-    found["data"] |= {name: facts[name] for name in _BEHAVIOUR_FACTS}
-    if backtest is not None:
-        found["backtest"] = backtest
     blend = blend_primaries(estimates, least_ess=DEFAULT_RULE.least_ess)
-    shown = [*estimates.values(), *([] if blend is None else [blend])]
-    report = conclude({"estimates": [estimate.to_json() for estimate in shown], **found}, reasons)
+    shown = [*measured.estimates, *([] if blend is None else [ReportedEstimate.of(blend)])]
+    measured = measured.model_copy(update={"estimates": tuple(shown), "backtest": backtest})
+    report = conclude(measured, paired_z=paired_z(evidence_of(estimates)))
     states = dataset.transitions().observation
     some = torch.tensor(states[:: max(1, len(states) // _COMPARED_STATES)])
     return report, StoredEvidence.of(estimates, arrays, comparable_actions(policy, some, dataset.spec))
@@ -211,7 +217,7 @@ def evaluate_with_evidence(
 
 def _backtest(
     dataset: Dataset, settings: OPESettings, workspace: Workspace, chosen: ChosenModel | None
-) -> Mapping[str, Any]:
+) -> Backtest:
     run = backtest_stage(
         dataset,
         workspace,
@@ -221,7 +227,7 @@ def _backtest(
         chosen=chosen,
         seed=settings.seed,
     )
-    return run.summary()["backtest"]
+    return read_backtest(run)
 
 
 def _ratios(context: EstimatorContext) -> OPEArrays | str:

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from mbrl.core.estimates import finite_or_none
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.files import read_json, write_json
 from mbrl.run.judge.ope import OPESettings
 from mbrl.run.judge.value_fits import KeptFits
-from mbrl.run.stages import open_policy
+from mbrl.run.policies import open_policy
 
 
 class SelectRule(BaseModel):

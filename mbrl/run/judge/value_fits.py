@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Policy
 from mbrl.data.dataset import Dataset
-from mbrl.ope.value.fqe import FQEConfig, FQEResult, FQEState, fit_fqe
+from mbrl.off_policy.value.fqe import FQEConfig, FQEResult, FQEState, fit_fqe
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.progress import Progress
+from mbrl.run.stage import StageWork
 
 SECONDS_BETWEEN: Final = 10.0
 """Least time between two checkpoints of a fit; the last state is always kept."""
@@ -37,6 +38,11 @@ class KeptFits:
     progress: Progress
     label: str = "fit values"
 
+    @classmethod
+    def of(cls, work: StageWork, label: str) -> "KeptFits":
+        """Fits that belong to a stage, kept among its checkpoints."""
+        return cls(work.path / "checkpoints", work.key.digest, work.progress, label)
+
     def __call__(
         self,
         dataset: Dataset,
@@ -50,8 +56,10 @@ class KeptFits:
         """`fit_fqe`; within a stage episodes and folds tell one fit from another."""
         name = dataset.content_hash[:16] + ("" if fold is None else "-folds")
         checkpoints = CheckpointFolder(self.folder / name, self.digest, keep=1)
-        found = checkpoints.load_latest(self.progress.message)
         saved = time.monotonic()
+
+        def restore(state: FQEState) -> bool:
+            return checkpoints.load_latest(self.progress.message, accept=state.load_state_dict) is not None
 
         def on_look(state: FQEState) -> None:
             nonlocal saved
@@ -69,7 +77,7 @@ class KeptFits:
                 config=config,
                 generator=generator,
                 fold=fold,
-                resume_state=None if found is None else found[1],
+                restore=restore,
                 on_look=on_look,
             )
         finally:

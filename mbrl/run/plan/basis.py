@@ -1,8 +1,6 @@
 """What planning on top of a trained run stands on: its policy, its log, and the model of that log."""
 
 import dataclasses
-import functools
-import hashlib
 from pathlib import Path
 
 from mbrl.algorithms.base import RECIPES, RecipeContext
@@ -16,16 +14,12 @@ from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec
 from mbrl.nets.action_box import ActionBox
 from mbrl.run.config import ResolvedConfig, resolve
-from mbrl.run.policies import StoredPolicy
-from mbrl.run.stages import (
-    Workspace,
-    find_run_task,
-    fit_dynamics_stage,
-    load_run_dataset,
-    make_recipe_context,
-    open_policy,
-)
+from mbrl.run.fit import fit_dynamics_stage
+from mbrl.run.inputs import find_run_task, load_run_dataset
+from mbrl.run.policies import StoredPolicy, open_policy
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, find_run
+from mbrl.run.train import make_recipe_context
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,11 +61,16 @@ class PlanBasis:
     @property
     def label(self) -> str:
         """What the run is called."""
-        return str(self.stored.facts.get("algorithm", self.stored.path.stem))
+        return self.stored.label
 
 
-def open_basis(path: Path, workspace: Workspace) -> PlanBasis:
+def open_basis(path: Path, workspace: Workspace, *, dataset: Dataset | None = None) -> PlanBasis:
     """Opens a finished training; its model is found in the store, or fitted now.
+
+    Args:
+        path: folder of the training.
+        workspace: where its model is.
+        dataset: its log, if that is open already; None opens the one that its config names.
 
     Raises:
         ConfigError: the folder holds no finished training, or one without logs.
@@ -83,7 +82,7 @@ def open_basis(path: Path, workspace: Workspace) -> PlanBasis:
             f"The run {path} was trained in a simulator; planning needs the logs that a model is fitted to. "
             "Remedy: name a run that was trained on a dataset."
         )
-    dataset = load_run_dataset(resolved.run, workspace)
+    dataset = dataset or load_run_dataset(resolved.run, workspace)
     dynamics, fit = fit_dynamics_stage(resolved, dataset, workspace)
     stored = open_policy(path)
     return PlanBasis(
@@ -95,15 +94,10 @@ def open_basis(path: Path, workspace: Workspace) -> PlanBasis:
         task=find_run_task(resolved.run, dataset),
         dynamics=dynamics,
         dynamics_hash=str(fit.manifest()["hash"]),
-        policy_hash=hashlib.blake2b(stored.path.read_bytes(), digest_size=16).hexdigest(),
+        policy_hash=stored.content,
     )
 
 
 def make_basis_context(basis: PlanBasis) -> RecipeContext:
     """What the run's recipe was built from, its model included."""
-    fit = functools.partial(_known_fit, basis)
-    return make_recipe_context(basis.resolved.run, basis.dataset, basis.task, fit)
-
-
-def _known_fit(basis: PlanBasis) -> tuple[FittedDynamics, RunFolder]:
-    return basis.dynamics, basis.run
+    return make_recipe_context(basis.resolved.run, basis.dataset, basis.task, lambda: basis.dynamics)

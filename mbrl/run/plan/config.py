@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.planning.base import PLANNERS, Budget
 from mbrl.planning.choice import PlannerChoice, PlannerField
 from mbrl.planning.problem.calibration import CalibrationConfig
-from mbrl.planning.problem.learned import DoubtConfig
+from mbrl.planning.problem.uncertainty import UncertaintyConfig
 from mbrl.run.config import find_part
-from mbrl.run.documents import Tree, parse_override, read_yaml, set_at
+from mbrl.run.documents import Override, Tree, read_overrides, read_yaml, set_at
 from mbrl.run.validation import validate
 
 CriticSource: TypeAlias = Literal["auto", "learner", "fqe"]
@@ -22,7 +22,7 @@ class PlanConfig(BaseModel):
 
     Attributes:
         planner: which one, with its settings.
-        sims: simulations or trajectories for each state; null for no such limit.
+        sims: simulations or plans for each state; null for no such limit.
         milliseconds: of wall time for each call; null for no such limit. Plans are then made for one state at
             a time, as on a robot, and results depend on the machine.
         pessimism: factor on the calibrated penalty and on the calibrated deviations over members: 1 is
@@ -30,8 +30,8 @@ class PlanConfig(BaseModel):
         halts: end imagined steps whose uncertainty exceeds the calibrated threshold.
         soft_horizon_coef: eta, how fast trust in imagined steps falls with their uncertainty.
         critic_lcb_coef: deviations over critics that are subtracted at leaves.
-        doubt: how the uncertainty of a step is measured.
-        calibration: how the price of doubt is set on held-out rows.
+        uncertainty: how that of a step is measured.
+        calibration: how the cost of uncertainty is set on held-out rows.
         termination: who ends imagined episodes: the `learned` head or the known rule of the `task`.
         critic: whose values stand at leaves: the `learner`'s, those of an `fqe` ensemble that is fitted to
             the log, or `auto`: the learner's where it has some.
@@ -50,7 +50,7 @@ class PlanConfig(BaseModel):
     halts: bool = False
     soft_horizon_coef: Annotated[float, Field(ge=0, le=1000)] = 0.0
     critic_lcb_coef: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    doubt: DoubtConfig = DoubtConfig()
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     termination: Literal["learned", "task"] = "learned"
     critic: CriticSource = "auto"
@@ -76,7 +76,10 @@ class PlanConfig(BaseModel):
 
 
 def load_plan_config(
-    planner: str, *, arguments: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    planner: str,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    overrides: Sequence[Override] = (),
 ) -> PlanConfig:
     """A shipped planner, or a yaml of one, with changes.
 
@@ -85,19 +88,21 @@ def load_plan_config(
     Args:
         planner: name in `configs/planners`, or path of a yaml.
         arguments: top-level values given on the command line; None values count as not given.
-        overrides: `dotted.key=value`, in order.
+        overrides: `dotted.key=value`, or a key's path and its value, in order.
 
     Raises:
         ConfigError: an unknown key or name, or a value that is out of range.
     """
-    path = find_part("planners", planner)
-    tree = read_yaml(path)
+    file = find_part("planners", planner)
+    tree = read_yaml(file)
     given = {key: value for key, value in (arguments or {}).items() if value is not None}
     if "milliseconds" in given and "sims" not in given:
         tree["sims"] = None
-    for keys, value in (*(((key,), value) for key, value in given.items()), *map(parse_override, overrides)):
-        set_at(tree, keys, value)
-    return _build(tree, where=f"Planner {path}")
+    for key, value in given.items():
+        set_at(tree, (key,), value)
+    for path, value in read_overrides(overrides):
+        set_at(tree, path, value)
+    return _build(tree, where=f"Planner {file}")
 
 
 def parse_plan_config(part: Mapping[str, Any], *, where: str) -> PlanConfig:

@@ -1,12 +1,13 @@
 """Critics at a planner's leaves: those of the run's learner, or some that are fitted to the log."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final
 
 import torch
-import yaml
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor
 
 from mbrl.algorithms.base import RECIPES
@@ -14,21 +15,32 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
-from mbrl.data.returns import return_range_scale
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FitValues, FQEConfig, FQEResult
-from mbrl.ope.value.value_net import QEnsemble, RewardScale
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FitValues, FQEConfig, FQEResult
+from mbrl.off_policy.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.checkpoint import CheckpointFolder
+from mbrl.run.inputs import manifest_facts, split_identity
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.plan.basis import PlanBasis, make_basis_context
 from mbrl.run.plan.config import PlanConfig
-from mbrl.run.stages import Workspace, manifest_facts, split_identity
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import StageKey
 
 CRITIC_FILE: Final = "critic.safetensors"
 _CRITIC_VERSION: Final = 1
+
+
+class _CriticFacts(BaseModel):
+    """What the file of fitted critics says besides its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fqe: FQEConfig
+    scale: tuple[FiniteFloat, Annotated[FiniteFloat, Field(gt=0)]]
+    discount: Annotated[float, Field(ge=0, le=1)]
+    is_discrete: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,14 +49,12 @@ class LeafCritics:
 
     Attributes:
         critics: Q of the policy.
-        unit: of their values, reward units.
         identity: of everything that they depend on.
         source: `learner` or `fqe`.
         is_converged: whether the fit settled; None for a learner's.
     """
 
     critics: CriticValues
-    unit: float
     identity: str
     source: str
     is_converged: bool | None = None
@@ -76,7 +86,7 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
     if config.critic != "fqe":
         critics = _learner_critics(basis, workspace)
         if critics is not None:
-            return LeafCritics(critics, _value_unit(basis), basis.policy_hash, "learner")
+            return LeafCritics(critics, basis.policy_hash, "learner")
         if config.critic == "learner":
             raise ConfigError(
                 f"The learner {basis.resolved.run.algorithm.learner.name!r} of {basis.run.path} keeps no "
@@ -88,22 +98,20 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
 def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | None:
     config = basis.resolved.run
     digest = str(basis.run.manifest()["hash"])
-    found = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
-    if found is None:
+    latest = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
+    if latest is None:
         return None
     training = RECIPES.get(config.recipe).build(config.algorithm, make_basis_context(basis))
+    if basis.run.summary().get("reward_unit") != training.reward_unit:
+        workspace.progress.message(
+            f"The critics of {basis.run.path} learned rewards in another unit than this version gives them, "
+            "so they are not used. Remedy: train again."
+        )
+        return None
     state = training.learner.init(RngStreams(config.seed).child("policy").at("init"))
-    state.load_state_dict(found[1]["learner"])
+    state.load_state_dict(latest[1]["learner"])
     value = training.learner.value(state)
     return value if isinstance(value, CriticValues) else None
-
-
-def _value_unit(basis: PlanBasis) -> float:
-    """Reward units in a unit of the learner's values: recipes may rescale the rewards that it sees."""
-    if getattr(basis.resolved.run.algorithm, "reward_transform", "none") == "none":
-        return 1.0
-    train = basis.split.train.transitions()
-    return 1.0 / return_range_scale(torch.tensor(train.reward), torch.tensor(train.episode))
 
 
 def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> LeafCritics:
@@ -116,32 +124,35 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
         "split": split_identity(run.dynamics),
         "discount": basis.discount,
     }
-    key = StageKey("fit_critic", basis.dataset.info.name, basis.label, run.seed, identity)
-    facts = manifest_facts(run, basis.dataset)
-    with workspace.store.open(key, config=yaml.safe_dump(identity, sort_keys=False), facts=facts) as folder:
-        if not folder.is_done:
-            kept = KeptFits(folder.path / "checkpoints", key.digest, workspace.progress, "fit critic")
-            fitted = _fit_critic(basis, config, kept)
-            _save_critic(folder.path / CRITIC_FILE, fitted.values, config)
-            estimate = fitted.estimate()
-            folder.finish(
-                {
-                    "stage": key.stage,
-                    "value": estimate.point,
-                    "drift": fitted.drift,
-                    "is_converged": fitted.converged,
-                    "updates": config.updates,
-                }
-            )
-            kept.drop()
-        values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
-        is_converged = bool(folder.summary()["is_converged"])
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        kept = KeptFits.of(work, "fit critic")
+        fitted = _fit_critic(basis, config, kept)
+        _save_critic(work.path / CRITIC_FILE, fitted.values, config)
+        kept.drop()
+        return {
+            "value": fitted.estimate().point,
+            "drift": fitted.drift,
+            "is_converged": fitted.converged,
+            "updates": config.updates,
+        }
+
+    stage = Stage(
+        key=StageKey("fit_critic", basis.dataset.info.name, basis.label, run.seed, identity),
+        config=identity,
+        facts=manifest_facts(run, basis.dataset),
+        work=work,
+        results=(CRITIC_FILE,),
+    )
+    folder = perform(stage, workspace)
+    values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
+    is_converged = bool(folder.summary()["is_converged"])
     if not is_converged:
         workspace.progress.message(
             "The values at the planner's leaves did not converge: plans may be worse than the policy. "
             "Remedy: raise fqe.updates or fqe.polyak_tau."
         )
-    return LeafCritics(values, 1.0, key.digest, "fqe", is_converged)
+    return LeafCritics(values, stage.key.digest, "fqe", is_converged)
 
 
 def _fit_critic(basis: PlanBasis, config: FQEConfig, fit_values: FitValues) -> FQEResult:
@@ -173,17 +184,21 @@ def _save_critic(path: Path, values: QEnsemble, config: FQEConfig) -> None:
 
 
 def _load_critic(path: Path, basis: PlanBasis) -> QEnsemble:
-    header, tensors = load_artifact(path, version=_CRITIC_VERSION, what="critic")
-    fields = header["critic"]
-    config = FQEConfig.model_validate(fields["fqe"])
+    artifact = load_artifact(path, version=_CRITIC_VERSION, what="critic")
+    fields = artifact.entry("critic", _CriticFacts)
+    space, config = basis.dataset.spec, fields.fqe
+    shapes = QEnsemble.tensor_shapes(config, space, is_discrete=fields.is_discrete)
+    artifact.check_shapes(shapes)
+    artifact.check_positive(["normaliser.std"])
+    tensors = artifact.tensors
     values = QEnsemble(
         config.members,
-        basis.dataset.spec,
+        space,
         config.hidden,
         normaliser=Normaliser(tensors["normaliser.mean"], tensors["normaliser.std"]),
-        scale=RewardScale(*fields["scale"]),
-        estimand=Estimand(fields["discount"], None),
-        is_discrete=fields["is_discrete"],
+        scale=RewardScale(*fields.scale),
+        estimand=Estimand(fields.discount, None),
+        is_discrete=fields.is_discrete,
         layer_norm=config.layer_norm,
         generator=torch.Generator().manual_seed(0),
     )

@@ -1,7 +1,7 @@
-"""One plan on top of a trained run, with its reasons: parts, objections, nearest logged states, the tree."""
+"""One plan on top of a trained run: its trace by parts, the nearest logged states, the search tree."""
 
+import dataclasses
 import math
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -9,42 +9,53 @@ from torch import Tensor
 
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
-from mbrl.planning.explain.explanation import export_tree
-from mbrl.planning.explain.itinerary import explain_result
+from mbrl.planning.explain.plan_trace import describe_plan
+from mbrl.planning.explain.search_tree import TreeExplanation, explain_tree, export_tree
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.policy import hash_rows
 from mbrl.planning.tree.planner import TreeConfig
-from mbrl.run.plan.basis import open_basis
+from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.planning import make_planner
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Workspace
 
 _NEAREST: Final = 5
 
 
-def explain_stage(path: Path, state: str, config: PlanConfig, workspace: Workspace) -> dict[str, Any]:
-    """One plan with its reasons, as plain values; a tree search adds its first tree, node by node.
+def explain_stage(basis: PlanBasis, state: str, config: PlanConfig, workspace: Workspace) -> dict[str, Any]:
+    """One plan with its reasons, in plain values; a tree search adds its candidates' values and a tree.
 
     Args:
-        path: folder of a finished training.
+        basis: of a finished training (`open_basis`).
         state: see `read_state`.
         config: of the planner.
-        workspace: where critics and prices are found.
+        workspace: where critics and calibrations are found.
 
     Raises:
         ConfigError: `state` names none, or the planner does not fit.
     """
-    basis = open_basis(path, workspace)
     obs = read_state(state, basis.dataset)
     planner = make_planner(basis, keep_tree(config), workspace).planner
     result = planner.plan(obs, budget=config.budget, noise=RowNoise(hash_rows(obs)))
-    explanation = explain_result(planner.problem, obs, result)
+    explanation = describe_plan(planner.problem, obs, result)
+    logged = torch.tensor(basis.dataset.transitions().observation)
+    searched = None if result.tree is None else explain_tree(result, 0, logged=logged)
     return {
         "planner": config.planner.name,
         "state": state,
         **explanation,
         "nearest_logged": _nearest_steps(obs, basis.dataset),
-        "tree": None if result.tree is None else export_tree(result, 0),
+        "search": None if searched is None else _plain(searched),
+        "tree": None if searched is None else export_tree(result, 0),
+    }
+
+
+def _plain(searched: TreeExplanation) -> dict[str, Any]:
+    """What the search says of its candidates, and of the plan's edges in the tree of one member."""
+    return {
+        "candidates": [dataclasses.asdict(note) for note in searched.candidates],
+        "plan": [dataclasses.asdict(note) for note in searched.plan],
+        "member": searched.member,
     }
 
 
@@ -64,7 +75,7 @@ def _nearest_steps(obs: Tensor, dataset: Dataset) -> list[dict[str, Any]]:
     scale = logged.std(0, correction=0)
     scale = torch.where(scale > 0, scale, 1.0)
     distance = ((logged - obs.double()) / scale).square().mean(1).sqrt()
-    found = distance.topk(min(_NEAREST, len(distance)), largest=False)
+    nearest = distance.topk(min(_NEAREST, len(distance)), largest=False)
     return [
         {
             "step": int(index),
@@ -72,7 +83,7 @@ def _nearest_steps(obs: Tensor, dataset: Dataset) -> list[dict[str, Any]]:
             "action": rows.action[int(index)].tolist(),
             "reward": float(rows.reward[int(index)]),
         }
-        for length, index in zip(found.values, found.indices, strict=True)
+        for length, index in zip(nearest.values, nearest.indices, strict=True)
     ]
 
 

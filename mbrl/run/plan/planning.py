@@ -4,12 +4,10 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
@@ -18,19 +16,15 @@ from mbrl.envs.specs import TaskSpec
 from mbrl.evaluation.evaluator import Evaluation, evaluate
 from mbrl.evaluation.statistics import bootstrap_interval
 from mbrl.planning.base import PLANNERS, Budget, Planner, PlanResult
-from mbrl.planning.explain.certificate import Certificate, certify
+from mbrl.planning.certificate import Certificate, certify
 from mbrl.planning.policy import PlannerPolicy
 from mbrl.planning.problem.calibration import PlannerCalibration
-from mbrl.run.plan.basis import PlanBasis, open_basis
+from mbrl.run.evaluate import evaluate_stage, evaluation_defaults, policy_task
+from mbrl.run.inputs import manifest_facts
+from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.problem import make_plan_problem
-from mbrl.run.stages import (
-    Workspace,
-    evaluate_stage,
-    evaluation_defaults,
-    manifest_facts,
-    policy_task,
-)
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey
 
 _SIMULATORS: Final = 10
@@ -45,7 +39,7 @@ class ReadyPlanner:
 
     Attributes:
         planner: plans in the run's model.
-        calibration: the price of doubt.
+        calibration: the cost of uncertainty.
         critic: whose values stand at leaves: `learner` or `fqe`.
         is_critic_converged: whether such a fit settled; None for a learner's.
     """
@@ -65,15 +59,15 @@ class PlanLog:
     def note(self, result: PlanResult) -> None:
         """Adds a call."""
         stats, rows = result.stats, len(result.action)
-        doubt = result.uncertainty.double()
-        doubt = doubt[doubt.isfinite()]
+        uncertainty = result.uncertainty.double()
+        uncertainty = uncertainty[uncertainty.isfinite()]
         self._calls.append(
             (
                 rows,
                 stats.milliseconds,
                 float(stats.is_fallback.sum()),
-                float(doubt.sum()),
-                len(doubt),
+                float(uncertainty.sum()),
+                len(uncertainty),
                 rows * stats.sims,
                 stats.model_rows,
                 stats.model_calls,
@@ -89,7 +83,7 @@ class PlanLog:
         """Rates, milliseconds of a call, and shares; None where nothing can be said."""
         if not self._calls:
             return {}
-        rows, ms, fallback, doubt, known, sims, model_rows, model_calls, bad = self._columns()
+        rows, ms, fallback, uncertainty, known, sims, model_rows, model_calls, bad = self._columns()
         limit, seconds = budget.milliseconds, float(ms.sum()) / 1000.0
         return {
             "calls": len(ms),
@@ -104,7 +98,7 @@ class PlanLog:
             "model_rows_per_plan": float(model_rows.sum() / rows.sum()),
             "model_calls_per_call": float(model_calls.mean()),
             "bad_rows": int(bad.sum()),
-            "uncertainty": _ratio(doubt.sum(), known.sum()),
+            "uncertainty": _ratio(uncertainty.sum(), known.sum()),
         }
 
     def _columns(self) -> NDArray[np.float64]:
@@ -136,7 +130,7 @@ def _plans(name: str, *, is_discrete: bool) -> bool:
 
 
 def plan_stage(
-    path: Path,
+    basis: PlanBasis,
     config: PlanConfig,
     workspace: Workspace,
     *,
@@ -147,7 +141,7 @@ def plan_stage(
     """Evaluates a planner on top of a trained run and the policy alone, or finds the result of before.
 
     Args:
-        path: folder of a finished training.
+        basis: of a finished training (`open_basis`).
         config: of the planner.
         workspace: where results go.
         task: replaces the one that the policy was made for.
@@ -155,9 +149,9 @@ def plan_stage(
         seed: of starts and noise; None likewise.
 
     Raises:
-        ConfigError: there is no training, its task has no simulator, or the planner does not fit.
+        ConfigError: the task has no simulator, or the planner does not fit.
     """
-    basis, defaults = open_basis(path, workspace), evaluation_defaults(path)
+    defaults = evaluation_defaults(basis.stored)
     episodes = defaults.episodes if episodes is None else episodes
     seed = defaults.seed if seed is None else seed
     task = task or policy_task(basis.stored)
@@ -170,33 +164,46 @@ def plan_stage(
         "episodes": episodes,
     }
     label = f"{config.planner.name}-{basis.label}-s{basis.resolved.run.seed}"
-    key = StageKey("plan", basis.dataset.info.name, label, seed, identity)
-    text = yaml.safe_dump(config.tree(), sort_keys=False)
-    facts = {**manifest_facts(basis.resolved.run, basis.dataset), "run": str(basis.run.path)}
-    with workspace.store.open(key, config=text, facts=facts) as folder:
-        if not folder.is_done:
-            alone = evaluate_stage(path, workspace, task=task, episodes=episodes, seed=seed)
-            ready = make_planner(basis, config, workspace)
-            found = _evaluate(basis, config, ready, task=task, episodes=episodes, rng=RngStreams(seed))
-            certificate = certify_basis(basis, config, ready.planner)
-            folder.add_seconds(found[0].seconds or 0.0)
-            folder.finish(
-                {
-                    "stage": key.stage,
-                    "algorithm": basis.label,
-                    "planner": config.planner.name,
-                    "config": config.tree(),
-                    **found[0].to_json(),
-                    **_beside(alone.summary(), found[0], RngStreams(seed)),
-                    "plans": found[1],
-                    "critic": ready.critic,
-                    "critic_converged": ready.is_critic_converged,
-                    "calibration": ready.calibration.model_dump(mode="json"),
-                    "certificate": None if certificate is None else certificate.to_json(),
-                    "run": str(basis.run.path),
-                }
-            )
-    return folder
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        alone = evaluate_stage(basis.stored, workspace, task=task, episodes=episodes, seed=seed)
+        ready = make_planner(basis, config, workspace)
+        work.restart_clock()  # what the planner stands on are stages of their own
+        found = _evaluate(basis, config, ready, task=task, episodes=episodes, rng=RngStreams(seed))
+        return _summarise(basis, config, ready, alone.summary(), found, RngStreams(seed))
+
+    stage = Stage(
+        key=StageKey("plan", basis.dataset.info.name, label, seed, identity),
+        config=config.tree(),
+        facts={**manifest_facts(basis.resolved.run, basis.dataset), "run": str(basis.run.path)},
+        work=work,
+    )
+    return perform(stage, workspace)
+
+
+def _summarise(
+    basis: PlanBasis,
+    config: PlanConfig,
+    ready: ReadyPlanner,
+    alone: Mapping[str, Any],
+    found: tuple[Evaluation, dict[str, Any]],
+    rng: RngStreams,
+) -> Mapping[str, Any]:
+    evaluation, plans = found
+    certificate = certify_basis(basis, config, ready.planner)
+    return {
+        "algorithm": basis.label,
+        "planner": config.planner.name,
+        "config": config.tree(),
+        **evaluation.to_json(),
+        **_beside(alone, evaluation, rng),
+        "plans": plans,
+        "critic": ready.critic,
+        "critic_converged": ready.is_critic_converged,
+        "calibration": ready.calibration.model_dump(mode="json"),
+        "certificate": None if certificate is None else certificate.to_json(),
+        "run": str(basis.run.path),
+    }
 
 
 def _evaluate(
@@ -215,8 +222,10 @@ def _evaluate(
     for _ in range(_WARM_UP_CALLS):
         policy.act(torch.tensor(basis.dataset.episodes[0].observations[:1]))
     log.clear()
-    found = evaluate(task, policy, episodes=episodes, rng=rng, num_envs=num_envs, clock=time.perf_counter)
-    return found, log.summary(config.budget)
+    evaluation = evaluate(
+        task, policy, episodes=episodes, rng=rng, num_envs=num_envs, clock=time.perf_counter
+    )
+    return evaluation, log.summary(config.budget)
 
 
 def _beside(alone: Mapping[str, Any], planned: Evaluation, rng: RngStreams) -> dict[str, Any]:
@@ -241,7 +250,7 @@ def certify_basis(basis: PlanBasis, config: PlanConfig, planner: Planner) -> Cer
     return certify(
         planner,
         torch.tensor(rows.observation[chosen]),
-        torch.tensor(rows.episode[chosen]),
+        torch.tensor(rows.unit[chosen]),
         budget=Budget(config.sims or config.certificate_sims),
         generator=rng.at("draws"),
     )

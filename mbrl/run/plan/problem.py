@@ -1,24 +1,23 @@
-"""From a trained run to what a planner plans in, doubt priced on the held-out part of the log."""
+"""From a trained run to what a planner plans in; held-out logs set what uncertainty costs."""
 
 import dataclasses
-from typing import Final
-
-import torch
-import yaml
+from collections.abc import Mapping
+from typing import Any, Final
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import TerminationFn
 from mbrl.core.rng import RngStreams
-from mbrl.data.returns import discounted_return_scale
+from mbrl.data.returns import LoggedEpisodes
 from mbrl.envs.termination import KnownTermination
 from mbrl.planning.problem.calibration import PlannerCalibration, calibrate_planner
 from mbrl.planning.problem.learned import learned_problem, with_pessimism
 from mbrl.planning.problem.problem import PlanningProblem
 from mbrl.run.files import read_json, write_json
+from mbrl.run.inputs import manifest_facts
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.critics import LeafCritics, find_critics
-from mbrl.run.stages import Workspace, manifest_facts
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import StageKey
 
 CALIBRATION_FILE: Final = "calibration.json"
@@ -27,31 +26,28 @@ CALIBRATION_FILE: Final = "calibration.json"
 def make_plan_problem(
     basis: PlanBasis, config: PlanConfig, workspace: Workspace
 ) -> tuple[PlanningProblem, PlannerCalibration, LeafCritics]:
-    """What a planner plans in, doubt priced by calibration; critics and prices are found, or made now.
+    """What a planner plans in, uncertainty charged for by calibration; what is not in the store is made now.
 
     Raises:
         ConfigError: the task has no termination rule, or the learner no critics, and the config wants them.
     """
-    leaf, train = find_critics(basis, config, workspace), basis.split.train.transitions()
+    leaf = find_critics(basis, config, workspace)
     problem = learned_problem(
         basis.dynamics,
         basis.stored.policy,
         leaf.critics,
         space=basis.dataset.spec,
         discount=basis.discount,
-        doubt=config.doubt,
+        uncertainty=config.uncertainty,
         termination=_termination(basis, config),
-        value_unit=leaf.unit,
-        value_scale=discounted_return_scale(
-            torch.tensor(train.reward), torch.tensor(train.episode), discount=basis.discount
-        ),
+        value_scale=LoggedEpisodes.of(basis.split.train).discounted_return_scale(discount=basis.discount),
     )
     calibration = calibrate_stage(basis, config, problem, leaf, workspace)
-    price = calibration.pessimism(
+    pessimism = calibration.pessimism(
         scale=config.pessimism, halts=config.halts, soft_horizon_coef=config.soft_horizon_coef
     )
-    price = dataclasses.replace(price, critic_lcb_coef=config.critic_lcb_coef)
-    return with_pessimism(problem, price), calibration, leaf
+    pessimism = dataclasses.replace(pessimism, critic_lcb_coef=config.critic_lcb_coef)
+    return with_pessimism(problem, pessimism), calibration, leaf
 
 
 def _termination(basis: PlanBasis, config: PlanConfig) -> TerminationFn | None:
@@ -68,28 +64,36 @@ def _termination(basis: PlanBasis, config: PlanConfig) -> TerminationFn | None:
 def calibrate_stage(
     basis: PlanBasis, config: PlanConfig, problem: PlanningProblem, leaf: LeafCritics, workspace: Workspace
 ) -> PlannerCalibration:
-    """Sets the price of doubt on the held-out part of the log, or reads what was set before."""
+    """Sets the cost of uncertainty on the held-out part of the log, or reads what was set before."""
     run = basis.resolved.run
     identity = {
         "calibration": config.calibration.model_dump(mode="json"),
-        "doubt": config.doubt.model_dump(mode="json"),
+        "uncertainty": config.uncertainty.model_dump(mode="json"),
         "termination": config.termination,
         "dynamics": basis.dynamics_hash,
         "critic": leaf.identity,
         "policy": basis.policy_hash,
         "discount": basis.discount,
     }
-    key = StageKey("calibrate_planner", basis.dataset.info.name, basis.label, run.seed, identity)
-    facts = manifest_facts(run, basis.dataset)
-    with workspace.store.open(key, config=yaml.safe_dump(identity, sort_keys=False), facts=facts) as folder:
-        if not folder.is_done:
-            found = calibrate_planner(
-                problem,
-                basis.split.holdout.transitions(),
-                box=basis.box,
-                config=config.calibration,
-                generator=RngStreams(run.seed).child("calibration").at("rows"),
-            )
-            write_json(folder.path / CALIBRATION_FILE, found.model_dump(mode="json"))
-            folder.finish({"stage": key.stage, **found.model_dump(mode="json")})
-        return PlannerCalibration.model_validate(read_json(folder.path / CALIBRATION_FILE))
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        found = calibrate_planner(
+            problem,
+            basis.split.holdout.transitions(),
+            box=basis.box,
+            config=config.calibration,
+            generator=RngStreams(run.seed).child("calibration").at("rows"),
+        )
+        values = found.model_dump(mode="json")
+        write_json(work.path / CALIBRATION_FILE, values)
+        return values
+
+    stage = Stage(
+        key=StageKey("calibrate_planner", basis.dataset.info.name, basis.label, run.seed, identity),
+        config=identity,
+        facts=manifest_facts(run, basis.dataset),
+        work=work,
+        results=(CALIBRATION_FILE,),
+    )
+    folder = perform(stage, workspace)
+    return PlannerCalibration.model_validate(read_json(folder.path / CALIBRATION_FILE))

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part
-from mbrl.run.documents import parse_override, read_yaml, set_at
+from mbrl.run.documents import Override, read_overrides, read_yaml, set_at
 from mbrl.run.validation import validate
 from mbrl.study.config import DatasetEntry, Label, Part, StudyConfig, StudySource, open_parts
 
@@ -164,7 +164,7 @@ def trained_label(algorithm: str, updates: int) -> str:
     return f"{algorithm}-{updates}"
 
 
-def load_ope_bench(name: str, *, overrides: Sequence[str] = ()) -> OPEBenchSource:
+def load_ope_bench(name: str, *, overrides: Sequence[Override] = ()) -> OPEBenchSource:
     """Reads and validates a benchmark, with the config of each of its trainings.
 
     Args:
@@ -176,7 +176,7 @@ def load_ope_bench(name: str, *, overrides: Sequence[str] = ()) -> OPEBenchSourc
     """
     path = find_part(FOLDER, name)
     tree = read_yaml(path)
-    for keys, value in map(parse_override, overrides):
+    for keys, value in read_overrides(overrides):
         set_at(tree, keys, value)
     where = f"OPE benchmark {path}"
     tasks: Any = tree.get("tasks")

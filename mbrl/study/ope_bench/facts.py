@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mbrl.off_policy.judgement.benchmark.answers import Answer, BenchLog, JudgedPolicy, OPEBench
+from mbrl.off_policy.judgement.benchmark.scores import bench_json
+from mbrl.off_policy.judgement.benchmark.verdicts import verdicts_by_rule
+from mbrl.off_policy.judgement.report.documents import OPEReport
+from mbrl.off_policy.judgement.report.measured import ReportedEstimate
 from mbrl.report.kit.style import save_png
 from mbrl.report.kit.table import to_markdown
 from mbrl.report.ope_bench.plots import estimates_against_truth
-from mbrl.report.ope_bench.rules import verdicts_by_rule
-from mbrl.report.ope_bench.scores import Answer, BenchLog, JudgedPolicy, OPEBench, bench_json, bench_tables
+from mbrl.report.ope_bench.tables import bench_tables
 from mbrl.run.files import read_json, write_json, write_text
 from mbrl.run.store import code_facts
 from mbrl.study.ope_bench.peer import PEER
@@ -73,27 +77,27 @@ def write_ope_bench(bench: OPEBench, out: Path) -> dict[str, Any]:
 
 def _gather_log(label: str, log: str, plan: OPEBenchPlan, site: Site, tasks: Mapping[str, Task]) -> BenchLog:
     cases = [case for case in plan.cases if (case.task, case.log) == (label, log)]
-    reports = {case.candidate.label: _answer(tasks[case.estimate], site) for case in cases}
+    reports = {case.candidate.label: _report(tasks[case.estimate], site) for case in cases}
     policies = [_judged(case, reports[case.candidate.label], site, tasks) for case in cases]
     known = next((report for report in reports.values() if report is not None), None)
-    baseline = None if known is None else known["baseline"]["value"]
+    baseline = None if known is None else known.baseline.value
     return BenchLog(
         task=label,
         label=log,
         estimand=plan.source.config.tasks[label].estimand.describe(),
-        baseline=math.nan if baseline is None else float(baseline),
+        baseline=_number(baseline),
         policies=tuple(policy for policy in policies if policy is not None),
         planned=len(cases),
     )
 
 
 def _judged(
-    case: Case, report: dict[str, Any] | None, site: Site, tasks: Mapping[str, Task]
+    case: Case, report: OPEReport | None, site: Site, tasks: Mapping[str, Task]
 ) -> JudgedPolicy | None:
     truth = _answer(tasks[case.truth], site)
     if truth is None or report is None:
         return None
-    answers = {estimate["name"]: _read(estimate) for estimate in report["estimates"]}
+    answers = {estimate.name: _read(estimate) for estimate in report.estimates}
     peer = None if case.peer is None else _answer(tasks[case.peer], site)
     if peer is not None:
         point = _number(peer[case.candidate.label]["value"])
@@ -103,19 +107,30 @@ def _judged(
         truth=float(truth["value"]),
         truth_se=_number(truth["se"]),
         answers=answers,
-        verdict=str(report["verdict"]["verdict"]),
+        verdict=report.verdict.verdict,
         by_rule=verdicts_by_rule(report),
     )
 
 
+def _report(task: Task, site: Site) -> OPEReport | None:
+    file = _file_of(task, site)
+    return None if file is None else OPEReport.load(file)
+
+
 def _answer(task: Task, site: Site) -> dict[str, Any] | None:
+    file = _file_of(task, site)
+    return None if file is None else read_json(file)
+
+
+def _file_of(task: Task, site: Site) -> Path | None:
+    """Where the answer of a task lies; None where there is none for the present settings."""
     outcome = site.folder.outcome(task.id)
-    return read_json(Path(outcome.path or "")) if outcome is not None and is_current(task, outcome) else None
+    return Path(outcome.path or "") if outcome is not None and is_current(task, outcome) else None
 
 
-def _read(estimate: Mapping[str, Any]) -> Answer:
-    low, high = estimate["ci95"]
-    return Answer(_number(estimate["point"]), _number(low), _number(high), is_valid=bool(estimate["valid"]))
+def _read(estimate: ReportedEstimate) -> Answer:
+    low, high = map(_number, estimate.ci95)
+    return Answer(_number(estimate.point), low, high, is_valid=estimate.valid)
 
 
 def _number(value: float | None) -> float:

@@ -13,13 +13,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-import mbrl
+from mbrl.core.assets import PACKAGE
 from mbrl.core.errors import MbrlError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.log.policies import draw_actions
+from mbrl.off_policy.log.policies import draw_actions
 from mbrl.run.files import read_json
 from mbrl.run.progress import Progress
 from mbrl.study.ope_bench.config import PeerConfig
@@ -27,7 +27,7 @@ from mbrl.study.ope_bench.config import PeerConfig
 PEER: Final = "d3rlpy_fqe"
 """Name of the peer in tables; its program has this name too."""
 
-PROGRAM: Final = Path(mbrl.__file__).with_name("bench") / "peers" / f"{PEER}.py"
+PROGRAM: Final = PACKAGE / "bench" / "peers" / f"{PEER}.py"
 _DRAWS: Final = 10
 _LOOK_SECONDS: Final = 0.5
 _QUOTED: Final = 300

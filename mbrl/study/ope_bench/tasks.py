@@ -16,16 +16,18 @@ from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.evaluation.evaluator import evaluate
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.collect import find_policy
 from mbrl.run.config import EvaluationConfig, ResolvedConfig
 from mbrl.run.files import write_json
-from mbrl.run.judge.backtest import backtest_stage
+from mbrl.run.fit import DYNAMICS_FILE, load_dynamics
+from mbrl.run.judge.backtest import backtest_stage, read_backtest
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.ope import OPESettings, evaluate_off_policy
+from mbrl.run.policies import open_policy
 from mbrl.run.progress import Progress
-from mbrl.run.stages import DYNAMICS_FILE, Workspace, load_dynamics, open_policy, set_up_torch
+from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore
 from mbrl.study.layout import CollectTask
 from mbrl.study.ope_bench.config import BenchTaskConfig, PeerConfig
@@ -179,11 +181,11 @@ class EstimateTask(Task):
         dataset = self.log.open(site, self.config.horizon)
         model = EvaluationModel.of(load_dynamics(_run_of(self.fit, site)))
         model = dataclasses.replace(model, dataset_hash=dataset.content_hash)  # of the log before its cut
-        backtest = None if self.backtest is None else _run_of(self.backtest, site).summary()["backtest"]
+        backtest = None if self.backtest is None else read_backtest(_run_of(self.backtest, site))
         report = evaluate_off_policy(
             self.candidate.open(site), dataset, settings, model=model, backtest=backtest
         )
-        return _write_result(self, site, report)
+        return _write_result(self, site, report.named(self.candidate.label).to_json())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The price of doubt on models whose errors are known."""
+"""The cost of uncertainty on models whose errors are known."""
 
 import json
 
@@ -8,15 +8,18 @@ import torch
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.nets.action_box import ActionBox
 from mbrl.planning.problem.calibration import CalibrationConfig, PlannerCalibration, calibrate_planner
-from mbrl.planning.problem.learned import CriticLeaf, LearnedStep, PolicyPrior, TargetDoubt
+from mbrl.planning.problem.model import LearnedStep
+from mbrl.planning.problem.prior import PolicyPrior
 from mbrl.planning.problem.problem import PlanningProblem
+from mbrl.planning.problem.uncertainty import TargetDeviation
+from mbrl.planning.problem.values import CriticLeaf
 from tests.planning.linear import SPACE, LinearModel, LinearPolicy, QuadraticCritics, simulate
 
 BOX = ActionBox(SPACE)
 DISCOUNT = 0.9
 
 
-class _ActionDoubt:
+class _ActionSize:
     """u = |a|, so that an error of `c |a|` asks for lambda = c."""
 
     def __call__(self, obs, action, posterior):
@@ -24,39 +27,45 @@ class _ActionDoubt:
         return action[:, 0].abs()
 
 
-def problem(model: LinearModel, doubt=None) -> PlanningProblem:
+def problem(model: LinearModel, uncertainty=None) -> PlanningProblem:
     prior = PolicyPrior(LinearPolicy(), BOX)
     leaf = CriticLeaf(QuadraticCritics(), prior, BOX)
-    doubt = TargetDoubt(NeverTerminates(), prior, leaf, DISCOUNT) if doubt is None else doubt
-    step = LearnedStep(model, NeverTerminates(), BOX, doubt=doubt)
+    uncertainty = (
+        TargetDeviation(NeverTerminates(), prior, leaf, DISCOUNT) if uncertainty is None else uncertainty
+    )
+    step = LearnedStep(model, NeverTerminates(), BOX, uncertainty=uncertainty)
     return PlanningProblem(step, prior, leaf, 1, DISCOUNT, value_scale=1.0)
 
 
-def calibrate(model: LinearModel, *, doubt=None, log=None, **config) -> PlannerCalibration:
+def calibrate(model: LinearModel, *, uncertainty=None, log=None, **config) -> PlannerCalibration:
     log = simulate() if log is None else log
     generator = torch.Generator().manual_seed(0)
     return calibrate_planner(
-        problem(model, doubt), log.transitions(), box=BOX, config=CalibrationConfig(**config),
+        problem(model, uncertainty), log.transitions(), box=BOX, config=CalibrationConfig(**config),
         generator=generator,
     )  # fmt: skip
 
 
-def test_a_perfect_model_is_not_doubted():
-    found = calibrate(LinearModel((0.0, 0.0), (0.0, 0.0)))
-    assert found.penalty_coef == pytest.approx(0.0, abs=1e-3)
-    assert found.lcb_coef == 0.0
-    assert found.is_lcb_satisfied
-    assert found.coverage == 1.0
-    assert found.delta_abs_mean == pytest.approx(0.0, abs=1e-5)
+def test_a_perfect_model_costs_nothing():
+    calibration = calibrate(LinearModel((0.0, 0.0), (0.0, 0.0)))
+    assert calibration.penalty_coef == pytest.approx(0.0, abs=1e-3)
+    assert calibration.lcb_coef == 0.0
+    assert calibration.is_lcb_satisfied
+    assert calibration.coverage == 1.0
+    assert calibration.delta_abs_mean == pytest.approx(0.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("method", ["quantile", "binned"])
-def test_a_known_bias_gives_the_known_price(method: str):
-    # Rewards are promised 0.7 |a| too high and u is |a|: the price is 0.7 at every quantile.
-    found = calibrate(LinearModel((0.0, 0.0), (0.7, 0.7)), doubt=_ActionDoubt(), method=method, quantile=1.0)
-    assert found.penalty_coef == pytest.approx(0.7, rel=1e-3)
-    assert found.delta_mean == pytest.approx(-0.7 * found.uncertainty_mean, rel=1e-3)
-    half = calibrate(LinearModel((0.0, 0.0), (1.4, 0.0)), doubt=_ActionDoubt(), method=method, quantile=0.5)
+def test_a_known_bias_gives_the_known_coefficient(method: str):
+    # Rewards are promised 0.7 |a| too high and u is |a|: the coefficient is 0.7 at every quantile.
+    calibration = calibrate(
+        LinearModel((0.0, 0.0), (0.7, 0.7)), uncertainty=_ActionSize(), method=method, quantile=1.0
+    )
+    assert calibration.penalty_coef == pytest.approx(0.7, rel=1e-3)
+    assert calibration.delta_mean == pytest.approx(-0.7 * calibration.uncertainty_mean, rel=1e-3)
+    half = calibrate(
+        LinearModel((0.0, 0.0), (1.4, 0.0)), uncertainty=_ActionSize(), method=method, quantile=0.5
+    )
     assert half.penalty_coef == pytest.approx(0.7, rel=1e-3)
 
 
@@ -64,7 +73,7 @@ def test_the_tasks_own_noise_averages_out_in_bins_and_not_in_quantiles():
     log = simulate(episodes=100, steps=50, noise=0.3)
     model = LinearModel((0.0, 0.0), (0.0, 0.0))
     shares = {
-        method: calibrate(model, doubt=_ActionDoubt(), log=log, method=method).penalty_coef
+        method: calibrate(model, uncertainty=_ActionSize(), log=log, method=method).penalty_coef
         for method in ("quantile", "binned")
     }
     assert shares["binned"] < 0.25 * shares["quantile"]
@@ -82,29 +91,31 @@ def test_kappa_grows_with_the_optimism_of_the_ensemble():
 
 
 def test_the_gaps_are_the_behaviours_bound_less_what_was_logged():
-    found = calibrate(LinearModel((0.0, 0.0), (0.0, 1.0)), horizon=1, max_rows=600)
+    calibration = calibrate(LinearModel((0.0, 0.0), (0.0, 1.0)), horizon=1, max_rows=600)
     log = simulate().transitions()
     size = float(abs(log.action[:, 0]).mean())  # members differ by |a| in one reward
-    assert found.lcb_gaps is not None
-    assert found.lcb_gaps == pytest.approx([0.5 * size * (1 - kappa) for kappa in (0, 0.5, 1, 2)], rel=1e-4)
+    assert calibration.lcb_gaps is not None
+    assert calibration.lcb_gaps == pytest.approx(
+        [0.5 * size * (1 - kappa) for kappa in (0, 0.5, 1, 2)], rel=1e-4
+    )
 
 
 def test_halting_is_set_by_a_quantile_and_never_pays():
-    found = calibrate(LinearModel((0.0, 0.0), (0.0, 0.0)), doubt=_ActionDoubt())
+    calibration = calibrate(LinearModel((0.0, 0.0), (0.0, 0.0)), uncertainty=_ActionSize())
     log = simulate().transitions()
-    assert found.halt_threshold == pytest.approx(
+    assert calibration.halt_threshold == pytest.approx(
         float(torch.tensor(abs(log.action[:, 0])).quantile(0.9)), 1e-3
     )
-    assert found.halt_loss == pytest.approx(-float(log.reward.min()) / (1 - DISCOUNT), rel=1e-6)
-    price = found.pessimism(scale=2.0, halts=True)
-    assert price.penalty_coef == 2 * found.penalty_coef
-    assert price.halt_threshold == found.halt_threshold
-    assert not found.pessimism(scale=0.0).reads_uncertainty
+    assert calibration.halt_loss == pytest.approx(-float(log.reward.min()) / (1 - DISCOUNT), rel=1e-6)
+    pessimism = calibration.pessimism(scale=2.0, halts=True)
+    assert pessimism.penalty_coef == 2 * calibration.penalty_coef
+    assert pessimism.halt_threshold == calibration.halt_threshold
+    assert not calibration.pessimism(scale=0.0).reads_uncertainty
 
 
 def test_a_calibration_survives_its_json():
-    found = calibrate(LinearModel((0.0, 0.1), (0.0, 0.2)))
-    assert PlannerCalibration.model_validate(json.loads(found.model_dump_json())) == found
+    calibration = calibrate(LinearModel((0.0, 0.1), (0.0, 0.2)))
+    assert PlannerCalibration.model_validate(json.loads(calibration.model_dump_json())) == calibration
 
 
 def test_too_few_rows_are_refused():

@@ -1,4 +1,4 @@
-"""The price of doubt, by hand."""
+"""What uncertainty costs, by hand."""
 
 import math
 

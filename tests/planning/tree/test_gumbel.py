@@ -1,7 +1,6 @@
 """Gumbel search improves policies; its choices follow the published rules and known invariances."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from mbrl.planning.base import Hints
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import PlanningProblem
-from mbrl.planning.tree.gumbel import scale_values
+from mbrl.planning.tree.qtransforms import scale_completed
 from tests.planning.tasks import (
     DOUBLE,
     TablePrior,
@@ -46,7 +45,7 @@ def test_every_bandit_improves_when_values_are_completed_by_that_of_the_policy(s
     before = (probs * q).sum(-1)
     visits = result.visits.to(DOUBLE)
     completed = torch.where(visits > 0, q, before[:, None])
-    sigma = scale_values(
+    sigma = scale_completed(
         completed,
         visits.clamp_min(1.0),
         probs=probs,
@@ -168,22 +167,3 @@ def test_logged_actions_share_their_prior_mass():
     probs = tree.root.logits.softmax(-1)
     assert torch.allclose(probs[0], torch.tensor([0.1875, 0.1875, 0.4375, 0.1875], dtype=DOUBLE))
     assert tree.root.provenance.tolist() == [[2, 2, 0, 2], [0, 2, 2, 2]]
-
-
-def test_sigma_by_hand():
-    """Values 1 and 3, a third action worth the mix; scale (50 + 4) 0.1."""
-    q = torch.tensor([[1.0, 3.0, 99.0]], dtype=DOUBLE)
-    visits = torch.tensor([[4.0, 1.0, 0.0]], dtype=DOUBLE)
-    probs = torch.tensor([[0.25, 0.25, 0.5]], dtype=DOUBLE)
-    mix = (0.0 + 5.0 * 2.0) / 6.0
-    sigma = scale_values(
-        q, visits, probs=probs, raw_value=torch.zeros(1, dtype=DOUBLE),
-        floor=torch.full((1, 1), 1e-8, dtype=DOUBLE), visit_offset=50.0, value_coef=0.1,
-    )  # fmt: skip
-    assert sigma[0].tolist() == pytest.approx([0.0, 5.4, 5.4 * (mix - 1.0) / 2.0])
-    floored = scale_values(
-        q, visits, probs=probs, raw_value=torch.zeros(1, dtype=DOUBLE),
-        floor=torch.full((1, 1), 20.0, dtype=DOUBLE), visit_offset=50.0, value_coef=0.1,
-    )  # fmt: skip
-    assert floored[0].tolist() == pytest.approx([0.0, 0.54, 0.54 * (mix - 1.0) / 2.0])
-    assert math.isclose(float(floored.amax()), 0.54)

@@ -24,14 +24,14 @@ def _discrete() -> tuple[PlanningProblem, Tensor]:
         reward,
         values=torch.randn(2, 64, generator=generator, dtype=DOUBLE),
         logits=torch.randn(64, 4, generator=generator, dtype=DOUBLE),
-        doubt=torch.rand(64, 4, generator=generator, dtype=DOUBLE),
+        uncertainty=torch.rand(64, 4, generator=generator, dtype=DOUBLE),
         pessimism=PRICED,
     )
     return problem, states(*range(64))
 
 
 def _continuous() -> tuple[PlanningProblem, Tensor]:
-    problem = box_problem(doubt_coef=0.5, limit=2.5, pessimism=PRICED)
+    problem = box_problem(uncertainty_coef=0.5, limit=2.5, pessimism=PRICED)
     return problem, torch.randn(64, 3, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
 
 
@@ -45,6 +45,8 @@ KINDS = {
     "sampled-ts1": (_continuous, "sampled_gumbel", {"transition": "ts1"}),
     "sampled-ts_inf": (_continuous, "sampled_gumbel", {"transition": "ts_inf", "particles": 5}),
     "sampled-mean": (_continuous, "sampled_gumbel", {"transition": "mean"}),
+    "sampled-max": (_continuous, "sampled_gumbel", {"node_value": "max"}),
+    "dpw-max": (_continuous, "dpw", {"node_value": "max"}),
 }
 FIELDS = [
     field.name

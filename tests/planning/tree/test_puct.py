@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.tree.puct import draw_dirichlet, normalise_values, reveal, score_puct
+from mbrl.planning.tree.puct import draw_dirichlet, reveal, score_puct
 from tests.planning.tasks import (
     DOUBLE,
     TablePrior,
@@ -31,14 +31,6 @@ def test_the_score_by_hand():
     )  # fmt: skip
     bonus = 2.0 * (1.25 + math.log((4 + 19652 + 1) / 19652))
     assert score[0].tolist() == pytest.approx([0.5 + bonus * 0.7 / 4, bonus * 0.3])
-
-
-def test_values_are_normalised_with_the_nodes_own_and_a_floor():
-    arguments = {"node_value": torch.tensor([0.0], dtype=DOUBLE)}
-    plain = normalise_values(_row(2.0, -2.0, 9.0), _row(1, 1, 0), floor=_row(1e-8), **arguments)
-    assert plain[0].tolist() == pytest.approx([1.0, 0.0, 0.0])
-    floored = normalise_values(_row(2.0, -2.0, 9.0), _row(1, 1, 0), floor=_row(8.0), **arguments)
-    assert floored[0].tolist() == pytest.approx([0.5, 0.0, 0.0])
 
 
 def test_widening_reveals_the_root_of_visits():

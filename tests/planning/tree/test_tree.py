@@ -10,6 +10,7 @@ from mbrl.planning.noise import RowNoise
 from mbrl.planning.tree.planner import Choice, TreeConfig, TreePlanner
 from mbrl.planning.tree.proposals import DiscreteProposals
 from mbrl.planning.tree.search import Search
+from mbrl.planning.tree.tree import DISCOUNT, MIXED, PENALTY, REWARD, Tree
 from tests.planning.tasks import DOUBLE, iterate_values, plan, random_tables, states, table_problem
 
 
@@ -25,7 +26,7 @@ class FullWidth:
         tree = search.tree
         for sim in rounds(sims):
             action = search.stats().visits.argmin(-1, keepdim=True)
-            search.simulate(
+            search.run_round(
                 action,
                 torch.full_like(action, sim),
                 select=lambda node, rows: tree.below(tree.visits)[node - tree.trees].argmin(-1),
@@ -42,6 +43,25 @@ def _plan_full_width(problem, obs: Tensor, *, sims: int, max_depth: int) -> Plan
     return planner.plan(obs, budget=Budget(sims=sims), noise=RowNoise(torch.arange(len(obs))))
 
 
+def back_up_maxima(tree: Tree) -> Tensor:
+    """Values of the roots if every node took its best visited edge: `max_a r + discount max ...`."""
+    best = tree.raw_value.clone()
+    for node in range(tree.trees + tree.size - 1, -1, -1):
+        inner = node >= tree.trees
+        width = tree.inner_width if inner else tree.root_width
+        first = int(tree.first_edge(torch.tensor(node))) if inner else node * width
+        visits = tree.visits[first : first + width]
+        if not bool((visits > 0).any()):
+            continue
+        span = slice(first * tree.outcomes, (first + width) * tree.outcomes)
+        parts, child = tree.parts[span], tree.child[span]
+        worth = parts[:, REWARD] - parts[:, PENALTY] + parts[:, MIXED]
+        worth = worth + parts[:, DISCOUNT] * best[child.clamp_min(0)]
+        weighted = (tree.slot_visits[span] * worth).view(width, -1).sum(1) / visits.clamp_min(1.0)
+        best[node] = weighted[visits > 0].max()
+    return best[: tree.trees]
+
+
 def _expectimax(following: Tensor, reward: Tensor, value: Tensor, *, depth: int, discount: float) -> Tensor:
     for _ in range(depth):
         value = (reward + discount * value[following]).amax(-1)
@@ -54,7 +74,7 @@ def test_full_width_search_is_exhaustive_expectimax():
     problem = table_problem(following, reward, values=leaves, discount=0.9)
     result = _plan_full_width(problem, states(0, 7, 13), sims=3 + 9 + 27, max_depth=3)
     expected = _expectimax(following, reward, leaves, depth=3, discount=0.9)
-    assert torch.allclose(result.tree.tree.max_backup(), expected[[0, 7, 13]])
+    assert torch.allclose(back_up_maxima(result.tree.tree), expected[[0, 7, 13]])
     assert result.stats.model_rows == 3 * 39
 
 
@@ -119,7 +139,7 @@ def test_nothing_is_bootstrapped_or_asked_beyond_a_terminal():
         assert 5 not in torch.cat(problem.leaf.asked)
         fallen = result.tree.stats()
         assert (fallen.mean[:, 1][fallen.visits[:, 1] > 0] == -10.0).all()
-        assert result.tree.tree.max_backup().tolist() == pytest.approx([10.0, 10.0])
+        assert back_up_maxima(result.tree.tree).tolist() == pytest.approx([10.0, 10.0])
 
 
 def test_a_terminal_leaf_chosen_again_counts_and_costs_no_row():

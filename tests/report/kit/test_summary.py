@@ -1,8 +1,8 @@
 import json
 import math
 
-from mbrl.report.kit.comparison import comparison_table, conclude
 from mbrl.report.kit.summary import to_plain, write_summary
+from mbrl.report.run.comparison import comparison_table, conclude
 
 
 def test_both_files_hold_the_conclusions_and_the_numbers(tmp_path, comparison):

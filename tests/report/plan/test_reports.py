@@ -10,13 +10,13 @@ from mbrl.report.kit.palette import LIGHT
 from mbrl.report.kit.table import to_text
 from mbrl.report.plan.plots import gain_figure, plan_figure, tree_figure
 from mbrl.report.plan.sections import budget_sections
-from mbrl.report.plan.tables import budget_table, candidate_table, edge_table, plan_table
+from mbrl.report.plan.tables import budget_table, candidate_table, plan_table, trace_table
 
 
 def explanation() -> dict[str, Any]:
     edge = {
         "action": [0.5], "reward": -1.0, "penalty": 0.25, "discount": 0.9, "value": -3.0, "spread": 0.5,
-        "objector": 2, "uncertainty": 0.5, "ended": 0.0,
+        "min_member": 2, "uncertainty": 0.5, "ended": 0.0,
     }  # fmt: skip
     return {
         "planner": "icem", "state": "7", "value": -3.0, "value_lcb": -3.5, "reward_part": -2.0,
@@ -25,7 +25,7 @@ def explanation() -> dict[str, Any]:
             {"action": [0.5, 0.1, 0.2, 0.3], "weight": 0.75, "visits": 0, "source": "shooting"},
             {"action": [0.0, 1.0, 0.0], "weight": 0.25, "visits": 0, "source": "policy"},
         ],
-        "edges": [edge, {**edge, "reward": -0.5, "objector": None}],
+        "plan_trace": [edge, {**edge, "reward": -0.5, "min_member": None}],
     }  # fmt: skip
 
 
@@ -66,7 +66,15 @@ def test_a_tree_hangs_from_its_root_with_parents_above_the_middle_of_their_child
 def test_tables_of_a_plan() -> None:
     found = candidate_table(explanation())
     assert found.rows[0] == ("+0.50, +0.10, +0.20, ...", "shooting", 0.75, 0)
-    steps = edge_table(explanation())
+    note = {
+        "action": [0.5, 0.1, 0.2, 0.3], "source": "flat_policy", "weight": 0.75, "visits": 9, "q": -3.0,
+        "q_lcb": -3.5, "min_q": -4.0, "min_member": 2,
+    }  # fmt: skip
+    searched = candidate_table({**explanation(), "search": {"candidates": [note]}})
+    row = ("+0.50, +0.10, +0.20, ...", "flat_policy", 0.75, 9, -3.0, -3.5, -4.0, 2)
+    assert searched.rows == [row]
+    assert max(map(len, to_text([searched]).splitlines())) <= 100
+    steps = trace_table(explanation())
     assert steps.rows[0] == (1, "+0.50", -1.0, 0.25, -3.0, 0.5, 0.5, 2)
     assert max(map(len, to_text([found, steps]).splitlines())) <= 100
 
@@ -90,8 +98,8 @@ def test_the_table_of_a_planning_says_what_is_missing() -> None:
     assert rows["budget of a call"] == "20 ms"
     assert rows["deadline misses"] == "3 of 600"
     assert rows["values at leaves"] == "learner"
-    doubtful = plan_table({**summary, "critic": "fqe", "critic_converged": False})
-    assert dict(doubtful.rows)["values at leaves"] == "fqe, did not converge"
+    unsettled = plan_table({**summary, "critic": "fqe", "critic_converged": False})
+    assert dict(unsettled.rows)["values at leaves"] == "fqe, did not converge"
     assert rows["milliseconds p50, p95, p99"] == "15, 18.5, 21"
     assert rows["penalty lambda, deviations kappa"] == "3, 1 (2 times the calibrated ones)"
     assert rows["gain, paired by starts"] == "4 (no interval: why)"

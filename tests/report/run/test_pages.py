@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mbrl.report.kit.comparison import Message
 from mbrl.report.kit.html import Picture, Section, render_page
+from mbrl.report.kit.message import Message
 from mbrl.report.kit.plots import Line, draw_lines
 from mbrl.report.kit.table import Table
 from mbrl.report.run.pages import DemoResults, demo_page, doctor_page, dynamics_page, run_page
@@ -100,7 +100,7 @@ def test_pages_state_their_numbers(pages):
 def test_missing_figures_are_stated(doctor_report, records):
     assert "No evaluation in a simulator" in Page(run_page("r", records)).text
     assert "No metrics were logged." in Page(run_page("r", [])).text
-    empty = doctor_report.model_copy(update={"contents": None})
+    empty = doctor_report.model_copy(update={"stats": None})
     assert "A jump." in Page(doctor_page(empty)).text
 
 
@@ -151,8 +151,9 @@ def test_text_is_escaped_and_names_of_pictures_must_differ():
 
 def test_tables_and_summaries_do_not_load_matplotlib():
     modules = (
-        "comparison, data_tables, dynamics_tables, evaluation_tables, recommendation, study_fact_tables, "
-        "study_tables, summary, table"
-    )
-    code = f"import sys; from mbrl.report import {modules}; sys.exit('matplotlib' in sys.modules)"
+        "run.comparison", "kit.summary", "kit.table", "run.data_tables", "run.dynamics_tables",
+        "run.evaluation_tables", "study.recommendation", "study.fact_tables", "study.tables",
+    )  # fmt: skip
+    imports = "; ".join(f"import mbrl.report.{module}" for module in modules)
+    code = f"import sys; {imports}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,10 +1,9 @@
 from typing import Any
 
-from tests.report.test_pages import Page
-
 from mbrl.report.kit.html import render_page
 from mbrl.report.run.shift_sections import shift_section, shift_table
 from mbrl.shift.report import ShiftReport
+from tests.report.run.test_pages import Page
 
 ROWS: list[dict[str, Any]] = [
     {"step": 10 * k, "shift/out_of_support_share": 0.01 * k, "shift/value_gap": float(k)} for k in range(1, 4)

@@ -3,7 +3,7 @@ import pytest
 
 from mbrl.report.kit.table import TERMINAL_WIDTH, to_text
 from mbrl.report.kit.wording import has_ends
-from mbrl.report.run.data_tables import doctor_tables, verdict
+from mbrl.report.run.data_tables import inspection_tables, verdict
 from mbrl.report.run.dynamics_tables import (
     correlation_table,
     dynamics_tables,
@@ -25,8 +25,8 @@ def cells(table):
     return {row[0]: row[1] for row in table.rows}
 
 
-def test_doctor_tables_hold_the_numbers_and_fit(doctor_report):
-    text = to_text(doctor_tables(doctor_report))
+def test_inspection_tables_hold_the_numbers_and_fit(doctor_report):
+    text = to_text(inspection_tables(doctor_report))
     assert widest(text) <= TERMINAL_WIDTH
     for piece in ("1,234", "torque/left", "25.0 %", "A jump.", "not available: a single episode"):
         assert piece in text
@@ -38,8 +38,8 @@ def test_verdict_follows_the_worst_finding(doctor_report, severity, tone):
     assert verdict(doctor_report.model_copy(update={"findings": (finding,)})).tone == tone
 
 
-def test_report_without_contents_shows_its_findings_alone(doctor_report):
-    tables = doctor_tables(doctor_report.model_copy(update={"contents": None}))
+def test_report_without_stats_shows_its_findings_alone(doctor_report):
+    tables = inspection_tables(doctor_report.model_copy(update={"stats": None}))
     assert [table.caption for table in tables] == ["Findings on toy"]
 
 

@@ -3,11 +3,11 @@ import json
 import re
 
 import pytest
-from tests.report.test_pages import Page
 
 from mbrl.report.study.page import write_study
 from mbrl.report.study.scores import run_value
 from tests.report.browser import find_browser, open_page
+from tests.report.run.test_pages import Page
 from tests.report.studies import full_study, run, small_study
 
 

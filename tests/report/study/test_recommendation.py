@@ -159,9 +159,9 @@ def test_sparse_rewards_over_long_episodes_are_named(doctor_report):
     sparse = broken(reward={"share_zero": 0.97})
     found = advise(doctor_report, {"bc": LOW, "mopo": HIGH}, dynamics={0: sparse})
     assert found.against_models == ("a sparse reward over long episodes (97 % of rewards are 0)",)
-    short = doctor_report.contents.lengths.model_copy(update={"mean": 50.0})
-    contents = doctor_report.contents.model_copy(update={"lengths": short})
-    brief = doctor_report.model_copy(update={"contents": contents})
+    short = doctor_report.stats.lengths.model_copy(update={"mean": 50.0})
+    stats = doctor_report.stats.model_copy(update={"lengths": short})
+    brief = doctor_report.model_copy(update={"stats": stats})
     assert advise(brief, {"bc": LOW, "mopo": HIGH}, dynamics={0: sparse}).against_models == ()
 
 

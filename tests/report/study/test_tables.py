@@ -142,6 +142,6 @@ def test_costs_are_seconds_and_updates_per_second(doctor_report):
 def test_data_rows_name_the_unit_and_count_the_findings(study, doctor_report):
     row = rows_of(data_table(study))["mixed"]
     assert (row["unit"], row["episodes"], row["errors"], row["warnings"]) == ("episode return", 10, 0, 1)
-    empty = doctor_report.model_copy(update={"contents": None})
+    empty = doctor_report.model_copy(update={"stats": None})
     changed = dataclasses.replace(study.datasets[0], report=empty)
     assert rows_of(data_table(dataclasses.replace(study, datasets=(changed,))))["random"]["episodes"] == "-"

@@ -5,18 +5,20 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.core.estimates import Flag
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.judgement.verdict import judge
-from mbrl.ope.value.fqe import FQEConfig
-from mbrl.report.deployment.flags import FLAGS
-from mbrl.report.deployment.tables import estimate_table, verdict_lines
+from mbrl.off_policy.judgement.report.documents import OPEReport
+from mbrl.off_policy.judgement.verdict import judge
+from mbrl.off_policy.value.fqe import FQEConfig
+from mbrl.report.deployment.sentences import verdict_lines
+from mbrl.report.deployment.tables import estimate_table
 from mbrl.run.judge.ope import REPORT_FILE, OPESettings, evaluate_off_policy, ope_stage
 from mbrl.run.policies import load_policy, save_policy
-from mbrl.run.stages import Workspace
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 
 
 def run(tmp_path, *, stochastic: bool):
@@ -33,24 +35,24 @@ def run(tmp_path, *, stochastic: bool):
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_the_report_is_strict_json_and_its_verdict_follows_from_it(tmp_path, stochastic):
     folder, dataset = run(tmp_path, stochastic=stochastic)
-    report = json.loads((folder.path / REPORT_FILE).read_text())
-    json.dumps(report, allow_nan=False)
-    assert judge(report).verdict == report["verdict"]["verdict"]
-    assert report["estimand"]["horizon"] == 4  # the shortest time-out
+    json.dumps(json.loads((folder.path / REPORT_FILE).read_text()), allow_nan=False)
+    report = OPEReport.load(folder.path / REPORT_FILE)
+    assert report.candidate == "toy-s0"
+    assert judge(report).verdict == report.verdict.verdict
+    assert report.estimand.horizon == 4  # the shortest time-out
     returns = [e.rewards.astype(np.float64) @ 0.99 ** np.arange(4) for e in dataset.episodes]
-    assert report["baseline"]["value"] == pytest.approx(np.mean(returns), rel=1e-12)
-    points = {e["name"]: e["point"] for e in report["estimates"]}
+    assert report.baseline.value == pytest.approx(np.mean(returns), rel=1e-12)
+    points = {e.name: e.point for e in report.estimates}
     assert points["fqe"] is not None
     assert (points["pdwis"] is not None) == stochastic
     assert len(estimate_table(report).rows) == len(points) + 1
-    assert {flag for e in report["estimates"] for flag in e["flags"]} <= set(FLAGS)
-    assert len(verdict_lines(report)) == 2 + len(report["verdict"]["reasons"])
-    assert "1 % quantile" in report["why_not"]["diagnostics.support_share"]  # 24 steps are too few
+    assert len(verdict_lines(report)) == 2 + len(report.verdict.reasons)
+    assert "1 % quantile" in report.why_not["diagnostics.support_share"]  # 24 steps are too few
     if stochastic:
-        difference = report["baseline"]["paired"]["pdwis"]["difference"]
-        assert difference == pytest.approx(points["pdwis"] - np.mean(returns), rel=1e-9)
+        paired = report.baseline.difference("pdwis")
+        assert paired.difference == pytest.approx(points["pdwis"] - np.mean(returns), rel=1e-9)
     else:
-        assert "deterministic" in report["why_not"]["diagnostics.ess_t"]
+        assert "deterministic" in report.why_not["diagnostics.ess_t"]
 
 
 def test_what_is_done_is_not_done_again(tmp_path):
@@ -64,12 +66,13 @@ def test_a_stage_that_is_killed_in_a_value_fit_goes_on_and_tidies_up(tmp_path, m
     monkeypatch.setattr("mbrl.run.judge.value_fits.SECONDS_BETWEEN", -1.0)
     whole, _ = run(tmp_path / "whole", stochastic=True)
     with monkeypatch.context() as patch:
-        patch.setattr("mbrl.ope.value.fqe.FQEFit.result", _die)  # after the last update, before any estimate
+        # after the last update, before any estimate
+        patch.setattr("mbrl.off_policy.value.fqe.FQEFit.result", _die)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "killed", stochastic=True)
     assert len(list((tmp_path / "killed").rglob("step-*.pt"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("mbrl.ope.value.fqe.FQEFit.update", _die)  # nothing of the fit is done again
+        patch.setattr("mbrl.off_policy.value.fqe.FQEFit.update", _die)  # nothing of the fit is done again
         again, _ = run(tmp_path / "killed", stochastic=True)
     assert (again.path / REPORT_FILE).read_bytes() == (whole.path / REPORT_FILE).read_bytes()
     assert not (again.path / "checkpoints").exists()
@@ -92,7 +95,7 @@ def test_ratios_of_a_wrong_density_are_left_out(factor):
     policy = NoisyLinearPolicy(torch.tensor([[0.42]]), 8.0, 0.39)
     settings = OPESettings(fqe=FQEConfig(hidden=(4,), updates=2, batch_size=8))
     report = evaluate_off_policy(policy, dataset, settings)
-    found = {e["name"]: e for e in report["estimates"]}
-    assert found["pdwis"]["valid"] == (factor == 1.0)
-    assert ("behaviour_miscalibrated" in found["pdwis"]["flags"]) == (factor != 1.0)
-    assert report["backtest"]["z"] is None
+    pdwis = report.estimate("pdwis")
+    assert pdwis.valid == (factor == 1.0)
+    assert (Flag.BEHAVIOUR_MISCALIBRATED in pdwis.flags) == (factor != 1.0)
+    assert report.backtest is None

@@ -34,9 +34,9 @@ def test_states_are_named_by_number_or_by_coordinates() -> None:
 def test_configs_are_composed_and_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"planner": {"name": "one_step"}, "sims": 8}))
-    found = load_plan_config(str(path), overrides=["planner.spread=3", "doubt.measure=ens_std"])
+    found = load_plan_config(str(path), overrides=["planner.spread=3", "uncertainty.measure=ens_std"])
     assert found.planner.tree() == {"name": "one_step", "spread": 3.0}
-    assert (found.doubt.measure, found.budget.sims) == ("ens_std", 8)
+    assert (found.uncertainty.measure, found.budget.sims) == ("ens_std", 8)
     timed = load_plan_config(str(path), arguments={"milliseconds": 5.0, "sims": None})
     assert (timed.budget.sims, timed.budget.milliseconds) == (None, 5.0)
     assert (

@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from mbrl.core.errors import ConfigError
-from mbrl.data.returns import return_range_scale
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.planning.problem.calibration import PlannerCalibration
 from mbrl.report.kit.table import to_text
 from mbrl.report.plan.tables import plan_table
 from mbrl.run.config import resolve
-from mbrl.run.files import read_json
+from mbrl.run.files import read_json, write_json
 from mbrl.run.pages import write_run_page
 from mbrl.run.plan.basis import PlanBasis, open_basis
 from mbrl.run.plan.config import PlanConfig, parse_plan_config
@@ -23,8 +22,9 @@ from mbrl.run.plan.critics import find_critics
 from mbrl.run.plan.explanation import explain_stage
 from mbrl.run.plan.planning import certify_basis, make_planner, plan_stage
 from mbrl.run.plan.problem import CALIBRATION_FILE, make_plan_problem
-from mbrl.run.stages import Workspace, train_policy_stage
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
+from mbrl.run.train import train_policy_stage
 from tests.planning.one_step import registered
 from tests.run.toy import TINY_DYNAMICS
 
@@ -73,7 +73,7 @@ def basis_of(path: Path, workspace: Workspace) -> PlanBasis:
 def test_a_planner_is_judged_beside_its_policy_and_found_again(
     td3: Path, workspace: Workspace, task: TaskSpec
 ) -> None:
-    folder = plan_stage(td3, config(), workspace, task=task, episodes=3)
+    folder = plan_stage(basis_of(td3, workspace), config(), workspace, task=task, episodes=3)
     summary = folder.summary()
     assert len(summary["episode_returns"]) == len(summary["policy_returns"]) == 3
     gains = np.subtract(summary["episode_returns"], summary["policy_returns"])
@@ -85,10 +85,10 @@ def test_a_planner_is_judged_beside_its_policy_and_found_again(
     assert summary["critic"] == "learner"
     assert summary["certificate"]["mean"] >= 0.0
     stamp = (folder.path / "DONE").stat().st_mtime_ns
-    again = plan_stage(td3, config(), workspace, task=task, episodes=3)
+    again = plan_stage(basis_of(td3, workspace), config(), workspace, task=task, episodes=3)
     assert again == folder
     assert (again.path / "DONE").stat().st_mtime_ns == stamp
-    other = plan_stage(td3, config(pessimism=2), workspace, task=task, episodes=3)
+    other = plan_stage(basis_of(td3, workspace), config(pessimism=2), workspace, task=task, episodes=3)
     assert other != folder
     assert len(list(workspace.store.root.glob("*/calibrate_planner*"))) == 1  # shared by both
     page = write_run_page(folder.path).read_text()
@@ -101,7 +101,7 @@ def test_a_planner_is_judged_beside_its_policy_and_found_again(
 
 
 def test_the_planner_of_one_candidate_is_the_policy(td3: Path, workspace: Workspace, task: TaskSpec) -> None:
-    summary = plan_stage(td3, config(sims=1), workspace, task=task, episodes=2).summary()
+    summary = plan_stage(basis_of(td3, workspace), config(sims=1), workspace, task=task, episodes=2).summary()
     assert summary["gain_interval"]["estimate"] == pytest.approx(0.0, abs=1e-4)
     assert summary["certificate"]["improved"] == 0.0
 
@@ -109,9 +109,9 @@ def test_the_planner_of_one_candidate_is_the_policy(td3: Path, workspace: Worksp
 def test_milliseconds_are_spent_on_one_state_at_a_time(
     td3: Path, workspace: Workspace, task: TaskSpec
 ) -> None:
-    plans = plan_stage(td3, config(sims=None, milliseconds=1e6), workspace, task=task, episodes=1).summary()[
-        "plans"
-    ]
+    plans = plan_stage(
+        basis_of(td3, workspace), config(sims=None, milliseconds=1e6), workspace, task=task, episodes=1
+    ).summary()["plans"]
     assert (plans["batch"], plans["calls"], plans["deadline_misses"]) == (1.0, 12, 0)
     assert plans["milliseconds"]["p50"] > 0.0
 
@@ -119,7 +119,7 @@ def test_milliseconds_are_spent_on_one_state_at_a_time(
 def test_leaves_are_the_critics_of_the_last_update(td3: Path, workspace: Workspace) -> None:
     basis = basis_of(td3, workspace)
     leaf = find_critics(basis, config(), workspace)
-    assert (leaf.source, leaf.unit) == ("learner", 1.0)
+    assert leaf.source == "learner"
     obs = torch.tensor(basis.dataset.transitions().observation[:5])
     values = leaf.critics.action_values(obs, basis.stored.policy.act(obs))
     assert values.shape == (2, 5)
@@ -129,11 +129,26 @@ def test_leaves_are_the_critics_of_the_last_update(td3: Path, workspace: Workspa
     assert torch.allclose(problem.leaf.value(obs), values, atol=1e-5)
 
 
-def test_rescaled_rewards_are_scaled_back(workspace: Workspace) -> None:
-    basis = basis_of(trained("td3_bc", workspace, "algorithm.reward_transform=return_range"), workspace)
-    train = basis.split.train.transitions()
-    scale = return_range_scale(torch.tensor(train.reward), torch.tensor(train.episode))
-    assert find_critics(basis, config(), workspace).unit == pytest.approx(1.0 / scale)
+def test_critics_of_standardised_rewards_answer_in_the_units_of_the_log(
+    td3: Path, workspace: Workspace
+) -> None:
+    basis = basis_of(td3, workspace)
+    critics, unit = find_critics(basis, config(), workspace).critics, basis.run.summary()["reward_unit"]
+    obs = torch.tensor(basis.dataset.transitions().observation[:5])
+    action = basis.stored.policy.act(obs)
+    assert unit > 1.5
+    inner: Any = critics
+    torch.testing.assert_close(
+        critics.action_values(obs, action), unit * inner.values.action_values(obs, action)
+    )
+
+
+def test_critics_that_learned_rewards_in_another_unit_are_not_used(tmp_path: Path) -> None:
+    workspace = Workspace(RunStore(tmp_path))
+    path = trained("td3_bc", workspace, "algorithm.updates=10")
+    facts = read_json(path / "summary.json")
+    write_json(path / "summary.json", {key: value for key, value in facts.items() if key != "reward_unit"})
+    assert find_critics(basis_of(path, workspace), config(), workspace).source == "fqe"
 
 
 def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, task: TaskSpec) -> None:
@@ -141,7 +156,7 @@ def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, t
     basis = basis_of(clone, workspace)
     with pytest.raises(ConfigError, match="critic=fqe"):
         find_critics(basis, config(critic="learner"), workspace)
-    summary = plan_stage(clone, config(), workspace, task=task, episodes=1).summary()
+    summary = plan_stage(basis_of(clone, workspace), config(), workspace, task=task, episodes=1).summary()
     assert summary["critic"] == "fqe"
     (fitted,) = workspace.store.root.glob("*/fit_critic*/summary.json")
     assert summary["critic_converged"] is read_json(fitted)["is_converged"]
@@ -157,7 +172,7 @@ def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, t
     assert float(values.std(0).min()) > 0.0
 
 
-def test_the_price_is_stored_once_and_scaled(td3: Path, workspace: Workspace) -> None:
+def test_the_calibration_is_stored_once_and_scaled(td3: Path, workspace: Workspace) -> None:
     basis = basis_of(td3, workspace)
     problem, calibration, _ = make_plan_problem(basis, config(), workspace)
     doubled, _, _ = make_plan_problem(basis, config(pessimism=2, halts=True, critic_lcb_coef=1), workspace)
@@ -182,12 +197,22 @@ def test_the_certificate_is_drawn_from_held_out_states(td3: Path, workspace: Wor
 
 
 def test_a_plan_is_explained_beside_the_nearest_logged_states(td3: Path, workspace: Workspace) -> None:
-    explanation = explain_stage(td3, "11", config(sims=5), workspace)
+    explanation = explain_stage(basis_of(td3, workspace), "11", config(sims=5), workspace)
     assert explanation["action"] == explanation["candidates"][0]["action"]
     assert len(explanation["candidates"]) == 5
-    assert explanation["edges"][0]["uncertainty"] == pytest.approx(explanation["uncertainty"], rel=1e-4)
+    assert explanation["plan_trace"][0]["uncertainty"] == pytest.approx(explanation["uncertainty"], rel=1e-4)
     assert explanation["tree"] is None
-    tree = explain_stage(td3, "11", config(planner="sampled_gumbel", sims=6), workspace)["tree"]
+    assert explanation["search"] is None
+    searched = explain_stage(
+        basis_of(td3, workspace), "11", config(planner="sampled_gumbel", sims=6), workspace
+    )
+    best = searched["search"]["candidates"][0]
+    assert (best["weight"], best["visits"]) == (
+        searched["candidates"][0]["weight"], searched["candidates"][0]["visits"],
+    )  # fmt: skip
+    assert best["min_q"] <= best["q"]
+    assert [note["action"] for note in searched["search"]["plan"]] == searched["plan"]
+    tree = searched["tree"]
     assert [node["node"] for node in tree] == list(range(7))
     assert tree[0]["parent"] == -1
     nearest = explanation["nearest_logged"]
@@ -208,7 +233,11 @@ def test_online_runs_are_refused(workspace: Workspace) -> None:
 def test_the_same_seed_plans_the_same(
     td3: Path, workspace: Workspace, tmp_path: Path, task: TaskSpec
 ) -> None:
-    first = plan_stage(td3, config(sims=4), workspace, task=task, episodes=2, seed=3).summary()
+    first = plan_stage(
+        basis_of(td3, workspace), config(sims=4), workspace, task=task, episodes=2, seed=3
+    ).summary()
     elsewhere = Workspace(RunStore(tmp_path))
-    second = plan_stage(td3, config(sims=4), elsewhere, task=task, episodes=2, seed=3).summary()
+    second = plan_stage(
+        basis_of(td3, workspace), config(sims=4), elsewhere, task=task, episodes=2, seed=3
+    ).summary()
     assert first["episode_returns"] == second["episode_returns"]

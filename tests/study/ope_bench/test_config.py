@@ -21,8 +21,8 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.rng import RngStreams
 from mbrl.envs.collect import collect
 from mbrl.envs.specs import load_task
-from mbrl.ope.estimators.base import ESTIMATORS
-from mbrl.ope.log.policies import DeterministicMode
+from mbrl.off_policy.estimators.base import ESTIMATORS
+from mbrl.off_policy.log.policies import DeterministicMode
 from mbrl.run.collect import find_policy
 from mbrl.run.progress import SilentProgress
 from mbrl.study.folder import StudyFolder
@@ -32,7 +32,7 @@ from mbrl.study.ope_bench.peer import PeerError, PeerRequest, ask_peer
 from mbrl.study.ope_bench.plan import plan_ope_bench
 from mbrl.study.ope_bench.tasks import PeerTask, TruthTask, select_whole
 from mbrl.study.tasks import Site
-from tests.ope.lqg import LinearPolicy, scalar_task
+from tests.off_policy.lqg import LinearPolicy, scalar_task
 from tests.study.toy_study import InlineEngine
 
 SHIPPED = sorted(path.stem for path in (configs_dir() / FOLDER).glob("*.yaml"))

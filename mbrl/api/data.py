@@ -1,0 +1,257 @@
+"""Logs: opened, examined, made in a simulator."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mbrl.api.progress import Listener, choose_progress
+from mbrl.api.result import Result, jsonable
+from mbrl.api.session import minari_root, torch_settings
+from mbrl.core.errors import ConfigError
+from mbrl.data.dataset import Dataset
+from mbrl.data.formats.base import FORMATS
+from mbrl.data.inspection.report import DataFinding, Inspection, inspect_dataset, inspect_log
+from mbrl.data.open import locate, open_dataset, parse_log
+from mbrl.data.options import LoadOptions
+from mbrl.data.quanser_qube import load_quanser_qube
+from mbrl.run.collect import CollectionConfig, PartConfig, collect_dataset, load_collection
+from mbrl.run.documents import Override, Tree, read_overrides, set_at
+from mbrl.run.files import write_text
+from mbrl.run.validation import validate
+
+if TYPE_CHECKING:
+    from mbrl.report.kit.html import Section
+    from mbrl.report.kit.table import Table
+
+
+def load(
+    source: str | Path, *, layout: str = "auto", overrides: Sequence[Override] = (), **options: Any
+) -> Dataset:
+    """Opens a log.
+
+    Args:
+        source: path of a dataset in any format of `mbrl list formats`, `minari:<id>` of a local Minari
+            dataset, or the name of a bundled one.
+        layout: a format of `mbrl list formats`, or `quanser_qube`; `auto` finds it by looking into the file.
+        overrides: changes of the options, `key=value` or path and value.
+        options: what a load may repair, see `mbrl.data.options.LoadOptions`; nothing by default.
+
+    Returns:
+        The episodes, read-only. `Dataset.from_arrays`, `from_episodes` and `from_gymnasium_buffer` make one
+        of data in memory.
+
+    Raises:
+        DataError: nothing is there, no format reads it, or its content would make training wrong.
+        ConfigError: an option is unknown or out of range.
+
+    Example:
+        >>> import mbrl
+        >>> log = mbrl.load("pendulum-mixed")
+        >>> len(log), log.num_transitions
+        (100, 20000)
+    """
+    checked = _options(options, overrides)
+    if layout == "auto":
+        return open_dataset(source, checked, minari_root=minari_root())
+    path = locate(source, minari_root=minari_root())
+    if layout == "quanser_qube":
+        return load_quanser_qube(path)
+    if layout not in FORMATS.names():
+        legal = ", ".join(["auto", "quanser_qube", *FORMATS.names()])
+        raise ConfigError(f"Unknown layout {layout!r}. Legal names: {legal}.")
+    return FORMATS.get(layout).read(path, checked)
+
+
+class InspectionResult(Result):
+    """What is in a log, and whether training may start.
+
+    Attributes:
+        report: findings and figures, typed.
+    """
+
+    def __init__(self, report: Inspection) -> None:
+        self.report = report
+
+    @property
+    def may_train(self) -> bool:
+        """True if nothing was found that makes training wrong."""
+        return self.report.may_train
+
+    @property
+    def findings(self) -> tuple[DataFinding, ...]:
+        """Errors first, then warnings, then notes."""
+        return self.report.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Findings, figures and `may_train`."""
+        return jsonable({**self.report.model_dump(mode="json"), "may_train": self.may_train})
+
+    def tables(self) -> "Sequence[Table]":
+        """Findings, sizes, channels."""
+        from mbrl.report.run.data_tables import inspection_tables
+
+        return inspection_tables(self.report)
+
+    def sections(self) -> "Sequence[Section]":
+        """The parts of the page, figures included."""
+        from mbrl.report.run.data_sections import data_sections
+
+        return data_sections(self.report)
+
+    def to_html(self, path: str | Path, *, command: str = "mbrl.inspect") -> Path:
+        """Writes one self-contained page with figures."""
+        from mbrl.report.run.pages import doctor_page
+
+        target = Path(path)
+        write_text(target, doctor_page(self.report, provenance={"command": command}))
+        return target
+
+    def _headline(self) -> str:
+        counts = [f"{sum(f.severity == kind for f in self.findings)} {kind}s" for kind in _SEVERITIES]
+        return f"{self.report.name!r}: {', '.join(counts)}, may_train={self.may_train}"
+
+
+_SEVERITIES = ("error", "warning", "note")
+
+
+def inspect(
+    log: Dataset | str | Path, *, overrides: Sequence[Override] = (), **options: Any
+) -> InspectionResult:
+    """Examines a log: every problem, what is in it, and whether training may start.
+
+    Args:
+        log: an open log, or what `load` takes; a file that `load` refuses is examined as far as it can be
+            read, and every problem is listed.
+        overrides: as for `load`; for a log that is not open yet.
+        options: likewise.
+
+    Raises:
+        DataError: nothing is there, no format reads it, or the file is damaged.
+
+    Example:
+        >>> import mbrl
+        >>> mbrl.inspect("pendulum-mixed").may_train
+        True
+    """
+    checked = _options(options, overrides)
+    if isinstance(log, Dataset):
+        if options or overrides:
+            raise ConfigError(
+                "Options of a load belong to a source; this log is open. Remedy: give its path."
+            )
+        return InspectionResult(inspect_dataset(log))
+    return InspectionResult(inspect_log(parse_log(log, checked, minari_root=minari_root()), checked))
+
+
+def collect(
+    what: str | CollectionConfig,
+    *,
+    policy: str | None = None,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Listener = None,
+) -> Dataset:
+    """Makes a log in a simulator, with the log-densities of who acted.
+
+    Args:
+        what: a recipe such as `hopper/medium-replay`, the path of its yaml, a config, or a task if `policy`
+            is given.
+        policy: who acts in the task: `random`, a policy file, or the folder of a training.
+        steps: in all; None for those of the recipe.
+        out: folder that it is written to, as a Minari dataset; None keeps it in memory alone.
+        name: id of the dataset; None makes one of `what`.
+        seed: of everything.
+        threads: of torch meanwhile.
+        progress: see `fit`.
+
+    Raises:
+        ConfigError: `out` exists, or the recipe, the task or the policy is unknown.
+
+    Example:
+        >>> import mbrl
+        >>> log = mbrl.collect("pendulum", policy="random", steps=400, progress=False)
+        >>> log.num_transitions
+        400
+    """
+    if out is not None and Path(out).exists():
+        raise ConfigError(f"{out} exists already. Remedy: give another out (--out), or remove it.")
+    if isinstance(what, CollectionConfig):
+        config, label = what, name or what.task
+    else:
+        parts = None if policy is None else (PartConfig(policy=policy),)
+        config = load_collection(what) if parts is None else CollectionConfig(task=what, parts=parts)
+        label = label_of_collection(what, policy=policy, name=name)
+    if steps is not None:
+        config = config.model_copy(update={"steps": steps})
+    with torch_settings(threads):
+        dataset = collect_dataset(config, name=label, seed=seed, progress=choose_progress(progress))
+    if out is None:
+        return dataset
+    return load(save(dataset, out))
+
+
+def save(log: Dataset, out: str | Path, *, to: str = "minari") -> Path:
+    """Writes a log as a dataset.
+
+    Args:
+        log: what to write.
+        out: path; must not exist.
+        to: a format of `mbrl list formats`.
+    """
+    target = Path(out)
+    return FORMATS.get(to).write(log, target)
+
+
+class LogSummary(Result):
+    """The size of a log that was written.
+
+    Attributes:
+        log: it.
+        path: where it lies.
+    """
+
+    def __init__(self, log: Dataset, path: Path) -> None:
+        self.log, self.path = log, path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Sizes, hash, and what was dropped."""
+        log = self.log
+        values = {
+            "name": log.info.name,
+            "episodes": len(log),
+            "transitions": log.num_transitions,
+            "mean_episode_return": float(log.episode_returns.mean()),
+            "terminated": sum(episode.terminated for episode in log.episodes),
+            "content_hash": log.content_hash,
+            "dropped": dict(log.dropped),
+            "path": str(self.path),
+        }
+        return jsonable(values)
+
+    def tables(self) -> "Sequence[Table]":
+        """The same, for people."""
+        from mbrl.report.kit.table import Table
+
+        rows = [(key, value) for key, value in self.to_dict().items() if key not in {"dropped", "path"}]
+        return [Table("dataset", ("", "value"), [*rows, *self.log.dropped.items()])]
+
+    def _headline(self) -> str:
+        return f"{self.log.info.name!r}, {len(self.log)} episodes, {str(self.path)!r}"
+
+
+def label_of_collection(what: str, *, policy: str | None = None, name: str | None = None) -> str:
+    """What a collected log is called: its name, else that of the recipe, else task and policy."""
+    if name is not None:
+        return name
+    stem = what.removesuffix(".yaml").removesuffix(".yml")
+    return stem if policy is None else f"{Path(stem).name}/{Path(policy).stem}"
+
+
+def _options(options: Mapping[str, Any], overrides: Sequence[Override]) -> LoadOptions:
+    tree: Tree = dict(options)
+    for path, value in read_overrides(overrides):
+        set_at(tree, path, value)
+    return validate(LoadOptions, tree, where="--set" if overrides else "Options of the log")

@@ -1,0 +1,204 @@
+"""Policies judged by a log alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mbrl.api.model import Dynamics
+from mbrl.api.policy import as_policy
+from mbrl.api.progress import Listener
+from mbrl.api.result import Result, jsonable
+from mbrl.api.session import minari_root, open_workspace, origin_of, torch_settings
+from mbrl.core.errors import ConfigError
+from mbrl.data.dataset import Dataset
+from mbrl.data.open import open_dataset
+from mbrl.data.options import LoadOptions
+from mbrl.off_policy.judgement.families import BEHAVIOUR
+from mbrl.off_policy.judgement.report.documents import DeploymentReport
+from mbrl.off_policy.judgement.risk import RiskQuestion
+from mbrl.off_policy.judgement.verdict import EXIT_CODES, VerdictName
+from mbrl.off_policy.value.fqe import FQEConfig
+from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE, Trials, deployment_stage, unique_names
+from mbrl.run.judge.model import ModelRequest, choose_model
+from mbrl.run.judge.ope import OPESettings, ope_stage
+from mbrl.run.judge.tested import read_tested
+from mbrl.run.policies import StoredPolicy
+from mbrl.run.store import RunFolder
+
+if TYPE_CHECKING:
+    from mbrl.report.kit.html import Section
+    from mbrl.report.kit.table import Table
+
+
+class OPEResult(Result):
+    """What a log says of policies, and what to do.
+
+    Attributes:
+        path: the page; the numbers lie beside it.
+        report: of all candidates, typed.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.path = folder.path / PAGE
+        self.report = DeploymentReport.load(folder.path / DEPLOYMENT_FILE)
+
+    @property
+    def proposed(self) -> str:
+        """Name of the candidate that the log speaks for most."""
+        return self.report.proposed
+
+    @property
+    def verdict(self) -> VerdictName:
+        """Of the proposed candidate, at a level that holds for all of them at once."""
+        return self.report.proposed_report.verdict.final.verdict
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command line: 0 go, 10 go with guard, 20 no-go, 30 cannot tell."""
+        return EXIT_CODES[self.report.proposed_report.verdict.final.verdict]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report, and the folder of the page."""
+        return jsonable({**self.report.to_json(), "path": str(self.path.parent)})
+
+    def tables(self) -> "Sequence[Table]":
+        """Candidates side by side, then the estimates of each."""
+        from mbrl.report.deployment.flags import flag_table
+        from mbrl.report.deployment.tables import candidate_table, estimate_table, trial_table
+
+        reports = self.report.reports
+        tables = [candidate_table(self.report), trial_table(self.report)] if len(reports) > 1 else []
+        for report in reports:
+            tables += [estimate_table(report), flag_table(report)]
+        return [table for table in tables if table.rows]
+
+    def messages(self) -> Sequence[str]:
+        """The verdicts with their reasons."""
+        from mbrl.report.deployment.sentences import verdict_lines
+
+        return [line for report in self.report.reports for line in verdict_lines(report)]
+
+    def sections(self) -> "Sequence[Section]":
+        """The parts of the page, figures included."""
+        from mbrl.report.deployment.page import deployment_messages, deployment_sections
+        from mbrl.report.kit.html import Section
+
+        verdict = Section("Verdict", messages=deployment_messages(self.report))
+        return [verdict, *deployment_sections(self.report)]
+
+    def to_html(self, path: str | Path) -> Path:
+        """Copies the page."""
+        target = Path(path)
+        target.write_bytes(self.path.read_bytes())
+        return target
+
+    def _headline(self) -> str:
+        count = len(self.report.reports)
+        return f"{self.verdict!r} for {self.proposed!r}, {count} candidates, {str(self.path)!r}"
+
+
+def ope(
+    policies: Any,
+    log: Dataset | str | Path,
+    *,
+    baseline: Any = BEHAVIOUR,
+    risk: str | RiskQuestion | None = None,
+    discount: float = 0.99,
+    horizon: int | None = None,
+    stochastic: bool = False,
+    updates: int = 100_000,
+    dynamics: "Dynamics | str | Path | None" = None,
+    fit_dynamics: bool = False,
+    termination: str = "learned",
+    crossfit: int = 0,
+    backtest: bool = True,
+    tested: str | Path | Mapping[str, Sequence[float]] | None = None,
+    test_episodes: int = 10,
+    seed: int = 0,
+    threads: int = 1,
+    store: str | Path | None = None,
+    progress: Listener = None,
+    command: str = "mbrl.off_policy",
+) -> OPEResult:
+    """Judges policies by a log alone, and proposes what to do: estimates, intervals, a verdict with reasons.
+
+    Args:
+        policies: one or several of what `evaluate` takes.
+        log: an open log, or what `load` takes.
+        baseline: what they are compared with: `behaviour`, the policy that acted, or another policy.
+        risk: largest probability permitted of an early end, `termination:LIMIT`, or of a discounted return
+            below a value, `below:RETURN:LIMIT`.
+        discount: of the value.
+        horizon: steps that count; None for the default of `OPESettings`.
+        stochastic: judge the policy's draws in place of its evaluation action.
+        updates: gradient steps of a value fit.
+        dynamics: a fitted model, or the folder of a fit; None takes the fit of the run, where one was made.
+        fit_dynamics: fit the dynamics where no fit is found.
+        termination: end of roll-outs: `learned`, `task` (its known rule) or `never`.
+        crossfit: folds of the values under dr, wdr and magic; 0 for none.
+        backtest: first ask for the known value of the policy that acted.
+        tested: returns seen on the machine, by name, or a CSV file of them; they inform what to test next.
+        test_episodes: episodes that may be tested next.
+        seed: of all draws.
+        threads: of torch meanwhile.
+        store: root of the run folders; None for a temporary one of this process.
+        progress: see `fit`.
+        command: that makes the page again, for its footer.
+
+    Raises:
+        ConfigError: a policy, a name or a value is wrong.
+        DataError: the log cannot be used.
+    """
+    workspace = open_workspace(store, progress)
+    data = log if isinstance(log, Dataset) else open_dataset(log, LoadOptions(), minari_root=minari_root())
+    many = isinstance(policies, (list, tuple))
+    given: list[Any] = list(cast("Sequence[Any]", policies)) if many else [policies]
+    if not given:
+        raise ConfigError("There is no policy to judge. Remedy: name at least one.")
+    candidates = [as_policy(one).for_space(data.spec) for one in given]
+    names = unique_names([candidate.title for candidate in candidates])
+    trials = _trials(tested, names, test_episodes)
+    request = ModelRequest.parse(_model_path(dynamics), fit=fit_dynamics, termination=termination)
+    settings = OPESettings(
+        discount,
+        horizon,
+        stochastic,
+        FQEConfig(updates=updates),
+        seed,
+        risk=RiskQuestion.parse(risk) if isinstance(risk, str) else risk or RiskQuestion(),
+        model=request,
+        crossfit=crossfit,
+        backtest=backtest,
+    )
+    source = origin_of(data, workspace).source
+
+    def judged(stored: StoredPolicy) -> RunFolder:
+        where = stored.training or stored.path
+        chosen = choose_model(where, data, request, source=source, workspace=workspace)
+        return ope_stage(stored, data, settings, workspace, chosen=chosen)
+
+    with torch_settings(threads):
+        folders = [judged(candidate) for candidate in candidates]
+        is_behaviour = isinstance(baseline, str) and baseline == BEHAVIOUR
+        other = None if is_behaviour else judged(as_policy(baseline).for_space(data.spec))
+        folder = deployment_stage(folders, other, data, workspace, trials=trials, command=command)
+    return OPEResult(folder)
+
+
+def _model_path(dynamics: "Dynamics | str | Path | None") -> Path | None:
+    if isinstance(dynamics, Dynamics):
+        return dynamics.path
+    return None if dynamics is None else Path(dynamics)
+
+
+def _trials(
+    tested: str | Path | Mapping[str, Sequence[float]] | None, names: Sequence[str], episodes: int
+) -> Trials:
+    if tested is None:
+        return Trials(episodes=episodes)
+    if isinstance(tested, (str, Path)):
+        return Trials(read_tested(Path(tested), names), episodes)
+    unknown = sorted(set(tested) - set(names))
+    if unknown:
+        raise ConfigError(f"Returns of {unknown[0]!r}, which is no candidate. Legal: {', '.join(names)}.")
+    return Trials(dict(tested), episodes)

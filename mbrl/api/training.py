@@ -1,0 +1,225 @@
+"""Training a policy, and the run that it leaves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mbrl.algorithms.base import RECIPES, RecipeConfig
+from mbrl.api.evaluation import EvaluationResult, evaluate
+from mbrl.api.model import Dynamics
+from mbrl.api.policy import Policy
+from mbrl.api.progress import Listener
+from mbrl.api.result import Result, jsonable
+from mbrl.api.session import is_temporary, log_arguments, open_workspace, torch_settings
+from mbrl.api.settings import named_overrides
+from mbrl.core.errors import ConfigError
+from mbrl.data.dataset import Dataset
+from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.documents import Override
+from mbrl.run.metrics import read_metrics
+from mbrl.run.store import RunFolder, find_run
+from mbrl.run.train import train_policy_stage
+
+if TYPE_CHECKING:
+    from mbrl.report.kit.html import Section
+    from mbrl.report.kit.table import Table
+
+
+class Run(Result):
+    """A finished training.
+
+    Attributes:
+        path: folder of the run.
+        policy: what came out.
+        log: the log that it learned from, if it is open.
+    """
+
+    def __init__(self, folder: RunFolder, log: Dataset | None = None) -> None:
+        self._folder = folder
+        self.path = folder.path
+        self.policy = Policy.load(folder.path)
+        self.log = log
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Run":
+        """The finished training in a folder, whatever made it.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return cls(find_run(Path(path), stage="train_policy"))
+
+    @property
+    def name(self) -> str:
+        """What was trained."""
+        return self.policy.name
+
+    @property
+    def config(self) -> ResolvedConfig:
+        """The whole config, with the origin of every value."""
+        return resolve(self.path / "config.yaml")
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What the training found: last metrics, alarms, seconds."""
+        return self._folder.summary()
+
+    def metrics(self) -> dict[str, list[tuple[int, float]]]:
+        """Averages along the training: (update, value) by name."""
+        series: dict[str, list[tuple[int, float]]] = {}
+        for row in read_metrics(self.path):
+            if "event" not in row:
+                for name, value in row.items():
+                    if name != "step":
+                        series.setdefault(name, []).append((int(row["step"]), float(value)))
+        return series
+
+    def evaluate(
+        self, episodes: int | None = None, *, seed: int | None = None, task: str | None = None, **how: Any
+    ) -> EvaluationResult:
+        """Evaluates the policy in its simulator, beside the run; see `mbrl.evaluate`."""
+        how.setdefault("store", self.path.parents[1])
+        return evaluate(self, episodes=episodes, seed=seed, task=task, **how)
+
+    def export(self, path: str | Path) -> Path:
+        """Writes the policy as one `.safetensors` file that stands alone."""
+        return self.policy.save(path)
+
+    def to_html(self, path: str | Path | None = None) -> Path:
+        """Writes the page of the run; `report.html` in its folder when None."""
+        from mbrl.run.pages import write_run_page
+
+        return write_run_page(self.path, None if path is None else Path(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary, and the path."""
+        return jsonable({**self.summary, "path": str(self.path)})
+
+    def tables(self) -> "Sequence[Table]":
+        """What was trained, and the last row of its metrics."""
+        from mbrl.report.run.training_tables import training_table
+
+        return [training_table(self.summary)]
+
+    def messages(self) -> Sequence[str]:
+        """What the diagnostics of the policy warn of."""
+        from mbrl.report.run.training_tables import shift_alarms
+
+        return shift_alarms(self.summary)
+
+    def sections(self) -> "Sequence[Section]":
+        """Curves of the training."""
+        from mbrl.report.run.training_sections import training_section
+
+        bounds = self.summary["value_bounds"]
+        rows = [row for row in read_metrics(self.path) if "event" not in row]
+        known = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        return [*super().sections(), training_section({self.name: rows}, value_bounds=known)]
+
+    def _headline(self) -> str:
+        facts = self.summary
+        place = " (temporary)" if is_temporary(self.path) else ""
+        return (
+            f"{facts['algorithm']!r} on {facts['dataset'] or facts['task']!r}, seed {facts['seed']}, "
+            f"{facts['updates']} updates, {str(self.path)!r}{place}"
+        )
+
+
+def train(
+    log: Dataset | str | Path | None,
+    algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None = None,
+    *,
+    dynamics: "Dynamics | str | Path | Mapping[str, Any] | None" = None,
+    config: str | Path | None = None,
+    task: str | None = None,
+    online: str | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    store: str | Path | None = None,
+    progress: Listener = None,
+    overrides: Sequence[Override] = (),
+    **changes: Any,
+) -> Run:
+    """Trains a policy on a log; continues where an interrupted run of the same settings stopped.
+
+    Args:
+        log: an open log, or what `load` takes; None where `config` names one, or for a training `online`.
+        algorithm: name in `mbrl list algorithms`, path of a yaml, the same as a mapping, or a recipe's config
+            object; None where `config` names one.
+        dynamics: a fitted model to learn from, or the name, yaml or mapping of the fit that the recipe makes
+            or finds.
+        config: experiment: a name in `configs/experiments` or a yaml.
+        task: replaces the one that the log names.
+        online: a task in whose simulator the policy is trained, to make behaviour policies; recipes for logs
+            refuse it.
+        seed: of every random stream [0].
+        threads: of torch while it trains [1].
+        device: where tensors live.
+        store: root of the run folders; None for a temporary one of this process.
+        progress: see `fit`.
+        overrides: changes of the run's config, `dotted.key=value` or path and value.
+        changes: the same by name; a key that is none of its sections belongs to the algorithm:
+            `updates=10_000`, `penalty={"coef": 2.0}`, `learner={"critics": 10}`,
+            `evaluation={"episodes": 20}`, or dotted, `**{"learner.critics": 10}`. They are checked as `--set`
+            is.
+
+    Raises:
+        ConfigError: a name, key or value is wrong, or log, task and recipe do not go together.
+        DataError: the log cannot be used.
+        NonFiniteError: the training met a NaN; its cause and the last good checkpoint are named.
+
+    Example:
+        >>> import mbrl
+        >>> run = mbrl.train("pendulum-mixed", "bc", updates=200, progress=False)
+        >>> run.policy.act([1.0, 0.0, 0.0]).shape
+        (1,)
+    """
+    if online is not None and (log is not None or task is not None):
+        raise ConfigError("online=TASK (--online) trains in the simulator: leave the dataset and task away.")
+    workspace = open_workspace(store, progress)
+    data = log if isinstance(log, Dataset) else None
+    fitted = dynamics if isinstance(dynamics, Dynamics) else None
+    arguments: dict[str, Any] = {
+        **log_arguments(log, workspace),
+        "algorithm": _algorithm_section(algorithm),
+        "dynamics": fitted.config.model_dump(mode="json") if fitted else _section(dynamics),
+        "task": online or task,
+        "seed": seed,
+        "threads": threads,
+        "device": device,
+    }
+    settings = [*overrides, *named_overrides(changes, home="algorithm")]
+    resolved = resolve(config, arguments=arguments, overrides=settings)
+    _check_online(resolved, online)
+    with torch_settings(resolved.run.threads):
+        model = None if fitted is None else (fitted.fitted, fitted.digest)
+        folder = train_policy_stage(resolved, workspace, dataset=data, fitted=model)
+    return Run(folder, data)
+
+
+def _algorithm_section(algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None) -> Any:
+    """A name, or the section as it stands in a yaml."""
+    if not isinstance(algorithm, RecipeConfig):
+        return _section(algorithm)
+    for name in RECIPES.names():
+        if RECIPES.get(name).Config is type(algorithm):
+            fields = algorithm.model_dump(mode="json", exclude={"learner"})
+            learner = algorithm.learner
+            choice = {"name": learner.name, **learner.config.model_dump(mode="json")}
+            return {"recipe": name, **fields, "learner": choice}
+    raise ConfigError(f"No registered recipe has a config of class {type(algorithm).__name__}.")
+
+
+def _section(value: "str | Path | Mapping[str, Any] | Dynamics | None") -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _check_online(resolved: ResolvedConfig, online: str | None) -> None:
+    """Nobody meets a simulator by accident, or a log where a simulator was meant."""
+    name = resolved.run.recipe
+    if RECIPES.get(name).is_online != (online is not None):
+        problem = "learns from logs, not online" if online else "meets a simulator: say --online TASK"
+        raise ConfigError(f"The recipe {name!r} {problem}.")

@@ -1,0 +1,1 @@
+"""What is in a log: statistics, findings with remedies, and whether training may start."""

@@ -1,0 +1,204 @@
+"""Odd rows of a log: copies, stillness, contradictions, jumps, outliers of the reward, gaps in time."""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from mbrl.data.dataset import Dataset, Transitions
+from mbrl.data.normaliser import fit_moments
+
+JUMP_FACTOR: Final = 8.0
+
+COPIED_ROWS: Final = 8
+"""Equal rows in a run that make a copy rather than a coincidence."""
+
+OUTLIER_FACTOR: Final = 1000.0
+"""A reward this many times farther from the median than all others is an outlier."""
+
+OUTLIER_SIZE: Final = 1e6
+"""Where all other rewards are equal, or at the end of an episode, only a reward of this size is one."""
+
+MAX_OUTLIERS: Final = 10
+GAP_FACTOR: Final = 10.0
+"""A pause between time stamps of this many usual ones is a gap."""
+
+
+class RewardOutlier(BaseModel):
+    """A reward far beyond all others.
+
+    Attributes:
+        episode: index of its episode.
+        row: step in the episode.
+        reward: its value.
+        factor: its distance from the median reward, as a multiple of the farthest of the others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    episode: int
+    row: int
+    reward: float
+    factor: float
+
+
+class TimeGaps(BaseModel):
+    """Pauses between two time stamps that are much longer than usual.
+
+    Attributes:
+        count: how many.
+        episode: index of the episode with the longest one.
+        row: step in that episode.
+        seconds: length of the longest one.
+        usual: median pause, seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int
+    episode: int
+    row: int
+    seconds: float
+    usual: float
+
+
+def hash_rows(*arrays: NDArray[Any]) -> NDArray[np.uint64]:
+    """`[n]` 64-bit hashes of rows of float32; equal rows have equal hashes, and -0.0 equals 0.0."""
+    digest = np.full(len(arrays[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    for array in arrays:
+        bits = (np.ascontiguousarray(array, dtype=np.float32) + np.float32(0.0)).view(np.uint32)
+        for column in bits.reshape(len(digest), -1).T:
+            digest ^= column
+            digest *= np.uint64(0xBF58476D1CE4E5B9)
+            digest ^= digest >> np.uint64(29)
+    return digest
+
+
+def _hash_transitions(rows: Transitions) -> NDArray[np.uint64]:
+    flags = rows.terminated.astype(np.float32)
+    return hash_rows(rows.observation, rows.action, rows.reward, rows.next_observation, flags)
+
+
+def _is_still(rows: Transitions, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """`[n]`, equal to the row before it in the same episode."""
+    is_still = np.zeros(len(hashes), dtype=np.bool_)
+    is_still[1:] = (hashes[1:] == hashes[:-1]) & (rows.episode[1:] == rows.episode[:-1])
+    return is_still
+
+
+def count_still(rows: Transitions) -> int:
+    """Transitions that equal the one before them in every number: the machine stands still."""
+    return int(_is_still(rows, _hash_transitions(rows)).sum())
+
+
+def count_copies(rows: Transitions) -> int:
+    """Transitions in stretches of 8 that repeat those of an earlier episode number by number.
+
+    Of an episode shorter than that, the whole has to be repeated. Stretches that stand still do not count:
+    two machines at rest look alike without being copies.
+    """
+    hashes = _hash_transitions(rows)
+    moves = ~_is_still(rows, hashes)
+    count = len(hashes)
+    ends = np.searchsorted(rows.episode, rows.episode, side="right")
+    is_first = np.ones(count, dtype=np.bool_)
+    is_first[1:] = rows.episode[1:] != rows.episode[:-1]
+    span = np.minimum(COPIED_ROWS, ends - np.arange(count))  # rows of the window that starts here
+    starts = np.flatnonzero((span == COPIED_ROWS) | is_first)
+    digest = span[starts].astype(np.uint64)
+    is_moving = span[starts] == 1  # a lone row neither moves nor stands still
+    for ahead in range(COPIED_ROWS):
+        is_in = ahead < span[starts]
+        index = np.minimum(starts + ahead, count - 1)
+        digest = np.where(is_in, _mix(digest, hashes[index]), digest)
+        is_moving |= is_in & moves[index] & (ahead > 0)
+    _, first, inverse = np.unique(digest, return_index=True, return_inverse=True)
+    is_copy = is_moving & (rows.episode[starts[first[inverse.reshape(-1)]]] != rows.episode[starts])
+    covered = np.zeros(count + 1, dtype=np.int64)  # +1 where a copied window starts, -1 behind its end
+    np.add.at(covered, starts[is_copy], 1)
+    np.add.at(covered, (starts + span[starts])[is_copy], -1)
+    return int((np.cumsum(covered)[:count] > 0).sum())
+
+
+def _mix(digest: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = (digest ^ values) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed ^ (mixed >> np.uint64(29))
+
+
+def count_inconsistent(rows: Transitions) -> int:
+    """Transitions whose `(s, a)` occurred before with a successor 0.1 usual steps off or more."""
+    known = rows.successors_known()
+    if len(known) < 2:
+        return 0
+    _, first, inverse = np.unique(
+        hash_rows(known.observation, known.action), return_index=True, return_inverse=True
+    )
+    is_repeat = first[inverse] != np.arange(len(known))
+    _, scale = fit_moments(known.next_observation - known.observation)
+    gap = known.next_observation[is_repeat] - known.next_observation[first[inverse[is_repeat]]]
+    return int((np.abs(gap) > 0.1 * scale).any(axis=1).sum())
+
+
+def count_jumps(rows: Transitions) -> int:
+    """Transitions of a length that suggests a wrong successor or a reset without a flag.
+
+    Lengths are root-mean-squares over dimensions in standard deviations of the observations; a jump is
+    longer than half a standard deviation and than 8 times the 99 % quantile or 40 times the median.
+    """
+    known = rows.successors_known()
+    if len(known) < 2:
+        return 0
+    _, scale = fit_moments(known.observation)
+    length = np.sqrt(np.square((known.next_observation - known.observation) / scale).mean(axis=1))
+    usual = min(JUMP_FACTOR * float(np.quantile(length, 0.99)), 40.0 * float(np.median(length)))
+    return int((length > max(usual, 0.5)).sum())
+
+
+def find_reward_outliers(rows: Transitions) -> tuple[RewardOutlier, ...]:
+    """The few rewards that lie a thousand times farther from the median than all others, the farthest first.
+
+    Few is one in 200, but one at least and ten at most. Rewards at the end of an episode are often large on
+    purpose.
+    """
+    reward = rows.reward.astype(np.float64)
+    if len(reward) < 20:
+        return ()
+    most = min(MAX_OUTLIERS, max(1, len(reward) // 200))
+    median = float(np.median(reward))
+    distance = np.abs(reward - median)
+    farthest = np.argsort(-distance, kind="stable")[: most + 1]
+    scales = distance[farthest[1:]]  # what is left once the 1, 2, ... farthest are taken away
+    factors = distance[farthest[:-1]] / np.where(scales > 0, scales, max(abs(median), 1.0))
+    is_outlying = (factors > OUTLIER_FACTOR) & (
+        ((scales > 0) & ~rows.terminated[farthest[:-1]]) | (distance[farthest[:-1]] > OUTLIER_SIZE)
+    )
+    if not bool(is_outlying.any()):
+        return ()
+    last = int(np.flatnonzero(is_outlying)[-1])
+    scale = distance[farthest[last]] / factors[last]
+    return tuple(
+        RewardOutlier(
+            episode=int(rows.episode[row]),
+            row=int(rows.step[row]),
+            reward=float(reward[row]),
+            factor=float(distance[row] / scale),
+        )
+        for row in farthest[: last + 1]
+    )
+
+
+def find_time_gaps(dataset: Dataset) -> TimeGaps | None:
+    """Pauses of more than ten usual ones between two time stamps of an episode; None if there are none."""
+    timed = [(k, episode.timestamps) for k, episode in enumerate(dataset.episodes)]
+    pauses = {k: np.diff(times) for k, times in timed if times is not None}
+    if not pauses:
+        return None
+    whole = np.concatenate(list(pauses.values()))
+    usual = float(np.median(whole))
+    count = int((whole > GAP_FACTOR * usual).sum())
+    if count == 0:
+        return None
+    episode = max(pauses, key=lambda k: float(pauses[k].max()))
+    row = int(pauses[episode].argmax())
+    return TimeGaps(count=count, episode=episode, row=row, seconds=float(pauses[episode][row]), usual=usual)

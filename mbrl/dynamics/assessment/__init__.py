@@ -1,0 +1,1 @@
+"""Judges a fitted model on held-out episodes: errors, calibration, thresholds, warnings."""

@@ -1,0 +1,135 @@
+"""Judges a recalibrated model on held-out episodes: errors, thresholds of its uncertainty, warnings."""
+
+import dataclasses
+
+import torch
+
+from mbrl.core.protocols import TerminationFn
+from mbrl.core.rng import RngStreams
+from mbrl.data.normaliser import measure_moments
+from mbrl.data.splits import Split
+from mbrl.dynamics.arrays import thin
+from mbrl.dynamics.assessment.baselines import LinearModel
+from mbrl.dynamics.assessment.channels import measure_channels
+from mbrl.dynamics.assessment.measures import MeasureFactory, evaluate_measures
+from mbrl.dynamics.assessment.model_warnings import find_warnings
+from mbrl.dynamics.assessment.one_step import measure_one_step, measure_reward, predict_held_out
+from mbrl.dynamics.assessment.open_loop import draw_segments, run_open_loop
+from mbrl.dynamics.assessment.ranking import distance_to_training, rank_errors
+from mbrl.dynamics.assessment.termination import measure_termination
+from mbrl.dynamics.assessment.thresholds import Thresholds, fit_thresholds
+from mbrl.dynamics.assessment.trust import RewardMoments, judge_open_loop
+from mbrl.dynamics.config import AssessmentConfig
+from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.report import (
+    CalibrationReport,
+    DynamicsReport,
+    OpenLoopReport,
+    RewardOutliers,
+    TrainingReport,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Assessment:
+    """What judging a model yields.
+
+    Attributes:
+        thresholds: quantiles of each measure by probability.
+        report: all figures, and the warnings that follow from them.
+    """
+
+    thresholds: Thresholds
+    report: DynamicsReport
+
+
+@torch.no_grad()
+def assess(
+    model: DynamicsEnsemble,
+    termination: TerminationFn,
+    split: Split,
+    *,
+    training: TrainingReport,
+    calibration: CalibrationReport,
+    outliers: RewardOutliers | None,
+    config: AssessmentConfig,
+    measures: MeasureFactory,
+    rng: RngStreams,
+) -> Assessment:
+    """Judges `model` on the whole holdout; nothing that it is given changes.
+
+    Args:
+        model: the elites, with their temperature.
+        termination: the head.
+        split: what both were fitted on, and what they were not.
+        training: figures of the fit.
+        calibration: figures of the temperature.
+        outliers: absurd rewards in the whole log.
+        config: sizes and tolerances of the report.
+        measures: makes the uncertainty measures to be judged.
+        rng: streams of the report.
+    """
+    train, holdout = (part.transitions().successors_known() for part in (split.train, split.holdout))
+    rows = thin(holdout, config.max_rows)
+    linear = LinearModel.fit(train)
+    open_loop = _judge_open_loop(model, termination, linear, split, config, rng)
+    steps = predict_held_out(model, rows)
+    made = measures(
+        torch.tensor(train.observation),
+        torch.tensor(train.action),
+        torch.tensor(train.episode),
+        rng.at("measures"),
+    )
+    held_out = evaluate_measures(model, made, rows, rng.at("outcome"))
+    few = thin(train, config.max_rows)
+    fitted = evaluate_measures(model, made, few, rng.at("train_outcome"), is_training=True)
+    correlations = rank_errors(
+        held_out,
+        steps,
+        distance=distance_to_training(model, rows, train),
+        episode=rows.unit,
+        draws=config.bootstrap_draws,
+        rng=rng,
+    )
+    report = DynamicsReport(
+        training=training,
+        one_step=measure_one_step(model, linear, steps, rows=rows, train=train),
+        calibration=calibration,
+        open_loop=open_loop,
+        correlations=correlations,
+        reward=measure_reward(model, steps, rows, outliers=outliers),
+        termination=measure_termination(termination, split),
+        warnings=(),
+        channels=measure_channels(train, split.train.info.obs_names),
+    )
+    warnings = tuple(warning.text for warning in find_warnings(report))
+    return Assessment(
+        thresholds=fit_thresholds(held_out, fitted, quantiles=config.truncation_quantiles),
+        report=report.model_copy(update={"warnings": warnings}),
+    )
+
+
+def _judge_open_loop(
+    model: DynamicsEnsemble,
+    termination: TerminationFn,
+    linear: LinearModel,
+    split: Split,
+    config: AssessmentConfig,
+    rng: RngStreams,
+) -> OpenLoopReport:
+    segments = draw_segments(
+        split.holdout, count=config.segments, horizon=config.horizon, generator=rng.at("segments")
+    )
+    obs = measure_moments(split.train.transitions().observation)
+    result = run_open_loop(
+        model,
+        termination,
+        linear,
+        segments,
+        particles=config.particles,
+        obs_std=obs.scale,
+        generator=rng.at("particles"),
+        varies=~obs.is_constant,
+    )
+    reward = RewardMoments(float(model.targets.mean[-1]), float(model.targets.std[-1]))
+    return judge_open_loop(result, segments, reward=reward, config=config, rng=rng)

@@ -1,0 +1,1 @@
+"""Estimators and verdicts held against policies whose value is known."""

@@ -1,0 +1,1 @@
+"""The typed report of off-policy evaluation: what was measured, what follows, and its JSON."""

@@ -1,0 +1,45 @@
+"""The range of the data, to which imagined steps may be clipped."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.core.types import TransitionBatch
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Box:
+    """Range of the data.
+
+    Attributes:
+        obs_low: `[obs_dim]`.
+        obs_high: `[obs_dim]`.
+        reward_low: `[]`.
+        reward_high: `[]`.
+    """
+
+    obs_low: Float[Tensor, "obs_dim"]
+    obs_high: Float[Tensor, "obs_dim"]
+    reward_low: Float[Tensor, ""]
+    reward_high: Float[Tensor, ""]
+
+    @classmethod
+    def around(cls, transitions: TransitionBatch, *, margin: float = 0.0) -> "Box":
+        """Range of logged observations, successors and rewards.
+
+        Args:
+            transitions: logged steps.
+            margin: by which each side of the observations is moved out, in widths of their range.
+        """
+        both = torch.cat([transitions.observation, transitions.next_observation])
+        low, high = both.amin(0), both.amax(0)
+        spare = margin * (high - low)
+        return cls(low - spare, high + spare, transitions.reward.min(), transitions.reward.max())
+
+    def clip(
+        self, obs: Float[Tensor, "b obs_dim"], reward: Float[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:
+        """The nearest point of the box; a NaN stays one."""
+        return obs.clamp(self.obs_low, self.obs_high), reward.clamp(self.reward_low, self.reward_high)

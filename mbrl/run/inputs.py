@@ -1,0 +1,73 @@
+"""What a run's config names: its dataset, its task, and what a manifest says of them."""
+
+from typing import Any
+
+from mbrl.core.errors import ConfigError
+from mbrl.data.dataset import Dataset
+from mbrl.data.open import open_dataset
+from mbrl.dynamics.config import DynamicsConfig
+from mbrl.envs.specs import TaskSpec, find_task, load_named_task, load_task
+from mbrl.run.config import RunConfig
+from mbrl.run.stage import Workspace
+
+
+def load_run_dataset(config: RunConfig, workspace: Workspace) -> Dataset:
+    """The dataset that a config names.
+
+    Raises:
+        ConfigError: it names none.
+        DataError: it cannot be used.
+    """
+    if config.dataset is None:
+        raise ConfigError("No dataset is named. Remedy: mbrl train DATASET, or dataset: in the config.")
+    return open_dataset(config.dataset, config.dataset_options, minari_root=workspace.minari_root)
+
+
+def find_run_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None:
+    """The task that the config names, else the one that the dataset names, else None.
+
+    Raises:
+        ConfigError: the name is unknown, or the task's sizes are not those of the dataset.
+    """
+    task = _named_task(config, dataset)
+    if task is None:
+        return None
+    if dataset is not None and (task.obs_dim, task.act_dim) != (dataset.spec.obs_dim, dataset.spec.act_dim):
+        raise ConfigError(
+            f"Task {task.name!r} has {task.obs_dim} observation and {task.act_dim} action dimensions, the "
+            f"dataset {dataset.info.name!r} has {dataset.spec.obs_dim} and {dataset.spec.act_dim}."
+        )
+    return task
+
+
+def _named_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None:
+    if config.task is not None:
+        return load_task(config.task)
+    if dataset is None:
+        return None
+    info = dataset.info
+    if info.task is not None:
+        return load_named_task(
+            info.task,
+            source=f"The dataset {info.name!r}",
+            env_id=info.env_id,
+            content_hash=info.provenance.get("task_hash"),
+        )
+    return None if dataset.info.env_id is None else find_task(dataset.info.env_id)
+
+
+def split_identity(config: DynamicsConfig) -> dict[str, Any]:
+    """What decides which episodes are held out, besides the dataset and the seed."""
+    return {"fraction": config.holdout_fraction, "gap": config.split_gap}
+
+
+def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]:
+    """What a manifest says of the data and the machine's use."""
+    return {
+        "dataset_source": config.dataset,
+        "dataset_hash": None if dataset is None else dataset.content_hash,
+        "dropped": {} if dataset is None else dict(dataset.dropped),
+        "online": dataset is None,
+        "device": config.device,
+        "threads": config.threads,
+    }

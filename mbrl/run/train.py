@@ -1,0 +1,221 @@
+"""The stage that trains a policy: on a log, or (the recipe `online` alone) in a simulator."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from mbrl.algorithms.base import RECIPES, RecipeContext
+from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import Training
+from mbrl.core.rng import RngStreams
+from mbrl.data.dataset import Dataset
+from mbrl.data.normaliser import fit_moments
+from mbrl.data.returns import LoggedEpisodes
+from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.dynamics.fit import split_for
+from mbrl.envs.specs import TaskSpec, own_task_hash
+from mbrl.nets.normaliser import Normaliser
+from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
+from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
+from mbrl.run.fit import dynamics_key, fit_dynamics_stage
+from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, split_identity
+from mbrl.run.loop import LoopOutcome, LoopSettings, train
+from mbrl.run.metrics import read_metrics
+from mbrl.run.policies import POLICY_FILE, save_policy
+from mbrl.run.stage import Stage, StageWork, Workspace, perform
+from mbrl.run.store import RunFolder, StageKey, package_version
+
+
+def train_policy_stage(
+    resolved: ResolvedConfig,
+    workspace: Workspace,
+    *,
+    dataset: Dataset | None = None,
+    fitted: tuple[FittedDynamics, str] | None = None,
+) -> RunFolder:
+    """Trains a policy, fitting the dynamics first where the recipe needs them.
+
+    Args:
+        resolved: config of the run.
+        workspace: where results go.
+        dataset: the log, if it is open already; None opens the one that the config names.
+        fitted: dynamics to learn from and the digest of their fit's identity; None makes or finds the fit
+            that the config asks for.
+
+    Raises:
+        ConfigError: dataset, task and recipe do not go together.
+    """
+    config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
+    if dataset is None and not recipe.is_online:
+        dataset = load_run_dataset(config, workspace)
+    task = find_run_task(config, dataset)
+    if dataset is None and (task is None or config.dataset is not None):
+        raise ConfigError(
+            f"The recipe {config.recipe!r} trains in a simulator: give a task and no dataset "
+            "(mbrl train --online TASK)."
+        )
+    identity = _identity(config, dataset, task)
+    fit: Callable[[], FittedDynamics] | None = None
+    if dataset is not None and recipe.needs_dynamics:
+        fit, identity["dynamics"] = _model_source(resolved, dataset, workspace, fitted)
+    place = dataset.info.name if dataset is not None else f"online-{config.task}"
+    key = StageKey("train_policy", place, resolved.name, config.seed, identity)
+
+    def work(work: StageWork) -> Mapping[str, Any]:
+        context = make_recipe_context(config, dataset, task, fit)
+        work.restart_clock()  # the fit is a stage of its own
+        training = RECIPES.get(config.recipe).build(config.algorithm, context)
+        shift = None
+        if dataset is not None and config.diagnostics:
+            shift = ShiftMonitor(
+                functools.partial(
+                    make_shift_probe,
+                    config,
+                    dataset,
+                    context,
+                    value_bounds=training.value_bounds,
+                    supports=workspace.supports,
+                )
+            )
+        facts = _policy_facts(resolved, task, key)
+        outcome = _run_loop(resolved, training, shift, facts, work)
+        return _conclude(config, training, outcome, shift, facts, work)
+
+    stage = Stage(
+        key=key,
+        config=resolved.to_yaml(),
+        facts=manifest_facts(config, dataset),
+        work=work,
+        results=(POLICY_FILE,),
+    )
+    return perform(stage, workspace)
+
+
+def make_recipe_context(
+    config: RunConfig,
+    dataset: Dataset | None,
+    task: TaskSpec | None,
+    fit: Callable[[], FittedDynamics] | None,
+) -> RecipeContext:
+    """What a recipe is built from: the episodes to learn from, their moments, and the dynamics."""
+    if dataset is None:
+        assert task is not None
+        return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
+    part = dataset
+    if config.policy_data == "train":
+        part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
+    train = part.transitions()
+    mean, std = fit_moments(train.observation)
+    return RecipeContext(
+        space=dataset.spec,
+        normaliser=Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),
+        transitions=train.to_batch(),
+        dynamics=None if fit is None else fit(),
+        task=task,
+        episode=torch.tensor(train.episode),
+        whole=LoggedEpisodes.of(part),
+    )
+
+
+def _model_source(
+    resolved: ResolvedConfig,
+    dataset: Dataset,
+    workspace: Workspace,
+    fitted: tuple[FittedDynamics, str] | None,
+) -> tuple[Callable[[], FittedDynamics], str]:
+    """What makes or finds the model when the training begins, and the digest of the model's identity."""
+    if fitted is None:
+        digest = dynamics_key(resolved.run, dataset).digest
+        return lambda: fit_dynamics_stage(resolved, dataset, workspace)[0], digest
+    model, digest = fitted
+    return lambda: model, digest
+
+
+def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None) -> dict[str, Any]:
+    """What the policy is a function of, besides the seed and the model."""
+    identity: dict[str, Any] = {
+        "algorithm": algorithm_tree(config),
+        "task": None if task is None else task.model_dump(mode="json"),
+    }
+    if dataset is not None:
+        identity |= {
+            "dataset": dataset.content_hash,
+            "split": split_identity(config.dynamics),
+            "policy_data": config.policy_data,
+        }
+    return identity
+
+
+def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey) -> dict[str, Any]:
+    """What a policy's file says of where it comes from."""
+    config, is_online = resolved.run, RECIPES.get(resolved.run.recipe).is_online
+    own_task = None if task is None else own_task_hash(task)
+    return {
+        "algorithm": resolved.name,
+        "recipe": config.recipe,
+        "learner": config.algorithm.learner.name,
+        "online": is_online,
+        "dataset": None if is_online else key.dataset,
+        "task": None if task is None else task.name,
+        **({} if own_task is None else {"task_hash": own_task}),
+        "seed": config.seed,
+        "run": key.digest,
+        "version": package_version(),
+    }
+
+
+def _run_loop(
+    resolved: ResolvedConfig,
+    training: Training,
+    shift: ShiftMonitor | None,
+    facts: Mapping[str, Any],
+    work: StageWork,
+) -> LoopOutcome:
+    config = resolved.run
+
+    def on_checkpoint(step: int, state: Any, _seconds: float) -> None:
+        work.note_seconds()
+        if config.keep_policies:
+            path = work.path / "policies" / f"step-{step:09d}.safetensors"
+            save_policy(path, training.learner.policy(state), {**facts, "updates": step})
+
+    return train(
+        training,
+        folder=work.path,
+        rng=RngStreams(config.seed).child("policy"),
+        settings=LoopSettings(
+            updates=config.algorithm.updates,
+            log_interval=config.log_interval,
+            checkpoint_interval=config.checkpoint_interval,
+            on_divergence=config.on_divergence,
+            config_hash=work.key.digest,
+        ),
+        progress=work.progress,
+        diagnostics=shift,
+        on_checkpoint=on_checkpoint,
+    )
+
+
+def _conclude(
+    config: RunConfig,
+    training: Training,
+    outcome: LoopOutcome,
+    shift: ShiftMonitor | None,
+    facts: Mapping[str, Any],
+    work: StageWork,
+) -> Mapping[str, Any]:
+    """Stores the last policy; returns the summary."""
+    facts = {**facts, "updates": config.algorithm.updates}
+    save_policy(work.path / POLICY_FILE, training.learner.policy(outcome.state), facts)
+    rows = [row for row in read_metrics(work.path) if "event" not in row]
+    return {
+        **facts,
+        "last_metrics": rows[-1] if rows else {},
+        "divergence": outcome.excursions,
+        "shift": None if shift is None else shift.report,
+        "value_bounds": training.value_bounds,
+        "reward_unit": training.reward_unit,
+        "seconds": work.note_seconds(),
+    }

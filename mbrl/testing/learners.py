@@ -1,0 +1,231 @@
+"""What every learner must keep to, whatever it minimises."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from mbrl.core.protocols import Learner, Training, ValueFn
+from mbrl.core.rng import RngStreams
+from mbrl.core.types import TransitionBatch
+from mbrl.data.sources import DatasetSource
+from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerEntry
+from mbrl.testing.audit import Audit
+from mbrl.testing.checks import (
+    Checks,
+    Subject,
+    expect,
+    expect_instance,
+    expect_refusal,
+    expect_same,
+    find_difference,
+    run_checks,
+)
+from mbrl.testing.policies import POLICY_CHECKS, PolicyCase
+from mbrl.testing.samples import SPACE, make_normaliser, make_transitions
+from mbrl.testing.trainings import check_resume, check_stored_policy
+
+_UPDATES = 10
+_BATCH_FIELDS = ("observation", "action", "reward", "next_observation", "terminated", "from_model")
+_HIDDEN = [8, 8]
+_BATCH_SIZE = 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LearnerCase:
+    """A learner with small networks, and a log for it.
+
+    Attributes:
+        entry: as it is registered.
+        config: its settings.
+    """
+
+    entry: LearnerEntry
+    config: LearnerConfig
+
+    def build(self) -> Learner[Any]:
+        """The learner, told of the small log's task."""
+        return self.entry(self.config, LearnerContext(SPACE, make_normaliser(), _UPDATES))
+
+    def start(self, seed: int = 0) -> tuple[Learner[Any], Any]:
+        """The learner and a fresh state."""
+        learner = self.build()
+        return learner, learner.init(RngStreams(seed).at("init"))
+
+    def train(self, updates: int = 3) -> tuple[Learner[Any], Any]:
+        """The learner and its state after a few updates on the whole log."""
+        learner, state = self.start()
+        for step in range(updates):
+            learner.update(state, make_transitions(), RngStreams(0).at("update", step))
+        return learner, state
+
+
+def check_learner(
+    learner: str | LearnerEntry,
+    config: Mapping[str, Any] | None = None,
+    *,
+    checks: Sequence[str] | None = None,
+) -> None:
+    """Checks a learner: its config, its state, its updates, its policy and values, a resumed training.
+
+    Networks are made small where the names of their widths in the config end in `hidden`.
+
+    Args:
+        learner: name in the registry, or the class itself.
+        config: settings that differ from the defaults.
+        checks: names from `LEARNER_CHECKS`; None for all.
+
+    Raises:
+        CheckError: a check failed; the message says what was expected and what came.
+        ConfigError: there is no learner, or no check, of that name.
+    """
+    entry = LEARNERS.get(learner) if isinstance(learner, str) else learner
+    name = learner if isinstance(learner, str) else getattr(learner, "__name__", str(learner))
+    made = entry.Config.model_validate({**small_settings(entry.Config), **(config or {})})
+    run_checks(LEARNER_CHECKS, LearnerCase(entry, made), Subject("learner", name), checks)
+
+
+def small_settings(config: type[LearnerConfig]) -> dict[str, Any]:
+    """Small batches, and narrow layers for every network whose widths are a setting."""
+    widths = {name: _HIDDEN for name in config.model_fields if name.endswith("hidden")}
+    return {"batch_size": _BATCH_SIZE, **widths}
+
+
+def config_is_strict_and_survives_a_file(case: LearnerCase) -> None:
+    """Settings of other names are refused, none can be changed afterwards, and all can be written down."""
+    config = case.config
+    expect_instance(config, LearnerConfig)
+    again = type(config).model_validate(config.model_dump(mode="json"))
+    expect(again == config, "the same settings after writing and reading them", came=again)
+    expect_refusal(lambda: type(config).model_validate({"no_such_setting": 1}), "no_such_setting")
+    is_frozen = bool(type(config).model_config.get("frozen"))
+    expect(is_frozen, "a Config with frozen=True", came="one that is not")
+
+
+def weights_come_from_the_generator(case: LearnerCase) -> None:
+    """One seed makes one state, another seed another."""
+    first, second, other = (case.start(seed)[1].state_dict() for seed in (0, 0, 1))
+    expect_same(first, second, "the same initial state from the same generator")
+    expect(
+        find_difference(first, other) is not None,
+        "another initial state from another generator",
+        came="the same",
+    )
+
+
+def updates_repeat(case: LearnerCase) -> None:
+    """An update is a function of state, batch and generator."""
+    first, second = (case.train()[1].state_dict() for _ in range(2))
+    expect_same(first, second, "the same state after the same updates")
+
+
+def updates_change_the_state_alone(case: LearnerCase) -> None:
+    """The state changes; batch, config and an earlier snapshot do not; metrics are detached scalars."""
+    learner, state = case.start()
+    snapshot, batch, config = state.state_dict(), make_transitions(), case.config.model_dump()
+    before = copy.deepcopy(snapshot)
+    metrics = learner.update(state, batch, RngStreams(0).at("update"))
+    expect_same(_fields(batch), _fields(make_transitions()), "the batch as it was before the update")
+    expect(case.config.model_dump() == config, "the config as it was before the update", came="another")
+    expect(
+        find_difference(before, state.state_dict()) is not None, "a state that learns", came="the same state"
+    )
+    expect_same(before, snapshot, "a state_dict that later updates do not change")
+    for name, value in metrics.items():
+        is_plain = value.ndim == 0 and not value.requires_grad
+        expect(
+            is_plain,
+            f"the metric {name} as a scalar without a gradient",
+            came=f"the shape {list(value.shape)}, requires_grad={value.requires_grad}",
+        )
+
+
+def states_survive_their_state_dict(case: LearnerCase) -> None:
+    """A state that is filled from another's `state_dict` goes on like that one."""
+    learner, state = case.train(1)
+    other = learner.init(RngStreams(9).at("init"))
+    other.load_state_dict(copy.deepcopy(state.state_dict()))
+    for one in (state, other):
+        learner.update(one, make_transitions(), RngStreams(0).at("update", 1))
+    expect_same(
+        state.state_dict(), other.state_dict(), "the same state after saving, loading and one more update"
+    )
+    obs = make_transitions().observation[:8]
+    actions = [learner.policy(one).act(obs) for one in (state, other)]
+    expect(torch.equal(*actions), "the same actions of a state and its copy", came="others")
+
+
+def updates_read_no_number_back(case: LearnerCase) -> None:
+    """No `.item()`, no branch on a tensor, no NumPy: each read makes a GPU wait."""
+    learner, state = case.train(1)
+    batch = make_transitions()
+    with Audit(rows=None) as audit:
+        learner.update(state, batch, RngStreams(0).at("update", 1))
+    expect(not audit.reads, "updates that read no number out of a tensor", came=", ".join(audit.reads))
+
+
+def policy_is_a_policy(case: LearnerCase) -> None:
+    """What `policy` returns passes every check of a policy."""
+    learner, state = case.train()
+    for check in POLICY_CHECKS.values():
+        check(PolicyCase(learner.policy(state), SPACE))
+
+
+def values_are_finite_and_one_for_each_row(case: LearnerCase) -> None:
+    """`value` returns V and Q of shape `[b]`, or None for a learner without values."""
+    learner, state = case.train()
+    values, batch = learner.value(state), make_transitions()
+    if values is None:
+        return
+    expect_instance(values, ValueFn)
+    found = {
+        "value": values.value(batch.observation),
+        "action_value": values.action_value(batch.observation, batch.action),
+    }
+    for name, value in found.items():
+        expect(
+            list(value.shape) == [len(batch)],
+            f"{name} of the shape {[len(batch)]}",
+            came=f"the shape {list(value.shape)}",
+        )
+        expect(bool(value.isfinite().all()), f"{name} to be finite", came="NaN or infinity")
+
+
+def trainings_resume_to_the_same_bits(case: LearnerCase) -> None:
+    """A training that is killed and continued ends where the uninterrupted one does."""
+
+    def make() -> Training:
+        source = DatasetSource(make_transitions())
+        return Training(case.build(), source, batch_size=case.config.batch_size)
+
+    check_resume(make, updates=_UPDATES, cuts=(3, 5))
+
+
+def policy_survives_its_file(case: LearnerCase) -> None:
+    """The policy that is exported acts as the policy that was trained."""
+    learner, state = case.train()
+    check_stored_policy(learner.policy(state), make_transitions().observation)
+
+
+def _fields(batch: TransitionBatch) -> dict[str, Any]:
+    return {name: getattr(batch, name) for name in _BATCH_FIELDS}
+
+
+LEARNER_CHECKS: Final[Checks[LearnerCase]] = {
+    check.__name__: check
+    for check in (
+        config_is_strict_and_survives_a_file,
+        weights_come_from_the_generator,
+        updates_repeat,
+        updates_change_the_state_alone,
+        states_survive_their_state_dict,
+        updates_read_no_number_back,
+        policy_is_a_policy,
+        values_are_finite_and_one_for_each_row,
+        trainings_resume_to_the_same_bits,
+        policy_survives_its_file,
+    )
+}
+"""Checks of `check_learner` by name."""
