@@ -64,6 +64,8 @@ class Flag(enum.StrEnum):
     FAILS_BACKTEST = "fails_backtest", "asked for the behaviour's known value, it misses it"
     HEAVY_TAIL = "heavy_tail", "the weights have too heavy a tail for any mean of them"
     HUBER = "huber", "the loss does not estimate a mean"
+    INVALID_PARTS = "invalid_parts", "fewer than two of the estimates that it blends count themselves"
+    INVALID_VALUES = "invalid_values", "it rests on fitted values that do not count themselves"
     LEAVES_THE_DATA = "leaves_the_data", "the members of the model disagree beyond the data too often"
     LOW_ESS = "low_ess", "too few episodes carry the weight"
     MODEL_OF_OTHER_DATA = "model_of_other_data", "the model was fitted to another log"
@@ -74,7 +76,6 @@ class Flag(enum.StrEnum):
     NO_EPISTEMIC = "no_epistemic", "one member has no spread"
     NO_INTERVAL = "no_interval", "no interval can be made of it"
     NOT_CONVERGED = "not_converged", "the value still moved at the end of its fit (raise --updates)"
-    PARTS_IN_DOUBT = "parts_in_doubt", "fewer than two of the estimates that it blends count themselves"
     TAIL_LEFT_OUT = "tail_left_out", "what follows the last imagined step is missing"
     TARGETS_CLIPPED = (
         "targets_clipped",
@@ -85,7 +86,6 @@ class Flag(enum.StrEnum):
     UNBALANCED_VALUE = "unbalanced_value", "the weights on the log miss what the fitted value shows"
     UNRELIABLE_TAIL = "unreliable_tail", "roll-outs end in a fitted value that does not count itself"
     UNTESTED_WEIGHTS = "untested_weights", "the fitted value that tests the weights had too few updates"
-    VALUES_IN_DOUBT = "values_in_doubt", "it rests on fitted values that do not count themselves"
     WEIGHTS_OVERFLOW = "weights_overflow", "the weights are too large for a number"
 
 

@@ -15,7 +15,7 @@ from mbrl.off_policy.log.policies import require_density
 from mbrl.off_policy.log.weight_evidence import WeightEvidence
 from mbrl.off_policy.statistics.ensembles import widened_by_members
 
-VALUES_IN_DOUBT: Final = Flag.VALUES_IN_DOUBT
+INVALID_VALUES: Final = Flag.INVALID_VALUES
 """Flag of an estimate that rests on fitted values which do not count themselves."""
 
 NO_CROSSFIT: Final = Flag.NO_CROSSFIT
@@ -105,7 +105,7 @@ def judge_corrected_values(
     if problem is not None:
         reason, flag = problem
         if why_not_values is not None:
-            return estimate.invalidated(f"{reason}; and {why_not_values}", flag, VALUES_IN_DOUBT)
+            return estimate.invalidated(f"{reason}; and {why_not_values}", flag, INVALID_VALUES)
         if estimate.details.get("is_self_normalised", False):
             return estimate.invalidated(reason, flag)
         estimate = estimate.flagged(flag)  # it is as good as its values, and no better
@@ -127,7 +127,7 @@ def _judge_values(estimate: Estimate, why_not_values: str | None) -> Estimate:
     if why_not_values is None or share <= MAX_VALUE_SHARE:
         return estimate
     reason = f"{min(share, 1.0):.0%} of it are fitted values, of which {why_not_values}"
-    return estimate.invalidated(reason, VALUES_IN_DOUBT)
+    return estimate.invalidated(reason, INVALID_VALUES)
 
 
 def _judge_interval(estimate: Estimate) -> Estimate:

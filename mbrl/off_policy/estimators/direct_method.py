@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mbrl.core.estimates import Estimate
-from mbrl.off_policy.estimators.array_estimator import VALUES_IN_DOUBT
+from mbrl.off_policy.estimators.array_estimator import INVALID_VALUES
 from mbrl.off_policy.estimators.base import register_estimator
 from mbrl.off_policy.estimators.context import EstimatorContext
 from mbrl.off_policy.statistics.ensembles import ensemble_estimate
@@ -23,4 +23,4 @@ def estimate_dm(context: EstimatorContext, *, generator: torch.Generator) -> Est
     starts = np.cumsum(lengths) - lengths
     by_member = np.stack([member.value[starts] for member in values.members])
     estimate = ensemble_estimate("dm", "value", by_member, context.estimand)
-    return estimate if values.why_not is None else estimate.invalidated(values.why_not, VALUES_IN_DOUBT)
+    return estimate if values.why_not is None else estimate.invalidated(values.why_not, INVALID_VALUES)

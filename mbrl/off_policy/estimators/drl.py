@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from mbrl.core.estimates import Estimate
-from mbrl.off_policy.estimators.array_estimator import NO_CROSSFIT, VALUES_IN_DOUBT
+from mbrl.off_policy.estimators.array_estimator import INVALID_VALUES, NO_CROSSFIT
 from mbrl.off_policy.estimators.base import register_estimator
 from mbrl.off_policy.estimators.context import EstimatorContext
 from mbrl.off_policy.estimators.marginal_evidence import MarginalEvidence
@@ -26,5 +26,5 @@ def estimate_drl(context: EstimatorContext, *, generator: torch.Generator) -> Es
     estimate = dataclasses.replace(estimate, n_eff=found.ratio.n_eff, details=details)
     problem, why_not = found.problem(), found.critics.estimate().why_not
     if problem is not None and why_not is not None:  # neither of its two supports holds
-        estimate = estimate.invalidated(f"{problem[0]}; and {why_not}", problem[1], VALUES_IN_DOUBT)
+        estimate = estimate.invalidated(f"{problem[0]}; and {why_not}", problem[1], INVALID_VALUES)
     return estimate.flagged(NO_CROSSFIT)

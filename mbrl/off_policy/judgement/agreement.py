@@ -16,8 +16,8 @@ from mbrl.off_policy.statistics.bounds import NORMAL_95
 NO_ERROR_Z: Final = 1e9
 """Standard errors between two families that differ and have no error: JSON has no infinity."""
 
-_LEAST_SE: Final = 1e-300
-"""Standard error that stands for 0, so that a weight is finite as long as it can be."""
+_LEAST_SE: Final = 1e-75
+"""Standard error that stands for 0: its weight `1 / se^2`, and the square of that, are still numbers."""
 
 # From here on a diagnostic is named as a likely reason of a conflict: half of what keeps a family from
 # counting, or less, since a family that counts has passed the whole.
@@ -119,13 +119,13 @@ def likely_reason(families: Sequence[Family], diagnostics: Diagnostics) -> str:
 
 
 def _variance_between(points: Sequence[float], errors: Sequence[float]) -> float:
+    """tau^2 of DerSimonian & Laird 1986 (eq. 8), from points and their standard errors."""
     if len(points) < 2:
         return 0.0
     weights = [1.0 / error**2 for error in errors]
     total = sum(weights)
-    if not math.isfinite(total):
-        return (max(points) - min(points)) ** 2
     mean = sum(w * x for w, x in zip(weights, points, strict=True)) / total
+    # Cochran's Q, less the k - 1 that it is in expectation where tau = 0.
     excess = sum(w * (x - mean) ** 2 for w, x in zip(weights, points, strict=True)) - (len(points) - 1)
     scale = total - sum(w**2 for w in weights) / total
     return max(0.0, excess / scale) if scale > 0 else 0.0

@@ -20,7 +20,7 @@ from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import episode_folds
-from mbrl.off_policy.estimators.base import ESTIMATORS
+from mbrl.off_policy.estimators.base import ESTIMATORS, backtested_estimators
 from mbrl.off_policy.estimators.context import EstimatorContext
 from mbrl.off_policy.estimators.importance import MAX_TAIL_SHARE
 from mbrl.off_policy.judgement.report.measured import Backtest, KnownValue
@@ -36,9 +36,6 @@ MAX_RATIO_Z: Final = 3.0
 
 MAX_RATIO_SHARE: Final = 0.05
 """Share of the steps whose mean ratio may miss 1 by `MAX_RATIO_Z` standard errors."""
-
-TESTED: Final[Mapping[str, str]] = {"fqe": "fqe", "dm": "fqe", "model_value": "model_value"}
-"""Estimators that a back-test condemns, and the one that is tested in their place."""
 
 CLONED: Final = "behaviour, cloned on the training folds"
 """Whose value is asked for, in words."""
@@ -129,7 +126,7 @@ def apply_backtest(estimate: Estimate, z: Mapping[str, float | None]) -> Estimat
         estimate: of a candidate.
         z: of `Backtest`, by estimator.
     """
-    tested = TESTED.get(estimate.name)
+    tested = backtested_estimators().get(estimate.name)
     if tested is None or not math.isfinite(estimate.point):
         return estimate
     found = z.get(tested)

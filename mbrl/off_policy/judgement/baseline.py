@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from mbrl.off_policy.judgement.families import BEHAVIOUR, PRIMARY, count_families
+from mbrl.off_policy.estimators.base import primary_estimators
+from mbrl.off_policy.judgement.families import BEHAVIOUR, count_families
 from mbrl.off_policy.judgement.paired import Difference, Evidence, difference, ratio_difference
 from mbrl.off_policy.judgement.report.documents import Measured
 from mbrl.off_policy.judgement.report.measured import Baseline, PairedDifference
@@ -13,8 +14,8 @@ from mbrl.off_policy.judgement.rule import DEFAULT_RULE, JudgeRule
 from mbrl.off_policy.log.layout import OPEArrays
 from mbrl.off_policy.statistics.bounds import LEVEL, student_interval
 
-_RATIO: Final = PRIMARY["ratio"]
-"""Estimator whose difference is drawn jointly from the episodes, ratios of both policies with them."""
+_JOINT: Final = "pdwis"
+"""The estimator that `ratio_difference` draws jointly for both policies."""
 
 
 def behaviour_baseline(
@@ -70,9 +71,10 @@ def policy_baseline(
         rule: what counts.
     """
     counted, problems = count_families(report, rule)
-    why_not = {PRIMARY[family]: problem for family, problem in problems.items()}
+    primary = primary_estimators()
+    why_not = {primary[family]: problem for family, problem in problems.items()}
     paired = paired_differences(*evidence, ratios, corrected=corrected, why_not=why_not)
-    chosen = report.estimate(PRIMARY[counted[0].family]) if counted else None
+    chosen = report.estimate(counted[0].estimator) if counted else None
     return Baseline(
         policy=report.candidate,
         estimator=None if chosen is None else chosen.name,
@@ -117,7 +119,7 @@ def paired_differences(
     """
 
     def compare(name: str, level: float) -> Difference:
-        if name == _RATIO and ratios is not None:
+        if name == _JOINT and ratios is not None:
             return ratio_difference(*ratios, level=level)
         return difference(first[name], second[name], level=level)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.errors import EstimandMismatchError
 from mbrl.core.estimates import Estimate, Flag
-from mbrl.off_policy.judgement.families import PRIMARY
+from mbrl.off_policy.estimators.base import primary_estimators
 from mbrl.off_policy.log.layout import Array
 from mbrl.off_policy.statistics.bounds import LEVEL
 from mbrl.off_policy.statistics.self_normalised import draw_counts
@@ -93,7 +93,7 @@ def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> E
         estimates: by name.
         least_ess: effective episodes below which ratios are not counted; few heavy episodes look certain.
     """
-    found = [estimates[name] for name in PRIMARY.values() if name in estimates]
+    found = [estimates[name] for name in primary_estimators().values() if name in estimates]
     usable = [
         part
         for part in found
@@ -109,7 +109,7 @@ def blend_primaries(estimates: Mapping[str, Estimate], *, least_ess: float) -> E
     if len(valid) > 1:
         return blend
     invalid = ", ".join(part.name for part in parts if not part.valid)
-    return blend.invalidated(f"fewer than two of its parts count, not {invalid}", Flag.PARTS_IN_DOUBT)
+    return blend.invalidated(f"fewer than two of its parts count, not {invalid}", Flag.INVALID_PARTS)
 
 
 def _shared_values(parts: Sequence[Estimate]) -> Array:

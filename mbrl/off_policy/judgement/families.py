@@ -1,21 +1,18 @@
 """Which families of estimators count in a verdict, and by how much each beats the baseline.
 
-One primary estimator stands for each family, fixed in advance. Others are shown and not counted. What a
+One primary estimator stands for each family, as it is registered. Others are shown and not counted. What a
 family's validity needs and was not measured counts as failed.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Final
 
 from mbrl.core.estimates import Family
+from mbrl.off_policy.estimators.base import primary_estimators
 from mbrl.off_policy.judgement.report.documents import Measured
 from mbrl.off_policy.judgement.report.measured import Baseline, Diagnostics, IntervalKey, ReportedEstimate
 from mbrl.off_policy.judgement.report.records import known_ends
 from mbrl.off_policy.judgement.rule import JudgeRule
-
-PRIMARY: Final[Mapping[Family, str]] = {"ratio": "pdwis", "value": "fqe", "model": "model_value"}
-"""The estimator that stands for each family; where estimates are chosen among, the first goes before."""
 
 BEHAVIOUR: Final = "behaviour"
 """Name of the baseline that acted when the log was made."""
@@ -27,6 +24,7 @@ class CountedFamily:
 
     Attributes:
         family: which.
+        estimator: that stands for it.
         point: value of the candidate.
         se: standard error of it.
         low: lower end of the interval of the difference to the baseline; None without a baseline.
@@ -34,6 +32,7 @@ class CountedFamily:
     """
 
     family: Family
+    estimator: str
     point: float
     se: float
     low: float | None
@@ -52,7 +51,7 @@ def count_families(
     """
     counted: list[CountedFamily] = []
     problems: dict[Family, str] = {}
-    for family, name in PRIMARY.items():
+    for family, name in primary_estimators().items():
         estimate = report.estimate(name)
         if estimate is None:
             problems[family] = f"{name} was not estimated"
@@ -77,7 +76,9 @@ def _count(
     if problem is not None:
         return problem
     ends = _difference(estimate, report.baseline, interval)
-    return ends if isinstance(ends, str) else CountedFamily(family, estimate.point, estimate.se, *ends)
+    if isinstance(ends, str):
+        return ends
+    return CountedFamily(family, estimate.name, estimate.point, estimate.se, *ends)
 
 
 def _problem(family: Family, estimate: ReportedEstimate, report: Measured, rule: JudgeRule) -> str | None:

@@ -11,7 +11,7 @@ would matter.
 import math
 from typing import Final
 
-from mbrl.off_policy.judgement.families import PRIMARY, count_families
+from mbrl.off_policy.judgement.families import count_families
 from mbrl.off_policy.judgement.report.concluded import LoggedState, NextData, OtherData, VerdictName
 from mbrl.off_policy.judgement.report.documents import Measured
 from mbrl.off_policy.judgement.report.records import known_ends
@@ -96,7 +96,7 @@ def _best_known(report: Measured, rule: JudgeRule) -> tuple[float | None, float 
     counted, _ = count_families(report, rule)
     found: list[tuple[float, float]] = []
     for family in counted:
-        paired = report.baseline.difference(PRIMARY[family.family])
+        paired = report.baseline.difference(family.estimator)
         if paired is not None and paired.difference is not None and paired.se:
             low, high = known_ends(paired.ci95) or (0.0, 0.0)
             width = (high - low) / 2  # of few members: wider

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.stats
 
 from mbrl.core.estimates import Estimate
+from mbrl.off_policy.estimators.base import primary_estimators
 from mbrl.off_policy.estimators.importance import pdwis_terms
-from mbrl.off_policy.judgement.families import PRIMARY
 from mbrl.off_policy.judgement.report.measured import PairedDifference
 from mbrl.off_policy.log.layout import Array, OPEArrays
 from mbrl.off_policy.statistics.bounds import LEVEL, NOTHING, Ends, default_interval
@@ -121,7 +121,7 @@ def gap_in_errors(first: Evidence, second: Evidence) -> float:
 
 def paired_z(evidence: Mapping[str, Evidence]) -> float | None:
     """Largest difference of two primary estimators in standard errors, those of the paired episodes."""
-    found = [evidence[name] for name in PRIMARY.values() if name in evidence]
+    found = [evidence[name] for name in primary_estimators().values() if name in evidence]
     return max((gap_in_errors(a, b) for a, b in itertools.combinations(found, 2)), default=None)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from mbrl.core.estimates import Family
-from mbrl.off_policy.judgement.families import PRIMARY
+from mbrl.off_policy.estimators.base import primary_estimators
 from mbrl.off_policy.judgement.paired import Evidence
 from mbrl.off_policy.judgement.report.concluded import Ranking, VerdictName
 from mbrl.off_policy.judgement.report.documents import OPEReport
@@ -96,12 +96,13 @@ def common_estimator(
     Returns:
         Ratios before values before the model, those that count for everyone first; None without one.
     """
+    primary = primary_estimators()
     sizes = {
         name: {e[name].per_episode.size for e in evidence}
-        for name in PRIMARY.values()
+        for name in primary.values()
         if all(name in e for e in evidence)
     }
-    shared = [(family, name) for family, name in PRIMARY.items() if len(sizes.get(name, ())) == 1]
+    shared = [(family, name) for family, name in primary.items() if len(sizes.get(name, ())) == 1]
     counted = [name for family, name in shared if not any(family in problems for problems in invalid)]
     if counted:
         return counted[0], True

@@ -13,7 +13,10 @@ INTERVAL_LEVEL = 0.9
 """Level of the intervals in a dynamics report."""
 
 _SHOWN_LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Levels whose coverage a table shows."""
+
 _SHOWN_STEPS = (1, 2, 3, 5, 10, 15, 20, 25, 50, 100, 200, 500, 1000)
+"""Steps of an open-loop rollout that a short table shows, beside the trusted horizon and the last."""
 
 
 def dynamics_tables(report: DynamicsReport, *, names: Sequence[str] | None = None) -> list[Table]:

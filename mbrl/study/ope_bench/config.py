@@ -20,6 +20,7 @@ FOLDER: Final = "ope-bench"
 """Of shipped benchmarks in `configs/`, and of benchmarks in the root of runs."""
 
 _NO_CHECKPOINT: Final = 100_000_000
+"""Updates between two checkpoints, more than any training makes: what is short is done again as a whole."""
 
 
 class PeerConfig(BaseModel):

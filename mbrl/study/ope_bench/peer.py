@@ -29,8 +29,13 @@ PEER: Final = "d3rlpy_fqe"
 
 PROGRAM: Final = PACKAGE / "bench" / "peers" / f"{PEER}.py"
 _DRAWS: Final = 10
+"""Actions that a stochastic policy draws at each state for the peer, as many as our own value fits."""
+
 _LOOK_SECONDS: Final = 0.5
+"""Between two looks for answers of the peer's process."""
+
 _QUOTED: Final = 300
+"""Last characters of the peer's output that an error quotes."""
 
 
 class PeerError(MbrlError):

@@ -8,8 +8,8 @@ import torch
 from mbrl.core.errors import DataError, UndefinedRatioError
 from mbrl.core.estimates import Estimand, Estimate
 from mbrl.off_policy.estimators.array_estimator import (
+    INVALID_VALUES,
     NO_CROSSFIT,
-    VALUES_IN_DOUBT,
     judge_corrected_values,
     judge_ratios,
 )
@@ -58,9 +58,9 @@ def test_what_rests_on_values_that_did_not_settle_does_not_count(episodes: int, 
     for name in ("dr", "wdr"):
         found = ask(context, name)
         assert (found.n_eff >= 30) == are_ratios_enough
-        assert (VALUES_IN_DOUBT in found.flags) == (not are_ratios_enough)
+        assert (INVALID_VALUES in found.flags) == (not are_ratios_enough)
         assert found.valid == are_ratios_enough
-    assert VALUES_IN_DOUBT not in ask(context, "pdwis").flags
+    assert INVALID_VALUES not in ask(context, "pdwis").flags
 
 
 @pytest.mark.parametrize("name", list(CORRECTED))
@@ -160,9 +160,9 @@ HEAVY, GOOD = WeightEvidence(51.0, 0.09, 1.95), WeightEvidence(51.0, 0.09, 0.2)
         (GOOD, "it moved", {}, True, set()),  # the ratios hold
         (HEAVY, None, {}, True, {"heavy_tail"}),  # the values hold
         (HEAVY, None, {"is_self_normalised": True}, False, {"heavy_tail"}),  # but the interval does not
-        (HEAVY, "it moved", {}, False, {"heavy_tail", VALUES_IN_DOUBT}),
-        (GOOD, "it moved", {"value_share": 0.9}, False, {VALUES_IN_DOUBT}),  # MAGIC that is nearly DM
-        (GOOD, "it moved", {"tail_share": 0.2}, False, {VALUES_IN_DOUBT}),
+        (HEAVY, "it moved", {}, False, {"heavy_tail", INVALID_VALUES}),
+        (GOOD, "it moved", {"value_share": 0.9}, False, {INVALID_VALUES}),  # MAGIC that is nearly DM
+        (GOOD, "it moved", {"tail_share": 0.2}, False, {INVALID_VALUES}),
         (GOOD, None, {"value_share": 1.0}, True, set()),
         (GOOD, "it moved", {"value_share": 0.05}, True, set()),
     ],
@@ -195,7 +195,7 @@ def test_tails_of_a_value_that_does_not_count_take_ratios_with_them():
     assert found.n_eff > 200
     assert found.details["tail_share"] > 0.5
     assert not found.valid
-    assert VALUES_IN_DOUBT in found.flags
+    assert INVALID_VALUES in found.flags
 
 
 def test_magic_that_rests_on_a_value_that_did_not_settle_does_not_count():
@@ -207,7 +207,7 @@ def test_magic_that_rests_on_a_value_that_did_not_settle_does_not_count():
     assert found.details["value_share"] > 0.99
     assert found.point == pytest.approx(dm.point, rel=1e-3)
     assert not found.valid
-    assert VALUES_IN_DOUBT in found.flags
+    assert INVALID_VALUES in found.flags
 
 
 @pytest.mark.parametrize("name", RATIO)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mbrl.core.estimates import Estimand
-from mbrl.off_policy.estimators.array_estimator import VALUES_IN_DOUBT
+from mbrl.off_policy.estimators.array_estimator import INVALID_VALUES
 from mbrl.off_policy.judgement.paired import Evidence, difference
 from mbrl.off_policy.value.fqe_config import FQEConfig
 from tests.off_policy.logs import ask, context_of, generator, table_log
@@ -29,7 +29,7 @@ def test_it_has_the_interval_of_the_same_number_under_another_name():
     assert found.ci95 == pytest.approx(fqe.ci95, rel=1e-6)
     assert not found.valid  # twenty updates settle nothing
     assert "updates" in (found.why_not or "")
-    assert found.flags == (VALUES_IN_DOUBT,)
+    assert found.flags == (INVALID_VALUES,)
 
 
 def test_its_difference_to_another_policy_remembers_the_spread_of_the_value():

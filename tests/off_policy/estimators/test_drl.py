@@ -5,7 +5,7 @@ import torch
 from mbrl.core.estimates import Estimand, Estimate
 from mbrl.core.protocols import Policy
 from mbrl.data.dataset import Dataset
-from mbrl.off_policy.estimators.array_estimator import NO_CROSSFIT, VALUES_IN_DOUBT
+from mbrl.off_policy.estimators.array_estimator import INVALID_VALUES, NO_CROSSFIT
 from mbrl.off_policy.estimators.marginal_ratio import MWLConfig
 from tests.off_policy.estimators.test_marginal_evidence import LONG
 from tests.off_policy.estimators.test_marginal_ratio import ESTIMAND, TABLE, by_ratios
@@ -45,4 +45,4 @@ def test_a_right_value_forgives_poor_ratios(std: float) -> None:
 def test_without_either_support_the_correction_does_not_count() -> None:
     far = by_ratios("drl", lqg_log(40), LinearPolicy(torch.tensor([[5.0]]), 8.0), ESTIMAND, MWLConfig())
     assert not far.valid
-    assert {"unbalanced", VALUES_IN_DOUBT} <= set(far.flags)
+    assert {"unbalanced", INVALID_VALUES} <= set(far.flags)

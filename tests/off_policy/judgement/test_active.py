@@ -106,19 +106,19 @@ def test_returns_from_the_machine_inform_the_plan() -> None:
 
 
 def test_it_beats_uniform_tests() -> None:
-    """Simple regret of 30 candidates after 30 episodes, on problems drawn from the prior; equal luck."""
+    """Simple regret of 30 candidates after 30 episodes, on problems drawn from the prior; equal noise."""
     prior, noise, budget = line(30), 2.0, 30
     lost: dict[str, list[float]] = {"uniform": [], "active": []}
     for seed in range(150):
         rng = np.random.default_rng(seed)
         truth = prior.draws(rng, 1)[:, 0]
         for way, losses in lost.items():
-            luck = np.random.default_rng(10_000 + seed)
+            errors = np.random.default_rng(10_000 + seed)
             counts, sums, belief = np.zeros(30, dtype=np.int64), np.zeros(30), prior
             for episode in range(budget):
                 index = episode % 30 if way == "uniform" else next_candidate(belief)
                 counts[index] += 1
-                sums[index] += truth[index] + noise * luck.standard_normal()
+                sums[index] += truth[index] + noise * errors.standard_normal()
                 belief = prior.given(counts, sums / np.maximum(counts, 1), noise)
             losses.append(truth.max() - truth[int(np.argmax(belief.mean))])
     gain = np.array(lost["uniform"]) - np.array(lost["active"])

@@ -10,7 +10,7 @@ from tests.off_policy.reports import report
 
 
 def counted(family: Family, point: float, se: float) -> CountedFamily:
-    return CountedFamily(family, point, se, None, None)
+    return CountedFamily(family, family, point, se, None, None)
 
 
 RATIO, VALUE, MODEL = counted("ratio", 1.0, 0.3), counted("value", 1.5, 0.4), counted("model", 4.0, 0.3)
@@ -33,6 +33,17 @@ def test_pooled_families_that_agree_are_no_surer_than_dependence_allows() -> Non
 def test_pooled_families_that_differ_are_as_wide_as_their_difference() -> None:
     # se 1, points 0 and 4: Q - (k - 1) = 8 - 1 = 7, scale 2 - 2/2 = 1, tau^2 = 7, each deviation sqrt(8)
     low, high = pool([counted("ratio", 0.0, 1.0), counted("value", 4.0, 1.0)])
+    assert (low, high) == pytest.approx((2.0 - 1.959964 * math.sqrt(8), 2.0 + 1.959964 * math.sqrt(8)))
+
+
+def test_families_without_an_error_are_pooled_all_the_same():
+    same = counted("ratio", 2.0, 0.0), counted("value", 2.0, 0.0)
+    assert pool(same) == (2.0, 2.0)
+    assert pool(same[:1]) == (2.0, 2.0)
+    # a certain one outweighs an uncertain one that it agrees with
+    assert pool([counted("ratio", 2.0, 0.0), counted("value", 2.1, 0.5)]) == pytest.approx((2.0, 2.0))
+    # two certain ones that differ by 4: tau^2 = 4^2 / 2, and each deviation is its root
+    low, high = pool([counted("ratio", 0.0, 0.0), counted("value", 4.0, 0.0)])
     assert (low, high) == pytest.approx((2.0 - 1.959964 * math.sqrt(8), 2.0 + 1.959964 * math.sqrt(8)))
 
 

@@ -84,7 +84,7 @@ def test_a_blend_of_parts_that_do_not_count_ranks_but_does_not_count():
     blend = blend_primaries({"fqe": value, "model_value": model}, least_ess=30.0)
     assert blend is not None
     assert (blend.details["parts"], blend.valid) == (["fqe", "model_value"], False)
-    assert blend.flags == ("parts_in_doubt",)
+    assert blend.flags == ("invalid_parts",)
     assert "not fqe" in (blend.why_not or "")
     whole = blend_primaries({"fqe": part("fqe", one), "model_value": model}, least_ess=30.0)
     assert whole is not None
@@ -95,7 +95,7 @@ def test_a_blend_of_parts_that_do_not_count_ranks_but_does_not_count():
     assert (two.details["parts"], two.valid) == (
         ["pdwis", "model_value"],
         True,
-    )  # the doubtful one is left out
+    )  # the invalid one is left out
 
 
 def test_a_part_that_knows_some_episodes_is_blended_on_these():
