@@ -233,11 +233,9 @@ def fit(
         (3,)
     """
     workspace = open_workspace(store, progress)
-    section: Any = dynamics
+    section: Any = str(dynamics) if isinstance(dynamics, Path) else dynamics
     if isinstance(dynamics, DynamicsConfig):
         section = dynamics.model_dump(mode="json")
-    elif isinstance(dynamics, Path):
-        section = str(dynamics)
     arguments: dict[str, Any] = {
         **log_arguments(log, workspace),
         "dynamics": section,

@@ -8,7 +8,9 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardOutliers
 
 Floats = tuple[float, ...]
 
@@ -23,10 +25,6 @@ def to_integers(values: NDArray[Any]) -> tuple[int, ...]:
     return tuple(cast(list[int], values.tolist()))
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 def _check_lengths(part: BaseModel, *names: str) -> None:
     """Refuses curves that do not belong together.
 
@@ -38,7 +36,7 @@ def _check_lengths(part: BaseModel, *names: str) -> None:
         raise ValueError(f"lengths differ: {lengths}")
 
 
-class TrainingReport(_Part):
+class TrainingReport(ReportPart):
     """How the ensemble was fitted.
 
     Attributes:
@@ -73,75 +71,7 @@ class TrainingReport(_Part):
         return self
 
 
-class ConstantChannel(_Part):
-    """An observation dimension that counts as constant (`mbrl.data.normaliser.Moments`).
-
-    Attributes:
-        dimension: its index.
-        mean: raw units.
-        std: raw units; 0 where it never changes.
-    """
-
-    dimension: int
-    mean: float
-    std: float
-
-
-class CoarseChannel(_Part):
-    """An observation dimension that float32 resolves badly: a part of its changes is rounding.
-
-    Attributes:
-        dimension: its index.
-        size: largest magnitude, raw units.
-        change: standard deviation of its change in a step, raw units.
-        resolution: step of float32 at `size`, raw units.
-    """
-
-    dimension: int
-    size: float
-    change: float
-    resolution: float
-
-
-class ChannelReport(_Part):
-    """What of the observation's dimensions bears on the fit.
-
-    Attributes:
-        names: of all dimensions.
-        constant: dimensions that count as constant; no error and no interval of them enters a verdict.
-        coarse: dimensions that float32 resolves badly.
-    """
-
-    names: tuple[str, ...] = ()
-    constant: tuple[ConstantChannel, ...] = ()
-    coarse: tuple[CoarseChannel, ...] = ()
-
-    def label(self, dimension: int) -> str:
-        """Name of a dimension."""
-        return self.names[dimension] if dimension < len(self.names) else str(dimension)
-
-
-class RewardOutliers(_Part):
-    """Rewards that no scale of a task explains; the model is fitted as if they were the nearest other reward.
-
-    Attributes:
-        count: how many.
-        episode: index of the episode of the farthest one.
-        row: its step in that episode.
-        value: its value, reward units.
-        least: least reward that is none of them.
-        largest: largest reward that is none of them.
-    """
-
-    count: int
-    episode: int
-    row: int
-    value: float
-    least: float
-    largest: float
-
-
-class OneStepReport(_Part):
+class OneStepReport(ReportPart):
     """Errors one step ahead on held-out rows; `d` observation dimensions.
 
     Attributes:
@@ -174,7 +104,7 @@ class OneStepReport(_Part):
         return self
 
 
-class CalibrationReport(_Part):
+class CalibrationReport(ReportPart):
     """Whether intervals cover what they claim; fitted on half of the held-out episodes, judged on the rest.
 
     Attributes:
@@ -234,7 +164,7 @@ class CalibrationReport(_Part):
         return self.coverage_after[self.levels.index(level)]
 
 
-class OpenLoopReport(_Part):
+class OpenLoopReport(ReportPart):
     """Errors against the horizon, open loop with the logged actions.
 
     Only horizons that a held-out segment reaches are listed. Errors are in deviations of the observation.
@@ -294,7 +224,7 @@ class OpenLoopReport(_Part):
         return self
 
 
-class RankCorrelation(_Part):
+class RankCorrelation(ReportPart):
     """Spearman correlation of an uncertainty measure with the true one-step error.
 
     Attributes:
@@ -314,7 +244,7 @@ class RankCorrelation(_Part):
     far_high: float
 
 
-class RewardReport(_Part):
+class RewardReport(ReportPart):
     """The learned reward on held-out rows.
 
     Attributes:
@@ -332,7 +262,7 @@ class RewardReport(_Part):
     outliers: RewardOutliers | None = None
 
 
-class TerminationReport(_Part):
+class TerminationReport(ReportPart):
     """The learned termination head on held-out rows.
 
     Attributes:
@@ -376,7 +306,7 @@ class TerminationReport(_Part):
         )
 
 
-class DynamicsReport(_Part):
+class DynamicsReport(ReportPart):
     """How a model was fitted and how far it can be trusted.
 
     Attributes:

@@ -122,3 +122,9 @@ def test_torch_settings_are_the_callers_afterwards():
     before = torch.get_num_threads()
     mbrl.evaluate(lambda obs: np.zeros((len(obs), 1)), task="pendulum", episodes=1, threads=2, progress=False)
     assert torch.get_num_threads() == before
+
+
+def test_options_of_ope_are_checked_before_anything_is_fitted(run: mbrl.Run, store: Path):
+    for options, message in ({"termination": "perhaps"}, "termination"), ({"horzon": 3}, "horizon"):
+        with pytest.raises(ConfigError, match=message):
+            mbrl.ope(run, make_dataset(), store=store, progress=False, **options)

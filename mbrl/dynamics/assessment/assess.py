@@ -19,15 +19,10 @@ from mbrl.dynamics.assessment.ranking import distance_to_training, rank_errors
 from mbrl.dynamics.assessment.termination import measure_termination
 from mbrl.dynamics.assessment.thresholds import Thresholds, fit_thresholds
 from mbrl.dynamics.assessment.trust import RewardMoments, judge_open_loop
+from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
-from mbrl.dynamics.report import (
-    CalibrationReport,
-    DynamicsReport,
-    OpenLoopReport,
-    RewardOutliers,
-    TrainingReport,
-)
+from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,12 +69,8 @@ def assess(
     linear = LinearModel.fit(train)
     open_loop = _judge_open_loop(model, termination, linear, split, config, rng)
     steps = predict_held_out(model, rows)
-    made = measures(
-        torch.tensor(train.observation),
-        torch.tensor(train.action),
-        torch.tensor(train.episode),
-        rng.at("measures"),
-    )
+    obs, action, episode = map(torch.tensor, (train.observation, train.action, train.episode))
+    made = measures(obs, action, episode, rng.at("measures"))
     held_out = evaluate_measures(model, made, rows, rng.at("outcome"))
     few = thin(train, config.max_rows)
     fitted = evaluate_measures(model, made, few, rng.at("train_outcome"), is_training=True)

@@ -6,7 +6,8 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from mbrl.dynamics.report import ChannelReport, DynamicsReport, RewardOutliers
+from mbrl.dynamics.channel_report import ChannelReport, RewardOutliers
+from mbrl.dynamics.report import DynamicsReport
 
 WarningKind: TypeAlias = Literal[
     "horizon", "calibration", "correlation", "termination", "reward", "outliers", "constant", "coarse"
