@@ -141,7 +141,7 @@ def ope(
     threads: int = 1,
     store: str | Path | None = None,
     progress: Listener = None,
-    command: str = "mbrl.ope",
+    command: str = "mbrl.off_policy",
     **options: Any,
 ) -> OPEResult:
     """Judges policies by a log alone, and proposes what to do: estimates, intervals, a verdict with reasons.
