@@ -183,9 +183,9 @@ def train(
     settings = [*overrides, *named_overrides(changes, home="algorithm")]
     resolved = resolve(config, arguments=arguments, overrides=settings)
     _check_online(resolved, online)
-    data = log if isinstance(log, Dataset) else None
     with torch_settings(resolved.run.threads):
         model = None if fitted is None else (fitted.fitted, fitted.digest)
+        data = log if isinstance(log, Dataset) else None
         return Run(train_policy_stage(resolved, workspace, dataset=data, fitted=model), data)
 
 

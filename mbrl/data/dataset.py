@@ -167,7 +167,7 @@ class Dataset:
             infos: further arrays of n rows.
             act_low: lower action bounds; without them, the range of the actions.
             act_high: upper ones.
-            info: name, simulator, time limit and the like.
+            info: name, simulator, time limit.
             options: what may be repaired; nothing by default.
 
         Raises:
@@ -183,13 +183,12 @@ class Dataset:
 
         if truncations is not None and timeouts is not None:
             raise DataError("it is another name of truncations", field="timeouts", remedy="Give one of them.")
+        ends = timeouts if truncations is None else truncations
         arrays = {
             "observations": observations,
             "actions": actions,
             "rewards": rewards,
-            "terminations": terminations,
-            "truncations": timeouts if truncations is None else truncations,
-            "next_observations": next_observations,
+            **{"terminations": terminations, "truncations": ends, "next_observations": next_observations},
             "behaviour_log_prob": behaviour_log_prob,
         }
         return build(arrays, infos=infos, act_low=act_low, act_high=act_high, info=info, options=options)
@@ -213,7 +212,7 @@ class Dataset:
                 `[T + 1]` and `infos`.
             act_low: lower action bounds; without them, the range of the actions.
             act_high: upper ones.
-            info: name, simulator, time limit and the like.
+            info: name, simulator, time limit.
             options: what may be repaired; nothing by default.
 
         Raises:
