@@ -180,8 +180,7 @@ def train(
         "threads": threads,
         "device": device,
     }
-    settings = [*overrides, *named_overrides(changes, home="algorithm")]
-    resolved = resolve(config, arguments=arguments, overrides=settings)
+    resolved = resolve(config, arguments=arguments, overrides=[*overrides, *named_overrides(changes)])
     _check_online(resolved, online)
     with torch_settings(resolved.run.threads):
         model = None if fitted is None else (fitted.fitted, fitted.digest)

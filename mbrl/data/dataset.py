@@ -181,14 +181,13 @@ class Dataset:
         """
         from mbrl.data.construct import dataset_from_arrays as build
 
-        if truncations is not None and timeouts is not None:
-            raise DataError("it is another name of truncations", field="timeouts", remedy="Give one of them.")
-        ends = timeouts if truncations is None else truncations
         arrays = {
             "observations": observations,
             "actions": actions,
             "rewards": rewards,
-            **{"terminations": terminations, "truncations": ends, "next_observations": next_observations},
+            "terminations": terminations,
+            "truncations": _cuts(truncations, timeouts),
+            "next_observations": next_observations,
             "behaviour_log_prob": behaviour_log_prob,
         }
         return build(arrays, infos=infos, act_low=act_low, act_high=act_high, info=info, options=options)
@@ -359,6 +358,13 @@ class Dataset:
             next_action=next_action,
             has_next_action=~is_last,
         )
+
+
+def _cuts(truncations: ArrayLike | None, timeouts: ArrayLike | None) -> ArrayLike | None:
+    """Whichever of the two names was given."""
+    if truncations is not None and timeouts is not None:
+        raise DataError("it is another name of truncations", field="timeouts", remedy="Give one of them.")
+    return timeouts if truncations is None else truncations
 
 
 def _join(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
