@@ -1,8 +1,8 @@
-"""Planners on random linear-quadratic tasks, whose best actions the Riccati equation gives; prints tables.
+"""Planners on random tasks whose best actions are known: linear-quadratic ones and tables; prints tables.
 
-    .venv/bin/python scripts/measure_lqr.py            # both tables
-    .venv/bin/python scripts/measure_lqr.py --tasks 4  # quicker
-    .venv/bin/python scripts/measure_lqr.py --budgets  # also how many plans each optimiser needs for 5 %
+    .venv/bin/python scripts/measure_planners.py
+    .venv/bin/python scripts/measure_planners.py --tasks 4  # quicker
+    .venv/bin/python scripts/measure_planners.py --budgets  # also how many plans each optimiser needs for 5 %
 
 Dynamics are normal draws, scaled to a largest eigenvalue of 0.9 (stable) or 1.1 (unstable), 1.02 in the
 table of searches; two state dimensions for each action; discount 0.95; the values at leaves are exact. The
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mbrl.planning.base import PLANNERS, Budget, PlanResult
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import PlanningProblem
+from tests.planning.tasks import iterate_values, random_tables, states, table_problem
 from tests.planning.worlds import LQR, LinearPrior
 
 CELLS = [(radius, act_dim) for radius in (0.9, 1.1) for act_dim in (1, 2, 3)]
@@ -113,6 +114,21 @@ def best_share(depth: int, settings: Mapping[str, Any], *, sims: int, size: int)
     return float(torch.cat(taken).double().mean())
 
 
+def regret_share(noise: float, sims: int, rule: str, *, size: int) -> float:
+    """Regret of `gumbel` in that of random actions, on tables whose leaves are off by `noise` deviations."""
+    regret = random = 0.0
+    for seed in range(size):
+        following, reward, generator = random_tables(seed)
+        value, q = iterate_values(following, reward, discount=0.95)
+        leaves = value + noise * torch.randn(len(value), generator=generator, dtype=value.dtype)
+        problem = table_problem(following, reward, values=leaves)
+        settings = {"transition": "mean", "node_value": rule}
+        action = plan("gumbel", problem, states(*range(len(value))), sims, settings).action
+        regret += float((value - (action * q).sum(1)).mean())
+        random += float((value - q.mean(1)).mean())
+    return regret / random
+
+
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """As Markdown."""
     columns = list(columns)
@@ -168,6 +184,20 @@ def main() -> None:
                 for depth in depths
             ]
             for count, sims, s in ((16, 32, {}), (256, 512, wide))
+            for rule in ("mean", "max")
+        ),
+    )
+    print_table(
+        "Regret of gumbel on random tables, % of that of random actions",
+        [
+            "leaves off by, deviations of the reward",
+            "node_value",
+            *(f"{sims} simulations" for sims in (16, 64, 256)),
+        ],
+        (
+            [f"{noise:g}", rule]
+            + [f"{100 * regret_share(noise, sims, rule, size=size):.1f}" for sims in (16, 64, 256)]
+            for noise in (0.3, 1.0)
             for rule in ("mean", "max")
         ),
     )
