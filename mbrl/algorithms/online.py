@@ -34,6 +34,11 @@ class OnlineConfig(RecipeConfig):
     warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 5000
     capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
 
+    @property
+    def depends_on_length(self) -> bool:
+        """The replay buffer has room for what the whole training collects, and no more."""
+        return True
+
     @model_validator(mode="after")
     def _has_no_data_to_standardise_by(self) -> "OnlineConfig":
         if self.learner.config.normalise_observations:

@@ -103,7 +103,8 @@ def parse_yaml(text: str, *, where: str) -> Any:
         where: what is being read, for the message.
 
     Raises:
-        ConfigError: the text is not valid YAML, gives a key twice, or is too long, too deep or too large; the message names `where` and the line.
+        ConfigError: the text is not valid YAML, gives a key twice, or is too long, too deep or too large; the
+            message names `where` and the line.
     """
     remedy = "Remedy: correct the place that is named."
     if len(text) > MAX_TEXT:

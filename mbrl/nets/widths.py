@@ -7,6 +7,9 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 Hidden: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MinLen(1), MaxLen(12)]
 """Widths of one to twelve hidden layers; the bounds are read by whatever validates a config."""
 
+Layers: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MaxLen(12)]
+"""The same of a network that exists already; none is a linear function."""
+
 LogStd: TypeAlias = Annotated[float, Ge(-20), Le(10)]
 """A limit of a policy's log standard deviation, before squashing or clipping, scaled action units."""
 
