@@ -19,7 +19,7 @@ from mbrl.uncertainty.measures import MEASURES, POSTERIOR_MEASURES, Measure, Ste
 from mbrl.uncertainty.penalty import CAP, UNIT_QUANTILE, UnitFree, penalise
 
 _ROWS_READ = 1000
-"""Logged rows, evenly spaced, on which a raw measure is read to bound what it may cost."""
+"""Logged rows, evenly spaced, on which measures are read whose quantiles are not stored with the fit."""
 
 
 class PenaltyConfig(BaseModel):
@@ -105,14 +105,14 @@ class UncertaintyRule:
             rollout: where steps are cut.
             penalty: which measure, and its price.
             dynamics: the fit, with quantiles of its measures.
-            transitions: logged steps, on which a raw measure is read once.
+            transitions: logged steps, on which a raw measure is read once, and one that the fit did not know.
 
         Raises:
             ConfigError: the fit stored no quantiles of the measure, or not the one that truncates.
         """
         if penalty.coef == 0 and rollout.truncation_quantile is None:
             return cls()
-        quantiles = _quantiles(penalty.measure, dynamics)
+        quantiles = _quantiles(penalty.measure, rollout, dynamics, transitions)
         threshold = _quantile(rollout.truncation_quantile, quantiles) / rollout.truncation_divisor
         rule = cls(
             measure=MEASURES.get(penalty.measure),
@@ -181,15 +181,26 @@ class UncertaintyRule:
         return self.coef * self.largest * self.reward_scale
 
 
-def _quantiles(measure: str, dynamics: FittedDynamics) -> Mapping[float, float]:
-    if measure not in dynamics.thresholds:
-        MEASURES.get(measure)  # an unknown name has its own message
+def _quantiles(
+    measure: str, rollout: RolloutConfig, dynamics: FittedDynamics, transitions: TransitionBatch
+) -> Mapping[float, float]:
+    """Those that the fit stored; of a measure that is not this package's, those of logged steps."""
+    if measure in dynamics.thresholds:
+        return dynamics.thresholds[measure]
+    if MEASURES.origin(measure) is None:  # an unknown name has its own message
         raise ConfigError(
             f"The fit stored no quantiles of the measure {measure!r}, so it cannot be used in "
             "rollouts. Remedy: set algorithm.penalty.measure to one of "
             f"{', '.join(sorted(dynamics.thresholds))}."
         )
-    return dynamics.thresholds[measure]
+    step = max(1, len(transitions) // _ROWS_READ)
+    obs, action = transitions.observation[::step], transitions.action[::step]
+    context = StepContext(obs=obs, action=action, outcome=transitions.next_observation[::step])
+    with torch.no_grad():
+        # The model was fitted to these rows and is less sure of new ones, so that steps are cut early.
+        values = MEASURES.get(measure)(dynamics.model.predict(obs, action), context).double()
+    wanted = {UNIT_QUANTILE, rollout.truncation_quantile} - {None}
+    return {q: float(torch.quantile(values, q)) for q in wanted if q is not None}
 
 
 def _quantile(probability: float | None, quantiles: Mapping[float, float]) -> float:

@@ -17,6 +17,7 @@ from mbrl.run.documents import Override
 from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset
 from mbrl.run.progress import SilentProgress
+from mbrl.run.records import EvaluationSummary
 from mbrl.run.stage import Workspace
 from mbrl.study.config import load_study
 from mbrl.study.engines import EngineName, open_engine
@@ -161,7 +162,7 @@ def _with_policies(
             stored = policy.for_space(log.spec)
             found = evaluate_stage(
                 stored, workspace, task=task, episodes=judge.episodes, seed=judge.seed
-            ).summary()
+            ).summary(EvaluationSummary)
             scores = found["normalised_scores"]
             runs += [
                 StudyRun(

@@ -56,11 +56,13 @@ class Flag(enum.StrEnum):
         "many logged actions lie at a bound, where a density hides probability",
     )
     DIVERGED = "diverged", "the values grew without bound"
+    DOMINATED = "dominated", "one episode carries more than a tenth of the weight"
     EXPLOITATION_ALARM = (
         "exploitation_alarm",
         "the model promises more than fitted values, or leaves the data too often",
     )
     FAILS_BACKTEST = "fails_backtest", "asked for the behaviour's known value, it misses it"
+    HEAVY_TAIL = "heavy_tail", "the weights have too heavy a tail for any mean of them"
     HUBER = "huber", "the loss does not estimate a mean"
     INVALID_PARTS = "invalid_parts", "fewer than two of the estimates that it blends count themselves"
     INVALID_VALUES = "invalid_values", "it rests on fitted values that do not count themselves"
@@ -72,6 +74,7 @@ class Flag(enum.StrEnum):
         "the values were fitted to the episodes that they correct (dr, wdr, magic: --crossfit)",
     )
     NO_EPISTEMIC = "no_epistemic", "one member has no spread"
+    NO_INTERVAL = "no_interval", "no interval can be made of it"
     NOT_CONVERGED = "not_converged", "the value still moved at the end of its fit (raise --updates)"
     TAIL_LEFT_OUT = "tail_left_out", "what follows the last imagined step is missing"
     TARGETS_CLIPPED = (

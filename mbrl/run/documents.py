@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import yaml
 
-from mbrl.core.errors import ConfigError
-from mbrl.envs.documents import FLOAT, parse_yaml
+from mbrl.core.errors import ConfigError, FileError
+from mbrl.envs.documents import FLOAT, MAX_TEXT, parse_yaml
+from mbrl.run.files import read_file
 
 Tree: TypeAlias = dict[str, Any]
 KeyPath: TypeAlias = tuple[str, ...]
 Override: TypeAlias = str | tuple[KeyPath, Any]
 """A change of a config: `dotted.key=value`, or the path of the key and the value."""
+
+_SHOWN: Final = 200
 
 
 def read_yaml(path: Path) -> Tree:
@@ -21,10 +24,11 @@ def read_yaml(path: Path) -> Tree:
     Raises:
         ConfigError: the file cannot be read, is not valid YAML, or holds something else.
     """
+    remedy = "name a YAML file of this package."
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Config file {path} cannot be read: {error}.") from error
+        text = read_file(path, remedy=remedy, limit=MAX_TEXT).decode()
+    except UnicodeDecodeError as error:
+        raise FileError(path, f"it is not text in UTF-8 ({error})", remedy=remedy) from error
     return as_tree(parse_yaml(text, where=f"Config file {path}"), where=f"Config file {path}")
 
 
@@ -37,8 +41,14 @@ def as_tree(value: Any, *, where: str) -> Tree:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in cast("dict[Any, Any]", value)):
-        raise ConfigError(f"{where} must hold a mapping of names to values, not {value!r}.")
+        raise ConfigError(f"{where} must hold a mapping of names to values, not {show(value)}.")
     return cast("Tree", value)
+
+
+def show(value: Any) -> str:
+    """A value as it stands in a message: whole if it is short."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def parse_override(text: str) -> tuple[KeyPath, Any]:
@@ -75,9 +85,8 @@ def set_at(tree: Tree, path: KeyPath, value: Any) -> None:
     for depth, key in enumerate(parents):
         child: Any = tree.setdefault(key, {})
         if not isinstance(child, dict):
-            raise ConfigError(
-                f"--set {'.'.join(path)}: {'.'.join(parents[: depth + 1])} is {child!r}, which has no keys."
-            )
+            above = ".".join(parents[: depth + 1])
+            raise ConfigError(f"--set {'.'.join(path)}: {above} is {show(child)}, which has no keys.")
         tree = cast("Tree", child)
     tree[last] = value
 

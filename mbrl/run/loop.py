@@ -16,7 +16,14 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
 from mbrl.run.checkpoint import CheckpointFolder, non_finite_names
 from mbrl.run.diagnostics import Look, ShiftMonitor
-from mbrl.run.metrics import DivergenceAlarm, MetricFile, MetricSums, refuse_non_finite
+from mbrl.run.metrics import (
+    METRICS_FILE,
+    DivergenceAlarm,
+    MetricFile,
+    MetricSums,
+    refuse_non_finite,
+    sound_length,
+)
 from mbrl.run.progress import Progress, SilentProgress
 
 _PROGRESS_INTERVAL = 50
@@ -136,13 +143,18 @@ class _Monitor:
 
     def restore(self) -> int:
         """Loads the newest checkpoint; returns the number of updates that are done."""
-        found = self._checkpoints.load_latest(self._progress.message)
+        found = self._checkpoints.load_latest(self._progress.message, accept=self._try)
         start, position = 0, 0
         if found is not None:
             start, content = found
-            self._load(content)
             position = content["monitor"]["position"]
-        self._file = MetricFile(self._folder, position=position, step=start)
+        sound = sound_length(self._folder, position)
+        if sound < position:
+            self._progress.message(
+                f"{self._folder / METRICS_FILE} has lost rows of the first {start:,} updates. The policy is "
+                "the same without."
+            )
+        self._file = MetricFile(self._folder, position=sound, step=start)
         self._progress.start("train", self._settings.updates)
         self._progress.advance(start)
         self._mark = (start, time.perf_counter())
@@ -234,19 +246,38 @@ class _Monitor:
                 f"The learner's state is not finite after update {done}: {', '.join(bad[:5])}. "
                 f"{self._find_cause(done) or likely} {self._kept()}"
             )
-        monitor = {
+        monitor = self._monitor_state(self._file.sync())
+        return {"learner": learner, "source": self._training.source.state_dict(), "monitor": monitor}
+
+    def _monitor_state(self, position: int) -> StateDict:
+        return {
             "sums": self.sums.state_dict(),
             "alarm": self.alarm.state_dict(),
             "row_start": self._row_start,
-            "position": self._file.sync(),
+            "position": position,
             "shift": None if self._diagnostics is None else self._diagnostics.state_dict(),
         }
-        return {"learner": learner, "source": self._training.source.state_dict(), "monitor": monitor}
+
+    def _try(self, content: StateDict) -> None:
+        """Loads a checkpoint, or leaves everything as it was and raises what was wrong with it."""
+        before = {
+            "learner": self._state.state_dict(),
+            "source": self._training.source.state_dict(),
+            "monitor": self._monitor_state(0),
+        }
+        try:
+            self._load(content)
+        except Exception:
+            self._load(before)
+            raise
 
     def _load(self, content: StateDict) -> None:
         self._state.load_state_dict(content["learner"])
         self._training.source.load_state_dict(content["source"])
         monitor = content["monitor"]
+        for name in ("row_start", "position"):
+            if type(monitor[name]) is not int or monitor[name] < 0:
+                raise ValueError(f"{name} is {monitor[name]!r}")
         self.sums.load_state_dict(monitor["sums"])
         self.alarm.load_state_dict(monitor["alarm"])
         self._row_start = monitor["row_start"]

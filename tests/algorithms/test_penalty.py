@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import ConfigError
-from mbrl.uncertainty.measures import StepContext
+from mbrl.uncertainty.measures import MEASURES, StepContext
 from tests.algorithms.toy import (
     HandModel,
     ens_std,
@@ -140,3 +140,28 @@ def test_the_raw_penalty_of_mopo_is_the_largest_predicted_deviation_over_all_mem
         make_training(noisy, real_ratio=0, penalty={**published, "units": "unit_free"}, rollout=rollout)
     )
     assert float(free["rollout/uncertainty"]) == pytest.approx(5.0 / 4.0)
+
+
+# --- measures of others ---
+
+
+def action_size(posterior, context=None):
+    """Registered from outside of the package: no fit has stored its quantiles."""
+    return context.action.abs().sum(-1)
+
+
+def test_a_measure_from_outside_takes_its_unit_and_threshold_from_logged_rows(toy, monkeypatch):
+    MEASURES.names()
+    monkeypatch.setattr(MEASURES, "_table", dict(MEASURES._table))
+    MEASURES.register("action_size")(action_size)
+    size = transitions().action.abs().sum(-1).double()
+    unit, threshold = (float(torch.quantile(size, q)) for q in (0.95, 0.99))
+    imagination = make_imagination(toy, measure="action_size")
+    assert imagination.threshold == pytest.approx(threshold / unit)
+    action = torch.tensor([[0.5, -0.25]])
+    assert float(read(imagination, action)) == pytest.approx(0.75 / unit)
+
+
+def test_an_own_measure_without_stored_quantiles_is_refused(toy):
+    with pytest.raises(ConfigError, match="stored no quantiles of the measure 'bellman'"):
+        make_imagination(toy, measure="bellman")

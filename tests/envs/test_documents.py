@@ -1,14 +1,14 @@
+import itertools
 import time
 
 import pytest
 import yaml
 
 from mbrl.core.errors import ConfigError
-from mbrl.envs.documents import MAX_DEPTH, MAX_TEXT, parse_yaml
+from mbrl.envs.documents import MAX_DEPTH, MAX_TEXT, MAX_VALUES, parse_yaml
 
-BOMB = "a: &a [x, x]\n" + "".join(
-    f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
-)
+LINES = [f"{after}: &{after} [*{name}, *{name}]" for name, after in itertools.pairwise("abcdefghijklmn")]
+BOMB = "\n".join(["a: &a [x, x]", *LINES])
 
 
 def test_plain_documents_are_read():
@@ -45,3 +45,30 @@ def test_what_is_no_document_is_refused_at_once(text: str, words: str):
     assert time.process_time() - start < 5.0
     assert str(caught.value).startswith("File x.yaml")
     assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"[{'1,' * MAX_VALUES}]", "more than 10,000 values"),
+        ("\n".join(" " * k + "a:" for k in range(300)), "nested more than 50"),
+        (f"0x{'f' * 5000}", "too large"),
+        ("1" * 20, "too large"),
+        ('a: "\\0"', "NUL"),
+        ("!!set {a, b}", "could not determine a constructor"),
+        ("!!timestamp x", "NoneType"),
+        ("!!int abc", "invalid literal"),
+        ("!!float abc", "could not convert"),
+        ("!!bool abc", "abc"),
+        ("a: 1\n---\nb: 2", "single document"),
+    ],
+)
+def test_values_that_no_config_holds_are_refused(text: str, words: str):
+    with pytest.raises(ConfigError, match=words) as caught:
+        parse_yaml(text, where="File x.yaml")
+    assert "Remedy: " in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_many_values_are_read_up_to_the_limit():
+    assert len(parse_yaml(f"[{'1,' * (MAX_VALUES - 1)}]", where="w")) == MAX_VALUES - 1

@@ -49,6 +49,6 @@ def test_a_dataset_names_a_shipped_task_or_none_at_all(tmp_path: Path, monkeypat
 def test_a_log_of_another_task_of_a_shipped_name_is_not_evaluated_in_the_shipped_one():
     with pytest.raises(ConfigError, match="another one than the shipped"):
         find_run_task(config(), naming(task="pendulum", env_id="Other-v0"))
+    noted = naming(task="pendulum", env_id="Pendulum-v1", provenance={"task_hash": "0" * 32})
     with pytest.raises(ConfigError, match="another one than the shipped"):
-        provenance = {"task_hash": "0" * 32}
-        find_run_task(config(), naming(task="pendulum", env_id="Pendulum-v1", provenance=provenance))
+        find_run_task(config(), noted)

@@ -7,26 +7,20 @@ from mbrl.core.estimates import Estimate
 from mbrl.off_policy.estimators.array_estimator import INVALID_VALUES
 from mbrl.off_policy.estimators.base import register_estimator
 from mbrl.off_policy.estimators.context import EstimatorContext
-from mbrl.off_policy.estimators.means import mean_estimate, require_values
-from mbrl.off_policy.log.layout import OPEArrays
-from mbrl.off_policy.statistics.ensembles import widened_by_members
-
-
-def direct_method(arrays: OPEArrays) -> Estimate:
-    """`mean_i V(s_0)`: uniform over episodes, never over transitions; no ratios.
-
-    Raises:
-        EstimandError: the log holds no values.
-    """
-    require_values(arrays, "dm")
-    return mean_estimate("dm", arrays, arrays.value[:, 0], family="value", n_eff=float(len(arrays)))
+from mbrl.off_policy.statistics.ensembles import ensemble_estimate
 
 
 @register_estimator("dm", family="value", is_tested=True)
 def estimate_dm(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
-    """Direct method: mean fitted value of the first states."""
+    """Direct method: mean fitted value of the first states.
+
+    `mean_i V(s_0)`, uniform over episodes, never over transitions. The error and the interval are those of
+    the same ensemble under its own name, `fqe`: the members' spread, and that of the mean over starts.
+    """
     values = context.values_on_log(generator)
-    estimate = direct_method(context.arrays(None, values))
-    points = [direct_method(context.arrays(None, member)).point for member in values.members]
-    estimate = widened_by_members(estimate, np.array(points))
+    # An episode has one state more than steps, and its first one is where the one before has ended.
+    lengths = context.dataset.episode_lengths + 1
+    starts = np.cumsum(lengths) - lengths
+    by_member = np.stack([member.value[starts] for member in values.members])
+    estimate = ensemble_estimate("dm", "value", by_member, context.estimand)
     return estimate if values.why_not is None else estimate.invalidated(values.why_not, INVALID_VALUES)

@@ -19,13 +19,14 @@ from mbrl.core.protocols import Policy
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.nets.action_box import ActionBox
+from mbrl.off_policy.estimators.array_estimator import judge_ratios
 from mbrl.off_policy.estimators.base import register_estimator
 from mbrl.off_policy.estimators.context import EstimatorContext
 from mbrl.off_policy.estimators.importance import importance_sampling
 from mbrl.off_policy.log.behaviour_fit import is_one_hot
-from mbrl.off_policy.log.diagnostics import LEAST_ESS
 from mbrl.off_policy.log.layout import Array
 from mbrl.off_policy.log.policies import evaluation_actions, is_stochastic
+from mbrl.off_policy.log.weight_evidence import WeightEvidence
 from mbrl.ops.gaussian import LOG_2PI
 
 BANDWIDTH_SENSITIVE: Final = Flag.BANDWIDTH_SENSITIVE
@@ -142,6 +143,7 @@ def estimate_kernel(
     unit = fit_moments(action)[1]
     behaviour = context.behaviour
     found: list[Estimate] = []
+    evidence: list[WeightEvidence] = []
     for factor in WIDTH_FACTORS:
         # rho_t = k_h(a_t - pi(s_t)) / b(a_t|s_t), the width h in deviations of the logged action.
         log_prob = smoothed_log_prob(action, centre, widths=factor * width * unit, kernel=config.kernel)
@@ -150,7 +152,10 @@ def estimate_kernel(
             arrays, kind="pdwis", tail="bootstrap", transform=context.settings.weights
         )
         found.append(estimate.flagged(*behaviour.flags(arrays)))
-    return _with_widths(found, width)
+        evidence.append(WeightEvidence.of_log(arrays, context.settings.weights))
+    why_not = None if values is None else values.why_not
+    chosen = evidence[WIDTH_FACTORS.index(1.0)]
+    return judge_ratios(_with_widths(found, width), chosen, why_not_values=why_not)
 
 
 def _check(policy: Policy, data: Dataset) -> None:
@@ -186,7 +191,4 @@ def _with_widths(found: list[Estimate], width: float) -> Estimate:
     low, high = estimate.ci95
     if not all(low <= answer.point <= high for answer in found):
         estimate = estimate.flagged(BANDWIDTH_SENSITIVE)
-    if estimate.n_eff < LEAST_ESS:
-        reason = f"{estimate.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed"
-        estimate = estimate.invalidated(reason, Flag.LOW_ESS)
     return estimate

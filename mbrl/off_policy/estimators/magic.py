@@ -58,7 +58,8 @@ def magic(
         transform: changes of the weights.
 
     Returns:
-        The estimate; `details` hold `lengths`, `blend` (y), `partial` (h) and `bias` (beta).
+        The estimate; `details` hold `lengths`, `blend` (y), `partial` (h), `bias` (beta), and `value_share`,
+        the blend's share of steps that the value alone stands for.
 
     Raises:
         EstimandError: the log holds no values.
@@ -92,7 +93,14 @@ def magic(
         ci95=interval.ends,
         method_of_ci=f"{interval.method}, blend taken as known",
         per_episode=influence * scale,
-        details={**wdr.details, "lengths": lengths, "blend": blend, "partial": partial, "bias": bias},
+        details={
+            **wdr.details,
+            "lengths": lengths,
+            "blend": blend,
+            "partial": partial,
+            "bias": bias,
+            "value_share": float(blend @ uncorrected_share(arrays, lengths)),
+        },
     )
 
 
@@ -129,6 +137,12 @@ def partial_summands(
             end = discounts[j + 1] * block.share[:, column] * arrays.value[:, j + 1]
             out[:, wanted[j]] = step[:, column] + end
     return out
+
+
+def uncorrected_share(arrays: OPEArrays, lengths: Array | list[int]) -> Array:
+    """`sum_{t > j} g^t / sum_t g^t` of each j: 1 for DM, 0 for WDR."""
+    corrected = np.concatenate([[0.0], np.cumsum(arrays.discounts[:-1])])
+    return 1.0 - corrected[np.asarray(lengths, dtype=np.int64) + 1] / corrected[-1]
 
 
 def error_covariance(summands: Array) -> Array:

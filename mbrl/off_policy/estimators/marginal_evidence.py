@@ -11,8 +11,8 @@ from mbrl.core.estimates import Estimand, Flag
 from mbrl.data.dataset import Dataset
 from mbrl.off_policy.estimators.context import EstimatorContext
 from mbrl.off_policy.estimators.marginal_ratio import MarginalRatio
-from mbrl.off_policy.log.diagnostics import LEAST_ESS
 from mbrl.off_policy.log.layout import Array
+from mbrl.off_policy.log.weight_evidence import WeightEvidence
 from mbrl.off_policy.value.fqe_result import FQEResult
 
 MAX_IMBALANCE: Final = 0.1
@@ -92,8 +92,9 @@ class MarginalEvidence:
                 f"visits add up to {ratio.mass:.0%}"
             )
             return reason, Flag.UNBALANCED
-        if ratio.n_eff < LEAST_ESS:
-            return f"{ratio.n_eff:.1f} effective episodes, {LEAST_ESS:g} are needed", Flag.LOW_ESS
+        problem = WeightEvidence.of_weights(ratio.episode_mass).problem()
+        if problem is not None:
+            return problem
         if self.critics.config.updates < self.critics.least_updates:
             return "the values that its weights are tested by had too few updates", Flag.UNTESTED_WEIGHTS
         if not abs(missed) <= MAX_WITNESSED_BIAS * self.se:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
-from mbrl.off_policy.estimators.importance import final_block, final_ess
 from mbrl.off_policy.judgement.report.measured import Risk, RiskSource
-from mbrl.off_policy.log.diagnostics import LEAST_ESS, USABLE_PARETO_K, pareto_k
 from mbrl.off_policy.log.layout import Array, OPEArrays
+from mbrl.off_policy.log.weight_evidence import WeightEvidence
+from mbrl.off_policy.log.weights import final_block, final_ess
 from mbrl.off_policy.statistics.bounds import LEVEL, Ends, default_interval
 from mbrl.off_policy.statistics.distribution import WORST, ReturnDistribution, cvar_payload
 from mbrl.off_policy.statistics.ensembles import member_interval
@@ -161,7 +161,7 @@ def ratio_risk(arrays: OPEArrays, question: RiskQuestion, *, level: float = LEVE
     if arrays.truncated.any():
         return _unknown("ratio", "time-outs cut episodes, so that their returns are not known")
     block = final_block(arrays)
-    share, ess = block.share[:, -1], final_ess(arrays)
+    share, problem = block.share[:, -1], WeightEvidence.of_log(arrays).problem()
     if not np.isfinite(share).all():
         return _unknown("ratio", "every weight is 0")
     returns = arrays.returns() * arrays.estimand.scale
@@ -170,11 +170,11 @@ def ratio_risk(arrays: OPEArrays, question: RiskQuestion, *, level: float = LEVE
     worst = cvar_payload(returns, distribution.quantile(WORST))
     return _source(
         "ratio",
-        _weights_problem(ess, pareto_k(block.log_weight[:, -1])),
+        None if problem is None else problem[0],
         event=(float(share @ violated), _weighted_ends(share, violated, level)),
         worst=(distribution.cvar(), _weighted_ends(share, worst, level)),
         distribution=distribution,
-        n_eff=ess,
+        n_eff=final_ess(arrays),
         level=level,
     )
 
@@ -251,14 +251,6 @@ def _source(
 
 def _unknown(name: str, reason: str) -> RiskSource:
     return RiskSource(source=name, n_eff=0.0, valid=False, why_not=reason)
-
-
-def _weights_problem(ess: float, tail_shape: float) -> str | None:
-    if ess < LEAST_ESS:
-        return f"{ess:.1f} effective episodes, {LEAST_ESS:g} are needed"
-    if tail_shape >= USABLE_PARETO_K:
-        return f"the weights have too heavy a tail (Pareto k {tail_shape:.2f})"
-    return None
 
 
 def _weighted_ends(share: Array, payload: Array, level: float) -> Ends:

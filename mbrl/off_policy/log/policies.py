@@ -7,12 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mbrl.core.errors import UndefinedRatioError
+from mbrl.core.errors import DataError, UndefinedRatioError
 from mbrl.core.protocols import DiscretePolicy, Policy, StochasticPolicy
 from mbrl.ops.gaussian import standard_normal_cdf
 
 CHUNK: Final = 8192
 """Rows that go through a policy together."""
+
+_SHOWN: Final = 6  # probabilities that a message shows
 
 
 _NO_DENSITY = (
@@ -67,10 +69,10 @@ def action_log_prob(
 
     Raises:
         UndefinedRatioError: the policy is deterministic.
+        DataError: what a policy over finitely many actions returns are no probabilities.
     """
     if isinstance(policy, DiscretePolicy):
-        parts = [(policy.probs(o).double() * a.double()).sum(-1) for o, a in _chunks(obs, action)]
-        return torch.log(torch.cat(parts))
+        return torch.log((_checked_probabilities(policy, obs) * action.double()).sum(-1))
     if isinstance(policy, StochasticPolicy):
         return torch.cat([policy.log_prob(o, a).double() for o, a in _chunks(obs, action)])
     raise UndefinedRatioError(_NO_DENSITY)
@@ -124,14 +126,27 @@ def action_probabilities(policy: DiscretePolicy, obs: Float[Tensor, "n obs_dim"]
     """Probabilities of every action.
 
     Raises:
-        ValueError: a row does not sum to 1 within 1e-6, or leaves [0, 1].
+        DataError: a row does not sum to 1 within 1e-6, or leaves [0, 1].
     """
+    return _checked_probabilities(policy, obs).float()
+
+
+def _checked_probabilities(policy: DiscretePolicy, obs: Tensor) -> Tensor:
+    """`[n, a]`, float64."""
     rows = torch.cat([policy.probs(part).double() for (part,) in _chunks(obs)])
-    bad = ((rows.sum(-1) - 1).abs() > 1e-6) | (rows < 0).any(-1) | (rows > 1 + 1e-6).any(-1)
+    # Written so that a NaN is bad.
+    bad = ~(((rows.sum(-1) - 1).abs() <= 1e-6) & (rows >= 0).all(-1))
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
-        raise ValueError(f"row {row}: {rows[row].tolist()} are no probabilities; did a policy return logits?")
-    return rows.float()
+        found = ", ".join(f"{float(value):.3g}" for value in rows[row][:_SHOWN])
+        raise DataError(
+            f"{found}{', ...' if rows.shape[1] > _SHOWN else ''} sum to {float(rows[row].sum()):.6g} and are "
+            "no probabilities",
+            field="probabilities of the policy",
+            row=row,
+            remedy="Return a softmax over all actions, not logits or a part of them.",
+        )
+    return rows
 
 
 def _chunks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:

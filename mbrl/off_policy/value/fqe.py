@@ -24,6 +24,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
+from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 from mbrl.off_policy.value.fqe_config import FQEConfig
@@ -96,12 +97,19 @@ class FQEState:
         )
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`."""
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: a value is of another type or shape.
+        """
         state = copy.deepcopy(state)
+        if type(state["updates"]) is not int or state["clipped"].shape != () or state["updates"] < 0:
+            raise ValueError("the fit's count of updates and clipped targets is none")
         self.values.net.load_state_dict(state["net"])
         self.target.load_state_dict(state["target"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.updates, self.history, self.clipped = state["updates"], state["history"], state["clipped"]
+        load_moments(self.optimiser, state["optimiser"])
+        self.updates, self.clipped = state["updates"], state["clipped"]
+        self.history = [float(value) for value in state["history"]]
 
 
 OnLook: TypeAlias = Callable[[FQEState], None]
@@ -246,7 +254,7 @@ def fit_fqe(
     config: FQEConfig,
     generator: torch.Generator,
     fold: NDArray[np.int64] | None = None,
-    resume_state: StateDict | None = None,
+    restore: Callable[[FQEState], bool] | None = None,
     on_look: OnLook | None = None,
 ) -> FQEResult:
     """Makes all updates of a `FQEFit`.
@@ -258,7 +266,8 @@ def fit_fqe(
         config: of the fit.
         generator: gives the seed of its streams.
         fold: see `FQEFit`.
-        resume_state: `FQEState.state_dict` of this very fit, to go on from.
+        restore: loads the state of this very fit, interrupted, into a fresh one; False where there is none
+            that fits, and whatever it did to the state is then undone.
         on_look: told of the state now and then, and at the end.
 
     Raises:
@@ -267,8 +276,8 @@ def fit_fqe(
     rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
     fit = FQEFit(dataset, policy, estimand=estimand, config=config, rng=rng, fold=fold)
     state = fit.init()
-    if resume_state is not None:
-        state.load_state_dict(resume_state)
+    if restore is not None and not restore(state):
+        state = fit.init()
     while state.updates < config.updates:
         looks = len(state.history)
         fit.update(state)

@@ -13,6 +13,7 @@ from mbrl.nets.action_box import ActionBox
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 from mbrl.off_policy.log.policies import CHUNK
+from mbrl.off_policy.value.fqe_config import FQEConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +27,11 @@ class RewardScale:
 
     mean: float
     std: float
+
+
+def _sizes(space: SpaceSpec, *, is_discrete: bool) -> tuple[int, int]:
+    """Inputs and outputs of a network without a horizon."""
+    return space.obs_dim + (0 if is_discrete else space.act_dim), space.act_dim if is_discrete else 1
 
 
 class QEnsemble:
@@ -60,9 +66,21 @@ class QEnsemble:
     ) -> None:
         self.space, self.normaliser, self.scale, self.estimand = space, normaliser, scale, estimand
         self.is_discrete, self.action_box = is_discrete, ActionBox(space)
-        inputs = space.obs_dim + (0 if is_discrete else space.act_dim) + (estimand.horizon is not None)
-        outputs = space.act_dim if is_discrete else 1
+        inputs, outputs = _sizes(space, is_discrete=is_discrete)
+        inputs += estimand.horizon is not None
         self.net = StackedMLP(members, inputs, hidden, outputs, generator=generator, layer_norm=layer_norm)
+
+    @staticmethod
+    def tensor_shapes(
+        config: FQEConfig, space: SpaceSpec, *, is_discrete: bool
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of `flat` and of the normaliser, by name, of values without a horizon that are not made."""
+        inputs, outputs = _sizes(space, is_discrete=is_discrete)
+        flat = StackedMLP.flat_shape(
+            config.members, inputs, config.hidden, outputs, layer_norm=config.layer_norm
+        )
+        normaliser = Normaliser.tensor_shapes(space.obs_dim)
+        return {"flat": flat, **{f"normaliser.{name}": shape for name, shape in normaliser.items()}}
 
     @property
     def members(self) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from mbrl.dynamics.assessment.model_warnings import explain_first_step
 from mbrl.dynamics.report import DynamicsReport, RankCorrelation
 from mbrl.evaluation.statistics import Interval
 from mbrl.report.kit.message import Message
@@ -42,6 +43,7 @@ def trust_message(report: DynamicsReport) -> Message:
     if horizon == 0:
         text = (
             "Trusted horizon 0: the model is trusted for no step. Do not roll out; use a model-free learner."
+            + explain_first_step(report)
         )
         return Message(text, "bad")
     steps = format_count(horizon, "step")

@@ -5,8 +5,13 @@ import pytest
 
 from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimand
-from mbrl.off_policy.estimators.direct_method import direct_method
-from mbrl.off_policy.estimators.magic import MagicConfig, error_covariance, magic, partial_summands
+from mbrl.off_policy.estimators.magic import (
+    MagicConfig,
+    error_covariance,
+    magic,
+    partial_summands,
+    uncorrected_share,
+)
 from mbrl.off_policy.estimators.weighted_doubly_robust import weighted_doubly_robust
 from tests.off_policy.logs import logged, one_step
 
@@ -15,7 +20,7 @@ def test_partial_returns_run_from_the_direct_method_to_wdr():
     arrays = logged(estimand=Estimand(0.9))
     steps = arrays.steps
     partial = partial_summands(arrays, list(range(-1, steps))).sum(0)
-    assert partial[0] == pytest.approx(direct_method(arrays).point, rel=1e-12)
+    assert partial[0] == pytest.approx(arrays.value[:, 0].mean(), rel=1e-12)
     assert partial[-1] == pytest.approx(weighted_doubly_robust(arrays).point, rel=1e-12)
     weight = np.exp(np.cumsum(arrays.log_ratio, 1))
     share = weight / weight.sum(0)
@@ -45,7 +50,7 @@ def test_magic_lies_between_its_parts_on_a_thinned_grid():
 
 def test_one_step_lies_between_the_direct_method_and_wdr():
     one = one_step()
-    low, high = sorted((direct_method(one).point, weighted_doubly_robust(one).point))
+    low, high = sorted((one.value[:, 0].mean(), weighted_doubly_robust(one).point))
     assert low - 1e-12 <= magic(one).point <= high + 1e-12
 
 
@@ -54,6 +59,17 @@ def test_the_error_is_n_times_the_covariance_of_the_summands():
     omega = error_covariance(summands)
     np.testing.assert_allclose(omega, 30 * np.cov(summands.T, ddof=1), rtol=1e-10)
     assert np.linalg.eigvalsh(omega).min() >= -1e-12
+
+
+def test_the_share_of_the_value_runs_from_all_to_nothing():
+    """Discounts 1, 0.9, 0.81, ... of six steps; after j = 1 two of them are corrected."""
+    arrays = logged()
+    discounts = 0.9 ** np.arange(6)
+    found = uncorrected_share(arrays, [-1, 1, 5])
+    np.testing.assert_allclose(found, [1.0, 1 - discounts[:2].sum() / discounts.sum(), 0.0], atol=1e-12)
+    estimate = magic(arrays)
+    lengths, blend = estimate.details["lengths"], estimate.details["blend"]
+    assert estimate.details["value_share"] == pytest.approx(blend @ uncorrected_share(arrays, lengths))
 
 
 def test_scaled_rewards_and_values_scale_it():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.core.errors import UndefinedRatioError
+from mbrl.core.errors import DataError, UndefinedRatioError
 from mbrl.off_policy.log.policies import (
     CHUNK,
     DeterministicMode,
@@ -68,7 +68,11 @@ def test_draws_follow_the_policy_and_long_logs_go_in_chunks():
 
 
 def test_logits_are_no_probabilities():
-    with pytest.raises(ValueError, match=r"row 0.*logits"):
-        action_probabilities(TablePolicy(torch.tensor([[3.0, -1.0]])), torch.ones(2, 1))
+    for table in ([[3.0, -1.0]], [[2.0, -1.0]], [[0.25, 0.25]], [[float("nan"), 0.5]]):
+        policy = TablePolicy(torch.tensor(table))
+        with pytest.raises(DataError, match=r"row 0.*logits"):
+            action_probabilities(policy, torch.ones(2, 1))
+        with pytest.raises(DataError, match=r"row 0.*logits"):
+            action_log_prob(policy, torch.ones(2, 1), torch.ones(2, 2))
     found = action_probabilities(TablePolicy(torch.tensor([[0.25, 0.75]])), torch.ones(2, 1))
     np.testing.assert_allclose(found, [[0.25, 0.75]] * 2)

@@ -136,7 +136,7 @@ def test_bad_input_is_refused():
         fit(dataset.select([0]), policy)
     with pytest.raises(DataError, match="2 dimensions"):
         fit(dataset, TablePolicy(torch.eye(4)[:, :2]))
-    with pytest.raises(ValueError, match="no probabilities"):
+    with pytest.raises(DataError, match="no probabilities"):
         action_probabilities(TablePolicy(torch.full((4, 3), 0.5)), torch.eye(4))
 
 

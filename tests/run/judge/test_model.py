@@ -108,8 +108,6 @@ def test_a_named_fit_is_used_whatever_it_was_fitted_to(tmp_path, source, log):
     lqg = scalar_task().simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 3, 3, 0)
     with pytest.raises(ConfigError, match="3 observation and 2 action"):
         choose(folder, lqg, workspace, ModelRequest(run.path))
-    with pytest.raises(ConfigError, match="Legal names: learned, task, never"):
-        ModelRequest.parse(None, fit=False, termination="perhaps")
 
 
 def policy_file(tmp_path: Path) -> Path:

@@ -66,9 +66,8 @@ def test_a_stage_that_is_killed_in_a_value_fit_goes_on_and_tidies_up(tmp_path, m
     monkeypatch.setattr("mbrl.run.judge.value_fits.SECONDS_BETWEEN", -1.0)
     whole, _ = run(tmp_path / "whole", stochastic=True)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "mbrl.off_policy.value.fqe.FQEFit.result", _die
-        )  # after the last update, before any estimate
+        # after the last update, before any estimate
+        patch.setattr("mbrl.off_policy.value.fqe.FQEFit.result", _die)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "killed", stochastic=True)
     assert len(list((tmp_path / "killed").rglob("step-*.pt"))) == 1
