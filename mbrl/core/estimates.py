@@ -192,7 +192,7 @@ class Estimate:
     def invalidated(self, reason: str, *flags: Flag) -> "Estimate":
         """The same estimate, kept out of verdicts; an earlier reason stays in front."""
         why_not = reason if self.why_not is None else f"{self.why_not}; {reason}"
-        return dataclasses.replace(self, valid=False, why_not=why_not, flags=(*self.flags, *flags))
+        return dataclasses.replace(self.flagged(*flags), valid=False, why_not=why_not)
 
     def flagged(self, *flags: Flag) -> "Estimate":
         """The same estimate with further flags."""

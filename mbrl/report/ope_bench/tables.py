@@ -78,7 +78,8 @@ def threshold_table(cases: Sequence[JudgedCase]) -> Table:
         right, wrong = ("worse", "better") if kind == "NO-GO" else ("better", "worse")
         columns += [f"{kind}, {right}", f"{kind}, {wrong}"]
     rows = [(label, *_threshold_cells(cases, label)) for label in RULES]
-    return Table("Right and wrong verdicts, had one threshold been another", tuple(columns), rows)
+    caption = "Verdicts, had one threshold been another (<= upper 95 % end; a task's judgements are one case)"
+    return Table(caption, tuple(columns), rows)
 
 
 def _threshold_cells(cases: Sequence[JudgedCase], label: str) -> Iterator[Cell]:

@@ -173,9 +173,9 @@ def evaluate_with_evidence(
     fit_values: FitValues = fit_fqe,
 ) -> tuple[OPEReport, StoredEvidence]:
     """`evaluate_off_policy` by a given way to fit, and the arrays that a comparison of policies needs."""
-    estimand, rng = settings.estimand(dataset), RngStreams(settings.seed)
+    rng = RngStreams(settings.seed)
     asked = EstimatorSettings(
-        estimand,
+        settings.estimand(dataset),
         settings.fqe,
         crossfit=settings.crossfit,
         fit_values=fit_values,
@@ -184,19 +184,7 @@ def evaluate_with_evidence(
     )
     context = EstimatorContext(policy, dataset, asked)
     arrays = _ratios(context)
-    problem = None if isinstance(arrays, str) else _problem_of_ratios(arrays)
-    estimates: dict[str, Estimate] = {}
-    for name in ESTIMATORS.names():
-        entry = ESTIMATORS.get(name)
-        try:
-            estimate = entry.estimate(context, generator=rng.at(name))
-        except (UndefinedRatioError, EstimandError, DataError) as error:
-            estimate = refused(name, entry.family, estimand, str(error))
-        if backtest is not None:
-            estimate = apply_backtest(estimate, backtest.z)
-        if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
-            estimate = estimate.invalidated(problem).flagged(Flag.BEHAVIOUR_MISCALIBRATED)
-        estimates[name] = estimate
+    estimates = _ask_all(context, arrays, backtest, rng)
     measured = assess(
         policy,
         dataset,
@@ -213,6 +201,33 @@ def evaluate_with_evidence(
     states = dataset.transitions().observation
     some = torch.tensor(states[:: max(1, len(states) // _COMPARED_STATES)])
     return report, StoredEvidence.of(estimates, arrays, comparable_actions(policy, some, dataset.spec))
+
+
+def _ask_all(
+    context: EstimatorContext, arrays: OPEArrays | str, backtest: Backtest | None, rng: RngStreams
+) -> dict[str, Estimate]:
+    """Every registered estimator's answer, out of the verdict where its back-test says so.
+
+    Args:
+        context: the question, and what estimators share.
+        arrays: the log with the policy's ratios, or why there are none.
+        backtest: of the same pipeline.
+        rng: streams, one for each estimator.
+    """
+    problem = None if isinstance(arrays, str) else _problem_of_ratios(arrays)
+    estimates: dict[str, Estimate] = {}
+    for name in ESTIMATORS.names():
+        entry = ESTIMATORS.get(name)
+        try:
+            estimate = entry.estimate(context, generator=rng.at(name))
+        except (UndefinedRatioError, EstimandError, DataError) as error:
+            estimate = refused(name, entry.family, context.estimand, str(error))
+        if backtest is not None:
+            estimate = apply_backtest(estimate, backtest.z)
+        if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
+            estimate = estimate.invalidated(problem, Flag.BEHAVIOUR_MISCALIBRATED)
+        estimates[name] = estimate
+    return estimates
 
 
 def _backtest(

@@ -1,6 +1,7 @@
 """Verdicts on policies of known value: how often they are wrong, and under which thresholds."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -57,7 +58,12 @@ def wrong_go_share(bench: OPEBench, verdicts: Sequence[str] = ("go",)) -> float:
 
 
 def verdict_share(judged: Sequence[tuple[str, str]], wanted: Sequence[str]) -> VerdictShare | None:
-    """Share of judgements that ended in a wanted verdict, with Wilson's interval; None without judgements.
+    """Share of judgements that ended in a wanted verdict, with a 95 % interval; None without judgements.
+
+    The logs of a task judge the same policies, and the policies of a task are judged by the same logs, fits
+    and back-tests, so judgements of one task may stand and fall together. The interval is Wilson's at the
+    number of independent cases that they are worth if they do, `(sum_t n_t)^2 / sum_t n_t^2` over tasks: Kish
+    1965, the effective sample size of clusters of unequal size, at its least.
 
     Args:
         judged: verdict and task of each judgement.
@@ -66,4 +72,6 @@ def verdict_share(judged: Sequence[tuple[str, str]], wanted: Sequence[str]) -> V
     if not judged:
         return None
     share = sum(verdict in wanted for verdict, _ in judged) / len(judged)
-    return VerdictShare(share, *wilson_interval(share, float(len(judged))))
+    sizes = Counter(task for _, task in judged).values()
+    cases = len(judged) ** 2 / sum(size**2 for size in sizes)
+    return VerdictShare(share, *wilson_interval(share, cases))

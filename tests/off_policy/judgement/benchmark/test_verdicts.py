@@ -65,8 +65,11 @@ def test_an_unknown_behaviour_leaves_nothing_to_be_better_than() -> None:
     assert math.isnan(wrong_go_share(unknown))
 
 
-def test_a_share_has_an_interval() -> None:
+def test_judgements_of_a_task_may_stand_and_fall_together() -> None:
     judged = [("go", "a"), ("no_go", "a"), ("go_with_guard", "b"), ("no_go", "b")]
-    found = verdict_share(judged, ("go", "go_with_guard"))
-    assert found == (0.5, *wilson_interval(0.5, 4.0))
+    assert verdict_share(judged, ("go", "go_with_guard")) == (0.5, *wilson_interval(0.5, 2.0))
+    twice = verdict_share([*judged, *judged], ("go", "go_with_guard"))
+    assert twice == verdict_share(judged, ("go", "go_with_guard"))  # no surer for a second log of each task
+    uneven = [("no_go", "a")] * 3 + [("no_go", "b")]
+    assert verdict_share(uneven, ("go",)) == (0.0, *wilson_interval(0.0, 4**2 / (3**2 + 1**2)))
     assert verdict_share([], ("go",)) is None

@@ -86,6 +86,15 @@ def test_reports_of_other_candidates_are_refused() -> None:
         DeploymentReport.from_json({"version": REPORT_VERSION, **values})
 
 
+def test_the_keys_are_documented() -> None:
+    docs = Path(__file__).resolve().parents[4] / "docs" / "ope.md"
+    text = docs.read_text(encoding="utf-8")
+    table = text[text.index("| key of a report |") : text.index("## The model")]
+    keys = {*OPEReport.model_fields, *DeploymentReport.model_fields} - {"why_no_ranking", "why_no_test_plan"}
+    assert [key for key in keys if f"`{key}`" not in table] == []
+    assert f"of the JSON, {REPORT_VERSION};" in table
+
+
 def test_what_is_not_finite_becomes_null() -> None:
     found = Diagnostics(pareto_k=-math.inf, ess_t=(1.0, math.nan))
     assert found.pareto_k is None
