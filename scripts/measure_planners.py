@@ -172,6 +172,11 @@ def main() -> None:
                 for name, label, s, gain in kinds
             ),
         )
+    print_tree_tables(size)
+
+
+def print_tree_tables(size: int) -> None:
+    """How well tree searches choose: with exact leaves by depth, with wrong ones by simulations."""
     depths = range(1, 6)
     wide = {"policy_samples": 128, "flat_samples": 64, "clone_samples": 64, "considered": 256}
     print_table(

@@ -11,6 +11,7 @@ import torch
 
 from mbrl.algorithms.batch_faults import find_batch_fault
 from mbrl.core.errors import DivergenceError, NonFiniteError
+from mbrl.core.progress import Progress, SilentProgress
 from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
@@ -24,7 +25,6 @@ from mbrl.run.metrics import (
     refuse_non_finite,
     sound_length,
 )
-from mbrl.run.progress import Progress, SilentProgress
 
 _PROGRESS_INTERVAL = 50
 
