@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbrl.api.model import Dynamics
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
@@ -86,6 +87,7 @@ def planner(
     *,
     budget_ms: float | None = None,
     sims: int | None = None,
+    dynamics: Dynamics | None = None,
     threads: int = 1,
     store: str | Path | None = None,
     progress: Listener = None,
@@ -101,6 +103,7 @@ def planner(
         name: name in `mbrl list planners`' configs, or path of a yaml.
         budget_ms: milliseconds of wall time for each call; None for the planner's own budget.
         sims: simulations or trajectories of a plan, likewise.
+        dynamics: a fitted model to plan in; None takes the fit that the run's config names, or makes it.
         threads: of torch while it is made.
         store: root of the run folders; None for that of the run.
         progress: see `fit`.
@@ -112,7 +115,7 @@ def planner(
     """
     config = _plan_config(name, budget_ms, sims, overrides, changes)
     with torch_settings(threads):
-        basis, workspace = _basis(run, store, progress)
+        basis, workspace = _basis(run, store, progress, dynamics)
         ready = make_planner(basis, config, workspace)
     policy = PlannerPolicy(ready.planner, basis.box, config.budget, is_warm=config.is_warm)
     facts = {**basis.stored.facts, "algorithm": f"{config.planner.name}-{basis.label}"}
@@ -129,6 +132,7 @@ def plan(
     episodes: int | None = None,
     task: str | None = None,
     seed: int | None = None,
+    dynamics: Dynamics | None = None,
     threads: int = 1,
     store: str | Path | None = None,
     progress: Listener = None,
@@ -145,6 +149,7 @@ def plan(
         episodes: full episodes in the simulator; None for those of the run's config.
         task: replaces the one that the policy was trained for.
         seed: of starts and noise; None for that of the run's config.
+        dynamics: as `planner`.
         threads: of torch.
         store: as there.
         progress: see `fit`.
@@ -156,7 +161,7 @@ def plan(
     """
     config = _plan_config(planner, budget_ms, sims, overrides, changes)
     with torch_settings(threads):
-        basis, workspace = _basis(run, store, progress)
+        basis, workspace = _basis(run, store, progress, dynamics)
         spec = None if task is None else load_task(task)
         folder = plan_stage(basis, config, workspace, task=spec, episodes=episodes, seed=seed)
     return PlanResult(folder)
@@ -169,6 +174,7 @@ def explain_plan(
     *,
     budget_ms: float | None = None,
     sims: int | None = None,
+    dynamics: Dynamics | None = None,
     threads: int = 1,
     store: str | Path | None = None,
     progress: Listener = None,
@@ -183,6 +189,7 @@ def explain_plan(
         state: number of a logged step, or the coordinates of a state with commas between.
         budget_ms: as `planner`.
         sims: as there.
+        dynamics: as `planner`.
         threads: of torch.
         store: as there.
         progress: see `fit`.
@@ -195,7 +202,7 @@ def explain_plan(
 
     config = _plan_config(planner, budget_ms, sims, overrides, changes)
     with torch_settings(threads):
-        basis, workspace = _basis(run, store, progress)
+        basis, workspace = _basis(run, store, progress, dynamics)
         values = jsonable(explain_stage(basis, state, config, workspace))
     name = f"{config.planner.name}-{stable_hash({'config': config.tree(), 'state': state})[:8]}"
     folder = basis.run.path / "explanations"
@@ -221,8 +228,10 @@ def _plan_config(
 
 
 def _basis(
-    run: Run | str | Path, store: str | Path | None, progress: Listener
+    run: Run | str | Path, store: str | Path | None, progress: Listener, dynamics: Dynamics | None
 ) -> tuple[PlanBasis, Workspace]:
     path = run.path if isinstance(run, Run) else Path(run)
     workspace = open_workspace(store or path.resolve().parents[1], progress)
-    return open_basis(path, workspace, dataset=run.log if isinstance(run, Run) else None), workspace
+    log = run.log if isinstance(run, Run) else None
+    fitted = None if dynamics is None else (dynamics.fitted, dynamics.digest)
+    return open_basis(path, workspace, dataset=log, fitted=fitted), workspace

@@ -64,13 +64,20 @@ class PlanBasis:
         return self.stored.label
 
 
-def open_basis(path: Path, workspace: Workspace, *, dataset: Dataset | None = None) -> PlanBasis:
+def open_basis(
+    path: Path,
+    workspace: Workspace,
+    *,
+    dataset: Dataset | None = None,
+    fitted: tuple[FittedDynamics, str] | None = None,
+) -> PlanBasis:
     """Opens a finished training; its model is found in the store, or fitted now.
 
     Args:
         path: folder of the training.
         workspace: where its model is.
         dataset: its log, if that is open already; None opens the one that its config names.
+        fitted: the model to plan in and the digest of its fit; None takes the one that the config names.
 
     Raises:
         ConfigError: the folder holds no finished training, or one without logs.
@@ -83,7 +90,9 @@ def open_basis(path: Path, workspace: Workspace, *, dataset: Dataset | None = No
             "Remedy: name a run that was trained on a dataset."
         )
     dataset = dataset or load_run_dataset(resolved.run, workspace)
-    dynamics, fit = fit_dynamics_stage(resolved, dataset, workspace)
+    if fitted is None:
+        dynamics, fit = fit_dynamics_stage(resolved, dataset, workspace)
+        fitted = (dynamics, str(fit.manifest()["hash"]))
     stored = open_policy(path)
     return PlanBasis(
         run=run,
@@ -92,8 +101,8 @@ def open_basis(path: Path, workspace: Workspace, *, dataset: Dataset | None = No
         dataset=dataset,
         split=split_for(resolved.run.dynamics, dataset, RngStreams(resolved.run.seed)),
         task=find_run_task(resolved.run, dataset),
-        dynamics=dynamics,
-        dynamics_hash=str(fit.manifest()["hash"]),
+        dynamics=fitted[0],
+        dynamics_hash=fitted[1],
         policy_hash=stored.content,
     )
 
