@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from mbrl.api.result import PlainResult, Result, jsonable
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, FileError
 from mbrl.core.registry import Registry
 
 if TYPE_CHECKING:
     from mbrl.report.kit.table import Table
+    from mbrl.run.store import RunFolder
     from mbrl.study.folder import StudyFolder
 
 RegistryName: TypeAlias = Literal[
@@ -24,7 +25,7 @@ _REGISTRIES: Final[dict[str, str]] = {
     "recipes": "mbrl.algorithms.base:RECIPES",
     "formats": "mbrl.data.formats.base:FORMATS",
     "measures": "mbrl.uncertainty.measures:MEASURES",
-    "estimators": "mbrl.ope.estimators.base:ESTIMATORS",
+    "estimators": "mbrl.off_policy.estimators.base:ESTIMATORS",
     "planners": "mbrl.planning.base:PLANNERS",
     "rows": "mbrl.bench.registry:ROWS",
 }
@@ -100,8 +101,8 @@ def registry(kind: RegistryName) -> Registry[Any]:
 
     Example:
         >>> import mbrl
-        >>> sorted(mbrl.registry("learners").names())[:2]
-        ['awac', 'bc']
+        >>> "bc" in mbrl.registry("learners").names()
+        True
     """
     if kind not in _REGISTRIES:
         raise ConfigError(f"There is no registry {kind!r}. Legal names: {', '.join(get_args(RegistryName))}.")
@@ -114,7 +115,7 @@ class StoreStatus(Result):
 
     Attributes:
         root: of the store.
-        runs: stage, seed, how far each is, wall time.
+        runs: stage, seed, how far each is, wall time; `problem` of a run whose files are damaged.
     """
 
     def __init__(self, root: Path, runs: Sequence[dict[str, Any]]) -> None:
@@ -132,6 +133,10 @@ class StoreStatus(Result):
         rows = [(*(run[c] for c in columns), run["path"].rpartition("-")[2]) for run in self.runs]
         headings = ("dataset", "stage", "what", "seed", "status", "updates", "seconds", "hash")
         return [Table(f"runs in {self.root}", headings, rows)]
+
+    def messages(self) -> Sequence[str]:
+        """What is wrong with the damaged runs."""
+        return [run["problem"] for run in self.runs if run["problem"] is not None]
 
     def _headline(self) -> str:
         done = sum(run["is_done"] for run in self.runs)
@@ -159,24 +164,41 @@ def status(store: str | Path = "runs") -> Result:
 
 
 def _store_status(root: Path) -> StoreStatus:
-    from mbrl.run.files import is_locked
-    from mbrl.run.metrics import read_metrics
     from mbrl.run.store import RunStore
 
-    entries: list[dict[str, Any]] = []
-    for run in RunStore(root).runs():
-        manifest, rows = run.manifest(), read_metrics(run.path)
-        is_running = is_locked(run.path / ".lock")
-        entries.append(
-            {
-                **{key: manifest[key] for key in ("dataset", "stage", "label", "seed", "wall_seconds")},
-                "is_done": run.is_done,
-                "status": "running" if is_running else "done" if run.is_done else "stopped",
-                "updates": rows[-1]["step"] if rows else None,
-                "path": str(run.path),
-            }
-        )
-    return StoreStatus(root, entries)
+    return StoreStatus(root, [_run_status(run) for run in RunStore(root).runs()])
+
+
+def _run_status(run: "RunFolder") -> dict[str, Any]:
+    """How one run stands; damaged files cost what they would have told, and nothing else."""
+    from mbrl.run.files import is_locked
+    from mbrl.run.metrics import read_metrics
+
+    keys = ("dataset", "stage", "label", "seed", "wall_seconds")
+    told: dict[str, Any] = {**dict.fromkeys(keys), "dataset": run.path.parent.name, "label": run.path.name}
+    updates, problem = None, None
+    try:
+        manifest = run.manifest()
+        told = {key: manifest[key] for key in keys}
+        rows = read_metrics(run.path)
+        updates = rows[-1]["step"] if rows else None
+        if run.is_done:
+            run.summary()
+    except FileError as error:
+        problem = str(error)
+    state = "done" if run.is_done else "stopped"
+    if is_locked(run.path / ".lock"):
+        state = "running"
+    elif problem is not None:
+        state = "damaged"
+    return {
+        **told,
+        "is_done": run.is_done,
+        "status": state,
+        "updates": updates,
+        "path": str(run.path),
+        "problem": problem,
+    }
 
 
 def _study_status(study: "StudyFolder") -> PlainResult:

@@ -12,11 +12,12 @@ from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, open_workspace, torch_settings
 from mbrl.api.settings import named_overrides
 from mbrl.core.errors import ConfigError
+from mbrl.core.progress import SilentProgress
 from mbrl.report.study.facts import Study, StudyAlgorithm, StudyRun
 from mbrl.run.documents import Override
 from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset
-from mbrl.run.progress import SilentProgress
+from mbrl.run.records import EvaluationSummary
 from mbrl.run.stage import Workspace
 from mbrl.study.config import load_study
 from mbrl.study.engines import EngineName, open_engine
@@ -161,7 +162,7 @@ def _with_policies(
             stored = policy.for_space(log.spec)
             found = evaluate_stage(
                 stored, workspace, task=task, episodes=judge.episodes, seed=judge.seed
-            ).summary()
+            ).summary(EvaluationSummary)
             scores = found["normalised_scores"]
             runs += [
                 StudyRun(

@@ -12,6 +12,7 @@ from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.evaluation.evaluator import Evaluation
 from mbrl.evaluation.statistics import Interval
 from mbrl.run.evaluate import evaluate_stage, policy_task
+from mbrl.run.records import EvaluationSummary
 from mbrl.run.store import RunFolder
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class EvaluationResult(Result):
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._summary = folder.summary()
+        self._summary = folder.summary(EvaluationSummary)
         self.evaluation = Evaluation.from_json(self._summary)
         self.path = folder.path
 

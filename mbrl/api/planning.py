@@ -20,6 +20,7 @@ from mbrl.run.plan.config import PlanConfig, load_plan_config
 from mbrl.run.plan.explanation import explain_stage
 from mbrl.run.plan.planning import make_planner, plan_stage
 from mbrl.run.policies import StoredPolicy
+from mbrl.run.records import PlanSummary
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder
 
@@ -37,7 +38,7 @@ class PlanResult(Result):
 
     def __init__(self, folder: RunFolder) -> None:
         self.path = folder.path
-        self.summary: Mapping[str, Any] = folder.summary()
+        self.summary: Mapping[str, Any] = folder.summary(PlanSummary)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary, and the path."""

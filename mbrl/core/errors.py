@@ -12,6 +12,36 @@ class ConfigError(MbrlError):
     """A config key, name or value that cannot be used."""
 
 
+class FileError(ConfigError):
+    """A file of this package, or of its user, that cannot be used: unreadable, damaged or of another kind.
+
+    Args:
+        file: path of the file.
+        problem: what is wrong, with the offending value.
+        field: dotted name of the entry.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, file: object, problem: str, *, remedy: str, field: str | None = None) -> None:
+        self.file, self.problem, self.field, self.remedy = file, problem, field, remedy
+        where = f"{file}, field {field}" if field else str(file)
+        super().__init__(f"{where}: {problem.rstrip('.')}. Remedy: {remedy}")
+
+
+class StorageError(MbrlError):
+    """A file that cannot be written: no space, no permission, no such place.
+
+    Args:
+        file: path of the file.
+        problem: what the system says.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, file: object, problem: str, *, remedy: str) -> None:
+        self.file, self.problem, self.remedy = file, problem, remedy
+        super().__init__(f"{file} cannot be written: {problem}. Remedy: {remedy}")
+
+
 class DataError(MbrlError):
     """A dataset that cannot be used for training.
 

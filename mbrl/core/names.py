@@ -2,11 +2,15 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
+
+_LONGEST: Final = 100
+"""No name is longer: to look for what is near to one takes the product of the lengths."""
 
 
 def suggest(name: str, legal: Iterable[str]) -> str:
     """`Did you mean 'x'? ` for a near miss, else nothing."""
-    near = difflib.get_close_matches(name, list(legal), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, list(legal), n=1, cutoff=0.6) if len(name) <= _LONGEST else []
     return f"Did you mean {near[0]!r}? " if near else ""
 
 

@@ -152,10 +152,12 @@ class ModelBuffer:
         """Inverse of `state_dict`.
 
         Raises:
-            ValueError: the state is that of a buffer of another capacity.
+            ValueError: the state is that of a buffer of another capacity or of other rows.
         """
         counters: dict[str, int] = state["counters"]
         pushes, cursor, size = counters["pushes"], counters["cursor"], counters["size"]
+        if not 0 <= cursor < self.capacity or size < 0 or state["rows"].shape != (size, self.layout.width):
+            raise ValueError(f"a ring of {size} rows at row {cursor} holds {list(state['rows'].shape)}")
         if size > self.capacity or (size < self.capacity and cursor != size):
             raise ValueError(
                 f"a ring of {size} rows at row {cursor} does not fit a capacity of {self.capacity}"

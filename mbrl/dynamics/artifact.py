@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from mbrl.core.protocols import Policy
@@ -121,34 +122,112 @@ class FittedDynamics:
         return meta, {name: value.detach().contiguous().clone() for name, value in tensors.items()}
 
     @classmethod
-    def from_tensors(cls, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "FittedDynamics":
+    def from_tensors(cls, facts: "DynamicsFacts", tensors: Mapping[str, Tensor]) -> "FittedDynamics":
         """Inverse of `to_tensors`.
 
+        Args:
+            facts: what `to_tensors` said, as `DynamicsFacts` reads it.
+            tensors: of the shapes that `tensor_shapes` gives.
+
         Raises:
-            ValueError: the format is not one that this version reads.
+            ValueError: the edges of the termination head's encoding do not ascend.
         """
-        if meta["format"] != _FORMAT:
-            raise ValueError(f"dynamics format {meta['format']}; this version reads format {_FORMAT}")
-        config = DynamicsConfig.model_validate(meta["config"])
         head: TerminationHead | NeverTerminates = NeverTerminates()
-        if meta["has_termination"]:
+        if facts.has_termination:
             head = _rebuild_head(
-                config,
+                facts.config,
                 _part(tensors, "termination."),
-                reads_successor=bool(meta["termination_reads_successor"]),
+                reads_successor=facts.termination_reads_successor,
             )
         return cls(
-            model=_rebuild_model(config, _part(tensors, "model.")),
+            model=_rebuild_model(facts.config, _part(tensors, "model.")),
             termination=head,
-            config=config,
-            dataset_hash=str(meta["dataset_hash"]),
-            reward_scale=float(meta["reward_scale"]),
+            config=facts.config,
+            dataset_hash=facts.dataset_hash,
+            reward_scale=facts.reward_scale,
             thresholds={
-                name: {float(probability): float(value) for probability, value in quantiles.items()}
-                for name, quantiles in meta["thresholds"].items()
+                name: {float(probability): value for probability, value in quantiles.items()}
+                for name, quantiles in facts.thresholds.items()
             },
-            report=DynamicsReport.model_validate(meta["report"]),
+            report=facts.report,
         )
+
+
+class DynamicsFacts(BaseModel):
+    """What the file of a fit says besides its tensors; see `FittedDynamics`.
+
+    Attributes:
+        format: of the tensors and of these facts.
+        config: what it was fitted with.
+        dataset_hash: content hash of the dataset.
+        reward_scale: deviation of the training rewards.
+        thresholds: for each uncertainty measure, its quantiles by probability.
+        report: how far it can be trusted.
+        has_termination: whether there is a learned head.
+        termination_reads_successor: whether that reads s'.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2]
+    config: DynamicsConfig
+    dataset_hash: str
+    reward_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    thresholds: dict[str, dict[Annotated[str, Field(pattern=r"^[0-9.e-]{1,30}$")], float]]
+    report: DynamicsReport
+    has_termination: bool
+    termination_reads_successor: bool
+
+    @field_validator("thresholds")
+    @classmethod
+    def _probabilities_are_numbers(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for quantiles in value.values():
+            for probability in quantiles:
+                if not 0 <= float(probability) <= 1:
+                    raise ValueError(f"{probability} is no probability")
+        return value
+
+
+def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes that the tensors of a fit must have, by name, held against what some of them say of the sizes.
+
+    The sizes are those of `model.bounds` `[e, 2, obs_dim + 1]`, `model.inputs.mean` `[obs_dim + act_dim]` and
+    `termination.encoding.edges` `[k, obs_dim]`, of the head's members that of its parameters.
+    """
+    config = facts.config
+    members, _, outputs = _sizes(tensors, "model.bounds", 3)
+    (inputs,) = _sizes(tensors, "model.inputs.mean", 1)
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.bounds": (members, 2, outputs),
+        "model.temperature": (outputs,),
+        "model.inputs.mean": (inputs,),
+        "model.inputs.std": (inputs,),
+        "model.targets.mean": (outputs,),
+        "model.targets.std": (outputs,),
+        "model.net.flat": StackedMLP.flat_shape(
+            members, inputs, config.hidden, 2 * outputs, layer_norm=config.layer_norm
+        ),
+    }
+    if facts.has_termination:
+        obs_dim = outputs - 1
+        width = inputs + obs_dim if facts.termination_reads_successor else inputs
+        edges, _ = _sizes(tensors, "termination.encoding.edges", 2)
+        heads, _ = _sizes(tensors, "termination.net.flat", 2)
+        encoded = width + (edges - 1) * obs_dim
+        shapes |= {
+            "termination.log_weight": (),
+            "termination.inputs.mean": (width,),
+            "termination.inputs.std": (width,),
+            "termination.encoding.edges": (edges, obs_dim),
+            "termination.net.flat": StackedMLP.flat_shape(heads, encoded, config.termination.hidden, 1),
+        }
+    return shapes
+
+
+def _sizes(tensors: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
+    """The shape of a tensor, each size at least 1; ones where it is missing or has other dimensions."""
+    shape = tuple(tensors[name].shape) if name in tensors else ()
+    return tuple(max(1, size) for size in shape) if len(shape) == dims else (1,) * dims
 
 
 def build_net(config: DynamicsConfig, sizes: tuple[int, int, int], generator: torch.Generator) -> StackedMLP:

@@ -5,7 +5,6 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from mbrl.data.splits import DEFAULT_GAP
 from mbrl.nets.stack import ActivationName
 from mbrl.nets.widths import Hidden
 
@@ -150,7 +149,7 @@ class DynamicsConfig(BaseModel):
     @property
     def split_gap(self) -> int:
         """Steps between blocks of time, where a split cuts them: the longest window that will be judged."""
-        return max(DEFAULT_GAP, self.assessment.horizon)
+        return self.assessment.horizon
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DynamicsConfig":

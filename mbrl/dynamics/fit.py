@@ -254,7 +254,7 @@ def fit_dynamics(
     rng: RngStreams,
     *,
     measures: MeasureFactory,
-    resume_state: StateDict | None = None,
+    restore: Callable[[DynamicsFit], bool] | None = None,
     on_epoch: Callable[[DynamicsFit], None] | None = None,
 ) -> FittedDynamics:
     """Fits an ensemble to `dataset`.
@@ -264,12 +264,13 @@ def fit_dynamics(
         config: network and training.
         rng: streams of this fit.
         measures: makes the uncertainty measures to be judged: `held_out_measures` of `mbrl.uncertainty`.
-        resume_state: `DynamicsFit.state_dict()` of an interrupted fit with the same arguments.
+        restore: loads the state of an interrupted fit with the same arguments into a fresh one; False where
+            there is none that fits, and whatever it did to the fit is then undone.
         on_epoch: called after each epoch, for progress and checkpoints.
     """
     fit = DynamicsFit(dataset, config, rng)
-    if resume_state is not None:
-        fit.load_state_dict(resume_state)
+    if restore is not None and not restore(fit):
+        fit = DynamicsFit(dataset, config, rng)
     while fit.stage != "done":
         fit.run_epoch()
         if on_epoch is not None:

@@ -4,11 +4,13 @@ Normalised units are standard deviations of the training targets `(s' - s, r)`, 
 90 % bootstrap intervals over episodes.
 """
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, Field, model_validator
+
+from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardOutliers
 
 Floats = tuple[float, ...]
 
@@ -23,11 +25,18 @@ def to_integers(values: NDArray[Any]) -> tuple[int, ...]:
     return tuple(cast(list[int], values.tolist()))
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def _check_lengths(part: BaseModel, *names: str) -> None:
+    """Refuses curves that do not belong together.
+
+    Raises:
+        ValueError: the fields have different lengths.
+    """
+    lengths = {name: len(getattr(part, name)) for name in names}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"lengths differ: {lengths}")
 
 
-class TrainingReport(_Part):
+class TrainingReport(ReportPart):
     """How the ensemble was fitted.
 
     Attributes:
@@ -52,76 +61,17 @@ class TrainingReport(_Part):
     member_best: Floats
     elites: tuple[int, ...]
 
-
-class ConstantChannel(_Part):
-    """An observation dimension that counts as constant (`mbrl.data.normaliser.Moments`).
-
-    Attributes:
-        dimension: its index.
-        mean: raw units.
-        std: raw units; 0 where it never changes.
-    """
-
-    dimension: int
-    mean: float
-    std: float
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "TrainingReport":
+        _check_lengths(self, "member_errors", "member_best")
+        if any(len(errors) != len(self.updates) for errors in self.member_errors):
+            raise ValueError(f"there are {len(self.updates)} epochs, and other numbers of errors")
+        if not all(0 <= elite < len(self.member_best) for elite in self.elites):
+            raise ValueError(f"the elites are {self.elites} of {len(self.member_best)} members")
+        return self
 
 
-class CoarseChannel(_Part):
-    """An observation dimension that float32 resolves badly: a part of its changes is rounding.
-
-    Attributes:
-        dimension: its index.
-        size: largest magnitude, raw units.
-        change: standard deviation of its change in a step, raw units.
-        resolution: step of float32 at `size`, raw units.
-    """
-
-    dimension: int
-    size: float
-    change: float
-    resolution: float
-
-
-class ChannelReport(_Part):
-    """What of the observation's dimensions bears on the fit.
-
-    Attributes:
-        names: of all dimensions.
-        constant: dimensions that count as constant; no error and no interval of them enters a verdict.
-        coarse: dimensions that float32 resolves badly.
-    """
-
-    names: tuple[str, ...] = ()
-    constant: tuple[ConstantChannel, ...] = ()
-    coarse: tuple[CoarseChannel, ...] = ()
-
-    def label(self, dimension: int) -> str:
-        """Name of a dimension."""
-        return self.names[dimension] if dimension < len(self.names) else str(dimension)
-
-
-class RewardOutliers(_Part):
-    """Rewards that no scale of a task explains; the model is fitted as if they were the nearest other reward.
-
-    Attributes:
-        count: how many.
-        episode: index of the episode of the farthest one.
-        row: its step in that episode.
-        value: its value, reward units.
-        least: least reward that is none of them.
-        largest: largest reward that is none of them.
-    """
-
-    count: int
-    episode: int
-    row: int
-    value: float
-    least: float
-    largest: float
-
-
-class OneStepReport(_Part):
+class OneStepReport(ReportPart):
     """Errors one step ahead on held-out rows; `d` observation dimensions.
 
     Attributes:
@@ -148,8 +98,13 @@ class OneStepReport(_Part):
     mse_raw: float
     nrmse_by_dimension: Floats = ()
 
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "OneStepReport":
+        _check_lengths(self, "rmse", "rmse_normalised", "persistence_normalised", "linear_normalised")
+        return self
 
-class CalibrationReport(_Part):
+
+class CalibrationReport(ReportPart):
     """Whether intervals cover what they claim; fitted on half of the held-out episodes, judged on the rest.
 
     Attributes:
@@ -192,12 +147,24 @@ class CalibrationReport(_Part):
     nll: Floats
     nll_raw: float
 
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "CalibrationReport":
+        if 0.9 not in self.levels:
+            raise ValueError("the level 0.9 is missing")
+        _check_lengths(self, "levels", "coverage_before", "coverage_after")
+        _check_lengths(self, "pit_before", "pit_after")
+        _check_lengths(self, "temperature", "ks", "ece_before", "ece", "nll_before", "nll")
+        for name, rows in (("coverage_by_dimension", "levels"), ("pit_by_dimension", "temperature")):
+            if getattr(self, name):  # details that a summary may leave out
+                _check_lengths(self, name, rows)
+        return self
+
     def coverage(self, level: float) -> float:
         """Mean coverage after recalibration at one of `levels`."""
         return self.coverage_after[self.levels.index(level)]
 
 
-class OpenLoopReport(_Part):
+class OpenLoopReport(ReportPart):
     """Errors against the horizon, open loop with the logged actions.
 
     Only horizons that a held-out segment reaches are listed. Errors are in deviations of the observation.
@@ -239,15 +206,25 @@ class OpenLoopReport(_Part):
     ended_early: Floats
     tolerance: float
     least_coverage: float
-    trusted_horizon: int
+    trusted_horizon: Annotated[int, Field(ge=0)]
     reward_error: Floats = ()
     reward_high: Floats = ()
     reward_constant: Floats = ()
     observation_horizon: int | None = None
     reward_horizon: int | None = None
 
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "OpenLoopReport":
+        curves = (
+            name
+            for name, field in type(self).model_fields.items()
+            if field.annotation == Floats and getattr(self, name)  # a fit of before has no curves of rewards
+        )
+        _check_lengths(self, "segments", "steps", *curves)
+        return self
 
-class RankCorrelation(_Part):
+
+class RankCorrelation(ReportPart):
     """Spearman correlation of an uncertainty measure with the true one-step error.
 
     Attributes:
@@ -267,7 +244,7 @@ class RankCorrelation(_Part):
     far_high: float
 
 
-class RewardReport(_Part):
+class RewardReport(ReportPart):
     """The learned reward on held-out rows.
 
     Attributes:
@@ -285,7 +262,7 @@ class RewardReport(_Part):
     outliers: RewardOutliers | None = None
 
 
-class TerminationReport(_Part):
+class TerminationReport(ReportPart):
     """The learned termination head on held-out rows.
 
     Attributes:
@@ -329,7 +306,7 @@ class TerminationReport(_Part):
         )
 
 
-class DynamicsReport(_Part):
+class DynamicsReport(ReportPart):
     """How a model was fitted and how far it can be trusted.
 
     Attributes:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mbrl.core.errors import NonFiniteError
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
+from mbrl.nets.moments import load_moments
 
 _BLOCK_UPDATES = 32  # batches that one gather fetches
 _COOLDOWN_SHARE = 4  # the cool-down is one part in this many of the updates before it
@@ -213,15 +214,25 @@ class MemberTrainer:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`."""
-        self.updates, self.stale_epochs = state["updates"], state["stale_epochs"]
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: a tensor is of another shape.
+        """
+        shapes = [parameter.shape for parameter in self._parameters]
+        for name in ("parameters", "snapshots"):
+            if [value.shape for value in state[name]] != shapes or state["best"].shape != self.best.shape:
+                raise ValueError(
+                    f"{name} of the fit are not of the shapes {[list(shape) for shape in shapes]}"
+                )
+        self.updates, self.stale_epochs = int(state["updates"]), int(state["stale_epochs"])
         self.cooldown = None if state["cooldown"] is None else tuple(state["cooldown"])
         self.best = state["best"].clone()
         self.snapshots = [snapshot.clone() for snapshot in state["snapshots"]]
         with torch.no_grad():
             for parameter, value in zip(self._parameters, state["parameters"], strict=True):
                 parameter.copy_(value)
-        self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
+        load_moments(self._optimiser, state["optimiser"])
         self.history = [EpochRecord(**record) for record in state["history"]]
 
     def _rate(self) -> float:

@@ -1,9 +1,10 @@
 """Facts about tasks: sizes, bounds, limits, reference scores and known termination rules."""
 
+import hashlib
+import reprlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,8 +21,10 @@ from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import suggest
 from mbrl.core.types import SpaceSpec
+from mbrl.envs.documents import parse_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+_SHOWN_PROBLEMS: Final = 5
 EnvOption = bool | int | float | str
 Bound = tuple[FiniteFloat | None, FiniteFloat | None]
 
@@ -167,6 +170,11 @@ class TaskSpec(BaseModel):
         return self
 
     @property
+    def content_hash(self) -> str:
+        """Hex digest (blake2b) of everything that the task says."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=16).hexdigest()
+
+    @property
     def space(self) -> SpaceSpec:
         """Sizes and bounds: all that learners and models may know of the task."""
         return SpaceSpec(
@@ -199,6 +207,47 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
     return _read_task(configs_dir() / "tasks" / f"{name_or_path}.yaml")
 
 
+def load_named_task(
+    name: str, *, source: str, env_id: str | None = None, content_hash: str | None = None
+) -> TaskSpec:
+    """The shipped task that a dataset or a policy names, if it is the one that they mean.
+
+    A file may name a task, but never another file to be read, nor a module to be imported: that is for the
+    user to say, with `--task`.
+
+    Args:
+        name: as the file has it.
+        source: what names it, for messages.
+        env_id: id of the simulator that the file states besides, or None.
+        content_hash: of the task that the file means, or None where it means a shipped one.
+
+    Raises:
+        ConfigError: no shipped task has the name, or it is another task of the same name.
+    """
+    remedy = "Remedy: give --task with the path of its yaml, or with the name of a shipped task."
+    shown = reprlib.repr(name)
+    if name not in list_tasks():
+        raise ConfigError(
+            f"{source} names the task {shown}, which is none of the shipped ones "
+            f"({', '.join(list_tasks())}); task files and modules are not taken from data. {remedy}"
+        )
+    task = load_task(name)
+    is_other_env = env_id is not None and env_id != task.env_id
+    if is_other_env or (content_hash is not None and content_hash != task.content_hash):
+        raise ConfigError(
+            f"{source} names the task {shown}, but means another one than the shipped task of that name"
+            f"{f' (its simulator is {reprlib.repr(env_id)}, not {task.env_id!r})' if is_other_env else ''}. "
+            f"{remedy}"
+        )
+    return task
+
+
+def own_task_hash(task: TaskSpec) -> str | None:
+    """Hash of a task of the user's own, to be noted beside its name; None for a shipped one."""
+    is_shipped = task.name in list_tasks() and load_task(task.name) == task
+    return None if is_shipped else task.content_hash
+
+
 def find_task(env_id: str) -> TaskSpec | None:
     """The shipped task whose `env_id` equals `env_id` exactly, or None; never a partial match."""
     return next((task for task in map(load_task, list_tasks()) if task.env_id == env_id), None)
@@ -206,19 +255,18 @@ def find_task(env_id: str) -> TaskSpec | None:
 
 def _read_task(path: Path) -> TaskSpec:
     try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Task file {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"Task file {path} is not valid YAML: {error}") from error
+    values = parse_yaml(text, where=f"Task file {path}")
     try:
         return TaskSpec.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'task'} = {e['input']!r}: {e['msg']}"
+            f"{'.'.join(map(str, e['loc'])) or 'task'} = {reprlib.repr(e['input'])}: {e['msg']}"
             if e["loc"]
             else str(e["msg"])
-            for e in error.errors()
+            for e in error.errors()[:_SHOWN_PROBLEMS]
         )
         legal = ", ".join(TaskSpec.model_fields)
         raise ConfigError(f"Task file {path}: {problems}. Legal keys: {legal}.") from error

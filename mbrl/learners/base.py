@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mbrl.core.protocols import Checkpointable, Learner
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, StateDict
+from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.passes import NetworkPass
 
@@ -50,6 +51,16 @@ class LearnerConfig(BaseModel):
     normalise_observations: bool = True
 
     @property
+    def depends_on_length(self) -> bool:
+        """Whether an update depends on how many there will be, as learning rates that fall to the end do.
+
+        If not, a finished training can be made longer. Fields whose names end in `schedule` are looked at; a
+        learner that reads `LearnerContext.total_updates` otherwise says so here.
+        """
+        schedules = (name for name in type(self).model_fields if name.endswith("schedule"))
+        return any(getattr(self, name) != "constant" for name in schedules)
+
+    @property
     def is_conservative(self) -> bool:
         """Whether logged actions are valued above imagined ones on purpose; COMBO needs a learner of that."""
         return False
@@ -82,14 +93,22 @@ class LearnerState:
 
     @torch.no_grad()
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`; tensors are filled in place."""
+        """Inverse of `state_dict`; tensors are filled in place.
+
+        Raises:
+            ValueError: a tensor is of another shape, or a value of another type.
+        """
         for name in _field_names(self):
             value, saved = getattr(self, name), state[name]
             if isinstance(value, Tensor):
+                if not isinstance(saved, Tensor) or saved.shape != value.shape:
+                    raise ValueError(f"{name} is not of the shape {list(value.shape)}")
                 value.copy_(saved)
             elif isinstance(value, Checkpointable):
                 # An optimiser adopts the tensors it is given, and would go on to change them in place.
                 value.load_state_dict(copy.deepcopy(saved))
+            elif value is not None and saved is not None and type(saved) is not type(value):
+                raise ValueError(f"{name} is {saved!r}, and no {type(value).__name__}")
             else:
                 setattr(self, name, saved)
 
@@ -178,6 +197,12 @@ class Optimiser:
         return {"adam": self._adam.state_dict(), "step": self._step}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Inverse of `state_dict`."""
-        self._adam.load_state_dict(state["adam"])
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: the moments are not those of these parameters.
+        """
+        if type(state["step"]) is not int or state["step"] < 0:
+            raise ValueError(f"an optimiser is at step {state['step']!r}")
+        load_moments(self._adam, state["adam"])
         self._step = state["step"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import ActivationName, StackedMLP
+from mbrl.nets.widths import Components, Layers, LogStd
 from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, standard_normal_cdf, tanh_log_det
 from mbrl.ops.losses import mixture_log_prob
 
@@ -36,11 +37,11 @@ class ActorSpec(PolicySpec):
     """
 
     kind: ActorKind
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Layers = (256, 256)
     activation: ActivationName = "relu"
     layer_norm: bool = False
-    log_std_bounds: tuple[float, float] = (-5.0, 2.0)
-    components: int = 1
+    log_std_bounds: tuple[LogStd, LogStd] = (-5.0, 2.0)
+    components: Components = 1
 
 
 class Actor(PolicyNetwork, abc.ABC):
@@ -70,6 +71,13 @@ class Actor(PolicyNetwork, abc.ABC):
     @abc.abstractmethod
     def head_size(spec: ActorSpec) -> int:
         """Outputs of the network."""
+
+    @classmethod
+    def tensor_shapes(cls, spec: ActorSpec) -> dict[str, tuple[int, ...]]:
+        """See `PolicyNetwork.tensor_shapes`."""
+        sizes = (1, spec.space.obs_dim, spec.hidden, cls.head_size(spec))
+        flat = StackedMLP.flat_shape(*sizes, layer_norm=spec.layer_norm)
+        return {**super().tensor_shapes(spec), "net.flat": flat}
 
     def head(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b head"]:
         """Output of the network at raw observations."""
@@ -179,6 +187,11 @@ class ClippedGaussianActor(Actor):
         """One mean for each action dimension."""
         return spec.space.act_dim
 
+    @classmethod
+    def tensor_shapes(cls, spec: ActorSpec) -> dict[str, tuple[int, ...]]:
+        """See `PolicyNetwork.tensor_shapes`."""
+        return {**super().tensor_shapes(spec), "log_std": (spec.space.act_dim,)}
+
     def moments(
         self, obs: Float[Tensor, "b obs_dim"]
     ) -> tuple[Float[Tensor, "b act_dim"], Float[Tensor, "act_dim"]]:
@@ -266,15 +279,20 @@ class MixtureActor(Actor):
         return self.unscale(torch.tanh(x)).reshape(count, *obs.shape[:-1], self.act_dim)
 
 
-def build_actor(spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> Actor:
-    """Makes the actor that `spec.kind` names."""
+def actor_class(kind: ActorKind) -> type[Actor]:
+    """The class that `ActorSpec.kind` names."""
     kinds: dict[ActorKind, type[Actor]] = {
         "deterministic": DeterministicActor,
         "tanh_gaussian": TanhGaussianActor,
         "mixture": MixtureActor,
         "clipped_gaussian": ClippedGaussianActor,
     }
-    return kinds[spec.kind](spec, normaliser, generator)
+    return kinds[kind]
+
+
+def build_actor(spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> Actor:
+    """Makes the actor that `spec.kind` names."""
+    return actor_class(spec.kind)(spec, normaliser, generator)
 
 
 def unsquash(scaled_action: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:

@@ -13,6 +13,7 @@ from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import StackedMLP
+from mbrl.nets.widths import Candidates, LatentDim, Layers, Perturbation
 
 BCQKind: TypeAlias = Literal["bcq"]
 BCQ_KIND: Final[BCQKind] = "bcq"
@@ -41,11 +42,11 @@ class BCQSpec(PolicySpec):
     """
 
     kind: BCQKind
-    hidden: tuple[int, ...]
-    vae_hidden: tuple[int, ...]
-    latent_dim: int
-    perturbation: float
-    candidates: int
+    hidden: Layers
+    vae_hidden: Layers
+    latent_dim: LatentDim
+    perturbation: Perturbation
+    candidates: Candidates
 
 
 class BCQPolicy(PolicyNetwork):
@@ -76,6 +77,19 @@ class BCQPolicy(PolicyNetwork):
         draws = torch.Generator(generator.device).manual_seed(_CANDIDATE_SEED)
         points = torch.rand(spec.candidates, spec.latent_dim, generator=draws, device=draws.device)
         self.register_buffer("candidate_points", points)
+
+    @classmethod
+    def tensor_shapes(cls, spec: BCQSpec) -> dict[str, tuple[int, ...]]:
+        """See `PolicyNetwork.tensor_shapes`."""
+        obs_dim, act_dim = spec.space.obs_dim, spec.space.act_dim
+        critic = CriticEnsemble.tensor_shapes(2, spec.space, spec.hidden)
+        return {
+            **super().tensor_shapes(spec),
+            "decoder.flat": StackedMLP.flat_shape(1, obs_dim + spec.latent_dim, spec.vae_hidden, act_dim),
+            "perturber.flat": StackedMLP.flat_shape(1, obs_dim + act_dim, spec.hidden, act_dim),
+            **{f"critic.{name}": shape for name, shape in critic.items()},
+            "candidate_points": (spec.candidates, spec.latent_dim),
+        }
 
     def decode(
         self, obs_n: Float[Tensor, "b obs_dim"], latent: Float[Tensor, "b latent"]

@@ -49,6 +49,18 @@ class CriticEnsemble(nn.Module):
         )
         self.action_box = ActionBox(space, generator.device)
 
+    @staticmethod
+    def tensor_shapes(
+        count: int, space: SpaceSpec, hidden: Sequence[int], *, layer_norm: bool = False
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the state dict of an ensemble of these sizes, by name, without making it."""
+        sizes = (count, space.obs_dim + space.act_dim, hidden, 1)
+        normaliser = Normaliser.tensor_shapes(space.obs_dim)
+        return {
+            **{f"normaliser.{name}": shape for name, shape in normaliser.items()},
+            "net.flat": StackedMLP.flat_shape(*sizes, layer_norm=layer_norm),
+        }
+
     def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
         """Environment units to [-1, 1]."""
         return self.action_box.scale(action)

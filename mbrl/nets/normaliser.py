@@ -28,6 +28,11 @@ class Normaliser(nn.Module):
         """The normaliser that changes nothing."""
         return cls(torch.zeros(size), torch.ones(size))
 
+    @staticmethod
+    def tensor_shapes(size: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the state dict of a normaliser of vectors of this size."""
+        return {"mean": (size,), "std": (size,)}
+
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Raw units to standard deviations from the mean."""
         return (x - self.mean) / self.std

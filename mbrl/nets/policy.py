@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -19,10 +19,14 @@ S = TypeVar("S", bound="PolicySpec")
 class PolicySpec:
     """Everything about a policy network but its weights.
 
+    Fields carry their ranges, which are read by whatever rebuilds a description that a file holds.
+
     Attributes:
         kind: which class rebuilds it.
         space: sizes and bounds.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: str
     space: SpaceSpec
@@ -53,6 +57,16 @@ class PolicyNetwork(nn.Module, abc.ABC):
         self.spec = spec
         self.normaliser = normaliser
         self.action_box = ActionBox(spec.space, device)
+
+    @classmethod
+    def tensor_shapes(cls, spec: Any) -> dict[str, tuple[int, ...]]:
+        """Shapes of the state dict of a network of this description, by name, without making it.
+
+        Args:
+            spec: of this class's own kind.
+        """
+        shapes = Normaliser.tensor_shapes(spec.space.obs_dim)
+        return {f"normaliser.{name}": shape for name, shape in shapes.items()}
 
     @property
     def act_dim(self) -> int:

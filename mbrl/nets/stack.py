@@ -99,10 +99,7 @@ class StackedMLP(nn.Module):
         self.members, self.in_dim, self.hidden, self.out_dim = members, in_dim, tuple(hidden), out_dim
         self.activation: ActivationName = activation
         self.layer_norm = layer_norm
-        shapes: list[tuple[int, int]] = []
-        for fan_in, fan_out in itertools.pairwise((in_dim, *hidden, out_dim)):
-            shapes += [(fan_in, fan_out), *[(1, fan_out)] * (3 if layer_norm else 1)]
-        self._shapes = shapes[:-2] if layer_norm else shapes  # the output layer has no LayerNorm
+        self._shapes = _parameter_shapes(in_dim, hidden, out_dim, layer_norm=layer_norm)
         self._sizes = [rows * columns for rows, columns in self._shapes]
         self.flat = nn.Parameter(torch.empty(members, sum(self._sizes), device=generator.device))
         with torch.no_grad():
@@ -111,6 +108,14 @@ class StackedMLP(nn.Module):
                 if layer.gain is not None and layer.shift is not None:
                     layer.gain.fill_(1.0)
                     layer.shift.zero_()
+
+    @staticmethod
+    def flat_shape(
+        members: int, in_dim: int, hidden: Sequence[int], out_dim: int, *, layer_norm: bool = False
+    ) -> tuple[int, int]:
+        """Shape of `flat` of a stack of these sizes, without making it."""
+        shapes = _parameter_shapes(in_dim, hidden, out_dim, layer_norm=layer_norm)
+        return members, sum(rows * columns for rows, columns in shapes)
 
     def forward(
         self, x: Tensor, *, frozen: bool = False, first: int | None = None
@@ -261,6 +266,16 @@ class _StackedMLPFunction(torch.autograd.Function):
             if k > 0 or wants_x:
                 grad = input_gradient(grad, layer.weight)
         return (grad if wants_x else None), flat_grad, None
+
+
+def _parameter_shapes(
+    in_dim: int, hidden: Sequence[int], out_dim: int, *, layer_norm: bool
+) -> list[tuple[int, int]]:
+    """Of one member's parameters, layer by layer: weight, bias, gain, shift."""
+    shapes: list[tuple[int, int]] = []
+    for fan_in, fan_out in itertools.pairwise((in_dim, *hidden, out_dim)):
+        shapes += [(fan_in, fan_out), *[(1, fan_out)] * (3 if layer_norm else 1)]
+    return shapes[:-2] if layer_norm else shapes  # the output layer has no LayerNorm
 
 
 def _expand(x: Tensor, members: int) -> Tensor:

@@ -1,8 +1,26 @@
-"""Sizes of hidden layers, as configs give them."""
+"""Sizes of networks with their ranges, as configs and files give them."""
 
 from typing import Annotated, TypeAlias
 
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen
 
-Hidden: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MinLen(1), MaxLen(12)]
-"""Widths of one to twelve hidden layers; the bounds are read by whatever validates a config."""
+Hidden: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MaxLen(12)]
+"""Widths of up to twelve hidden layers, none for a linear function; the bounds are read by what validates."""
+
+Layers: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MaxLen(12)]
+"""The same of a network that exists already; none is a linear function."""
+
+LogStd: TypeAlias = Annotated[float, Ge(-20), Le(10)]
+"""A limit of a policy's log standard deviation, before squashing or clipping, scaled action units."""
+
+Components: TypeAlias = Annotated[int, Ge(1), Le(1000)]
+"""Components of a mixture."""
+
+Candidates: TypeAlias = Annotated[int, Ge(1), Le(10_000)]
+"""Actions among which a policy chooses."""
+
+LatentDim: TypeAlias = Annotated[int, Ge(1), Le(200_000)]
+"""Size of a latent vector."""
+
+Perturbation: TypeAlias = Annotated[float, Ge(0), Le(2)]
+"""Largest change of an action, scaled action units."""

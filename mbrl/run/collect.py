@@ -10,16 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mbrl.core.assets import assets_dir, configs_dir
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import listed, suggest
+from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.envs.collect import RandomPolicy, collect
 from mbrl.envs.make import env_versions
-from mbrl.envs.specs import TaskSpec, load_task
+from mbrl.envs.specs import TaskSpec, load_task, own_task_hash
 from mbrl.run.documents import read_yaml
 from mbrl.run.policies import open_policy
-from mbrl.run.progress import Progress
 from mbrl.run.store import package_version
 from mbrl.run.validation import validate
 
@@ -156,6 +156,7 @@ def shipped_policies(task: TaskSpec) -> dict[str, Path]:
 
 
 def _describe(config: CollectionConfig, task: TaskSpec, *, name: str, seed: int) -> DatasetInfo:
+    own_task = own_task_hash(task)
     provenance: Mapping[str, str] = {
         "description": config.description,
         "algorithm_name": ", ".join(f"{part.policy} ({part.share:.0%})" for part in config.parts),
@@ -164,6 +165,7 @@ def _describe(config: CollectionConfig, task: TaskSpec, *, name: str, seed: int)
         "mbrl_version": package_version(),
         "package_versions": json.dumps(env_versions()),
         "ref_source": task.ref_source,
+        **({} if own_task is None else {"task_hash": own_task}),
     }
     return DatasetInfo(
         name=name,

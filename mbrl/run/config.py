@@ -29,6 +29,7 @@ from mbrl.run.documents import (
     read_overrides,
     read_yaml,
     set_at,
+    show,
 )
 from mbrl.run.validation import validate
 
@@ -182,11 +183,27 @@ def build_run_config(tree: Tree, *, where: str) -> RunConfig:
         ConfigError: see `resolve`.
     """
     tree = dict(tree)
+    _refuse_unknown(tree, where=where)
     fields = as_tree(tree.pop("algorithm", None), where=f"{where}: algorithm")
+    if not fields:
+        raise ConfigError(
+            f"{where}: no algorithm is named. Remedy: --algorithm NAME (mbrl list algorithms), or algorithm: "
+            "in the config."
+        )
     recipe, algorithm = parse_algorithm(fields, where=where)
+    return validate(RunConfig, {**tree, "recipe": recipe, "algorithm": algorithm}, where=where)
+
+
+def _refuse_unknown(tree: Tree, *, where: str) -> None:
+    """Comes before what is missing: `algoritm` is a slip, and no config without an algorithm."""
     if "recipe" in tree:
         raise ConfigError(f"{where}: Unknown key recipe. It belongs into algorithm: algorithm.recipe.")
-    return validate(RunConfig, {**tree, "recipe": recipe, "algorithm": algorithm}, where=where)
+    legal = RunConfig.model_fields.keys() - {"recipe"}
+    for key in tree:
+        if key not in legal:
+            raise ConfigError(
+                f"{where}: Unknown key {key[:100]}. {suggest(key, legal)}Legal keys here: {listed(legal)}."
+            )
 
 
 def parse_algorithm(fields: Tree, *, where: str) -> tuple[str, RecipeConfig]:
@@ -212,10 +229,10 @@ def _parse_learner(value: Any, *, where: str) -> LearnerChoice:
 def _known(name: Any, registry: Registry[Any], *, key: str, where: str) -> str:
     if name is None:
         raise ConfigError(f"{where}: {key} is missing. Legal names: {listed(registry.names())}.")
-    if name not in registry:
-        problem = f"{where}: {key} = {name!r} is unknown."
+    if not isinstance(name, str) or name not in registry:
+        problem = f"{where}: {key} = {show(name)} is unknown."
         raise ConfigError(f"{problem} {registry.explain_unknown(str(name))}")
-    return str(name)
+    return name
 
 
 def find_part(folder: str, name: str) -> Path:
@@ -233,7 +250,7 @@ def find_part(folder: str, name: str) -> Path:
     legal = part_names(folder)
     if name not in legal:
         raise ConfigError(
-            f"Unknown name {name!r} for {folder}. {suggest(name, legal)}Legal names: {listed(legal)}; "
+            f"Unknown name {show(name)} for {folder}. {suggest(name, legal)}Legal names: {listed(legal)}; "
             "or the path of a .yaml file."
         )
     return configs_dir() / folder / f"{name}.yaml"

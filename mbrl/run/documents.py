@@ -1,54 +1,21 @@
 """YAML documents: read strictly, overridden by dotted keys, written with the origin of every value."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 import yaml
 
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, FileError
+from mbrl.envs.documents import FLOAT, MAX_TEXT, parse_yaml
+from mbrl.run.files import read_file
 
 Tree: TypeAlias = dict[str, Any]
 KeyPath: TypeAlias = tuple[str, ...]
 Override: TypeAlias = str | tuple[KeyPath, Any]
 """A change of a config: `dotted.key=value`, or the path of the key and the value."""
 
-
-_FLOAT: Final = re.compile(
-    r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
-    r"|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
-)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, but `3e-4` is a number (YAML 1.1 reads text) and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = cast("object", self.construct_object(key_node, deep=True))
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-
-
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Reads one YAML value.
-
-    Raises:
-        ConfigError: the text is not valid YAML, or gives a key twice; the message names `where` and the line.
-    """
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+_SHOWN: Final = 200
 
 
 def read_yaml(path: Path) -> Tree:
@@ -57,10 +24,11 @@ def read_yaml(path: Path) -> Tree:
     Raises:
         ConfigError: the file cannot be read, is not valid YAML, or holds something else.
     """
+    remedy = "name a YAML file of this package."
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Config file {path} cannot be read: {error}.") from error
+        text = read_file(path, remedy=remedy, limit=MAX_TEXT).decode()
+    except UnicodeDecodeError as error:
+        raise FileError(path, f"it is not text in UTF-8 ({error})", remedy=remedy) from error
     return as_tree(parse_yaml(text, where=f"Config file {path}"), where=f"Config file {path}")
 
 
@@ -73,8 +41,14 @@ def as_tree(value: Any, *, where: str) -> Tree:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in cast("dict[Any, Any]", value)):
-        raise ConfigError(f"{where} must hold a mapping of names to values, not {value!r}.")
+        raise ConfigError(f"{where} must hold a mapping of names to values, not {show(value)}.")
     return cast("Tree", value)
+
+
+def show(value: Any) -> str:
+    """A value as it stands in a message: whole if it is short."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def parse_override(text: str) -> tuple[KeyPath, Any]:
@@ -111,9 +85,8 @@ def set_at(tree: Tree, path: KeyPath, value: Any) -> None:
     for depth, key in enumerate(parents):
         child: Any = tree.setdefault(key, {})
         if not isinstance(child, dict):
-            raise ConfigError(
-                f"--set {'.'.join(path)}: {'.'.join(parents[: depth + 1])} is {child!r}, which has no keys."
-            )
+            above = ".".join(parents[: depth + 1])
+            raise ConfigError(f"--set {'.'.join(path)}: {above} is {show(child)}, which has no keys.")
         tree = cast("Tree", child)
     tree[last] = value
 
@@ -148,7 +121,7 @@ class _LineDumper(yaml.SafeDumper):
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if is_plain else '"')
 
 
-_LineDumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_LineDumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 _LineDumper.add_representer(str, _LineDumper.represent_text)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.rng import RngStreams
-from mbrl.envs.specs import TaskSpec, load_task
+from mbrl.envs.specs import TaskSpec, load_named_task
 from mbrl.evaluation.evaluator import evaluate
 from mbrl.run.config import EvaluationConfig, resolve
 from mbrl.run.policies import StoredPolicy
@@ -70,12 +70,16 @@ def policy_task(stored: StoredPolicy) -> TaskSpec:
     """The task that a policy was trained for.
 
     Raises:
-        ConfigError: it has no simulator.
+        ConfigError: it has no simulator, or it is none of the shipped ones.
     """
     name = stored.facts.get("task")
     if name is None:
         raise ConfigError(
             f"The policy {stored.source} was trained on logs of a task without a simulator, so it cannot be "
-            "evaluated in one. Remedy: give --task with a task that has a simulator, if there is one."
+            "evaluated in one. Remedy: judge it by the log, with mbrl ope RUN --dataset LOG; or give --task "
+            "with a task that has a simulator, if there is one."
         )
-    return load_task(str(name))
+    known = stored.facts.get("task_hash")
+    return load_named_task(
+        str(name), source=f"The policy {stored.source}", content_hash=None if known is None else str(known)
+    )

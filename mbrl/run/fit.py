@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.dynamics.artifact import DynamicsFacts, FittedDynamics, tensor_shapes
 from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.config import ResolvedConfig, RunConfig
@@ -63,19 +63,31 @@ def open_dynamics(path: Path) -> FittedDynamics:
     """The model of a finished fit's folder, or of a dynamics file.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or its file is damaged.
     """
     if path.is_dir():
         path = find_run(path, stage="fit_dynamics").path / DYNAMICS_FILE
-    header, tensors = load_artifact(path, version=_DYNAMICS_VERSION, what="dynamics")
-    return FittedDynamics.from_tensors(header["dynamics"], tensors)
+    artifact = load_artifact(path, version=_DYNAMICS_VERSION, what="dynamics")
+    facts = artifact.entry("dynamics", DynamicsFacts)
+    shapes = tensor_shapes(facts, artifact.tensors)
+    artifact.check_shapes(shapes)
+    artifact.check_positive(name for name in shapes if name.endswith((".std", ".temperature")))
+    try:
+        return FittedDynamics.from_tensors(facts, artifact.tensors)
+    except ValueError as error:
+        raise artifact.error(str(error)) from error
 
 
 def _fit(config: RunConfig, dataset: Dataset, work: StageWork) -> FittedDynamics:
     checkpoints, progress = work.checkpoints(keep=1), work.progress
-    found = checkpoints.load_latest(progress.message)
-    epoch = 0 if found is None else found[0]
+    epoch = 0
     phase = ""
+
+    def restore(fit: DynamicsFit) -> bool:
+        nonlocal epoch
+        found = checkpoints.load_latest(progress.message, accept=fit.load_state_dict)
+        epoch = 0 if found is None else found[0]
+        return found is not None
 
     def on_epoch(fit: DynamicsFit) -> None:
         nonlocal epoch, phase
@@ -94,7 +106,7 @@ def _fit(config: RunConfig, dataset: Dataset, work: StageWork) -> FittedDynamics
             config.dynamics,
             RngStreams(config.seed),
             measures=held_out_measures,
-            resume_state=None if found is None else found[1],
+            restore=restore,
             on_epoch=on_epoch,
         )
     finally:

@@ -6,7 +6,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.dynamics.config import DynamicsConfig
-from mbrl.envs.specs import TaskSpec, find_task, load_task
+from mbrl.envs.specs import TaskSpec, find_task, load_named_task, load_task
 from mbrl.run.config import RunConfig
 from mbrl.run.stage import Workspace
 
@@ -45,8 +45,14 @@ def _named_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None:
         return load_task(config.task)
     if dataset is None:
         return None
-    if dataset.info.task is not None:
-        return load_task(dataset.info.task)
+    info = dataset.info
+    if info.task is not None:
+        return load_named_task(
+            info.task,
+            source=f"The dataset {info.name!r}",
+            env_id=info.env_id,
+            content_hash=info.provenance.get("task_hash"),
+        )
     return None if dataset.info.env_id is None else find_task(dataset.info.env_id)
 
 

@@ -11,13 +11,20 @@ import torch
 
 from mbrl.algorithms.batch_faults import find_batch_fault
 from mbrl.core.errors import DivergenceError, NonFiniteError
+from mbrl.core.progress import Progress, SilentProgress
 from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
 from mbrl.run.checkpoint import CheckpointFolder, non_finite_names
 from mbrl.run.diagnostics import Look, ShiftMonitor
-from mbrl.run.metrics import DivergenceAlarm, MetricFile, MetricSums, refuse_non_finite
-from mbrl.run.progress import Progress, SilentProgress
+from mbrl.run.metrics import (
+    METRICS_FILE,
+    DivergenceAlarm,
+    MetricFile,
+    MetricSums,
+    refuse_non_finite,
+    sound_length,
+)
 
 _PROGRESS_INTERVAL = 50
 
@@ -94,6 +101,8 @@ def train(
     monitor.looks_through(diagnostics, rng)
     start = monitor.restore()
     try:
+        if monitor.is_pending and monitor.end_update(start) and on_checkpoint is not None:
+            on_checkpoint(start, state, time.perf_counter() - begin)
         for step in range(start, settings.updates):
             if training.refresh is not None and step % training.refresh_interval == 0:
                 monitor.sums.add(renew(training, state, step, rng.at("rollout", step)))
@@ -117,6 +126,25 @@ def renew(training: Training, state: Any, step: int, generator: torch.Generator)
     return refresh(learner.policy(state), step, generator)
 
 
+def lengthened(content: StateDict) -> StateDict:
+    """The content of a training's last checkpoint as one from which a longer training goes on.
+
+    The end of a training is logged and looked at, due or not. That is undone, and done as it is due in the
+    longer one when that begins, so that its rows are those of a training that was told its length at once.
+
+    Raises:
+        KeyError: an entry is missing.
+        ValueError: it is of another form.
+    """
+    before = content.get("before_end")
+    monitor = content["monitor"] if before is None else before
+    position = monitor["position"]
+    if type(position) is not int or position < 0:
+        raise ValueError(f"the metrics end at byte {position!r}")
+    rest = {name: content[name] for name in ("learner", "source")}
+    return {**rest, "monitor": monitor, "is_pending": before is not None}
+
+
 class _Monitor:
     """All that happens around the updates: logging, guarding, checkpoints."""
 
@@ -129,6 +157,9 @@ class _Monitor:
         self.sums = MetricSums()
         self.alarm = DivergenceAlarm(training.value_bounds)
         self._row_start = 0
+        self._before_end: StateDict | None = None
+        self.is_pending = False
+        """The checkpoint is one that `lengthened` made: what its update brings is still to be written."""
 
     def looks_through(self, diagnostics: ShiftMonitor | None, rng: RngStreams) -> None:
         """Looks at the policy before each checkpoint, unless None."""
@@ -136,13 +167,19 @@ class _Monitor:
 
     def restore(self) -> int:
         """Loads the newest checkpoint; returns the number of updates that are done."""
-        found = self._checkpoints.load_latest(self._progress.message)
+        found = self._checkpoints.load_latest(self._progress.message, accept=self._try)
         start, position = 0, 0
         if found is not None:
             start, content = found
-            self._load(content)
             position = content["monitor"]["position"]
-        self._file = MetricFile(self._folder, position=position, step=start)
+            self.is_pending = content.get("is_pending") is True and start < self._settings.updates
+        sound = sound_length(self._folder, position)
+        if sound < position:
+            self._progress.message(
+                f"{self._folder / METRICS_FILE} has lost rows of the first {start:,} updates. The policy is "
+                "the same without."
+            )
+        self._file = MetricFile(self._folder, position=sound, step=start)
         self._progress.start("train", self._settings.updates)
         self._progress.advance(start)
         self._mark = (start, time.perf_counter())
@@ -152,6 +189,9 @@ class _Monitor:
         """Logs and saves what is due after `done` updates; True if a checkpoint was written."""
         settings = self._settings
         is_last = done == settings.updates
+        is_due = done % settings.checkpoint_interval == 0 and done % settings.log_interval == 0
+        # What is done below for the sake of the end, a longer training does not do here.
+        self._before_end = self._monitor_state(self._file.sync()) if is_last and not is_due else None
         is_saved = is_last or done % settings.checkpoint_interval == 0
         if is_saved:
             self._guard(self.sums.averages(), done)
@@ -234,19 +274,43 @@ class _Monitor:
                 f"The learner's state is not finite after update {done}: {', '.join(bad[:5])}. "
                 f"{self._find_cause(done) or likely} {self._kept()}"
             )
-        monitor = {
+        monitor = self._monitor_state(self._file.sync())
+        return {
+            "learner": learner,
+            "source": self._training.source.state_dict(),
+            "monitor": monitor,
+            "before_end": self._before_end,
+        }
+
+    def _monitor_state(self, position: int) -> StateDict:
+        return {
             "sums": self.sums.state_dict(),
             "alarm": self.alarm.state_dict(),
             "row_start": self._row_start,
-            "position": self._file.sync(),
+            "position": position,
             "shift": None if self._diagnostics is None else self._diagnostics.state_dict(),
         }
-        return {"learner": learner, "source": self._training.source.state_dict(), "monitor": monitor}
+
+    def _try(self, content: StateDict) -> None:
+        """Loads a checkpoint, or leaves everything as it was and raises what was wrong with it."""
+        before = {
+            "learner": self._state.state_dict(),
+            "source": self._training.source.state_dict(),
+            "monitor": self._monitor_state(0),
+        }
+        try:
+            self._load(content)
+        except Exception:
+            self._load(before)
+            raise
 
     def _load(self, content: StateDict) -> None:
         self._state.load_state_dict(content["learner"])
         self._training.source.load_state_dict(content["source"])
         monitor = content["monitor"]
+        for name in ("row_start", "position"):
+            if type(monitor[name]) is not int or monitor[name] < 0:
+                raise ValueError(f"{name} is {monitor[name]!r}")
         self.sums.load_state_dict(monitor["sums"])
         self.alarm.load_state_dict(monitor["alarm"])
         self._row_start = monitor["row_start"]

@@ -11,8 +11,11 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor
 
-from mbrl.core.errors import NonFiniteError
+from mbrl.core.errors import FileError, NonFiniteError
 from mbrl.core.types import Metrics, StateDict
+from mbrl.run.files import MAKE_AGAIN, is_file, read_file, storing
+
+METRICS_FILE: Final = "metrics.jsonl"
 
 VALUE_NAMES: Final = ("critic/value", "critic/value_max", "critic/value_min")
 """Metrics that the divergence alarm watches."""
@@ -66,8 +69,13 @@ class MetricSums:
 
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
-        self._sums = {k: v.clone() for k, v in state["sums"].items()}
-        self._counts = dict(state["counts"])
+        sums: dict[str, Tensor] = {k: v.clone() for k, v in state["sums"].items()}
+        counts: dict[str, int] = dict(state["counts"])
+        if sums.keys() != counts.keys() or any(
+            v.shape != () or v.dtype != torch.float64 or type(counts[k]) is not int for k, v in sums.items()
+        ):
+            raise ValueError("sums and counts of metrics do not belong together")
+        self._sums, self._counts = sums, counts
 
 
 def refuse_non_finite(
@@ -154,7 +162,7 @@ class DivergenceAlarm:
 
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
-        self.is_outside = state["is_outside"]
+        self.is_outside = bool(state["is_outside"])
         self.excursions = [dict(e) for e in state["excursions"]]
 
 
@@ -165,39 +173,100 @@ class MetricFile:
         folder: of the run.
         position: bytes of `metrics.jsonl` that are kept; the rest was written after the checkpoint.
         step: update of the checkpoint; events after it are hidden from TensorBoard.
+
+    Raises:
+        StorageError: the files cannot be written, here and in every method.
     """
 
     def __init__(self, folder: Path, *, position: int = 0, step: int = 0) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # 0.3 s that only a training needs
 
-        self._file = (folder / "metrics.jsonl").open("ab")
-        self._file.truncate(position)
-        purge = step + 1 if step > 0 or any((folder / "tensorboard").glob("*")) else None
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        self._path, self._events_path = folder / METRICS_FILE, folder / "tensorboard"
+        with storing(self._path):
+            self._file = self._path.open("ab")
+            self._file.truncate(position)
+        purge = step + 1 if step > 0 or any(self._events_path.glob("*")) else None
+        with storing(self._events_path):
+            self._events = SummaryWriter(str(self._events_path), purge_step=purge)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends one row; numbers also go to TensorBoard."""
-        self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self._events.add_scalar(name, value, step)
+        row = json.dumps({"step": step, **values}).encode() + b"\n"
+        with storing(self._path, size=len(row)):
+            self._file.write(row)
+        with storing(self._events_path):
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._events.add_scalar(name, value, step)
 
     def sync(self) -> int:
         """Everything written so far is on disk afterwards; returns its length in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._events.flush()
+        with storing(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        with storing(self._events_path):
+            self._events.flush()
         return self._file.tell()
 
     def close(self) -> None:
         """Syncs and closes."""
-        self.sync()
-        self._file.close()
-        self._events.close()
+        try:
+            self.sync()
+        finally:
+            with storing(self._path):
+                self._file.close()
+            with storing(self._events_path):
+                self._events.close()
+
+
+def sound_length(folder: Path, position: int) -> int:
+    """Length of the rows that can be read among the first `position` bytes of a run's metrics, bytes."""
+    path = folder / METRICS_FILE
+    if position == 0 or not is_file(path):
+        return 0
+    with path.open("rb") as file:
+        content = file.read(position)
+    length = 0
+    for line in content.splitlines(keepends=True):
+        if not line.endswith(b"\n") or isinstance(_parse_row(line), str):
+            break
+        length += len(line)
+    return length
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a run's `metrics.jsonl`, in order; a last line that was cut by a crash is left out."""
-    path = folder / "metrics.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [cast("dict[str, Any]", json.loads(line)) for line in text.split("\n")[:-1]]
+    """Rows of a run's `metrics.jsonl`, in order; a last line that was cut by a crash is left out.
+
+    Raises:
+        FileError: the file is unreadable, or a line is no row of metrics.
+    """
+    path = folder / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = read_file(path, remedy=MAKE_AGAIN).split(b"\n")[:-1]
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        row = _parse_row(line)
+        if isinstance(row, str):
+            raise FileError(path, row, field=f"line {number}", remedy=MAKE_AGAIN)
+        rows.append(row)
+    return rows
+
+
+def _parse_row(line: bytes) -> dict[str, Any] | str:
+    """A row: its step, and numbers, or an event with its text; or what is wrong with it."""
+    try:
+        row: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"it is not JSON ({str(error)[:100]})"
+    if not isinstance(row, dict):
+        return "it is not a JSON object"
+    values = cast("dict[str, Any]", row)
+    step = values.get("step")
+    if type(step) is not int or step < 0:
+        return f"its step is {str(step)[:40]!r}"
+    if "event" in values:
+        is_sound = all(isinstance(values.get(name), str) for name in ("event", "text"))
+        return values if is_sound else "it is an event without text"
+    wrong = [name for name, value in values.items() if type(value) not in (int, float)]
+    return f"{wrong[0][:40]!r} is no number" if wrong else values

@@ -4,23 +4,65 @@ import dataclasses
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy
-from mbrl.nets.actors import ActorSpec, build_actor
-from mbrl.nets.bcq import BCQ_KIND, BCQPolicy, BCQSpec
+from mbrl.nets.actors import ActorSpec, actor_class, build_actor
+from mbrl.nets.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.artifacts import load_artifact, save_artifact
-from mbrl.run.files import hash_file
 from mbrl.run.store import find_run
 
 FORMAT_VERSION: Final = 1
 POLICY_FILE: Final = "policy.safetensors"
 """Name of a training's result in its folder."""
+
+
+_Text: TypeAlias = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""A name that may stand in a table and in the name of a folder."""
+
+_Number: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _AnySpec(RootModel[Annotated[ActorSpec | BCQSpec, Field(discriminator="kind")]]):
+    """The description of a network, of the class that its kind names."""
+
+
+class PolicyFacts(BaseModel):
+    """What a policy's file says of where it comes from; entries of others are kept as they are.
+
+    Attributes:
+        algorithm: that made it.
+        recipe: of that algorithm.
+        learner: of that algorithm.
+        online: whether it was trained in a simulator.
+        dataset: that it learned from.
+        task: that it was trained for, by name.
+        task_hash: of that task, if it is not one of the shipped.
+        seed: of its training.
+        updates: of its learner.
+        run: digest of its training.
+        version: of this package.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    algorithm: _Text | None = None
+    recipe: _Text | None = None
+    learner: _Text | None = None
+    online: bool | None = None
+    dataset: _Text | None = None
+    task: _Text | None = None
+    task_hash: _Text | None = None
+    seed: _Number = 0
+    updates: _Number | None = None
+    run: _Text | None = None
+    version: _Text | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,14 +149,22 @@ def load_policy(path: Path) -> StoredPolicy:
     """Reads a policy file.
 
     Raises:
-        ConfigError: there is no such file, or it is no policy of this package.
+        FileError: there is no such file, or it is no policy of this package.
     """
-    header, tensors = load_artifact(path, version=FORMAT_VERSION, what="policy")
-    if "actor" not in header:
-        raise ConfigError(f"{path} holds no policy; its header has the entries {', '.join(header)}.")
-    policy = _rebuild(header["actor"])
-    policy.load_state_dict(tensors)
-    return StoredPolicy(policy.requires_grad_(requires_grad=False), header["facts"], hash_file(path), path)
+    artifact = load_artifact(path, version=FORMAT_VERSION, what="policy")
+    spec = artifact.entry("actor", _AnySpec).root
+    if isinstance(spec, BCQSpec):
+        shapes = BCQPolicy.tensor_shapes(spec)
+    else:
+        shapes = actor_class(spec.kind).tensor_shapes(spec)
+    artifact.check_shapes(shapes)
+    artifact.check_positive(name for name in shapes if name.endswith("normaliser.std"))
+    artifact.entry("facts", PolicyFacts)
+    policy = _rebuild(spec)
+    policy.load_state_dict(dict(artifact.tensors))
+    return StoredPolicy(
+        policy.requires_grad_(requires_grad=False), artifact.header["facts"], artifact.content, path
+    )
 
 
 def open_policy(path: Path) -> StoredPolicy:
@@ -129,10 +179,10 @@ def open_policy(path: Path) -> StoredPolicy:
     return dataclasses.replace(load_policy(training / POLICY_FILE), training=training)
 
 
-def _rebuild(fields: dict[str, Any]) -> PolicyNetwork:
+def _rebuild(spec: ActorSpec | BCQSpec) -> PolicyNetwork:
     """A network of the described form; its weights and statistics are the file's to replace."""
-    normaliser = Normaliser.identity(fields["space"]["obs_dim"])
+    normaliser = Normaliser.identity(spec.space.obs_dim)
     generator = torch.Generator().manual_seed(0)
-    if fields["kind"] == BCQ_KIND:
-        return BCQPolicy(BCQSpec.from_json(fields), normaliser, generator)
-    return build_actor(ActorSpec.from_json(fields), normaliser, generator)
+    if isinstance(spec, BCQSpec):
+        return BCQPolicy(spec, normaliser, generator)
+    return build_actor(spec, normaliser, generator)

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import torch
 import yaml
 
+from mbrl.core.progress import Progress, SilentProgress
 from mbrl.run.checkpoint import CheckpointFolder
-from mbrl.run.progress import Progress, SilentProgress
-from mbrl.run.store import RunFolder, RunStore, StageKey
+from mbrl.run.store import SUMMARY_FILE, RunFolder, RunStore, StageKey
 from mbrl.shift.support import BehaviourSupport
 
 
@@ -89,7 +89,7 @@ class Stage:
         config: text of `config.yaml`, or plain values that become one.
         facts: further entries of the manifest, such as the dataset's hash.
         work: makes the result.
-        results: files, besides the summary, that a finished folder must hold; one that lost a file is made
+        results: files that a finished folder must hold besides the summary; one that lost a file is made
             again.
     """
 
@@ -101,7 +101,7 @@ class Stage:
 
     def is_done(self, run: RunFolder) -> bool:
         """Whether `run` ended as it should and holds every result."""
-        return run.is_done and all((run.path / name).is_file() for name in self.results)
+        return run.is_done and all((run.path / name).is_file() for name in (SUMMARY_FILE, *self.results))
 
 
 def perform(stage: Stage, workspace: Workspace, *, anew: bool = False) -> RunFolder:

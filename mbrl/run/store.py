@@ -7,14 +7,25 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from mbrl.core.assets import PACKAGE
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, FileError
 from mbrl.run.config import stable_hash
-from mbrl.run.files import locked, read_json, write_bytes, write_json, write_text
+from mbrl.run.files import (
+    check_values,
+    is_file,
+    locked,
+    make_folder,
+    read_json,
+    storing,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from mbrl.run.records import Manifest, Record
 
 StageName: TypeAlias = Literal[
     "fit_dynamics",
@@ -29,6 +40,10 @@ StageName: TypeAlias = Literal[
 ]
 
 DISTRIBUTION: Final = "mbrl-offline"
+MANIFEST_FILE: Final = "manifest.json"
+SUMMARY_FILE: Final = "summary.json"
+
+_LONGEST_SLUG: Final = 100
 _PACKAGES: Final = ("torch", "numpy", "gymnasium", "mujoco")
 
 
@@ -77,13 +92,37 @@ class RunFolder:
         """Whether the stage ended as it should."""
         return (self.path / "DONE").exists()
 
-    def summary(self) -> dict[str, Any]:
-        """What the stage found."""
-        return read_json(self.path / "summary.json")
+    def summary(self, form: type[Record] = Record) -> dict[str, Any]:
+        """What the stage found.
+
+        Args:
+            form: that it must have, where somebody relies on its entries.
+
+        Raises:
+            FileError: the file is damaged, or of another form.
+        """
+        return self._read(SUMMARY_FILE, form)
 
     def manifest(self) -> dict[str, Any]:
-        """Where the run comes from."""
-        return read_json(self.path / "manifest.json")
+        """Where the run comes from.
+
+        Raises:
+            FileError: the file is damaged, or no manifest.
+        """
+        return self._read(MANIFEST_FILE, Manifest)
+
+    def manifest_or_none(self) -> dict[str, Any] | None:
+        """The same, or None where the file is absent or damaged."""
+        try:
+            return self.manifest()
+        except FileError:
+            return None
+
+    def _read(self, name: str, form: type[Record]) -> dict[str, Any]:
+        path = self.path / name
+        values = read_json(path)
+        check_values(form, values, file=path)
+        return values
 
     def begin(self, key: StageKey, *, config: str, facts: Mapping[str, Any]) -> None:
         """Writes config and manifest, before any work; whoever calls holds the lock of the folder.
@@ -93,11 +132,12 @@ class RunFolder:
             config: text of `config.yaml`.
             facts: further entries of the manifest (dataset hash, device, threads).
         """
-        (self.path / "DONE").unlink(missing_ok=True)
+        with storing(self.path / "DONE"):
+            (self.path / "DONE").unlink(missing_ok=True)
         write_text(self.path / "config.yaml", config)
-        known = (self.path / "manifest.json").exists()
-        before = self.manifest()["wall_seconds"] if known else 0.0
-        resumes = self.manifest()["resumes"] + 1 if known else 0
+        known = self.manifest_or_none()  # that of a damaged file is written anew
+        before = known["wall_seconds"] if known else 0.0
+        resumes = known["resumes"] + 1 if known else 0
         manifest = {
             "stage": key.stage,
             "dataset": key.dataset,
@@ -111,18 +151,31 @@ class RunFolder:
             "wall_seconds_before": before,
             "wall_seconds": before,
         }
-        write_json(self.path / "manifest.json", manifest)
+        write_json(self.path / MANIFEST_FILE, manifest)
 
     def add_seconds(self, seconds: float) -> float:
         """Sets the wall time: that of earlier processes plus `seconds` of this one; returns it."""
         manifest = self.manifest()
         manifest["wall_seconds"] = round(manifest["wall_seconds_before"] + seconds, 3)
-        write_json(self.path / "manifest.json", manifest)
+        write_json(self.path / MANIFEST_FILE, manifest)
         return manifest["wall_seconds"]
+
+    def note_continuation(self, source: Path, *, updates: int, seconds: float) -> None:
+        """Notes that the run goes on from another one, whose wall time then counts as its own.
+
+        Args:
+            source: folder of the other.
+            updates: that were taken over.
+            seconds: wall time of the other.
+        """
+        manifest = self.manifest()
+        manifest["continues"] = {"run": str(source), "updates": updates}
+        manifest["wall_seconds_before"] = manifest["wall_seconds"] = round(seconds, 3)
+        write_json(self.path / MANIFEST_FILE, manifest)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes the summary, then the mark that the stage is done."""
-        write_json(self.path / "summary.json", summary)
+        write_json(self.path / SUMMARY_FILE, summary)
         write_bytes(self.path / "DONE", b"")
 
 
@@ -131,9 +184,16 @@ class RunStore:
 
     Args:
         root: made when the first run is.
+
+    Raises:
+        ConfigError: the root is a file.
     """
 
     def __init__(self, root: Path) -> None:
+        if is_file(root):
+            raise ConfigError(
+                f"{root} is a file, not the root of run folders. Remedy: name a folder (--runs, store=)."
+            )
         self.root = root
 
     def folder(self, key: StageKey) -> RunFolder:
@@ -146,15 +206,23 @@ class RunStore:
 
         Raises:
             BusyError: another process works in it.
+            StorageError: it cannot be made.
         """
         run = self.folder(key)
-        run.path.mkdir(parents=True, exist_ok=True)
+        make_folder(run.path)
         with locked(run.path / ".lock"):
             yield run
 
     def runs(self) -> list[RunFolder]:
         """Every run below the root, by path."""
-        return [RunFolder(path.parent) for path in sorted(self.root.glob("*/*/manifest.json"))]
+        return [RunFolder(path.parent) for path in sorted(self.root.glob(f"*/*/{MANIFEST_FILE}"))]
+
+    def manifests(self) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+        """Every run whose manifest can be read, with it; a damaged one is no run of anybody."""
+        for run in self.runs():
+            manifest = run.manifest_or_none()
+            if manifest is not None:
+                yield run, manifest
 
 
 def find_run(path: Path, *, stage: StageName) -> RunFolder:
@@ -164,7 +232,7 @@ def find_run(path: Path, *, stage: StageName) -> RunFolder:
         ConfigError: it is no run folder, of another stage, or not finished.
     """
     run = RunFolder(path)
-    if not (path / "manifest.json").is_file():
+    if not is_file(path / MANIFEST_FILE):
         raise ConfigError(f"{path} is not a run folder: it has no manifest.json. Remedy: see mbrl status.")
     found = run.manifest()["stage"]
     if found != stage:
@@ -207,4 +275,4 @@ def _commit() -> str | None:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:_LONGEST_SLUG] or "unnamed"

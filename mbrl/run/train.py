@@ -15,9 +15,10 @@ from mbrl.data.normaliser import fit_moments
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
-from mbrl.envs.specs import TaskSpec
+from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
+from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.fit import dynamics_key, fit_dynamics_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, split_identity
@@ -64,21 +65,11 @@ def train_policy_stage(
     key = StageKey("train_policy", place, resolved.name, config.seed, identity)
 
     def work(work: StageWork) -> Mapping[str, Any]:
+        continue_shorter(config, workspace.store, work)
         context = make_recipe_context(config, dataset, task, fit)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
-        shift = None
-        if dataset is not None and config.diagnostics:
-            shift = ShiftMonitor(
-                functools.partial(
-                    make_shift_probe,
-                    config,
-                    dataset,
-                    context,
-                    value_bounds=training.value_bounds,
-                    supports=workspace.supports,
-                )
-            )
+        shift = _make_monitor(config, dataset, context, training, workspace)
         facts = _policy_facts(resolved, task, key)
         outcome = _run_loop(resolved, training, shift, facts, work)
         return _conclude(config, training, outcome, shift, facts, work)
@@ -133,6 +124,20 @@ def _model_source(
     return lambda: model, digest
 
 
+def _make_monitor(
+    config: RunConfig,
+    dataset: Dataset | None,
+    context: RecipeContext,
+    training: Training,
+    workspace: Workspace,
+) -> ShiftMonitor | None:
+    """What looks at the policy along the training; None where nobody asked, or there is no log to leave."""
+    if dataset is None or not config.diagnostics:
+        return None
+    probe = functools.partial(make_shift_probe, config, dataset, context, supports=workspace.supports)
+    return ShiftMonitor(functools.partial(probe, value_bounds=training.value_bounds))
+
+
 def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None) -> dict[str, Any]:
     """What the policy is a function of, besides the seed and the model."""
     identity: dict[str, Any] = {
@@ -151,6 +156,7 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
 def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey) -> dict[str, Any]:
     """What a policy's file says of where it comes from."""
     config, is_online = resolved.run, RECIPES.get(resolved.run.recipe).is_online
+    own_task = None if task is None else own_task_hash(task)
     return {
         "algorithm": resolved.name,
         "recipe": config.recipe,
@@ -158,6 +164,7 @@ def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey
         "online": is_online,
         "dataset": None if is_online else key.dataset,
         "task": None if task is None else task.name,
+        **({} if own_task is None else {"task_hash": own_task}),
         "seed": config.seed,
         "run": key.digest,
         "version": package_version(),

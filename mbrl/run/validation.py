@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import listed, suggest
+from mbrl.run.documents import show
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -50,10 +51,10 @@ def _explain(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> st
         expected = str(problem["ctx"]["expected"]).replace(" or ", ", ")
         legal = [part.strip().strip("'") for part in expected.split(",")]
         hint = suggest(str(given), legal)
-        return f"{key} = {given!r} is not legal. {hint}Legal values: {', '.join(legal)}."
+        return f"{key} = {show(given)} is not legal. {hint}Legal values: {', '.join(legal)}."
     message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     message = message.replace("should be", "must be", 1)
-    value = "" if isinstance(given, (dict, BaseModel)) else f" = {given!r}"
+    value = "" if isinstance(given, (dict, BaseModel)) else f" = {show(given)}"
     return f"{key}{value}{' ' if message.startswith('must') else ': '}{message}."
 
 

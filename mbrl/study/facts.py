@@ -16,10 +16,11 @@ from mbrl.envs.specs import TaskSpec
 from mbrl.evaluation.scores import normalised_score
 from mbrl.report.study.facts import RunStatus, Study, StudyAlgorithm, StudyDataset, StudyRun
 from mbrl.run.config import algorithm_tree, stable_hash
-from mbrl.run.files import read_json
+from mbrl.run.files import read_record
 from mbrl.run.inputs import find_run_task
 from mbrl.run.judge.selection import Selection
 from mbrl.run.metrics import read_metrics
+from mbrl.run.records import EvaluationSummary, TrainingSummary
 from mbrl.run.store import RunFolder, code_facts
 from mbrl.study.folder import Outcome
 from mbrl.study.layout import StudyPlan, StudyTask, trained_path
@@ -88,7 +89,7 @@ def _dataset(label: str, plan: StudyPlan, site: Site) -> StudyDataset:
         returns=tuple(map(float, dataset.episode_returns)),
         scores=_scores(dataset, task),
         dynamics={
-            seed: DynamicsReport.model_validate(read_json(folder / "report.json"))
+            seed: read_record(folder / "report.json", DynamicsReport)
             for seed, folder in _fits(label, plan, site)
         },
     )
@@ -158,7 +159,7 @@ def _choice(outcome: Outcome) -> str:
 def _training_facts(path: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Of the reported training; its seconds are those of all that it was chosen from."""
     run = RunFolder(path)
-    summary, rows = run.summary(), read_metrics(run.path)
+    summary, rows = run.summary(TrainingSummary), read_metrics(run.path)
     return {
         "updates": int(summary["updates"]),
         "train_seconds": sum(map(_seconds, outcomes)),
@@ -170,7 +171,7 @@ def _training_facts(path: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _evaluation_facts(outcome: Outcome) -> dict[str, Any]:
-    summary = RunFolder(Path(outcome.path or "")).summary()
+    summary = RunFolder(Path(outcome.path or "")).summary(EvaluationSummary)
     scores = summary["normalised_scores"]
     return {
         "returns": tuple(map(float, summary["episode_returns"])),

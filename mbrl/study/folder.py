@@ -7,12 +7,16 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from mbrl.run.files import is_locked, read_json, write_json, write_text
+from pydantic import BaseModel, Field, model_validator
+
+from mbrl.core.errors import FileError
+from mbrl.run.files import check_values, is_locked, read_json, read_record, write_json, write_text
 
 STUDY_FILE: Final = "study.json"
 _PROGRESS_SECONDS: Final = 0.5
+_REMEDY: Final = "run mbrl compare with the config of the comparison again, which writes it anew."
 
 TaskStatus = Literal["done", "running", "failed", "missing"]
 
@@ -57,6 +61,30 @@ class TaskProgress:
     note: str = ""
 
 
+class _StudyRun(BaseModel):
+    """One training of a comparison with its judgement."""
+
+    dataset: str
+    algorithm: str
+    seed: int
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class _StudyFacts(BaseModel):
+    """What a comparison writes before it begins."""
+
+    name: str
+    tasks: dict[str, str]
+    runs: tuple[_StudyRun, ...]
+
+    @model_validator(mode="after")
+    def _tasks_are_known(self) -> "_StudyFacts":
+        unknown = {task for run in self.runs for task in run.tasks} - self.tasks.keys()
+        if unknown:
+            raise ValueError(f"a run has the task {min(unknown)[:60]!r}, which is not listed")
+        return self
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class StudyFolder:
     """The folder of one comparison.
@@ -79,8 +107,15 @@ class StudyFolder:
         return (self.path / STUDY_FILE).is_file()
 
     def facts(self) -> dict[str, Any]:
-        """What `begin` wrote."""
-        return read_json(self.path / STUDY_FILE)
+        """What `begin` wrote.
+
+        Raises:
+            FileError: the file is damaged.
+        """
+        path = self.path / STUDY_FILE
+        values = read_json(path, remedy=_REMEDY)
+        check_values(_StudyFacts, values, file=path, remedy=_REMEDY)
+        return values
 
     def lock_path(self, task: str) -> Path:
         """The file that is locked while a task runs."""
@@ -95,9 +130,11 @@ class StudyFolder:
         return self.path / "failures" / f"{task}.txt"
 
     def outcome(self, task: str) -> Outcome | None:
-        """How a task ended, or None if it has not."""
-        path = self._outcome_path(task)
-        return Outcome(**read_json(path)) if path.is_file() else None
+        """How a task ended; None if it has not, or if nobody can tell: it is then done again."""
+        try:
+            return read_record(self._outcome_path(task), Outcome)
+        except FileError:
+            return None
 
     def record(self, outcome: Outcome, trace: str | None = None) -> Outcome:
         """Writes how a task ended, and the text of its traceback; the result names the file of that."""
@@ -114,8 +151,8 @@ class StudyFolder:
     def progress(self, task: str) -> TaskProgress | None:
         """How far a running task is, or None if it has not told yet."""
         try:
-            return TaskProgress(**read_json(self.progress_path(task)))
-        except FileNotFoundError:
+            return read_record(self.progress_path(task), TaskProgress)
+        except FileError:
             return None
 
     def task_states(self) -> dict[str, TaskStatus]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mbrl.run.plan.planning import CALL_QUANTILES
+from mbrl.run.records import EvaluationSummary, PlanSummary
 from mbrl.run.store import RunFolder
 from mbrl.study.layout import StudyPlan
 from mbrl.study.tasks import Site, Task, is_current
@@ -36,7 +37,8 @@ def _summary(task: Task, site: Site) -> dict[str, Any] | None:
     outcome = site.folder.outcome(task.id)
     if task.kind != "evaluate" or outcome is None or not is_current(task, outcome):
         return None
-    return RunFolder(Path(outcome.path or "")).summary()
+    run = RunFolder(Path(outcome.path or ""))
+    return run.summary(PlanSummary if run.manifest()["stage"] == "plan" else EvaluationSummary)
 
 
 def _mean_plan(dataset: str, algorithm: str, found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.nets.actors import ActorSpec, DeterministicActor, TanhGaussianActor
-from mbrl.ope.estimators.base import ESTIMATORS, EstimatorEntry
-from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
-from mbrl.ope.value.fqe_config import FQEConfig
+from mbrl.off_policy.estimators.base import ESTIMATORS, EstimatorEntry
+from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
+from mbrl.off_policy.value.fqe_config import FQEConfig
 from mbrl.testing.checks import CheckError, Checks, Subject, expect, expect_instance, expect_same, run_checks
 from mbrl.testing.samples import SPACE, make_dataset, make_normaliser
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mbrl.data.formats.base import FORMATS
-from mbrl.ope.estimators.base import ESTIMATORS
+from mbrl.off_policy.estimators.base import ESTIMATORS
 from mbrl.testing import (
     ESTIMATOR_CHECKS,
     FORMAT_CHECKS,

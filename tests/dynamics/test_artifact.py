@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mbrl.core.rng import RngStreams
-from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
+from mbrl.dynamics.artifact import DynamicsFacts, FittedDynamics, build_head_net, build_net, tensor_shapes
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.dynamics.prediction import predict_rollout, predict_steps
 
@@ -25,7 +26,9 @@ def fitted():
 
 def test_the_artifact_survives_json_and_tensors(fitted):
     meta, tensors = fitted.to_tensors()
-    loaded = FittedDynamics.from_tensors(json.loads(json.dumps(meta)), tensors)
+    facts = DynamicsFacts.model_validate_json(json.dumps(meta), strict=True)
+    assert tensor_shapes(facts, tensors) == {name: tuple(value.shape) for name, value in tensors.items()}
+    loaded = FittedDynamics.from_tensors(facts, tensors)
     obs, action = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(5, 1)
     assert torch.equal(loaded.model.predict(obs, action).mean, fitted.model.predict(obs, action).mean)
     assert torch.equal(loaded.model.predict(obs, action).variance, fitted.model.predict(obs, action).variance)
@@ -33,8 +36,8 @@ def test_the_artifact_survives_json_and_tensors(fitted):
     assert loaded.thresholds == fitted.thresholds
     assert loaded.report == fitted.report
     assert loaded.config == fitted.config
-    with pytest.raises(ValueError, match="format 99"):
-        FittedDynamics.from_tensors(meta | {"format": 99}, tensors)
+    with pytest.raises(ValidationError, match="format"):
+        DynamicsFacts.model_validate_json(json.dumps(meta | {"format": 99}), strict=True)
 
 
 def test_networks_have_the_widths_of_the_config():

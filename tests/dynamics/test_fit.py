@@ -78,16 +78,39 @@ def test_interrupted_and_resumed_fits_have_the_same_bits(walled):
     stages = [stage for stage, _ in states]
     assert {"ensemble", "termination", "done"} == set(stages)
     for cut in (1, stages.index("termination")):
+
+        def restore(running, state=states[cut][1]):
+            running.load_state_dict(state)
+            return True
+
         resumed = fit_dynamics(
             walled,
             small_config(),
             RngStreams(1),
             measures=posterior_disagreement,
-            resume_state=states[cut][1],
+            restore=restore,
         )
         (meta, tensors), (other_meta, other) = straight.to_tensors(), resumed.to_tensors()
         assert meta == other_meta
         assert all(torch.equal(tensors[name], other[name]) for name in tensors)
+
+
+def test_a_state_that_does_not_fit_is_refused_and_leaves_a_fresh_fit(walled):
+    other = DynamicsFit(walled, small_config(hidden=(7,)), RngStreams(1))
+
+    def restore(running):
+        with pytest.raises(ValueError, match="shapes"):
+            running.load_state_dict(other.state_dict())
+        return False
+
+    configs = small_config(max_updates=20)
+    tried, fresh = (
+        fit_dynamics(walled, configs, RngStreams(1), measures=posterior_disagreement, restore=how)
+        for how in (restore, None)
+    )
+    assert all(
+        torch.equal(value, fresh.to_tensors()[1][name]) for name, value in tried.to_tensors()[1].items()
+    )
 
 
 def test_a_checkpoint_holds_nothing_that_needs_a_pickle(walled, tmp_path):

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from pydantic import ValidationError
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError
 from mbrl.envs.make import make_env
-from mbrl.envs.specs import TaskSpec, find_task, list_tasks, load_task
+from mbrl.envs.specs import TaskSpec, find_task, list_tasks, load_named_task, load_task, own_task_hash
 
 SHIPPED = (
     "ant",
@@ -141,3 +142,64 @@ def test_a_task_cannot_be_changed() -> None:
 
 def test_the_configs_folder_holds_the_tasks() -> None:
     assert {path.stem for path in (configs_dir() / "tasks").iterdir()} == set(SHIPPED)
+
+
+def test_data_may_name_a_shipped_task() -> None:
+    assert load_named_task("hopper", source="The log x") == load_task("hopper")
+    assert load_named_task("hopper", source="x", env_id="Hopper-v5") == load_task("hopper")
+    known = load_task("hopper").content_hash
+    assert load_named_task("hopper", source="x", content_hash=known) == load_task("hopper")
+
+
+def own_task(tmp_path: Path, **changes: object) -> Path:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, "env_id": "planted_module:Own-v0", **changes}))
+    return path
+
+
+def test_data_may_name_neither_files_nor_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user may give with --task, a dataset or a policy file may not: it would import code."""
+    (tmp_path / "planted_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = own_task(tmp_path)
+    assert load_task(path).env_id == "planted_module:Own-v0"
+    for name in (str(path), "own.yaml", "../own", "planted_module:Own-v0", "", "Hopper-v5", "a" * 5000):
+        with pytest.raises(ConfigError, match="The log x names the task") as caught:
+            load_named_task(name, source="The log x")
+        assert "--task" in str(caught.value)
+        assert len(str(caught.value)) < 500
+    assert "planted_module" not in sys.modules
+
+
+def test_a_task_of_the_users_is_not_replaced_by_a_shipped_one_of_its_name(tmp_path: Path) -> None:
+    path = own_task(tmp_path, name="hopper")
+    own = load_task(path)
+    noted = own_task_hash(own)
+    assert noted == own.content_hash
+    assert own_task_hash(load_task("hopper")) is None
+    with pytest.raises(ConfigError, match="another one than the shipped"):
+        load_named_task("hopper", source="The policy y", content_hash=noted)
+    with pytest.raises(ConfigError, match=r"its simulator is 'planted_module:Own-v0', not 'Hopper-v5'"):
+        load_named_task("hopper", source="The log x", env_id=own.env_id)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"obs_dim": 10**9}, "100,000"),
+        ({"act_dim": 10**9}, "100,000"),
+        ({"name": "n" * 5000}, "at most 100"),
+        ({"act_low": [-float("inf"), -5]}, "finite"),
+        ({"act_low": [1, -5], "act_high": [-1, 5]}, "below the upper"),
+        ({"act_low": ["a", "b"]}, "valid number"),
+    ],
+)
+def test_hostile_values_are_refused_in_few_words(
+    tmp_path: Path, values: dict[str, object], words: str
+) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **values}))
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_task(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 1000

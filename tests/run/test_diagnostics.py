@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from mbrl.api.run_page import write_run_page
 from mbrl.data.formats.base import FORMATS
 from mbrl.run.config import resolve
 from mbrl.run.metrics import read_metrics
-from mbrl.run.pages import write_run_page
 from mbrl.run.policies import POLICY_FILE
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore

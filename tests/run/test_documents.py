@@ -5,19 +5,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbrl.core.errors import ConfigError
-from mbrl.run.documents import annotate, parse_override, parse_yaml, set_at
+from mbrl.envs.documents import parse_yaml
+from mbrl.run.documents import annotate, parse_override, set_at
 
+texts = st.characters(exclude_characters="\0", codec="utf-8")  # no config holds a NUL
 leaves = st.one_of(
     st.none(),
     st.booleans(),
-    st.integers(),
+    st.integers(-(2**63) + 1, 2**63 - 1),
     st.floats(allow_nan=False),
-    st.text(max_size=8),
+    st.text(texts, max_size=8),
     st.lists(st.floats(allow_nan=False), max_size=3),
 )
 trees = st.dictionaries(
-    st.text(min_size=1, max_size=6),
-    st.recursive(leaves, lambda inner: st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    st.text(texts, min_size=1, max_size=6),
+    st.recursive(leaves, lambda inner: st.dictionaries(st.text(texts, max_size=5), inner, max_size=3)),
     max_size=4,
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, StorageError
 from mbrl.run import files
 from mbrl.run.files import BusyError, locked, write_text
 from mbrl.run.store import RunStore, StageKey, find_run
@@ -103,6 +103,9 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pyte
         raise OSError("disk full")
 
     monkeypatch.setattr(files.os, "fsync", crash)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(
+        StorageError, match=r"x\.txt cannot be written: disk full, 3 bytes are needed\. Remedy: "
+    ):
         write_text(path, "new")
     assert path.read_text() == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["x.txt"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mbrl.data.formats.base import FORMATS
-from mbrl.ope.estimators.base import ESTIMATORS
+from mbrl.off_policy.estimators.base import ESTIMATORS
 from mbrl.testing import (
     ESTIMATOR_CHECKS,
     FORMAT_CHECKS,

@@ -12,11 +12,11 @@ from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.nets.actors import ActorSpec, DeterministicActor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.doubly_robust import doubly_robust
-from mbrl.ope.estimators.importance import Kind, importance_sampling
-from mbrl.ope.estimators.weighted_doubly_robust import weighted_doubly_robust
-from mbrl.ope.log.layout import Array, OPEArrays
-from mbrl.ope.value.fqe import FQEConfig, FQEFit
+from mbrl.off_policy.estimators.doubly_robust import doubly_robust
+from mbrl.off_policy.estimators.importance import Kind, importance_sampling
+from mbrl.off_policy.estimators.weighted_doubly_robust import weighted_doubly_robust
+from mbrl.off_policy.log.layout import Array, OPEArrays
+from mbrl.off_policy.value.fqe import FQEConfig, FQEFit
 
 _HIDDEN = (256, 256)
 _UPDATES = 1_000_000

@@ -6,12 +6,13 @@ import torch
 
 from mbrl.core.protocols import TerminationFn
 from mbrl.core.rng import RngStreams
+from mbrl.data.dataset import Transitions
 from mbrl.data.normaliser import measure_moments
 from mbrl.data.splits import Split
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.assessment.baselines import LinearModel
 from mbrl.dynamics.assessment.channels import measure_channels
-from mbrl.dynamics.assessment.measures import MeasureFactory, evaluate_measures
+from mbrl.dynamics.assessment.measures import MeasuredRows, MeasureFactory, evaluate_measures
 from mbrl.dynamics.assessment.model_warnings import find_warnings
 from mbrl.dynamics.assessment.one_step import measure_one_step, measure_reward, predict_held_out
 from mbrl.dynamics.assessment.open_loop import draw_segments, run_open_loop
@@ -19,15 +20,10 @@ from mbrl.dynamics.assessment.ranking import distance_to_training, rank_errors
 from mbrl.dynamics.assessment.termination import measure_termination
 from mbrl.dynamics.assessment.thresholds import Thresholds, fit_thresholds
 from mbrl.dynamics.assessment.trust import RewardMoments, judge_open_loop
+from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
-from mbrl.dynamics.report import (
-    CalibrationReport,
-    DynamicsReport,
-    OpenLoopReport,
-    RewardOutliers,
-    TrainingReport,
-)
+from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,18 +67,8 @@ def assess(
     """
     train, holdout = (part.transitions().successors_known() for part in (split.train, split.holdout))
     rows = thin(holdout, config.max_rows)
-    linear = LinearModel.fit(train)
-    open_loop = _judge_open_loop(model, termination, linear, split, config, rng)
-    steps = predict_held_out(model, rows)
-    made = measures(
-        torch.tensor(train.observation),
-        torch.tensor(train.action),
-        torch.tensor(train.episode),
-        rng.at("measures"),
-    )
-    held_out = evaluate_measures(model, made, rows, rng.at("outcome"))
-    few = thin(train, config.max_rows)
-    fitted = evaluate_measures(model, made, few, rng.at("train_outcome"), is_training=True)
+    steps, linear = predict_held_out(model, rows), LinearModel.fit(train)
+    held_out, fitted = _measure(model, measures, rows, train, config, rng)
     correlations = rank_errors(
         held_out,
         steps,
@@ -95,7 +81,7 @@ def assess(
         training=training,
         one_step=measure_one_step(model, linear, steps, rows=rows, train=train),
         calibration=calibration,
-        open_loop=open_loop,
+        open_loop=_judge_open_loop(model, termination, linear, split, config, rng),
         correlations=correlations,
         reward=measure_reward(model, steps, rows, outliers=outliers),
         termination=measure_termination(termination, split),
@@ -106,6 +92,28 @@ def assess(
     return Assessment(
         thresholds=fit_thresholds(held_out, fitted, quantiles=config.truncation_quantiles),
         report=report.model_copy(update={"warnings": warnings}),
+    )
+
+
+def _measure(
+    model: DynamicsEnsemble,
+    factory: MeasureFactory,
+    rows: Transitions,
+    train: Transitions,
+    config: AssessmentConfig,
+    rng: RngStreams,
+) -> tuple[MeasuredRows, MeasuredRows]:
+    """Every measure at held-out rows, and at some training rows."""
+    measures = factory(
+        torch.tensor(train.observation),
+        torch.tensor(train.action),
+        torch.tensor(train.episode),
+        rng.at("measures"),
+    )
+    few = thin(train, config.max_rows)
+    return (
+        evaluate_measures(model, measures, rows, rng.at("outcome")),
+        evaluate_measures(model, measures, few, rng.at("train_outcome"), is_training=True),
     )
 
 

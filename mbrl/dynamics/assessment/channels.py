@@ -4,7 +4,7 @@ import numpy as np
 
 from mbrl.data.dataset import Transitions
 from mbrl.data.normaliser import PlausibleRange, measure_moments
-from mbrl.dynamics.report import ChannelReport, CoarseChannel, ConstantChannel, RewardOutliers
+from mbrl.dynamics.channel_report import ChannelReport, CoarseChannel, ConstantChannel, RewardOutliers
 
 COARSE = 0.1
 """Steps of float32 over the deviation of the changes beyond which a channel counts as coarse: a twentieth of

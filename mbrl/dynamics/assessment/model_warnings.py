@@ -6,7 +6,8 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from mbrl.dynamics.report import ChannelReport, DynamicsReport, RewardOutliers
+from mbrl.dynamics.channel_report import ChannelReport, RewardOutliers
+from mbrl.dynamics.report import DynamicsReport
 
 WarningKind: TypeAlias = Literal[
     "horizon", "calibration", "correlation", "termination", "reward", "outliers", "constant", "coarse"
@@ -60,8 +61,8 @@ def find_warnings(report: DynamicsReport) -> tuple[ModelWarning, ...]:
 def _check_model(report: DynamicsReport) -> Iterator[ModelWarning]:
     head = report.termination
     if report.trusted_horizon == 0:
-        text = f"The trusted horizon is 0: do not roll out; use a model-free learner.{_explain(report)}"
-        yield ModelWarning("horizon", text)
+        text = "The trusted horizon is 0: do not roll out; use a model-free learner."
+        yield ModelWarning("horizon", text + explain_first_step(report))
     error = _mean_ece(report)
     if error > MAX_ECE:
         text = f"Intervals miss their level by {error:.2f} on average, even after recalibration."
@@ -106,8 +107,8 @@ def _mean_ece(report: DynamicsReport) -> float:
     return float(np.delete(ece, constant).mean())
 
 
-def _explain(report: DynamicsReport) -> str:
-    """Why not even one step is trusted, as far as the figures of the first step tell."""
+def explain_first_step(report: DynamicsReport) -> str:
+    """Why not even one step is trusted: a space and a sentence, or nothing where the figures do not tell."""
     loop, by_dimension = report.open_loop, report.one_step.nrmse_by_dimension
     if not loop.steps:
         return ""

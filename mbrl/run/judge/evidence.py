@@ -2,16 +2,19 @@
 
 import dataclasses
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand, Estimate
 from mbrl.data.dataset import Dataset
-from mbrl.ope.judgement.paired import Evidence, evidence_of, rollouts_of
-from mbrl.ope.log.layout import Array, OPEArrays, pad_log
+from mbrl.data.formats.limits import ReadBudget, reading
+from mbrl.off_policy.judgement.paired import Evidence, evidence_of, rollouts_of
+from mbrl.off_policy.log.layout import Array, OPEArrays, pad_log
 from mbrl.run.files import write_bytes
 
 EVIDENCE_FILE: Final = "ope.npz"
@@ -63,9 +66,12 @@ class StoredEvidence:
 
     @classmethod
     def load(cls, path: Path) -> "StoredEvidence":
-        """Inverse of `save`."""
-        with np.load(path, allow_pickle=False) as entries:
-            arrays: dict[str, Array] = {name: entries[name] for name in entries.files}
+        """Inverse of `save`.
+
+        Raises:
+            DataError: the file is damaged, or its arrays do not belong to the same episodes.
+        """
+        arrays = _read_arrays(path)
         prefix = "per_episode/"
         names = [name.removeprefix(prefix) for name in arrays if name.startswith(prefix)]
         return cls(
@@ -82,3 +88,27 @@ class StoredEvidence:
         return dataclasses.replace(
             pad_log(dataset.episodes, None, estimand=estimand), log_ratio=self.log_ratio
         )
+
+
+_DIMS: Final = {"per_episode": 1, "members": 1, "log_ratio": 2, "rollouts": 3, "actions": 2}
+"""Dimensions of the arrays, by the first part of their names."""
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of a file, held against its size before they are read, and against one another."""
+    remedy = "Delete its folder, and run mbrl ope again."
+    with reading(path):
+        budget = ReadBudget(path)
+        with zipfile.ZipFile(path) as archive:
+            budget.take(sum(entry.file_size for entry in archive.infolist()), field="arrays")
+        with np.load(path, allow_pickle=False) as entries:
+            arrays: dict[str, Array] = {name: entries[name] for name in entries.files}
+    for name, array in arrays.items():
+        if _DIMS.get(name.partition("/")[0]) != array.ndim or array.dtype.kind != "f":
+            problem = f"an array of {array.dtype} {list(array.shape)}"
+            raise DataError(problem, file=path, field=name[:60], remedy=remedy)
+    lengths = {len(array) for name, array in arrays.items() if name.startswith(("per_episode/", "log_ratio"))}
+    if len(lengths) > 1:
+        problem = f"its arrays have {', '.join(map(str, sorted(lengths)))} episodes"
+        raise DataError(problem, file=path, remedy=remedy)
+    return arrays

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbrl.core.estimates import finite_or_none
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FQEConfig
-from mbrl.run.files import read_json, write_json
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FQEConfig
+from mbrl.run.files import read_record, write_json
 from mbrl.run.judge.ope import OPESettings
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import open_policy
@@ -90,19 +90,41 @@ class Selection:
 
     @classmethod
     def load(cls, path: Path) -> "Selection":
-        """Inverse of `save`."""
-        values = read_json(path)
+        """Inverse of `save`.
+
+        Raises:
+            FileError: the file is damaged.
+        """
+        stored = read_record(path, _StoredSelection)
         contestants = [
-            Contestant(
-                fields["changes"],
-                fields["path"],
-                _number(fields["low"]),
-                _number(fields["point"]),
-                fields["problem"],
-            )
-            for fields in values["contestants"]
+            Contestant(one.changes, one.path, _number(one.low), _number(one.point), one.problem)
+            for one in stored.contestants
         ]
-        return cls(values["rule"], tuple(contestants), values["chosen"])
+        return cls(stored.rule, tuple(contestants), stored.chosen)
+
+
+class _StoredContestant(BaseModel):
+    """See `Contestant`; NaN is None."""
+
+    changes: dict[str, Any]
+    path: str
+    low: float | None
+    point: float | None
+    problem: str | None
+
+
+class _StoredSelection(BaseModel):
+    """See `Selection`."""
+
+    rule: str
+    contestants: tuple[_StoredContestant, ...]
+    chosen: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _one_is_chosen(self) -> "_StoredSelection":
+        if self.chosen >= len(self.contestants):
+            raise ValueError(f"number {self.chosen} of {len(self.contestants)} is chosen")
+        return self
 
 
 def select_training(

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.core.estimates import Estimand
+from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy
 from mbrl.data.dataset import Dataset
-from mbrl.ope.value.fqe import FQEConfig, FQEResult, FQEState, fit_fqe
+from mbrl.off_policy.value.fqe import FQEConfig, FQEResult, FQEState, fit_fqe
 from mbrl.run.checkpoint import CheckpointFolder
-from mbrl.run.progress import Progress
 from mbrl.run.stage import StageWork
 
 SECONDS_BETWEEN: Final = 10.0
@@ -56,8 +56,10 @@ class KeptFits:
         """`fit_fqe`; within a stage episodes and folds tell one fit from another."""
         name = dataset.content_hash[:16] + ("" if fold is None else "-folds")
         checkpoints = CheckpointFolder(self.folder / name, self.digest, keep=1)
-        found = checkpoints.load_latest(self.progress.message)
         saved = time.monotonic()
+
+        def restore(state: FQEState) -> bool:
+            return checkpoints.load_latest(self.progress.message, accept=state.load_state_dict) is not None
 
         def on_look(state: FQEState) -> None:
             nonlocal saved
@@ -75,7 +77,7 @@ class KeptFits:
                 config=config,
                 generator=generator,
                 fold=fold,
-                resume_state=None if found is None else found[1],
+                restore=restore,
                 on_look=on_look,
             )
         finally:

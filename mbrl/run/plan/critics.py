@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor
 
 from mbrl.algorithms.base import RECIPES
@@ -15,20 +16,38 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FitValues, FQEConfig, FQEResult
-from mbrl.ope.value.value_net import QEnsemble, RewardScale
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FitValues, FQEConfig, FQEResult
+from mbrl.off_policy.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.inputs import manifest_facts, split_identity
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.plan.basis import PlanBasis, make_basis_context
 from mbrl.run.plan.config import PlanConfig
+from mbrl.run.records import Record
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import StageKey
 
 CRITIC_FILE: Final = "critic.safetensors"
 _CRITIC_VERSION: Final = 1
+
+
+class _CriticFacts(BaseModel):
+    """What the file of fitted critics says besides its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fqe: FQEConfig
+    scale: tuple[FiniteFloat, Annotated[FiniteFloat, Field(gt=0)]]
+    discount: Annotated[float, Field(ge=0, le=1)]
+    is_discrete: bool
+
+
+class _CriticSummary(Record):
+    """What the fit of critics found."""
+
+    is_converged: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,8 +105,8 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
 def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | None:
     config = basis.resolved.run
     digest = str(basis.run.manifest()["hash"])
-    latest = CheckpointFolder(basis.run.path / "checkpoints", digest).load_latest(workspace.progress.message)
-    if latest is None:
+    checkpoints = CheckpointFolder(basis.run.path / "checkpoints", digest)
+    if not checkpoints.files():
         return None
     training = RECIPES.get(config.recipe).build(config.algorithm, make_basis_context(basis))
     if basis.run.summary().get("reward_unit") != training.reward_unit:
@@ -97,7 +116,11 @@ def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | N
         )
         return None
     state = training.learner.init(RngStreams(config.seed).child("policy").at("init"))
-    state.load_state_dict(latest[1]["learner"])
+    latest = checkpoints.load_latest(
+        workspace.progress.message, accept=lambda content: state.load_state_dict(content["learner"])
+    )
+    if latest is None or latest[0] != config.algorithm.updates:
+        return None  # critics of an earlier update are not those of the policy
     value = training.learner.value(state)
     return value if isinstance(value, CriticValues) else None
 
@@ -134,7 +157,7 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
     )
     folder = perform(stage, workspace)
     values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
-    is_converged = bool(folder.summary()["is_converged"])
+    is_converged = bool(folder.summary(_CriticSummary)["is_converged"])
     if not is_converged:
         workspace.progress.message(
             "The values at the planner's leaves did not converge: plans may be worse than the policy. "
@@ -172,17 +195,21 @@ def _save_critic(path: Path, values: QEnsemble, config: FQEConfig) -> None:
 
 
 def _load_critic(path: Path, basis: PlanBasis) -> QEnsemble:
-    header, tensors = load_artifact(path, version=_CRITIC_VERSION, what="critic")
-    fields = header["critic"]
-    config = FQEConfig.model_validate(fields["fqe"])
+    artifact = load_artifact(path, version=_CRITIC_VERSION, what="critic")
+    fields = artifact.entry("critic", _CriticFacts)
+    space, config = basis.dataset.spec, fields.fqe
+    shapes = QEnsemble.tensor_shapes(config, space, is_discrete=fields.is_discrete)
+    artifact.check_shapes(shapes)
+    artifact.check_positive(["normaliser.std"])
+    tensors = artifact.tensors
     values = QEnsemble(
         config.members,
-        basis.dataset.spec,
+        space,
         config.hidden,
         normaliser=Normaliser(tensors["normaliser.mean"], tensors["normaliser.std"]),
-        scale=RewardScale(*fields["scale"]),
-        estimand=Estimand(fields["discount"], None),
-        is_discrete=fields["is_discrete"],
+        scale=RewardScale(*fields.scale),
+        estimand=Estimand(fields.discount, None),
+        is_discrete=fields.is_discrete,
         layer_norm=config.layer_norm,
         generator=torch.Generator().manual_seed(0),
     )

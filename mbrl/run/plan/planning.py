@@ -24,6 +24,7 @@ from mbrl.run.inputs import manifest_facts
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.problem import make_plan_problem
+from mbrl.run.records import EvaluationSummary
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey
 
@@ -170,7 +171,7 @@ def plan_stage(
         ready = make_planner(basis, config, workspace)
         work.restart_clock()  # what the planner stands on are stages of their own
         found = _evaluate(basis, config, ready, task=task, episodes=episodes, rng=RngStreams(seed))
-        return _summarise(basis, config, ready, alone.summary(), found, RngStreams(seed))
+        return _summarise(basis, config, ready, alone.summary(EvaluationSummary), found, RngStreams(seed))
 
     stage = Stage(
         key=StageKey("plan", basis.dataset.info.name, label, seed, identity),

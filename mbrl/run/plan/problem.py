@@ -12,7 +12,7 @@ from mbrl.envs.termination import KnownTermination
 from mbrl.planning.problem.calibration import PlannerCalibration, calibrate_planner
 from mbrl.planning.problem.learned import learned_problem, with_pessimism
 from mbrl.planning.problem.problem import PlanningProblem
-from mbrl.run.files import read_json, write_json
+from mbrl.run.files import read_record, write_json
 from mbrl.run.inputs import manifest_facts
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
@@ -96,4 +96,4 @@ def calibrate_stage(
         results=(CALIBRATION_FILE,),
     )
     folder = perform(stage, workspace)
-    return PlannerCalibration.model_validate(read_json(folder.path / CALIBRATION_FILE))
+    return read_record(folder.path / CALIBRATION_FILE, PlannerCalibration)

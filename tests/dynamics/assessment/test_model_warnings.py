@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from mbrl.dynamics.assessment.model_warnings import WarningKind, find_warnings, is_disqualifying
-from mbrl.dynamics.report import CoarseChannel, ConstantChannel, RewardOutliers
+from mbrl.dynamics.channel_report import CoarseChannel, ConstantChannel, RewardOutliers
 from tests.report.conftest import make_dynamics_report
 
 NAN = float("nan")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.api.run_page import write_run_page
 from mbrl.core.errors import ConfigError
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.planning.problem.calibration import PlannerCalibration
@@ -15,7 +16,6 @@ from mbrl.report.kit.table import to_text
 from mbrl.report.plan.tables import plan_table
 from mbrl.run.config import resolve
 from mbrl.run.files import read_json, write_json
-from mbrl.run.pages import write_run_page
 from mbrl.run.plan.basis import PlanBasis, open_basis
 from mbrl.run.plan.config import PlanConfig, parse_plan_config
 from mbrl.run.plan.critics import find_critics

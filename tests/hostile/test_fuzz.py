@@ -1,0 +1,134 @@
+"""Fuzzing of headers and metadata: a file is read, or refused by an error that names it."""
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mbrl.core.errors import ConfigError, DataError
+from mbrl.data.info import DatasetInfo
+from mbrl.data.inspection.report import inspect_log
+from mbrl.data.open import open_dataset, parse_log
+from mbrl.envs.specs import load_task
+from tests.hostile import hdf5, npz
+from tests.hostile.case import limits
+
+pytestmark = pytest.mark.slow
+
+SOUND = {"npz": npz.case("sound"), "d4rl": hdf5.flat("sound"), "minari": hdf5.minari("sound")}
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+BOX = st.fixed_dictionaries(
+    {"type": st.sampled_from(["Box", "Dict", "Discrete", "Tuple", ""])},
+    optional={"shape": JSON, "low": JSON, "high": JSON, "subspaces": JSON, "dtype": JSON},
+)
+METADATA = st.fixed_dictionaries(
+    {},
+    optional={
+        "total_episodes": JSON,
+        "total_steps": JSON,
+        "action_space": JSON | BOX | BOX.map(json.dumps),
+        "observation_space": JSON | BOX.map(json.dumps),
+        "env_spec": JSON | JSON.map(json.dumps),
+        **dict.fromkeys(("dataset_id", "task", "time_step", "obs_names", "act_names", "ref_min_score"), JSON),
+    },
+)
+ARRAYS = hnp.arrays(
+    st.one_of(hnp.scalar_dtypes(), hnp.unicode_string_dtypes(max_len=4), hnp.byte_string_dtypes(max_len=4)),
+    st.sampled_from([(), (0,), (4,), (120,), (124,), (120, 1), (124, 2), (4, 1), (2, 2, 2)]),
+)
+
+
+@functools.cache
+def sound_bytes(name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = SOUND[name].make(Path(folder))
+        return (path if path.is_file() else path / "data" / "main_data.hdf5").read_bytes()
+
+
+def check_refusal(act: Callable[[], object], place: str) -> None:
+    """Does something; where that is refused, the message must name the place and a remedy, in few words."""
+    refusal = None
+    try:
+        act()
+    except DataError as error:
+        refusal = error
+    if refusal is not None:
+        assert place in str(refusal)
+        assert refusal.remedy
+        assert len(str(refusal)) < 3000
+
+
+def open_or_refuse(path: Path) -> None:
+    """Opens and inspects; a refusal must name the file and a remedy."""
+    with limits():
+        check_refusal(functools.partial(open_dataset, path), str(path))
+        check_refusal(lambda: inspect_log(parse_log(path)).to_json(), str(path))
+
+
+@pytest.mark.parametrize("name", sorted(SOUND))
+@settings(max_examples=60)
+@given(data=st.data())
+def test_damaged_bytes(name: str, data: st.DataObject):
+    content = bytearray(sound_bytes(name))
+    places = st.integers(0, len(content) - 1) | st.integers(0, min(len(content), 4000) - 1)
+    for place in data.draw(st.lists(places, max_size=12)):
+        content[place] = data.draw(st.integers(0, 255))
+    keep = data.draw(st.integers(0, len(content)) | st.just(len(content)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("log.npz" if name == "npz" else "main_data.hdf5")
+        path.write_bytes(content[:keep])
+        open_or_refuse(path)
+
+
+@settings(max_examples=100)
+@given(METADATA)
+def test_metadata_of_any_kind(metadata: dict[str, Any]):
+    with tempfile.TemporaryDirectory() as folder:
+        path = hdf5.minari("fuzz", "", None, None, **metadata).make(Path(folder))
+        open_or_refuse(path)
+
+
+@settings(max_examples=100)
+@given(st.sampled_from([*npz.sound(), "timestamps", "behaviour_log_prob", "infos/x", "info"]), ARRAYS)
+def test_arrays_of_any_kind(key: str, values: np.ndarray):
+    with tempfile.TemporaryDirectory() as folder:
+        open_or_refuse(npz.write(Path(folder) / "log.npz", npz.sound() | {key: values}))
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(list(hdf5.flat_rows())), ARRAYS.filter(lambda a: a.dtype.kind not in "UmMc?O"))
+def test_flat_arrays_of_any_kind(key: str, values: np.ndarray):
+    with tempfile.TemporaryDirectory() as folder:
+        open_or_refuse(hdf5.flat("fuzz", "", None, **{key: values}).make(Path(folder)))
+
+
+@settings(max_examples=100)
+@given(JSON | st.text(max_size=40))
+def test_descriptions_of_any_kind(value: Any):
+    text = value if isinstance(value, str) else json.dumps(value)
+    check_refusal(lambda: DatasetInfo.from_json(text, file="log.npz"), "log.npz")
+
+
+@settings(max_examples=100)
+@given(st.text(max_size=60) | JSON.map(json.dumps))
+def test_task_files_of_any_kind(text: str):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.yaml"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        with pytest.raises(ConfigError) as caught:
+            load_task(path)
+        assert str(path) in str(caught.value)
+        assert len(str(caught.value)) < 3000
