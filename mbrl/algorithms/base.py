@@ -128,6 +128,11 @@ class RecipeConfig(BaseModel):
             )
         return self
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether an update depends on how many there will be; see `LearnerConfig.depends_on_length`."""
+        return self.learner.config.depends_on_length
+
     @classmethod
     def method(cls) -> str:
         """What the recipe is called in messages."""

@@ -37,6 +37,11 @@ class OnlineConfig(RecipeConfig):
     capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
     reward_transform: RewardTransform = "none"
 
+    @property
+    def depends_on_length(self) -> bool:
+        """The replay buffer has room for what the whole training collects, and no more."""
+        return True
+
     @model_validator(mode="after")
     def _has_no_data_to_standardise_by(self) -> "OnlineConfig":
         if self.learner.config.normalise_observations:

@@ -101,8 +101,8 @@ def registry(kind: RegistryName) -> Registry[Any]:
 
     Example:
         >>> import mbrl
-        >>> sorted(mbrl.registry("learners").names())[:2]
-        ['awac', 'bc']
+        >>> "bc" in mbrl.registry("learners").names()
+        True
     """
     if kind not in _REGISTRIES:
         raise ConfigError(f"There is no registry {kind!r}. Legal names: {', '.join(get_args(RegistryName))}.")

@@ -1,9 +1,13 @@
 """Options that commands share, and what every command does around its work."""
 
+import contextlib
 import functools
+import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, ParamSpec, TypeAlias
 
 import typer
@@ -40,6 +44,33 @@ TaskName: TypeAlias = Annotated[
 
 USER_ERROR = 1
 INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+
+TERMINATED = 143
+"""Exit status after SIGTERM, likewise."""
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """The system asked the process to end; everything treats it as Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _ends_on_sigterm() -> Generator[None]:
+    """Ends as after Ctrl-C when SIGTERM arrives: files are closed, workers are stopped, the status tells."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        del frame
+        signal.signal(signum, signal.SIG_IGN)  # the end must not be interrupted by another
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers belong to the main thread
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -47,25 +78,37 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        from mbrl.core.errors import MbrlError
-
         try:
-            command(*args, **kwargs)
+            with _ends_on_sigterm():
+                command(*args, **kwargs)
         except typer.Exit:
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             stderr().print("Stopped. What was saved stays: run the same command again to continue.")
-            raise typer.Exit(INTERRUPTED) from None
+            is_asked = isinstance(stop, _TerminatedError)
+            raise typer.Exit(TERMINATED if is_asked else INTERRUPTED) from None
         except Exception as error:  # noqa: BLE001 - the border between the program and its user
             if kwargs.get("debug"):
                 traceback.print_exc()
-            is_known = isinstance(error, (MbrlError, OSError))
-            text = str(error) if is_known else f"Internal error, {type(error).__name__}: {error}."
-            hint = "" if is_known else " Remedy: run again with --debug and report the traceback."
-            stderr().print(f"Error: {text}{hint}", markup=False)
+            stderr().print(f"Error: {_explain(error)}", markup=False)
             raise typer.Exit(USER_ERROR) from None
 
     return run
+
+
+def _explain(error: Exception) -> str:
+    """What is wrong, and what to do."""
+    from mbrl.core.errors import MbrlError
+    from mbrl.run.files import remedy_of
+
+    if isinstance(error, MbrlError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error}. Remedy: {remedy_of(error)}"
+    if isinstance(error, MemoryError):
+        return "The memory does not suffice. Remedy: end other programs, or use a smaller log or batch."
+    text = f"Internal error, {type(error).__name__}: {error}."
+    return f"{text} Remedy: run again with --debug and report the traceback."
 
 
 def listener(*, is_json: bool) -> Any:

@@ -1,5 +1,6 @@
 """The only place that makes a simulator."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -35,6 +36,8 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
             "in it. Remedy: judge its policies by the log, with mbrl ope RUN --dataset LOG, or give it a "
             "Gymnasium id."
         )
+    _load_mujoco(task.env_id)
+    _redirect_warnings()
     try:
         env: Env = gymnasium.make(
             task.env_id,
@@ -49,7 +52,7 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
             "env_kwargs; an environment of another package needs that package installed and an id of the "
             "form module:Id-v0."
         ) from error
-    _redirect_warnings()
+    _redirect_warnings()  # an id of the form module:Id-v0 may have loaded it just now
     try:
         _check_spaces(task, env)
     except ConfigError:
@@ -79,11 +82,25 @@ def render_frame(env: Env) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", frame)
 
 
+def _load_mujoco(env_id: str) -> None:
+    """Loads MuJoCo for an environment that will: it warns while it compiles a model, before any is made."""
+    spec = gymnasium.registry.get(env_id)
+    if spec is not None and "mujoco" in str(spec.entry_point):
+        with contextlib.suppress(ImportError):  # Gymnasium says so in a moment
+            importlib.import_module("mujoco")
+
+
 def _redirect_warnings() -> None:
     """Sends MuJoCo's warnings to the log of this module; by itself it leaves a file in the working folder."""
     mujoco: Any = sys.modules.get("mujoco")  # imported by environments that need it, and by no others
     if mujoco is not None:
-        mujoco.set_mju_user_warning(logging.getLogger(__name__).warning)
+        mujoco.set_mju_user_warning(_note_warning)
+
+
+def _note_warning(text: str) -> None:
+    """What is deprecated in a model concerns its authors, not those who use it."""
+    level = logging.DEBUG if "deprecated" in text else logging.WARNING
+    logging.getLogger(__name__).log(level, text)
 
 
 def _drawing_errors() -> tuple[type[Exception], ...]:

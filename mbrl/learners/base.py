@@ -51,6 +51,16 @@ class LearnerConfig(BaseModel):
     normalise_observations: bool = True
 
     @property
+    def depends_on_length(self) -> bool:
+        """Whether an update depends on how many there will be, as learning rates that fall to the end do.
+
+        If not, a finished training can be made longer. Fields whose names end in `schedule` are looked at; a
+        learner that reads `LearnerContext.total_updates` otherwise says so here.
+        """
+        schedules = (name for name in type(self).model_fields if name.endswith("schedule"))
+        return any(getattr(self, name) != "constant" for name in schedules)
+
+    @property
     def is_conservative(self) -> bool:
         """Whether logged actions are valued above imagined ones on purpose; COMBO needs a learner of that."""
         return False

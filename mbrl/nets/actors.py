@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import ActivationName, StackedMLP
-from mbrl.nets.widths import Components, Hidden, LogStd
+from mbrl.nets.widths import Components, Layers, LogStd
 from mbrl.ops.gaussian import LOG_2PI, gaussian_log_prob, standard_normal_cdf, tanh_log_det
 from mbrl.ops.losses import mixture_log_prob
 
@@ -37,7 +37,7 @@ class ActorSpec(PolicySpec):
     """
 
     kind: ActorKind
-    hidden: Hidden = (256, 256)
+    hidden: Layers = (256, 256)
     activation: ActivationName = "relu"
     layer_norm: bool = False
     log_std_bounds: tuple[LogStd, LogStd] = (-5.0, 2.0)

@@ -13,7 +13,7 @@ from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import StackedMLP
-from mbrl.nets.widths import Candidates, Hidden, LatentDim, Perturbation
+from mbrl.nets.widths import Candidates, LatentDim, Layers, Perturbation
 
 BCQKind: TypeAlias = Literal["bcq"]
 BCQ_KIND: Final[BCQKind] = "bcq"
@@ -42,8 +42,8 @@ class BCQSpec(PolicySpec):
     """
 
     kind: BCQKind
-    hidden: Hidden
-    vae_hidden: Hidden
+    hidden: Layers
+    vae_hidden: Layers
     latent_dim: LatentDim
     perturbation: Perturbation
     candidates: Candidates

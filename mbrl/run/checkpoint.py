@@ -66,7 +66,11 @@ class CheckpointFolder:
         return path
 
     def load_latest(
-        self, warn: Callable[[str], None], *, accept: Callable[[StateDict], object] | None = None
+        self,
+        warn: Callable[[str], None],
+        *,
+        accept: Callable[[StateDict], object] | None = None,
+        most: int | None = None,
     ) -> tuple[int, StateDict] | None:
         """Step and content of the newest checkpoint that can be used, or None without any.
 
@@ -74,11 +78,13 @@ class CheckpointFolder:
             warn: told of every checkpoint that is passed over.
             accept: loads the content, and raises what loading raises where keys, types or sizes are not those
                 that it needs; whatever it changed until then is its own to undo.
+            most: checkpoints of later steps are not looked at; None for all.
 
         Raises:
             ConfigError: a whole checkpoint belongs to another config or to a newer version of this package.
         """
-        for path in reversed(self.files()):
+        files = [path for path in self.files() if most is None or path.name <= _file_name(most)]
+        for path in reversed(files):
             try:
                 fields = _read(path)
                 self._check(path, fields)
@@ -93,7 +99,7 @@ class CheckpointFolder:
                 warn(f"Checkpoint {path} cannot be used ({problem}); trying the one before it.")
                 continue
             return fields.step, content
-        if self.files():
+        if files:
             warn(f"No checkpoint in {self._folder} can be used; starting from the beginning.")
         return None
 

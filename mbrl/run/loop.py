@@ -11,6 +11,7 @@ import torch
 
 from mbrl.algorithms.batch_faults import find_batch_fault
 from mbrl.core.errors import DivergenceError, NonFiniteError
+from mbrl.core.progress import Progress, SilentProgress
 from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
@@ -24,7 +25,6 @@ from mbrl.run.metrics import (
     refuse_non_finite,
     sound_length,
 )
-from mbrl.run.progress import Progress, SilentProgress
 
 _PROGRESS_INTERVAL = 50
 
@@ -101,6 +101,8 @@ def train(
     monitor.looks_through(diagnostics, rng)
     start = monitor.restore()
     try:
+        if monitor.is_pending and monitor.end_update(start) and on_checkpoint is not None:
+            on_checkpoint(start, state, time.perf_counter() - begin)
         for step in range(start, settings.updates):
             if training.refresh is not None and step % training.refresh_interval == 0:
                 monitor.sums.add(renew(training, state, step, rng.at("rollout", step)))
@@ -124,6 +126,25 @@ def renew(training: Training, state: Any, step: int, generator: torch.Generator)
     return refresh(learner.policy(state), step, generator)
 
 
+def lengthened(content: StateDict) -> StateDict:
+    """The content of a training's last checkpoint as one from which a longer training goes on.
+
+    The end of a training is logged and looked at, due or not. That is undone, and done as it is due in the
+    longer one when that begins, so that its rows are those of a training that was told its length at once.
+
+    Raises:
+        KeyError: an entry is missing.
+        ValueError: it is of another form.
+    """
+    before = content.get("before_end")
+    monitor = content["monitor"] if before is None else before
+    position = monitor["position"]
+    if type(position) is not int or position < 0:
+        raise ValueError(f"the metrics end at byte {position!r}")
+    rest = {name: content[name] for name in ("learner", "source")}
+    return {**rest, "monitor": monitor, "is_pending": before is not None}
+
+
 class _Monitor:
     """All that happens around the updates: logging, guarding, checkpoints."""
 
@@ -136,6 +157,9 @@ class _Monitor:
         self.sums = MetricSums()
         self.alarm = DivergenceAlarm(training.value_bounds)
         self._row_start = 0
+        self._before_end: StateDict | None = None
+        self.is_pending = False
+        """The checkpoint is one that `lengthened` made: what its update brings is still to be written."""
 
     def looks_through(self, diagnostics: ShiftMonitor | None, rng: RngStreams) -> None:
         """Looks at the policy before each checkpoint, unless None."""
@@ -148,6 +172,7 @@ class _Monitor:
         if found is not None:
             start, content = found
             position = content["monitor"]["position"]
+            self.is_pending = content.get("is_pending") is True and start < self._settings.updates
         sound = sound_length(self._folder, position)
         if sound < position:
             self._progress.message(
@@ -164,6 +189,9 @@ class _Monitor:
         """Logs and saves what is due after `done` updates; True if a checkpoint was written."""
         settings = self._settings
         is_last = done == settings.updates
+        is_due = done % settings.checkpoint_interval == 0 and done % settings.log_interval == 0
+        # What is done below for the sake of the end, a longer training does not do here.
+        self._before_end = self._monitor_state(self._file.sync()) if is_last and not is_due else None
         is_saved = is_last or done % settings.checkpoint_interval == 0
         if is_saved:
             self._guard(self.sums.averages(), done)
@@ -247,7 +275,12 @@ class _Monitor:
                 f"{self._find_cause(done) or likely} {self._kept()}"
             )
         monitor = self._monitor_state(self._file.sync())
-        return {"learner": learner, "source": self._training.source.state_dict(), "monitor": monitor}
+        return {
+            "learner": learner,
+            "source": self._training.source.state_dict(),
+            "monitor": monitor,
+            "before_end": self._before_end,
+        }
 
     def _monitor_state(self, position: int) -> StateDict:
         return {

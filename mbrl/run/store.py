@@ -160,6 +160,19 @@ class RunFolder:
         write_json(self.path / MANIFEST_FILE, manifest)
         return manifest["wall_seconds"]
 
+    def note_continuation(self, source: Path, *, updates: int, seconds: float) -> None:
+        """Notes that the run goes on from another one, whose wall time then counts as its own.
+
+        Args:
+            source: folder of the other.
+            updates: that were taken over.
+            seconds: wall time of the other.
+        """
+        manifest = self.manifest()
+        manifest["continues"] = {"run": str(source), "updates": updates}
+        manifest["wall_seconds_before"] = manifest["wall_seconds"] = round(seconds, 3)
+        write_json(self.path / MANIFEST_FILE, manifest)
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes the summary, then the mark that the stage is done."""
         write_json(self.path / SUMMARY_FILE, summary)

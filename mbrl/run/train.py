@@ -18,6 +18,7 @@ from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
+from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.fit import dynamics_key, fit_dynamics_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, split_identity
@@ -64,6 +65,7 @@ def train_policy_stage(
     key = StageKey("train_policy", place, resolved.name, config.seed, identity)
 
     def work(work: StageWork) -> Mapping[str, Any]:
+        continue_shorter(config, workspace.store, work)
         context = make_recipe_context(config, dataset, task, fit)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)

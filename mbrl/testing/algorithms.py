@@ -34,10 +34,11 @@ from mbrl.testing.samples import (
     make_normaliser,
     make_transitions,
 )
-from mbrl.testing.trainings import check_resume, check_stored_policy, train_in
+from mbrl.testing.trainings import check_longer, check_resume, check_stored_policy, train_in
 
 UPDATES: Final = 24
 _CUTS = (3, 5, 10, 12, 23)
+_SHORTER = (11, 15)
 _ONLINE_TASK = "pendulum"
 _BATCH_FIELDS = ("observation", "action", "reward", "next_observation", "terminated")
 _SMALL: Final[dict[str, Any]] = {
@@ -153,6 +154,17 @@ def trainings_resume_to_the_same_bits(case: AlgorithmCase) -> None:
     check_resume(case.build, updates=UPDATES, cuts=_CUTS)
 
 
+def longer_trainings_go_on_from_shorter_ones(case: AlgorithmCase) -> None:
+    """Unless its updates depend on its length, a training that ended can be made longer, to the same bits."""
+    if case.config.depends_on_length:
+        return
+
+    def make(updates: int) -> Training:
+        return dataclasses.replace(case, config=case.config.model_copy(update={"updates": updates})).build()
+
+    check_longer(make, updates=UPDATES, shorter=_SHORTER)
+
+
 def training_leaves_the_data_alone(case: AlgorithmCase) -> None:
     """The logged transitions and the model are as before."""
     context = case.make_context()
@@ -227,6 +239,7 @@ ALGORITHM_CHECKS: Final[Checks[AlgorithmCase]] = {
     for check in (
         trainings_repeat,
         trainings_resume_to_the_same_bits,
+        longer_trainings_go_on_from_shorter_ones,
         training_leaves_the_data_alone,
         policy_is_a_policy,
         updates_read_no_number_back_and_copy_no_log,

@@ -15,8 +15,9 @@ from mbrl.core.errors import MbrlError
 from mbrl.core.protocols import Policy, Training
 from mbrl.core.rng import RngStreams
 from mbrl.run.checkpoint import CheckpointFolder
+from mbrl.run.continuation import copy_rows
 from mbrl.run.diagnostics import ShiftMonitor
-from mbrl.run.loop import LoopSettings, train
+from mbrl.run.loop import LoopSettings, lengthened, train
 from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import load_policy, save_policy
 from mbrl.testing.checks import CheckError, expect, expect_same
@@ -85,6 +86,40 @@ def check_resume(make: Callable[[], Training], *, updates: int, cuts: Sequence[i
             where = f"a training killed in update {cut} and continued to end where the uninterrupted one does"
             expect_same(resumed.content, whole.content, where)
             expect_same(resumed.metrics, whole.metrics, f"the metrics of {where}")
+
+
+def check_longer(make: Callable[[int], Training], *, updates: int, shorter: Sequence[int]) -> None:
+    """Makes trainings that ended longer.
+
+    Args:
+        make: a fresh training that is told its length.
+        updates: of the whole.
+        shorter: lengths that trainings had before.
+
+    Raises:
+        CheckError: a training that was made longer ends elsewhere than one that was told its length at once.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        whole = train_in(root / "whole", make(updates), updates=updates)
+        for length in shorter:
+            old, new = root / f"old-{length}", root / f"new-{length}"
+            train_in(old, make(length), updates=length)
+            found = CheckpointFolder(old / "checkpoints", _HASH).load_latest(_ignore)
+            assert found is not None
+            content = lengthened(found[1])
+            copy_rows(old, new, content)
+            CheckpointFolder(new / "checkpoints", _HASH).save(length, content)
+            longer = train_in(new, make(updates), updates=updates)
+            where = (
+                f"a training of {length} updates that was made {updates} long to end where one does that was"
+            )
+            expect_same(longer.content, whole.content, where)
+            expect_same(longer.metrics, whole.metrics, f"the metrics of {where}")
+
+
+def _ignore(text: str) -> None:
+    del text
 
 
 def check_stored_policy(policy: Policy, obs: Tensor) -> None:

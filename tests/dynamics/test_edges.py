@@ -100,7 +100,7 @@ def test_an_absurd_reward_is_named_and_spoils_nothing(plain):
     fitted = fit(set_reward(TOY, (7, 11), 1e12))
     assert fitted.report.reward.outliers.count == 1
     assert warns_of(fitted, "The reward 1e+12 of episode 7, row 11 lies")
-    assert fitted.reward_scale == pytest.approx(plain.reward_scale, rel=0.01)
+    assert fitted.reward_scale == pytest.approx(plain.reward_scale, rel=0.05)
     assert fitted.trusted_horizon == plain.trusted_horizon
     state, action = np.array([0.3, -0.2]), np.array([0.1])
     assert float(fitted.predict(state, action).reward) == pytest.approx(-0.13 + 0.01, abs=0.3)

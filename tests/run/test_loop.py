@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import DivergenceError, NonFiniteError
+from mbrl.core.progress import SilentProgress
 from mbrl.core.protocols import Policy, Training
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, TransitionBatch
@@ -19,7 +20,6 @@ from mbrl.data.sources import DatasetSource
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
-from mbrl.run.progress import SilentProgress
 from tests.run.sac_run import UPDATES, run_sac
 from tests.run.toy import assert_same, transitions
 

@@ -16,12 +16,12 @@ import torch
 from mbrl.core.assets import PACKAGE
 from mbrl.core.errors import MbrlError
 from mbrl.core.estimates import Estimand
+from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.off_policy.log.policies import draw_actions
 from mbrl.run.files import read_json
-from mbrl.run.progress import Progress
 from mbrl.study.ope_bench.config import PeerConfig
 
 PEER: Final = "d3rlpy_fqe"

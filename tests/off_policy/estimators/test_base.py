@@ -56,7 +56,6 @@ def test_every_estimator_answers_under_its_name_and_scales_with_the_reward():
 def test_an_estimator_of_ones_own_is_found_by_its_name(monkeypatch):
     names = ESTIMATORS.names()
     monkeypatch.setattr(ESTIMATORS, "_table", dict(ESTIMATORS._table))
-    monkeypatch.setattr(ESTIMATORS, "_descriptions", dict(ESTIMATORS._descriptions))
 
     @register_estimator("mean_return", family="value")
     def estimate_mean_return(context, *, generator) -> Estimate:

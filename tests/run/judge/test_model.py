@@ -23,7 +23,7 @@ from mbrl.run.judge.model import ModelRequest, choose_model
 from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.policies import load_policy, save_policy
 from mbrl.run.stage import Workspace
-from mbrl.run.store import RunStore
+from mbrl.run.store import RunFolder, RunStore, StageKey
 from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 from tests.run.toy import SPACE, TINY_DYNAMICS, make_dataset, write_dataset
 
@@ -72,7 +72,8 @@ def test_a_run_finds_its_fit_and_a_fit_is_made_only_if_asked(tmp_path, source, l
     assert found.identity() == made.identity()
     elsewhere = choose(folder, log, Workspace(RunStore(tmp_path / "other")))
     assert elsewhere is not None  # beside the run itself
-    (folder / "manifest.json").write_text('{"stage": "train_policy"}')
+    key = StageKey("train_policy", "toy", "bc", 0, {})
+    RunFolder(folder).begin(key, config=resolved.to_yaml(), facts={})
     (folder / "policies").mkdir()
     checkpoint = choose(folder / "policies" / "step-1.safetensors", log, workspace)
     assert checkpoint is not None  # a policy of the run knows its run

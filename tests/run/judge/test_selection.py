@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.progress import SilentProgress
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.actors import ActorSpec, build_actor
@@ -18,7 +19,6 @@ from mbrl.report.study.fact_tables import choice_tables
 from mbrl.run.judge.selection import Contestant, Selection, SelectRule, choose, select_training
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import save_policy
-from mbrl.run.progress import SilentProgress
 from mbrl.study.config import load_study
 from mbrl.study.facts import gather_study, summarise_run
 from tests.off_policy.lqg import LinearPolicy, scalar_task

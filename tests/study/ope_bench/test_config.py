@@ -18,13 +18,13 @@ from mbrl.cli.compare import RUNS_FAILED
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError, DataError
 from mbrl.core.estimates import Estimand
+from mbrl.core.progress import SilentProgress
 from mbrl.core.rng import RngStreams
 from mbrl.envs.collect import collect
 from mbrl.envs.specs import load_task
 from mbrl.off_policy.estimators.base import ESTIMATORS
 from mbrl.off_policy.log.policies import DeterministicMode
 from mbrl.run.collect import find_policy
-from mbrl.run.progress import SilentProgress
 from mbrl.study.folder import StudyFolder
 from mbrl.study.ope_bench import peer as ope_peer
 from mbrl.study.ope_bench.config import FOLDER, PeerConfig, load_ope_bench
