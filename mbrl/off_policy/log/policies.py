@@ -18,8 +18,8 @@ _SHOWN: Final = 6  # probabilities that a message shows
 
 
 _NO_DENSITY = (
-    "The policy is deterministic: no density ratio to the policy that acted exists. Remedy: estimate its "
-    "value with fqe, drl, mwl, or kernel, which smooths it, or evaluate its stochastic form (--stochastic)."
+    "The policy is deterministic: no density ratio to the policy that acted exists. Remedy: look at fqe, dm, "
+    "drl, mwl and model_value, which need none, or at kernel, which smooths it"
 )
 
 
@@ -58,7 +58,7 @@ def require_density(policy: Policy) -> None:
         UndefinedRatioError: the policy is deterministic.
     """
     if not is_stochastic(policy):
-        raise UndefinedRatioError(_NO_DENSITY)
+        raise UndefinedRatioError(_why_no_density(policy))
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def action_log_prob(
         return torch.log((_checked_probabilities(policy, obs) * action.double()).sum(-1))
     if isinstance(policy, StochasticPolicy):
         return torch.cat([policy.log_prob(o, a).double() for o, a in _chunks(obs, action)])
-    raise UndefinedRatioError(_NO_DENSITY)
+    raise UndefinedRatioError(_why_no_density(policy))
 
 
 @torch.no_grad()
@@ -147,6 +147,12 @@ def _checked_probabilities(policy: DiscretePolicy, obs: Tensor) -> Tensor:
             remedy="Return a softmax over all actions, not logits or a part of them.",
         )
     return rows
+
+
+def _why_no_density(policy: Policy) -> str:
+    """What serves in place of ratios; draws are offered where the policy has some."""
+    has_draws = isinstance(policy, DeterministicMode) and is_stochastic(policy.policy)
+    return f"{_NO_DENSITY}{'; or evaluate its draws (--stochastic)' if has_draws else ''}."
 
 
 def _chunks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:

@@ -55,6 +55,16 @@ def test_who_has_no_density_is_told_what_to_use():
             ask(quiet)
 
 
+def test_draws_are_offered_only_where_there_are_some():
+    """Who asks for the draws of a deterministic policy is not told to ask for its draws."""
+    quiet = LinearPolicy(torch.ones(1, 1), 8.0)
+    for policy, is_offered in ((quiet, False), (DeterministicMode(quiet), False), (linear(0.5, 0.4), True)):
+        shown = policy if not is_offered else DeterministicMode(policy)
+        with pytest.raises(UndefinedRatioError, match="fqe, dm, drl, mwl and model_value") as caught:
+            require_density(shown)
+        assert ("--stochastic" in str(caught.value)) == is_offered
+
+
 def test_draws_follow_the_policy_and_long_logs_go_in_chunks():
     obs = torch.linspace(-1, 1, CHUNK + 3)[:, None]
     draws = draw_actions(linear(0.5, 0.4), obs, count=3, generator=generator())
