@@ -14,12 +14,13 @@ check() {
         imports) "$bin/python" -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' ;;
         tables) "$bin/python" scripts/algorithm_table.py --check ;;
         sizes) "$bin/python" scripts/check_sizes.py ;;
-        *) echo "check: unknown check $1; there are lint, format, types, imports, tables, sizes" >&2; return 2 ;;
+        docs) bash scripts/docs.sh ;;
+        *) echo "check: unknown check $1; there are lint, format, types, imports, tables, sizes, docs" >&2; return 2 ;;
     esac
 }
 
 failed=""
-for name in "${@:-lint format types imports tables sizes}"; do
+for name in "${@:-lint format types imports tables sizes docs}"; do
     for one in $name; do
         echo "check: $one"
         check "$one" || failed="$failed $one"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor
 
+from mbrl.algorithms.rewards import RewardTransform, reward_unit
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import BatchSource, Learner, Refresh, Training, ValueRefresh
 from mbrl.core.registry import Registry
@@ -16,6 +17,7 @@ from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
+from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.targets import value_bounds
 
@@ -83,6 +85,10 @@ class RecipeConfig(BaseModel):
     Attributes:
         learner: the policy-optimisation backend and its hyper-parameters.
         updates: length of the training, in learner updates.
+        reward_transform: the unit in which the learner sees rewards. `standardise` takes the deviation of the
+            logged rewards, which one outlier cannot move: hyper-parameters then mean the same whatever the
+            rewards are measured in. `return_range` takes a thousandth of the range of the episodes' returns,
+            `none` the unit of the log. Values are told in the unit of the log in any case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,6 +101,7 @@ class RecipeConfig(BaseModel):
 
     learner: LearnerField
     updates: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50_000
+    reward_transform: RewardTransform = "standardise"
 
     @model_validator(mode="before")
     @classmethod
@@ -187,6 +194,17 @@ class RecipeContext:
             raise ConfigError(f"The recipe {recipe} needs a fitted dynamics model.")
         return self.dynamics
 
+    def reward_unit(self, config: RecipeConfig) -> float:
+        """What the learner of `config` has its rewards divided by, reward units; 1 where there is no log.
+
+        Raises:
+            ConfigError: the unit needs to know episodes, and nobody noted them.
+            DataError: returns have no range to scale by.
+        """
+        if self.transitions is None:
+            return 1.0
+        return reward_unit(config.reward_transform, self.transitions.reward, self.episodes)
+
     def for_learner(self, config: RecipeConfig) -> LearnerContext:
         """What the learner of `config` is told."""
         normaliser = self.normaliser
@@ -204,14 +222,12 @@ class Stream:
         refresh: renews the source every `refresh_interval` updates, or None.
         refresh_interval: updates between two refreshes.
         value_bounds: least and largest value that the rewards permit, or None where unknown.
-        reward_scale: rewards of the source over logged ones.
     """
 
     source: BatchSource
     refresh: Refresh | ValueRefresh | None = None
     refresh_interval: int = 1000
     value_bounds: tuple[float, float] | None = None
-    reward_scale: float = 1.0
 
 
 class Recipe(abc.ABC):
@@ -250,16 +266,20 @@ class Recipe(abc.ABC):
 
     @classmethod
     def build(cls, config: Any, context: RecipeContext) -> Training:
-        """Wires the learner to its stream."""
-        stream = cls.open_stream(config, context)
+        """Wires the learner to its stream, and gives it the unit of its rewards.
+
+        Streams are in units of the log, logged rows and imagined ones alike; the learner alone sees others.
+        """
+        stream, learner = cls.open_stream(config, context), cls.make_learner(config, context)
+        unit = context.reward_unit(config)
         return Training(
-            learner=cls.make_learner(config, context),
+            learner=learner if unit == 1.0 else StandardisedRewards(learner, unit),
             source=stream.source,
             refresh=stream.refresh,
             refresh_interval=stream.refresh_interval,
             batch_size=config.learner.config.batch_size,
             value_bounds=stream.value_bounds,
-            reward_scale=stream.reward_scale,
+            reward_unit=unit,
         )
 
 

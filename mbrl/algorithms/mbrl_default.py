@@ -30,7 +30,7 @@ class MBRLDefaultConfig(ModelBasedConfig):
     }
 
 
-@RECIPES.register("mbrl_default", "The default: several critics, unit-free penalty, rollouts cut by doubt.")
+@RECIPES.register("mbrl_default", "The default: several critics, unit-free penalty, truncated rollouts.")
 class MBRLDefault(ModelBasedRecipe):
     """The default learner on the default stream."""
 

@@ -80,14 +80,14 @@ class InconsistencyPenalty:
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on the penalised batch."""
         rows = batch.from_model.nonzero().squeeze(-1)
-        doubt = batch.reward.new_zeros(len(rows))
+        inconsistency = batch.reward.new_zeros(len(rows))
         if len(rows) > 0:
             obs, action = batch.observation[rows], batch.action[rows]
-            doubt = self.inconsistency(state, obs, action, generator=generator)
+            inconsistency = self.inconsistency(state, obs, action, generator=generator)
         # y - beta u is the target of a reward r - beta u: nothing of the learner has to change.
-        reward = batch.reward.index_add(0, rows, doubt, alpha=-self.config.inconsistency_coef)
+        reward = batch.reward.index_add(0, rows, inconsistency, alpha=-self.config.inconsistency_coef)
         metrics = self.learner.update(state, dataclasses.replace(batch, reward=reward), generator)
-        return {**metrics, "critic/inconsistency": doubt.sum() / max(len(rows), 1)}
+        return {**metrics, "critic/inconsistency": inconsistency.sum() / max(len(rows), 1)}
 
     def policy(self, state: Any) -> Policy:
         """The learner's."""

@@ -101,7 +101,7 @@ class ModelBasedRecipe(Recipe):
             return Stream(real, refresh_interval=config.refresh_interval, value_bounds=bounds)
         dynamics = context.model(cls.__name__)
         rollout = settle_halt_reward(limit_horizon(config.rollout, dynamics), transitions, discount=discount)
-        rule = UncertaintyRule.make(rollout, config.penalty, dynamics)
+        rule = UncertaintyRule.make(rollout, config.penalty, dynamics, transitions=transitions)
         termination = choose_termination(config.termination, context, dynamics)
         imagined = ModelBuffer(rollout.starts * rollout.horizon * config.retain, real.layout)
         refresh = _Refresh(

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 
 from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream
+from mbrl.algorithms.rewards import RewardTransform
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
@@ -27,12 +28,14 @@ class OnlineConfig(RecipeConfig):
         refresh_steps: environment steps of each run; equal to the interval for one update a step.
         warmup_steps: uniformly random steps before the first update.
         capacity: transitions kept.
+        reward_transform: `none`: there is no log whose rewards could tell a unit.
     """
 
     refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     refresh_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
     warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 5000
     capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+    reward_transform: RewardTransform = "none"
 
     @property
     def depends_on_length(self) -> bool:
@@ -46,6 +49,8 @@ class OnlineConfig(RecipeConfig):
                 "learner.normalise_observations has no effect online: there are no logs to take statistics "
                 "of. Set it to false"
             )
+        if self.reward_transform != "none":
+            raise ValueError("reward_transform has no logs to take a unit of online: set it to none")
         return self
 
 

@@ -5,16 +5,21 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.types import DynamicsPosterior, TransitionBatch
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.rollouts.config import RolloutConfig
 from mbrl.rollouts.steps import Rollouts
-from mbrl.uncertainty.measures import MEASURES, Measure
+from mbrl.uncertainty.measures import MEASURES, POSTERIOR_MEASURES, Measure, StepContext
 from mbrl.uncertainty.penalty import CAP, UNIT_QUANTILE, UnitFree, penalise
+
+_ROWS_READ = 1000
+"""Logged rows, evenly spaced, on which measures are read whose quantiles are not stored with the fit."""
 
 
 class PenaltyConfig(BaseModel):
@@ -24,7 +29,9 @@ class PenaltyConfig(BaseModel):
         measure: id in the registry of uncertainty measures; rollouts are also truncated by it.
         coef: lambda. 1 takes one deviation of the logged rewards from a step as uncertain as the 95th
             percentile of the data.
-        units: `unit_free` as above; `raw` uses the measure as it is, without the reward's deviation.
+        units: `unit_free` as above. `raw` is the papers' form: the measure in the units of observations and
+            rewards as they are logged, and nothing besides; with `max_aleatoric` the penalty of MOPO. It
+            means something else on every robot, and changes with the units of each dimension.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,13 +40,36 @@ class PenaltyConfig(BaseModel):
     units: Literal["unit_free", "raw"] = "unit_free"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class InRawUnits:
+    """A measure of a posterior in the units of observations and rewards; a measure itself.
+
+    Attributes:
+        measure: reads a posterior in units of its scales.
+    """
+
+    measure: Measure
+
+    def __call__(
+        self, posterior: DynamicsPosterior, context: StepContext | None = None
+    ) -> Float[Tensor, "b"]:
+        """`[b]`, raw units: the measure at scales of 1."""
+        raw = dataclasses.replace(
+            posterior,
+            delta_scale=torch.ones_like(posterior.delta_scale),
+            reward_scale=torch.ones_like(posterior.reward_scale),
+        )
+        return self.measure(raw, context)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class UncertaintyRule:
     """All numbers that stand between an uncertainty and what becomes of a step.
 
     Attributes:
-        measure: what rollouts read; None reads nothing.
-        threshold: of the measure, above which a step is flagged; inf flags none.
+        measure: what penalties read; None reads nothing.
+        guard: what the threshold is held against, where that is not `measure`.
+        threshold: above which a step is flagged; inf flags none.
         coef: lambda.
         reward_scale: c_r, reward units in a unit of the measure: the deviation of the logged rewards of a
             unit-free measure, 1 of a raw one.
@@ -49,6 +79,7 @@ class UncertaintyRule:
     """
 
     measure: Measure | None = None
+    guard: Measure | None = None
     threshold: float = math.inf
     coef: float = 0.0
     reward_scale: float = 1.0
@@ -58,46 +89,72 @@ class UncertaintyRule:
 
     @classmethod
     def make(
-        cls, rollout: RolloutConfig, penalty: PenaltyConfig, dynamics: FittedDynamics
+        cls,
+        rollout: RolloutConfig,
+        penalty: PenaltyConfig,
+        dynamics: FittedDynamics,
+        *,
+        transitions: TransitionBatch,
     ) -> "UncertaintyRule":
         """What two sections of a config say, in numbers of a fit.
 
         Without a penalty and without truncation no uncertainty is computed: each row then goes through one
         elite only.
 
+        Args:
+            rollout: where steps are cut.
+            penalty: which measure, and its price.
+            dynamics: the fit, with quantiles of its measures.
+            transitions: logged steps, on which a raw measure is read once, and one that the fit did not know.
+
         Raises:
             ConfigError: the fit stored no quantiles of the measure, or not the one that truncates.
         """
         if penalty.coef == 0 and rollout.truncation_quantile is None:
             return cls()
-        quantiles = _quantiles(penalty.measure, dynamics)
-        measure: Measure = MEASURES.get(penalty.measure)
+        quantiles = _quantiles(penalty.measure, rollout, dynamics, transitions)
         threshold = _quantile(rollout.truncation_quantile, quantiles) / rollout.truncation_divisor
-        unit = quantiles[UNIT_QUANTILE]
-        reads_density = penalty.measure == "knn"
-        if penalty.units == "raw":
-            return cls(
-                measure=measure,
-                threshold=threshold,
-                coef=penalty.coef,
-                largest=min(threshold, CAP * unit),
-                reads_density=reads_density,
-            )
-        if not math.isinf(threshold):
-            # Where the unit is 0 every doubt is beyond the data.
-            threshold = threshold / unit if unit > 0 else 0.0
-        # A capped uncertainty could never exceed a threshold above the cap, so the measure's cap is raised
-        # out of its way; penalties are capped on their own.
-        room = CAP if math.isinf(threshold) else max(CAP, 2 * threshold)
-        return cls(
-            measure=UnitFree(measure, unit, cap=room),
+        rule = cls(
+            measure=MEASURES.get(penalty.measure),
             threshold=threshold,
             coef=penalty.coef,
-            reward_scale=dynamics.reward_scale,
+            largest=min(threshold, CAP * quantiles[UNIT_QUANTILE]),
+            reads_density=penalty.measure == "knn",
+        )
+        if penalty.units == "unit_free":
+            return rule._unit_free(quantiles[UNIT_QUANTILE], dynamics.reward_scale)
+        if penalty.coef == 0 or penalty.measure not in POSTERIOR_MEASURES:
+            return rule  # nothing is penalised, or the measure has no other units
+        return rule._raw(dynamics, transitions)
+
+    def _unit_free(self, unit: float, reward_scale: float) -> "UncertaintyRule":
+        """In units of the measure's 0.95 quantile, priced in deviations of the reward."""
+        assert self.measure is not None
+        threshold, room = self.threshold, CAP
+        if not math.isinf(threshold):
+            # Where the unit is 0 any uncertainty is beyond the data.
+            threshold = threshold / unit if unit > 0 else 0.0
+            # A capped uncertainty could never exceed a threshold above the cap, so the measure's cap is
+            # raised out of its way; penalties are capped on their own.
+            room = max(CAP, 2 * threshold)
+        return dataclasses.replace(
+            self,
+            measure=UnitFree(self.measure, unit, cap=room),
+            threshold=threshold,
+            reward_scale=reward_scale,
             cap=CAP,
             largest=min(threshold, CAP),
-            reads_density=reads_density,
         )
+
+    def _raw(self, dynamics: FittedDynamics, transitions: TransitionBatch) -> "UncertaintyRule":
+        """Penalties in raw units; steps are flagged in the units of the stored quantiles."""
+        assert self.measure is not None
+        raw = InRawUnits(self.measure)
+        step = max(1, len(transitions) // _ROWS_READ)
+        with torch.no_grad():
+            posterior = dynamics.model.predict(transitions.observation[::step], transitions.action[::step])
+            unit = float(torch.quantile(raw(posterior).double(), UNIT_QUANTILE))
+        return dataclasses.replace(self, measure=raw, guard=self.measure, largest=CAP * unit)
 
     def penalise(self, rollouts: Rollouts, *, halts: bool) -> Float[Tensor, "h b"]:
         """`r - coef * c_r * min(u, cap)` (Yu et al. 2020, eq. 7).
@@ -124,15 +181,26 @@ class UncertaintyRule:
         return self.coef * self.largest * self.reward_scale
 
 
-def _quantiles(measure: str, dynamics: FittedDynamics) -> Mapping[float, float]:
-    if measure not in dynamics.thresholds:
-        MEASURES.get(measure)  # an unknown name has its own message
+def _quantiles(
+    measure: str, rollout: RolloutConfig, dynamics: FittedDynamics, transitions: TransitionBatch
+) -> Mapping[float, float]:
+    """Those that the fit stored; of a measure that is not this package's, those of logged steps."""
+    if measure in dynamics.thresholds:
+        return dynamics.thresholds[measure]
+    if MEASURES.origin(measure) is None:  # an unknown name has its own message
         raise ConfigError(
             f"The fit stored no quantiles of the measure {measure!r}, so it cannot be used in "
             "rollouts. Remedy: set algorithm.penalty.measure to one of "
             f"{', '.join(sorted(dynamics.thresholds))}."
         )
-    return dynamics.thresholds[measure]
+    step = max(1, len(transitions) // _ROWS_READ)
+    obs, action = transitions.observation[::step], transitions.action[::step]
+    context = StepContext(obs=obs, action=action, outcome=transitions.next_observation[::step])
+    with torch.no_grad():
+        # The model was fitted to these rows and is less sure of new ones, so that steps are cut early.
+        values = MEASURES.get(measure)(dynamics.model.predict(obs, action), context).double()
+    wanted = {UNIT_QUANTILE, rollout.truncation_quantile} - {None}
+    return {q: float(torch.quantile(values, q)) for q in wanted if q is not None}
 
 
 def _quantile(probability: float | None, quantiles: Mapping[float, float]) -> float:

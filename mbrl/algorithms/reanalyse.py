@@ -37,6 +37,7 @@ from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.learners.distil import DistilConfig
 from mbrl.nets.action_box import ActionBox
+from mbrl.ops.spread import robust_scale
 from mbrl.planning.base import SOURCES, Budget, Hints, Planner, PlanResult
 from mbrl.planning.choice import PlannerField
 from mbrl.planning.noise import RowNoise
@@ -135,7 +136,7 @@ def _value_scale(transitions: TransitionBatch, episodes: LoggedEpisodes | None, 
     """Spread of the logged returns; that of a reward that goes on for ever where no episodes are noted."""
     if episodes is not None:
         return episodes.discounted_return_scale(discount=discount)
-    return float(transitions.reward.double().std(correction=0)) / (1 - discount) or 1.0
+    return robust_scale(transitions.reward) / (1 - discount)
 
 
 class DecisionSource:

@@ -25,7 +25,7 @@ _REGISTRIES: Final[dict[str, str]] = {
     "recipes": "mbrl.algorithms.base:RECIPES",
     "formats": "mbrl.data.formats.base:FORMATS",
     "measures": "mbrl.uncertainty.measures:MEASURES",
-    "estimators": "mbrl.ope.estimators.base:ESTIMATORS",
+    "estimators": "mbrl.off_policy.estimators.base:ESTIMATORS",
     "planners": "mbrl.planning.base:PLANNERS",
     "rows": "mbrl.bench.registry:ROWS",
 }
@@ -101,8 +101,8 @@ def registry(kind: RegistryName) -> Registry[Any]:
 
     Example:
         >>> import mbrl
-        >>> sorted(mbrl.registry("learners").names())[:2]
-        ['awac', 'bc']
+        >>> "bc" in mbrl.registry("learners").names()
+        True
     """
     if kind not in _REGISTRIES:
         raise ConfigError(f"There is no registry {kind!r}. Legal names: {', '.join(get_args(RegistryName))}.")

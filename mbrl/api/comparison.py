@@ -12,11 +12,11 @@ from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, open_workspace, torch_settings
 from mbrl.api.settings import named_overrides
 from mbrl.core.errors import ConfigError
+from mbrl.core.progress import SilentProgress
 from mbrl.report.study.facts import Study, StudyAlgorithm, StudyRun
 from mbrl.run.documents import Override
 from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset
-from mbrl.run.progress import SilentProgress
 from mbrl.run.records import EvaluationSummary
 from mbrl.run.stage import Workspace
 from mbrl.study.config import load_study

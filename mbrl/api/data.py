@@ -48,7 +48,7 @@ def load(
         >>> import mbrl
         >>> log = mbrl.load("pendulum-mixed")
         >>> len(log), log.num_transitions
-        (100, 20000)
+        (70, 14000)
     """
     checked = _options(options, overrides)
     if layout == "auto":

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from mbrl.algorithms.imagination import TerminationSource
 from mbrl.api.model import Dynamics
 from mbrl.api.policy import as_policy
 from mbrl.api.progress import Listener
@@ -13,19 +16,21 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
-from mbrl.ope.judgement.families import BEHAVIOUR
-from mbrl.ope.judgement.report.documents import DeploymentReport
-from mbrl.ope.judgement.risk import RiskQuestion
-from mbrl.ope.judgement.verdict import EXIT_CODES, VerdictName
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.judgement.families import BEHAVIOUR
+from mbrl.off_policy.judgement.report.documents import DeploymentReport
+from mbrl.off_policy.judgement.risk import RiskQuestion
+from mbrl.off_policy.judgement.verdict import EXIT_CODES, VerdictName
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE, Trials, deployment_stage, unique_names
 from mbrl.run.judge.model import ModelRequest, choose_model
 from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.judge.tested import read_tested
 from mbrl.run.policies import StoredPolicy
 from mbrl.run.store import RunFolder
+from mbrl.run.validation import validate
 
 if TYPE_CHECKING:
+    from mbrl.report.kit.html import Section
     from mbrl.report.kit.table import Table
 
 
@@ -77,6 +82,14 @@ class OPEResult(Result):
 
         return [line for report in self.report.reports for line in verdict_lines(report)]
 
+    def sections(self) -> "Sequence[Section]":
+        """The parts of the page, figures included."""
+        from mbrl.report.deployment.page import deployment_messages, deployment_sections
+        from mbrl.report.kit.html import Section
+
+        verdict = Section("Verdict", messages=deployment_messages(self.report))
+        return [verdict, *deployment_sections(self.report)]
+
     def to_html(self, path: str | Path) -> Path:
         """Copies the page."""
         target = Path(path)
@@ -88,28 +101,48 @@ class OPEResult(Result):
         return f"{self.verdict!r} for {self.proposed!r}, {count} candidates, {str(self.path)!r}"
 
 
+class OPEOptions(BaseModel):
+    """How `ope` asks a log.
+
+    Attributes:
+        discount: of the value.
+        horizon: steps that count; None for the default of `mbrl.run.judge.ope.OPESettings`.
+        stochastic: judge the policy's draws in place of its evaluation action.
+        updates: gradient steps of a value fit.
+        fit_dynamics: fit the dynamics where no fit is found.
+        termination: end of roll-outs: `learned`, `task` (its known rule) or `never`.
+        crossfit: folds of the values under dr, wdr and magic; 0 for none.
+        backtest: first ask for the known value of the policy that acted.
+        test_episodes: episodes that may be tested next on the machine.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
+    horizon: Annotated[int | None, Field(ge=1)] = None
+    stochastic: bool = False
+    updates: Annotated[int, Field(ge=1)] = 100_000
+    fit_dynamics: bool = False
+    termination: TerminationSource = "learned"
+    crossfit: Annotated[int, Field(ge=0, le=5)] = 0
+    backtest: bool = True
+    test_episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
+
+
 def ope(
     policies: Any,
     log: Dataset | str | Path,
     *,
     baseline: Any = BEHAVIOUR,
     risk: str | RiskQuestion | None = None,
-    discount: float = 0.99,
-    horizon: int | None = None,
-    stochastic: bool = False,
-    updates: int = 100_000,
     dynamics: "Dynamics | str | Path | None" = None,
-    fit_dynamics: bool = False,
-    termination: str = "learned",
-    crossfit: int = 0,
-    backtest: bool = True,
     tested: str | Path | Mapping[str, Sequence[float]] | None = None,
-    test_episodes: int = 10,
     seed: int = 0,
     threads: int = 1,
     store: str | Path | None = None,
     progress: Listener = None,
-    command: str = "mbrl.ope",
+    command: str = "mbrl.off_policy",
+    **options: Any,
 ) -> OPEResult:
     """Judges policies by a log alone, and proposes what to do: estimates, intervals, a verdict with reasons.
 
@@ -119,53 +152,30 @@ def ope(
         baseline: what they are compared with: `behaviour`, the policy that acted, or another policy.
         risk: largest probability permitted of an early end, `termination:LIMIT`, or of a discounted return
             below a value, `below:RETURN:LIMIT`.
-        discount: of the value.
-        horizon: steps that count; None for the default of `OPESettings`.
-        stochastic: judge the policy's draws in place of its evaluation action.
-        updates: gradient steps of a value fit.
         dynamics: a fitted model, or the folder of a fit; None takes the fit of the run, where one was made.
-        fit_dynamics: fit the dynamics where no fit is found.
-        termination: end of roll-outs: `learned`, `task` (its known rule) or `never`.
-        crossfit: folds of the values under dr, wdr and magic; 0 for none.
-        backtest: first ask for the known value of the policy that acted.
         tested: returns seen on the machine, by name, or a CSV file of them; they inform what to test next.
-        test_episodes: episodes that may be tested next.
         seed: of all draws.
         threads: of torch meanwhile.
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         command: that makes the page again, for its footer.
+        options: see `OPEOptions`.
 
     Raises:
         ConfigError: a policy, a name or a value is wrong.
         DataError: the log cannot be used.
     """
-    workspace = open_workspace(store, progress)
+    asked, workspace = validate(OPEOptions, options, where="Options of ope"), open_workspace(store, progress)
     data = log if isinstance(log, Dataset) else open_dataset(log, LoadOptions(), minari_root=minari_root())
-    many = isinstance(policies, (list, tuple))
-    given: list[Any] = list(cast("Sequence[Any]", policies)) if many else [policies]
-    if not given:
-        raise ConfigError("There is no policy to judge. Remedy: name at least one.")
-    candidates = [as_policy(one).for_space(data.spec) for one in given]
+    candidates = _candidates(policies, data)
     names = unique_names([candidate.title for candidate in candidates])
-    trials = _trials(tested, names, test_episodes)
-    request = ModelRequest.parse(_model_path(dynamics), fit=fit_dynamics, termination=termination)
-    settings = OPESettings(
-        discount,
-        horizon,
-        stochastic,
-        FQEConfig(updates=updates),
-        seed,
-        risk=RiskQuestion.parse(risk) if isinstance(risk, str) else risk or RiskQuestion(),
-        model=request,
-        crossfit=crossfit,
-        backtest=backtest,
-    )
+    trials = _trials(tested, names, asked.test_episodes)
+    settings = _settings(asked, risk, dynamics, seed)
     source = origin_of(data, workspace).source
 
     def judged(stored: StoredPolicy) -> RunFolder:
         where = stored.training or stored.path
-        chosen = choose_model(where, data, request, source=source, workspace=workspace)
+        chosen = choose_model(where, data, settings.model, source=source, workspace=workspace)
         return ope_stage(stored, data, settings, workspace, chosen=chosen)
 
     with torch_settings(threads):
@@ -174,6 +184,30 @@ def ope(
         other = None if is_behaviour else judged(as_policy(baseline).for_space(data.spec))
         folder = deployment_stage(folders, other, data, workspace, trials=trials, command=command)
     return OPEResult(folder)
+
+
+def _candidates(policies: Any, data: Dataset) -> list[StoredPolicy]:
+    many = isinstance(policies, (list, tuple))
+    given: list[Any] = list(cast("Sequence[Any]", policies)) if many else [policies]
+    if not given:
+        raise ConfigError("There is no policy to judge. Remedy: name at least one.")
+    return [as_policy(one).for_space(data.spec) for one in given]
+
+
+def _settings(
+    asked: OPEOptions, risk: str | RiskQuestion | None, dynamics: "Dynamics | str | Path | None", seed: int
+) -> OPESettings:
+    return OPESettings(
+        asked.discount,
+        asked.horizon,
+        asked.stochastic,
+        FQEConfig(updates=asked.updates),
+        seed,
+        risk=RiskQuestion.parse(risk) if isinstance(risk, str) else risk or RiskQuestion(),
+        model=ModelRequest(_model_path(dynamics), asked.fit_dynamics, asked.termination),
+        crossfit=asked.crossfit,
+        backtest=asked.backtest,
+    )
 
 
 def _model_path(dynamics: "Dynamics | str | Path | None") -> Path | None:

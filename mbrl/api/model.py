@@ -157,7 +157,7 @@ class Dynamics(Result):
 
     def to_html(self, path: str | Path | None = None) -> Path:
         """Writes the page of the fit; `report.html` in its folder when None."""
-        from mbrl.run.pages import write_run_page
+        from mbrl.api.run_page import write_run_page
 
         return write_run_page(self.path, None if path is None else Path(path))
 
@@ -233,11 +233,9 @@ def fit(
         (3,)
     """
     workspace = open_workspace(store, progress)
-    section: Any = dynamics
+    section: Any = str(dynamics) if isinstance(dynamics, Path) else dynamics
     if isinstance(dynamics, DynamicsConfig):
         section = dynamics.model_dump(mode="json")
-    elif isinstance(dynamics, Path):
-        section = str(dynamics)
     arguments: dict[str, Any] = {
         **log_arguments(log, workspace),
         "dynamics": section,

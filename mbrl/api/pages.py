@@ -7,9 +7,9 @@ from typing import Any
 
 from mbrl.api.progress import Listener
 from mbrl.api.result import PlainResult
+from mbrl.api.run_page import write_run_page
 from mbrl.api.session import open_workspace, torch_settings
 from mbrl.run.documents import Override
-from mbrl.run.pages import write_run_page
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

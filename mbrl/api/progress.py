@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from mbrl.run.progress import Progress, SilentProgress
+from mbrl.core.progress import Progress, SilentProgress
 
 Listener: TypeAlias = bool | Progress | None
 """Whom long work tells, see `choose_progress`."""

@@ -13,11 +13,11 @@ from typing import Any, Final
 import torch
 
 from mbrl.api.progress import Listener, choose_progress
-from mbrl.data.dataset import Dataset, Origin
+from mbrl.core.progress import Progress
+from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
-from mbrl.data.options import LoadOptions
+from mbrl.data.options import LoadOptions, Origin
 from mbrl.run.files import locked
-from mbrl.run.progress import Progress
 from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunStore
 

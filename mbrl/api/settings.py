@@ -9,7 +9,7 @@ from mbrl.run.documents import KeyPath, Override
 _SECTIONS = frozenset(RunConfig.model_fields) - {"recipe"}
 
 
-def named_overrides(keywords: Mapping[str, Any], *, home: str | None) -> list[Override]:
+def named_overrides(keywords: Mapping[str, Any], *, home: str | None = "algorithm") -> list[Override]:
     """Dotted keys and values; mappings set what they name and leave the rest.
 
     Args:

@@ -88,7 +88,7 @@ class Run(Result):
 
     def to_html(self, path: str | Path | None = None) -> Path:
         """Writes the page of the run; `report.html` in its folder when None."""
-        from mbrl.run.pages import write_run_page
+        from mbrl.api.run_page import write_run_page
 
         return write_run_page(self.path, None if path is None else Path(path))
 
@@ -146,40 +146,30 @@ def train(
 
     Args:
         log: an open log, or what `load` takes; None where `config` names one, or for a training `online`.
-        algorithm: name in `mbrl list algorithms`, path of a yaml, the same as a mapping, or a recipe's config
-            object; None where `config` names one.
-        dynamics: a fitted model to learn from, or the name, yaml or mapping of the fit that the recipe makes
-            or finds.
+        algorithm: name in `mbrl list algorithms`, a yaml's path or content, or a recipe's config object.
+        dynamics: a fitted model to learn from, or the name, path or content of a yaml for the fit.
         config: experiment: a name in `configs/experiments` or a yaml.
         task: replaces the one that the log names.
-        online: a task in whose simulator the policy is trained, to make behaviour policies; recipes for logs
-            refuse it.
+        online: a task in whose simulator to train, to make behaviour policies; recipes for logs refuse it.
         seed: of every random stream [0].
         threads: of torch while it trains [1].
         device: where tensors live.
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
-        changes: the same by name; a key that is none of its sections belongs to the algorithm:
-            `updates=10_000`, `penalty={"coef": 2.0}`, `learner={"critics": 10}`,
-            `evaluation={"episodes": 20}`, or dotted, `**{"learner.critics": 10}`. They are checked as `--set`
-            is.
+        changes: the same by name; a key that is no section of it belongs to the algorithm: `updates=10_000`,
+            `penalty={"coef": 2.0}`, `evaluation={"episodes": 20}`.
 
     Raises:
-        ConfigError: a name, key or value is wrong, or log, task and recipe do not go together.
-        DataError: the log cannot be used.
-        NonFiniteError: the training met a NaN; its cause and the last good checkpoint are named.
+        MbrlError: a name or value is wrong, the log cannot be used, or the training met a NaN.
 
     Example:
-        >>> import mbrl
         >>> run = mbrl.train("pendulum-mixed", "bc", updates=200, progress=False)
         >>> run.policy.act([1.0, 0.0, 0.0]).shape
         (1,)
     """
-    if online is not None and (log is not None or task is not None):
-        raise ConfigError("online=TASK (--online) trains in the simulator: leave the dataset and task away.")
+    _refuse_two_sources(online, log, task)
     workspace = open_workspace(store, progress)
-    data = log if isinstance(log, Dataset) else None
     fitted = dynamics if isinstance(dynamics, Dynamics) else None
     arguments: dict[str, Any] = {
         **log_arguments(log, workspace),
@@ -190,13 +180,12 @@ def train(
         "threads": threads,
         "device": device,
     }
-    settings = [*overrides, *named_overrides(changes, home="algorithm")]
-    resolved = resolve(config, arguments=arguments, overrides=settings)
+    resolved = resolve(config, arguments=arguments, overrides=[*overrides, *named_overrides(changes)])
     _check_online(resolved, online)
     with torch_settings(resolved.run.threads):
         model = None if fitted is None else (fitted.fitted, fitted.digest)
-        folder = train_policy_stage(resolved, workspace, dataset=data, fitted=model)
-    return Run(folder, data)
+        data = log if isinstance(log, Dataset) else None
+        return Run(train_policy_stage(resolved, workspace, dataset=data, fitted=model), data)
 
 
 def _algorithm_section(algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None) -> Any:
@@ -216,6 +205,11 @@ def _section(value: "str | Path | Mapping[str, Any] | Dynamics | None") -> Any:
     if isinstance(value, Path):
         return str(value)
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _refuse_two_sources(online: str | None, log: Dataset | str | Path | None, task: str | None) -> None:
+    if online is not None and (log is not None or task is not None):
+        raise ConfigError("online=TASK (--online) trains in the simulator: leave the dataset and task away.")
 
 
 def _check_online(resolved: ResolvedConfig, online: str | None) -> None:

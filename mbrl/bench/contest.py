@@ -20,7 +20,7 @@ from mbrl.bench.results import BenchReport, Contender, RowResult, fastest
 from mbrl.bench.statistics import Spread
 from mbrl.bench.worker import GEMM
 from mbrl.bench.workload import Workload
-from mbrl.run.progress import Progress
+from mbrl.core.progress import Progress
 from mbrl.run.store import code_facts
 
 OWN_NAME: Final = "mbrl"

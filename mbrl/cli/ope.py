@@ -3,61 +3,80 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from mbrl.cli.options import DebugFlag, JsonFlag, Runs, Threads, guarded, listener
 from mbrl.cli.output import emit
 
+Candidates: TypeAlias = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Trainings, or policy files.")
+]
+Log: TypeAlias = Annotated[str, typer.Option(help="The log to judge by.")]
+Baseline: TypeAlias = Annotated[
+    str, typer.Option(metavar="behaviour|RUN", help="What they are compared with.")
+]
+Risk: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="termination:LIMIT|below:RETURN:LIMIT",
+        help="Largest probability permitted of an early end, or of a discounted return below a value.",
+    ),
+]
+Discount: TypeAlias = Annotated[float, typer.Option(min=0.0, max=1.0, help="Discount of the value.")]
+Horizon: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Steps that count [the shortest time-out of the log].")
+]
+Stochastic: TypeAlias = Annotated[
+    bool, typer.Option("--stochastic", help="Judge the policy's draws, not its evaluation action.")
+]
+Updates: TypeAlias = Annotated[int, typer.Option(min=1, help="Gradient steps of a value fit.")]
+Model: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="Dynamics model: folder of a fit, or its file [the fit of the run, where made]."),
+]
+FitDynamics: TypeAlias = Annotated[
+    bool, typer.Option("--fit-dynamics", help="Fit the dynamics where no fit is found.")
+]
+Termination: TypeAlias = Annotated[
+    str, typer.Option(help="End of roll-outs: learned, task (its known rule) or never.")
+]
+Crossfit: TypeAlias = Annotated[
+    int, typer.Option(min=0, max=5, help="Folds of the values under dr, wdr and magic; 0 for none.")
+]
+Backtest: TypeAlias = Annotated[
+    bool, typer.Option(help="First ask for the known value of the policy that acted.")
+]
+Tested: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="CSV of returns on the machine: candidate,return. Informs what to test next."),
+]
+TestEpisodes: TypeAlias = Annotated[
+    int, typer.Option("--test-episodes", min=1, max=10_000, help="Episodes that may be tested next.")
+]
+DrawSeed: TypeAlias = Annotated[int, typer.Option(min=0, help="Of all draws.")]
+
 
 @guarded
 def ope(
-    runs_of: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Trainings, or policy files.")],
+    runs_of: Candidates,
     *,
-    dataset: Annotated[str, typer.Option(help="The log to judge by.")],
-    baseline: Annotated[
-        str, typer.Option(metavar="behaviour|RUN", help="What they are compared with.")
-    ] = "behaviour",
-    risk: Annotated[
-        str | None,
-        typer.Option(
-            metavar="termination:LIMIT|below:RETURN:LIMIT",
-            help="Largest probability permitted of an early end, or of a discounted return below a value.",
-        ),
-    ] = None,
-    discount: Annotated[float, typer.Option(min=0.0, max=1.0, help="Discount of the value.")] = 0.99,
-    horizon: Annotated[
-        int | None, typer.Option(min=1, help="Steps that count [the shortest time-out of the log].")
-    ] = None,
-    stochastic: Annotated[
-        bool, typer.Option("--stochastic", help="Judge the policy's draws, not its evaluation action.")
-    ] = False,
-    updates: Annotated[int, typer.Option(min=1, help="Gradient steps of a value fit.")] = 100_000,
-    dynamics: Annotated[
-        Path | None,
-        typer.Option(help="Dynamics model: folder of a fit, or its file [the fit of the run, where made]."),
-    ] = None,
-    fit_dynamics: Annotated[
-        bool, typer.Option("--fit-dynamics", help="Fit the dynamics where no fit is found.")
-    ] = False,
-    termination: Annotated[
-        str, typer.Option(help="End of roll-outs: learned, task (its known rule) or never.")
-    ] = "learned",
-    crossfit: Annotated[
-        int, typer.Option(min=0, max=5, help="Folds of the values under dr, wdr and magic; 0 for none.")
-    ] = 0,
-    backtest: Annotated[
-        bool, typer.Option(help="First ask for the known value of the policy that acted.")
-    ] = True,
-    tested: Annotated[
-        Path | None,
-        typer.Option(help="CSV of returns on the machine: candidate,return. Informs what to test next."),
-    ] = None,
-    test_episodes: Annotated[
-        int, typer.Option("--test-episodes", min=1, max=10_000, help="Episodes that may be tested next.")
-    ] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
+    dataset: Log,
+    baseline: Baseline = "behaviour",
+    risk: Risk = None,
+    discount: Discount = 0.99,
+    horizon: Horizon = None,
+    stochastic: Stochastic = False,
+    updates: Updates = 100_000,
+    dynamics: Model = None,
+    fit_dynamics: FitDynamics = False,
+    termination: Termination = "learned",
+    crossfit: Crossfit = 0,
+    backtest: Backtest = True,
+    tested: Tested = None,
+    test_episodes: TestEpisodes = 10,
+    seed: DrawSeed = 0,
     threads: Threads = None,
     runs: Runs = Path("runs"),
     json: JsonFlag = False,

@@ -1,41 +1,47 @@
 """`mbrl plan`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, TaskName, Threads, guarded, listener
 from mbrl.cli.output import emit
 
+TrainedRun: TypeAlias = Annotated[Path, typer.Argument(help="Folder of a training on logs.")]
+PlannerName: TypeAlias = Annotated[str, typer.Option(help="Name in configs/planners or a .yaml file.")]
+BudgetMs: TypeAlias = Annotated[
+    float | None, typer.Option("--budget-ms", min=0.001, help="Milliseconds of a plan.")
+]
+Sims: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Simulations of a search, or plans that are scored, for each state [the planner's]."
+    ),
+]
+Episodes: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Full episodes in the simulator [the run's config, else 10].")
+]
+Explain: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="STATE", help="Draw one plan: a logged step's number, or a state's coordinates."),
+]
+StartSeed: TypeAlias = Annotated[
+    int | None, typer.Option(min=0, help="Of starts and noise; best the same for all policies [0].")
+]
+
 
 @guarded
 def plan(
-    run: Annotated[Path, typer.Argument(help="Folder of a training on logs.")],
+    run: TrainedRun,
     *,
-    planner: Annotated[str, typer.Option(help="Name in configs/planners or a .yaml file.")],
-    budget_ms: Annotated[
-        float | None, typer.Option("--budget-ms", min=0.001, help="Milliseconds of a plan.")
-    ] = None,
-    sims: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Simulations of a search, or plans that are scored, for each state [the planner's]."
-        ),
-    ] = None,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="Full episodes in the simulator [the run's config, else 10].")
-    ] = None,
-    explain: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STATE", help="Draw one plan: a logged step's number, or a state's coordinates."
-        ),
-    ] = None,
+    planner: PlannerName,
+    budget_ms: BudgetMs = None,
+    sims: Sims = None,
+    episodes: Episodes = None,
+    explain: Explain = None,
     task: TaskName = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of starts and noise; best the same for all policies [0].")
-    ] = None,
+    seed: StartSeed = None,
     threads: Threads = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),

@@ -56,12 +56,16 @@ class Flag(enum.StrEnum):
         "many logged actions lie at a bound, where a density hides probability",
     )
     DIVERGED = "diverged", "the values grew without bound"
+    DOMINATED = "dominated", "one episode carries more than a tenth of the weight"
     EXPLOITATION_ALARM = (
         "exploitation_alarm",
         "the model promises more than fitted values, or leaves the data too often",
     )
     FAILS_BACKTEST = "fails_backtest", "asked for the behaviour's known value, it misses it"
+    HEAVY_TAIL = "heavy_tail", "the weights have too heavy a tail for any mean of them"
     HUBER = "huber", "the loss does not estimate a mean"
+    INVALID_PARTS = "invalid_parts", "fewer than two of the estimates that it blends count themselves"
+    INVALID_VALUES = "invalid_values", "it rests on fitted values that do not count themselves"
     LEAVES_THE_DATA = "leaves_the_data", "the members of the model disagree beyond the data too often"
     LOW_ESS = "low_ess", "too few episodes carry the weight"
     MODEL_OF_OTHER_DATA = "model_of_other_data", "the model was fitted to another log"
@@ -70,8 +74,8 @@ class Flag(enum.StrEnum):
         "the values were fitted to the episodes that they correct (dr, wdr, magic: --crossfit)",
     )
     NO_EPISTEMIC = "no_epistemic", "one member has no spread"
+    NO_INTERVAL = "no_interval", "no interval can be made of it"
     NOT_CONVERGED = "not_converged", "the value still moved at the end of its fit (raise --updates)"
-    PARTS_IN_DOUBT = "parts_in_doubt", "fewer than two of the estimates that it blends count themselves"
     TAIL_LEFT_OUT = "tail_left_out", "what follows the last imagined step is missing"
     TARGETS_CLIPPED = (
         "targets_clipped",
@@ -82,7 +86,6 @@ class Flag(enum.StrEnum):
     UNBALANCED_VALUE = "unbalanced_value", "the weights on the log miss what the fitted value shows"
     UNRELIABLE_TAIL = "unreliable_tail", "roll-outs end in a fitted value that does not count itself"
     UNTESTED_WEIGHTS = "untested_weights", "the fitted value that tests the weights had too few updates"
-    VALUES_IN_DOUBT = "values_in_doubt", "it rests on fitted values that do not count themselves"
     WEIGHTS_OVERFLOW = "weights_overflow", "the weights are too large for a number"
 
 
@@ -189,7 +192,7 @@ class Estimate:
     def invalidated(self, reason: str, *flags: Flag) -> "Estimate":
         """The same estimate, kept out of verdicts; an earlier reason stays in front."""
         why_not = reason if self.why_not is None else f"{self.why_not}; {reason}"
-        return dataclasses.replace(self, valid=False, why_not=why_not, flags=(*self.flags, *flags))
+        return dataclasses.replace(self.flagged(*flags), valid=False, why_not=why_not)
 
     def flagged(self, *flags: Flag) -> "Estimate":
         """The same estimate with further flags."""

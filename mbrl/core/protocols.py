@@ -226,7 +226,8 @@ class Training:
         batch_size: transitions in one update.
         value_bounds: least and largest value that the rewards of the data permit, or None where unknown;
             the loop raises its divergence alarm outside of them.
-        reward_scale: rewards of the source over logged ones; values of the learner are in these units.
+        reward_unit: what the learner divides rewards by before it sees them, reward units; all that it is
+            told and tells, values included, is in reward units.
     """
 
     learner: Learner[Any]
@@ -235,4 +236,4 @@ class Training:
     refresh_interval: int = 1000
     batch_size: int = 256
     value_bounds: tuple[float, float] | None = None
-    reward_scale: float = 1.0
+    reward_unit: float = 1.0

@@ -62,6 +62,8 @@ class DynamicsPosterior:
         delta_scale: `[obs_dim]`, standard deviation of `s' - s` in the training data; dividing by it gives
             the normalised target units in which uncertainty measures are defined.
         reward_scale: `[]`, standard deviation of the reward in the training data.
+        change: `[e, b, obs_dim]`, predicted `s' - s`, raw units. What members dispute is read from it: far
+            from 0 float32 rounds it out of `mean`. None for a model that does not predict changes.
     """
 
     mean: Float[Tensor, "e b obs_dim"]
@@ -70,6 +72,7 @@ class DynamicsPosterior:
     reward_variance: Float[Tensor, "e b"]
     delta_scale: Float[Tensor, "obs_dim"]
     reward_scale: Float[Tensor, ""]
+    change: Float[Tensor, "e b obs_dim"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import SpaceSpec
-from mbrl.data.flags import Report, flag_problems, has_sound_flags
+from mbrl.data.flags import Report, flag_error, flag_problems, has_sound_flags
 from mbrl.data.raw import AnyArray, RawEpisode
 
 ACTION_TOLERANCE: Final = 1e-4
@@ -47,6 +47,12 @@ def structure_problems(
         )
         return
     yield from _shape_problems(raw.rewards, report, field="rewards", rows=steps, width=None)
+    for field, flags in (("terminations", raw.terminations), ("truncations", raw.truncations)):
+        error = flag_error(flags, report, field=field)
+        if error is not None:
+            yield error
+        else:
+            yield from _shape_problems(flags, report, field=field, rows=steps, width=None)
     yield from _shape_problems(raw.actions, report, field="actions", rows=steps, width=spec.act_dim)
     if raw.observations.shape[:1] == (steps,):
         yield report(
@@ -60,9 +66,6 @@ def structure_problems(
         yield from _shape_problems(
             raw.observations, report, field="observations", rows=steps + 1, width=spec.obs_dim
         )
-    for field, flags in (("terminations", raw.terminations), ("truncations", raw.truncations)):
-        if flags.dtype.kind in _NUMERIC_KINDS:  # text and objects are told with their value, as flags
-            yield from _shape_problems(flags, report, field=field, rows=steps, width=None)
     if raw.behaviour_log_prob is not None:
         yield from _shape_problems(
             raw.behaviour_log_prob, report, field="behaviour_log_prob", rows=steps, width=None

@@ -15,7 +15,7 @@ from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
 from mbrl.data.checks import first_problem
 from mbrl.data.flags import flag_array
 from mbrl.data.info import DatasetInfo
-from mbrl.data.options import LoadOptions
+from mbrl.data.options import LoadOptions, Origin
 from mbrl.data.raw import RawEpisode
 
 __all__ = ["Dataset", "DatasetInfo", "Transitions"]
@@ -89,19 +89,6 @@ class Transitions:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Origin:
-    """What opens a dataset again.
-
-    Attributes:
-        source: path, `minari:<id>` or name of a bundled dataset.
-        options: of the load.
-    """
-
-    source: str
-    options: LoadOptions
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Logged episodes of one task, checked on construction.
@@ -162,11 +149,11 @@ class Dataset:
         info: DatasetInfo | None = None,
         options: LoadOptions | None = None,
     ) -> "Dataset":
-        """A dataset of flat rows, one transition each, one episode after the other.
+        """A dataset of flat rows, one episode after the other.
 
-        Without `next_observations` the successor of a row is the next row of the same episode: a truncated
-        last row is dropped, and the successor of a terminal one is unknown. Without `truncations`, episodes
-        end where `next_observations` breaks off, or at the time limit of `info` or `options`.
+        Without `next_observations` a row leads to the next one: a truncated last row is dropped, a terminal
+        one to what is unknown. Without `truncations`, episodes end where `next_observations` breaks
+        off, or at the time limit of `info` or `options`.
 
         Args:
             observations: `[n, obs_dim]`, raw units.
@@ -178,38 +165,32 @@ class Dataset:
             next_observations: `[n, obs_dim]`, what each action led to.
             behaviour_log_prob: `[n]` log-density of the action scaled to [-1, 1].
             infos: further arrays of n rows.
-            act_low: lower action bounds; without bounds, the range of the actions.
-            act_high: upper action bounds.
-            info: name, simulator, time limit and what else is known.
+            act_low: lower action bounds; without them, the range of the actions.
+            act_high: upper ones.
+            info: name, simulator, time limit.
             options: what may be repaired; nothing by default.
 
         Raises:
-            DataError: the first thing that would make training wrong, by argument and row.
+            DataError: what would make training wrong, by argument and row.
 
         Example:
             >>> import numpy as np
-            >>> walk = np.cumsum(np.full((300, 1), 0.1), axis=0)
-            >>> ends = np.arange(300) % 100 == 99
-            >>> data = Dataset.from_arrays(walk, np.sin(walk), -walk[:, 0], np.zeros(300), ends)
-            >>> len(data), data.num_transitions
-            (3, 297)
+            >>> walk, ends = np.cumsum(np.full((300, 1), 0.1), axis=0), np.arange(300) % 100 == 99
+            >>> len(Dataset.from_arrays(walk, np.sin(walk), -walk[:, 0], np.zeros(300), ends))
+            3
         """
-        from mbrl.data.construct import dataset_from_arrays
+        from mbrl.data.construct import dataset_from_arrays as build
 
-        if truncations is not None and timeouts is not None:
-            raise DataError("it is another name of truncations", field="timeouts", remedy="Give one of them.")
         arrays = {
             "observations": observations,
             "actions": actions,
             "rewards": rewards,
             "terminations": terminations,
-            "truncations": timeouts if truncations is None else truncations,
+            "truncations": _cuts(truncations, timeouts),
             "next_observations": next_observations,
             "behaviour_log_prob": behaviour_log_prob,
         }
-        return dataset_from_arrays(
-            arrays, infos=infos, act_low=act_low, act_high=act_high, info=info, options=options
-        )
+        return build(arrays, infos=infos, act_low=act_low, act_high=act_high, info=info, options=options)
 
     @classmethod
     def from_episodes(
@@ -228,9 +209,9 @@ class Dataset:
                 `[T, act_dim]`, `rewards` `[T]`, how it ended (`terminated`, `truncated`, or `[T]` flags
                 `terminations`, `truncations`), and optionally `behaviour_log_prob` `[T]`, `timestamps`
                 `[T + 1]` and `infos`.
-            act_low: lower action bounds; without bounds, the range of the actions.
-            act_high: upper action bounds.
-            info: name, simulator, time limit and what else is known.
+            act_low: lower action bounds; without them, the range of the actions.
+            act_high: upper ones.
+            info: name, simulator, time limit.
             options: what may be repaired; nothing by default.
 
         Raises:
@@ -377,6 +358,13 @@ class Dataset:
             next_action=next_action,
             has_next_action=~is_last,
         )
+
+
+def _cuts(truncations: ArrayLike | None, timeouts: ArrayLike | None) -> ArrayLike | None:
+    """Whichever of the two names was given."""
+    if truncations is not None and timeouts is not None:
+        raise DataError("it is another name of truncations", field="timeouts", remedy="Give one of them.")
+    return timeouts if truncations is None else truncations
 
 
 def _join(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -68,11 +68,7 @@ def flag_array(steps: int, *, last: bool) -> NDArray[Any]:
 
 
 def flag_problems(raw: RawEpisode, report: Report, *, overlap_hint: str = "") -> Iterator[DataError]:
-    """Yields what is wrong with the flags of an episode: their values, their places, both at one step."""
-    odd = [error for field in _FIELDS if (error := flag_error(getattr(raw, field), report, field=field))]
-    yield from odd
-    if odd:
-        return
+    """Yields what is wrong with the places of sound flags: too early, or two at one step."""
     for field in _FIELDS:
         flags: AnyArray = getattr(raw, field)
         early = flags[:-1].astype(np.bool_)

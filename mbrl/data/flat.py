@@ -87,12 +87,8 @@ def read_flat(
     rewards = arrays["rewards"]
     count = rewards.shape[0] if rewards.ndim else 0
     if count == 0:
-        raise DataError(
-            "no rows",
-            file=file,
-            field=called.get("rewards", "rewards"),
-            remedy="The log is empty: record it again.",
-        )
+        field = called.get("rewards", "rewards")
+        raise DataError("no rows", file=file, field=field, remedy="The log is empty: record it again.")
     log_prob = infos.get(LOG_PROB)
     sized = {**arrays, **({} if log_prob is None else {LOG_PROB: log_prob})}
     for key, values in sized.items():
@@ -104,10 +100,9 @@ def read_flat(
                 row=min(count, values.shape[0]) if values.ndim else None,
                 remedy="All flat arrays need equally many rows; flags need one number per row.",
             )
+    problem = functools.partial(DataError, file=file)
     flags = {
-        key: read_flags(
-            arrays[key], functools.partial(DataError, file=file), field=called.get(key, key), count=count
-        )
+        key: read_flags(arrays[key], problem, field=called.get(key, key), count=count)
         for key in _FLAGS
         if key in arrays
     }

@@ -1,34 +1,52 @@
 """Float64 statistics for normalisers; to be fitted on training episodes only."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T", bound=np.floating[Any])
+
 STD_FLOOR: Final = 1e-12
 """Standard deviation below which a dimension counts as constant, whatever its mean."""
 
-RELATIVE_FLOOR: Final = 1e-7
-"""The same as a share of the mean's magnitude: the resolution of float32."""
+NEAR_CONSTANT: Final = 5e-6
+"""The same as a share of the mean's magnitude, some forty steps of float32: what varies less is a sensor at
+rest and its noise, or an offset so large that little of the signal is left."""
+
+OUTLIER_SHARE: Final = 1e-3
+"""Share of the values, at either end, that may be outliers; at least one value is."""
+
+OUTLIER_FACTOR: Final = 1e6
+"""Distance from the other values, in ranges of these, beyond which a value is an outlier: no scale of a task
+spans as much, a wrong unit or a marker such as 1e12 does."""
 
 _CHUNK: Final = 65536
 
 
-def fit_moments(
-    array: NDArray[Any], *, floor: float = STD_FLOOR
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation along axis 0, with `std = 1` in constant dimensions.
+class Moments(NamedTuple):
+    """Statistics of each dimension, raw units, float64.
 
-    A dimension is constant if its standard deviation lies below `floor` or below the resolution of float32
-    at its mean, so that `(x - mean) / std` is 0 there instead of amplified rounding. Two passes in float64,
-    in chunks.
+    Attributes:
+        mean: its mean.
+        std: its population standard deviation.
+        is_constant: it varies by less than `STD_FLOOR`, or than `NEAR_CONSTANT` of its mean.
+        scale: `std`; of constant dimensions `max(1, |mean|)`. Divided by it, their noise is no signal, and a
+            shift is small unless it is as large as the dimension itself.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    is_constant: NDArray[np.bool_]
+    scale: NDArray[np.float64]
+
+
+def measure_moments(array: NDArray[Any], *, floor: float = STD_FLOOR) -> Moments:
+    """Moments along axis 0. Two passes in float64, in chunks.
 
     Args:
         array: `[n, ...]`, at least one row, raw units.
-        floor: raw units.
-
-    Returns:
-        `(mean, std)`, each `[...]`.
+        floor: replaces `STD_FLOOR`, raw units.
 
     Raises:
         ValueError: there are no rows.
@@ -38,7 +56,66 @@ def fit_moments(
         raise ValueError("moments of an empty array")
     chunks = [array[start : start + _CHUNK] for start in range(0, count, _CHUNK)]
     mean = sum((chunk.sum(axis=0, dtype=np.float64) for chunk in chunks), np.float64(0.0)) / count
+    # Squares of distances from the mean, not mean square minus squared mean: that cancels far from 0.
     squares = sum((np.square(chunk - mean).sum(axis=0) for chunk in chunks), np.float64(0.0))
-    std = np.asarray(np.sqrt(squares / count), dtype=np.float64)
-    is_constant = std < np.maximum(floor, RELATIVE_FLOOR * np.abs(mean))
-    return np.asarray(mean, dtype=np.float64), np.where(is_constant, 1.0, std)
+    mean, std = np.asarray(mean, dtype=np.float64), np.asarray(np.sqrt(squares / count), dtype=np.float64)
+    is_constant = np.asarray(std < np.maximum(floor, NEAR_CONSTANT * np.abs(mean)))
+    return Moments(mean, std, is_constant, np.where(is_constant, np.maximum(1.0, np.abs(mean)), std))
+
+
+def fit_moments(
+    array: NDArray[Any], *, floor: float = STD_FLOOR
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and scale of a normaliser, `(x - mean) / scale`, each `[...]`; see `Moments`.
+
+    Args:
+        array: `[n, ...]`, at least one row, raw units.
+        floor: standard deviation below which a dimension counts as constant, raw units.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    moments = measure_moments(array, floor=floor)
+    return moments.mean, moments.scale
+
+
+class PlausibleRange(NamedTuple):
+    """Where values lie that are no outliers.
+
+    The `OUTLIER_SHARE` of largest and of least values are held against the range of the others; those more
+    than `OUTLIER_FACTOR` such ranges beyond it are outliers. Where the others are all the same (a sparse
+    reward) nothing is one.
+
+    Attributes:
+        low: least value that is no outlier, whether it was seen or not; may be infinite.
+        high: largest such value.
+        least: least value that was seen and is no outlier.
+        largest: largest such value.
+    """
+
+    low: float
+    high: float
+    least: float
+    largest: float
+
+    @classmethod
+    def fit(cls, values: NDArray[Any]) -> "PlausibleRange":
+        """The range of `values` `[n]`, finite, n >= 1."""
+        ordered = np.sort(values.astype(np.float64))
+        few = max(1, int(OUTLIER_SHARE * len(ordered)))
+        rest = ordered[few:-few]
+        if len(rest) < 2 or rest[0] == rest[-1]:
+            return cls(-np.inf, np.inf, float(ordered[0]), float(ordered[-1]))
+        reach = OUTLIER_FACTOR * float(rest[-1] - rest[0])
+        low, high = float(rest[0]) - reach, float(rest[-1]) + reach
+        kept = ordered[(ordered >= low) & (ordered <= high)]
+        return cls(low, high, float(kept[0]), float(kept[-1]))
+
+    def is_outlier(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of `values` lie beyond the range."""
+        return (values < self.low) | (values > self.high)
+
+    def clip(self, values: NDArray[T]) -> NDArray[T]:
+        """Puts outliers on the nearest value that is none; leaves all others alone."""
+        clipped = np.where(values < self.low, self.least, np.where(values > self.high, self.largest, values))
+        return clipped.astype(values.dtype)

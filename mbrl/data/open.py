@@ -8,10 +8,10 @@ from typing import Final
 from mbrl.core.assets import assets_dir
 from mbrl.core.errors import DataError
 from mbrl.data.assemble import assemble
-from mbrl.data.dataset import Dataset, Origin
+from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS, Format
 from mbrl.data.info import MAX_NAME
-from mbrl.data.options import LoadOptions
+from mbrl.data.options import LoadOptions, Origin
 from mbrl.data.raw import RawLog
 
 MINARI_PREFIX: Final = "minari:"

@@ -1,5 +1,6 @@
 """What a load may repair or drop, on request; everything else that is wrong is an error."""
 
+import dataclasses
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -52,3 +53,16 @@ class LoadOptions(BaseModel):
             if not all(a < b for a, b in zip(low, high, strict=True)):
                 raise ValueError(f"every action_low must lie below its action_high: {low}, {high}")
         return self
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """What opens a dataset again.
+
+    Attributes:
+        source: path, `minari:<id>` or name of a bundled dataset.
+        options: of the load.
+    """
+
+    source: str
+    options: LoadOptions

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import warnings
+from typing import Final
 
 import numpy as np
 import torch
@@ -68,6 +70,10 @@ class LoggedEpisodes:
         return discounted_return_scale(self.reward, self.reward_episode, discount=discount)
 
 
+LEAST_RANGE: Final = 0.01
+"""Least range of returns that rewards are scaled by, in largest returns."""
+
+
 def episode_returns(reward: Float[Tensor, "n"], episode: Int[Tensor, "n"]) -> Float[Tensor, "e"]:
     """Undiscounted return of each episode, `[max(episode) + 1]` float64.
 
@@ -94,17 +100,29 @@ def best_episodes(returns: Float[Tensor, "e"], *, fraction: float) -> Bool[Tenso
 def return_range_scale(reward: Float[Tensor, "n"], episode: Int[Tensor, "n"]) -> float:
     """`1000 / (greatest - least return)`: rewards times this span a return range of 1000.
 
-    The scaling of the reference code of implicit Q-learning.
+    The scaling of the reference code of implicit Q-learning. A range below a hundredth of the largest return
+    is taken for a hundredth of it, and warned of: where all episodes return about the same, the range says
+    nothing of the size of rewards.
 
     Raises:
         DataError: all episodes have the same return.
     """
     returns = episode_returns(reward, episode)
     span = float(returns.max() - returns.min())
+    least = LEAST_RANGE * float(returns.abs().max())
+    if 0 < span < least:
+        warnings.warn(
+            f"The returns of all {len(returns)} episodes lie within {span:.3g} of one another, at a size of "
+            f"{float(returns.abs().max()):.3g}: rewards are scaled by a hundredth of that size instead of by "
+            "the range. Remedy: set reward_transform: standardise.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        span = least
     if not math.isfinite(span) or span <= 0:
         raise DataError(
             f"all {len(returns)} episodes have the same return, so rewards cannot be scaled by their range",
-            remedy="Set reward_transform: none.",
+            remedy="Set reward_transform: standardise.",
         )
     return 1000.0 / span
 

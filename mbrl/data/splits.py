@@ -175,7 +175,7 @@ def _split_short(dataset: Dataset, generator: torch.Generator, gap: int) -> Spli
         raise DataError(
             f"one episode of {steps} steps cannot be split with a gap of {gap}",
             episode=0,
-            remedy="Log more data, or judge shorter windows (a smaller gap).",
+            remedy="Log more data, or judge shorter windows: --set dynamics.assessment.horizon=5, say.",
         )
     eligible = small if len(small) else np.array([lengths.argmin()])
     judged = [index for index in eligible if _known_steps(dataset.episodes[index]) >= MIN_KNOWN_HOLDOUT]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.data.dataset import Transitions
-from mbrl.data.normaliser import fit_moments
+from mbrl.data.normaliser import PlausibleRange, fit_moments, measure_moments
 from mbrl.dynamics.training import TrainingArrays
 from mbrl.nets.normaliser import Normaliser
 
@@ -20,9 +20,15 @@ def step_inputs(rows: Transitions) -> NDArray[np.float32]:
     return np.concatenate((rows.observation, rows.action), 1)
 
 
-def step_targets(rows: Transitions) -> NDArray[np.float32]:
-    """`[n, obs_dim + 1]` (s' - s, r), raw units."""
-    return np.concatenate((rows.next_observation - rows.observation, rows.reward[:, None]), 1)
+def step_targets(rows: Transitions, *, reward_range: PlausibleRange | None = None) -> NDArray[np.float32]:
+    """`[n, obs_dim + 1]` (s' - s, r), raw units.
+
+    Args:
+        rows: logged steps.
+        reward_range: rewards that are outliers are put on its ends; None leaves all as they are.
+    """
+    reward = rows.reward if reward_range is None else reward_range.clip(rows.reward)
+    return np.concatenate((rows.next_observation - rows.observation, reward[:, None]), 1)
 
 
 def termination_inputs(rows: Transitions, *, reads_successor: bool) -> NDArray[np.float32]:
@@ -48,21 +54,45 @@ def termination_edges(
 
 
 def fit_normaliser(array: NDArray[np.float32]) -> Normaliser:
-    """Mean and deviation of the rows; constant dimensions keep their scale."""
+    """Mean and scale of the rows, as `mbrl.data.normaliser.fit_moments` has them."""
     mean, std = fit_moments(array)
     return Normaliser(torch.from_numpy(mean), torch.from_numpy(std))
+
+
+def fit_target_normaliser(train: Transitions) -> Normaliser:
+    """Mean and deviation of (s' - s, r), with scales that make targets without a signal cost nothing.
+
+    - An observation that counts as constant is predicted on its own scale, not on that of its noise.
+    - A change that is always the same (a clock, a parameter of the task) has the scale of its size; one that
+      is always 0 has the scale of the observation.
+    - A reward that is always the same has the scale of its size, or 1. One absurd reward sets no scale.
+
+    Args:
+        train: training rows; every row needs its true successor.
+    """
+    obs = measure_moments(train.observation)
+    targets = measure_moments(step_targets(train, reward_range=PlausibleRange.fit(train.reward)))
+    size = np.abs(targets.mean)
+    still = np.append(np.where(size[:-1] > 0, size[:-1], obs.scale), size[-1] or 1.0)
+    scale = np.where(targets.is_constant, still, targets.std)
+    scale[:-1] = np.where(obs.is_constant, obs.scale, scale[:-1])
+    return Normaliser(torch.from_numpy(targets.mean), torch.from_numpy(scale))
 
 
 def step_arrays(
     train: Transitions, holdout: Transitions, *, inputs: Normaliser, targets: Normaliser
 ) -> TrainingArrays:
-    """Arrays of the ensemble; every row needs its true successor."""
-    few = thin(holdout, HOLDOUT_ROWS)
+    """Arrays of the ensemble; every row needs its true successor.
+
+    Absurd rewards are put on the ends of the range of the others, held out or not: squared, a single one
+    would be all that the loss and the early stop see.
+    """
+    few, reward_range = thin(holdout, HOLDOUT_ROWS), PlausibleRange.fit(train.reward)
     return TrainingArrays(
         inputs=normalise(step_inputs(train), inputs),
-        targets=normalise(step_targets(train), targets),
+        targets=normalise(step_targets(train, reward_range=reward_range), targets),
         holdout_inputs=normalise(step_inputs(few), inputs),
-        holdout_targets=normalise(step_targets(few), targets),
+        holdout_targets=normalise(step_targets(few, reward_range=reward_range), targets),
     )
 
 

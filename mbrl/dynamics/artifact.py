@@ -31,8 +31,8 @@ class FittedDynamics:
         termination: the learned head; implements `TerminationFn`.
         config: what it was fitted with.
         dataset_hash: content hash of the dataset.
-        reward_scale: c_r, deviation of the training rewards (mean |r| where that is 0, 1 where both are); the
-            unit of penalties, reward units.
+        reward_scale: c_r, deviation of the training rewards, which one outlier cannot move (`robust_scale`);
+            the unit of penalties, reward units.
         thresholds: for each uncertainty measure, its quantiles over held-out rows by probability, in its own
             units. The 0.95 quantile makes a measure unit-free; the others are rollout thresholds.
         report: how far it can be trusted.

@@ -1,10 +1,10 @@
 """What a user may choose about a dynamics fit."""
 
-from typing import Annotated, Literal, TypeAlias
+import math
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from mbrl.data.splits import DEFAULT_GAP
 from mbrl.nets.stack import ActivationName
 from mbrl.nets.widths import Hidden
 
@@ -13,14 +13,34 @@ Decay = Annotated[float, Field(ge=0.0, le=1.0)]
 Recalibration: TypeAlias = Literal["interval", "likelihood", "none"]
 
 
+LEAST_UPDATES: Final = 15_000
+"""Gradient steps that a default fit may take, however few the rows."""
+
+ROWS_OF_LEAST_UPDATES: Final = 20_000
+"""Training rows up to which it may take no more."""
+
+
+def default_updates(rows: int) -> int:
+    """Most gradient steps of a default fit, `15,000 max(1, sqrt(rows / 20,000))`, in hundreds.
+
+    More rows take more steps to be learned, but fewer passes: 32,000 steps for 90,000 rows are 91 passes of
+    batches of 256, 106,000 steps for a million are 27.
+
+    Args:
+        rows: training rows.
+    """
+    return 100 * round(LEAST_UPDATES * max(1.0, math.sqrt(rows / ROWS_OF_LEAST_UPDATES)) / 100)
+
+
 class TerminationConfig(BaseModel):
     """The learned termination head.
 
     Attributes:
         hidden: widths of its hidden layers.
         learning_rate: Adam step size.
-        max_updates: most gradient steps.
-        max_positive_weight: cap on the weight of terminated rows; the bias that it causes is taken out again.
+        max_updates: most gradient steps; None takes a third of those of the ensemble's default.
+        max_positive_weight: cap on the weight of terminated rows, or of the others where these are the rarer
+            ones; the bias that it causes is taken out again.
         bins: intervals of each coordinate in the piecewise linear encoding of s'; 0 feeds plain numbers only.
     """
 
@@ -28,7 +48,7 @@ class TerminationConfig(BaseModel):
 
     hidden: Hidden = (64, 64)
     learning_rate: Rate = 1e-3
-    max_updates: Annotated[int, Field(ge=1, le=10_000_000)] = 5_000
+    max_updates: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     max_positive_weight: Annotated[float, Field(ge=1.0, le=1e6)] = 5.0
     bins: Annotated[int, Field(ge=0, le=1000)] = 32
 
@@ -74,7 +94,8 @@ class DynamicsConfig(BaseModel):
         learning_rate: Adam step size at the start.
         schedule: `cosine` lowers the step size to zero over `max_updates`; `constant` keeps it.
         batch_size: rows of each member in one step.
-        max_updates: most gradient steps; an early stop usually comes first on small data.
+        max_updates: most gradient steps; an early stop usually comes first on small data. None lets them
+            follow the data (`default_updates`).
         min_epoch_updates: least steps between two looks at the holdout.
         max_epoch_updates: most steps between two looks at the holdout.
         patience: epochs without an improvement of any member before the fit stops; with `cosine` it puts the
@@ -102,7 +123,7 @@ class DynamicsConfig(BaseModel):
     learning_rate: Rate = 1e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    max_updates: Annotated[int, Field(ge=1, le=100_000_000)] = 15_000
+    max_updates: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     min_epoch_updates: PositiveInt = 100
     max_epoch_updates: PositiveInt = 1_000
     patience: Annotated[int, Field(ge=1, le=10_000)] = 5
@@ -117,10 +138,18 @@ class DynamicsConfig(BaseModel):
     termination: TerminationConfig = TerminationConfig()
     assessment: AssessmentConfig = AssessmentConfig()
 
+    def ensemble_updates(self, rows: int) -> int:
+        """Most gradient steps of the ensemble on this many training rows."""
+        return self.max_updates or default_updates(rows)
+
+    def termination_updates(self, rows: int) -> int:
+        """Most gradient steps of the termination head on this many training rows."""
+        return self.termination.max_updates or default_updates(rows) // 3
+
     @property
     def split_gap(self) -> int:
         """Steps between blocks of time, where a split cuts them: the longest window that will be judged."""
-        return max(DEFAULT_GAP, self.assessment.horizon)
+        return self.assessment.horizon
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DynamicsConfig":

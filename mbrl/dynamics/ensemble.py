@@ -65,15 +65,16 @@ class DynamicsEnsemble(nn.Module):
     ) -> DynamicsPosterior:
         """Every member's belief about the step from `(obs, action)`, raw units."""
         mean_n, log_variance = self.forward(self.inputs(torch.cat((obs, action), -1)))
-        mean, variance = self._to_raw(mean_n, log_variance, obs)
+        change, variance = self._to_raw(mean_n, log_variance)
         scale = self.targets.std
         return DynamicsPosterior(
-            mean=mean[..., :-1],
+            mean=obs + change[..., :-1],
             variance=variance[..., :-1],
-            reward_mean=mean[..., -1],
+            reward_mean=change[..., -1],
             reward_variance=variance[..., -1],
             delta_scale=scale[:-1],
             reward_scale=scale[-1],
+            change=change[..., :-1],
         )
 
     def predict_member(
@@ -99,8 +100,8 @@ class DynamicsEnsemble(nn.Module):
         padded[slot] = x
         mean_n, log_variance = self.forward(padded.view(used, width, -1), first=used)
         mean_n, log_variance = mean_n.flatten(0, 1)[slot], log_variance.flatten(0, 1)[slot]
-        mean, variance = self._to_raw(mean_n, log_variance, obs)
-        return mean[..., :-1], variance[..., :-1], mean[..., -1], variance[..., -1]
+        change, variance = self._to_raw(mean_n, log_variance)
+        return obs + change[..., :-1], variance[..., :-1], change[..., -1], variance[..., -1]
 
     def select(self, members: Int[Tensor, "m"]) -> "DynamicsEnsemble":
         """A smaller ensemble with frozen copies of the given members, for inference."""
@@ -125,12 +126,10 @@ class DynamicsEnsemble(nn.Module):
         tempered.bounds.requires_grad_(self.bounds.requires_grad)
         return tempered
 
-    def _to_raw(self, mean_n: Tensor, log_variance: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """`mu = [s, 0] + std * mu_n + mean` and `sigma^2 = exp(l) (t * std)^2`; t is the temperature."""
-        mean = self.targets.inverse(mean_n)
-        mean[..., :-1] += obs
+    def _to_raw(self, mean_n: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """`mu = std * mu_n + mean`, `sigma^2 = exp(l) (t * std)^2` of `(s' - s, r)`, t the temperature."""
         variance = log_variance.exp() * (self.temperature * self.targets.std).square()
-        return mean, variance
+        return self.targets.inverse(mean_n), variance
 
 
 def _slots(member: Int[Tensor, "b"]) -> tuple[Int[Tensor, "b"], int, int]:

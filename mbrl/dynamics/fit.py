@@ -14,9 +14,9 @@ from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.dynamics.arrays import (
     fit_normaliser,
+    fit_target_normaliser,
     step_arrays,
     step_inputs,
-    step_targets,
     termination_arrays,
     termination_edges,
     termination_inputs,
@@ -24,6 +24,7 @@ from mbrl.dynamics.arrays import (
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
 from mbrl.dynamics.assessment.assess import assess
 from mbrl.dynamics.assessment.calibration import calibrate
+from mbrl.dynamics.assessment.channels import find_reward_outliers
 from mbrl.dynamics.assessment.measures import MeasureFactory
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
@@ -32,6 +33,7 @@ from mbrl.dynamics.report import TrainingReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
+from mbrl.ops.spread import robust_scale
 
 Stage = Literal["ensemble", "termination", "done"]
 
@@ -70,6 +72,7 @@ class DynamicsFit:
     def __init__(self, dataset: Dataset, config: DynamicsConfig, rng: RngStreams) -> None:
         self.config, self._rng = config, rng
         self._dataset_hash = dataset.content_hash
+        self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng)
         check_fit_parts(self.split)
         self.ensemble = self._fresh_ensemble()
@@ -82,11 +85,10 @@ class DynamicsFit:
     def progress(self) -> FitProgress:
         """Where the fit stands."""
         trainer = self._head_trainer or self._trainer
-        in_head = self._head_trainer is not None
         return FitProgress(
             stage=self.stage,
             updates=trainer.updates,
-            max_updates=self.config.termination.max_updates if in_head else self.config.max_updates,
+            max_updates=trainer.max_updates,
             holdout_error=tuple(as_floats(trainer.best)),
             train_loss=tuple(trainer.history[-1].train_loss) if trainer.history else (),
         )
@@ -148,6 +150,7 @@ class DynamicsFit:
             self.split,
             training=self._training_report(elites),
             calibration=fitted.report,
+            outliers=self._outliers,
             config=config,
             measures=measures,
             rng=rng,
@@ -179,7 +182,7 @@ class DynamicsFit:
 
     def _fresh_ensemble(self) -> DynamicsEnsemble:
         config, rows = self.config, _known(self.split.train)
-        inputs, targets = fit_normaliser(step_inputs(rows)), fit_normaliser(step_targets(rows))
+        inputs, targets = fit_normaliser(step_inputs(rows)), fit_target_normaliser(rows)
         sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
         net = build_net(config, sizes, self._rng.at("init"))
         # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
@@ -196,7 +199,8 @@ class DynamicsFit:
         )
         train, holdout = _known(self.split.train), _known(self.split.holdout)
         arrays = step_arrays(train, holdout, inputs=self.ensemble.inputs, targets=self.ensemble.targets)
-        schedule = _schedule(config, len(train), config.max_updates, config.learning_rate)
+        updates = config.ensemble_updates(len(train))
+        schedule = _schedule(config, len(train), updates, config.learning_rate)
         return MemberTrainer(objective, arrays, schedule, self._rng.child("ensemble"))
 
     def _enter_termination(self) -> None:
@@ -220,20 +224,18 @@ class DynamicsFit:
         encoding = PiecewiseLinearEncoding(edges)
         # Terminated rows are rare: weighted by negatives / positives both classes would count alike, but a
         # large weight makes few rows loud; the cap stops before that.
-        positives = int(train.terminated.sum())
-        # rows that balance the terminated ones; where every row terminates, less than one row would
-        balance = max((len(train) - positives) / positives, 1.0 / len(train))
+        # Where most rows end, or all (episodes of one step), the other class is the rare one.
+        positives, cap = int(train.terminated.sum()), config.termination.max_positive_weight
         sizes = (config.members, arrays.inputs.shape[1] + encoding.added_size)
         self._head = TerminationHead(
             build_head_net(config, sizes, self._rng.at("head_init")),
             inputs=inputs,
             encoding=encoding,
-            positive_weight=min(balance, config.termination.max_positive_weight),
+            positive_weight=min(max((len(train) - positives) / positives, 1.0 / cap), cap),
             reads_successor=reads_successor,
         )
-        schedule = _schedule(
-            config, len(train), config.termination.max_updates, config.termination.learning_rate
-        )
+        updates = config.termination_updates(len(train))
+        schedule = _schedule(config, len(train), updates, config.termination.learning_rate)
         objective = TerminationObjective(self._head)
         self._head_trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("termination"))
         self.stage = "termination"
@@ -296,5 +298,4 @@ def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) 
 
 
 def _reward_scale(rows: Transitions) -> float:
-    reward = rows.reward.astype(np.float64)
-    return float(reward.std()) or float(np.abs(reward).mean()) or 1.0
+    return robust_scale(torch.from_numpy(rows.reward.astype(np.float64)))

@@ -116,11 +116,12 @@ def _predict_block(
 ) -> tuple[Tensor, ...]:
     posterior: DynamicsPosterior = model.predict(obs, action)
     # Disagreement is that of the predicted changes: where |s| is large, float32 would round it away.
-    between = (posterior.mean - obs).var(0, correction=0)
+    change = posterior.mean - obs if posterior.change is None else posterior.change
+    between = change.var(0, correction=0)
     reward_between = posterior.reward_mean.var(0, correction=0)
     ends = torch.stack([termination(obs, action, mean) for mean in posterior.mean])
     return (
-        obs + (posterior.mean - obs).mean(0),
+        obs + change.mean(0),
         (posterior.variance.mean(0) + between).sqrt(),
         between.sqrt(),
         posterior.reward_mean.mean(0),

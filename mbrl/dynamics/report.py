@@ -8,7 +8,9 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardOutliers
 
 Floats = tuple[float, ...]
 
@@ -23,10 +25,6 @@ def to_integers(values: NDArray[Any]) -> tuple[int, ...]:
     return tuple(cast(list[int], values.tolist()))
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 def _check_lengths(part: BaseModel, *names: str) -> None:
     """Refuses curves that do not belong together.
 
@@ -38,7 +36,7 @@ def _check_lengths(part: BaseModel, *names: str) -> None:
         raise ValueError(f"lengths differ: {lengths}")
 
 
-class TrainingReport(_Part):
+class TrainingReport(ReportPart):
     """How the ensemble was fitted.
 
     Attributes:
@@ -73,7 +71,7 @@ class TrainingReport(_Part):
         return self
 
 
-class OneStepReport(_Part):
+class OneStepReport(ReportPart):
     """Errors one step ahead on held-out rows; `d` observation dimensions.
 
     Attributes:
@@ -82,10 +80,11 @@ class OneStepReport(_Part):
         rmse_normalised: the same in standard deviations of the one-step change.
         persistence_normalised: likewise for "nothing changes".
         linear_normalised: likewise for ridge regression.
-        nrmse: errors over standard deviations of the observation, mean over dimensions.
+        nrmse: errors over standard deviations of the observation, mean over dimensions that vary.
         nrmse_persistence: likewise for "nothing changes".
         nrmse_linear: likewise for ridge regression.
         mse_raw: mean squared error of a member's mean over `(s' - s, r)` in raw units, mean over elites.
+        nrmse_by_dimension: `d` errors of which `nrmse` is the mean; 0 for dimensions that count as constant.
     """
 
     rows: int
@@ -97,6 +96,7 @@ class OneStepReport(_Part):
     nrmse_persistence: float
     nrmse_linear: float
     mse_raw: float
+    nrmse_by_dimension: Floats = ()
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> "OneStepReport":
@@ -104,7 +104,7 @@ class OneStepReport(_Part):
         return self
 
 
-class CalibrationReport(_Part):
+class CalibrationReport(ReportPart):
     """Whether intervals cover what they claim; fitted on half of the held-out episodes, judged on the rest.
 
     Attributes:
@@ -122,7 +122,7 @@ class CalibrationReport(_Part):
         ks: distance of each dimension's transform from uniform after recalibration.
         ece_before: mean distance of coverage from its level, by dimension, as fitted.
         ece: likewise after recalibration.
-        flagged: dimensions whose `ece` exceeds 0.05.
+        flagged: dimensions whose `ece` exceeds 0.05 and that do not count as constant.
         nll_before: nats by dimension, normalised units, as fitted.
         nll: likewise after recalibration.
         nll_raw: mean of `nll` in raw units.
@@ -164,7 +164,7 @@ class CalibrationReport(_Part):
         return self.coverage_after[self.levels.index(level)]
 
 
-class OpenLoopReport(_Part):
+class OpenLoopReport(ReportPart):
     """Errors against the horizon, open loop with the logged actions.
 
     Only horizons that a held-out segment reaches are listed. Errors are in deviations of the observation.
@@ -185,6 +185,11 @@ class OpenLoopReport(_Part):
         tolerance: error that a trusted step may have.
         least_coverage: coverage that a trusted step must have.
         trusted_horizon: steps that can be trusted; 0 says: do not roll out.
+        reward_error: median error of the predicted reward, in deviations of the reward.
+        reward_high: upper end of its interval.
+        reward_constant: median error of always predicting the mean reward.
+        observation_horizon: steps whose observations can be trusted; None in reports of earlier versions.
+        reward_horizon: steps whose rewards can be trusted, likewise. The lesser is `trusted_horizon`.
     """
 
     segments: tuple[int, ...]
@@ -202,15 +207,24 @@ class OpenLoopReport(_Part):
     tolerance: float
     least_coverage: float
     trusted_horizon: Annotated[int, Field(ge=0)]
+    reward_error: Floats = ()
+    reward_high: Floats = ()
+    reward_constant: Floats = ()
+    observation_horizon: int | None = None
+    reward_horizon: int | None = None
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> "OpenLoopReport":
-        curves = (name for name, field in type(self).model_fields.items() if field.annotation == Floats)
+        curves = (
+            name
+            for name, field in type(self).model_fields.items()
+            if field.annotation == Floats and getattr(self, name)  # a fit of before has no curves of rewards
+        )
         _check_lengths(self, "segments", "steps", *curves)
         return self
 
 
-class RankCorrelation(_Part):
+class RankCorrelation(ReportPart):
     """Spearman correlation of an uncertainty measure with the true one-step error.
 
     Attributes:
@@ -230,7 +244,7 @@ class RankCorrelation(_Part):
     far_high: float
 
 
-class RewardReport(_Part):
+class RewardReport(ReportPart):
     """The learned reward on held-out rows.
 
     Attributes:
@@ -238,15 +252,17 @@ class RewardReport(_Part):
         rmse_normalised: standard deviations of the reward.
         mean: mean logged reward.
         share_zero: share of rows with reward exactly 0: above a half, read the error with care.
+        outliers: absurd rewards in the whole log, or None.
     """
 
     rmse: float
     rmse_normalised: float
     mean: float
     share_zero: float
+    outliers: RewardOutliers | None = None
 
 
-class TerminationReport(_Part):
+class TerminationReport(ReportPart):
     """The learned termination head on held-out rows.
 
     Attributes:
@@ -290,7 +306,7 @@ class TerminationReport(_Part):
         )
 
 
-class DynamicsReport(_Part):
+class DynamicsReport(ReportPart):
     """How a model was fitted and how far it can be trusted.
 
     Attributes:
@@ -302,6 +318,7 @@ class DynamicsReport(_Part):
         reward: the learned reward.
         termination: the learned termination head.
         warnings: reasons to mistrust the model, in words.
+        channels: constant and coarse dimensions of the observation.
     """
 
     training: TrainingReport
@@ -312,6 +329,7 @@ class DynamicsReport(_Part):
     reward: RewardReport
     termination: TerminationReport
     warnings: tuple[str, ...]
+    channels: ChannelReport = ChannelReport()
 
     @property
     def trusted_horizon(self) -> int:

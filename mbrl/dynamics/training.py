@@ -154,6 +154,11 @@ class MemberTrainer:
         self.history: list[EpochRecord] = []
 
     @property
+    def max_updates(self) -> int:
+        """Most updates that this training will make; fewer where it stops early."""
+        return self._schedule.max_updates if self.cooldown is None else self.cooldown[1]
+
+    @property
     def is_done(self) -> bool:
         """No update is left, or no member has improved for `patience` epochs and the cool-down is over."""
         if self.cooldown is not None:
@@ -166,8 +171,7 @@ class MemberTrainer:
         Raises:
             NonFiniteError: the loss of a member is NaN or infinite.
         """
-        last = self._schedule.max_updates if self.cooldown is None else self.cooldown[1]
-        stop = min(self.updates + self._schedule.epoch_updates, last)
+        stop = min(self.updates + self._schedule.epoch_updates, self.max_updates)
         total = torch.zeros(self._members)
         start = self.updates
         for inputs, targets in self._batches(start, stop):

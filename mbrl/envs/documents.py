@@ -4,6 +4,7 @@ import re
 from typing import Any, Final, cast
 
 import yaml
+from yaml.composer import ComposerError
 
 from mbrl.core.errors import ConfigError
 
@@ -40,22 +41,24 @@ class _StrictLoader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        mark, is_alias = self.peek_event().start_mark, bool(self.check_event(yaml.AliasEvent))
+        event: Any = cast("Any", self).peek_event()
+        mark: Any = event.start_mark
+        is_alias = isinstance(event, yaml.AliasEvent)
         self._depth += 1
         self._values += 1
         if self._depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
+            raise ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         if node is not None and is_alias:
             if id(node) not in self._sizes:  # it stands within what it names
-                raise yaml.composer.ComposerError(None, None, "aliases that lead to themselves", mark)
+                raise ComposerError(None, None, "aliases that lead to themselves", mark)
             self._values += self._sizes[id(node)]
         elif node is not None:
             self._sizes[id(node)] = 1 + sum(self._sizes[id(child)] for child in _children(node))
         if self._values > MAX_VALUES:
             problem = f"it holds more than {MAX_VALUES:,} values, or aliases that stand for as many"
-            raise yaml.composer.ComposerError(None, None, problem, mark)
+            raise ComposerError(None, None, problem, mark)
         return node
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
@@ -83,9 +86,9 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 _StrictLoader.add_implicit_resolver(f"{_TAG}float", FLOAT, list("-+0123456789."))
-_StrictLoader.add_constructor(f"{_TAG}int", _StrictLoader.construct_yaml_int)
+_StrictLoader.add_constructor(f"{_TAG}int", cast("Any", _StrictLoader.construct_yaml_int))
 for _name in _OTHER_TYPES:
-    _StrictLoader.add_constructor(f"{_TAG}{_name}", _StrictLoader.construct_undefined)
+    _StrictLoader.add_constructor(f"{_TAG}{_name}", cast("Any", _StrictLoader.construct_undefined))
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

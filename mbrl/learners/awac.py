@@ -21,6 +21,7 @@ from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.learners.weighted_cloning import WeightedCloning, WeightedCloningConfig, WeightedCloningState
 from mbrl.nets.actors import ClippedGaussianActor
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.advantage import exponential_weight, softmax_weight
 from mbrl.ops.targets import td_target
@@ -76,6 +77,19 @@ class AWAC(WeightedCloning[AWACConfig, AWACState]):
     def value(self, state: AWACState) -> PolicyValue:
         """The critics at the actor's action."""
         return PolicyValue(state.actor, state.critic)
+
+    def passes(self, state: AWACState) -> tuple[NetworkPass, ...]:
+        """The target and the critics; the new critics at the logged and at drawn actions; the clone.
+
+        Drawing the policy's actions could reuse the clone's pass.
+        """
+        return (
+            NetworkPass(state.actor.net),
+            NetworkPass(state.target_critic.net),
+            NetworkPass(state.critic.net, "parameters"),
+            NetworkPass(state.critic.net, rows=1 + self.config.value_samples),
+            NetworkPass(state.actor.net, "parameters"),
+        )
 
     @torch.no_grad()
     def critic_target(self, state: AWACState, batch: TransitionBatch, noise: Tensor) -> Float[Tensor, "b"]:

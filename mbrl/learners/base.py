@@ -15,6 +15,7 @@ from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, StateDict
 from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
@@ -33,6 +34,9 @@ LogStdBounds: TypeAlias = Annotated[tuple[_LogStd, _LogStd], AfterValidator(_che
 
 class LearnerConfig(BaseModel):
     """What all learners share.
+
+    Whatever a learner's settings measure in rewards or returns is in the unit in which it sees rewards: their
+    deviation, unless the recipe's `reward_transform` says otherwise.
 
     Attributes:
         discount: gamma of the Bellman target.
@@ -128,6 +132,15 @@ class LearnerEntry(Protocol):
 
     def __call__(self, config: Any, context: LearnerContext) -> Learner[Any]:
         """Builds the learner."""
+        ...
+
+
+@runtime_checkable
+class StatesPasses(Protocol):
+    """A learner that says what its update computes, so that its speed can be held against the machine's."""
+
+    def passes(self, state: Any) -> tuple[NetworkPass, ...]:
+        """Passes that an update cannot do without, whatever this implementation does besides."""
         ...
 
 

@@ -33,6 +33,7 @@ from mbrl.nets.actors import (
     TanhGaussianActor,
     build_actor,
 )
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.losses import squared_action_error
 
@@ -113,6 +114,10 @@ class BC:
     def value(self, state: BCState) -> None:
         """A clone estimates no values."""
         del state
+
+    def passes(self, state: BCState) -> tuple[NetworkPass, ...]:
+        """The actor is trained."""
+        return (NetworkPass(state.actor.net, "parameters"),)
 
 
 def cloning_loss(actor: Actor, batch: TransitionBatch) -> Tensor:

@@ -24,6 +24,7 @@ from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerS
 from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.nets.bcq import BCQ_KIND, LATENT_CLIP, BCQPolicy, BCQSpec
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.stack import StackedMLP
 from mbrl.nets.widths import Hidden
 from mbrl.ops.gaussian import standard_normal_kl
@@ -153,6 +154,24 @@ class BCQ:
     def value(self, state: BCQState) -> PolicyValue:
         """The same mixture of least and largest critic as in the targets, at the policy's action."""
         return PolicyValue(state.policy, state.policy.critic, self.config.minimum_weight)
+
+    def passes(self, state: BCQState) -> tuple[NetworkPass, ...]:
+        """The generative model; a target that judges its proposals; the critics; the perturbation.
+
+        The decoder's gradient goes on into the encoder through its input.
+        """
+        policy, proposals = state.policy, self.config.target_candidates
+        return (
+            NetworkPass(state.encoder, "parameters"),
+            NetworkPass(policy.decoder, "both"),
+            NetworkPass(policy.decoder, rows=proposals),
+            NetworkPass(state.target_perturber, rows=proposals),
+            NetworkPass(state.target_critic.net, rows=proposals),
+            NetworkPass(policy.critic.net, "parameters"),
+            NetworkPass(policy.decoder),
+            NetworkPass(policy.perturber, "parameters"),
+            NetworkPass(policy.critic.net, "input", members=1),
+        )
 
     def vae_loss(
         self, state: BCQState, batch: TransitionBatch, noise: Float[Tensor, "b latent"]

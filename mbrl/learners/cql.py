@@ -12,7 +12,7 @@ Departures:
 
 import dataclasses
 import math
-from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from mbrl.core.types import TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, Optimiser
 from mbrl.learners.soft_actor_critic import SoftActorCritic, SoftActorCriticConfig, SoftActorCriticState
 from mbrl.nets.chunked import chunked_sum
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.conservative import log_integral_exp, soft_maximum
 from mbrl.ops.gaussian import LOG_2
@@ -32,6 +33,8 @@ from mbrl.ops.targets import td_target
 Estimator: TypeAlias = Literal["importance", "unweighted"]
 States: TypeAlias = Literal["all", "imagined"]
 TargetForm: TypeAlias = Literal["sample", "max_of_min", "min_of_max"]
+
+MAX_LAGRANGE_FACTOR: Final = 1e6
 
 _CHUNK_ROWS = 960
 """State-action pairs in a chunk: 32 states of 30 actions, whose activations fit a cache of 2 MiB."""
@@ -50,7 +53,7 @@ class CQLConfig(SoftActorCriticConfig):
         estimator: `importance` weights actions by their density; `unweighted` is the plain log-sum-exp over
             the samples and the logged action.
         lagrange_gap: the weight is multiplied by a factor that grows while the term exceeds this gap (return
-            units) and shrinks below it; None keeps the weight as it is.
+            units) and shrinks below it; None keeps the weight as it is. It is 1,000,000 at most.
         lagrange_factor: that factor at the start.
         lagrange_learning_rate: Adam rate of its logarithm.
         target: `sample` bootstraps on one action; the others on the best of `target_actions`: the greatest
@@ -67,7 +70,7 @@ class CQLConfig(SoftActorCriticConfig):
     conservative_states: States = "all"
     estimator: Estimator = "importance"
     lagrange_gap: Annotated[float | None, Field(ge=-1e6, le=1e6)] = None
-    lagrange_factor: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    lagrange_factor: Annotated[float, Field(gt=0, le=MAX_LAGRANGE_FACTOR)] = 1.0
     lagrange_learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
     target: TargetForm = "sample"
     target_actions: Annotated[int, Field(ge=2, le=1000)] = 10
@@ -123,6 +126,15 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
             **self.build_parts(generator),
             log_lagrange_factor=log_factor,
             lagrange_optimiser=Optimiser(log_factor, self.config.lagrange_learning_rate),
+        )
+
+    def passes(self, state: CQLState) -> tuple[NetworkPass, ...]:
+        """Those of the base; the policy at s and s', one pass each; the critics at all sampled actions."""
+        logged = self.config.estimator == "unweighted"
+        return (
+            *super().passes(state),
+            NetworkPass(state.actor.net, rows=2),
+            NetworkPass(state.critic.net, "parameters", rows=3 * self.config.conservative_actions + logged),
         )
 
     @torch.no_grad()
@@ -204,13 +216,18 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         if config.lagrange_gap is None:
             return config.conservative_weight * gap.sum(), metrics
         # Critics descend with the factor as it is; the factor then ascends on the same gap (appendix F).
-        factor = state.log_lagrange_factor.detach().exp().clamp(max=1e6)
+        factor = state.log_lagrange_factor.detach().exp()
         self._update_lagrange_factor(state, gap.detach().mean(), config.lagrange_gap)
         metrics["critic/lagrange_factor"] = factor
         return factor * config.conservative_weight * gap.sum(), metrics
 
     def _update_lagrange_factor(self, state: CQLState, gap: Tensor, wanted: float) -> None:
-        """Ascends `factor * weight * (gap - wanted)` in the logarithm of the factor."""
-        factor = state.log_lagrange_factor.exp().clamp(max=1e6)
-        loss = -factor * self.config.conservative_weight * (gap - wanted)
+        """Ascends `factor * weight * (gap - wanted)` in the logarithm of the factor.
+
+        The parameter is capped, not the factor in the loss: a capped loss has no gradient, and a factor that
+        once got there would never come down.
+        """
+        loss = -state.log_lagrange_factor.exp() * self.config.conservative_weight * (gap - wanted)
         state.lagrange_optimiser.descend(loss)
+        with torch.no_grad():
+            state.log_lagrange_factor.clamp_(max=math.log(MAX_LAGRANGE_FACTOR))

@@ -6,7 +6,7 @@ No learner stands here. Source: Fujimoto et al. 2018 (arXiv:1802.09477).
 import abc
 import copy
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from mbrl.learners.base import LearnerConfig, LearnerContext, LearnerState, Opti
 from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.nets.actors import ActorSpec, DeterministicActor
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import smoothed_action, td_target
@@ -72,7 +73,12 @@ class TD3Learner(abc.ABC):
     Args:
         config: hyper-parameters.
         context: the task's sizes and the normaliser.
+
+    Attributes:
+        critics_asked: by the loss of the actor.
     """
+
+    critics_asked: ClassVar[int] = TWIN
 
     def __init__(self, config: TD3Config, context: LearnerContext) -> None:
         self.td3, self.context = config, context
@@ -119,6 +125,17 @@ class TD3Learner(abc.ABC):
         for moving, source in ((state.target_actor, state.actor), (state.target_critic, state.critic)):
             polyak_update(moving.net.flat, source.net.flat, polyak_tau=self.td3.polyak_tau)
         return {**metrics, "policy/loss": loss.detach()}
+
+    def passes(self, state: TD3State) -> tuple[NetworkPass, ...]:
+        """The critics at each update, the actor through those that its loss asks at every few."""
+        share = 1 / self.td3.policy_interval
+        return (
+            NetworkPass(state.target_actor.net),
+            NetworkPass(state.target_critic.net),
+            NetworkPass(state.critic.net, "parameters"),
+            NetworkPass(state.actor.net, "parameters", share=share),
+            NetworkPass(state.critic.net, "input", members=self.critics_asked, share=share),
+        )
 
     def policy(self, state: TD3State) -> DeterministicActor:
         """The actor."""

@@ -33,6 +33,7 @@ from mbrl.learners.base import (
 from mbrl.learners.critics import PolicyValue, regress_critics
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.gaussian import gaussian_kl
 from mbrl.ops.losses import masked_mean
@@ -149,6 +150,17 @@ class Distil:
     def value(self, state: DistilState) -> PolicyValue:
         """The critics at the policy's action."""
         return PolicyValue(state.actor, state.critic)
+
+    def passes(self, state: DistilState) -> tuple[NetworkPass, ...]:
+        """The target and the critics; the policy, the clone that it is held to, and the clone's training."""
+        return (
+            NetworkPass(state.actor.net),
+            NetworkPass(state.target_critic.net),
+            NetworkPass(state.critic.net, "parameters"),
+            NetworkPass(state.actor.net, "parameters"),
+            NetworkPass(state.clone.net),
+            NetworkPass(state.clone.net, "parameters"),
+        )
 
     @torch.no_grad()
     def critic_target(self, state: DistilState, batch: TransitionBatch, noise: Tensor) -> Float[Tensor, "b"]:

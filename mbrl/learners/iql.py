@@ -5,7 +5,7 @@ code: V, the actor with the new V, Q with the new V, the targets.
 
 Departures:
 - observations are standardised inside the networks; the reference code leaves them raw;
-- the reference code scales rewards to a return range of 1000: `reward_transform` of the recipe `model_free`;
+- the reference code scales rewards to a return range of 1000: `reward_transform: return_range` of a recipe;
 - weights start as in `torch.nn.Linear`, not orthogonal; no dropout.
 """
 
@@ -24,6 +24,7 @@ from mbrl.learners.critics import regress_critics
 from mbrl.learners.weighted_cloning import WeightedCloning, WeightedCloningConfig, WeightedCloningState
 from mbrl.nets.actors import Actor, ActorKind
 from mbrl.nets.critics import CriticEnsemble, StateValue
+from mbrl.nets.passes import NetworkPass
 from mbrl.ops.advantage import expectile_loss, exponential_weight
 from mbrl.ops.targets import td_target
 
@@ -118,6 +119,19 @@ class IQL(WeightedCloning[IQLConfig, IQLState]):
     def value(self, state: IQLState) -> IQLValue:
         """The value network and the critics."""
         return IQLValue(state.state_value, state.critic)
+
+    def passes(self, state: IQLState) -> tuple[NetworkPass, ...]:
+        """Target critics at s and V at s'; V, the critics and the actor are trained.
+
+        The advantage that weights the clone could take V(s) from the loss of V.
+        """
+        return (
+            NetworkPass(state.target_critic.net),
+            NetworkPass(state.state_value.net),
+            NetworkPass(state.state_value.net, "parameters"),
+            NetworkPass(state.critic.net, "parameters"),
+            NetworkPass(state.actor.net, "parameters"),
+        )
 
     @torch.no_grad()
     def next_value(

@@ -19,6 +19,7 @@ from torch import Tensor
 from mbrl.core.types import TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerConfig
 from mbrl.learners.soft_actor_critic import SoftActorCritic, SoftActorCriticConfig, SoftActorCriticState
+from mbrl.nets.passes import NetworkPass
 from mbrl.ops.losses import critic_diversity
 
 
@@ -47,6 +48,15 @@ class SAC(SoftActorCritic[SACConfig, SoftActorCriticState]):
     def init(self, generator: torch.Generator) -> SoftActorCriticState:
         """Fresh networks and optimisers."""
         return SoftActorCriticState(**self.build_parts(generator))
+
+    def passes(self, state: SoftActorCriticState) -> tuple[NetworkPass, ...]:
+        """Those of the base; for the diversity the critics' gradients in the action, and their derivative.
+
+        That derivative passes both of the gradient's products in each layer: a ReLU has no second derivative,
+        so nothing flows back through the values.
+        """
+        diversity = (NetworkPass(state.critic.net, "input"),) * 2 if self.config.diversity_coef > 0 else ()
+        return (*super().passes(state), *diversity)
 
     def _critic_regulariser(
         self,

@@ -26,6 +26,7 @@ from mbrl.learners.base import (
 from mbrl.learners.critics import PolicyValue, critic_metrics
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.losses import critic_loss, soft_policy_loss, temperature_loss
 from mbrl.ops.polyak import polyak_update
@@ -135,6 +136,16 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
     def value(self, state: StateT) -> PolicyValue:
         """The critics at the actor's action."""
         return PolicyValue(state.actor, state.critic)
+
+    def passes(self, state: StateT) -> tuple[NetworkPass, ...]:
+        """The target, the critics, and the actor through all critics."""
+        return (
+            NetworkPass(state.actor.net),
+            NetworkPass(state.target_critic.net, rows=self.target_draws),
+            NetworkPass(state.critic.net, "parameters"),
+            NetworkPass(state.actor.net, "parameters"),
+            NetworkPass(state.critic.net, "input"),
+        )
 
     @torch.no_grad()
     def next_value(

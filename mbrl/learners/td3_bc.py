@@ -38,6 +38,7 @@ class TD3BC(TD3Learner):
     """
 
     Config: ClassVar[type[LearnerConfig]] = TD3BCConfig
+    critics_asked: ClassVar[int] = 1
 
     def __init__(self, config: TD3BCConfig, context: LearnerContext) -> None:
         super().__init__(config, context)
@@ -47,6 +48,6 @@ class TD3BC(TD3Learner):
         """`mean_{b,d} (pi(s)_d - a_d)^2 - value_coef mean Q_1(s, pi(s)) / mean |Q_1|`."""
         # Only the first critic is asked, as in TD3; the distance keeps the action where that one was trained.
         action = state.actor.scaled_action(batch.observation)
-        values = state.critic(batch.observation, action, frozen=True, first=1)[0]
+        values = state.critic(batch.observation, action, frozen=True, first=self.critics_asked)[0]
         error = squared_action_error(action, state.actor.scale(batch.action))
         return regularised_policy_loss(values, error, value_coef=self.config.value_coef, deviation_coef=1.0)

@@ -1,7 +1,7 @@
 """Moments of Adam from a checkpoint, held against the parameters that they belong to."""
 
 import copy
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -32,5 +32,5 @@ def load_moments(adam: torch.optim.Optimizer, state: StateDict) -> None:
             shape = torch.Size() if name == "step" else parameters[index].shape
             if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
                 raise ValueError(f"{name} of parameter {index} is not of the shape {list(shape)}")
-    groups = cast("StateDict", adam.state_dict())["param_groups"]
+    groups = adam.state_dict()["param_groups"]
     adam.load_state_dict({"state": copy.deepcopy(moments), "param_groups": groups})

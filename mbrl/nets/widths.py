@@ -2,10 +2,10 @@
 
 from typing import Annotated, TypeAlias
 
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen
 
-Hidden: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MinLen(1), MaxLen(12)]
-"""Widths of one to twelve hidden layers; the bounds are read by whatever validates a config."""
+Hidden: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MaxLen(12)]
+"""Widths of up to twelve hidden layers, none for a linear function; the bounds are read by what validates."""
 
 Layers: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MaxLen(12)]
 """The same of a network that exists already; none is a linear function."""

@@ -25,7 +25,8 @@ class RolloutConfig(BaseModel):
         flagged: what becomes of the row that exceeds it: `keep` stores it and stops, `drop` stops before it,
             `halt` stores it as terminated with `halt_reward` (MOReL).
         halt_reward: reward of halted rows, return units, since nothing follows; None is the least value that
-            the logged rewards permit, `min(r_min, 0) / (1 - discount)`, so that halting never pays.
+            the logged rewards permit, `min(r_min, 0) / (1 - discount)`, so that halting never pays; r_min is
+            the least logged reward that is no outlier.
         termination: `sample` draws from the predicted probability, `threshold` terminates from 0.5 on.
         clip_to_data: clip imagined observations and rewards to the range of the data; the clip rate is
             logged, and a rate above 1 % in any dimension is warned of.

@@ -29,9 +29,12 @@ class Imagination:
         termination: probability of termination.
         measure: uncertainty of a step, or None to imagine without one: each row then goes through one member
             only.
-        threshold: uncertainty above which a row is flagged, in the measure's units; inf flags none.
+        threshold: uncertainty above which a row is flagged, in the measure's units (the guard's, if there is
+            one); inf flags none.
         box: range to clip to, or None.
         reference: the dataset's rows, for measures of density.
+        guard: what the threshold is held against where that is not `measure`: a penalty may be in other units
+            than the thresholds that a fit stored.
     """
 
     model: DynamicsModel
@@ -40,6 +43,7 @@ class Imagination:
     threshold: float = math.inf
     box: Box | None = None
     reference: DensityReference | None = None
+    guard: Measure | None = None
 
 
 @torch.no_grad()
@@ -121,6 +125,7 @@ class _Outcome:
     next_observation: Float[Tensor, "b obs_dim"]  # s itself where the model returned no number
     reward: Float[Tensor, "b"]
     uncertainty: Float[Tensor, "b"]
+    flagged: Bool[Tensor, "b"]  # the uncertainty is beyond the threshold
     is_finite: Bool[Tensor, "b"]
     clipped: Bool[Tensor, "b k"]
 
@@ -154,7 +159,6 @@ def _roll_chunk(
         verdict = _judge(
             outcome,
             terminated=_has_terminated(probability, draws.termination[t], config),
-            flagged=outcome.uncertainty > imagination.threshold,
             alive=alive,
             is_last=t == config.horizon - 1,
             config=config,
@@ -188,12 +192,14 @@ def _predict(
     # s' = mu + sigma * eps, and the reward likewise.
     next_obs = torch.addcmul(mean, variance.sqrt(), noise[:, :-1])
     reward = torch.addcmul(reward_mean, reward_variance.sqrt(), noise[:, -1])
-    uncertainty = torch.zeros_like(reward)
+    uncertainty = level = torch.zeros_like(reward)
     if imagination.measure is not None and posterior is not None:
         context = StepContext(obs=obs, action=action, reference=imagination.reference, outcome=next_obs)
-        uncertainty = imagination.measure(posterior, context)
+        uncertainty = level = imagination.measure(posterior, context)
+        if imagination.guard is not None:
+            level = imagination.guard(posterior, context)
     # Before clipping, which would make a number of an infinity.
-    is_finite = next_obs.isfinite().all(-1) & reward.isfinite() & uncertainty.isfinite()
+    is_finite = next_obs.isfinite().all(-1) & reward.isfinite() & uncertainty.isfinite() & level.isfinite()
     clipped = is_finite.new_zeros(len(obs), obs.shape[-1] + 1)
     if imagination.box is not None:
         free_obs, free_reward = next_obs, reward
@@ -204,6 +210,7 @@ def _predict(
         next_observation=torch.where(is_finite[:, None], next_obs, obs),
         reward=reward,
         uncertainty=uncertainty,
+        flagged=level > imagination.threshold,
         is_finite=is_finite,
         clipped=clipped,
     )
@@ -222,13 +229,12 @@ def _judge(
     outcome: _Outcome,
     *,
     terminated: Bool[Tensor, "b"],
-    flagged: Bool[Tensor, "b"],
     alive: Bool[Tensor, "b"],
     is_last: bool,
     config: RolloutConfig,
 ) -> _Verdict:
     """What becomes of a step, by `RolloutConfig.flagged`: a flagged step is the last one in every case."""
-    seen = alive & outcome.is_finite
+    seen, flagged = alive & outcome.is_finite, outcome.flagged
     valid, reward = seen, outcome.reward
     if config.flagged == "drop":
         valid = seen & ~flagged

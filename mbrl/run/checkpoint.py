@@ -163,7 +163,7 @@ def _read(path: Path) -> _Fields:
         raise UnusableError("it holds more than tensors and plain values") from error
     if not isinstance(fields, dict):
         raise UnusableError("it holds no fields")
-    found = {name: cast("dict[str, Any]", fields).get(name) for name in _TYPES}
+    found: dict[str, Any] = {name: cast("dict[str, Any]", fields).get(name) for name in _TYPES}
     for name, kind in _TYPES.items():
         if type(found[name]) is not kind:
             raise UnusableError(f"its {name} is no {kind.__name__}")

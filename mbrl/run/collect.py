@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mbrl.core.assets import assets_dir, configs_dir
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import listed, suggest
+from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode
@@ -19,7 +20,6 @@ from mbrl.envs.make import env_versions
 from mbrl.envs.specs import TaskSpec, load_task, own_task_hash
 from mbrl.run.documents import read_yaml
 from mbrl.run.policies import open_policy
-from mbrl.run.progress import Progress
 from mbrl.run.store import package_version
 from mbrl.run.validation import validate
 

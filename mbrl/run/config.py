@@ -61,8 +61,8 @@ class RunConfig(BaseModel):
         recipe: how the learner gets its experience.
         algorithm: hyper-parameters of the recipe and its learner.
         dynamics: the ensemble, for recipes that need one; its `holdout_fraction` splits for all recipes.
-        policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model and
-            its thresholds know the training split only, and diagnostics look at held-out states either way.
+        policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model
+            and its thresholds know the training split only; diagnostics look at held-out states either way.
         evaluation: the judgement of the last policy.
         seed: of every random stream.
         threads: of torch, in each process.

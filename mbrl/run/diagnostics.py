@@ -97,7 +97,6 @@ def make_shift_probe(
     context: RecipeContext,
     *,
     value_bounds: tuple[float, float] | None,
-    reward_scale: float = 1.0,
     supports: MutableMapping[str, BehaviourSupport],
 ) -> ShiftProbe:
     """Fits the behaviour, and measures the model if the recipe has one.
@@ -109,7 +108,6 @@ def make_shift_probe(
         dataset: that it learns from.
         context: what its recipe was built from.
         value_bounds: least and largest value that the rewards permit, or None.
-        reward_scale: factor from logged rewards to those that the learner sees.
         supports: behaviours that were fitted before, by dataset, split and seed; a new one is added.
     """
     streams = RngStreams(config.seed)
@@ -118,9 +116,7 @@ def make_shift_probe(
     rows = torch.randperm(len(held_out), generator=rng.at("states"))[:STATES].numpy()
     why_not: dict[str, str] = {}
     discount = config.algorithm.learner.config.discount
-    returns = logged_values(
-        dataset, discount=discount, generator=rng.at("returns"), reward_scale=reward_scale
-    )
+    returns = logged_values(dataset, discount=discount, generator=rng.at("returns"))
     if returns is None:
         why_not["returns"] = f"too few logged steps have a known return at a discount of {discount:g}"
     return ShiftProbe(
@@ -175,7 +171,7 @@ def _model_probe(
     rollout = RolloutConfig(truncation_quantile=_FLAG_QUANTILE)
     imagination = imagine(
         rollout,
-        UncertaintyRule.make(rollout, PenaltyConfig(measure=_MEASURE), dynamics),
+        UncertaintyRule.make(rollout, PenaltyConfig(measure=_MEASURE), dynamics, transitions=transitions),
         dynamics,
         termination=dynamics.termination,
         transitions=transitions,
@@ -204,7 +200,7 @@ def _edge_probe(config: RunConfig, context: RecipeContext, why_not: dict[str, st
         return None
     termination = choose_termination(getattr(algorithm, "termination", "learned"), context, dynamics)
     penalty = _penalty(getattr(algorithm, "penalty", None), dynamics)
-    rule = UncertaintyRule.make(rollout, penalty, dynamics)
+    rule = UncertaintyRule.make(rollout, penalty, dynamics, transitions=transitions)
     return EdgeProbe(
         imagine(rollout, rule, dynamics, termination=termination, transitions=transitions), rollout
     )

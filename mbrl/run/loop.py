@@ -1,6 +1,7 @@
 """The one training loop, for every algorithm."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any, Literal
 
 import torch
 
+from mbrl.algorithms.batch_faults import find_batch_fault
 from mbrl.core.errors import DivergenceError, NonFiniteError
+from mbrl.core.progress import Progress, SilentProgress
 from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
@@ -22,7 +25,6 @@ from mbrl.run.metrics import (
     refuse_non_finite,
     sound_length,
 )
-from mbrl.run.progress import Progress, SilentProgress
 
 _PROGRESS_INTERVAL = 50
 
@@ -244,7 +246,18 @@ class _Monitor:
                 raise DivergenceError(f"{message} {self._kept()}")
 
     def _guard(self, averages: dict[str, float], done: int) -> None:
-        refuse_non_finite(averages, first=self._row_start + 1, last=done, kept=self._kept())
+        refuse_non_finite(
+            averages,
+            first=self._row_start + 1,
+            last=done,
+            kept=self._kept(),
+            find_cause=functools.partial(self._find_cause, done),
+        )
+
+    def _find_cause(self, done: int) -> str | None:
+        """What was wrong with the batches since the last row of metrics but one."""
+        first = min(self._row_start, max(0, done - self._settings.log_interval)) + 1
+        return find_batch_fault(self._training, self._rng, first=first, last=done)
 
     def _kept(self) -> str:
         files = self._checkpoints.files()
@@ -254,9 +267,12 @@ class _Monitor:
         learner = self._state.state_dict()
         bad = list(non_finite_names(learner))
         if bad:
+            likely = (
+                "Likely cause: a gradient overflowed. Remedy: lower the learning rates; run mbrl inspect."
+            )
             raise NonFiniteError(
-                f"The learner's state is not finite after update {done}: {', '.join(bad[:5])}. Likely cause: "
-                f"a gradient overflowed. Remedy: lower the learning rates; run mbrl inspect. {self._kept()}"
+                f"The learner's state is not finite after update {done}: {', '.join(bad[:5])}. "
+                f"{self._find_cause(done) or likely} {self._kept()}"
             )
         monitor = self._monitor_state(self._file.sync())
         return {

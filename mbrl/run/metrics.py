@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -78,7 +78,14 @@ class MetricSums:
         self._sums, self._counts = sums, counts
 
 
-def refuse_non_finite(averages: Mapping[str, float], *, first: int, last: int, kept: str) -> None:
+def refuse_non_finite(
+    averages: Mapping[str, float],
+    *,
+    first: int,
+    last: int,
+    kept: str,
+    find_cause: Callable[[], str | None] = lambda: None,
+) -> None:
     """Stops a run whose metrics are NaN or infinite.
 
     Args:
@@ -86,6 +93,7 @@ def refuse_non_finite(averages: Mapping[str, float], *, first: int, last: int, k
         first: first update that they cover.
         last: last update that they cover.
         kept: what remains of the run, for the message.
+        find_cause: looks for a cause and its remedy; a likely one is told where it finds none.
 
     Raises:
         NonFiniteError: with the names, the updates, the likely cause and the remedy.
@@ -95,11 +103,12 @@ def refuse_non_finite(averages: Mapping[str, float], *, first: int, last: int, k
         return
     named = ", ".join(f"{name} ({value})" for name, value in bad.items())
     raise NonFiniteError(
-        f"Metrics that are not finite between update {first} and {last}: {named}. {_cause(bad)} {kept}"
+        f"Metrics that are not finite between update {first} and {last}: {named}. "
+        f"{find_cause() or _likely_cause(bad)} {kept}"
     )
 
 
-def _cause(bad: Mapping[str, float]) -> str:
+def _likely_cause(bad: Mapping[str, float]) -> str:
     if all(name.startswith("rollout/") for name in bad):
         return (
             "Likely cause: the dynamics model left the data. Remedy: shorter rollouts, or truncation at an "

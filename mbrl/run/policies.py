@@ -154,8 +154,10 @@ def load_policy(path: Path) -> StoredPolicy:
     """
     artifact = load_artifact(path, version=FORMAT_VERSION, what="policy")
     spec = artifact.entry("actor", _AnySpec).root
-    network = BCQPolicy if isinstance(spec, BCQSpec) else actor_class(spec.kind)
-    shapes = network.tensor_shapes(spec)
+    if isinstance(spec, BCQSpec):
+        shapes = BCQPolicy.tensor_shapes(spec)
+    else:
+        shapes = actor_class(spec.kind).tensor_shapes(spec)
     artifact.check_shapes(shapes)
     artifact.check_positive(name for name in shapes if name.endswith("normaliser.std"))
     artifact.entry("facts", PolicyFacts)

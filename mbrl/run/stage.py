@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import torch
 import yaml
 
+from mbrl.core.progress import Progress, SilentProgress
 from mbrl.run.checkpoint import CheckpointFolder
-from mbrl.run.progress import Progress, SilentProgress
 from mbrl.run.store import SUMMARY_FILE, RunFolder, RunStore, StageKey
 from mbrl.shift.support import BehaviourSupport
 

@@ -69,19 +69,7 @@ def train_policy_stage(
         context = make_recipe_context(config, dataset, task, fit)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
-        shift = None
-        if dataset is not None and config.diagnostics:
-            shift = ShiftMonitor(
-                functools.partial(
-                    make_shift_probe,
-                    config,
-                    dataset,
-                    context,
-                    value_bounds=training.value_bounds,
-                    reward_scale=training.reward_scale,
-                    supports=workspace.supports,
-                )
-            )
+        shift = _make_monitor(config, dataset, context, training, workspace)
         facts = _policy_facts(resolved, task, key)
         outcome = _run_loop(resolved, training, shift, facts, work)
         return _conclude(config, training, outcome, shift, facts, work)
@@ -102,7 +90,7 @@ def make_recipe_context(
     task: TaskSpec | None,
     fit: Callable[[], FittedDynamics] | None,
 ) -> RecipeContext:
-    """What a recipe is built from: the episodes that a policy learns from, their moments, and the dynamics."""
+    """What a recipe is built from: the episodes to learn from, their moments, and the dynamics."""
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
@@ -134,6 +122,20 @@ def _model_source(
         return lambda: fit_dynamics_stage(resolved, dataset, workspace)[0], digest
     model, digest = fitted
     return lambda: model, digest
+
+
+def _make_monitor(
+    config: RunConfig,
+    dataset: Dataset | None,
+    context: RecipeContext,
+    training: Training,
+    workspace: Workspace,
+) -> ShiftMonitor | None:
+    """What looks at the policy along the training; None where nobody asked, or there is no log to leave."""
+    if dataset is None or not config.diagnostics:
+        return None
+    probe = functools.partial(make_shift_probe, config, dataset, context, supports=workspace.supports)
+    return ShiftMonitor(functools.partial(probe, value_bounds=training.value_bounds))
 
 
 def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None) -> dict[str, Any]:
@@ -219,6 +221,6 @@ def _conclude(
         "divergence": outcome.excursions,
         "shift": None if shift is None else shift.report,
         "value_bounds": training.value_bounds,
-        "reward_scale": training.reward_scale,
+        "reward_unit": training.reward_unit,
         "seconds": work.note_seconds(),
     }

@@ -35,7 +35,6 @@ def logged_values(
     *,
     discount: float,
     generator: torch.Generator,
-    reward_scale: float = 1.0,
     count: int = STEPS,
 ) -> LoggedValues | None:
     """At most `count` random steps whose return is known (see `returns_to_go`); None if these are few.
@@ -44,7 +43,6 @@ def logged_values(
         dataset: the log.
         discount: of the returns.
         generator: of the choice of steps.
-        reward_scale: factor from logged rewards to those that values are held against.
         count: steps.
     """
     returns, is_usable = returns_to_go(dataset.episodes, discount)
@@ -54,5 +52,5 @@ def logged_values(
     rows = usable[torch.randperm(len(usable), generator=generator)[:count].numpy()]
     steps = dataset.transitions()
     return LoggedValues(
-        torch.tensor(steps.observation[rows]), torch.tensor(steps.action[rows]), reward_scale * returns[rows]
+        torch.tensor(steps.observation[rows]), torch.tensor(steps.action[rows]), returns[rows]
     )

@@ -149,6 +149,7 @@ class BehaviourSupport:
         reference = DensityReference.fit(*train, generator=generator, max_rows=REFERENCE_ROWS)
         judged = torch.randperm(len(held_out[0]), generator=generator)[:_THRESHOLD_ROWS]
         obs, action = held_out[0][judged], held_out[1][judged]
+        # 99 % of held-out logged actions are likelier than the floor, and nearer than the ceiling.
         floor = density.log_prob(obs, action).double().quantile(NOMINAL_SHARE)
         ceiling = reference.distance(obs, action).double().quantile(1 - NOMINAL_SHARE)
         return cls(density, float(floor), reference, float(ceiling), len(judged))

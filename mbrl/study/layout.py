@@ -8,6 +8,7 @@ from typing import Any
 
 from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
+from mbrl.core.progress import Progress
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
@@ -24,7 +25,6 @@ from mbrl.run.plan.basis import open_basis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.planning import plan_stage
 from mbrl.run.policies import open_policy
-from mbrl.run.progress import Progress
 from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore
 from mbrl.run.train import train_policy_stage

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from mbrl.core.errors import MbrlError
+from mbrl.core.progress import Progress
 from mbrl.run.files import BusyError, locked
-from mbrl.run.progress import Progress
 from mbrl.study.folder import FileProgress, Outcome, StudyFolder
 
 T = TypeVar("T")

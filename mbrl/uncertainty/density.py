@@ -3,9 +3,10 @@
 import dataclasses
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from mbrl.data.normaliser import fit_moments
 from mbrl.ops.neighbours import neighbour_distance
 
 NEIGHBOURS = 5
@@ -19,13 +20,15 @@ class DensityReference:
 
     Attributes:
         mean: `[obs_dim + act_dim]`, raw units.
-        std: `[obs_dim + act_dim]`, raw units, 1 in constant dimensions.
+        std: `[obs_dim + act_dim]`, raw units; their size in dimensions that count as constant.
         rows: `[n, obs_dim + act_dim]`, standardised.
+        episode: `[n]` int64, where each row comes from; None where nobody noted it.
     """
 
     mean: Float[Tensor, "d"]
     std: Float[Tensor, "d"]
     rows: Float[Tensor, "n d"]
+    episode: Int[Tensor, "n"] | None = None
 
     @classmethod
     def fit(
@@ -35,20 +38,41 @@ class DensityReference:
         *,
         generator: torch.Generator,
         max_rows: int = MAX_ROWS,
+        episode: Int[Tensor, "n"] | None = None,
     ) -> "DensityReference":
-        """Standardises the rows and keeps at most `max_rows` of them."""
+        """Standardises the rows and keeps at most `max_rows` of them.
+
+        Args:
+            obs: `[n, obs_dim]`, raw units.
+            action: `[n, act_dim]`, environment units.
+            generator: draws the rows that are kept.
+            max_rows: how many.
+            episode: `[n]` int64, where each row comes from; needed for distances of the rows themselves.
+        """
         rows = torch.cat((obs, action), -1)
-        wide = rows.double()
-        mean, std = wide.mean(0), wide.std(0, correction=0)
-        std = torch.where(std > 1e-7 * mean.abs().clamp_min(1e-5), std, 1.0)
+        mean, std = (torch.from_numpy(moment).to(rows) for moment in fit_moments(rows.cpu().numpy()))
         if rows.shape[0] > max_rows:
-            rows = rows[torch.randperm(rows.shape[0], generator=generator)[:max_rows]]
-        mean, std = mean.float(), std.float()
-        return cls(mean, std, (rows - mean) / std)
+            kept = torch.randperm(rows.shape[0], generator=generator)[:max_rows]
+            rows, episode = rows[kept], None if episode is None else episode[kept]
+        return cls(mean, std, (rows - mean) / std, episode)
 
     def distance(
-        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        action: Float[Tensor, "b act_dim"],
+        episode: Int[Tensor, "b"] | None = None,
     ) -> Float[Tensor, "b"]:
-        """Mean distance to the nearest rows, standard deviations of a dimension."""
+        """Mean distance to the nearest rows, standard deviations of a dimension.
+
+        A row that is in the reference is at distance 0 from itself, and close to its neighbours in time; a
+        state that the log has not seen has neither. With `episode` such rows do not count, so that distances
+        of logged and of new rows can be held against one another.
+
+        Args:
+            obs: `[b, obs_dim]`, raw units.
+            action: `[b, act_dim]`, environment units.
+            episode: `[b]` int64, of queries that belong to the dataset; None for all others.
+        """
         query = (torch.cat((obs, action), -1) - self.mean) / self.std
-        return neighbour_distance(query, self.rows, count=NEIGHBOURS)
+        groups = None if episode is None or self.episode is None else (episode, self.episode)
+        return neighbour_distance(query, self.rows, count=NEIGHBOURS, groups=groups)

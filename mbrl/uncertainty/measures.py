@@ -12,7 +12,7 @@ import dataclasses
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
@@ -29,9 +29,11 @@ class StepContext:
     """What some measures read besides the posterior.
 
     Attributes:
-        obs: `[b, obs_dim]`, raw units; for `knn`.
+        obs: `[b, obs_dim]`, raw units; for `knn`, and for `ll_var` far from 0.
         action: `[b, act_dim]`, environment units; for `knn`.
         reference: the dataset's rows; for `knn`.
+        episode: `[b]` int64, of rows that belong to the dataset themselves, None for others; for `knn`, which
+            then leaves out rows of the same episode.
         outcome: `[b, obs_dim]` sampled next observation, raw units; for `ll_var`.
         next_values: `[k, e, b]`, the least target critic at k successors sampled from each member, with the
             policy's actions there, return units; for `bellman`.
@@ -40,6 +42,7 @@ class StepContext:
     obs: Float[Tensor, "b obs_dim"] | None = None
     action: Float[Tensor, "b act_dim"] | None = None
     reference: DensityReference | None = None
+    episode: Int[Tensor, "b"] | None = None
     outcome: Float[Tensor, "b obs_dim"] | None = None
     next_values: Float[Tensor, "k e b"] | None = None
 
@@ -119,20 +122,22 @@ def ll_var(posterior: DynamicsPosterior, context: StepContext | None = None) -> 
     """Variance over members of the log-likelihood of the sampled outcome, `Var_e log N(x; mu_e, sigma_e)`."""
     outcome = _need(context.outcome if context else None, "ll_var", "the sampled outcome (`outcome`)")
     # In normalised units the density changes by a constant, sum_d log scale_d, which the variance drops.
-    scale = posterior.delta_scale
     log_std = 0.5 * torch.log(_variance_n(posterior))
-    point = (outcome / scale).expand_as(log_std)
-    return gaussian_log_prob(point, posterior.mean / scale, log_std).var(0, correction=0)
+    origin = context.obs if context is not None and posterior.change is not None else None
+    point = (outcome if origin is None else outcome - origin) / posterior.delta_scale
+    mean = _mean_n(posterior) if origin is not None else posterior.mean / posterior.delta_scale
+    return gaussian_log_prob(point.expand_as(log_std), mean, log_std).var(0, correction=0)
 
 
 @MEASURES.register("knn")
 def knn(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Mean distance of (s, a) to its 5 nearest dataset rows, over sqrt(dim); no ensemble needed."""
     del posterior
+    episode = context.episode if context else None
     reference = _need(context.reference if context else None, "knn", "the dataset's rows (`reference`)")
     obs = _need(context.obs if context else None, "knn", "the observations (`obs`)")
     action = _need(context.action if context else None, "knn", "the actions (`action`)")
-    return reference.distance(obs, action)
+    return reference.distance(obs, action, episode)
 
 
 @MEASURES.register("bellman")
@@ -152,7 +157,13 @@ def _distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _mean_n(posterior: DynamicsPosterior) -> Float[Tensor, "e b d"]:
-    return posterior.mean / posterior.delta_scale
+    """The members' means up to a shift that they share: differences between them are all that is used.
+
+    The change is exact where s' is not: at s = 1e4 float32 knows s' to 1e-3, and members that dispute less
+    would agree.
+    """
+    mean = posterior.mean if posterior.change is None else posterior.change
+    return mean / posterior.delta_scale
 
 
 def _variance_n(posterior: DynamicsPosterior) -> Float[Tensor, "e b d"]:

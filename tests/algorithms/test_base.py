@@ -19,6 +19,7 @@ from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe, Rea
 from mbrl.core.errors import ConfigError
 from mbrl.data.sources import DatasetSource
 from mbrl.learners.bc import BCConfig
+from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.learners.sac import SACConfig
 from mbrl.nets.normaliser import Normaliser
 from tests.algorithms.toy import LEARNER, make_context
@@ -165,6 +166,9 @@ def test_a_recipe_wires_its_learner_to_its_stream_and_may_wrap_it():
             seen["inner"] = super().make_learner(config, context)
             return Wrapper(seen["inner"])
 
-    training = Wrapped.build(RecipeConfig.model_validate({"learner": LEARNER}), make_context(None))
-    assert training.learner.learner is seen["inner"]
+    config = RecipeConfig.model_validate({"learner": LEARNER})
+    training = Wrapped.build(config, make_context(None))
+    assert isinstance(training.learner, StandardisedRewards)
+    assert isinstance(training.learner.learner, Wrapper)
+    assert training.learner.learner.learner is seen["inner"]
     assert (training.refresh_interval, training.batch_size, training.value_bounds) == (7, 16, (-1.0, 2.0))

@@ -55,19 +55,19 @@ def rows(count=40):
 
 def test_the_inconsistency_of_a_noiseless_model_is_the_spread_of_its_values():
     obs, action = rows()
-    doubt = penalty(HandModel(), samples=1).inconsistency(
+    uncertainty = penalty(HandModel(), samples=1).inconsistency(
         None, obs, action, generator=RngStreams(0).at("update")
     )
     # Members stand at -1, 0 and 1 times sum|a| / 10 * SCALE from each other: deviation 1 with ddof 1.
     expected = float(SPREAD.std()) * action.abs().sum(-1) / 10 * (SCALE @ VALUE).abs()
-    torch.testing.assert_close(doubt, expected)
+    torch.testing.assert_close(uncertainty, expected)
 
 
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_the_inconsistency_equals_a_loop_over_elites_and_samples(is_shared):
     obs, action = rows(7)
     samples = 4
-    doubt = penalty(Noisy(), samples=samples, is_noise_shared=is_shared).inconsistency(
+    uncertainty = penalty(Noisy(), samples=samples, is_noise_shared=is_shared).inconsistency(
         None, obs, action, generator=RngStreams(0).at("update")
     )
     noise = torch.randn(samples, 1 if is_shared else 3, 7, 5, generator=RngStreams(0).at("update"))
@@ -81,7 +81,7 @@ def test_the_inconsistency_equals_a_loop_over_elites_and_samples(is_shared):
                 successor = posterior.mean[member, row] + posterior.variance[member, row].sqrt() * draw[:3]
                 values.append(float(successor @ VALUE + draw[3]))
             means.append(np.mean(values))
-        assert float(doubt[row]) == pytest.approx(np.std(means, ddof=1), rel=1e-4)
+        assert float(uncertainty[row]) == pytest.approx(np.std(means, ddof=1), rel=1e-4)
 
 
 def test_elites_that_agree_are_consistent_with_shared_noise_only():
@@ -89,11 +89,11 @@ def test_elites_that_agree_are_consistent_with_shared_noise_only():
     action = torch.zeros(200, 2)  # no spread of the means
     generator = RngStreams(0).at("update")
     assert (penalty(Noisy(), samples=1).inconsistency(None, obs, action, generator=generator) < 1e-5).all()
-    doubt = penalty(Noisy(), samples=1, is_noise_shared=False).inconsistency(
+    uncertainty = penalty(Noisy(), samples=1, is_noise_shared=False).inconsistency(
         None, obs, action, generator=generator
     )
     # sd of V at a sampled successor: sqrt(.3^2 + (2 * .2)^2 + (.5 * .1)^2 + 1)
-    assert float(doubt.square().mean()) == pytest.approx(0.09 + 0.16 + 0.0025 + 1, rel=0.15)
+    assert float(uncertainty.square().mean()) == pytest.approx(0.09 + 0.16 + 0.0025 + 1, rel=0.15)
 
 
 def test_only_imagined_rows_pay_wherever_they_stand_and_only_they_are_computed():
@@ -101,7 +101,7 @@ def test_only_imagined_rows_pay_wherever_they_stand_and_only_they_are_computed()
     batch = dataclasses.replace(_without_next(40), from_model=from_model)
     wrapped = penalty(HandModel(), samples=2, inconsistency_coef=1.5)
     metrics = wrapped.update(None, batch, RngStreams(0).at("update"))
-    expected = action_doubt(batch.action)
+    expected = expected_uncertainty(batch.action)
     seen = wrapped.learner.batch
     torch.testing.assert_close(seen.reward[from_model], (batch.reward - 1.5 * expected)[from_model])
     assert torch.equal(seen.reward[~from_model], batch.reward[~from_model])
@@ -116,10 +116,10 @@ def test_only_imagined_rows_pay_wherever_they_stand_and_only_they_are_computed()
 def test_many_rows_go_through_the_critics_in_pieces():
     wrapped = penalty(HandModel(), samples=5)
     obs, action = rows(300)
-    doubt = wrapped.inconsistency(None, obs, action, generator=RngStreams(0).at("update"))
+    uncertainty = wrapped.inconsistency(None, obs, action, generator=RngStreams(0).at("update"))
     assert max(wrapped.learner.rows) <= 1024
     assert sum(wrapped.learner.rows) == 5 * 3 * 300
-    torch.testing.assert_close(doubt, action_doubt(action), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(uncertainty, expected_uncertainty(action), rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_without_imagined_rows_passes_unchanged():
@@ -148,7 +148,7 @@ def test_the_target_of_an_imagined_row_is_lowered_by_beta_u():
     batch = dataclasses.replace(_without_next(16), from_model=torch.arange(16) < 8)
     noise, coef = torch.zeros(16, 2), torch.tensor(1.0)
     plain = learner.critic_target(state, batch, noise, coef)
-    doubt = wrapped.inconsistency(
+    uncertainty = wrapped.inconsistency(
         state, batch.observation, batch.action, generator=RngStreams(0).at("update")
     )
     seen: list[torch.Tensor] = []
@@ -160,7 +160,7 @@ def test_the_target_of_an_imagined_row_is_lowered_by_beta_u():
 
     learner.update = watched
     wrapped.update(state, batch, RngStreams(0).at("update"))
-    assert doubt.min() > 0
+    assert uncertainty.min() > 0
     torch.testing.assert_close(seen[0][8:], plain[8:])
     half = wrapped.inconsistency(
         learner.init(RngStreams(0).at("init")),
@@ -213,16 +213,18 @@ BOOTSTRAPS = {
 def test_every_other_learner_is_penalised_by_what_it_bootstraps_on(toy, name):
     """A member's successors lie in a plane where V is linear: u is the spread of V over the members."""
     values = {"name": name, "hidden": [8], "discount": 0.9, **BOOTSTRAPS[name]}
-    training = make_training(toy, "mobile", learner=values, inconsistency_coef=0.5, samples=1)
+    training = make_training(
+        toy, "mobile", learner=values, inconsistency_coef=0.5, samples=1, reward_transform="none"
+    )
     state = training.learner.init(RngStreams(0).at("init"))
     obs, action = rows(20)
-    doubt = training.learner.inconsistency(state, obs, action, generator=RngStreams(0).at("update"))
+    uncertainty = training.learner.inconsistency(state, obs, action, generator=RngStreams(0).at("update"))
     noise = torch.randn(1, 1, 20, 5, generator=RngStreams(0).at("update"))[0, 0, :, 3:]
     means = training.learner.model.predict(obs, action).mean
     learner = training.learner.learner
     expected = torch.stack([learner.next_value(state, mean, noise) for mean in means]).std(0)
     assert float(expected.min()) > 0
-    torch.testing.assert_close(doubt, expected)
+    torch.testing.assert_close(uncertainty, expected)
     batch = dataclasses.replace(transitions(), from_model=torch.arange(len(transitions())) % 2 == 0)
     metrics = training.learner.update(state, batch, RngStreams(0).at("update"))
     assert float(metrics["critic/inconsistency"]) > 0
@@ -239,7 +241,8 @@ def test_one_elite_has_nothing_to_compare(toy):
 
 
 def test_real_ratio_one_leaves_the_learner_alone():
-    training = RECIPES.get("mobile").build(make_config("mobile", real_ratio=1), make_context(None))
+    config = make_config("mobile", real_ratio=1, reward_transform="none")
+    training = RECIPES.get("mobile").build(config, make_context(None))
     assert isinstance(training.learner, SAC)
 
 
@@ -250,7 +253,7 @@ def test_values_may_be_lower_by_sustained_penalties(toy):
     )
 
 
-def action_doubt(action):
+def expected_uncertainty(action):
     return action.abs().sum(-1) / 10 * (SCALE @ VALUE).abs()
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from mbrl.algorithms.model_free import ModelFree, ModelFreeConfig, prepare_transitions
+from mbrl.algorithms.model_free import ModelFree, ModelFreeConfig, choose_transitions
 from mbrl.core.errors import ConfigError
 from tests.algorithms.toy import make_context
 from tests.run.toy import make_dataset, transitions
@@ -18,42 +18,30 @@ def context():
 
 
 def test_by_default_the_log_is_served_as_it_is():
-    assert prepare_transitions(config(), make_context(None)).reward is not None
-    same = prepare_transitions(config(), context())
-    assert torch.equal(same.reward, transitions().reward)
+    assert torch.equal(choose_transitions(config(), make_context(None)).reward, transitions().reward)
+    batch = ModelFree.build(config(), context()).source.sample(500, torch.Generator().manual_seed(0))
+    assert set(batch.reward.tolist()) <= set(transitions().reward.tolist())  # in the log's units
 
 
 def test_the_best_fraction_is_made_of_whole_episodes_by_return():
     dataset = make_dataset()
-    kept = prepare_transitions(config(best_fraction=0.25), context())
+    kept = choose_transitions(config(best_fraction=0.25), context())
     best = sorted(range(12), key=lambda i: -dataset.episodes[i].episode_return)[:3]
     expected = dataset.select(sorted(best)).transitions().to_batch()
     for field in dataclasses.fields(expected):
         assert torch.equal(getattr(kept, field.name), getattr(expected, field.name)), field.name
 
 
-def test_rewards_are_scaled_before_the_filter_and_bounds_follow():
-    dataset = make_dataset()
-    returns = torch.tensor([episode.episode_return for episode in dataset.episodes])
-    scale = 1000 / float(returns.max() - returns.min())
-    scaled = prepare_transitions(config(reward_transform="return_range"), context())
-    torch.testing.assert_close(scaled.reward, transitions().reward * scale)
-    both = prepare_transitions(config(reward_transform="return_range", best_fraction=0.25), context())
-    plain = prepare_transitions(config(best_fraction=0.25), context())
-    torch.testing.assert_close(both.reward, plain.reward * scale)
-    training = ModelFree.build(config(reward_transform="return_range"), context())
-    assert training.reward_scale == pytest.approx(scale)
-    assert ModelFree.build(config(best_fraction=0.25), context()).reward_scale == 1.0
-    assert training.value_bounds is not None
-    low = ModelFree.build(config(), context()).value_bounds[0]
-    assert training.value_bounds[0] == pytest.approx(scale * low, rel=1e-5)
-    assert torch.equal(context().transitions.reward, transitions().reward)  # the log itself is untouched
+def test_the_unit_of_the_rewards_is_that_of_all_episodes():
+    everything, best = (
+        ModelFree.build(config(best_fraction=share), context()).reward_unit for share in (1.0, 0.25)
+    )
+    assert everything == best == pytest.approx(float(transitions().reward.double().std(correction=0)))
 
 
-@pytest.mark.parametrize("values", [{"best_fraction": 0.5}, {"reward_transform": "return_range"}])
-def test_without_episodes_neither_is_possible(values):
+def test_without_episodes_the_best_are_unknown():
     with pytest.raises(ConfigError, match="episode of every transition"):
-        prepare_transitions(config(**values), make_context(None))
+        choose_transitions(config(best_fraction=0.5), make_context(None))
 
 
 @pytest.mark.parametrize(

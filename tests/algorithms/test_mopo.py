@@ -22,6 +22,7 @@ from tests.algorithms.toy import (
     make_config,
     make_context,
     make_training,
+    raw_ens_std,
     refresh,
     with_trusted_horizon,
 )
@@ -33,19 +34,14 @@ NO_CUT = {"truncation_quantile": None}
 
 
 @pytest.mark.parametrize("coef", [0.5, 2.0])
-def test_stored_rewards_are_penalised_by_coef_times_reward_deviation_times_unit_free_doubt(toy, coef):
+def test_stored_rewards_are_penalised_by_coef_times_reward_deviation_times_unit_free_uncertainty(toy, coef):
     rows = imagined_rows(toy, penalty={"coef": coef}, rollout=NO_CUT)
     unit_free = ens_std(rows.action) / 0.05
     torch.testing.assert_close(rows.reward, rows.observation[:, 0] - coef * 3.0 * unit_free)
     assert unit_free.max() > 1.5  # the draws reach beyond the data
 
 
-def test_raw_penalties_use_neither_quantile_nor_reward_deviation(toy):
-    rows = imagined_rows(toy, penalty={"coef": 7.0, "units": "raw"}, rollout=NO_CUT)
-    torch.testing.assert_close(rows.reward, rows.observation[:, 0] - 7.0 * ens_std(rows.action))
-
-
-def test_a_unit_free_doubt_counts_for_ten_at_most(fitted):
+def test_a_unit_free_uncertainty_counts_for_ten_at_most(fitted):
     toy = hand_dynamics(fitted, quantiles={0.95: 0.005})
     rows = imagined_rows(toy, penalty={"coef": 1.0}, rollout=NO_CUT)
     unit_free = ens_std(rows.action) / 0.005
@@ -122,7 +118,7 @@ def test_units_of_a_dimension_and_of_the_reward_leave_the_penalty_alone():
 # --- truncation and the trusted horizon ---
 
 
-def test_rollouts_stop_where_the_doubt_passes_its_quantile_on_the_data(toy):
+def test_rollouts_stop_where_the_uncertainty_passes_its_quantile_on_the_data(toy):
     training = make_training(toy, real_ratio=0, rollout={"horizon": 4, "starts": 500})
     metrics = refresh(training)
     rows = training.source.state_dict()["1"]["rows"]
@@ -216,10 +212,11 @@ def test_values_may_be_as_low_as_sustained_penalties_make_them(toy):
     reward = transitions().reward
     low, high = float(reward.min()), float(reward.max())
     assert high < 0
+    unit = float(torch.quantile(raw_ens_std(transitions().action).double(), 0.95))
     for changes, lowest in (
         ({"penalty": {"coef": 2.0}}, low - 2.0 * 3.0 * 0.1 / 0.05),  # up to the threshold
         ({"penalty": {"coef": 2.0}, "rollout": NO_CUT}, low - 2.0 * 3.0 * 10),  # up to the cap
-        ({"penalty": {"coef": 2.0, "units": "raw"}}, low - 2.0 * 0.1),
+        ({"penalty": {"coef": 2.0, "units": "raw"}}, low - 2.0 * 10 * unit),  # ten times what the data show
         ({"penalty": {"coef": 0.0}, "rollout": NO_CUT}, low),
         ({"penalty": {"coef": 0.0}, "rollout": {"flagged": "halt"}}, low),
     ):

@@ -120,3 +120,24 @@ def test_morel_without_a_halt_is_refused(rollout):
 def test_the_divisor_is_positive_and_finite(bad):
     with pytest.raises(ValueError, match="truncation_divisor"):
         make_config("morel", rollout={"truncation_divisor": bad})
+
+
+@pytest.mark.parametrize("outlier", [-100.0, -1e12])
+def test_one_wrong_reward_does_not_count_for_ever(known, outlier):
+    """Among rewards of 1, or about 1, the cost of a halt is that of the others: 0."""
+    for rewards in (torch.ones(len(transitions())), torch.linspace(0.5, 1.5, len(transitions()))):
+        rewards[7] = outlier
+        rows = imagined(morel(known, rewards))
+        assert rows.terminated.any()
+        halted = rows.reward[rows.terminated]
+        assert (halted <= 0).all()
+        assert (
+            float(halted.min()) >= -100 * 5
+        )  # the fence of rewards that are one wide, and never the outlier
+
+
+def test_a_rare_penalty_that_is_no_outlier_counts_for_ever(known):
+    rewards = torch.ones(len(transitions()))
+    rewards[::50] = -100.0  # a fall in one row of fifty
+    rows = imagined(morel(known, rewards))
+    assert (rows.reward[rows.terminated] == -10_000.0).all()

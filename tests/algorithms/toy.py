@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
+from mbrl.algorithms.imagination import imagine
+from mbrl.algorithms.penalty import PenaltyConfig, UncertaintyRule
 from mbrl.core.protocols import Metrics, Training
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import DynamicsPosterior, TransitionBatch
@@ -14,6 +16,8 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.nets.normaliser import Normaliser
+from mbrl.rollouts.config import RolloutConfig
+from mbrl.rollouts.generate import Imagination
 from tests.run.toy import SPACE, transitions
 
 LEARNER = {"name": "sac", "hidden": [8], "batch_size": 16}
@@ -38,8 +42,8 @@ class HandModel(DynamicsEnsemble):
 
     def predict(self, obs: Tensor, action: Tensor) -> DynamicsPosterior:
         self.full_predictions += 1
-        doubt = SPREAD[:, None] * action.abs().sum(-1) / 10
-        mean = 0.9 * obs + doubt[..., None] * SCALE
+        spread = SPREAD[:, None] * action.abs().sum(-1) / 10
+        mean = 0.9 * obs + spread[..., None] * SCALE
         reward = obs[:, 0].expand(3, -1)
         zeros = torch.zeros_like(mean)
         return DynamicsPosterior(mean, zeros, reward, zeros[..., 0], SCALE, torch.tensor(1.0))
@@ -53,6 +57,11 @@ class HandModel(DynamicsEnsemble):
 
 def ens_std(action: Tensor) -> Tensor:
     return (2 / 3) ** 0.5 * action.abs().sum(-1) / 10
+
+
+def raw_ens_std(action: Tensor) -> Tensor:
+    """In the units of the observations: members differ by multiples of `SCALE`."""
+    return ens_std(action) * SCALE.square().mean().sqrt()
 
 
 def with_trusted_horizon(dynamics: FittedDynamics, horizon: int) -> FittedDynamics:
@@ -102,3 +111,16 @@ def imagined_rows(dynamics: FittedDynamics, recipe: str = "mopo", **changes: Any
     training = make_training(dynamics, recipe, real_ratio=0, **changes)
     refresh(training)
     return training.source.sample(500, torch.Generator().manual_seed(1))
+
+
+def make_imagination(
+    dynamics: FittedDynamics, *, rollout: dict[str, Any] | None = None, **penalty: Any
+) -> Imagination:
+    config = RolloutConfig(**(rollout or {}))
+    return imagine(
+        config,
+        UncertaintyRule.make(config, PenaltyConfig(**penalty), dynamics, transitions=transitions()),
+        dynamics,
+        termination=NeverTerminates(),
+        transitions=transitions(),
+    )

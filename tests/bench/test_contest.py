@@ -18,9 +18,9 @@ from mbrl.bench.tables import bench_tables
 from mbrl.bench.worker import GEMM
 from mbrl.bench.workload import Workload
 from mbrl.core.errors import ConfigError
+from mbrl.core.progress import SilentProgress
 from mbrl.learners.base import LEARNERS
 from mbrl.report.kit.table import to_text
-from mbrl.run.progress import SilentProgress
 
 TINY = dataclasses.replace(Workload(), transitions=1000, starts=30, episodes=1)
 

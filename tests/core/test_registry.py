@@ -119,7 +119,7 @@ def test_entry_points_are_filed_under_their_names(package, distribute):
     (folder / "one.py").write_text(f"from {name} import TABLE\nTABLE.register('own')(len)\n")
     distribute("plain", "def f():\n    '''Eff.'''\n", {"mine": "other_plain:f"})
     table = table_of(name)
-    assert table.names() == ("mine", "own")
+    assert table.names() == ("own", "mine")
     assert table.describe()["mine"] == "Eff."
     assert table.get("mine")() is None
     assert (table.origin("own"), table.origin("mine")) == (None, "other-plain 1.2")
@@ -144,7 +144,7 @@ def test_a_plugin_is_imported_when_it_is_needed_and_once(package, distribute):
     assert "own" in table
     assert "other_counted" not in sys.modules
     assert table.get("mine") is len  # a name that no entry point has: the module gives it
-    assert table.names() == table.names() == ("mine", "own")
+    assert table.names() == table.names() == ("own", "mine")
     assert sys.count == 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -165,7 +165,7 @@ def test_a_broken_plugin_is_named_and_takes_nothing_else_down(package, distribut
     distribute(kind, text, {"theirs": f"other_{kind}"})
     table = table_of(name)
     with pytest.warns(PluginWarning) as caught:
-        assert table.names() == ("mine", "own")
+        assert table.names() == ("own", "mine")
     (warning,) = caught
     assert f"The thing 'theirs' of the distribution other-{kind} 1.2 cannot be loaded" in str(warning.message)
     assert message in str(warning.message)

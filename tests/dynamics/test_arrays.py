@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from mbrl.dynamics.arrays import (
     HOLDOUT_ROWS,
     fit_normaliser,
+    fit_target_normaliser,
     normalise,
     step_arrays,
     step_inputs,
@@ -50,6 +53,55 @@ def test_both_parts_are_scaled_by_the_training_rows(rows):
     arrays = step_arrays(train, holdout, inputs=inputs, targets=targets)
     assert torch.equal(arrays.holdout_targets, normalise(step_targets(holdout), targets))
     assert arrays.targets.double().std(0, correction=0).tolist() == pytest.approx([1.0] * 3, abs=1e-5)
+
+
+def column(values):
+    return np.asarray(values, np.float32)[:, None]
+
+
+def with_columns(rows, before, after):
+    return dataclasses.replace(
+        rows,
+        observation=np.concatenate((rows.observation, *map(column, before)), 1),
+        next_observation=np.concatenate((rows.next_observation, *map(column, after)), 1),
+    )
+
+
+def test_targets_without_a_signal_have_a_scale_of_their_own(rows):
+    count, rng = len(rows), np.random.default_rng(0)
+    clock = np.arange(count) / 1000
+    resting = 0.5 + 1e-6 * rng.normal(size=(2, count))
+    parameter = rng.choice([0.02, 0.04], count)
+    wide = with_columns(rows, (clock, resting[0], parameter), (clock + 0.001, resting[1], parameter))
+    std = fit_target_normaliser(wide).std
+    plain = fit_target_normaliser(rows).std
+    assert torch.equal(std[:2], plain[:2])
+    assert std[2] == pytest.approx(0.001, rel=1e-3)  # the same step each time: its size
+    assert std[3] == 1.0  # the scale of the observation that counts as constant
+    assert std[4] == pytest.approx(0.01, rel=0.05)  # never changes in an episode: that of the observation
+    assert std[5] == plain[2]
+
+
+@pytest.mark.parametrize(("reward", "scale"), [(0.0, 1.0), (-1e-4, 1e-4), (3.0 + 1e-7 * np.arange(5), 3.0)])
+def test_a_reward_that_is_always_the_same_has_the_scale_of_its_size(rows, reward, scale):
+    rewards = np.resize(np.asarray(reward, np.float32), len(rows))
+    found = fit_target_normaliser(dataclasses.replace(rows, reward=rewards))
+    assert float(found.std[-1]) == pytest.approx(scale, rel=1e-6)
+
+
+def test_an_absurd_reward_is_put_at_the_end_of_the_others_in_both_parts(rows):
+    train, holdout = rows.select(np.arange(50)), rows.select(np.arange(50, len(rows)))
+    reward = train.reward.copy()
+    reward[3] = 1e20
+    bad = dataclasses.replace(train, reward=reward)
+    scales = [fit_target_normaliser(part) for part in (train, bad)]
+    assert float(scales[1].std[-1]) == pytest.approx(float(scales[0].std[-1]), rel=0.1)
+    other = dataclasses.replace(holdout, reward=np.full(len(holdout), -3e20, np.float32))
+    arrays = step_arrays(bad, other, inputs=fit_normaliser(step_inputs(bad)), targets=scales[1])
+    raw, rest = scales[1].inverse(arrays.targets)[:, -1].numpy(), np.delete(train.reward, 3)
+    assert raw[3] == pytest.approx(rest.max(), rel=1e-4)
+    assert np.delete(raw, 3) == pytest.approx(rest, rel=1e-4, abs=1e-5)
+    assert scales[1].inverse(arrays.holdout_targets)[:, -1].numpy() == pytest.approx(rest.min(), rel=1e-4)
 
 
 def test_flags_are_the_targets_of_a_head(rows):

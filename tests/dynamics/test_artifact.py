@@ -13,9 +13,9 @@ from mbrl.dynamics.prediction import predict_rollout, predict_steps
 from .systems import make_dataset, small_config
 
 
-def no_measures(obs, action, generator):
-    del obs, action, generator
-    return {"zero": lambda posterior, obs, action, outcome: torch.zeros(len(obs))}
+def no_measures(obs, action, episode, generator):
+    del obs, action, episode, generator
+    return {"zero": lambda posterior, obs, action, outcome, episode: torch.zeros(len(obs))}
 
 
 @pytest.fixture(scope="module")

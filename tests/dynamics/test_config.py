@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from mbrl.core.assets import configs_dir
-from mbrl.dynamics.config import DynamicsConfig
+from mbrl.dynamics.config import DynamicsConfig, default_updates
 
 FILES = sorted((configs_dir() / "dynamics").glob("*.yaml"))
 
@@ -43,3 +43,27 @@ def test_what_cannot_be_used_is_named(settings, message):
 
 def test_numbers_that_yaml_reads_as_text_are_numbers():
     assert DynamicsConfig.model_validate({"learning_rate": "3e-4"}).learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("rows", "updates"),
+    [
+        (1, 15_000),
+        (14_000, 15_000),
+        (20_000, 15_000),
+        (80_000, 30_000),
+        (90_000, 31_800),
+        (1_000_000, 106_100),
+    ],
+)
+def test_the_length_of_a_fit_follows_the_data(rows, updates):
+    assert default_updates(rows) == updates
+    config = DynamicsConfig()
+    assert config.ensemble_updates(rows) == updates
+    assert config.termination_updates(rows) == updates // 3
+
+
+def test_a_length_that_is_given_is_kept():
+    config = DynamicsConfig.model_validate({"max_updates": 7, "termination": {"max_updates": 5}})
+    assert config.ensemble_updates(1_000_000) == 7
+    assert config.termination_updates(1_000_000) == 5

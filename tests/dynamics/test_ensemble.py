@@ -77,3 +77,13 @@ def test_log_variance_stays_inside_its_bounds():
     leak = torch.log1p(torch.exp(low - high))
     assert bool((log_variance >= low - 1e-5).all())
     assert bool((log_variance <= high + leak + 1e-5).all())
+
+
+def test_changes_are_predicted_exactly_far_from_zero(rows):
+    offset, (obs, action, _) = 2.0**20, rows
+    near, far = make_ensemble(), make_ensemble()
+    near.inputs.mean[:3], far.inputs.mean[:3] = 0.0, offset  # both networks see the same inputs
+    expected, found = near.predict(obs.round(), action), far.predict(obs.round() + offset, action)
+    assert torch.equal(found.change, expected.change)
+    assert not torch.equal(found.mean - (obs.round() + offset), expected.change)  # float32 lost it there
+    torch.testing.assert_close(expected.mean, obs.round() + expected.change)

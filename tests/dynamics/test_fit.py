@@ -13,10 +13,14 @@ from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from .systems import CONTROL, MATRIX, make_dataset, small_config
 
 
-def posterior_disagreement(obs, action, generator):
+def posterior_disagreement(obs, action, episode, generator):
     """A measure of its own: layers below do not know the registry."""
-    del obs, action, generator
-    return {"spread": lambda posterior, obs, action, outcome: posterior.mean.std(0, correction=0).mean(-1)}
+    del obs, action, episode, generator
+    return {
+        "spread": lambda posterior, obs, action, outcome, episode: posterior.mean.std(0, correction=0).mean(
+            -1
+        )
+    }
 
 
 def fit(dataset, seed=0, **changes):

@@ -137,7 +137,7 @@ def test_a_task_without_a_simulator_cannot_be_evaluated() -> None:
     task = TaskSpec.model_validate(
         {"name": "rig", "obs_dim": 3, "act_dim": 1, "act_low": [-2], "act_high": [2]}
     )
-    with pytest.raises(ConfigError, match="off-policy"):
+    with pytest.raises(ConfigError, match="mbrl ope"):
         evaluate(task, SwingUp(), episodes=1, rng=RngStreams(0))
 
 

@@ -239,6 +239,17 @@ def test_the_lagrange_factor_rises_while_the_gap_is_too_large(gap, rises):
     assert (float(state.log_lagrange_factor.detach().exp()) > 2.0) is rises
 
 
+def test_a_lagrange_factor_at_its_cap_falls_as_soon_as_the_gap_is_small():
+    learner, state = make(lagrange_gap=1.0, lagrange_factor=1e6, lagrange_learning_rate=0.1)
+    cap = math.log(1e6)
+    for _ in range(3):
+        learner._update_lagrange_factor(state, torch.tensor(2.0), 1.0)  # it would rise, and is held
+        assert float(state.log_lagrange_factor.detach()) == pytest.approx(cap)
+    for _ in range(5):
+        learner._update_lagrange_factor(state, torch.tensor(-20.0), 1.0)
+    assert float(state.log_lagrange_factor.detach()) < cap - 0.2
+
+
 def test_the_lagrange_factor_multiplies_the_weight_and_its_loss_is_that_of_the_definition():
     batch = transitions()
     learner, state = make(lagrange_gap=0.5, lagrange_factor=2.0, conservative_weight=3.0)

@@ -107,4 +107,4 @@ def registered() -> Iterator[None]:
     try:
         yield
     finally:
-        del table._table["one_step"], table._descriptions["one_step"]
+        del table._table["one_step"]

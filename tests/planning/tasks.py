@@ -14,6 +14,7 @@ from mbrl.planning.problem.problem import Pessimism, PlanningProblem, StepOut
 from mbrl.planning.tree.evaluation import ModelEvaluation, Transition
 from mbrl.planning.tree.proposals import DiscreteProposals
 from mbrl.planning.tree.search import Copies, Search, instantiate_trees
+from mbrl.planning.tree.simulation import Backward, backward
 
 DOUBLE = torch.float64
 
@@ -129,6 +130,7 @@ def make_search(
     transition: Transition = "mean",
     hints: Hints | None = None,
     max_depth: int = 10,
+    backward: Backward = backward,
     **trees: Any,
 ) -> Search:
     """A search over all actions of a discrete task that no strategy has begun."""
@@ -152,6 +154,7 @@ def make_search(
         max_depth=max_depth,
         halt_threshold=problem.pessimism.halt_threshold,
         turn=torch.zeros(len(obs), dtype=torch.int64),
+        backward=backward,
     )
 
 

@@ -13,7 +13,7 @@ from mbrl.dynamics.termination import NeverTerminates
 from mbrl.envs.make import Env
 from mbrl.envs.stepping import run_episodes
 from mbrl.nets.action_box import ActionBox
-from mbrl.ope.log.policies import action_log_prob, is_stochastic
+from mbrl.off_policy.log.policies import action_log_prob, is_stochastic
 from mbrl.planning.base import Budget, Hints, PlanResult, PlanStats
 from mbrl.planning.policy import PlannerPolicy, hash_rows
 from mbrl.planning.problem.model import LearnedStep

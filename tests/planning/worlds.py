@@ -70,10 +70,13 @@ class LQR:
         self.k = torch.linalg.solve(self.r + g * b.T @ self.p @ b, g * b.T @ self.p @ a)
 
     @classmethod
-    def random(cls, obs_dim: int, act_dim: int, *, seed: int, discount: float = 0.95) -> "LQR":
+    def random(
+        cls, obs_dim: int, act_dim: int, *, seed: int, discount: float = 0.95, radius: float = 1.02
+    ) -> "LQR":
+        """Unit state costs, half of them for actions; `radius` is the largest eigenvalue of the dynamics."""
         rng = np.random.default_rng(seed)
         a = rng.normal(size=(obs_dim, obs_dim))
-        a *= 1.02 / np.abs(np.linalg.eigvals(a)).max()
+        a *= radius / np.abs(np.linalg.eigvals(a)).max()
         b = rng.normal(size=(obs_dim, act_dim))
         matrices = (a, b, np.eye(obs_dim), 0.5 * np.eye(act_dim))
         return cls(*(torch.from_numpy(m) for m in matrices), discount)

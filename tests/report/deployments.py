@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from mbrl.ope.judgement.conclusions import conclude
-from mbrl.ope.judgement.report.documents import DeploymentReport, Measured, OPEReport
-from mbrl.ope.judgement.risk import QUANTILE_LEVELS
+from mbrl.off_policy.judgement.conclusions import conclude
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, Measured, OPEReport
+from mbrl.off_policy.judgement.risk import QUANTILE_LEVELS
 
 
 def estimate(name: str, family: str, point: float | None, half: float, **extra: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.progress import SilentProgress
 from mbrl.data.formats.base import FORMATS
 from mbrl.envs.specs import load_task
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
@@ -18,7 +19,6 @@ from mbrl.run.collect import (
     load_collection,
 )
 from mbrl.run.policies import save_policy
-from mbrl.run.progress import SilentProgress
 from mbrl.run.validation import validate
 
 TASK = load_task("pendulum")

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from mbrl.core.progress import SilentProgress
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.metrics import read_metrics
-from mbrl.run.progress import SilentProgress
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
 from mbrl.run.train import train_policy_stage

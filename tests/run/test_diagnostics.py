@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from mbrl.api.run_page import write_run_page
 from mbrl.data.formats.base import FORMATS
 from mbrl.run.config import resolve
 from mbrl.run.metrics import read_metrics
-from mbrl.run.pages import write_run_page
 from mbrl.run.policies import POLICY_FILE
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
@@ -57,8 +57,8 @@ def test_everything_is_measured_of_a_model_based_policy(large: Path, tmp_path: P
     assert list(workspace.supports.values()) == [support]
 
 
-def test_values_are_held_against_returns_in_the_learners_units(small: Path, tmp_path: Path) -> None:
-    """A critic near 0: the gap is minus the mean return over its deviation, in any unit of the rewards."""
+def test_values_are_held_against_returns_in_the_units_of_the_log(small: Path, tmp_path: Path) -> None:
+    """A critic near 0: the gap is minus the mean return over its deviation, in any unit of the learner's."""
     learner = ["algorithm.learner.hidden=[8]", "algorithm.updates=1", "algorithm.learner.discount=0.9"]
     rates = ["algorithm.learner.critic_learning_rate=1e-9", "algorithm.learner.actor_learning_rate=1e-9"]
     summaries = [
@@ -70,14 +70,17 @@ def test_values_are_held_against_returns_in_the_learners_units(small: Path, tmp_
             *rates,
             f"algorithm.reward_transform={name}",
         ).summary()
-        for name in ("none", "return_range")
+        for name in ("none", "return_range", "standardise")
     ]
-    plain, scaled = summaries
-    assert plain["reward_scale"] == 1.0
-    assert scaled["reward_scale"] > 2
+    plain, ranged, standardised = summaries
+    assert plain["reward_unit"] == 1.0
+    assert ranged["reward_unit"] < 0.5
+    assert standardised["reward_unit"] not in {1.0, ranged["reward_unit"]}
     gap = plain["shift"]["value_gap"]
     assert gap > 0.5  # the returns are negative
-    assert scaled["shift"]["value_gap"] == pytest.approx(gap, rel=0.2)
+    for summary in (ranged, standardised):
+        assert summary["value_bounds"] == plain["value_bounds"]
+        assert summary["shift"]["value_gap"] == pytest.approx(gap, rel=0.2)
 
 
 def test_the_policy_is_the_same_without_diagnostics(small: Path, tmp_path: Path) -> None:

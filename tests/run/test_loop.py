@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import DivergenceError, NonFiniteError
+from mbrl.core.progress import SilentProgress
 from mbrl.core.protocols import Policy, Training
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, TransitionBatch
@@ -18,7 +20,6 @@ from mbrl.data.sources import DatasetSource
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
-from mbrl.run.progress import SilentProgress
 from tests.run.sac_run import UPDATES, run_sac
 from tests.run.toy import assert_same, transitions
 
@@ -139,6 +140,20 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) 
     found = CheckpointFolder(tmp_path / "checkpoints", "").load_latest(pytest.fail)
     assert found is not None
     assert found[0] == 5
+
+
+def test_a_stopped_run_names_the_batch_that_no_learner_could_have_learned_from(tmp_path: Path) -> None:
+    """Not the critics: row 7 of the log holds 3e38."""
+    rewards = transitions().reward.clone()
+    rewards[7] = 3e38
+    data = dataclasses.replace(transitions(), reward=rewards)
+    script = {step: {"critic/loss": float("inf")} for step in range(60)}
+    training = Training(Recorder(script), DatasetSource(data), batch_size=64, reward_unit=2.0)
+    with pytest.raises(
+        NonFiniteError,
+        match=r"Cause: the batch of update \d+ held a reward of 3e\+38, 1\.5e\+38 times the unit, in a log",
+    ):
+        train(training, folder=tmp_path, rng=RngStreams(0), settings=LoopSettings(60, log_interval=60))
 
 
 def test_a_nan_before_a_checkpoint_prevents_it(tmp_path: Path) -> None:

@@ -17,16 +17,6 @@ def test_the_returns_are_those_from_each_step_on() -> None:
     assert found.action.tolist() == [[0.0]] * 100
 
 
-def test_returns_are_in_the_units_of_the_rewards_that_the_learner_sees() -> None:
-    draws = [torch.Generator().manual_seed(1) for _ in range(2)]
-    plain = logged_values(make_chain(), discount=0.9, generator=draws[0])
-    scaled = logged_values(make_chain(), discount=0.9, generator=draws[1], reward_scale=4.0)
-    assert plain is not None
-    assert scaled is not None
-    assert np.ptp(plain.returns) > 0
-    np.testing.assert_allclose(scaled.returns, 4.0 * plain.returns)
-
-
 def test_few_known_returns_are_none() -> None:
     """Truncated after 10 steps at a discount of 0.99: the tail weighs 0.9 everywhere."""
     data = make_chain(steps=10)

@@ -154,6 +154,7 @@ def segments(actions: np.ndarray, alive: np.ndarray) -> Segments:
     return Segments(
         observations=np.zeros((count, horizon + 1, 1), np.float32),
         actions=actions.astype(np.float32),
+        rewards=np.zeros((count, horizon), np.float32),
         alive=alive,
         episode=np.arange(count),
     )

@@ -14,7 +14,7 @@ def test_density_is_the_mean_distance_to_the_five_nearest_rows():
         torch.tensor(data[:, 2:], dtype=torch.float32),
         generator=torch.Generator().manual_seed(0),
     )
-    std = np.array([data[:, 0].std(), data[:, 1].std(), 1.0])
+    std = np.array([data[:, 0].std(), data[:, 1].std(), 4.0])  # a constant has the scale of its size
     distances = np.linalg.norm((query[:, None] - data[None]) / std, axis=2)
     expected = np.sort(distances, 1)[:, :5].mean(1) / np.sqrt(3)
     obs, action = torch.tensor(query[:, :2]).float(), torch.tensor(query[:, 2:]).float()
@@ -32,3 +32,21 @@ def test_a_large_dataset_is_thinned_but_scaled_by_all_rows():
     kept = {tuple(row) for row in (reference.rows * reference.std + reference.mean).round().tolist()}
     assert kept <= {(0.0, 0.0), (1.0, 1.0)}
     assert NEIGHBOURS == 5
+
+
+def test_rows_of_the_same_episode_are_no_neighbours_of_a_logged_row():
+    obs = torch.arange(12.0)[:, None]
+    action = torch.zeros(12, 1)
+    episode = torch.tensor([0] * 6 + [1] * 6)
+    reference = DensityReference.fit(
+        obs, action, generator=torch.Generator().manual_seed(0), episode=episode, max_rows=12
+    )
+    found = reference.distance(obs, action, episode)
+    # Row i of the first episode has 6 .. 10 as its nearest rows of the other: 8 - i away on average.
+    expected = (8 - np.arange(6)) / obs.double().std(correction=0).item() / np.sqrt(2)
+    assert found[:6].numpy() == pytest.approx(expected, rel=1e-5)
+    assert float(reference.distance(obs, action)[3]) < float(found[3])  # a new row at the same place is near
+    alone = DensityReference.fit(
+        obs, action, generator=torch.Generator().manual_seed(0), episode=torch.zeros(12, dtype=torch.int64)
+    )
+    assert alone.distance(obs, action, torch.zeros(12, dtype=torch.int64)).isinf().all()

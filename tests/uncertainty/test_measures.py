@@ -192,3 +192,27 @@ def test_measures_that_need_more_say_what():
         else:
             with pytest.raises(ConfigError, match=f"'{name}' needs"):
                 MEASURES.get(name)(WORKED)
+
+
+@pytest.mark.parametrize("name", [*POSTERIOR_MEASURES, "ll_var"])
+def test_disagreement_does_not_drown_far_from_zero(name):
+    """At s = 1e4 float32 has steps of 1e-3: s' of the members are equal, their changes are not."""
+    change = 1e-4 * torch.randn(5, 20, 3, generator=torch.Generator().manual_seed(0))
+    origin = torch.full((20, 3), 1e4)
+    near, far = (
+        DynamicsPosterior(
+            mean=s + change,
+            variance=torch.full_like(change, 1e-8),
+            reward_mean=change[..., 0],
+            reward_variance=torch.full_like(change[..., 0], 1.0),
+            delta_scale=torch.full((3,), 1e-4),
+            reward_scale=torch.tensor(1.0),
+            change=change,
+        )
+        for s in (torch.zeros(20, 3), origin)
+    )
+    assert float(far.mean.var(0).max()) < 1e-6
+    contexts = [StepContext(obs=s, outcome=s) for s in (torch.zeros(20, 3), origin)]
+    found, expected = (MEASURES.get(name)(p, c) for p, c in zip((far, near), contexts, strict=True))
+    assert float(expected.min()) > 0
+    torch.testing.assert_close(found, expected)

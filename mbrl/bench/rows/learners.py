@@ -1,21 +1,21 @@
-"""Updates of every learner, with the shapes and the settings of their publications."""
+"""Updates of every registered learner; what is set for a few of them stands in one table."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from mbrl.bench import flops
-from mbrl.bench.flops import LearnerShapes
+from mbrl.bench.flops import count_flops
 from mbrl.bench.registry import ROWS, BenchRow, Modes, PeerMode
 from mbrl.bench.workload import Workload
-from mbrl.core.protocols import BatchSource
+from mbrl.core.protocols import BatchSource, Learner
 from mbrl.core.rng import RngStreams
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
-from mbrl.learners.base import LEARNERS, LearnerContext
+from mbrl.learners.base import LEARNERS, LearnerContext, StatesPasses
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.metrics import MetricSums
 
@@ -23,6 +23,25 @@ LOG_INTERVAL = 500
 """Updates between two conversions of metrics to numbers, as in the training loop."""
 
 _UPDATES = 1_000_000
+_HIDDEN = (256, 256)
+_WIDE = (256, 256, 256)
+
+
+def build_learner(
+    learner: str, config: Mapping[str, Any], workload: Workload, normaliser: Normaliser
+) -> Learner[Any]:
+    """The learner at the sizes of the workload."""
+    entry = LEARNERS.get(learner)
+    return entry(entry.Config(**config), LearnerContext(workload.space, normaliser, _UPDATES))
+
+
+def learner_flops(learner: str, config: Mapping[str, Any], workload: Workload) -> float:
+    """Operations of an update, from the passes that the learner states."""
+    built = build_learner(learner, config, workload, Normaliser.identity(workload.obs_dim))
+    if not isinstance(built, StatesPasses):
+        raise TypeError(f"the learner {learner!r} states no passes")
+    state = built.init(RngStreams(workload.seed).at("init"))
+    return count_flops(built.passes(state), workload.batch_size)
 
 
 def learner_modes(
@@ -39,11 +58,11 @@ def learner_modes(
         workload: sizes and data.
         make_source: where the loop draws its batches.
     """
-    entry = LEARNERS.get(learner)
     source = make_source(workload)
     moments = fit_moments(workload.log().observation.numpy())
-    normaliser = Normaliser(*(torch.from_numpy(moment) for moment in moments))
-    built = entry(entry.Config(**config), LearnerContext(workload.space, normaliser, _UPDATES))
+    built = build_learner(
+        learner, config, workload, Normaliser(*(torch.from_numpy(moment) for moment in moments))
+    )
     rng = RngStreams(workload.seed)
     state = built.init(rng.at("init"))
     batch = source.sample(workload.batch_size, rng.at("batch"))
@@ -78,49 +97,6 @@ def mixed_source(workload: Workload) -> BatchSource:
     return MixtureSource([(log, 0.05), (ring, 0.95)])
 
 
-def register_learner(
-    name: str,
-    count: Callable[[LearnerShapes], float],
-    *,
-    hidden: tuple[int, ...] = (256, 256),
-    settings: Mapping[str, Any] | None = None,
-    learner: str | None = None,
-    critics: int = 2,
-    make_source: Callable[[Workload], BatchSource] = logged_source,
-    share_target: float | None = None,
-    peers: tuple[PeerMode, ...] = (),
-) -> None:
-    """Registers the row `name`: a learner's updates a second.
-
-    Args:
-        name: of the row.
-        count: operations of an update.
-        hidden: widths of the hidden layers, given to the learner, to the count and to the peers.
-        settings: further settings of the learner.
-        learner: its id where it is not the row's name.
-        critics: action-value networks, for the count.
-        make_source: where the loop draws its batches.
-        share_target: of the GEMM peak.
-        peers: other libraries.
-    """
-    entry = learner or name
-    config = {"hidden": hidden, **(settings or {})}
-
-    def needed(workload: Workload) -> float:
-        return count(LearnerShapes(workload.batch_size, workload.obs_dim, workload.act_dim, hidden, critics))
-
-    ROWS.register(name, f"Updates of the learner {entry}.")(
-        BenchRow(
-            unit="updates",
-            build=lambda workload: learner_modes(entry, config, workload, make_source),
-            flops=needed,
-            share_target=share_target,
-            peers=tuple(dataclasses.replace(peer, options={"hidden": hidden}) for peer in peers),
-            learner=entry,
-        )
-    )
-
-
 def d3rlpy(work: str, target: float) -> tuple[PeerMode, PeerMode]:
     """Its training loop, with our target, and its update alone."""
     return (
@@ -129,44 +105,78 @@ def d3rlpy(work: str, target: float) -> tuple[PeerMode, PeerMode]:
     )
 
 
-_TD3 = PeerMode("stable-baselines3", "td3", "train", against="loop", target=1.5)
-"""TD3 without the clone's term, which costs no product."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class LearnerRow:
+    """What is set by hand for a row; a learner without has the defaults.
 
-_CQL_ACTIONS, _BCQ_CANDIDATES = 10, 10
+    Attributes:
+        learner: its id where it is not the row's name.
+        hidden: widths of the hidden layers, of ours and of the peers' networks.
+        settings: further settings of the learner.
+        make_source: where the loop draws its batches.
+        share_target: of the GEMM peak.
+        peers: other libraries.
+    """
 
-register_learner("bc", flops.bc_flops, share_target=0.6, peers=d3rlpy("bc", 4.0))
-register_learner(
-    "sac",
-    flops.sac_flops,
-    make_source=mixed_source,
-    share_target=0.6,
-    peers=(
-        *d3rlpy("sac", 2.4),
-        PeerMode("stable-baselines3", "sac", "train", against="loop", target=1.7),
+    learner: str | None = None
+    hidden: tuple[int, ...] = _HIDDEN
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    make_source: Callable[[Workload], BatchSource] = logged_source
+    share_target: float | None = None
+    peers: tuple[PeerMode, ...] = ()
+
+
+SET_BY_HAND: Final[Mapping[str, LearnerRow]] = {
+    "awac": LearnerRow(hidden=_WIDE),
+    "bc": LearnerRow(share_target=0.6, peers=d3rlpy("bc", 4.0)),
+    "cql": LearnerRow(hidden=_WIDE, peers=d3rlpy("cql", 1.25)),
+    "edac": LearnerRow(learner="sac", hidden=_WIDE, settings={"critics": 10, "diversity_coef": 1.0}),
+    "iql": LearnerRow(share_target=0.6, peers=d3rlpy("iql", 2.5)),
+    "rebrac": LearnerRow(hidden=_WIDE),
+    "sac": LearnerRow(
+        make_source=mixed_source,
+        share_target=0.6,
+        peers=(
+            *d3rlpy("sac", 2.4),
+            PeerMode("stable-baselines3", "sac", "train", against="loop", target=1.7),
+        ),
     ),
-)
-register_learner(
-    "edac",
-    flops.edac_flops,
-    learner="sac",
-    hidden=(256, 256, 256),
-    critics=10,
-    settings={"critics": 10, "diversity_coef": 1.0},
-)
-register_learner("distil", flops.distil_flops)
-register_learner("td3_bc", flops.td3_bc_flops, peers=(*d3rlpy("td3_bc", 2.3), _TD3))
-register_learner("rebrac", flops.rebrac_flops, hidden=(256, 256, 256))
-register_learner("iql", flops.iql_flops, share_target=0.6, peers=d3rlpy("iql", 2.5))
-register_learner("awac", flops.awac_flops, hidden=(256, 256, 256))
-register_learner(
-    "cql",
-    lambda shapes: flops.cql_flops(shapes, actions=_CQL_ACTIONS),
-    hidden=(256, 256, 256),
-    settings={"conservative_actions": _CQL_ACTIONS},
-    peers=d3rlpy("cql", 1.25),
-)
-register_learner(
-    "bcq",
-    lambda shapes: flops.bcq_flops(shapes, candidates=_BCQ_CANDIDATES),
-    settings={"target_candidates": _BCQ_CANDIDATES},
-)
+    # Stable-Baselines3's TD3 does without the clone's term, which costs no product.
+    "td3_bc": LearnerRow(
+        peers=(
+            *d3rlpy("td3_bc", 2.3),
+            PeerMode("stable-baselines3", "td3", "train", against="loop", target=1.5),
+        ),
+    ),
+}
+"""Shapes and settings of the publications, our targets, and the libraries that have the same learner."""
+
+
+def register_learner(name: str, row: LearnerRow) -> None:
+    """Registers the row `name`: a learner's updates a second; its operations where it states its passes."""
+    learner = row.learner or name
+    entry = LEARNERS.get(learner)
+    widths = {"hidden": row.hidden} if "hidden" in entry.Config.model_fields else {}
+    config = {**widths, **row.settings}
+    flops = functools.partial(learner_flops, learner, config) if hasattr(entry, "passes") else None
+    ROWS.register(name, f"Updates of the learner {learner}.")(
+        BenchRow(
+            unit="updates",
+            build=lambda workload: learner_modes(learner, config, workload, row.make_source),
+            flops=flops,
+            share_target=row.share_target,
+            peers=tuple(dataclasses.replace(peer, options={"hidden": row.hidden}) for peer in row.peers),
+            learner=learner,
+        )
+    )
+
+
+def row_names() -> dict[str, LearnerRow]:
+    """Every learner by the name of its row, and rows besides; those of others cannot take a row's name."""
+    ours = {name: LearnerRow(name) for name in LEARNERS.names() if LEARNERS.origin(name) is None}
+    others = {f"learner-{name}": LearnerRow(name) for name in LEARNERS.names() if name not in ours}
+    return {**ours, **others, **SET_BY_HAND}
+
+
+for _name, _row in row_names().items():
+    register_learner(_name, _row)

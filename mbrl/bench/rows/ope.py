@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mbrl.bench.flops import LearnerShapes, fqe_flops
+from mbrl.bench.flops import forward_flops, training_flops
 from mbrl.bench.registry import ROWS, BenchRow, Modes, PeerMode
 from mbrl.bench.workload import Workload
 from mbrl.core.estimates import Estimand
@@ -12,11 +12,11 @@ from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.nets.actors import ActorSpec, DeterministicActor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.doubly_robust import doubly_robust
-from mbrl.ope.estimators.importance import Kind, importance_sampling
-from mbrl.ope.estimators.weighted_doubly_robust import weighted_doubly_robust
-from mbrl.ope.log.layout import Array, OPEArrays
-from mbrl.ope.value.fqe import FQEConfig, FQEFit
+from mbrl.off_policy.estimators.doubly_robust import doubly_robust
+from mbrl.off_policy.estimators.importance import Kind, importance_sampling
+from mbrl.off_policy.estimators.weighted_doubly_robust import weighted_doubly_robust
+from mbrl.off_policy.log.layout import Array, OPEArrays
+from mbrl.off_policy.value.fqe import FQEConfig, FQEFit
 
 _HIDDEN = (256, 256)
 _UPDATES = 1_000_000
@@ -45,6 +45,12 @@ def fqe_modes(workload: Workload) -> Modes:
         return config.members
 
     return {"loop": loop}
+
+
+def fqe_flops(workload: Workload) -> float:
+    """One member: its target at s' and its critic. The policy does not change, so its actions are known."""
+    sizes = (workload.obs_dim + workload.act_dim, *_HIDDEN, 1)
+    return forward_flops(workload.batch_size, sizes) + training_flops(workload.batch_size, sizes)
 
 
 def ratio_modes(workload: Workload) -> Modes:
@@ -107,7 +113,7 @@ ROWS.register("fqe", "Updates of fitted Q evaluation, those of each member count
     BenchRow(
         unit="updates",
         build=fqe_modes,
-        flops=lambda w: fqe_flops(LearnerShapes(w.batch_size, w.obs_dim, w.act_dim, _HIDDEN)),
+        flops=fqe_flops,
         share_target=0.6,
         peers=(
             PeerMode("d3rlpy", "fqe", "fit", against="loop", target=3.0, options={"hidden": _HIDDEN}),

@@ -163,8 +163,9 @@ class StoredBox:
         )
         size = math.prod(sizes) if is_shape and isinstance(shape, list) else 0
         if not 0 < size <= MAX_DIM:
+            text = str(cast("object", shape))[:60]
             raise DataError(
-                f"a Box of shape {str(shape)[:60]}",
+                f"a Box of shape {text}",
                 file=file,
                 field=field,
                 remedy=f"Give a shape of positive sizes, {MAX_DIM:,} numbers at most.",

@@ -26,10 +26,11 @@ def fit_findings(
     try:
         parts = split(gap=gap)
     except DataError as error:
-        helpful = next((less for less in range(gap - 1, -1, -1) if _can_fit(split, less)), None)
+        helpful = next((less for less in range(gap - 1, 0, -1) if _can_fit(split, less)), None)
         remedy = "Log more data."
         if helpful is not None:
-            remedy = f"Fit and train with --set dynamics.split_gap={helpful}, or log more data."
+            setting = f"--set dynamics.assessment.horizon={helpful}"
+            remedy = f"Fit and train with {setting}, which is the gap too, or log more data."
         yield DataFinding(severity="error", text=f"Nothing can be held out: {error.problem}.", remedy=remedy)
         return
     try:

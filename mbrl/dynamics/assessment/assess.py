@@ -6,21 +6,24 @@ import torch
 
 from mbrl.core.protocols import TerminationFn
 from mbrl.core.rng import RngStreams
-from mbrl.data.normaliser import fit_moments
+from mbrl.data.dataset import Transitions
+from mbrl.data.normaliser import measure_moments
 from mbrl.data.splits import Split
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.assessment.baselines import LinearModel
-from mbrl.dynamics.assessment.measures import MeasureFactory, evaluate_measures
+from mbrl.dynamics.assessment.channels import measure_channels
+from mbrl.dynamics.assessment.measures import MeasuredRows, MeasureFactory, evaluate_measures
 from mbrl.dynamics.assessment.model_warnings import find_warnings
 from mbrl.dynamics.assessment.one_step import measure_one_step, measure_reward, predict_held_out
-from mbrl.dynamics.assessment.open_loop import OpenLoop, draw_segments, run_open_loop
+from mbrl.dynamics.assessment.open_loop import draw_segments, run_open_loop
 from mbrl.dynamics.assessment.ranking import distance_to_training, rank_errors
 from mbrl.dynamics.assessment.termination import measure_termination
 from mbrl.dynamics.assessment.thresholds import Thresholds, fit_thresholds
-from mbrl.dynamics.assessment.trust import judge_open_loop
+from mbrl.dynamics.assessment.trust import RewardMoments, judge_open_loop
+from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
-from mbrl.dynamics.report import CalibrationReport, DynamicsReport, TrainingReport
+from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ def assess(
     *,
     training: TrainingReport,
     calibration: CalibrationReport,
+    outliers: RewardOutliers | None,
     config: AssessmentConfig,
     measures: MeasureFactory,
     rng: RngStreams,
@@ -56,18 +60,15 @@ def assess(
         split: what both were fitted on, and what they were not.
         training: figures of the fit.
         calibration: figures of the temperature.
+        outliers: absurd rewards in the whole log.
         config: sizes and tolerances of the report.
         measures: makes the uncertainty measures to be judged.
         rng: streams of the report.
     """
     train, holdout = (part.transitions().successors_known() for part in (split.train, split.holdout))
     rows = thin(holdout, config.max_rows)
-    linear = LinearModel.fit(train)
-    open_loop = judge_open_loop(_replay(model, termination, linear, split, config, rng), config, rng)
-    steps = predict_held_out(model, rows)
-    made = measures(torch.tensor(train.observation), torch.tensor(train.action), rng.at("measures"))
-    held_out = evaluate_measures(model, made, rows, rng.at("outcome"))
-    fitted = evaluate_measures(model, made, thin(train, config.max_rows), rng.at("train_outcome"))
+    steps, linear = predict_held_out(model, rows), LinearModel.fit(train)
+    held_out, fitted = _measure(model, measures, rows, train, config, rng)
     correlations = rank_errors(
         held_out,
         steps,
@@ -76,40 +77,67 @@ def assess(
         draws=config.bootstrap_draws,
         rng=rng,
     )
-    head = measure_termination(termination, split)
-    warnings = find_warnings(calibration, open_loop, correlations, head)
+    report = DynamicsReport(
+        training=training,
+        one_step=measure_one_step(model, linear, steps, rows=rows, train=train),
+        calibration=calibration,
+        open_loop=_judge_open_loop(model, termination, linear, split, config, rng),
+        correlations=correlations,
+        reward=measure_reward(model, steps, rows, outliers=outliers),
+        termination=measure_termination(termination, split),
+        warnings=(),
+        channels=measure_channels(train, split.train.info.obs_names),
+    )
+    warnings = tuple(warning.text for warning in find_warnings(report))
     return Assessment(
         thresholds=fit_thresholds(held_out, fitted, quantiles=config.truncation_quantiles),
-        report=DynamicsReport(
-            training=training,
-            one_step=measure_one_step(model, linear, steps, rows=rows, train=train),
-            calibration=calibration,
-            open_loop=open_loop,
-            correlations=correlations,
-            reward=measure_reward(model, steps, rows),
-            termination=head,
-            warnings=tuple(warning.text for warning in warnings),
-        ),
+        report=report.model_copy(update={"warnings": warnings}),
     )
 
 
-def _replay(
+def _measure(
+    model: DynamicsEnsemble,
+    factory: MeasureFactory,
+    rows: Transitions,
+    train: Transitions,
+    config: AssessmentConfig,
+    rng: RngStreams,
+) -> tuple[MeasuredRows, MeasuredRows]:
+    """Every measure at held-out rows, and at some training rows."""
+    measures = factory(
+        torch.tensor(train.observation),
+        torch.tensor(train.action),
+        torch.tensor(train.episode),
+        rng.at("measures"),
+    )
+    few = thin(train, config.max_rows)
+    return (
+        evaluate_measures(model, measures, rows, rng.at("outcome")),
+        evaluate_measures(model, measures, few, rng.at("train_outcome"), is_training=True),
+    )
+
+
+def _judge_open_loop(
     model: DynamicsEnsemble,
     termination: TerminationFn,
     linear: LinearModel,
     split: Split,
     config: AssessmentConfig,
     rng: RngStreams,
-) -> OpenLoop:
+) -> OpenLoopReport:
     segments = draw_segments(
         split.holdout, count=config.segments, horizon=config.horizon, generator=rng.at("segments")
     )
-    return run_open_loop(
+    obs = measure_moments(split.train.transitions().observation)
+    result = run_open_loop(
         model,
         termination,
         linear,
         segments,
         particles=config.particles,
-        obs_std=fit_moments(split.train.transitions().observation)[1],
+        obs_std=obs.scale,
         generator=rng.at("particles"),
+        varies=~obs.is_constant,
     )
+    reward = RewardMoments(float(model.targets.mean[-1]), float(model.targets.std[-1]))
+    return judge_open_loop(result, segments, reward=reward, config=config, rng=rng)

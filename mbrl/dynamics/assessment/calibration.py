@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.rng import RngStreams
+from mbrl.data.normaliser import measure_moments
 from mbrl.data.splits import Split, halves
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.assessment.one_step import HeldOutSteps, predict_held_out
@@ -171,6 +172,8 @@ def calibrate(
     temperature = fit_temperature(predict_held_out(model, fit_rows), kind)
     steps = predict_held_out(model, rows)
     before, after = measure_calibration(steps), measure_calibration(steps.scaled(temperature))
+    # Of a constant there is nothing to cover; the reward, which comes last, always counts.
+    ignored = np.append(measure_moments(split.train.transitions().observation).is_constant, False)
     report = CalibrationReport(
         rows=len(rows),
         episodes=len(second),
@@ -186,7 +189,7 @@ def calibrate(
         ks=to_floats(after.ks),
         ece_before=to_floats(before.ece),
         ece=to_floats(after.ece),
-        flagged=to_integers(np.flatnonzero(after.ece > FLAGGED_ECE)),
+        flagged=to_integers(np.flatnonzero((after.ece > FLAGGED_ECE) & ~ignored)),
         nll_before=to_floats(before.nll),
         nll=to_floats(after.nll),
         # In raw units a density is divided by the deviation of its dimension.

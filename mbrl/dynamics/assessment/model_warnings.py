@@ -1,26 +1,31 @@
 """Warnings about a fitted model, from what its report says, and which of them forbid to roll it out."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
 
-from mbrl.dynamics.report import CalibrationReport, OpenLoopReport, RankCorrelation, TerminationReport
+import numpy as np
 
-WarningKind: TypeAlias = Literal["horizon", "calibration", "correlation", "termination"]
+from mbrl.dynamics.channel_report import ChannelReport, RewardOutliers
+from mbrl.dynamics.report import DynamicsReport
+
+WarningKind: TypeAlias = Literal[
+    "horizon", "calibration", "correlation", "termination", "reward", "outliers", "constant", "coarse"
+]
 
 MAX_ECE: Final = 0.1
-"""Calibration error after recalibration, mean over dimensions, beyond which intervals are not believed."""
+"""Calibration error after recalibration, mean over dimensions that vary, beyond which intervals are not
+believed."""
 
 MIN_RECALL: Final = 0.5
 """Share of held-out terminations that a termination head must find."""
 
-_ADVISORY: Final[frozenset[WarningKind]] = frozenset({"calibration"})
+_DISQUALIFYING: Final[frozenset[WarningKind]] = frozenset({"horizon", "correlation", "termination"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelWarning:
-    """One check that a model fails.
+    """One check that a model, or the log that it was fitted to, fails.
 
     Attributes:
         kind: which check.
@@ -34,41 +39,109 @@ class ModelWarning:
 def is_disqualifying(kind: WarningKind) -> bool:
     """Whether a model with this warning should not be rolled out.
 
-    All are but calibration: penalties need the order of the errors, which the check of correlation asks for,
-    and not the width of intervals.
+    Calibration is no reason: penalties need the order of the errors, which the check of correlation asks for,
+    and not the width of intervals. Rewards and columns of the log are none either: where they spoil
+    predictions, the horizon is 0.
     """
-    return kind not in _ADVISORY
+    return kind in _DISQUALIFYING
 
 
-def find_warnings(
-    calibration: CalibrationReport,
-    open_loop: OpenLoopReport,
-    correlations: Mapping[str, RankCorrelation],
-    head: TerminationReport,
-) -> tuple[ModelWarning, ...]:
+def find_warnings(report: DynamicsReport) -> tuple[ModelWarning, ...]:
     """The checks that a fit fails.
 
     The horizon is 0 also where few states lie in the 90 % intervals of rollouts: an ensemble that is sure and
     wrong where it matters for rollouts fails that check, besides or instead of the one of calibration.
 
     Args:
-        calibration: coverage of intervals.
-        open_loop: errors against the horizon.
-        correlations: for each uncertainty measure, whether it ranks errors.
-        head: the learned termination head.
+        report: all figures of the fit; its own `warnings` do not count.
     """
-    warnings: list[ModelWarning] = []
-    if open_loop.trusted_horizon == 0:
+    return (*_check_model(report), *_check_log(report))
+
+
+def _check_model(report: DynamicsReport) -> Iterator[ModelWarning]:
+    head = report.termination
+    if report.trusted_horizon == 0:
         text = "The trusted horizon is 0: do not roll out; use a model-free learner."
-        warnings.append(ModelWarning("horizon", text))
-    error = math.fsum(calibration.ece) / len(calibration.ece)
+        yield ModelWarning("horizon", text + explain_first_step(report))
+    error = _mean_ece(report)
     if error > MAX_ECE:
         text = f"Intervals miss their level by {error:.2f} on average, even after recalibration."
-        warnings.append(ModelWarning("calibration", text))
-    if not any(correlation.low > 0 for correlation in correlations.values()):
+        yield ModelWarning("calibration", text)
+    if not any(correlation.low > 0 for correlation in report.correlations.values()):
         text = "No uncertainty measure ranks the one-step errors: penalties would be noise."
-        warnings.append(ModelWarning("correlation", text))
+        yield ModelWarning("correlation", text)
     if head.is_learned and head.recall is not None and head.recall < MIN_RECALL:
         text = f"The termination head finds only {100 * head.recall:.0f} % of the held-out terminations."
-        warnings.append(ModelWarning("termination", text))
-    return tuple(warnings)
+        yield ModelWarning("termination", text)
+    loop = report.open_loop
+    observed, rewarded = loop.observation_horizon, loop.reward_horizon
+    if observed is not None and rewarded is not None and rewarded < observed:
+        text = (
+            f"Observations are trusted for {observed} steps, the reward for {rewarded} only: its median "
+            f"error is then {loop.reward_error[rewarded]:.2g} standard deviations, that of the mean reward "
+            f"{loop.reward_constant[rewarded]:.2g}."
+        )
+        yield ModelWarning("reward", text)
+
+
+def _check_log(report: DynamicsReport) -> Iterator[ModelWarning]:
+    if report.reward.outliers is not None:
+        yield ModelWarning("outliers", _describe_outliers(report.reward.outliers))
+    channels = report.channels
+    nearly = [channel for channel in channels.constant if channel.std > 0]
+    if nearly:
+        listed = ", ".join(f"{channels.label(c.dimension)} ({c.std:.1g} around {c.mean:.4g})" for c in nearly)
+        text = (
+            f"Observation dimensions that hardly vary count as constant: {listed}. If their changes matter, "
+            "subtract an offset from them."
+        )
+        yield ModelWarning("constant", text)
+    if channels.coarse:
+        yield ModelWarning("coarse", _describe_coarse(channels))
+
+
+def _mean_ece(report: DynamicsReport) -> float:
+    """Over observation dimensions that vary, and the reward."""
+    ece = np.asarray(report.calibration.ece, dtype=np.float64)
+    constant = [channel.dimension for channel in report.channels.constant]
+    return float(np.delete(ece, constant).mean())
+
+
+def explain_first_step(report: DynamicsReport) -> str:
+    """Why not even one step is trusted: a space and a sentence, or nothing where the figures do not tell."""
+    loop, by_dimension = report.open_loop, report.one_step.nrmse_by_dimension
+    if not loop.steps:
+        return ""
+    reasons: list[str] = []
+    if not loop.high[0] <= loop.tolerance:
+        worst = int(np.argmax(by_dimension)) if by_dimension else None
+        where = "" if worst is None else f", most of it in dimension {report.channels.label(worst)}"
+        reasons.append(f"an error of up to {loop.high[0]:.2g} standard deviations{where}")
+    if not loop.error[0] < loop.persistence[0]:
+        reasons.append("no gain on predicting that nothing changes")
+    if not loop.coverage[0] >= loop.least_coverage:
+        reasons.append(f"{100 * loop.coverage[0]:.0f} % of states inside the 90 % interval")
+    return f" One step ahead it has {'; '.join(reasons)}." if reasons else ""
+
+
+def _describe_outliers(found: RewardOutliers) -> str:
+    others = "" if found.count == 1 else f" and {found.count - 1} more like it"
+    width = found.largest - found.least
+    beyond = max(found.least - found.value, found.value - found.largest) / width
+    return (
+        f"The reward {found.value:.4g} of episode {found.episode}, row {found.row}{others} lies {beyond:.1g} "
+        "times the range of all other rewards beyond them. The model was fitted as if it were the nearest of "
+        "these; correct the log."
+    )
+
+
+def _describe_coarse(channels: ChannelReport) -> str:
+    listed = ", ".join(
+        f"{channels.label(c.dimension)} (changes of {c.change:.1g} around {c.size:.4g}, "
+        f"float32 has steps of {c.resolution:.1g})"
+        for c in channels.coarse
+    )
+    return (
+        f"Float32 resolves these observation dimensions badly: {listed}. Subtract an offset from them before "
+        "they are logged."
+    )

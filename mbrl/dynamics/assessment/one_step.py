@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mbrl.data.dataset import Transitions
-from mbrl.data.normaliser import fit_moments
+from mbrl.data.normaliser import measure_moments
 from mbrl.dynamics.arrays import normalise, step_inputs, step_targets
 from mbrl.dynamics.assessment.baselines import LinearModel
+from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.report import OneStepReport, RewardReport, to_floats
 
@@ -74,7 +75,11 @@ def measure_one_step(
     rmse, persistence, by_line = (
         np.sqrt(np.square(error).mean(0)) for error in (residual, delta, linear_residual)
     )
-    obs_std = fit_moments(train.observation)[1]
+    obs = measure_moments(train.observation)
+    nrmse, nrmse_persistence, nrmse_linear = (
+        np.where(obs.is_constant, 0.0, error / obs.scale) for error in (rmse, persistence, by_line)
+    )
+    varies = ~obs.is_constant if not obs.is_constant.all() else np.ones_like(obs.is_constant)
     member = (steps.mean - steps.target).square().mean((0, 1)).numpy()
     return OneStepReport(
         rows=len(rows),
@@ -82,19 +87,30 @@ def measure_one_step(
         rmse_normalised=to_floats(rmse / scale[:-1]),
         persistence_normalised=to_floats(persistence / scale[:-1]),
         linear_normalised=to_floats(by_line / scale[:-1]),
-        nrmse=float((rmse / obs_std).mean()),
-        nrmse_persistence=float((persistence / obs_std).mean()),
-        nrmse_linear=float((by_line / obs_std).mean()),
+        nrmse=float(nrmse[varies].mean()),
+        nrmse_persistence=float(nrmse_persistence[varies].mean()),
+        nrmse_linear=float(nrmse_linear[varies].mean()),
         mse_raw=float((member * scale**2).mean()),
+        nrmse_by_dimension=to_floats(nrmse),
     )
 
 
-def measure_reward(model: DynamicsEnsemble, steps: HeldOutSteps, rows: Transitions) -> RewardReport:
-    """Errors of the learned reward on held-out `rows`, which `steps` predict."""
+def measure_reward(
+    model: DynamicsEnsemble, steps: HeldOutSteps, rows: Transitions, *, outliers: RewardOutliers | None = None
+) -> RewardReport:
+    """Errors of the learned reward on held-out rows.
+
+    Args:
+        model: predicted `steps`.
+        steps: predictions of `rows`.
+        rows: held out.
+        outliers: absurd rewards in the whole log.
+    """
     rmse = float(steps.residual()[:, -1].square().mean().sqrt())
     return RewardReport(
         rmse=rmse * float(model.targets.std[-1]),
         rmse_normalised=rmse,
         mean=float(rows.reward.mean(dtype=np.float64)),
         share_zero=float((rows.reward == 0).mean()),
+        outliers=outliers,
     )

@@ -25,12 +25,14 @@ class Segments:
     Attributes:
         observations: `[s, K + 1, obs_dim]` float32, raw units; meaningless after the end.
         actions: `[s, K, act_dim]` float32, zero after the end.
+        rewards: `[s, K]` float32, zero after the end.
         alive: `[s, K]`, the k-th step was logged and its successor is known.
         episode: `[s]`, what each belongs to where episodes are resampled (`Dataset.units`).
     """
 
     observations: NDArray[np.float32]
     actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
     alive: NDArray[np.bool_]
     episode: NDArray[np.int64]
 
@@ -46,6 +48,7 @@ class OpenLoop:
         error: `[s, K]` root mean square error over dimensions of the particles' mean, standard deviations.
         persistence: `[s, K]` likewise for "nothing changes".
         linear: `[s, K]` likewise for the linear model.
+        reward: `[s, K]` mean over particles of the predicted reward, reward units.
         nrmse: `[3, K]` root mean square over segments, mean over dimensions: model, persistence, linear.
         coverage: `[K]` share of coordinates inside the particles' 90 % interval.
         ended_early: `[K]` share of particles that the termination head has ended while the log goes on.
@@ -56,6 +59,7 @@ class OpenLoop:
     error: NDArray[np.float64]
     persistence: NDArray[np.float64]
     linear: NDArray[np.float64]
+    reward: NDArray[np.float64]
     nrmse: NDArray[np.float64]
     coverage: NDArray[np.float64]
     ended_early: NDArray[np.float64]
@@ -77,6 +81,7 @@ def draw_segments(dataset: Dataset, *, count: int, horizon: int, generator: torc
     segments = Segments(
         observations=np.zeros((len(chosen), horizon + 1, spec.obs_dim), np.float32),
         actions=np.zeros((len(chosen), horizon, spec.act_dim), np.float32),
+        rewards=np.zeros((len(chosen), horizon), np.float32),
         alive=np.zeros((len(chosen), horizon), np.bool_),
         episode=dataset.units[episode],
     )
@@ -90,6 +95,7 @@ def _fill(segments: Segments, row: int, episode: Episode, start: int) -> None:
     segments.observations[row, : steps + 1] = episode.observations[start : start + steps + 1]
     segments.observations[row, steps + 1 :] = episode.observations[start + steps]
     segments.actions[row, :steps] = episode.actions[start : start + steps]
+    segments.rewards[row, :steps] = episode.rewards[start : start + steps]
     is_cut = start + steps == len(episode) and not episode.is_final_observation_known
     segments.alive[row, : steps - int(is_cut)] = True
 
@@ -104,6 +110,7 @@ def run_open_loop(
     particles: int,
     obs_std: NDArray[np.float64],
     generator: torch.Generator,
+    varies: NDArray[np.bool_] | None = None,
 ) -> OpenLoop:
     """Replays the logged actions of `segments` through the model and the two baselines.
 
@@ -119,12 +126,16 @@ def run_open_loop(
         particles: sampled futures of each segment.
         obs_std: `[obs_dim]` deviations of the training observations, raw units.
         generator: draws the futures.
+        varies: `[obs_dim]`, the dimensions that count; None for all. Constant ones are predicted without an
+            error, which would make the others' look small.
     """
-    mean, low, high, ended = _simulate(model, termination, segments, particles, generator)
+    mean, low, high, ended, reward = _simulate(model, termination, segments, particles, generator)
+    dims = np.flatnonzero(np.ones_like(obs_std) if varies is None or not varies.any() else varies)
     truth = segments.observations[:, 1:].astype(np.float64)
     start = np.repeat(segments.observations[:, :1].astype(np.float64), truth.shape[1], 1)
     predictions = (mean, start, _run_linear(linear, segments))
-    errors = [_bounded((prediction - truth) / obs_std) for prediction in predictions]
+    errors = [bound_errors(((prediction - truth) / obs_std)[..., dims]) for prediction in predictions]
+    truth, low, high = (values[..., dims] for values in (truth, low, high))
     alive = segments.alive[..., None]
     count = np.maximum(alive.sum(0), 1)
     # Only steps that were logged count; coordinates are pooled, since one alone has too few segments.
@@ -133,6 +144,7 @@ def run_open_loop(
         error=np.sqrt(np.square(errors[0]).mean(2)),
         persistence=np.sqrt(np.square(errors[1]).mean(2)),
         linear=np.sqrt(np.square(errors[2]).mean(2)),
+        reward=reward,
         nrmse=np.stack([np.sqrt((np.square(e) * alive).sum(0) / count).mean(1) for e in errors]),
         coverage=inside,
         ended_early=(ended * segments.alive).sum(0) / count[:, 0],
@@ -141,8 +153,8 @@ def run_open_loop(
     )
 
 
-def _bounded(error: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Errors of exploding predictions stay numbers."""
+def bound_errors(error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Errors of exploding predictions stay numbers, of at most 1e6 standard deviations."""
     return np.clip(np.nan_to_num(error, nan=1e6, posinf=1e6, neginf=-1e6), -1e6, 1e6)
 
 
@@ -152,15 +164,14 @@ def _simulate(
     segments: Segments,
     particles: int,
     generator: torch.Generator,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and 90 % interval of the particles `[s, K, obs_dim]`, and the share that has ended `[s, K]`."""
+) -> tuple[NDArray[np.float64], ...]:
+    """Mean and 90 % interval of the particles `[s, K, obs_dim]`, share that has ended and reward `[s, K]`."""
     per_chunk = max(1, _CHUNK_ROWS // particles)
     parts = [
         _simulate_chunk(model, termination, _rows(segments, slice(k, k + per_chunk)), particles, generator)
         for k in range(0, len(segments), per_chunk)
     ]
-    mean, low, high, ended = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
-    return mean, low, high, ended
+    return tuple(torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
 
 
 def _rows(segments: Segments, rows: slice) -> tuple[Tensor, Tensor]:
@@ -173,12 +184,12 @@ def _simulate_chunk(
     rows: tuple[Tensor, Tensor],
     particles: int,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     start, actions = rows
     count, horizon = actions.shape[:2]
     judged = min(particles, _ENDING_PARTICLES)
     survival = torch.ones(count, judged)
-    columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    columns: list[tuple[Tensor, ...]] = []
     ends = central_probabilities(INTERVAL, particles)
     steps = simulate_particles(
         model,
@@ -195,9 +206,9 @@ def _simulate_chunk(
         survival = survival * (1.0 - termination(*some).view(count, judged))
         cloud = step.next_obs.view(count, particles, -1)
         low, high = torch.quantile(cloud, ends, dim=1)
-        columns.append((cloud.mean(1), low, high, 1.0 - survival.mean(1)))
-    mean, low, high, ended = (torch.stack(column, 1) for column in zip(*columns, strict=True))
-    return mean, low, high, ended
+        reward = step.reward_mean.view(count, particles).mean(1)
+        columns.append((cloud.mean(1), low, high, 1.0 - survival.mean(1), reward))
+    return tuple(torch.stack(column, 1) for column in zip(*columns, strict=True))
 
 
 def _run_linear(linear: LinearModel, segments: Segments) -> NDArray[np.float64]:

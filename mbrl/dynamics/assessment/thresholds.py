@@ -26,12 +26,13 @@ def fit_thresholds(
 
     Args:
         held_out: measures at held-out rows.
-        train: the same measures at training rows.
+        train: the same measures at training rows, as if these had been held out; infinite or NaN where a
+            measure cannot say.
         quantiles: probabilities, in (0, 1]; `UNIT_QUANTILE` is added.
     """
     thresholds: Thresholds = {}
     for name, values in held_out.items():
-        everything = np.concatenate((values, train[name]))
+        everything = np.concatenate((values, train[name][np.isfinite(train[name])]))
         base = values if len(values) >= FEW_ROWS else everything
         thresholds[name] = {
             q: float(np.quantile(base if q <= FAR_QUANTILE else everything, q))

@@ -1,16 +1,33 @@
 """How far ahead a model can be trusted: error curves with their intervals, and the trusted horizon."""
 
 import dataclasses
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mbrl.core.rng import RngStreams
-from mbrl.dynamics.assessment.open_loop import OpenLoop
+from mbrl.dynamics.assessment.open_loop import OpenLoop, Segments, bound_errors
 from mbrl.dynamics.assessment.resampling import INTERVAL, episode_weights, weighted_medians
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.report import OpenLoopReport, to_floats, to_integers
+
+REWARD_SLACK: Final = 1.1
+"""How much larger than that of the mean reward the median error of a reward may be that is mostly noise."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RewardMoments:
+    """What a reward error is held against, reward units.
+
+    Attributes:
+        mean: of the training rewards.
+        scale: their deviation.
+    """
+
+    mean: float
+    scale: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -81,18 +98,41 @@ def trusted_horizon(
     return int(np.logical_and.accumulate(is_trusted).sum())
 
 
-def judge_open_loop(result: OpenLoop, config: AssessmentConfig, rng: RngStreams) -> OpenLoopReport:
-    """Curves of the model and its baselines, and the trusted horizon.
+def reward_horizon(curve: ErrorCurve, constant: NDArray[np.float64], *, tolerance: float) -> int:
+    """Largest k such that every j <= k has `high_j <= tolerance` or `e_j <= 1.1 e0_j`.
 
-    All three curves are resampled alike, so that they can be compared point by point.
+    The second is for rewards that are mostly noise: no model predicts them better than their mean does, and
+    to predict that is enough.
 
     Args:
-        result: of the model and its baselines on held-out segments.
+        curve: error of the predicted reward, deviations of the reward.
+        constant: `[K]` median error of always predicting the mean reward.
+        tolerance: largest error, deviations of the reward.
+    """
+    is_trusted = (curve.high <= tolerance) | (curve.median <= REWARD_SLACK * constant)
+    return int(np.logical_and.accumulate(is_trusted).sum())
+
+
+def judge_open_loop(
+    result: OpenLoop, segments: Segments, *, reward: RewardMoments, config: AssessmentConfig, rng: RngStreams
+) -> OpenLoopReport:
+    """Curves of the model and its baselines, and the trusted horizon: of observations and rewards.
+
+    All curves are resampled alike, so that they can be compared point by point.
+
+    Args:
+        result: of the model and its baselines on `segments`.
+        segments: what really happened.
+        reward: unit and baseline of reward errors.
         config: tolerances and resamples.
         rng: streams of the report.
     """
     reached = int(result.alive.any(0).sum())
-    curve, persistence, linear = (
+    reward_error, constant_error = (
+        np.abs(bound_errors((predicted - segments.rewards) / reward.scale))
+        for predicted in (result.reward, np.float64(reward.mean))
+    )
+    curve, persistence, linear, reward_curve, constant = (
         error_curve(
             error[:, :reached],
             result.alive,
@@ -100,8 +140,9 @@ def judge_open_loop(result: OpenLoop, config: AssessmentConfig, rng: RngStreams)
             draws=config.bootstrap_draws,
             generator=rng.at("resample_segments"),
         )
-        for error in (result.error, result.persistence, result.linear)
+        for error in (result.error, result.persistence, result.linear, reward_error, constant_error)
     )
+    reward_trusted = reward_horizon(reward_curve, constant.median, tolerance=config.trust_error)
     trusted = trusted_horizon(
         curve,
         persistence.median,
@@ -124,5 +165,10 @@ def judge_open_loop(result: OpenLoop, config: AssessmentConfig, rng: RngStreams)
         ended_early=to_floats(result.ended_early[:reached]),
         tolerance=config.trust_error,
         least_coverage=config.trust_coverage,
-        trusted_horizon=trusted,
+        trusted_horizon=min(trusted, reward_trusted),
+        reward_error=to_floats(reward_curve.median),
+        reward_high=to_floats(reward_curve.high),
+        reward_constant=to_floats(constant.median),
+        observation_horizon=trusted,
+        reward_horizon=reward_trusted,
     )

@@ -22,7 +22,6 @@ def learned_problem(
     discount: float,
     uncertainty: UncertaintyConfig | None = None,
     termination: TerminationFn | None = None,
-    value_unit: float = 1.0,
     value_scale: float = 1.0,
 ) -> PlanningProblem:
     """What planners plan in, without pessimism yet: its step measures u, for `calibrate_planner`.
@@ -35,7 +34,6 @@ def learned_problem(
         discount: g.
         uncertainty: how u is measured.
         termination: a task's known rule; None takes the learned head.
-        value_unit: of the critics' values, reward units.
         value_scale: spread of the returns of the data, return units.
 
     Raises:
@@ -44,7 +42,7 @@ def learned_problem(
     config = UncertaintyConfig() if uncertainty is None else uncertainty
     prior = make_prior(policy, space, proposal_std=config.proposal_std)
     box = None if prior.is_discrete else ActionBox(space)
-    leaf = CriticLeaf(critics, prior, box, unit=value_unit)
+    leaf = CriticLeaf(critics, prior, box)
     ending = dynamics.termination if termination is None else termination
     measure: UncertaintyFn = TargetDeviation(ending, prior, leaf, discount, config.action_samples)
     if config.measure != "target_q_std":

@@ -12,16 +12,13 @@ class CriticLeaf:
     """Critics of a policy as a `LeafValue`: `V_j(s) = Q_j(s, mode(s))`, never evaluated at terminal states.
 
     Args:
-        critics: Q in environment units.
+        critics: Q in environment units, values in reward units.
         prior: whose mode acts at leaves.
         box: of the task's actions; None for one-hot actions.
-        unit: of the critics' values, reward units; critics of rescaled rewards have another than 1.
     """
 
-    def __init__(
-        self, critics: CriticValues, prior: Prior, box: ActionBox | None, *, unit: float = 1.0
-    ) -> None:
-        self.critics, self.prior, self.box, self.unit = critics, prior, box, unit
+    def __init__(self, critics: CriticValues, prior: Prior, box: ActionBox | None) -> None:
+        self.critics, self.prior, self.box = critics, prior, box
 
     def value(self, obs: Float[Tensor, "r obs_dim"]) -> Float[Tensor, "c r"]:
         """Q of the prior's mode."""
@@ -32,5 +29,4 @@ class CriticLeaf:
     ) -> Float[Tensor, "c r"]:
         """Q of an action."""
         raw = action if self.box is None else self.box.unscale(action)
-        values = self.critics.action_values(obs, raw).to(obs.dtype)
-        return values if self.unit == 1.0 else values * self.unit
+        return self.critics.action_values(obs, raw).to(obs.dtype)

@@ -7,6 +7,7 @@ from pydantic import Field
 from mbrl.planning.base import PlannerConfig
 from mbrl.planning.shooting.particles import Outcome, Transition
 
+PlanEntries: TypeAlias = Literal["actions", "residuals"]
 Start: TypeAlias = Literal["policy", "zero"]
 Execute: TypeAlias = Literal["mean", "best", "sample"]
 
@@ -23,7 +24,10 @@ class ShootingConfig(PlannerConfig):
         std_start: deviation of the first draws, half-range units.
         std_min: floor of the deviation.
         std_max: ceiling of the deviation.
-        start: where the first mean comes from without a warm plan: what the policy would do, or 0.
+        plans: of `actions` that are followed blindly, or of `residuals` that are added to what the policy
+            does in the states that are reached; deviations are of these.
+        start: where the first mean comes from without a warm plan: what the policy would do, or 0, which
+            among residuals is the same.
         policy_plans: plans of the policy among the first candidates: its mode's, then draws.
         policy_std: deviation of those draws around the mode, half-range units; null draws from the policy.
         policy_mix: share of the warm plan in those draws.
@@ -43,6 +47,7 @@ class ShootingConfig(PlannerConfig):
     std_start: Annotated[float, Field(gt=0, le=10)] = 0.5
     std_min: Annotated[float, Field(ge=0, le=10)] = 0.0
     std_max: Annotated[float, Field(gt=0, le=10)] = 0.5
+    plans: PlanEntries = "actions"
     start: Start = "policy"
     policy_plans: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     policy_std: Annotated[float | None, Field(ge=0, le=10)] = None

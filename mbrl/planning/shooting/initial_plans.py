@@ -40,9 +40,11 @@ class InitialPlans:
     Attributes:
         policy_plan: `[b, h, act_dim]`, what the policy's mode does if the first particle is right.
         policy: scores `[b, 1]` of the policy's mode, each particle in closed loop.
-        plans: `[b, m, h, act_dim]`: the policy's plan, the warm one, one a candidate, elites, draws.
+        plans: `[b, m, h, act_dim]`: the policy's plan, the warm one, one a candidate, elites, draws; actions,
+            or residuals to the policy's.
         source: `[b, m]`, index into `SOURCES`.
-        warm: `[b, h, act_dim]`, the warm plan with the policy as its tail; the policy's plan without one.
+        warm: `[b, h, act_dim]`, the warm plan with the policy as its tail; the policy's plan without one. As
+            `plans`.
         has_warm: `[b]`.
     """
 
@@ -63,6 +65,7 @@ def make_initial_plans(
     draws: PolicyDraws,
     noise: RowNoise,
     tally: Tally,
+    residuals: bool = False,
 ) -> InitialPlans:
     """Rolls the policy out, once for all uses: its value, its plans, the tails of plans that are too short.
 
@@ -71,7 +74,7 @@ def make_initial_plans(
     """
     given = _gather(problem, hints, _warm_rows(hints, obs), draws=draws.count, horizon=particles.horizon)
     # 1. One rollout of everything: p rows of the policy itself, m rows whose actions become plans.
-    actor = _Actor(problem, particles.count, given, draws, noise, tally)
+    actor = _Actor(problem, particles.count, given, draws, noise, tally, keeps_modes=residuals)
     rows = obs.expand(particles.count + len(given.source), *obs.shape).flatten(0, 1)
     extended = _extend(particles, len(given.source), problem.step.ensemble_size)
     returns = roll_out(problem, rows, actor, extended, plans=1, tally=tally)
@@ -80,9 +83,12 @@ def make_initial_plans(
     policy = Returns(returns.parts[:, :own], returns.uncertainty[:own], returns.halted[:own])
     # 3. What was done in the others, and in the first particle by the policy, are the plans.
     taken = torch.stack(actor.taken, 2).transpose(0, 1)  # [b, p + m, h, act_dim]
+    policy_actions = taken[:, 0]
+    if residuals:
+        taken = taken - torch.stack(actor.modes, 2).transpose(0, 1)
     policy_plan, others = taken[:, 0], taken[:, particles.count :]
     return InitialPlans(
-        policy_plan=policy_plan,
+        policy_plan=policy_actions,
         policy=pool(policy, particles.average, states=len(obs), lcb_coef=problem.pessimism.lcb_coef),
         plans=torch.cat((policy_plan[:, None], others), 1),
         source=torch.cat((torch.full((1, len(obs)), _POLICY, device=obs.device), given.source)).T,
@@ -154,12 +160,15 @@ class _Actor:
         draws: PolicyDraws,
         noise: RowNoise,
         tally: Tally,
+        *,
+        keeps_modes: bool,
     ) -> None:
         self._prior, self._particles, self._given = problem.prior, particles, given
-        self._draws, self._tally = draws, tally
+        self._draws, self._tally, self._keeps_modes = draws, tally, keeps_modes
         self._modes = particles + given.modes
         drawn = len(given.source) - given.modes
         self.taken: list[Tensor] = []
+        self.modes: list[Tensor] = []  # what the policy would have done there, if that is kept
         self._noise = None
         if drawn:
             shape = (given.plans.shape[2], drawn, given.plans.shape[3])
@@ -171,6 +180,8 @@ class _Actor:
         split = self._modes * states
         # The policy's mode in the first rows, its draws in the last.
         action = self._prior.act(obs[:split]).view(self._modes, states, -1)
+        if self._keeps_modes:
+            self.modes.append(self._prior.act(obs).clamp(-1.0, 1.0).view(-1, states, action.shape[-1]))
         if self._noise is not None:
             drawn = self._draw(obs[split:], self._noise[step].flatten(0, 1)).view(-1, *action.shape[1:])
             action = torch.cat((action, drawn))

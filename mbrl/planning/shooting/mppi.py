@@ -25,7 +25,7 @@ from mbrl.planning.problem.problem import Clock, PlanningProblem
 from mbrl.planning.shooting.plans import Plans, ShootingState
 from mbrl.planning.shooting.shooting import ShootingConfig, ShootingPlanner
 
-Preset: TypeAlias = Literal["tdmpc2", "mbop", "mbop-acme"]
+Preset: TypeAlias = Literal["tdmpc2", "mbop", "mbop-acme", "residual"]
 
 PRESETS: Final[Mapping[Preset, Mapping[str, Any]]] = {
     "tdmpc2": {
@@ -59,8 +59,17 @@ PRESETS: Final[Mapping[Preset, Mapping[str, Any]]] = {
         "policy_std": 0.8,
         "policy_mix": 0.2,
     },
+    "residual": {
+        "plans": "residuals",
+        "population": 106,
+        "iterations": 8,
+        "elites": 16,
+        "std_start": 0.15,
+        "std_min": 0.005,
+    },
 }
-"""TD-MPC2's settings; plans of a perturbed policy only (Argenson & Dulac-Arnold 2021, and as in acme)."""
+"""TD-MPC2's settings; plans of a perturbed policy only (Argenson & Dulac-Arnold 2021, and as in acme); small
+residuals to a policy, in more and smaller iterations for the same 736 plans."""
 
 
 class MPPIConfig(ShootingConfig):

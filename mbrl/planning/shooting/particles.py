@@ -53,6 +53,15 @@ class Particles:
         """`[p b n, obs_dim + 1]` of a step."""
         return None if self.noise is None else _spread(self.noise[step], plans)
 
+    def first(self) -> "Particles":
+        """The first of every state."""
+        return Particles(
+            None if self.member is None else self.member[:, :1],
+            None if self.noise is None else self.noise[:, :1],
+            self.average.new_ones(1, 1),
+            self.horizon,
+        )
+
     def states(self, rows: slice) -> "Particles":
         """Those of some states."""
         return dataclasses.replace(

@@ -31,6 +31,7 @@ from mbrl.planning.shooting.config import ShootingConfig
 from mbrl.planning.shooting.initial_plans import InitialPlans, PolicyDraws, make_initial_plans
 from mbrl.planning.shooting.particles import Particles, draw_particles
 from mbrl.planning.shooting.plans import Plans, ShootingState, report
+from mbrl.planning.shooting.residual import add_residual, residual_problem, to_actions
 from mbrl.planning.shooting.rollout import Tally, score_plans
 
 _SHOOTING: Final = SOURCES.index("shooting")
@@ -91,6 +92,7 @@ class ShootingPlanner(abc.ABC):
         if config.std_min > config.std_max:
             raise ConfigError(f"std_min={config.std_min:g} lies above std_max={config.std_max:g}.")
         self._problem, self._config, self._clock = problem, config, clock
+        self._scored = residual_problem(problem) if config.plans == "residuals" else problem
         self._costs: Costs = {}
 
     @property
@@ -200,11 +202,12 @@ class ShootingPlanner(abc.ABC):
             draws=draws,
             noise=call.noise,
             tally=call.tally,
+            residuals=config.plans == "residuals",
         )
 
     def _start(self, initial: InitialPlans) -> Tensor:
         """The first mean: the warm plan where there is one, else what the policy would do, or zeros."""
-        cold = initial.policy_plan
+        cold = initial.plans[:, 0]
         if self._config.start == "zero":
             cold = torch.zeros_like(cold)
         return torch.where(initial.has_warm[:, None, None], initial.warm, cold)
@@ -216,7 +219,7 @@ class ShootingPlanner(abc.ABC):
         # 1. Draw plans around the mean; the first iteration scores the initial plans among them.
         actions, source = self._propose(call, initial, state, size=size, is_last=is_last)
         # 2. Score: roll them out in every particle. Plans kept from before compete with their old scores.
-        scores = score_plans(self._problem, call.obs, actions, call.particles, tally=call.tally)
+        scores = score_plans(self._scored, call.obs, actions, call.particles, tally=call.tally)
         scored = Plans(actions, source, scores)
         if state.rounds == 0:
             state.injected = scored.first(min(initial.plans.shape[1], size))
@@ -294,7 +297,7 @@ class ShootingPlanner(abc.ABC):
             return elites.take((weights.log() + gumbel).argmax(1, keepdim=True))
         # The mean as a plan of its own: what is it worth, against what it averages?
         actions = state.centre[:, None]
-        scores = score_plans(self._problem, call.obs, actions, call.particles, tally=call.tally)
+        scores = score_plans(self._scored, call.obs, actions, call.particles, tally=call.tally)
         score = elites.scores.score
         average = torch.where(weights > 0.0, weights * score, 0.0).sum(1)
         enough = scores.score[:, 0] >= average - _TIE * average.abs()
@@ -312,15 +315,32 @@ class ShootingPlanner(abc.ABC):
                 failed=failed,
                 stats=self._stats(call, state, failed=failed),
             )
-        chosen = self._choose(call, state)
+        chosen, elites, remembered = self._choose(call, state), state.elites, self.remember(state)
+        if self._config.plans == "residuals":
+            chosen, elites, remembered = self._as_actions(call, chosen, elites, remembered)
         failed = ~chosen.scores.score[:, 0].isfinite()
         return report(
             own,
             own.where(failed, chosen),
-            (state.elites, state.weights * ~failed[:, None]),
+            (elites, state.weights * ~failed[:, None]),
             failed=failed,
             stats=self._stats(call, state, failed=failed),
-            remembered=self.remember(state),
+            remembered=remembered,
+        )
+
+    def _as_actions(
+        self, call: _Call, chosen: Plans, elites: Plans, remembered: Tensor | None
+    ) -> tuple[Plans, Plans, Tensor | None]:
+        """Residual plans as the actions that they stand for; of elites the first ones, which are compared."""
+        residuals = chosen.actions if remembered is None else torch.cat((chosen.actions, remembered), 1)
+        actions = to_actions(self._problem, call.obs, residuals, call.particles, tally=call.tally)
+        count = elites.actions.shape[1]
+        rows = call.obs[:, None].expand(len(call.obs), count, call.obs.shape[1]).flatten(0, 1)
+        first = add_residual(self._problem.prior, rows, elites.actions[:, :, 0].flatten(0, 1))
+        return (
+            dataclasses.replace(chosen, actions=actions[:, :1]),
+            dataclasses.replace(elites, actions=first.view(len(call.obs), count, 1, -1)),
+            None if remembered is None else actions[:, 1:],
         )
 
     def _stats(self, call: _Call, state: ShootingState, *, failed: Tensor) -> PlanStats:

@@ -1,7 +1,8 @@
 """A planner by tree search: root candidates, a search strategy, a report; whatever the strategy is."""
 
 import functools
-from typing import Annotated, Final, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +25,12 @@ from mbrl.planning.problem.problem import Clock, PlanningProblem
 from mbrl.planning.tree.evaluation import ModelEvaluation, Transition
 from mbrl.planning.tree.proposals import Proposals, clip_to_box
 from mbrl.planning.tree.search import Copies, Search, instantiate_trees
+from mbrl.planning.tree.simulation import Backward, backward, backward_max
 from mbrl.planning.tree.summary import follow_plan, pool_parts
+
+NodeValue: TypeAlias = Literal["mean", "max"]
+
+_BACKWARDS: Final[Mapping[NodeValue, Backward]] = {"mean": backward, "max": backward_max}
 
 _MOST_SIMS: Final = 128
 """Of a budget in milliseconds alone: eight for each of 16 candidates. Storage for all of them is allocated
@@ -43,6 +49,9 @@ class TreeConfig(PlannerConfig):
             step and a draw of its Gaussian; `ts_inf`, trees with a fixed member that take turns;
             `member_forest`, a tree for every member, of which simulations are counted.
         particles: trees of a state under `ts_inf`; None for one a member.
+        node_value: what a node is worth: the `mean` of all that came back through it, as in mctx; or the
+            `max` of its leaf value and its best action, so that search cannot undo what precise leaves know.
+            A maximum takes the errors of imprecise leaves for gains.
         injected_mass: prior mass that logged actions share at the root.
         keep_tree: whether the plan carries its trees, for explanations.
     """
@@ -50,6 +59,7 @@ class TreeConfig(PlannerConfig):
     max_depth: Annotated[int, Field(ge=1, le=1000)] = 10
     transition: Transition = "member_forest"
     particles: Annotated[int, Field(ge=1, le=1000)] | None = None
+    node_value: NodeValue = "mean"
     injected_mass: Annotated[float, Field(ge=0, lt=1)] = 0.25
     keep_tree: bool = False
 
@@ -209,6 +219,7 @@ class TreePlanner:
             max_depth=config.max_depth,
             halt_threshold=problem.pessimism.halt_threshold,
             turn=(noise.uniform("tree/turn", (1,)) * copies.count).long().squeeze(1),
+            backward=_BACKWARDS[config.node_value],
         )
 
     def _report(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mbrl.planning.tree.evaluation import Evaluate, Rows
 from mbrl.planning.tree.proposals import RootSet
-from mbrl.planning.tree.simulation import Select, backward, expand, simulate
+from mbrl.planning.tree.simulation import Backward, Select, backward, expand, simulate
 from mbrl.planning.tree.tree import VISITS, Tree
 
 
@@ -90,6 +90,7 @@ class Search:
         max_depth: in edges.
         halt_threshold: u_max; no plan enters more uncertainty if it knows of a way around.
         turn: `[b]`, which tree a state's simulations begin with, if they take turns.
+        backward: what nodes make of what comes back.
     """
 
     def __init__(
@@ -103,10 +104,12 @@ class Search:
         max_depth: int,
         halt_threshold: float = math.inf,
         turn: Int[Tensor, "b"] | None = None,
+        backward: Backward = backward,
     ) -> None:
         self.root, self.tree, self.copies, self.max_depth = root, tree, copies, max_depth
         self.halt_threshold = halt_threshold
-        self._evaluate, self._lcb_coef, self._turn = evaluate, lcb_coef, turn
+        self._evaluate, self._backward = evaluate, backward
+        self._lcb_coef, self._turn = lcb_coef, turn
         self._alive = root.valid
         self.bad_rows = self.deepest = self.rounds = 0
         device = root.value.device
@@ -161,8 +164,8 @@ class Search:
         if len(path.steps) > 1:
             rows = rows._replace(shared=0)
         self._exclude(expand(self.tree, path, rows, self._evaluate))
-        # 4. Backward: add what came back to all nodes and edges on the way.
-        backward(self.tree, path)
+        # 4. Backward: take what came back to all nodes and edges on the way.
+        self._backward(self.tree, path)
         self.rounds += 1
         self.deepest = max(self.deepest, len(path.steps))
 
@@ -193,7 +196,7 @@ class Search:
         return RootStats(mean - self._lcb_coef * deviation, mean, deviation, total)
 
     def root_values(self) -> Float[Tensor, "b"]:
-        """Mean of all that came back to the roots of each state, which forced exploration lowers."""
+        """What the roots of each state are worth; a mean of all that came back is lowered by exploration."""
         sums = self.tree.sums[: self.tree.trees].view(-1, self.copies.count, 4).sum(1)
         return (sums[:, 0] - sums[:, 1] + sums[:, 2]) / sums[:, VISITS]
 

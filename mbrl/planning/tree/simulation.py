@@ -16,6 +16,9 @@ from mbrl.planning.tree.tree import DISCOUNT, MIXED, PENALTY, REWARD, UNVISITED,
 Select: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 """`(nodes, simulations or None for all) -> actions` below the roots."""
 
+Backward: TypeAlias = "Callable[[Tree, Path], None]"
+"""Takes what simulations found back to all nodes and edges on their paths."""
+
 
 class Step(NamedTuple):
     """One level of a path: of the simulations that came so far, the node left and the slot taken."""
@@ -157,6 +160,41 @@ def _update_edges(tree: Tree, slots: Tensor, parts: Tensor) -> None:
     tree.slot_visits.index_add_(0, slots, ones)
     by_part = tree.edge_parts(edge)
     tree.q[edge] = by_part[:, 0] - by_part[:, 1] + by_part[:, 2]
+
+
+def backward_max(tree: Tree, path: Path) -> None:
+    """Makes every node on a path worth the best of its own leaf value and its visited edges.
+
+    From the leaf upwards, by parts: `V <- max(V_leaf, max_a Q(a))`. So a search below a node cannot lower it:
+    poor actions that were tried there say nothing of the good ones. `sums` hold value times visits, as those
+    of `backward` do.
+    """
+    leaf = tree.child.index_select(0, path.slot)
+    reached = leaf >= 0  # the others were masked, and came back with nothing
+    leaf = leaf[reached]
+    tree.sums[leaf, 2] += tree.raw_value[leaf]
+    tree.sums[leaf, VISITS] += 1.0
+    for depth in range(len(path.steps) - 1, -1, -1):
+        step = path.steps[depth]
+        kept = reached if step.rows is None else reached[step.rows]
+        node, slot = step.node[kept], step.slot[kept]
+        # 1. The edge: a visit, and Q from what its child is worth now.
+        edge, ones = slot // tree.outcomes, tree.q.new_ones(len(slot))
+        tree.visits.index_add_(0, edge, ones)
+        if tree.outcomes > 1:
+            tree.slot_visits.index_add_(0, slot, ones)
+        by_part = tree.edge_parts(edge)
+        tree.q[edge] = by_part[:, 0] - by_part[:, 1] + by_part[:, 2]
+        # 2. The node: its best visited edge, unless the critic thought more of it from the start.
+        edges = tree.edges_of(node, is_root=depth == 0)
+        q = tree.q[edges].masked_fill(tree.visits[edges] == 0, -torch.inf)
+        best = edges.gather(1, q.argmax(1, keepdim=True)).squeeze(1)
+        own = by_part.new_zeros(len(node), 3)
+        own[:, 2] = tree.raw_value[node]
+        is_better = tree.q[best] > tree.raw_value[node]
+        parts = torch.where(is_better[:, None], tree.edge_parts(best)[:, :3], own)
+        visits = 1.0 + tree.visits[edges].sum(1, keepdim=True)
+        tree.sums[node] = torch.cat((parts * visits, visits), 1)
 
 
 def _send_to_void(tree: Tree, steps: list[Step], leaf: Tensor) -> list[Step]:

@@ -130,7 +130,7 @@ class Tree:
         return edges[self._first : self._first + self.capacity * self.inner_width].view(-1, self.inner_width)
 
     def value(self, node: Int[Tensor, "*r"]) -> Float[Tensor, "*r"]:
-        """Mean of what came back through nodes."""
+        """What nodes are worth: the mean of what came back through them, or what `Backward` makes of it."""
         reward, penalty, bootstrap, visits = self.sums[node].unbind(-1)
         return (reward - penalty + bootstrap) / visits
 
@@ -143,6 +143,12 @@ class Tree:
     def first_edge(self, node: Int[Tensor, "*r"]) -> Int[Tensor, "*r"]:
         """Edge of action 0 of nodes below the roots."""
         return (node - self.trees) * self.inner_width + self._first
+
+    def edges_of(self, node: Int[Tensor, "r"], *, is_root: bool) -> Int[Tensor, "r a"]:
+        """All edges of roots, or of other nodes."""
+        width = self.root_width if is_root else self.inner_width
+        first = node * width if is_root else self.first_edge(node)
+        return first[:, None] + torch.arange(width, device=node.device)
 
     def origin(self, slot: int) -> tuple[int, int]:
         """Node and action that a slot belongs to."""

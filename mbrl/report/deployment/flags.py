@@ -1,7 +1,7 @@
 """Which estimates carry which flags, and what these mean."""
 
 from mbrl.core.estimates import Flag
-from mbrl.ope.judgement.report.documents import OPEReport
+from mbrl.off_policy.judgement.report.documents import OPEReport
 from mbrl.report.kit.table import Cell, Table
 
 

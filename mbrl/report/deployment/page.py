@@ -6,8 +6,8 @@ Importing this module imports matplotlib; do so where a page is made.
 import dataclasses
 from collections.abc import Mapping
 
-from mbrl.ope.judgement.report.concluded import VERDICT_WORDS
-from mbrl.ope.judgement.report.documents import DeploymentReport, OPEReport
+from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
 from mbrl.report.deployment.sections import (
     backtest_section,
     candidate_section,

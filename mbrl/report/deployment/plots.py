@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbrl.evaluation.statistics import Interval
-from mbrl.ope.judgement.report.measured import RiskSource, SupportByPlace, SupportByTime
-from mbrl.ope.judgement.report.records import known_ends
-from mbrl.ope.judgement.risk import QUANTILE_LEVELS
-from mbrl.ope.statistics.bounds import LEVEL
+from mbrl.off_policy.judgement.report.measured import RiskSource, SupportByPlace, SupportByTime
+from mbrl.off_policy.judgement.report.records import known_ends
+from mbrl.off_policy.judgement.risk import QUANTILE_LEVELS
+from mbrl.off_policy.statistics.bounds import LEVEL
 from mbrl.report.kit.palette import BLUE, BRICK, GREY, LIGHT, ORANGE, SERIES
 from mbrl.report.kit.plots import Bars, Line, Mark, draw_bars, draw_intervals, draw_lines
 from mbrl.report.kit.style import PANEL_SIZE, add_legend, panel

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from mbrl.ope.judgement.report.documents import DeploymentReport, OPEReport
-from mbrl.ope.judgement.report.measured import Diagnostics, ReportedEstimate, SupportByPlace, SupportByTime
-from mbrl.ope.judgement.report.records import known_ends
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
+from mbrl.off_policy.judgement.report.measured import (
+    Diagnostics,
+    ReportedEstimate,
+    SupportByPlace,
+    SupportByTime,
+)
+from mbrl.off_policy.judgement.report.records import known_ends
 from mbrl.report.deployment import plots
 from mbrl.report.deployment.flags import flag_table
 from mbrl.report.deployment.sentences import agreement_sentence, next_sentence, verdict_messages

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from mbrl.ope.judgement.families import BEHAVIOUR
-from mbrl.ope.judgement.report.concluded import VERDICT_WORDS, VerdictName
-from mbrl.ope.judgement.report.documents import OPEReport
+from mbrl.off_policy.judgement.families import BEHAVIOUR
+from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS, VerdictName
+from mbrl.off_policy.judgement.report.documents import OPEReport
 from mbrl.report.kit.message import Message, Tone
 from mbrl.report.kit.wording import format_count, format_number, format_share
 

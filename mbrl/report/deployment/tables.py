@@ -2,11 +2,12 @@
 
 from typing import Final
 
-from mbrl.ope.judgement.families import PRIMARY, count_families
-from mbrl.ope.judgement.report.concluded import VERDICT_WORDS
-from mbrl.ope.judgement.report.documents import DeploymentReport, OPEReport
-from mbrl.ope.judgement.report.measured import Segment, SegmentKind
-from mbrl.ope.judgement.report.records import Ends, known_ends
+from mbrl.off_policy.estimators.base import primary_estimators
+from mbrl.off_policy.judgement.families import count_families
+from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
+from mbrl.off_policy.judgement.report.measured import Segment, SegmentKind
+from mbrl.off_policy.judgement.report.records import Ends, known_ends
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import MISSING, format_count, format_number, format_share
 
@@ -21,18 +22,18 @@ _SEGMENT_KINDS: Final[dict[SegmentKind, str]] = {
 
 def counted_names(report: OPEReport) -> set[str]:
     """Estimators that count in the verdict."""
-    return {PRIMARY[family.family] for family in count_families(report, report.verdict.thresholds)[0]}
+    return {family.estimator for family in count_families(report, report.verdict.thresholds)[0]}
 
 
 def why_not_counted(report: OPEReport) -> dict[str, str]:
     """Why an estimator does not count in the verdict; empty for one that does."""
     _, problems = count_families(report, report.verdict.thresholds)
-    by_name = {PRIMARY[family]: text for family, text in problems.items()}
-    primary = set(PRIMARY.values())
+    primary = primary_estimators()
+    by_name = {primary[family]: text for family, text in problems.items()}
     return {
         estimate.name: by_name.get(estimate.name)
         or estimate.why_not
-        or ("" if estimate.name in primary else "shown beside its family's primary estimator")
+        or ("" if estimate.name in primary.values() else "shown beside its family's primary estimator")
         for estimate in report.estimates
     }
 

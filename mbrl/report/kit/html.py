@@ -1,6 +1,8 @@
 """Pages of text, tables and figures in one self-contained HTML file: no network, no script."""
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,7 +14,7 @@ from matplotlib.figure import Figure
 from mbrl.report.kit.message import Message
 from mbrl.report.kit.palette import DARK, LIGHT, css_name
 from mbrl.report.kit.style import to_svg
-from mbrl.report.kit.table import Table, format_cell, is_missing
+from mbrl.report.kit.table import Table, format_cell, is_missing, to_text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,10 +71,8 @@ def render_page(
     Raises:
         ValueError: two pictures share a name.
     """
-    names = [picture.name for section in sections for picture in section.pictures]
-    if len(set(names)) != len(names):
-        raise ValueError(f"names of pictures must differ: {names}")
-    return _template().render(
+    _check_names(sections)
+    return _template("page.html").render(
         title=title,
         subtitle=subtitle,
         sections=sections,
@@ -85,12 +85,74 @@ def render_page(
     )
 
 
+def fragment(sections: Sequence[Section], *, plain: str = "") -> str:
+    """Sections as a piece of HTML for notebooks: self-contained, folded without script, the first one open.
+
+    Where a viewer strips the style, as it does for a notebook that is not trusted, the plain text is seen in
+    place of the sections.
+
+    Args:
+        sections: from the top.
+        plain: the same as plain text; empty for what the sections say without their figures.
+
+    Raises:
+        ValueError: two pictures share a name.
+    """
+    _check_names(sections)
+    text = plain or _plain_text(sections)
+    # Ids of drawings hold for the whole notebook, so they carry a digest of what is shown.
+    prefix = f"mbrl-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+    named = [
+        dataclasses.replace(
+            section,
+            pictures=[dataclasses.replace(p, name=f"{prefix}-{p.name}") for p in section.pictures],
+        )
+        for section in sections
+    ]
+    return _template("fragment.html").render(
+        sections=named,
+        plain=text,
+        parts=Markup(_scoped(_environment().get_template("parts.css").render(), ".mbrl-fragment")),
+        light=_variables(LIGHT),
+        dark=_variables(DARK),
+        draw=_draw,
+    )
+
+
+def _check_names(sections: Sequence[Section]) -> None:
+    names = [picture.name for section in sections for picture in section.pictures]
+    if len(set(names)) != len(names):
+        raise ValueError(f"names of pictures must differ: {names}")
+
+
+def _plain_text(sections: Sequence[Section]) -> str:
+    """Titles, words and tables, without figures."""
+    texts: list[str] = []
+    for section in sections:
+        parts = [section.title, section.text, *(message.text for message in section.messages)]
+        parts.append(to_text(section.tables).rstrip("\n"))
+        texts.append("\n".join(part for part in parts if part))
+    return "\n\n".join(texts)
+
+
+def _scoped(css: str, scope: str) -> str:
+    """Rules that hold below `scope` alone; for rules without nesting."""
+
+    def narrow(rule: re.Match[str]) -> str:
+        selectors = (f"{scope} {selector.strip()}" for selector in rule[1].split(","))
+        return f"{', '.join(selectors)} {{{rule[2]}}}"
+
+    return re.sub(r"([^{}]+)\{([^{}]*)\}", narrow, css)
+
+
 def _draw(picture: Picture) -> Markup:
-    return Markup(to_svg(picture.figure, name=picture.name))
+    svg = to_svg(picture.figure, name=picture.name)
+    # A drawing's own style would hold for the whole document.
+    return Markup(svg.replace('<style type="text/css">*', '<style type="text/css">.drawing *'))
 
 
 @lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mbrl.report"),
         autoescape=True,
@@ -100,7 +162,11 @@ def _template() -> jinja2.Template:
     )
     environment.filters["cell"] = _unbroken
     environment.tests["missing"] = is_missing
-    return environment.get_template("page.html")
+    return environment
+
+
+def _template(name: str) -> jinja2.Template:
+    return _environment().get_template(name)
 
 
 def _unbroken(value: Any) -> str:

@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 from mbrl.report.kit.palette import INK, LIGHT, MUTED, RULE, css_name
 
 _LEGEND_HANDLE: Final = 0.5
+"""Inches of an entry of a legend without its words."""
+
 _LEGEND_LETTER: Final = 0.075
-"""Inches of an entry of a legend without its words, and of a letter of these."""
+"""Inches of a letter of a legend, on average."""
 
 PANEL_SIZE: Final = (4.7, 3.1)
 """Inches of one panel. Panels are small so that the text stays readable when a phone shrinks them."""
@@ -53,6 +55,7 @@ _RC: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
     "axes.formatter.useoffset": False,
 }
+"""Sizes in points, for panels of `PANEL_SIZE`; no frame above and to the right, and no paper of its own."""
 
 
 @contextmanager

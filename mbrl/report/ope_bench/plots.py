@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbrl.ope.judgement.benchmark.answers import Answer, BenchLog, OPEBench
-from mbrl.ope.judgement.benchmark.scores import score_estimator
+from mbrl.off_policy.judgement.benchmark.answers import Answer, BenchLog, OPEBench
+from mbrl.off_policy.judgement.benchmark.scores import score_estimator
 from mbrl.report.kit.palette import BLUE, GREY, LIGHT, MUTED
 from mbrl.report.kit.style import panels
 

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from mbrl.ope.judgement.benchmark.answers import BenchLog, JudgedCase, OPEBench
-from mbrl.ope.judgement.benchmark.scores import Score, score_estimator
-from mbrl.ope.judgement.benchmark.verdicts import RULES, VerdictShare, verdict_share
-from mbrl.ope.judgement.report.concluded import VERDICT_WORDS
+from mbrl.off_policy.judgement.benchmark.answers import BenchLog, JudgedCase, OPEBench
+from mbrl.off_policy.judgement.benchmark.scores import Score, score_estimator
+from mbrl.off_policy.judgement.benchmark.verdicts import RULES, VerdictShare, verdict_share
+from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import format_count, format_share
 
@@ -78,7 +78,8 @@ def threshold_table(cases: Sequence[JudgedCase]) -> Table:
         right, wrong = ("worse", "better") if kind == "NO-GO" else ("better", "worse")
         columns += [f"{kind}, {right}", f"{kind}, {wrong}"]
     rows = [(label, *_threshold_cells(cases, label)) for label in RULES]
-    return Table("Right and wrong verdicts, had one threshold been another", tuple(columns), rows)
+    caption = "Verdicts, had one threshold been another (<= upper 95 % end; a task's judgements are one case)"
+    return Table(caption, tuple(columns), rows)
 
 
 def _threshold_cells(cases: Sequence[JudgedCase], label: str) -> Iterator[Cell]:

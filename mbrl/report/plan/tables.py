@@ -7,6 +7,7 @@ from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import MISSING, format_interval, format_number, format_share
 
 _MOST_ROWS: Final = 12
+"""Steps of a plan that a table shows: a screen of a terminal, with what stands around them."""
 
 
 def plan_table(summary: Mapping[str, Any]) -> Table:

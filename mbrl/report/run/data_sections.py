@@ -9,6 +9,7 @@ from mbrl.report.run import data_plots
 from mbrl.report.run.data_tables import dimension_table, finding_message, inspection_tables
 
 _MANY_ACTIONS = 6
+"""Dimensions of the action that are drawn; of more, those that vary most."""
 
 
 def data_sections(report: Inspection) -> list[Section]:

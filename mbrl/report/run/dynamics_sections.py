@@ -8,6 +8,7 @@ from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_count, format_number, format_share
 from mbrl.report.run import dynamics_plots as plots
 from mbrl.report.run.dynamics_tables import (
+    INTERVAL_LEVEL,
     correlation_table,
     coverage_table,
     dimension_names,
@@ -18,8 +19,6 @@ from mbrl.report.run.dynamics_tables import (
     near,
     step_table,
 )
-
-_NOMINAL = 0.9
 
 
 def dynamics_sections(report: DynamicsReport, *, names: Sequence[str] | None = None) -> list[Section]:
@@ -94,7 +93,7 @@ def coverage_picture(report: DynamicsReport) -> Picture:
         plots.coverage_by_step(
             loop.steps,
             loop.coverage,
-            level=_NOMINAL,
+            level=INTERVAL_LEVEL,
             least=loop.least_coverage,
             trusted_horizon=loop.trusted_horizon,
         ),
@@ -112,7 +111,7 @@ def reliability_picture(report: DynamicsReport) -> Picture:
         "Calibration",
         plots.reliability(calibration.levels, calibration.coverage_before, calibration.coverage_after),
         alt="Observed against nominal coverage; the 90 % interval covers "
-        f"{format_share(calibration.coverage(_NOMINAL))} after recalibration.",
+        f"{format_share(calibration.coverage(INTERVAL_LEVEL))} after recalibration.",
         note=f"Mean over dimensions, on {calibration.rows:,} rows of "
         f"{format_count(calibration.episodes, 'episode')} that "
         f"recalibration did not see. {_flagged(report)}",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from mbrl.dynamics.assessment.model_warnings import explain_first_step
 from mbrl.dynamics.report import DynamicsReport, RankCorrelation
 from mbrl.evaluation.statistics import Interval
 from mbrl.report.kit.message import Message
@@ -13,7 +14,10 @@ INTERVAL_LEVEL = 0.9
 """Level of the intervals in a dynamics report."""
 
 _SHOWN_LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Levels whose coverage a table shows."""
+
 _SHOWN_STEPS = (1, 2, 3, 5, 10, 15, 20, 25, 50, 100, 200, 500, 1000)
+"""Steps of an open-loop rollout that a short table shows, beside the trusted horizon and the last."""
 
 
 def dynamics_tables(report: DynamicsReport, *, names: Sequence[str] | None = None) -> list[Table]:
@@ -39,6 +43,7 @@ def trust_message(report: DynamicsReport) -> Message:
     if horizon == 0:
         text = (
             "Trusted horizon 0: the model is trusted for no step. Do not roll out; use a model-free learner."
+            + explain_first_step(report)
         )
         return Message(text, "bad")
     steps = format_count(horizon, "step")

@@ -12,7 +12,10 @@ from mbrl.report.kit.palette import INK, LIGHT, MUTED, series_colour
 from mbrl.report.kit.style import add_legend, panels
 
 _COLUMNS = 2
+"""Panels side by side."""
+
 _PANEL = (3.9, 1.7)
+"""Inches of one panel: flat, since time runs along it."""
 
 
 def open_loop_figure(

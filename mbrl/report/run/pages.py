@@ -147,7 +147,7 @@ def demo_page(results: DemoResults, *, provenance: Mapping[str, str] | None = No
     """
     dynamics, comparison = results.dynamics, results.comparison
     conclusions = conclude(comparison, trusted_horizon=dynamics.trusted_horizon)
-    doubts = [message for message in [verdict(results.data)] if message.tone != "good"]
+    warnings = [message for message in [verdict(results.data)] if message.tone != "good"]
     total = sum(results.seconds.values())
     stages: list[tuple[str, float]] = [(stage, round(value, 1)) for stage, value in results.seconds.items()]
     return render_page(
@@ -166,7 +166,7 @@ def demo_page(results: DemoResults, *, provenance: Mapping[str, str] | None = No
             ("trusted horizon", format_count(dynamics.trusted_horizon, "step")),
             ("seconds in all", f"{total:.0f}"),
         ],
-        messages=[*conclusions, *doubts, *warning_messages(dynamics)],
+        messages=[*conclusions, *warnings, *warning_messages(dynamics)],
         provenance=provenance,
     )
 

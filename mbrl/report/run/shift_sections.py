@@ -23,7 +23,7 @@ class _Line:
 _LINES: Final = (
     _Line("out_of_support_share", "actions unlike the log's, by density", "1 %", is_share=True),
     _Line("knn_share", "actions far from any logged row", "1 %", is_share=True),
-    _Line("rollout_uncertainty_ratio", "model's doubt along rollouts, over that on the data", "about 1"),
+    _Line("rollout_uncertainty_ratio", "model uncertainty along rollouts, over that on the data", "about 1"),
     _Line("rollout_flagged_share", "imagined steps beyond 99 % of the data", "1 %", is_share=True),
     _Line("value_gap", "values above logged returns, deviations", "0; more for a better policy"),
     _Line("value_rank_correlation", "rank correlation of values and logged returns", "near 1"),
@@ -54,7 +54,7 @@ _PANELS: Final = (
     ),
     _Panel(
         "shift-model",
-        "The model's doubt along rollouts",
+        "The model's uncertainty along rollouts",
         ("shift/rollout_uncertainty_ratio",),
         "times that on held-out data",
         "From logged states, not cut where the model is unsure.",

@@ -43,6 +43,7 @@ _RULES: Final[dict[WarningKind, str]] = {
     "calibration": "its intervals miss their level by more than 0.1 even after recalibration",
     "correlation": "no uncertainty measure ranks its errors, so that penalties would be noise",
     "termination": "its termination head finds fewer than half of the held-out terminations",
+    "reward": "its reward is trusted for fewer steps than its states",
 }
 
 
@@ -122,7 +123,7 @@ def about_models(data: StudyDataset, trust: ModelTrust) -> list[Message]:
 
 
 def _warnings(report: DynamicsReport) -> tuple[ModelWarning, ...]:
-    return find_warnings(report.calibration, report.open_loop, report.correlations, report.termination)
+    return find_warnings(report)
 
 
 def _unsuited(data: StudyDataset) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ AVERAGES: Final[tuple[Average, ...]] = ("iqm", "mean", "median")
 """Averages in the order in which they are shown; decisions are by the first."""
 
 _PROFILE_POINTS: Final = 81
+"""Thresholds at which a performance profile is computed: finer than a figure shows."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

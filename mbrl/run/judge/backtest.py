@@ -17,11 +17,11 @@ from mbrl.data.sources import DatasetSource
 from mbrl.learners.base import LearnerContext
 from mbrl.learners.bc import BC, BCConfig
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
-from mbrl.ope.judgement.backtest import backtest_config, run_backtest
-from mbrl.ope.judgement.report.measured import Backtest
-from mbrl.ope.value.fqe import FQEConfig
-from mbrl.ope.value.model_value import ModelValueConfig
+from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
+from mbrl.off_policy.judgement.backtest import backtest_config, run_backtest
+from mbrl.off_policy.judgement.report.measured import Backtest
+from mbrl.off_policy.value.fqe import FQEConfig
+from mbrl.off_policy.value.model_value import ModelValueConfig
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.stage import Stage, StageWork, Workspace, perform

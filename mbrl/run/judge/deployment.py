@@ -9,19 +9,19 @@ import numpy as np
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.data.dataset import Dataset
-from mbrl.ope.judgement.active import Belief, action_distance, plan_trials
-from mbrl.ope.judgement.baseline import baseline_reasons, behaviour_baseline, policy_baseline
-from mbrl.ope.judgement.conclusions import conclude
-from mbrl.ope.judgement.families import BEHAVIOUR, count_families
-from mbrl.ope.judgement.paired import Evidence
-from mbrl.ope.judgement.ranking import DRAWS, joint_draws, propose, rank
-from mbrl.ope.judgement.report.concluded import Ranking, TrialPlan
-from mbrl.ope.judgement.report.documents import DeploymentReport, OPEReport
-from mbrl.ope.judgement.report.measured import Risk
-from mbrl.ope.judgement.risk import RiskQuestion, risk_section, with_corrected_intervals
-from mbrl.ope.judgement.rule import DEFAULT_RULE
-from mbrl.ope.log.layout import OPEArrays, pad_log
-from mbrl.ope.statistics.bounds import LEVEL
+from mbrl.off_policy.judgement.active import Belief, action_distance, plan_trials
+from mbrl.off_policy.judgement.baseline import baseline_reasons, behaviour_baseline, policy_baseline
+from mbrl.off_policy.judgement.conclusions import conclude
+from mbrl.off_policy.judgement.families import BEHAVIOUR, count_families
+from mbrl.off_policy.judgement.paired import Evidence
+from mbrl.off_policy.judgement.ranking import DRAWS, joint_draws, propose, rank
+from mbrl.off_policy.judgement.report.concluded import Ranking, TrialPlan
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
+from mbrl.off_policy.judgement.report.measured import Risk
+from mbrl.off_policy.judgement.risk import RiskQuestion, risk_section, with_corrected_intervals
+from mbrl.off_policy.judgement.rule import DEFAULT_RULE
+from mbrl.off_policy.log.layout import OPEArrays, pad_log
+from mbrl.off_policy.statistics.bounds import LEVEL
 from mbrl.run.files import write_json, write_text
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.run.judge.ope import REPORT_FILE

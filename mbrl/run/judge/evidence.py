@@ -13,8 +13,8 @@ from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand, Estimate
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.limits import ReadBudget, reading
-from mbrl.ope.judgement.paired import Evidence, evidence_of, rollouts_of
-from mbrl.ope.log.layout import Array, OPEArrays, pad_log
+from mbrl.off_policy.judgement.paired import Evidence, evidence_of, rollouts_of
+from mbrl.off_policy.log.layout import Array, OPEArrays, pad_log
 from mbrl.run.files import write_bytes
 
 EVIDENCE_FILE: Final = "ope.npz"

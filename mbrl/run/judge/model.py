@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
@@ -11,15 +11,13 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.value.model_value import EvaluationModel
+from mbrl.off_policy.value.model_value import EvaluationModel
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.files import hash_file
 from mbrl.run.fit import DYNAMICS_FILE, dynamics_key, fit_dynamics_stage, open_dynamics
 from mbrl.run.inputs import find_run_task
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
-
-_TERMINATIONS: Final[tuple[TerminationSource, ...]] = ("learned", "task", "never")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,19 +33,6 @@ class ModelRequest:
     dynamics: Path | None = None
     fit: bool = False
     termination: TerminationSource = "learned"
-
-    @classmethod
-    def parse(cls, dynamics: Path | None, *, fit: bool, termination: str) -> "ModelRequest":
-        """From the words of a command.
-
-        Raises:
-            ConfigError: the termination is none of the three.
-        """
-        for known in _TERMINATIONS:
-            if termination == known:
-                return cls(dynamics, fit, known)
-        legal = ", ".join(_TERMINATIONS)
-        raise ConfigError(f"Unknown termination {termination!r}. Legal names: {legal}.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -12,23 +12,23 @@ from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.estimators.base import ESTIMATORS, refused
-from mbrl.ope.estimators.context import EstimatorContext, EstimatorSettings
-from mbrl.ope.judgement.active import comparable_actions
-from mbrl.ope.judgement.assessment import assess
-from mbrl.ope.judgement.backtest import apply_backtest, miscalibrated_ratios
-from mbrl.ope.judgement.blend import blend_primaries
-from mbrl.ope.judgement.conclusions import conclude
-from mbrl.ope.judgement.paired import evidence_of, paired_z
-from mbrl.ope.judgement.report.documents import REPORT_VERSION, OPEReport
-from mbrl.ope.judgement.report.measured import Backtest, ReportedEstimate
-from mbrl.ope.judgement.risk import RiskQuestion
-from mbrl.ope.judgement.rule import DEFAULT_RULE
-from mbrl.ope.log.diagnostics import ratio_diagnostics
-from mbrl.ope.log.layout import OPEArrays
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FitValues, FQEConfig, fit_fqe
-from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig
+from mbrl.off_policy.estimators.base import ESTIMATORS, refused
+from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
+from mbrl.off_policy.judgement.active import comparable_actions
+from mbrl.off_policy.judgement.assessment import assess
+from mbrl.off_policy.judgement.backtest import apply_backtest, miscalibrated_ratios
+from mbrl.off_policy.judgement.blend import blend_primaries
+from mbrl.off_policy.judgement.conclusions import conclude
+from mbrl.off_policy.judgement.paired import evidence_of, paired_z
+from mbrl.off_policy.judgement.report.documents import REPORT_VERSION, OPEReport
+from mbrl.off_policy.judgement.report.measured import Backtest, ReportedEstimate
+from mbrl.off_policy.judgement.risk import RiskQuestion
+from mbrl.off_policy.judgement.rule import DEFAULT_RULE
+from mbrl.off_policy.log.diagnostics import ratio_diagnostics
+from mbrl.off_policy.log.layout import OPEArrays
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FitValues, FQEConfig, fit_fqe
+from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.files import write_json
 from mbrl.run.judge.backtest import backtest_stage, read_backtest
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
@@ -173,9 +173,9 @@ def evaluate_with_evidence(
     fit_values: FitValues = fit_fqe,
 ) -> tuple[OPEReport, StoredEvidence]:
     """`evaluate_off_policy` by a given way to fit, and the arrays that a comparison of policies needs."""
-    estimand, rng = settings.estimand(dataset), RngStreams(settings.seed)
+    rng = RngStreams(settings.seed)
     asked = EstimatorSettings(
-        estimand,
+        settings.estimand(dataset),
         settings.fqe,
         crossfit=settings.crossfit,
         fit_values=fit_values,
@@ -184,19 +184,7 @@ def evaluate_with_evidence(
     )
     context = EstimatorContext(policy, dataset, asked)
     arrays = _ratios(context)
-    problem = None if isinstance(arrays, str) else _problem_of_ratios(arrays)
-    estimates: dict[str, Estimate] = {}
-    for name in ESTIMATORS.names():
-        entry = ESTIMATORS.get(name)
-        try:
-            estimate = entry.estimate(context, generator=rng.at(name))
-        except (UndefinedRatioError, EstimandError, DataError) as error:
-            estimate = refused(name, entry.family, estimand, str(error))
-        if backtest is not None:
-            estimate = apply_backtest(estimate, backtest.z)
-        if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
-            estimate = estimate.invalidated(problem).flagged(Flag.BEHAVIOUR_MISCALIBRATED)
-        estimates[name] = estimate
+    estimates = _ask_all(context, arrays, backtest, rng)
     measured = assess(
         policy,
         dataset,
@@ -213,6 +201,33 @@ def evaluate_with_evidence(
     states = dataset.transitions().observation
     some = torch.tensor(states[:: max(1, len(states) // _COMPARED_STATES)])
     return report, StoredEvidence.of(estimates, arrays, comparable_actions(policy, some, dataset.spec))
+
+
+def _ask_all(
+    context: EstimatorContext, arrays: OPEArrays | str, backtest: Backtest | None, rng: RngStreams
+) -> dict[str, Estimate]:
+    """Every registered estimator's answer, out of the verdict where its back-test says so.
+
+    Args:
+        context: the question, and what estimators share.
+        arrays: the log with the policy's ratios, or why there are none.
+        backtest: of the same pipeline.
+        rng: streams, one for each estimator.
+    """
+    problem = None if isinstance(arrays, str) else _problem_of_ratios(arrays)
+    estimates: dict[str, Estimate] = {}
+    for name in ESTIMATORS.names():
+        entry = ESTIMATORS.get(name)
+        try:
+            estimate = entry.estimate(context, generator=rng.at(name))
+        except (UndefinedRatioError, EstimandError, DataError) as error:
+            estimate = refused(name, entry.family, context.estimand, str(error))
+        if backtest is not None:
+            estimate = apply_backtest(estimate, backtest.z)
+        if problem is not None and estimate.family == "ratio" and np.isfinite(estimate.point):
+            estimate = estimate.invalidated(problem, Flag.BEHAVIOUR_MISCALIBRATED)
+        estimates[name] = estimate
+    return estimates
 
 
 def _backtest(

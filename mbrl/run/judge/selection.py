@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mbrl.core.estimates import finite_or_none
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.files import read_record, write_json
 from mbrl.run.judge.ope import OPESettings
 from mbrl.run.judge.value_fits import KeptFits

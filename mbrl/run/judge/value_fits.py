@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.core.estimates import Estimand
+from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy
 from mbrl.data.dataset import Dataset
-from mbrl.ope.value.fqe import FQEConfig, FQEResult, FQEState, fit_fqe
+from mbrl.off_policy.value.fqe import FQEConfig, FQEResult, FQEState, fit_fqe
 from mbrl.run.checkpoint import CheckpointFolder
-from mbrl.run.progress import Progress
 from mbrl.run.stage import StageWork
 
 SECONDS_BETWEEN: Final = 10.0

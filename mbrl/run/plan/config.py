@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.planning.base import PLANNERS, Budget
 from mbrl.planning.choice import PlannerChoice, PlannerField
 from mbrl.planning.problem.calibration import CalibrationConfig

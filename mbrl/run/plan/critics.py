@@ -15,11 +15,10 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
-from mbrl.data.returns import LoggedEpisodes
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.fqe import FitValues, FQEConfig, FQEResult
-from mbrl.ope.value.value_net import QEnsemble, RewardScale
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.fqe import FitValues, FQEConfig, FQEResult
+from mbrl.off_policy.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.inputs import manifest_facts, split_identity
@@ -57,14 +56,12 @@ class LeafCritics:
 
     Attributes:
         critics: Q of the policy.
-        unit: of their values, reward units.
         identity: of everything that they depend on.
         source: `learner` or `fqe`.
         is_converged: whether the fit settled; None for a learner's.
     """
 
     critics: CriticValues
-    unit: float
     identity: str
     source: str
     is_converged: bool | None = None
@@ -96,7 +93,7 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
     if config.critic != "fqe":
         critics = _learner_critics(basis, workspace)
         if critics is not None:
-            return LeafCritics(critics, _value_unit(basis), basis.policy_hash, "learner")
+            return LeafCritics(critics, basis.policy_hash, "learner")
         if config.critic == "learner":
             raise ConfigError(
                 f"The learner {basis.resolved.run.algorithm.learner.name!r} of {basis.run.path} keeps no "
@@ -112,6 +109,12 @@ def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | N
     if not checkpoints.files():
         return None
     training = RECIPES.get(config.recipe).build(config.algorithm, make_basis_context(basis))
+    if basis.run.summary().get("reward_unit") != training.reward_unit:
+        workspace.progress.message(
+            f"The critics of {basis.run.path} learned rewards in another unit than this version gives them, "
+            "so they are not used. Remedy: train again."
+        )
+        return None
     state = training.learner.init(RngStreams(config.seed).child("policy").at("init"))
     latest = checkpoints.load_latest(
         workspace.progress.message, accept=lambda content: state.load_state_dict(content["learner"])
@@ -120,13 +123,6 @@ def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | N
         return None  # critics of an earlier update are not those of the policy
     value = training.learner.value(state)
     return value if isinstance(value, CriticValues) else None
-
-
-def _value_unit(basis: PlanBasis) -> float:
-    """Reward units in a unit of the learner's values: recipes may rescale the rewards that it sees."""
-    if getattr(basis.resolved.run.algorithm, "reward_transform", "none") == "none":
-        return 1.0
-    return 1.0 / LoggedEpisodes.of(basis.split.train).return_range_scale()
 
 
 def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> LeafCritics:
@@ -167,7 +163,7 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
             "The values at the planner's leaves did not converge: plans may be worse than the policy. "
             "Remedy: raise fqe.updates or fqe.polyak_tau."
         )
-    return LeafCritics(values, 1.0, stage.key.digest, "fqe", is_converged)
+    return LeafCritics(values, stage.key.digest, "fqe", is_converged)
 
 
 def _fit_critic(basis: PlanBasis, config: FQEConfig, fit_values: FitValues) -> FQEResult:

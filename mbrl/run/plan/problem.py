@@ -40,7 +40,6 @@ def make_plan_problem(
         discount=basis.discount,
         uncertainty=config.uncertainty,
         termination=_termination(basis, config),
-        value_unit=leaf.unit,
         value_scale=LoggedEpisodes.of(basis.split.train).discounted_return_scale(discount=basis.discount),
     )
     calibration = calibrate_stage(basis, config, problem, leaf, workspace)

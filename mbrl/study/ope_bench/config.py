@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part
 from mbrl.run.documents import Override, read_overrides, read_yaml, set_at
 from mbrl.run.validation import validate
@@ -20,6 +20,7 @@ FOLDER: Final = "ope-bench"
 """Of shipped benchmarks in `configs/`, and of benchmarks in the root of runs."""
 
 _NO_CHECKPOINT: Final = 100_000_000
+"""Updates between two checkpoints, more than any training makes: what is short is done again as a whole."""
 
 
 class PeerConfig(BaseModel):

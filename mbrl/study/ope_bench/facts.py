@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mbrl.ope.judgement.benchmark.answers import Answer, BenchLog, JudgedPolicy, OPEBench
-from mbrl.ope.judgement.benchmark.scores import bench_json
-from mbrl.ope.judgement.benchmark.verdicts import verdicts_by_rule
-from mbrl.ope.judgement.report.documents import OPEReport
-from mbrl.ope.judgement.report.measured import ReportedEstimate
+from mbrl.off_policy.judgement.benchmark.answers import Answer, BenchLog, JudgedPolicy, OPEBench
+from mbrl.off_policy.judgement.benchmark.scores import bench_json
+from mbrl.off_policy.judgement.benchmark.verdicts import verdicts_by_rule
+from mbrl.off_policy.judgement.report.documents import OPEReport
+from mbrl.off_policy.judgement.report.measured import ReportedEstimate
 from mbrl.report.kit.style import save_png
 from mbrl.report.kit.table import to_markdown
 from mbrl.report.ope_bench.plots import estimates_against_truth

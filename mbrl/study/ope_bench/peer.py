@@ -16,12 +16,12 @@ import torch
 from mbrl.core.assets import PACKAGE
 from mbrl.core.errors import MbrlError
 from mbrl.core.estimates import Estimand
+from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.ope.log.policies import draw_actions
+from mbrl.off_policy.log.policies import draw_actions
 from mbrl.run.files import read_json
-from mbrl.run.progress import Progress
 from mbrl.study.ope_bench.config import PeerConfig
 
 PEER: Final = "d3rlpy_fqe"
@@ -29,8 +29,13 @@ PEER: Final = "d3rlpy_fqe"
 
 PROGRAM: Final = PACKAGE / "bench" / "peers" / f"{PEER}.py"
 _DRAWS: Final = 10
+"""Actions that a stochastic policy draws at each state for the peer, as many as our own value fits."""
+
 _LOOK_SECONDS: Final = 0.5
+"""Between two looks for answers of the peer's process."""
+
 _QUOTED: Final = 300
+"""Last characters of the peer's output that an error quotes."""
 
 
 class PeerError(MbrlError):

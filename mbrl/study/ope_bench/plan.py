@@ -7,8 +7,8 @@ from typing import Any
 
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
-from mbrl.ope.estimators.base import ESTIMATORS
-from mbrl.ope.judgement.report.documents import REPORT_VERSION
+from mbrl.off_policy.estimators.base import ESTIMATORS
+from mbrl.off_policy.judgement.report.documents import REPORT_VERSION
 from mbrl.run.collect import RANDOM
 from mbrl.run.config import stable_hash
 from mbrl.study.config import DatasetChoice

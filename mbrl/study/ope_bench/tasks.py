@@ -9,6 +9,7 @@ import numpy as np
 
 from mbrl.core.errors import ConfigError, DataError
 from mbrl.core.estimates import finite_or_none
+from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy, StochasticPolicy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
@@ -16,8 +17,8 @@ from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.evaluation.evaluator import evaluate
-from mbrl.ope.log.policies import DeterministicMode
-from mbrl.ope.value.model_value import EvaluationModel, ModelValueConfig
+from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.collect import find_policy
 from mbrl.run.config import EvaluationConfig, ResolvedConfig
 from mbrl.run.files import write_json
@@ -26,7 +27,6 @@ from mbrl.run.judge.backtest import backtest_stage, read_backtest
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.ope import OPESettings, evaluate_off_policy
 from mbrl.run.policies import open_policy
-from mbrl.run.progress import Progress
 from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore
 from mbrl.study.layout import CollectTask

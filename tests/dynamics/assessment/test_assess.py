@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -25,13 +27,17 @@ TRAINING = TrainingReport(
 )
 
 
-def size_of_state(obs, action, generator):
-    del obs, action, generator
-    return {"size": lambda posterior, obs, action, outcome: obs.square().sum(-1)}
+def size_of_state(obs, action, episode, generator):
+    del obs, action, episode, generator
+    return {"size": lambda posterior, obs, action, outcome, episode: obs.square().sum(-1)}
 
 
-def make_assessment(model):
+def make_assessment(model, *, is_reward_exact=True):
     dataset = make_dataset(episodes=40, noise=0.05)
+    if is_reward_exact:  # that of the model, s_0 + a
+        rewards = [e.observations[:-1, 0] + e.actions[:, 0] for e in dataset.episodes]
+        episodes = [dataclasses.replace(e, rewards=r) for e, r in zip(dataset.episodes, rewards, strict=True)]
+        dataset = dataclasses.replace(dataset, episodes=tuple(episodes))
     split = Split(dataset.select(range(20)), dataset.select(range(20, 40)), is_by_block=False)
     rng = RngStreams(0)
     calibration = calibrate(model, split, config=CONFIG, kind="interval", rng=rng)
@@ -41,6 +47,7 @@ def make_assessment(model):
         split,
         training=TRAINING,
         calibration=calibration.report,
+        outliers=None,
         config=CONFIG,
         measures=size_of_state,
         rng=rng,
@@ -63,6 +70,15 @@ def test_an_exact_model_is_trusted_and_nothing_that_was_given_changes():
     both = np.concatenate((size, np.square(split.train.transitions().observation.astype(float)).sum(1)))
     assert found.thresholds["size"][0.9] == pytest.approx(np.quantile(both, 0.9), rel=1e-5)
     assert [text for text in report.warnings if "horizon" in text] == []
+
+
+def test_a_wrong_reward_limits_the_horizon_of_a_model_that_is_exact_otherwise():
+    _, found = make_assessment(linear_ensemble(noise=0.05), is_reward_exact=False)
+    assert found.report.open_loop.observation_horizon == 8
+    assert found.report.trusted_horizon == found.report.open_loop.reward_horizon < 8
+    assert any(
+        "Observations are trusted for 8 steps, the reward for" in text for text in found.report.warnings
+    )
 
 
 def test_a_wrong_model_is_warned_of():

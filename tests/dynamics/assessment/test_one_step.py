@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -69,3 +71,19 @@ def test_errors_are_in_the_units_of_the_targets(rows):
     assert reward.rmse_normalised == pytest.approx(reward.rmse / 10, rel=1e-5)
     assert reward.mean == pytest.approx(rows.reward.mean(), rel=1e-5)
     assert reward.share_zero == 0.0
+
+
+def test_constant_dimensions_do_not_dilute_the_error(rows):
+    still = np.full((len(rows), 1), 7.0, np.float32)
+    wide = dataclasses.replace(
+        rows,
+        observation=np.concatenate((rows.observation[:, :1], still), 1),
+        next_observation=np.concatenate((rows.next_observation[:, :1], still), 1),
+    )
+    model = linear_ensemble(offsets=OFFSETS)
+    report = measure_one_step(
+        model, LinearModel.fit(wide), predict_held_out(model, wide), rows=wide, train=wide
+    )
+    std = rows.observation[:, 0].astype(float).std()
+    assert report.nrmse == pytest.approx(report.rmse[0] / std, rel=1e-6)
+    assert report.nrmse_by_dimension == (pytest.approx(report.rmse[0] / std, rel=1e-6), 0.0)

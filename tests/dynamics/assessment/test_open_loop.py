@@ -140,3 +140,37 @@ def test_a_wrong_gain_is_trusted_to_the_last_step_within_the_tolerance():
 def test_ended_early_is_the_mass_that_the_head_has_taken():
     _, result = run(make_dataset(), LinearTruth(), Always())
     assert result.ended_early == pytest.approx(1.0 - 0.5 ** np.arange(1, HORIZON + 1))
+
+
+def test_dimensions_that_do_not_count_change_nothing():
+    dataset = make_dataset(noise=0.0)
+    segments = draw_segments(dataset, count=60, horizon=HORIZON, generator=torch.Generator().manual_seed(0))
+
+    def replay(std, varies=None):
+        return run_open_loop(
+            LinearTruth(gain=1.1),
+            NeverTerminates(),
+            LinearModel.fit(dataset.transitions()),
+            segments,
+            particles=20,
+            obs_std=np.array(std),
+            generator=torch.Generator().manual_seed(1),
+            varies=varies,
+        )
+
+    only_first = replay([0.5, 1e-9], np.array([True, False]))
+    both = replay([0.5, np.inf])
+    assert only_first.error == pytest.approx(np.sqrt(2) * both.error)  # a mean over one of two
+    assert only_first.nrmse == pytest.approx(2 * both.nrmse)
+    none = replay([0.5, 0.5], np.array([False, False]))
+    assert np.array_equal(none.error, replay([0.5, 0.5]).error)
+
+
+def test_rewards_are_those_of_the_particles_and_of_the_log():
+    dataset = make_dataset(noise=0.0)
+    segments, result = run(dataset, LinearTruth())  # its reward is the first coordinate of s'
+    assert result.reward == pytest.approx(segments.observations[:, 1:, 0], abs=1e-4)
+    row, step = 5, 3
+    episode = dataset.episodes[int(segments.episode[row])]
+    start = int(np.flatnonzero((episode.observations == segments.observations[row, 0]).all(1))[0])
+    assert segments.rewards[row, step] == episode.rewards[start + step]

@@ -21,3 +21,8 @@ def test_each_measure_has_its_own():
     values = {"first": np.zeros(10), "second": np.ones(10)}
     found = fit_thresholds(values, values, quantiles=(1.0,))
     assert found == {"first": {0.95: 0.0, 1.0: 0.0}, "second": {0.95: 1.0, 1.0: 1.0}}
+
+
+def test_training_rows_of_which_a_measure_knows_nothing_do_not_count():
+    train = {"u": np.array([np.inf, np.nan, 3.0])}
+    assert fit_thresholds({"u": np.array([1.0])}, train, quantiles=(1.0,))["u"] == {0.95: 2.9, 1.0: 3.0}

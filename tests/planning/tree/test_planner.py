@@ -45,6 +45,8 @@ KINDS = {
     "sampled-ts1": (_continuous, "sampled_gumbel", {"transition": "ts1"}),
     "sampled-ts_inf": (_continuous, "sampled_gumbel", {"transition": "ts_inf", "particles": 5}),
     "sampled-mean": (_continuous, "sampled_gumbel", {"transition": "mean"}),
+    "sampled-max": (_continuous, "sampled_gumbel", {"node_value": "max"}),
+    "dpw-max": (_continuous, "dpw", {"node_value": "max"}),
 }
 FIELDS = [
     field.name

@@ -9,7 +9,7 @@ from torch import Tensor
 from mbrl.planning.problem.problem import Pessimism, PlanningProblem
 from mbrl.planning.tree.evaluation import Rows
 from mbrl.planning.tree.search import Search
-from mbrl.planning.tree.simulation import backward, choose_outcome, expand, simulate
+from mbrl.planning.tree.simulation import backward, backward_max, choose_outcome, expand, simulate
 from mbrl.planning.tree.tree import MASKED, UNVISITED, VISITS
 from tests.planning.tasks import DOUBLE, make_search, states, table_problem
 
@@ -123,6 +123,43 @@ def test_returns_go_back_with_discounts_and_penalties_by_parts():
     assert float(tree.q[tree.first_edge(torch.tensor(1))]) == pytest.approx(11 - 0.5 + DISCOUNT * 200)
     assert tree.visits[0] == 2.0
     assert tree.sums[2, VISITS] == 1.0
+
+
+def _run(search: Search, *, below: int) -> None:
+    """Action 0 of the root, then `below`."""
+    zero = torch.zeros(1, 1, dtype=torch.int64)
+    search.run_round(zero, zero + search.rounds, select=lambda node, rows: torch.full_like(node, below))
+
+
+def test_a_maximum_keeps_the_leaf_value_until_an_edge_is_better():
+    """Below state 1, V = 100: action 1 ends with -1 and changes nothing, action 0 is worth 11 + 0.5 200."""
+    search = make_search(_chain(), states(0), sims=4, backward=backward_max)
+    tree, inner = search.tree, torch.tensor(1)
+    _run(search, below=0)
+    assert float(tree.value(inner)) == 100.0
+    _run(search, below=1)
+    assert float(tree.value(inner)) == 100.0
+    assert float(tree.q[0]) == 10 + DISCOUNT * 100
+    _run(search, below=0)
+    assert float(tree.value(inner)) == 111.0
+    assert tree.sums[1].tolist() == [3 * 11.0, 0.0, 3 * DISCOUNT * 200, 3.0]  # parts, times three visits
+    assert float(tree.q[0]) == 10 + DISCOUNT * 111
+    assert float(tree.value(torch.tensor(0))) == 10 + DISCOUNT * 111  # better than the root's own 0
+    assert tree.visits[0] == 3.0
+    assert tree.sums[0, VISITS] == 4.0
+
+
+def test_a_maximum_charges_penalties_and_leaves_masked_slots_out():
+    problem = _chain(pessimism=Pessimism(penalty_coef=4.0))  # 8 a step
+    problem.step.reward[0, 1, 1] = math.nan
+    search = make_search(problem, states(0), sims=4, backward=backward_max)
+    tree = search.tree
+    for below in (0, 0, 1):
+        _run(search, below=below)
+    assert float(tree.value(torch.tensor(1))) == pytest.approx(11 - 8 + DISCOUNT * 200)
+    assert float(tree.q[0]) == pytest.approx(10 - 8 + DISCOUNT * 103)
+    assert tree.visits[0] == 2.0  # the third came back with nothing
+    assert search.bad_rows == 1
 
 
 def test_outcomes_are_drawn_while_visits_permit_and_then_the_least_visited_is_taken():

@@ -12,10 +12,10 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.judgement.report.documents import DeploymentReport, OPEReport
-from mbrl.ope.judgement.risk import RiskQuestion, rollout_risk
-from mbrl.ope.judgement.verdict import judge
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
+from mbrl.off_policy.judgement.risk import RiskQuestion, rollout_risk
+from mbrl.off_policy.judgement.verdict import judge
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.judge.deployment import (
     DEPLOYMENT_FILE,
     PAGE,
@@ -31,7 +31,7 @@ from mbrl.run.judge.tested import read_tested
 from mbrl.run.policies import load_policy, save_policy
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 
 SETTINGS = OPESettings(
     stochastic=True, fqe=FQEConfig(hidden=(4,), updates=10), risk=RiskQuestion("below", -3.0, 0.5)

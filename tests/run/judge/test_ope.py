@@ -9,16 +9,16 @@ from mbrl.core.estimates import Flag
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.judgement.report.documents import OPEReport
-from mbrl.ope.judgement.verdict import judge
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.judgement.report.documents import OPEReport
+from mbrl.off_policy.judgement.verdict import judge
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.report.deployment.sentences import verdict_lines
 from mbrl.report.deployment.tables import estimate_table
 from mbrl.run.judge.ope import REPORT_FILE, OPESettings, evaluate_off_policy, ope_stage
 from mbrl.run.policies import load_policy, save_policy
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 
 
 def run(tmp_path, *, stochastic: bool):
@@ -66,12 +66,13 @@ def test_a_stage_that_is_killed_in_a_value_fit_goes_on_and_tidies_up(tmp_path, m
     monkeypatch.setattr("mbrl.run.judge.value_fits.SECONDS_BETWEEN", -1.0)
     whole, _ = run(tmp_path / "whole", stochastic=True)
     with monkeypatch.context() as patch:
-        patch.setattr("mbrl.ope.value.fqe.FQEFit.result", _die)  # after the last update, before any estimate
+        # after the last update, before any estimate
+        patch.setattr("mbrl.off_policy.value.fqe.FQEFit.result", _die)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "killed", stochastic=True)
     assert len(list((tmp_path / "killed").rglob("step-*.pt"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("mbrl.ope.value.fqe.FQEFit.update", _die)  # nothing of the fit is done again
+        patch.setattr("mbrl.off_policy.value.fqe.FQEFit.update", _die)  # nothing of the fit is done again
         again, _ = run(tmp_path / "killed", stochastic=True)
     assert (again.path / REPORT_FILE).read_bytes() == (whole.path / REPORT_FILE).read_bytes()
     assert not (again.path / "checkpoints").exists()

@@ -9,19 +9,19 @@ import torch
 import yaml
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.progress import SilentProgress
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ope.value.fqe import FQEConfig
+from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.report.study.fact_tables import choice_tables
 from mbrl.run.judge.selection import Contestant, Selection, SelectRule, choose, select_training
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import save_policy
-from mbrl.run.progress import SilentProgress
 from mbrl.study.config import load_study
 from mbrl.study.facts import gather_study, summarise_run
-from tests.ope.lqg import LinearPolicy, scalar_task
+from tests.off_policy.lqg import LinearPolicy, scalar_task
 from tests.study.toy_study import BC, sweep_inline, toy_plan, toy_tree
 
 GRID = {**BC, "grid": {"learner.learning_rate": [0.001, 0.01], "learner.hidden": [[8], [4]]}}

@@ -8,12 +8,12 @@ import torch
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
+from mbrl.core.progress import SilentProgress
 from mbrl.data.dataset import Dataset
-from mbrl.ope.value.fqe import FQEConfig, FQEResult, fit_fqe
+from mbrl.off_policy.value.fqe import FQEConfig, FQEResult, fit_fqe
 from mbrl.run.judge import value_fits
 from mbrl.run.judge.value_fits import KeptFits
-from mbrl.run.progress import SilentProgress
-from tests.ope.lqg import NoisyLinearPolicy, scalar_task
+from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 
 CONFIG = FQEConfig(hidden=(4,), updates=100, batch_size=8)
 POLICY = NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4)

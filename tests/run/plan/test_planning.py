@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.api.run_page import write_run_page
 from mbrl.core.errors import ConfigError
-from mbrl.data.returns import return_range_scale
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.planning.problem.calibration import PlannerCalibration
 from mbrl.report.kit.table import to_text
 from mbrl.report.plan.tables import plan_table
 from mbrl.run.config import resolve
-from mbrl.run.files import read_json
-from mbrl.run.pages import write_run_page
+from mbrl.run.files import read_json, write_json
 from mbrl.run.plan.basis import PlanBasis, open_basis
 from mbrl.run.plan.config import PlanConfig, parse_plan_config
 from mbrl.run.plan.critics import find_critics
@@ -120,7 +119,7 @@ def test_milliseconds_are_spent_on_one_state_at_a_time(
 def test_leaves_are_the_critics_of_the_last_update(td3: Path, workspace: Workspace) -> None:
     basis = basis_of(td3, workspace)
     leaf = find_critics(basis, config(), workspace)
-    assert (leaf.source, leaf.unit) == ("learner", 1.0)
+    assert leaf.source == "learner"
     obs = torch.tensor(basis.dataset.transitions().observation[:5])
     values = leaf.critics.action_values(obs, basis.stored.policy.act(obs))
     assert values.shape == (2, 5)
@@ -130,11 +129,26 @@ def test_leaves_are_the_critics_of_the_last_update(td3: Path, workspace: Workspa
     assert torch.allclose(problem.leaf.value(obs), values, atol=1e-5)
 
 
-def test_rescaled_rewards_are_scaled_back(workspace: Workspace) -> None:
-    basis = basis_of(trained("td3_bc", workspace, "algorithm.reward_transform=return_range"), workspace)
-    train = basis.split.train.transitions()
-    scale = return_range_scale(torch.tensor(train.reward), torch.tensor(train.episode))
-    assert find_critics(basis, config(), workspace).unit == pytest.approx(1.0 / scale)
+def test_critics_of_standardised_rewards_answer_in_the_units_of_the_log(
+    td3: Path, workspace: Workspace
+) -> None:
+    basis = basis_of(td3, workspace)
+    critics, unit = find_critics(basis, config(), workspace).critics, basis.run.summary()["reward_unit"]
+    obs = torch.tensor(basis.dataset.transitions().observation[:5])
+    action = basis.stored.policy.act(obs)
+    assert unit > 1.5
+    inner: Any = critics
+    torch.testing.assert_close(
+        critics.action_values(obs, action), unit * inner.values.action_values(obs, action)
+    )
+
+
+def test_critics_that_learned_rewards_in_another_unit_are_not_used(tmp_path: Path) -> None:
+    workspace = Workspace(RunStore(tmp_path))
+    path = trained("td3_bc", workspace, "algorithm.updates=10")
+    facts = read_json(path / "summary.json")
+    write_json(path / "summary.json", {key: value for key, value in facts.items() if key != "reward_unit"})
+    assert find_critics(basis_of(path, workspace), config(), workspace).source == "fqe"
 
 
 def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, task: TaskSpec) -> None:

@@ -18,13 +18,13 @@ from mbrl.cli.compare import RUNS_FAILED
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError, DataError
 from mbrl.core.estimates import Estimand
+from mbrl.core.progress import SilentProgress
 from mbrl.core.rng import RngStreams
 from mbrl.envs.collect import collect
 from mbrl.envs.specs import load_task
-from mbrl.ope.estimators.base import ESTIMATORS
-from mbrl.ope.log.policies import DeterministicMode
+from mbrl.off_policy.estimators.base import ESTIMATORS
+from mbrl.off_policy.log.policies import DeterministicMode
 from mbrl.run.collect import find_policy
-from mbrl.run.progress import SilentProgress
 from mbrl.study.folder import StudyFolder
 from mbrl.study.ope_bench import peer as ope_peer
 from mbrl.study.ope_bench.config import FOLDER, PeerConfig, load_ope_bench
@@ -32,7 +32,7 @@ from mbrl.study.ope_bench.peer import PeerError, PeerRequest, ask_peer
 from mbrl.study.ope_bench.plan import plan_ope_bench
 from mbrl.study.ope_bench.tasks import PeerTask, TruthTask, select_whole
 from mbrl.study.tasks import Site
-from tests.ope.lqg import LinearPolicy, scalar_task
+from tests.off_policy.lqg import LinearPolicy, scalar_task
 from tests.study.toy_study import InlineEngine
 
 SHIPPED = sorted(path.stem for path in (configs_dir() / FOLDER).glob("*.yaml"))

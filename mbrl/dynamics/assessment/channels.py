@@ -1,0 +1,64 @@
+"""What of a log's columns bears on a fit: constants, columns too coarse for float32, absurd rewards."""
+
+import numpy as np
+
+from mbrl.data.dataset import Transitions
+from mbrl.data.normaliser import PlausibleRange, measure_moments
+from mbrl.dynamics.channel_report import ChannelReport, CoarseChannel, ConstantChannel, RewardOutliers
+
+COARSE = 0.1
+"""Steps of float32 over the deviation of the changes beyond which a channel counts as coarse: a twentieth of
+what the model is to predict is then rounding."""
+
+
+def measure_channels(rows: Transitions, names: tuple[str, ...] | None) -> ChannelReport:
+    """Observation dimensions that count as constant, and those that float32 resolves badly.
+
+    Args:
+        rows: training rows with known successors.
+        names: of the dimensions; None numbers them.
+    """
+    obs = measure_moments(rows.observation)
+    change = measure_moments(rows.next_observation - rows.observation).std
+    size = np.abs(rows.observation).max(0)
+    step = np.spacing(size).astype(np.float64)
+    count = len(obs.mean)
+    labels = names if names is not None and len(names) == count else tuple(str(d) for d in range(count))
+    # A channel whose changes are all 0 is a parameter of its episode: nothing of it is to be predicted.
+    is_coarse = ~obs.is_constant & (change > 0) & (step > COARSE * change)
+    return ChannelReport(
+        names=labels,
+        constant=tuple(
+            ConstantChannel(dimension=int(d), mean=float(obs.mean[d]), std=float(obs.std[d]))
+            for d in np.flatnonzero(obs.is_constant)
+        ),
+        coarse=tuple(
+            CoarseChannel(
+                dimension=int(d), size=float(size[d]), change=float(change[d]), resolution=float(step[d])
+            )
+            for d in np.flatnonzero(is_coarse)
+        ),
+    )
+
+
+def find_reward_outliers(rows: Transitions) -> RewardOutliers | None:
+    """Rewards that no scale of a task explains (`PlausibleRange`), and where the farthest is; None if none.
+
+    Args:
+        rows: all rows of a dataset, so that episodes have the numbers that its user knows.
+    """
+    plausible = PlausibleRange.fit(rows.reward)
+    is_outlier = plausible.is_outlier(rows.reward)
+    if not is_outlier.any():
+        return None
+    reward = rows.reward.astype(np.float64)
+    beyond = np.maximum(plausible.least - reward, reward - plausible.largest)
+    worst = int(np.argmax(beyond))
+    return RewardOutliers(
+        count=int(is_outlier.sum()),
+        episode=int(rows.episode[worst]),
+        row=int(rows.step[worst]),
+        value=float(reward[worst]),
+        least=plausible.least,
+        largest=plausible.largest,
+    )

@@ -1,0 +1,77 @@
+"""What a fit says of single channels and of rewards: those without a signal, those that are too coarse."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ReportPart(BaseModel):
+    """A part of what a fit says about itself: read-only, and without entries that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConstantChannel(ReportPart):
+    """An observation dimension that counts as constant (`mbrl.data.normaliser.Moments`).
+
+    Attributes:
+        dimension: its index.
+        mean: raw units.
+        std: raw units; 0 where it never changes.
+    """
+
+    dimension: int
+    mean: float
+    std: float
+
+
+class CoarseChannel(ReportPart):
+    """An observation dimension that float32 resolves badly: a part of its changes is rounding.
+
+    Attributes:
+        dimension: its index.
+        size: largest magnitude, raw units.
+        change: standard deviation of its change in a step, raw units.
+        resolution: step of float32 at `size`, raw units.
+    """
+
+    dimension: int
+    size: float
+    change: float
+    resolution: float
+
+
+class ChannelReport(ReportPart):
+    """What of the observation's dimensions bears on the fit.
+
+    Attributes:
+        names: of all dimensions.
+        constant: dimensions that count as constant; no error and no interval of them enters a verdict.
+        coarse: dimensions that float32 resolves badly.
+    """
+
+    names: tuple[str, ...] = ()
+    constant: tuple[ConstantChannel, ...] = ()
+    coarse: tuple[CoarseChannel, ...] = ()
+
+    def label(self, dimension: int) -> str:
+        """Name of a dimension."""
+        return self.names[dimension] if dimension < len(self.names) else str(dimension)
+
+
+class RewardOutliers(ReportPart):
+    """Rewards that no scale of a task explains; the model is fitted as if they were the nearest other reward.
+
+    Attributes:
+        count: how many.
+        episode: index of the episode of the farthest one.
+        row: its step in that episode.
+        value: its value, reward units.
+        least: least reward that is none of them.
+        largest: largest reward that is none of them.
+    """
+
+    count: int
+    episode: int
+    row: int
+    value: float
+    least: float
+    largest: float

@@ -1,0 +1,80 @@
+import dataclasses
+
+import pytest
+import torch
+
+from mbrl.core.protocols import CriticValues
+from mbrl.core.rng import RngStreams
+from mbrl.learners.base import LEARNERS, LearnerContext
+from mbrl.learners.bc import BC, BCConfig
+from mbrl.learners.reward_units import RETURN_METRICS, StandardisedRewards
+from mbrl.nets.normaliser import Normaliser
+from tests.run.toy import SPACE, assert_same, transitions
+
+
+def build(name: str):
+    entry = LEARNERS.get(name)
+    config = entry.Config.model_validate({"hidden": (8, 8)})
+    return entry(config, LearnerContext(SPACE, Normaliser.identity(3), 10))
+
+
+def trained(learner, batch, updates: int = 3):
+    state = learner.init(RngStreams(0).at("init"))
+    metrics = [learner.update(state, batch, RngStreams(0).at("update", step)) for step in range(updates)]
+    return state, metrics[-1]
+
+
+@pytest.mark.parametrize("name", LEARNERS.names())
+def test_a_learner_in_a_unit_is_the_learner_on_rewards_in_that_unit(name):
+    """Bit for bit: the same state, the same losses; values and metrics of values times the unit."""
+    batch = transitions()
+    small = dataclasses.replace(batch, reward=batch.reward / 8)
+    learner = build(name)
+    state, metrics = trained(learner, small)
+    wrapped = StandardisedRewards(build(name), 8.0)
+    own, told = trained(wrapped, batch)
+    assert_same(own.state_dict(), state.state_dict())
+    assert metrics.keys() == told.keys()
+    for key, value in metrics.items():
+        assert torch.equal(told[key], value * 8.0 if key in RETURN_METRICS else value), key
+    value, raw = learner.value(state), wrapped.value(own)
+    if value is None:
+        assert raw is None
+        return
+    assert torch.equal(raw.value(batch.observation), 8 * value.value(batch.observation))
+    assert torch.equal(
+        raw.action_value(batch.observation, batch.action),
+        8 * value.action_value(batch.observation, batch.action),
+    )
+    assert isinstance(raw, CriticValues) is isinstance(value, CriticValues)
+    assert torch.equal(
+        raw.action_values(batch.observation, batch.action),
+        8 * value.action_values(batch.observation, batch.action),
+    )
+
+
+def test_a_value_without_critics_gets_none():
+    class OnlyValue:
+        def value(self, obs):
+            return obs.sum(-1)
+
+        def action_value(self, obs, action):
+            return obs.sum(-1) + action.sum(-1)
+
+    class Plain(BC):
+        def value(self, state):
+            return OnlyValue()
+
+    learner = Plain(BCConfig(), LearnerContext(SPACE, Normaliser.identity(3), 10))
+    told = StandardisedRewards(learner, 2.0).value(None)
+    assert not isinstance(told, CriticValues)
+    assert told.value(torch.ones(2, 3)).tolist() == [6.0, 6.0]
+    assert told.action_value(torch.ones(2, 3), torch.ones(2, 1)).tolist() == [8.0, 8.0]
+
+
+def test_metrics_that_are_values_are_named_as_such():
+    """What a learner reports beside losses and shares must not slip through in its own units."""
+    reported = {key for name in LEARNERS.names() for key in trained(build(name), transitions(), 2)[1]}
+    own = {"critic/loss", "critic/diversity", "critic/conservative_gap"}  # terms of losses
+    values = {key for key in reported if key.startswith("critic/") and key not in own}
+    assert values <= RETURN_METRICS
