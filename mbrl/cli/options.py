@@ -104,7 +104,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, MbrlError):
         return str(error)
     if isinstance(error, OSError):
-        return f"{error}. Remedy: {remedy_of(error)}"
+        return f"{str(error)[:1000]}. Remedy: {remedy_of(error)}"
     if isinstance(error, MemoryError):
         return "The memory does not suffice. Remedy: end other programs, or use a smaller log or batch."
     text = f"Internal error, {type(error).__name__}: {error}."

@@ -2,6 +2,10 @@
 
 import functools
 from collections.abc import Callable
+from typing import Final
+
+
+_LONGEST: Final = 400
 
 
 class MbrlError(Exception):
@@ -24,7 +28,7 @@ class FileError(ConfigError):
 
     def __init__(self, file: object, problem: str, *, remedy: str, field: str | None = None) -> None:
         self.file, self.problem, self.field, self.remedy = file, problem, field, remedy
-        where = f"{file}, field {field}" if field else str(file)
+        where = f"{_shown(file)}, field {field}" if field else _shown(file)
         super().__init__(f"{where}: {problem.rstrip('.')}. Remedy: {remedy}")
 
 
@@ -39,7 +43,13 @@ class StorageError(MbrlError):
 
     def __init__(self, file: object, problem: str, *, remedy: str) -> None:
         self.file, self.problem, self.remedy = file, problem, remedy
-        super().__init__(f"{file} cannot be written: {problem}. Remedy: {remedy}")
+        super().__init__(f"{_shown(file)} cannot be written: {problem}. Remedy: {remedy}")
+
+
+def _shown(file: object) -> str:
+    """A path in a message; of one that is too long its beginning and its end."""
+    text = str(file)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 
 
 class DataError(MbrlError):

@@ -130,6 +130,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; a name that none can have is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def read_file(path: Path, *, remedy: str = MAKE_AGAIN, limit: int | None = None) -> bytes:
     """The whole content of a file.
 

@@ -10,7 +10,7 @@ from mbrl.dynamics.artifact import DynamicsFacts, FittedDynamics, tensor_shapes
 from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.config import ResolvedConfig, RunConfig
-from mbrl.run.files import write_json
+from mbrl.run.files import is_folder, write_json
 from mbrl.run.inputs import manifest_facts
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey, find_run
@@ -65,7 +65,7 @@ def open_dynamics(path: Path) -> FittedDynamics:
     Raises:
         ConfigError: there is none, or its file is damaged.
     """
-    if path.is_dir():
+    if is_folder(path):
         path = find_run(path, stage="fit_dynamics").path / DYNAMICS_FILE
     artifact = load_artifact(path, version=_DYNAMICS_VERSION, what="dynamics")
     facts = artifact.entry("dynamics", DynamicsFacts)

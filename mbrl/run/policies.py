@@ -16,6 +16,7 @@ from mbrl.nets.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.artifacts import load_artifact, save_artifact
+from mbrl.run.files import is_folder
 from mbrl.run.store import find_run
 
 FORMAT_VERSION: Final = 1
@@ -173,7 +174,7 @@ def open_policy(path: Path) -> StoredPolicy:
     Raises:
         ConfigError: there is none.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return load_policy(path)
     training = find_run(path, stage="train_policy").path
     return dataclasses.replace(load_policy(training / POLICY_FILE), training=training)
