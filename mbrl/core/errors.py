@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
-
 _LONGEST: Final = 400
 
 
