@@ -152,8 +152,8 @@ def _choice(outcome: Outcome) -> str:
     """What the rule chose, in words."""
     found = Selection.load(Path(outcome.path or ""))
     changes = ", ".join(f"{key}={value}" for key, value in found.winner.changes.items())
-    doubt = "" if found.winner.problem is None else f"; not to be trusted: {found.winner.problem}"
-    return f"{changes} of {len(found.contestants)}, lower bound {found.winner.low:.4g}{doubt}"
+    problem = "" if found.winner.problem is None else f"; not to be trusted: {found.winner.problem}"
+    return f"{changes} of {len(found.contestants)}, lower bound {found.winner.low:.4g}{problem}"
 
 
 def _training_facts(path: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:

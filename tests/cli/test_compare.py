@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import mbrl
 from mbrl.api import board
 from mbrl.cli.app import app
 from mbrl.cli.compare import RUNS_FAILED
+from mbrl.core.errors import ConfigError
 from mbrl.report.kit.table import Table
 from mbrl.report.study.facts import Study
 from mbrl.study.folder import Outcome, StudyFolder
@@ -145,3 +147,19 @@ def test_the_board_shows_running_tasks_totals_and_failures(tmp_path: Path) -> No
     state.outcomes[task.id] = Outcome(task.id, "failed", "", cause="why", trace="file")
     assert board.describe_end(state, task) == "FAILED: train bc on toy, seed 0: why Traceback: file"
     assert [board.clock(seconds) for seconds in (59.6, 61.0, 3661.0)] == ["1:00", "1:01", "1:01:01"]
+
+
+def test_policies_that_were_not_trained_stand_beside_those_that_were(tmp_path: Path) -> None:
+    """The same figures for every seed: a policy that is given has no training to vary."""
+    config = write_study_config(
+        tmp_path, algorithms={"bc": BC}, datasets={"swing": "pendulum-mixed"}, evaluation={"episodes": 2}
+    )
+    still = mbrl.Policy.from_callable(lambda obs: 0.0 * obs[:, :1], name="still")
+    result = mbrl.compare(config, policies={"still": still}, store=tmp_path / "runs", progress=False)
+    given = result.study.of("swing", "still")
+    assert [run.seed for run in given] == list(result.study.seeds)
+    alone = mbrl.evaluate(still, task="pendulum", episodes=2, progress=False)
+    assert {run.returns for run in given} == {alone.evaluation.episode_returns}
+    assert result.is_complete
+    with pytest.raises(ConfigError, match="an algorithm 'bc' already"):
+        mbrl.compare(config, policies={"bc": still}, store=tmp_path / "runs", progress=False)

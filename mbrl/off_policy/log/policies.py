@@ -102,7 +102,7 @@ def draw_actions(
 def act_with(
     policy: Policy, obs: Float[Tensor, "n obs_dim"], noise: Float[Tensor, "n act_dim"]
 ) -> Float[Tensor, "n act_dim"]:
-    """One action for each observation as a function of its own noise: equal noise is equal luck.
+    """One action for each observation as a function of its own noise: equal noise gives equal draws.
 
     A policy with a density draws by reparameterisation, one over finitely many actions by inversion of its
     distribution function, and a deterministic one takes its evaluation action.
