@@ -110,7 +110,8 @@ from mbrl.testing.samples import TINY_DYNAMICS, make_dataset
 log = mbrl.load(FORMATS.get("robot_csv").write(make_dataset(), Path("log")))
 run = mbrl.train(
     log,
-    {"recipe": "mopo", "updates": 10, "penalty": {"measure": "reward_std"}, "learner": {"hidden": [8]},
+    {"recipe": "mopo", "updates": 10, "penalty": {"measure": "reward_std"},
+     "learner": {"name": "sac", "hidden": [8]},
      "rollout": {"starts": 20, "respect_trusted_horizon": False}},
     dynamics=TINY_DYNAMICS,
     store="runs",
