@@ -2,12 +2,15 @@
 
 from typing import Annotated, TypeAlias
 
-from annotated_types import Ge, Le, MaxLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 
-Hidden: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MaxLen(12)]
-"""Widths of up to twelve hidden layers, none for a linear function; the bounds are read by what validates."""
+Width: TypeAlias = Annotated[int, Ge(1), Le(4096)]
+"""Of a hidden layer."""
 
-Layers: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], MaxLen(12)]
+Hidden: TypeAlias = Annotated[tuple[Width, ...], MinLen(1), MaxLen(12)]
+"""Widths of one to twelve hidden layers; the bounds are read by whatever validates a config."""
+
+Layers: TypeAlias = Annotated[tuple[Width, ...], MaxLen(12)]
 """The same of a network that exists already; none is a linear function."""
 
 LogStd: TypeAlias = Annotated[float, Ge(-20), Le(10)]

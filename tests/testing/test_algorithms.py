@@ -110,6 +110,7 @@ def _damaged_entries(monkeypatch: pytest.MonkeyPatch) -> None:
 MUTANTS = [
     ("Drawing", "bc", "trainings_repeat", "expected the same states after the same training"),
     ("Walking", "bc", FINAL, "killed in update 5 and continued to end where"),
+    ("Walking", "bc", "longer_trainings_go_on_from_shorter_ones", "expected"),
     ("Zeroing", "bc", "training_leaves_the_data_alone", "the logged reward as it was before training"),
     ("model_free", "Leaving", "policy_is_a_policy", "expected actions between"),
     ("Copying", "bc", "updates_read_no_number_back_and_copy_no_log", "expected updates that copy no log"),
