@@ -18,15 +18,6 @@ BLOCK = re.compile(r"(<!-- shown[^\n]*\n)?^```python\n(.*?)^```$", re.MULTILINE 
 NOTEBOOK = ROOT / "docs" / "tutorials" / "first-policy.ipynb"
 
 
-@pytest.fixture(autouse=True)
-def _parts_of_a_page_stay_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a page registers is gone afterwards."""
-    for kind in ("learners", "measures"):
-        table: Any = mbrl.registry(kind)
-        table.names()  # everything else is there first
-        monkeypatch.setattr(table, "_table", dict(table._table))
-
-
 def blocks(text: str) -> list[tuple[bool, str]]:
     """Every Python block, and whether it is only shown, since it takes minutes."""
     return [(bool(shown), code) for shown, code in BLOCK.findall(text)]
