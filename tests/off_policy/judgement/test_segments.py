@@ -4,17 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.core.errors import DataError
 from mbrl.off_policy.judgement.segments import find_segments, largest_runs
 from mbrl.off_policy.judgement.support_map import (
     SupportMap,
-    map_support,
-    principal_plane,
-    support_by_place,
-    support_by_time,
 )
 from tests.off_policy.logs import logged
-from tests.off_policy.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
+from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 
 
 def brute_force(excess):
@@ -61,41 +56,3 @@ def test_the_list_holds_both_kinds_by_halves(dataset):
     assert third.share == pytest.approx(np.exp(3.0) / (np.exp(3.0) + 39))
     assert find_segments(dataset, None, None) == ()
     assert len(find_segments(dataset, support, None)) == 2
-
-
-def test_the_behaviour_stays_inside_and_a_foreign_policy_leaves(dataset):
-    same = map_support(
-        NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4),
-        dataset,
-        generator=torch.Generator().manual_seed(0),
-    )
-    assert same.share < 0.04
-    away = map_support(
-        LinearPolicy(torch.tensor([[-3.0]]), 8.0), dataset, generator=torch.Generator().manual_seed(0)
-    )
-    assert away.share > 0.25
-    by_time = support_by_time(away, dataset)
-    assert len(by_time.step) == 25
-    assert sum(by_time.count) == dataset.num_transitions
-    weights = np.array(by_time.count) @ np.array(by_time.share) / dataset.num_transitions
-    assert weights == pytest.approx(away.share)
-    with pytest.raises(DataError, match="fewer than two"):
-        support_by_place(away, dataset)
-
-
-def test_a_log_too_small_for_a_quantile_is_refused(dataset):
-    policy = LinearPolicy(torch.tensor([[0.4]]), 8.0)
-    with pytest.raises(DataError, match="1 % quantile"):
-        map_support(policy, dataset.select(range(8)), generator=torch.Generator().manual_seed(0))
-
-
-def test_the_plane_is_that_of_the_singular_value_decomposition():
-    rng = np.random.default_rng(1)
-    obs = (rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4))).astype(np.float32)
-    obs[:, 3] = 2.0  # a constant dimension does not matter
-    place, explained = principal_plane(obs)
-    scaled = obs[:, :3].astype(np.float64)
-    scaled = (scaled - scaled.mean(0)) / scaled.std(0)
-    left, singular, _ = np.linalg.svd(scaled, full_matrices=False)
-    np.testing.assert_allclose(np.abs(place), np.abs(left[:, :2] * singular[:2]), atol=1e-8)
-    assert explained == pytest.approx(tuple(singular[:2] ** 2 / (singular**2).sum()))
