@@ -12,6 +12,7 @@ from torch import Tensor
 from mbrl.core.protocols import Policy
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.linear_base import LinearBase
 from mbrl.dynamics.prediction import RolloutPrediction, StepPrediction, predict_rollout, predict_steps
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
@@ -19,7 +20,7 @@ from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ class DynamicsFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[2]
+    format: Literal[3]
     config: DynamicsConfig
     dataset_hash: str
     reward_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -204,6 +205,10 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
         "model.inputs.std": (inputs,),
         "model.targets.mean": (outputs,),
         "model.targets.std": (outputs,),
+        **{
+            f"model.base.{name}": shape
+            for name, shape in LinearBase.tensor_shapes(inputs, outputs).items()
+        },
         "model.net.flat": StackedMLP.flat_shape(
             members, inputs, config.hidden, 2 * outputs, layer_norm=config.layer_norm
         ),

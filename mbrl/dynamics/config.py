@@ -91,6 +91,8 @@ class DynamicsConfig(BaseModel):
         hidden: widths of the hidden layers.
         activation: hidden activation.
         layer_norm: LayerNorm between each hidden linear map and its activation.
+        base: what members correct: `linear`, a ridge regression whose strength held-out episodes choose, or
+            `none`.
         learning_rate: Adam step size at the start.
         schedule: `cosine` lowers the step size to zero over `max_updates`; `constant` keeps it.
         batch_size: rows of each member in one step.
@@ -120,6 +122,7 @@ class DynamicsConfig(BaseModel):
     hidden: Hidden = (200, 200, 200, 200)
     activation: ActivationName = "silu"
     layer_norm: bool = True
+    base: Literal["linear", "none"] = "linear"
     learning_rate: Rate = 1e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256

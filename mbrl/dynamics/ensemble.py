@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mbrl.core.types import DynamicsPosterior
+from mbrl.dynamics.linear_base import LinearBase
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 from mbrl.ops.gaussian import soft_clamp
@@ -18,6 +19,7 @@ class DynamicsEnsemble(nn.Module):
         bounds: `[e, 2, obs_dim + 1]`, each member's lower and upper log-variance bound, normalised units.
         inputs: normaliser of `(s, a)`.
         targets: normaliser of `(s' - s, r)`.
+        base: what all members correct; None for nothing.
         temperature: `[obs_dim + 1]` factors on the predicted deviations, or None for 1.
     """
 
@@ -31,12 +33,14 @@ class DynamicsEnsemble(nn.Module):
         *,
         inputs: Normaliser,
         targets: Normaliser,
+        base: LinearBase | None = None,
         temperature: Float[Tensor, "k"] | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.bounds = nn.Parameter(bounds.detach().clone())
         self.inputs, self.targets = inputs, targets
+        self.base = base or LinearBase.zero(inputs.mean.shape[0], bounds.shape[-1])
         self.obs_dim = bounds.shape[-1] - 1
         self.register_buffer(
             "temperature", torch.ones_like(bounds[0, 0]) if temperature is None else temperature.clone()
@@ -57,8 +61,10 @@ class DynamicsEnsemble(nn.Module):
             first: e, members 0 to `first - 1` only; None for all.
         """
         mean, raw = self.net(inputs_n, first=first).chunk(2, -1)
-        bounds = self.bounds[:first]
-        return mean, soft_clamp(raw, bounds[:, :1], bounds[:, 1:])
+        bounds, scale = self.bounds[:first], self.base.scale
+        # Members predict in units of what the linear map leaves: mu = base + scale mu', l = l' + 2 log scale.
+        log_variance = soft_clamp(raw, bounds[:, :1], bounds[:, 1:]) + 2.0 * scale.log()
+        return torch.addcmul(self.base(inputs_n), mean, scale), log_variance
 
     def predict(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
@@ -110,6 +116,7 @@ class DynamicsEnsemble(nn.Module):
             self.bounds[members],
             inputs=self.inputs,
             targets=self.targets,
+            base=self.base,
             temperature=self.temperature,
         )
         return chosen.requires_grad_(requires_grad=False)
@@ -121,6 +128,7 @@ class DynamicsEnsemble(nn.Module):
             self.bounds,
             inputs=self.inputs,
             targets=self.targets,
+            base=self.base,
             temperature=temperature.to(self.temperature),
         )
         tempered.bounds.requires_grad_(self.bounds.requires_grad)

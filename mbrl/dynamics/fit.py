@@ -28,10 +28,11 @@ from mbrl.dynamics.assessment.channels import find_reward_outliers
 from mbrl.dynamics.assessment.measures import MeasureFactory
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.linear_base import fit_linear_base
 from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
 from mbrl.dynamics.report import TrainingReport
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
-from mbrl.dynamics.training import MemberTrainer, Schedule, as_floats
+from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.ops.spread import robust_scale
 
@@ -75,9 +76,9 @@ class DynamicsFit:
         self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng)
         check_fit_parts(self.split)
-        self.ensemble = self._fresh_ensemble()
         self.stage: Stage = "ensemble"
-        self._trainer = self._ensemble_trainer()
+        self.ensemble, arrays = self._fresh_ensemble()
+        self._trainer = self._ensemble_trainer(arrays)
         self._head: TerminationHead | None = None
         self._head_trainer: MemberTrainer | None = None
 
@@ -180,27 +181,28 @@ class DynamicsFit:
             elites=tuple(int(member) for member in elites),
         )
 
-    def _fresh_ensemble(self) -> DynamicsEnsemble:
+    def _fresh_ensemble(self) -> tuple[DynamicsEnsemble, TrainingArrays]:
+        """The ensemble before its training, and what its members are to learn."""
         config, rows = self.config, _known(self.split.train)
         inputs, targets = fit_normaliser(step_inputs(rows)), fit_target_normaliser(rows)
+        arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
+        base = fit_linear_base(arrays) if config.base == "linear" else None
         sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
         net = build_net(config, sizes, self._rng.at("init"))
         # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
         bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
         bounds = bounds[None, :, None].expand(config.members, 2, targets.mean.shape[0])
-        return DynamicsEnsemble(net, bounds, inputs=inputs, targets=targets)
+        ensemble = DynamicsEnsemble(net, bounds, inputs=inputs, targets=targets, base=base)
+        return ensemble, ensemble.base.residual(arrays)
 
-    def _ensemble_trainer(self) -> MemberTrainer:
-        config = self.config
+    def _ensemble_trainer(self, arrays: TrainingArrays) -> MemberTrainer:
+        config, rows = self.config, len(arrays.inputs)
         objective = StepObjective(
             self.ensemble,
             bound_coef=config.bound_coef,
             weight_decay=config.weight_decay or decay_ramp(len(config.hidden) + 1),
         )
-        train, holdout = _known(self.split.train), _known(self.split.holdout)
-        arrays = step_arrays(train, holdout, inputs=self.ensemble.inputs, targets=self.ensemble.targets)
-        updates = config.ensemble_updates(len(train))
-        schedule = _schedule(config, len(train), updates, config.learning_rate)
+        schedule = _schedule(config, rows, config.ensemble_updates(rows), config.learning_rate)
         return MemberTrainer(objective, arrays, schedule, self._rng.child("ensemble"))
 
     def _enter_termination(self) -> None:

@@ -26,6 +26,8 @@ def decay_ramp(layers: int) -> tuple[float, ...]:
 class StepObjective:
     """Gaussian loss of `(s' - s, r)` plus the pull on the bounds and the weight penalty.
 
+    Its targets are residuals of the linear base (`LinearBase.residual`), which is the same for all members.
+
     Args:
         ensemble: to be trained in place.
         bound_coef: weight of `sum_d (high_d - low_d)`.
@@ -46,7 +48,7 @@ class StepObjective:
         return [self._ensemble.net.flat, self._ensemble.bounds]
 
     def loss(self, inputs: Float[Tensor, "e b in"], targets: Float[Tensor, "e b k"]) -> Float[Tensor, "e"]:
-        """`mean_{b,k} [(y - mu)^2 exp(-l) + l]` for each member."""
+        """`mean_{b,k} [(y - mu)^2 exp(-l) + l]` for each member, of what the linear base leaves."""
         return bounded_gaussian_loss(self._ensemble.net(inputs), self._ensemble.bounds, targets)
 
     @torch.no_grad()
@@ -69,9 +71,10 @@ class StepObjective:
         predict (Lambert et al. 2020).
         """
         total = torch.zeros(self._ensemble.ensemble_size, dtype=torch.float64)
+        scale = self._ensemble.base.scale
         for inputs, targets in arrays.holdout_blocks():
-            mean, _ = self._ensemble.forward(inputs)
-            total += (mean - targets).square().sum((1, 2), dtype=torch.float64)
+            mean, _ = self._ensemble.net(inputs).chunk(2, -1)
+            total += ((mean - targets) * scale).square().sum((1, 2), dtype=torch.float64)
         return total / arrays.holdout_targets.numel()
 
 
