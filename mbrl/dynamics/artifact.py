@@ -205,10 +205,7 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
         "model.inputs.std": (inputs,),
         "model.targets.mean": (outputs,),
         "model.targets.std": (outputs,),
-        **{
-            f"model.base.{name}": shape
-            for name, shape in LinearBase.tensor_shapes(inputs, outputs).items()
-        },
+        **{f"model.base.{name}": shape for name, shape in LinearBase.tensor_shapes(inputs, outputs).items()},
         "model.net.flat": StackedMLP.flat_shape(
             members, inputs, config.hidden, 2 * outputs, layer_norm=config.layer_norm
         ),

@@ -1,4 +1,4 @@
-"""The linear map that members of an ensemble correct, so that none starts from less than a linear model knows."""
+"""The linear map that members of an ensemble correct: none of them knows less than ridge regression."""
 
 import dataclasses
 import math
@@ -92,7 +92,7 @@ class LinearBase(nn.Module):
 
 
 def fit_linear_base(arrays: TrainingArrays) -> LinearBase:
-    """Ridge regression of normalised targets; each takes the strength of `RIDGES` with the least held-out error.
+    """Ridge regression of normalised targets, each with the strength of `RIDGES` that held-out rows like best.
 
     A target that no linear map predicts better than its mean keeps its mean.
     """
