@@ -92,7 +92,7 @@ class LinearBase(nn.Module):
 
 
 def fit_linear_base(arrays: TrainingArrays) -> LinearBase:
-    """Ridge regression of normalised targets, each with the strength of `RIDGES` that held-out rows like best.
+    """Ridge regression of normalised targets, each with the strength of `RIDGES` that suits held-out rows.
 
     A target that no linear map predicts better than its mean keeps its mean.
     """
