@@ -83,9 +83,16 @@ def certify(
 
 
 def bound_gain(
-    gain: Float[Tensor, "n"], episode: Int[Tensor, "n"], *, generator: torch.Generator
+    gain: Float[Tensor, "n"], episode: Int[Tensor, "n"], *, generator: torch.Generator, level: float = LEVEL
 ) -> Certificate:
-    """Mean gain with its lower bound from resampled episodes: states of one episode are not independent."""
+    """Mean gain with its lower bound from resampled episodes: states of one episode are not independent.
+
+    Args:
+        gain: of each state, return units.
+        episode: of each state.
+        generator: of the resamples.
+        level: of the one-sided interval.
+    """
     # 1. Sums and numbers of states by episode, of those that have any.
     count = torch.bincount(episode).double()
     total = torch.zeros_like(count).index_add_(0, episode, gain.double())
@@ -95,7 +102,7 @@ def bound_gain(
         # 2. Resample whole episodes; the mean of a resample weighs states equally, as the estimate does.
         drawn = torch.randint(len(count), (_RESAMPLES, len(count)), generator=generator)
         means = total[drawn].sum(1) / count[drawn].sum(1)
-        low = float(means.quantile(1.0 - LEVEL))
+        low = float(means.quantile(1.0 - level))
     levels = torch.linspace(0.0, 1.0, _LEVELS, dtype=torch.float64)
     return Certificate(
         mean=float(gain.mean()),

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, MutableMapping
-from typing import Final, TypeAlias
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, MutableMapping, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 from mbrl.planning.base import Budget
 from mbrl.planning.problem.problem import Clock
+
+T = TypeVar("T")
 
 _TRIALS: Final = 2
 """Runs after which a cost is believed. The first run of anything is slow (memory, threads, choice of
@@ -140,6 +142,29 @@ class Deadline:
         """Remembers work as a little cheaper."""
         if work in self._costs:
             self._costs[work].refuse()
+
+    def most_affordable(self, options: Sequence[tuple[T, Hashable, int]], *, then: float = 0.0) -> T:
+        """The largest option that should fit, looked for from the smallest upwards.
+
+        What was never tried is taken to cost twice as much as the option before it, which is half as large;
+        so work of a new kind begins small. The smallest is returned even where it does not fit.
+
+        Args:
+            options: each with the work of a round and the number of rounds, in doubling sizes.
+            then: seconds of what follows.
+        """
+        if self._clock is None:
+            return options[-1][0]
+        chosen, first, _ = options[0]
+        expected = self.cost(first)
+        for option, work, rounds in options[1:]:
+            known = self.cost(work)
+            expected = known if known is not None or expected is None else 2.0 * expected
+            if expected is None or not self.fits(rounds * expected + then):
+                self.refuse(work)
+                break
+            chosen = option
+        return chosen
 
     @contextlib.contextmanager
     def timed(self, work: Hashable) -> Generator[None]:

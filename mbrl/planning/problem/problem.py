@@ -226,6 +226,8 @@ class PlanningProblem:
         value_scale: spread of the returns of the data, return units, > 0; differences far below it are noise.
         dtype: of all computation.
         clone: the behaviour's policy, which may propose actions besides; None for none.
+        action_spread: `[act_dim]` or `[]`, deviation of logged actions from the prior's, half-range units:
+            how far from the policy the log can tell.
     """
 
     step: StepFn
@@ -237,6 +239,7 @@ class PlanningProblem:
     value_scale: float = 1.0
     dtype: torch.dtype = torch.float32
     clone: Prior | None = None
+    action_spread: Float[Tensor, "*act_dim"] = dataclasses.field(default_factory=lambda: torch.tensor(0.2))
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.discount <= 1.0:

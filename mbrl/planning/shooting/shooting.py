@@ -158,27 +158,16 @@ class ShootingPlanner(abc.ABC):
             return self._finish(call, initial, state)
 
     def _affordable(self, budget: Budget, deadline: Deadline, *, states: int) -> tuple[int, ...]:
-        """Sizes of the iterations: of a budget of milliseconds, the most plans that should fit, by halves.
-
-        What was never tried is taken to cost twice as much as half of it; a planner that is new to a number
-        of states begins with few plans.
-        """
+        """Sizes of the iterations: of a budget of milliseconds, the most plans that should fit, by halves."""
         most = share_out(self.sizes(), budget.sims)
         if budget.milliseconds is None:
             return most
-        finish, expected = deadline.cost(("report", states)) or 0.0, None
-        chosen: tuple[int, ...] = ()
-        for total in reversed(halve(sum(most), _FEW_PLANS)):
-            sizes = share_out(most, total)
-            work = ("iteration", states, sizes[0])
-            # From few plans upwards: what was timed, else twice what half as many plans took.
-            known = deadline.cost(work)
-            expected = known if known is not None or expected is None else 2.0 * expected
-            if chosen and (expected is None or not deadline.fits(len(sizes) * expected + finish)):
-                deadline.refuse(work)
-                break
-            chosen = sizes
-        return chosen
+        totals = reversed(halve(sum(most), _FEW_PLANS))
+        options = [
+            (sizes, ("iteration", states, sizes[0]), len(sizes))
+            for sizes in (share_out(most, total) for total in totals)
+        ]
+        return deadline.most_affordable(options, then=deadline.cost(("report", states)) or 0.0)
 
     def _particles(self, noise: RowNoise) -> Particles:
         config, members = self._config, self._problem.step.ensemble_size
