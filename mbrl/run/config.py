@@ -19,6 +19,7 @@ from mbrl.core.registry import Registry
 from mbrl.data.options import LoadOptions
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.learners.base import LEARNERS
+from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.run.documents import (
     KeyPath,
     Override,
@@ -61,6 +62,7 @@ class RunConfig(BaseModel):
         recipe: how the learner gets its experience.
         algorithm: hyper-parameters of the recipe and its learner.
         dynamics: the ensemble, for recipes that need one; its `holdout_fraction` splits for all recipes.
+        judges: ensembles that never train a policy, and how they are asked what policies are worth.
         policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model
             and its thresholds know the training split only; diagnostics look at held-out states either way.
         evaluation: the judgement of the last policy.
@@ -83,6 +85,7 @@ class RunConfig(BaseModel):
     recipe: str
     algorithm: SerializeAsAny[RecipeConfig]
     dynamics: DynamicsConfig = DynamicsConfig()
+    judges: JudgesConfig = JudgesConfig()
     policy_data: Literal["all", "train"] = "all"
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
