@@ -186,8 +186,8 @@ def honest_value(judged: Sequence[JudgedValue], rule: BoundRule, pessimism: floa
     The evidence is halved: the judges (with one judge its members) and, crosswise, the starts, so that no
     member and no start is in both halves. Each half picks by the rule; the other half, which had no say,
     values that pick. The mean of the two is an unbiased estimate for a pick by half of the evidence, and what
-    all of the evidence picks is no worse on average. Policies of equal worth are therefore reported at that worth,
-    where the estimate that selected is too high.
+    all of the evidence picks is no worse on average. Policies of equal worth are therefore reported at that
+    worth, where the estimate that selected is too high.
 
     Args:
         judged: of all policies, by the same members from the same starts.
