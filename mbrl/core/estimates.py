@@ -137,8 +137,19 @@ class Estimand:
         whole = 1.0 / (1.0 - self.discount)
         return whole if self.horizon is None else whole * (1.0 - self.discount**self.horizon)
 
+    @property
+    def words(self) -> str:
+        """What is asked, in plain words: `mean return of an episode of at most 1,000 steps`, say."""
+        factor = "" if self.discount == 1.0 else f", discounted by {self.discount:g} a step"
+        share = f", times {1.0 - self.discount:g}" if self.normalised else ""
+        if self.horizon is None:
+            whole = "a whole episode" if self.is_proper else "an episode without a limit of steps"
+            return f"mean return of {whole}{factor}{share}"
+        plural = "" if self.horizon == 1 else "s"
+        return f"mean return of an episode of at most {self.horizon:,} step{plural}{factor}{share}"
+
     def describe(self) -> str:
-        """In words, such as `E[sum_{t<500} 0.99^t r_t], absorbing after terminal, cut at 500`."""
+        """As a formula, such as `E[sum_{t<500} 0.99^t r_t], absorbing after terminal, cut at 500`."""
         limit = "t>=0" if self.horizon is None else f"t<{self.horizon}"
         factor = f"{1.0 - self.discount:g} " if self.normalised else ""
         censoring = (

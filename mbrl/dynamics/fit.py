@@ -179,6 +179,7 @@ class DynamicsFit:
             member_errors=tuple(tuple(errors) for errors in zip(*by_epoch, strict=True)),
             member_best=tuple(as_floats(trainer.best)),
             elites=tuple(int(member) for member in elites),
+            max_updates=self.config.ensemble_updates(len(_known(split.train))),
         )
 
     def _fresh_ensemble(self) -> tuple[DynamicsEnsemble, TrainingArrays]:

@@ -4,7 +4,7 @@ Normalised units are standard deviations of the training targets `(s' - s, r)`, 
 90 % bootstrap intervals over episodes.
 """
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,12 @@ from pydantic import BaseModel, Field, model_validator
 from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardOutliers
 
 Floats = tuple[float, ...]
+
+LATE_SHARE: Final = 0.8
+"""Share of the updates after which an error should have settled."""
+
+SETTLED_GAIN: Final = 0.05
+"""Share by which a settled error may still fall over the rest."""
 
 
 def to_floats(values: NDArray[Any]) -> Floats:
@@ -49,6 +55,7 @@ class TrainingReport(ReportPart):
         member_errors: for each member its holdout error by epoch: mean squared error of the mean, normalised.
         member_best: least holdout error of each member; its weights of that epoch were kept.
         elites: the members that were kept, those with the least error.
+        max_updates: at which the fit would have been stopped; 0 in reports of earlier versions.
     """
 
     train_rows: int
@@ -60,6 +67,41 @@ class TrainingReport(ReportPart):
     member_errors: tuple[Floats, ...]
     member_best: Floats
     elites: tuple[int, ...]
+    max_updates: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def late_gain(self) -> float:
+        """Share by which the elites' error fell over the last fifth of the updates; 0 without epochs."""
+        if not self.updates or not self.elites:
+            return 0.0
+        errors = np.array([self.member_errors[elite] for elite in self.elites])
+        early = errors[:, np.array(self.updates) <= LATE_SHARE * self.updates[-1]]
+        if early.shape[1] == 0:
+            return 1.0
+        before, after = early.min(1).mean(), errors.min(1).mean()
+        return float(1.0 - after / before) if before > 0 else 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether the held-out error had settled when the fit ended.
+
+        It had if no member improved any more (patience ended the fit), or if the last fifth of the updates
+        that it was permitted lowered the error by less than 5 %.
+        """
+        ended_by_itself = bool(self.updates) and self.updates[-1] < self.max_updates
+        return ended_by_itself or (bool(self.updates) and self.late_gain < SETTLED_GAIN)
+
+    @property
+    def settled_words(self) -> str:
+        """The same for people, with a remedy where it had not."""
+        if not self.updates:
+            return "no epoch was made"
+        if self.settled:
+            return "yes"
+        return (
+            f"no: over the last fifth of {self.updates[-1]:,} updates it fell by {self.late_gain:.0%}; raise "
+            "max_updates"
+        )
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> "TrainingReport":

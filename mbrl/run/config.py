@@ -19,6 +19,7 @@ from mbrl.core.registry import Registry
 from mbrl.data.options import LoadOptions
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.learners.base import LEARNERS
+from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.run.documents import (
     KeyPath,
     Override,
@@ -31,6 +32,7 @@ from mbrl.run.documents import (
     set_at,
     show,
 )
+from mbrl.run.judge.rule import Select, SelectRule
 from mbrl.run.validation import validate
 
 PARTS: Final = {"algorithm": "algorithms", "dynamics": "dynamics"}
@@ -61,6 +63,9 @@ class RunConfig(BaseModel):
         recipe: how the learner gets its experience.
         algorithm: hyper-parameters of the recipe and its learner.
         dynamics: the ensemble, for recipes that need one; its `holdout_fraction` splits for all recipes.
+        judges: ensembles that never train a policy, and how they are asked what policies are worth.
+        select: which of the policies along the training is its result, see `SelectRule`; a bare name stands
+            for its rule.
         policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model
             and its thresholds know the training split only; diagnostics look at held-out states either way.
         evaluation: the judgement of the last policy.
@@ -83,6 +88,8 @@ class RunConfig(BaseModel):
     recipe: str
     algorithm: SerializeAsAny[RecipeConfig]
     dynamics: DynamicsConfig = DynamicsConfig()
+    judges: JudgesConfig = JudgesConfig()
+    select: Select = SelectRule()
     policy_data: Literal["all", "train"] = "all"
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -151,10 +158,12 @@ def resolve(
     Raises:
         ConfigError: an unknown key or name, or a value that is out of range.
     """
-    parsed = read_overrides(overrides)
+    parsed = [_open_rule(keys, value) for keys, value in read_overrides(overrides)]
     path = None if experiment is None else find_part("experiments", str(experiment))
     where = f"Config file {path}" if path is not None else "Config"
     tree: Tree = {} if path is None else read_yaml(path)
+    if isinstance(tree.get("select"), str):
+        tree["select"] = {"rule": tree["select"]}
     if is_comparison(tree):
         raise ConfigError(f"{where} is a comparison, not one run. Remedy: mbrl compare {experiment}.")
     origins = dict.fromkeys(leaf_paths(tree), "" if path is None else path.name)
@@ -169,6 +178,11 @@ def resolve(
             set_at(tree, keys, value)
             origins[keys] = source or "--set"
     return ResolvedConfig(run=build_run_config(tree, where=where), name=name, origins=origins)
+
+
+def _open_rule(keys: KeyPath, value: Any) -> tuple[KeyPath, Any]:
+    """`select=NAME` names the rule, and leaves the rest of its section."""
+    return (("select", "rule"), value) if keys == ("select",) and isinstance(value, str) else (keys, value)
 
 
 def is_comparison(tree: Tree) -> bool:

@@ -5,6 +5,7 @@ fall to the end), the shorter training is another one from its first update.
 """
 
 import dataclasses
+import functools
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import Policy
 from mbrl.core.types import StateDict
+from mbrl.run.along import KEPT_FOLDER, KeptPolicies
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.config import RunConfig, stable_hash
 from mbrl.run.files import is_locked, make_folder, storing, write_bytes
 from mbrl.run.loop import lengthened
 from mbrl.run.metrics import METRICS_FILE, sound_length
+from mbrl.run.policies import load_policy
 from mbrl.run.stage import StageWork
 from mbrl.run.store import RunFolder, RunStore, StageKey
 
@@ -43,27 +47,34 @@ class ShorterRun:
     seconds: float
 
 
-def continue_shorter(config: RunConfig, store: RunStore, work: StageWork) -> None:
+def continue_shorter(config: RunConfig, store: RunStore, work: StageWork, kept: KeptPolicies) -> None:
     """Puts into an empty folder what a training of fewer updates left, if there is one to go on from.
 
     Args:
         config: of the run.
         store: where the other may be.
         work: of the run; its folder is left as it is where it has a checkpoint.
+        kept: policies that the run keeps; the other must have kept those before its checkpoint.
     """
     if work.checkpoints().files():
         return
     found = max(_shorter_runs(work.key, store), key=lambda other: other.step, default=None)
     if found is None:
         return
-    obstacle = _obstacle(config)
+    theirs = dataclasses.replace(kept, folder=found.run.path / KEPT_FOLDER)
+    obstacle = _obstacle(config) or _lost_choice(theirs, found.step)
     if obstacle is not None:
         work.progress.message(
             f"A training of {found.updates:,} updates with the same settings is in {found.run.path}, but "
             f"{obstacle}: this one starts from the beginning."
         )
         return
-    _adopt(found, work)
+    _adopt(found, work, kept, theirs)
+
+
+def _lost_choice(kept: KeptPolicies, step: int) -> str | None:
+    missing = kept.missing(step)
+    return f"it kept no policy of update {missing[0]:,}, which may be selected" if missing else None
 
 
 def _obstacle(config: RunConfig) -> str | None:
@@ -93,7 +104,7 @@ def _shorter_runs(key: StageKey, store: RunStore) -> Iterator[ShorterRun]:
             yield ShorterRun(run, str(manifest["hash"]), _updates(identity), max(steps), seconds)
 
 
-def _adopt(found: ShorterRun, work: StageWork) -> None:
+def _adopt(found: ShorterRun, work: StageWork, kept: KeptPolicies, theirs: KeptPolicies) -> None:
     """Copies what was written until the checkpoint, and the checkpoint last of all."""
     folder = CheckpointFolder(found.run.path / "checkpoints", found.digest)
     try:
@@ -106,9 +117,15 @@ def _adopt(found: ShorterRun, work: StageWork) -> None:
     step, content = loaded
     content = lengthened(content)
     copy_rows(found.run.path, work.path, content)
+    for step_kept in (one for one in kept.steps if one <= step):
+        kept.keep(step_kept, functools.partial(_policy_in, theirs.path(step_kept)))
     work.run.note_continuation(found.run.path, updates=step, seconds=found.seconds)
     work.checkpoints().save(step, content)
     work.progress.message(f"Continues from update {step:,} of {found.run.path}.")
+
+
+def _policy_in(path: Path) -> Policy:
+    return load_policy(path).policy
 
 
 def copy_rows(source: Path, target: Path, content: StateDict) -> None:

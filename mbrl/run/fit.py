@@ -1,5 +1,6 @@
 """The stage that fits a dynamics ensemble to a log; one fit serves every run that asks for the same."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.artifact import DynamicsFacts, FittedDynamics, tensor_shapes
+from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.config import ResolvedConfig, RunConfig
@@ -26,26 +28,67 @@ def dynamics_key(config: RunConfig, dataset: Dataset) -> StageKey:
     return StageKey("fit_dynamics", dataset.info.name, "ensemble", config.seed, identity)
 
 
+def judge_key(config: RunConfig, dataset: Dataset, number: int) -> StageKey:
+    """Identity of a judge: a fit whose streams no training's fit has; the run's own seed does not enter."""
+    identity = {
+        "dynamics": judge_dynamics(config).model_dump(mode="json"),
+        "dataset": dataset.content_hash,
+        "judge": True,
+    }
+    return StageKey("fit_dynamics", dataset.info.name, "judge", number, identity)
+
+
+def judge_dynamics(config: RunConfig) -> DynamicsConfig:
+    """The run's ensemble, with the updates of judges."""
+    return config.dynamics.model_copy(update={"max_updates": config.judges.max_updates})
+
+
+def judge_streams(number: int) -> RngStreams:
+    """Streams of a judge, its split included."""
+    return RngStreams(number).child("judge")
+
+
 def fit_dynamics_stage(
     resolved: ResolvedConfig, dataset: Dataset, workspace: Workspace
 ) -> tuple[FittedDynamics, RunFolder]:
     """Fits the ensemble, or loads the one that was fitted before with the same config, data and seed."""
     config = resolved.run
-    key = dynamics_key(config, dataset)
+    ask = _FitRequest(config.dynamics, RngStreams(config.seed), dynamics_key(config, dataset))
+    return _fit_stage(resolved, ask, dataset, workspace)
 
+
+def fit_judge_stage(
+    resolved: ResolvedConfig, dataset: Dataset, workspace: Workspace, *, number: int
+) -> tuple[FittedDynamics, RunFolder]:
+    """Fits judge `number` of a log, or loads it: an ensemble that never trains a policy."""
+    config = resolved.run
+    ask = _FitRequest(judge_dynamics(config), judge_streams(number), judge_key(config, dataset, number))
+    return _fit_stage(resolved, ask, dataset, workspace)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _FitRequest:
+    dynamics: DynamicsConfig
+    rng: RngStreams
+    key: StageKey
+
+
+def _fit_stage(
+    resolved: ResolvedConfig, ask: _FitRequest, dataset: Dataset, workspace: Workspace
+) -> tuple[FittedDynamics, RunFolder]:
     def work(work: StageWork) -> Mapping[str, Any]:
-        fitted = _fit(config, dataset, work)
+        fitted = _fit(ask, dataset, work)
         header, tensors = fitted.to_tensors()
         save_artifact(work.path / DYNAMICS_FILE, tensors, {"dynamics": header}, version=_DYNAMICS_VERSION)
         report = fitted.report.model_dump(mode="json")
         write_json(work.path / "report.json", report)
-        return {"dataset": dataset.info.name, "seed": config.seed, "report": report}
+        return {"dataset": dataset.info.name, "seed": ask.key.seed, "report": report}
 
     run = perform(
         Stage(
-            key=key,
+            key=ask.key,
             config=resolved.to_yaml(),
-            facts=manifest_facts(config, dataset),
+            facts=manifest_facts(resolved.run, dataset),
             work=work,
             results=(DYNAMICS_FILE, "report.json"),
         ),
@@ -78,7 +121,7 @@ def open_dynamics(path: Path) -> FittedDynamics:
         raise artifact.error(str(error)) from error
 
 
-def _fit(config: RunConfig, dataset: Dataset, work: StageWork) -> FittedDynamics:
+def _fit(ask: _FitRequest, dataset: Dataset, work: StageWork) -> FittedDynamics:
     checkpoints, progress = work.checkpoints(keep=1), work.progress
     epoch = 0
     phase = ""
@@ -103,8 +146,8 @@ def _fit(config: RunConfig, dataset: Dataset, work: StageWork) -> FittedDynamics
     try:
         return fit_dynamics(
             dataset,
-            config.dynamics,
-            RngStreams(config.seed),
+            ask.dynamics,
+            ask.rng,
             measures=held_out_measures,
             restore=restore,
             on_epoch=on_epoch,

@@ -74,6 +74,7 @@ def train(
     progress: Progress | None = None,
     diagnostics: ShiftMonitor | None = None,
     on_checkpoint: Callable[[int, Any, float], None] | None = None,
+    on_update: Callable[[int, Any], None] | None = None,
 ) -> LoopOutcome:
     """Runs `training` to its last update, continuing from the newest checkpoint in `folder`.
 
@@ -90,6 +91,8 @@ def train(
             bits of the training are the same without.
         on_checkpoint: called after each checkpoint with the updates done, the learner's state and the seconds
             since the start of this call.
+        on_update: called after each update, before its checkpoint, with the updates done and the learner's
+            state, which it must leave as it is.
 
     Raises:
         NonFiniteError: a metric or a parameter is NaN or infinite; the last good checkpoint stays.
@@ -108,6 +111,8 @@ def train(
                 monitor.sums.add(renew(training, state, step, rng.at("rollout", step)))
             batch = training.source.sample(training.batch_size, rng.at("batch", step))
             monitor.sums.add(training.learner.update(state, batch, rng.at("update", step)))
+            if on_update is not None:
+                on_update(step + 1, state)
             if monitor.end_update(step + 1) and on_checkpoint is not None:
                 on_checkpoint(step + 1, state, time.perf_counter() - begin)
     finally:

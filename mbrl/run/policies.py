@@ -4,7 +4,7 @@ import dataclasses
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -23,9 +23,14 @@ FORMAT_VERSION: Final = 1
 POLICY_FILE: Final = "policy.safetensors"
 """Name of a training's result in its folder."""
 
+LAST_POLICY_FILE: Final = "policy-last.safetensors"
+"""Name of its last policy, where another one was selected from those along its way."""
+
 
 _Text: TypeAlias = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """A name that may stand in a table and in the name of a folder."""
+
+Which: TypeAlias = Literal["selected", "last"]
 
 _Number: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -168,8 +173,13 @@ def load_policy(path: Path) -> StoredPolicy:
     )
 
 
-def open_policy(path: Path) -> StoredPolicy:
+def open_policy(path: Path, which: Which = "selected") -> StoredPolicy:
     """The policy of a finished training's folder, or of a policy file.
+
+    Args:
+        path: folder or file.
+        which: of a training: its result, or the policy of its last update. They are one where nothing was
+            selected.
 
     Raises:
         ConfigError: there is none.
@@ -177,7 +187,9 @@ def open_policy(path: Path) -> StoredPolicy:
     if not is_folder(path):
         return load_policy(path)
     training = find_run(path, stage="train_policy").path
-    return dataclasses.replace(load_policy(training / POLICY_FILE), training=training)
+    last = training / LAST_POLICY_FILE
+    file = last if which == "last" and last.is_file() else training / POLICY_FILE
+    return dataclasses.replace(load_policy(file), training=training)
 
 
 def _rebuild(spec: ActorSpec | BCQSpec) -> PolicyNetwork:

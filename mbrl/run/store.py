@@ -32,6 +32,7 @@ StageName: TypeAlias = Literal[
     "train_policy",
     "evaluate",
     "backtest",
+    "calibrate_judges",
     "ope",
     "report",
     "fit_critic",

@@ -17,6 +17,7 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.nets.normaliser import Normaliser
+from mbrl.run.along import KeptPolicies, select_along, selection_identity
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
 from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
@@ -57,7 +58,7 @@ def train_policy_stage(
             f"The recipe {config.recipe!r} trains in a simulator: give a task and no dataset "
             "(mbrl train --online TASK)."
         )
-    identity = _identity(config, dataset, task)
+    identity = _identity(config, dataset, task) | selection_identity(config)
     fit: Callable[[], FittedDynamics] | None = None
     if dataset is not None and recipe.needs_dynamics:
         fit, identity["dynamics"] = _model_source(resolved, dataset, workspace, fitted)
@@ -65,14 +66,18 @@ def train_policy_stage(
     key = StageKey("train_policy", place, resolved.name, config.seed, identity)
 
     def work(work: StageWork) -> Mapping[str, Any]:
-        continue_shorter(config, workspace.store, work)
+        facts = _policy_facts(resolved, task, key)
+        kept = KeptPolicies.of(config, work.path, facts)
+        continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, fit)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
         shift = _make_monitor(config, dataset, context, training, workspace)
-        facts = _policy_facts(resolved, task, key)
-        outcome = _run_loop(resolved, training, shift, facts, work)
-        return _conclude(config, training, outcome, shift, facts, work)
+        outcome = _run_loop(resolved, training, shift, kept, work)
+        summary = _conclude(config, training, outcome, shift, kept, work)
+        if dataset is None or not kept.steps:
+            return summary
+        return {**summary, **select_along(resolved, dataset, kept, work, workspace, fit)}
 
     stage = Stage(
         key=key,
@@ -175,16 +180,16 @@ def _run_loop(
     resolved: ResolvedConfig,
     training: Training,
     shift: ShiftMonitor | None,
-    facts: Mapping[str, Any],
+    kept: KeptPolicies,
     work: StageWork,
 ) -> LoopOutcome:
-    config = resolved.run
+    config, learner = resolved.run, training.learner
 
     def on_checkpoint(step: int, state: Any, _seconds: float) -> None:
         work.note_seconds()
         if config.keep_policies:
             path = work.path / "policies" / f"step-{step:09d}.safetensors"
-            save_policy(path, training.learner.policy(state), {**facts, "updates": step})
+            save_policy(path, learner.policy(state), {**kept.facts, "updates": step})
 
     return train(
         training,
@@ -200,6 +205,7 @@ def _run_loop(
         progress=work.progress,
         diagnostics=shift,
         on_checkpoint=on_checkpoint,
+        on_update=lambda step, state: kept.keep(step, lambda: learner.policy(state)),
     )
 
 
@@ -208,12 +214,15 @@ def _conclude(
     training: Training,
     outcome: LoopOutcome,
     shift: ShiftMonitor | None,
-    facts: Mapping[str, Any],
+    kept: KeptPolicies,
     work: StageWork,
 ) -> Mapping[str, Any]:
     """Stores the last policy; returns the summary."""
-    facts = {**facts, "updates": config.algorithm.updates}
-    save_policy(work.path / POLICY_FILE, training.learner.policy(outcome.state), facts)
+    facts = {**kept.facts, "updates": config.algorithm.updates}
+    last = training.learner.policy(outcome.state)
+    kept.keep(config.algorithm.updates, lambda: last)  # a lost file of it is made again
+    if not kept.steps:
+        save_policy(work.path / POLICY_FILE, last, facts)
     rows = [row for row in read_metrics(work.path) if "event" not in row]
     return {
         **facts,

@@ -37,3 +37,20 @@ def test_reasons_and_flags_add_up():
 def test_no_number_needs_a_reason(fields):
     with pytest.raises(ValueError, match="needs a reason"):
         Estimate("fqe", "value", math.nan, 0.1, (0.8, 1.2), "by hand", 10.0, ESTIMAND, **fields)
+
+
+@pytest.mark.parametrize(
+    ("estimand", "words"),
+    [
+        (Estimand(1.0, 1000), "mean return of an episode of at most 1,000 steps"),
+        (Estimand(1.0, 1), "mean return of an episode of at most 1 step"),
+        (Estimand(0.99, 50), "mean return of an episode of at most 50 steps, discounted by 0.99 a step"),
+        (Estimand(1.0, is_proper=True), "mean return of a whole episode"),
+        (
+            Estimand(0.9, normalised=True),
+            "mean return of an episode without a limit of steps, discounted by 0.9 a step, times 0.1",
+        ),
+    ],
+)
+def test_what_is_asked_is_said_in_words(estimand, words):
+    assert estimand.words == words

@@ -31,6 +31,7 @@ SMALL = [
 ]
 SMALL_MOPO = [
     *SMALL,
+    "select=last",
     "algorithm.rollout.starts=8",
     "algorithm.rollout.respect_trusted_horizon=false",
     "algorithm.refresh_interval=10",

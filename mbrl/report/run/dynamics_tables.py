@@ -71,6 +71,7 @@ def fit_table(report: DynamicsReport) -> Table:
         ("held out by", "blocks of time: few episodes" if training.is_split_by_block else "whole episodes"),
         ("members, kept", f"{len(training.member_best)}, {len(training.elites)}"),
         ("gradient steps", training.updates[-1] if training.updates else 0),
+        ("held-out error had settled", training.settled_words),
         ("one-step error, share of the observation's deviation", one_step.nrmse),
         ("the same of ridge-linear", one_step.nrmse_linear),
         ("the same of persistence", one_step.nrmse_persistence),

@@ -1,60 +1,64 @@
-"""Offline choice among trainings of one algorithm: a rule that reads the log and never a simulator."""
+"""Offline choice among policies, of one training or of several: it reads the log and never a simulator."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbrl.core.estimates import finite_or_none
+from mbrl.core.progress import Progress
+from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.off_policy.log.policies import DeterministicMode
-from mbrl.off_policy.value.fqe import FQEConfig
+from mbrl.off_policy.value.judged import JudgedValue, choose_best, honest_value
 from mbrl.run.files import read_record, write_json
+from mbrl.run.judge.judges import Judges
 from mbrl.run.judge.ope import OPESettings
+from mbrl.run.judge.rule import SelectRule
 from mbrl.run.judge.value_fits import KeptFits
-from mbrl.run.policies import open_policy
+
+OpenJudges: TypeAlias = Callable[[], Judges]
+"""Fits the judges of the log, or finds them."""
 
 
-class SelectRule(BaseModel):
-    """How one of several trainings is chosen.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """A policy that may be chosen.
 
     Attributes:
-        rule: `last`, nothing is chosen; or `fqe_lower_bound`, the largest lower end of the 95 % interval of
-            fitted Q evaluation of the evaluation action, on the log that the policies were trained on.
-        discount: of the value.
-        horizon: steps that count; null takes the shortest time-out of the log, as `mbrl ope` does.
-        fqe: of the value fits.
+        changes: what tells it from the others: values of a grid, or the updates of a training so far.
+        path: folder of the training, or a policy file.
+        policy: acts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rule: Literal["last", "fqe_lower_bound"] = "last"
-    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
-    horizon: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    fqe: FQEConfig = FQEConfig()
+    changes: Mapping[str, Any]
+    path: Path
+    policy: Policy
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contestant:
-    """A training that may be chosen.
+    """A candidate with what the rule says of it.
 
     Attributes:
-        changes: what tells it from the others, as in the yaml's grid.
-        path: folder of the training.
-        low: lower bound of its value; NaN if its values diverged.
+        changes: see `Candidate`.
+        path: likewise.
+        low: lower bound of its value; NaN if it has none.
         point: estimate of its value; NaN likewise.
         problem: why the estimate is not to be trusted, or None.
+        judged: what judges say in detail, plain values; None under other rules.
     """
 
     changes: dict[str, Any]
     path: str
     low: float
     point: float
-    problem: str | None
+    problem: str | None = None
+    judged: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes None."""
@@ -68,24 +72,38 @@ class Selection:
 
     Attributes:
         rule: name of the rule.
-        contestants: in the order of the grid.
+        contestants: in the order in which they were given.
         chosen: index of one.
+        honest: value of the chosen one by evidence that did not choose it (`HonestValue`), plain values; None
+            where there is no such evidence.
+        facts: who was asked what (`Judges.facts`); empty under other rules.
     """
 
     rule: str
     contestants: tuple[Contestant, ...]
     chosen: int
+    honest: dict[str, Any] | None = None
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
     @property
     def winner(self) -> Contestant:
-        """The chosen training."""
+        """The chosen one."""
         return self.contestants[self.chosen]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "rule": self.rule,
+            "chosen": self.chosen,
+            "contestants": [contestant.to_json() for contestant in self.contestants],
+            "honest": self.honest,
+            "facts": self.facts,
+        }
 
     def save(self, path: Path) -> Path:
         """Writes it as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        contestants = [contestant.to_json() for contestant in self.contestants]
-        write_json(path, {"rule": self.rule, "chosen": self.chosen, "contestants": contestants})
+        write_json(path, self.to_json())
         return path
 
     @classmethod
@@ -95,12 +113,7 @@ class Selection:
         Raises:
             FileError: the file is damaged.
         """
-        stored = read_record(path, _StoredSelection)
-        contestants = [
-            Contestant(one.changes, one.path, _number(one.low), _number(one.point), one.problem)
-            for one in stored.contestants
-        ]
-        return cls(stored.rule, tuple(contestants), stored.chosen)
+        return read_record(path, SelectionRecord).selection()
 
 
 class _StoredContestant(BaseModel):
@@ -111,55 +124,104 @@ class _StoredContestant(BaseModel):
     low: float | None
     point: float | None
     problem: str | None
+    judged: dict[str, Any] | None = None
 
 
-class _StoredSelection(BaseModel):
-    """See `Selection`."""
+class SelectionRecord(BaseModel):
+    """The form of a stored `Selection`."""
+
+    model_config = ConfigDict(extra="allow")
 
     rule: str
-    contestants: tuple[_StoredContestant, ...]
+    contestants: Annotated[tuple[_StoredContestant, ...], Field(min_length=1)]
     chosen: Annotated[int, Field(ge=0)]
+    honest: dict[str, Any] | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_is_chosen(self) -> "_StoredSelection":
+    def _one_is_chosen(self) -> "SelectionRecord":
         if self.chosen >= len(self.contestants):
             raise ValueError(f"number {self.chosen} of {len(self.contestants)} is chosen")
         return self
 
+    def selection(self) -> Selection:
+        """As it was saved."""
+        contestants = [
+            Contestant(one.changes, one.path, _number(one.low), _number(one.point), one.problem, one.judged)
+            for one in self.contestants
+        ]
+        return Selection(self.rule, tuple(contestants), self.chosen, self.honest, self.facts)
 
-def select_training(
-    trainings: list[tuple[dict[str, Any], Path]],
+
+def select_policy(
+    candidates: Sequence[Candidate],
     dataset: Dataset,
     rule: SelectRule,
     *,
+    name: Literal["judge", "fqe"],
     rng: RngStreams,
     kept: KeptFits,
+    open_judges: OpenJudges,
 ) -> Selection:
-    """Judges every training by the rule; the first wins among equals.
-
-    All fits see the same batches, so that the policies differ by what they do alone.
+    """Judges every candidate by the rule; the first wins among equals.
 
     Args:
-        trainings: changes and folder of each.
+        candidates: at least one.
         dataset: the log.
-        rule: how they are judged.
-        rng: streams of the fits.
-        kept: makes the fits, each in a folder of its own.
+        rule: its values.
+        name: which rule.
+        rng: streams of value fits.
+        kept: makes value fits, each in a folder of its own, and tells progress.
+        open_judges: called where judges decide.
     """
+    if name == "judge":
+        return select_by_judges(candidates, open_judges(), kept.progress)[0]
+    return _select_by_values(candidates, dataset, rule, rng=rng, kept=kept)
+
+
+def select_by_judges(
+    candidates: Sequence[Candidate], judges: Judges, progress: Progress
+) -> tuple[Selection, list[JudgedValue]]:
+    """The candidate with the best lower bound over members and judges, and all that was said."""
+    config = judges.config
+    judged = judges.judge([candidate.policy for candidate in candidates], progress=progress)
+    lows = [value.lower(config.rule, config.pessimism) for value in judged]
+    contestants = [
+        Contestant(
+            dict(candidate.changes), str(candidate.path), low, value.mean,
+            None if math.isfinite(value.mean) else "a model broke down under it",
+            value.to_json(),
+        )
+        for candidate, value, low in zip(candidates, judged, lows, strict=True)
+    ]  # fmt: skip
+    honest = honest_value(judged, config.rule, config.pessimism)
+    plain = None if honest is None else honest.to_json()
+    return Selection("judge", tuple(contestants), choose_best(lows), plain, judges.facts()), judged
+
+
+def _select_by_values(
+    candidates: Sequence[Candidate], dataset: Dataset, rule: SelectRule, *, rng: RngStreams, kept: KeptFits
+) -> Selection:
+    """By fitted values. All fits see the same batches, so that policies differ by what they do alone."""
     estimand = OPESettings(rule.discount, rule.horizon).estimand(dataset)
     contestants: list[Contestant] = []
-    for index, (changes, path) in enumerate(trainings):
-        label = f"select: fit values {index + 1} of {len(trainings)}"
+    for index, candidate in enumerate(candidates):
+        label = f"select: fit values {index + 1} of {len(candidates)}"
         fit = dataclasses.replace(kept, folder=kept.folder / str(index), label=label)(
             dataset,
-            DeterministicMode(open_policy(path).policy),
+            DeterministicMode(candidate.policy),
             estimand=estimand,
             config=rule.fqe,
             generator=rng.at("select"),
         )
         estimate = fit.estimate()
-        contestants.append(Contestant(changes, str(path), estimate.ci95[0], estimate.point, estimate.why_not))
-    return Selection(rule.rule, tuple(contestants), choose(contestants))
+        contestants.append(
+            Contestant(
+                dict(candidate.changes), str(candidate.path),
+                estimate.ci95[0], estimate.point, estimate.why_not,
+            )
+        )  # fmt: skip
+    return Selection("fqe", tuple(contestants), choose(contestants))
 
 
 def choose(contestants: Sequence[Contestant]) -> int:
