@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, cast
 
 import torch
 from jaxtyping import Float
@@ -128,7 +129,7 @@ def ridge_solutions(
     size, rows = inputs.shape[1] + 1, len(inputs)
     gram = torch.zeros(size, size, dtype=torch.float64)
     moment = torch.zeros(size, targets.shape[1], dtype=torch.float64)
-    for x, y in zip(inputs.split(_BLOCK_ROWS), targets.split(_BLOCK_ROWS), strict=True):
+    for x, y in _blocks(inputs, targets):
         features = _with_ones(x)
         gram += features.T @ features
         moment += features.T @ y.double()
@@ -140,16 +141,21 @@ def ridge_solutions(
         if math.isinf(ridge):
             solution[-1] = moment[-1] / rows
         else:
-            solution = torch.linalg.solve(gram + ridge * rows * torch.diag(penalised), moment)
+            solution = cast("Tensor", torch.linalg.solve(gram + ridge * rows * torch.diag(penalised), moment))
         found.append(solution)
     return found
 
 
 def _squared_error(weight: Tensor, inputs: Tensor, targets: Tensor) -> Float[Tensor, "k"]:
     total = torch.zeros(targets.shape[1], dtype=torch.float64)
-    for x, y in zip(inputs.split(_BLOCK_ROWS), targets.split(_BLOCK_ROWS), strict=True):
+    for x, y in _blocks(inputs, targets):
         total += (_with_ones(x) @ weight - y).square().sum(0)
     return total
+
+
+def _blocks(inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(inputs), _BLOCK_ROWS):
+        yield inputs[start : start + _BLOCK_ROWS], targets[start : start + _BLOCK_ROWS]
 
 
 def _with_ones(x: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class PlanStats:
         model_calls: sequential calls of the model.
         milliseconds: elapsed on the planner's clock; NaN without one.
         is_deadline_hit: planning stopped because of the clock.
-        is_fallback: `[b]`, the action is the policy's own, because there was no time or no finite value.
+        is_fallback: `[b]`, the action is the policy's own, because there was no time, no finite value, or a
+            gate that did not believe in its gain.
         bad_rows: model rows that were NaN or infinite and were left out.
         max_depth: deepest node or horizon reached.
         clipped: actions that had to be clipped to [-1, 1] before a model call.

@@ -143,6 +143,7 @@ class PlanSummary(EvaluationSummary):
     critic_converged: bool | None
     calibration: "PlanPrices"
     certificate: "CertificateRecord | None"
+    gate: "GateRecord | None" = None
 
 
 class PlanBudget(Record):
@@ -190,3 +191,25 @@ class CertificateRecord(Record):
     quantiles: Annotated[tuple[float, ...], Field(min_length=1)]
     states: int
     episodes: int
+
+
+class GateRecord(Record):
+    """See `mbrl.planning.improvement.gate.Gate`."""
+
+    threshold: float | None
+    verdict: str
+    correlation: float | None
+    estimated: tuple[float, ...]
+    realised: tuple[float, ...]
+    points: tuple["GatePointRecord", ...]
+    asked: int
+
+
+class GatePointRecord(Record):
+    """See `mbrl.planning.improvement.gate.GatePoint`."""
+
+    level: float
+    states: int
+    estimated: float
+    realised: float
+    low: float | None

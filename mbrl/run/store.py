@@ -37,6 +37,7 @@ StageName: TypeAlias = Literal[
     "report",
     "fit_critic",
     "calibrate_planner",
+    "calibrate_gate",
     "plan",
 ]
 

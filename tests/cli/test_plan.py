@@ -9,7 +9,7 @@ from mbrl.report.kit.table import TERMINAL_WIDTH
 from tests.cli.test_cli import call, call_json, overrides
 
 SEARCH = (
-    "--planner", "sampled_gumbel", "--sims", "2", "--set", "certificate_states=8",
+    "--planner", "sampled_gumbel", "--sims", "2", "--set", "certificate_states=8", "--set", "gate.by=none",
     "--set", "planner.max_depth=1", "--set", "calibration.max_rows=50",
 )  # fmt: skip
 

@@ -115,7 +115,7 @@ def test_the_script_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         ('"bc", seed=0)', '"bc", seed=0, updates=30, store="runs")'),
         ("episodes=10)", "episodes=1)"),
         ("[run, clone], log)", "[run, clone], log, updates=30, backtest=False, store='runs')"),
-        ("budget_ms=20)", "sims=8, fqe={'updates': 30}, certificate_states=0)"),
+        ("budget_ms=20)", "sims=8, fqe={'updates': 30}, certificate_states=0, gate={'by': 'none'})"),
         ('mbrl.compare("pendulum", jobs=2)', 'mbrl.catalogue("recipes")'),
     ):
         assert old in code, old

@@ -15,7 +15,8 @@ ALGORITHMS = {
     "planned": {
         **BC,
         "planner": {
-            "file": "sampled_gumbel", "sims": 2, "certificate_states": 0, "planner": {"max_depth": 1},
+            "file": "sampled_gumbel", "sims": 2, "certificate_states": 0, "gate": {"by": "none"},
+            "planner": {"max_depth": 1},
             "fqe": {"updates": 20, "hidden": [8], "batch_size": 32},
         },
     },

@@ -6,8 +6,7 @@ the planner nor its policy ever met, and the level is found above which the gain
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +27,22 @@ _CHUNK: Final = 256
 
 _LEAST_EPISODES: Final = 5
 """Below which resampled episodes bound nothing."""
+
+
+class GateConfig(BaseModel):
+    """Whether gains have to prove themselves before a planner may override its policy.
+
+    Attributes:
+        by: `judge`, a model of the log that had no part in policy or planner; or `none`: every gain is
+            believed, and a planner may be worse than its policy.
+        states: held-out states where gains are estimated, at most.
+        horizon: steps that the policy follows an action for in the judging model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    by: Literal["judge", "none"] = "judge"
+    states: Annotated[int, Field(ge=20, le=1_000_000)] = 400
+    horizon: Annotated[int, Field(ge=1, le=100_000)] = 200
 
 
 class GatePoint(BaseModel):
@@ -227,7 +242,9 @@ class GatedPlanner:
 
 
 def pass_gate(result: PlanResult, mode: Float[Tensor, "b act_dim"], *, threshold: float | None) -> PlanResult:
-    """The plan where its gain exceeds the threshold, elsewhere the policy's action.
+    """The plan where its gain exceeds the threshold, elsewhere the policy's action and a gain of 0.
+
+    What else a plan says of itself (its candidates, its value) stays, for people to read.
 
     Args:
         result: of a planner.
@@ -244,9 +261,6 @@ def pass_gate(result: PlanResult, mode: Float[Tensor, "b act_dim"], *, threshold
         action=torch.where(passes[:, None], result.action, mode),
         plan=plan,
         plan_length=torch.where(passes, result.plan_length, 1),
+        delta_lcb=torch.where(passes, result.delta_lcb, 0.0),
+        stats=dataclasses.replace(result.stats, is_fallback=result.stats.is_fallback | ~passes),
     )
-
-
-def gate_facts(gate: Gate) -> Mapping[str, Any]:
-    """Plain values."""
-    return {**gate.model_dump(mode="json"), "is_open": gate.is_open, "verdict": gate.verdict}

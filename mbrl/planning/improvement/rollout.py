@@ -64,7 +64,7 @@ class RolloutPlannerConfig(PlannerConfig):
     lcb_coef: Annotated[float, Field(ge=0, le=100)] = 1.0
 
 
-class _Scored(NamedTuple):
+class ScoredActions(NamedTuple):
     """Candidates `n` of states `b`."""
 
     scores: Scores
@@ -91,7 +91,7 @@ class RolloutPlanner:
                 "Policy roll-outs draw continuous actions; use a tree search for discrete ones."
             )
         self._problem, self.config, self._clock = problem, config, clock
-        self._followed = problem if config.has_tail else dataclasses.replace(problem, leaf=_NoLeaf())
+        self._followed = problem if config.has_tail else without_leaf(problem)
         self._costs: Costs = {}
 
     @property
@@ -144,43 +144,19 @@ class RolloutPlanner:
             outcome=config.outcome,
         )
         with deadline.timed(("rollouts", len(obs), count)):
-            scored = self.score(obs, candidates.action, particles, tally=tally)
+            scored = score_first_actions(
+                self._followed,
+                obs,
+                candidates.action,
+                particles,
+                lcb_coef=config.lcb_coef,
+                tally=tally,
+            )
         # 3. The largest sure gain, if there is one; else what the policy does.
         return self._report(candidates, scored, count=count, tally=tally, deadline=deadline)
 
-    def score(
-        self,
-        obs: Float[Tensor, "b obs_dim"],
-        action: Float[Tensor, "b n act_dim"],
-        particles: Particles,
-        *,
-        tally: Tally,
-    ) -> _Scored:
-        """What first actions are worth when the policy follows, and their gains over the first of them."""
-        count = max(1, _CHUNK_ROWS // (particles.count * action.shape[1]))
-        parts: list[_Scored] = []
-        for start in range(0, len(obs), count):
-            rows = slice(start, start + count)
-            parts.append(self._score(obs[rows], action[rows], particles.states(rows), tally=tally))
-        figures = torch.cat([part.scores.figures for part in parts], 1)
-        return _Scored(Scores(figures), torch.cat([part.gain for part in parts]))
-
-    def _score(self, obs: Tensor, action: Tensor, particles: Particles, *, tally: Tally) -> _Scored:
-        states, count = action.shape[:2]
-        shape = (particles.count, states, count)
-        start = obs[None, :, None].expand(*shape, obs.shape[-1]).flatten(0, 2)
-        first = action.expand(particles.count, *action.shape).flatten(0, 2)
-
-        def act(step: int, at: Tensor) -> Tensor:
-            return tally.clip(first) if step == 0 else self._problem.prior.act(at)
-
-        returns = roll_out(self._followed, start, act, particles, plans=count, tally=tally)
-        scores = pool(returns, particles.average, states=states, lcb_coef=self._problem.pessimism.lcb_coef)
-        gain = paired_bound(returns, particles.average, states=states, lcb_coef=self.config.lcb_coef)
-        return _Scored(scores, gain)
-
     def _report(
-        self, candidates: Candidates, scored: _Scored, *, count: int, tally: Tally, deadline: Deadline
+        self, candidates: Candidates, scored: ScoredActions, *, count: int, tally: Tally, deadline: Deadline
     ) -> PlanResult:
         gain = torch.where(scored.gain.isfinite(), scored.gain, -torch.inf)
         gain[:, 0] = 0.0  # over itself: it stands first, so that a tie goes to the policy
@@ -222,6 +198,41 @@ class RolloutPlanner:
         )
 
 
+def score_first_actions(
+    problem: PlanningProblem,
+    obs: Float[Tensor, "b obs_dim"],
+    action: Float[Tensor, "b n act_dim"],
+    particles: Particles,
+    *,
+    lcb_coef: float,
+    tally: Tally,
+) -> ScoredActions:
+    """What first actions are worth when the policy follows, and their gains over the first of them."""
+    count = max(1, _CHUNK_ROWS // (particles.count * action.shape[1]))
+    parts: list[ScoredActions] = []
+    for start in range(0, len(obs), count):
+        rows = slice(start, start + count)
+        parts.append(_score(problem, obs[rows], action[rows], particles.states(rows), lcb_coef, tally))
+    figures = torch.cat([part.scores.figures for part in parts], 1)
+    return ScoredActions(Scores(figures), torch.cat([part.gain for part in parts]))
+
+
+def _score(
+    problem: PlanningProblem, obs: Tensor, action: Tensor, particles: Particles, lcb_coef: float, tally: Tally
+) -> ScoredActions:
+    states, count = action.shape[:2]
+    shape = (particles.count, states, count)
+    start = obs[None, :, None].expand(*shape, obs.shape[-1]).flatten(0, 2)
+    first = action.expand(particles.count, *action.shape).flatten(0, 2)
+
+    def act(step: int, at: Tensor) -> Tensor:
+        return tally.clip(first) if step == 0 else problem.prior.act(at)
+
+    returns = roll_out(problem, start, act, particles, plans=count, tally=tally)
+    scores = pool(returns, particles.average, states=states, lcb_coef=problem.pessimism.lcb_coef)
+    return ScoredActions(scores, paired_bound(returns, particles.average, states=states, lcb_coef=lcb_coef))
+
+
 def followed_gain(
     problem: PlanningProblem,
     obs: Float[Tensor, "b obs_dim"],
@@ -235,14 +246,13 @@ def followed_gain(
     Args:
         problem: model and policy.
         obs: states.
-        action: first actions, in [-1, 1].
+        action: first actions, in [-1, 1] or one-hot.
         horizon: steps.
         noise: one stream a state.
     """
-    config = RolloutPlannerConfig(horizon=horizon, has_tail=False, lcb_coef=0.0)
-    planner = RolloutPlanner(problem, config)
+    followed = without_leaf(problem)
     with torch.inference_mode():
-        obs, tally = obs.to(problem.dtype), Tally.empty(obs.device)
+        obs = obs.to(problem.dtype)
         particles = draw_particles(
             problem,
             noise,
@@ -252,8 +262,14 @@ def followed_gain(
             outcome="mean",
         )
         both = torch.stack((problem.prior.act(obs), action.to(problem.dtype)), 1)
-        gain = planner.score(obs, both, particles, tally=tally).gain[:, 1]
-    return gain.clone()
+        tally = Tally.empty(obs.device)
+        scored = score_first_actions(followed, obs, both, particles, lcb_coef=0.0, tally=tally)
+    return scored.gain[:, 1].clone()
+
+
+def without_leaf(problem: PlanningProblem) -> PlanningProblem:
+    """The same problem, but nothing follows a horizon."""
+    return dataclasses.replace(problem, leaf=_NoLeaf())
 
 
 def paired_bound(

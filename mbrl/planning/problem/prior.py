@@ -118,3 +118,19 @@ def make_prior(policy: Policy, space: SpaceSpec, *, proposal_std: float = 0.2) -
     if isinstance(policy, DiscretePolicy):
         return DiscretePrior(policy)
     return PolicyPrior(policy, ActionBox(space), proposal_std=proposal_std)
+
+
+@torch.no_grad()
+def measure_action_spread(
+    prior: Prior, obs: Float[Tensor, "n obs_dim"], action: Float[Tensor, "n act_dim"]
+) -> Float[Tensor, "act_dim"]:
+    """`sqrt(mean (a - mode(s))^2)` of logged actions, each dimension for itself.
+
+    How far from the policy the log still tells what happens.
+
+    Args:
+        prior: whose mode acts.
+        obs: logged states, at least one.
+        action: logged actions, in [-1, 1].
+    """
+    return (action - prior.act(obs)).square().mean(0).sqrt()

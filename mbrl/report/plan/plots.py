@@ -87,6 +87,39 @@ def gain_figure(certificate: Mapping[str, Any]) -> Figure:
         return figure
 
 
+def gate_figure(gate: Mapping[str, Any]) -> Figure:
+    """Gains in the judging model against the planner's own estimates: states, and means above levels.
+
+    Args:
+        gate: plain values of a `Gate` that saw gains.
+    """
+    points = gate["points"]
+    with panel(x_label="estimated gain, return units", y_label="realised gain, return units") as (
+        figure,
+        axes,
+    ):
+        axes.scatter(gate["estimated"], gate["realised"], s=8, color=LIGHT[GREY], label="one state")
+        axes.axhline(0.0, color=LIGHT[INK], linewidth=0.8)
+        axes.errorbar(
+            [point["estimated"] for point in points],
+            [point["realised"] for point in points],
+            yerr=[
+                [point["realised"] - point["low"] if point["low"] is not None else 0.0 for point in points],
+                [0.0] * len(points),
+            ],
+            color=series_colour(0), marker="o", capsize=3, label="mean above a level",
+        )  # fmt: skip
+        if gate["threshold"] is not None:
+            axes.axvline(gate["threshold"], color=LIGHT[GREEN], linestyle="--", label="believed from here on")
+        # A few states with huge gains would squeeze all others into a line.
+        for limits, values in ((axes.set_xlim, gate["estimated"]), (axes.set_ylim, gate["realised"])):
+            low, high = np.quantile(values, (0.01, 0.99))
+            margin = 0.05 * (high - low) or 1.0
+            limits(min(0.0, low) - margin, max(0.0, high) + margin)
+        add_legend(figure, axes)
+        return figure
+
+
 def return_figure(planner: Dots, policy: Dots) -> Figure:
     """Episodes of the planner and of the policy alone, from common starts."""
     return draw_dots([planner, policy], x_label="episode return", value_name="one episode")

@@ -6,7 +6,7 @@ from typing import Any
 from mbrl.report.kit.html import Picture, Section
 from mbrl.report.kit.plots import Dots, Line
 from mbrl.report.kit.wording import format_number, format_share, read_interval
-from mbrl.report.plan.plots import budget_figure, gain_figure, return_figure
+from mbrl.report.plan.plots import budget_figure, gain_figure, gate_figure, return_figure
 from mbrl.report.plan.tables import budget_table, plan_table
 
 _GAIN = (
@@ -15,13 +15,23 @@ _GAIN = (
 )
 
 
+_GATE = (
+    "At held-out states the planner's action was followed by the policy in a model that neither of them met, "
+    "beside the policy's own action. Estimated gains are believed from the level on at which these gains "
+    "were sure to be positive."
+)
+
+
 def plan_sections(summary: Mapping[str, Any]) -> list[Section]:
-    """Return beside that of the policy alone, and the gain in the model over logged states.
+    """Return beside that of the policy alone, the gate, and the gain in the model over logged states.
 
     Args:
         summary: of a `plan` stage.
     """
     sections = [Section("Return", pictures=[_returns(summary)], tables=[plan_table(summary)])]
+    gate = summary.get("gate")
+    if gate is not None and gate["estimated"]:
+        sections.append(Section("Gate", f"{gate['verdict']} {_GATE}", pictures=[_gate(gate)]))
     certificate = summary.get("certificate")
     if certificate is not None:
         sections.append(Section("Gain in the model", _GAIN, pictures=[_gains(certificate)]))
@@ -57,6 +67,22 @@ def _returns(summary: Mapping[str, Any]) -> Picture:
             f"{row.label}: mean {format_number(row.interval.estimate)}" for row in rows if row.interval
         ),
         note="Bars: 95 % intervals of the means over episodes.",
+    )
+
+
+def _gate(gate: Mapping[str, Any]) -> Picture:
+    share = f"{len(gate['estimated'])} of {gate['asked']} states seem to gain"
+    points = [
+        f"{format_number(point['realised'])} in {point['states']} states above {format_number(point['level'])}"
+        for point in gate["points"]
+    ]
+    correlation = "" if gate["correlation"] is None else f" Rank correlation {gate['correlation']:.2f}."
+    return Picture(
+        "gate",
+        "Estimated and realised gain",
+        gate_figure(gate),
+        alt=f"{share}; realised {'; '.join(points)}.",
+        note=f"{share}.{correlation} Bars reach down to the lower ends of the intervals.",
     )
 
 

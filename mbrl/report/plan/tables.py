@@ -23,6 +23,7 @@ def plan_table(summary: Mapping[str, Any]) -> Table:
         ("mean return, planner", format_interval(summary["return_interval"])),
         ("mean return, policy alone", format_interval(summary["policy_interval"])),
         ("gain, paired by starts", format_interval(summary["gain_interval"])),
+        ("gate", _gate(summary.get("gate"))),
         ("gain in the model, per state", _certificate(summary.get("certificate"))),
         ("plans per second", plans.get("plans_per_second")),
         ("milliseconds p50, p95, p99", _milliseconds(plans.get("milliseconds"))),
@@ -122,6 +123,14 @@ def _certificate(certificate: Mapping[str, Any] | None) -> str:
     low = certificate["low"]
     end = MISSING if low is None else format_number(low)
     return f"{format_number(certificate['mean'])}, at least {end} (95 %, if the model is right)"
+
+
+def _gate(gate: Mapping[str, Any] | None) -> str:
+    if gate is None:
+        return "none: every gain is acted upon"
+    if gate["threshold"] is None:
+        return "closed, the policy acts"
+    return f"open above an estimated gain of {format_number(gate['threshold'])}"
 
 
 def _critic(summary: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.planning.base import PLANNERS, Budget
 from mbrl.planning.choice import PlannerChoice, PlannerField
+from mbrl.planning.improvement.gate import GateConfig
 from mbrl.planning.problem.calibration import CalibrationConfig
 from mbrl.planning.problem.uncertainty import UncertaintyConfig
 from mbrl.run.config import find_part
@@ -37,6 +38,7 @@ class PlanConfig(BaseModel):
             the log, or `auto`: the learner's where it has some.
         fqe: of that ensemble.
         is_warm: offer the plan of the step before.
+        gate: which gains may override the policy.
         certificate_states: logged states on which the planner is compared with the policy in the model; 0
             leaves the certificate out.
         certificate_sims: of each of these plans where `sims` is null, since no clock limits them.
@@ -56,6 +58,7 @@ class PlanConfig(BaseModel):
     critic: CriticSource = "auto"
     fqe: FQEConfig = FQEConfig(updates=20_000, hidden=(128, 128))
     is_warm: bool = True
+    gate: GateConfig = GateConfig()
     certificate_states: Annotated[int, Field(ge=0, le=1_000_000)] = 256
     certificate_sims: Annotated[int, Field(ge=1, le=1_000_000)] = 256
 

@@ -17,12 +17,14 @@ from mbrl.evaluation.evaluator import Evaluation, evaluate
 from mbrl.evaluation.statistics import bootstrap_interval
 from mbrl.planning.base import PLANNERS, Budget, Planner, PlanResult
 from mbrl.planning.certificate import Certificate, certify
+from mbrl.planning.improvement.gate import Gate, GatedPlanner
 from mbrl.planning.policy import PlannerPolicy
 from mbrl.planning.problem.calibration import PlannerCalibration
 from mbrl.run.evaluate import evaluate_stage, evaluation_defaults, policy_task
 from mbrl.run.inputs import manifest_facts
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
+from mbrl.run.plan.gate import gate_facts, gate_stage
 from mbrl.run.plan.problem import make_plan_problem
 from mbrl.run.records import EvaluationSummary
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
@@ -43,12 +45,14 @@ class ReadyPlanner:
         calibration: the cost of uncertainty.
         critic: whose values stand at leaves: `learner` or `fqe`.
         is_critic_converged: whether such a fit settled; None for a learner's.
+        gate: which of its gains count; None where all do.
     """
 
     planner: Planner
     calibration: PlannerCalibration
     critic: str
     is_critic_converged: bool | None
+    gate: Gate | None = None
 
 
 class PlanLog:
@@ -107,7 +111,7 @@ class PlanLog:
 
 
 def make_planner(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> ReadyPlanner:
-    """Builds the planner that a config names, on the run's model, critics and calibration.
+    """Builds the planner that a config names, on the run's model, critics and calibration, behind its gate.
 
     Raises:
         ConfigError: it does not plan the task's kind of actions.
@@ -121,8 +125,11 @@ def make_planner(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
             f"Remedy: use one of {', '.join(legal)}."
         )
     problem, calibration, leaf = make_plan_problem(basis, config, workspace)
-    planner = config.planner.build(problem, time.perf_counter)
-    return ReadyPlanner(planner, calibration, leaf.source, leaf.is_converged)
+    planner, gate = config.planner.build(problem, time.perf_counter), None
+    if config.gate.by == "judge":
+        gate = gate_stage(basis, config, planner, leaf.identity, workspace)
+        planner = GatedPlanner(planner, gate)
+    return ReadyPlanner(planner, calibration, leaf.source, leaf.is_converged, gate)
 
 
 def _plans(name: str, *, is_discrete: bool) -> bool:
@@ -203,6 +210,7 @@ def _summarise(
         "critic_converged": ready.is_critic_converged,
         "calibration": ready.calibration.model_dump(mode="json"),
         "certificate": None if certificate is None else certificate.to_json(),
+        "gate": None if ready.gate is None else gate_facts(ready.gate),
         "run": str(basis.run.path),
     }
 

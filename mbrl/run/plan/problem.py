@@ -4,13 +4,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
+import torch
+from torch import Tensor
+
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import TerminationFn
 from mbrl.core.rng import RngStreams
 from mbrl.data.returns import LoggedEpisodes
+from mbrl.dynamics.arrays import thin
 from mbrl.envs.termination import KnownTermination
 from mbrl.planning.problem.calibration import PlannerCalibration, calibrate_planner
 from mbrl.planning.problem.learned import learned_problem, with_pessimism
+from mbrl.planning.problem.prior import measure_action_spread
 from mbrl.planning.problem.problem import PlanningProblem
 from mbrl.run.files import read_record, write_json
 from mbrl.run.inputs import manifest_facts
@@ -21,6 +26,9 @@ from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import StageKey
 
 CALIBRATION_FILE: Final = "calibration.json"
+
+_SPREAD_ROWS: Final = 10_000
+"""Logged rows that say how far actions lie from the policy's: a deviation to within 1 %."""
 
 
 def make_plan_problem(
@@ -47,7 +55,18 @@ def make_plan_problem(
         scale=config.pessimism, halts=config.halts, soft_horizon_coef=config.soft_horizon_coef
     )
     pessimism = dataclasses.replace(pessimism, critic_lcb_coef=config.critic_lcb_coef)
+    problem = dataclasses.replace(problem, action_spread=_action_spread(basis, problem))
     return with_pessimism(problem, pessimism), calibration, leaf
+
+
+def _action_spread(basis: PlanBasis, problem: PlanningProblem) -> Tensor:
+    """How far logged actions lie from the policy's; nothing of that kind where actions are choices."""
+    if basis.box is None:
+        return problem.action_spread
+    rows = thin(basis.split.train.transitions(), _SPREAD_ROWS)
+    action = basis.box.scale(torch.tensor(rows.action)).clamp(-1.0, 1.0)
+    obs = torch.tensor(rows.observation, dtype=problem.dtype)
+    return measure_action_spread(problem.prior, obs, action.to(problem.dtype))
 
 
 def _termination(basis: PlanBasis, config: PlanConfig) -> TerminationFn | None:

@@ -62,7 +62,13 @@ def td3(workspace: Workspace) -> Path:
 
 
 def config(**changes: Any) -> PlanConfig:
-    tree = {"planner": {"name": "one_step", "spread": 2.0}, "sims": 3, "certificate_states": 40, "fqe": FQE}
+    tree = {
+        "planner": {"name": "one_step", "spread": 2.0},
+        "sims": 3,
+        "certificate_states": 40,
+        "fqe": FQE,
+        "gate": {"by": "none"},
+    }
     return parse_plan_config({**tree, **changes}, where="test")
 
 
@@ -241,3 +247,21 @@ def test_the_same_seed_plans_the_same(
         basis_of(td3, workspace), config(sims=4), elsewhere, task=task, episodes=2, seed=3
     ).summary()
     assert first["episode_returns"] == second["episode_returns"]
+
+
+def test_a_gate_asks_a_model_that_the_planner_never_met(workspace: Workspace, task: TaskSpec) -> None:
+    path = trained("td3_bc", workspace, "judges.max_updates=40", "select=last")
+    basis, gated = basis_of(path, workspace), config(gate={"by": "judge", "states": 60, "horizon": 5})
+    first = plan_stage(basis, gated, workspace, task=task, episodes=2, seed=0)
+    gate = first.summary()["gate"]
+    assert gate["asked"] == 60
+    assert gate["verdict"].startswith(("Open", "Closed"))
+    # A gate that believes nothing leaves the policy's own returns, to the last bit.
+    closed = make_planner(basis, gated, workspace)
+    assert closed.gate is not None
+    if gate["threshold"] is None:
+        assert first.summary()["episode_returns"] == first.summary()["policy_returns"]
+    write_run_page(first.path)
+    assert "Gate" in (first.path / "report.html").read_text()
+    found = plan_stage(basis, gated, workspace, task=task, episodes=2, seed=0)
+    assert found.path == first.path
