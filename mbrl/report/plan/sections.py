@@ -73,7 +73,7 @@ def _returns(summary: Mapping[str, Any]) -> Picture:
 def _gate(gate: Mapping[str, Any]) -> Picture:
     share = f"{len(gate['estimated'])} of {gate['asked']} states seem to gain"
     points = [
-        f"{format_number(point['realised'])} in {point['states']} states above {format_number(point['level'])}"
+        f"{format_number(point['realised'])} in {point['states']} above {format_number(point['level'])}"
         for point in gate["points"]
     ]
     correlation = "" if gate["correlation"] is None else f" Rank correlation {gate['correlation']:.2f}."
