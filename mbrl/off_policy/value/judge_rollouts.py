@@ -8,7 +8,7 @@ are paired.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -181,7 +181,7 @@ class _Noise:
 
 def _act(policies: Sequence[Policy], live: _Live, noise: _Noise | None) -> Tensor:
     """Actions of all rows; those of a policy stand together."""
-    edges = torch.searchsorted(live.policy, torch.arange(len(policies) + 1)).tolist()
+    edges = cast("list[int]", torch.searchsorted(live.policy, torch.arange(len(policies) + 1)).tolist())
     parts: list[Tensor] = []
     for policy, first, last in zip(policies, edges[:-1], edges[1:], strict=True):
         if first == last:
