@@ -241,12 +241,9 @@ def fit(
         (3,)
     """
     workspace = open_workspace(store, progress)
-    section: Any = str(dynamics) if isinstance(dynamics, Path) else dynamics
-    if isinstance(dynamics, DynamicsConfig):
-        section = dynamics.model_dump(mode="json")
     arguments: dict[str, Any] = {
         **log_arguments(log, workspace),
-        "dynamics": section,
+        "dynamics": _section(dynamics),
         "seed": seed,
         "threads": threads,
         "device": device,
@@ -260,6 +257,13 @@ def fit(
         _, folder = fit_dynamics_stage(resolved, data, workspace)
         made = [fit_judge_stage(resolved, data, workspace, number=k)[1] for k in range(judges)]
     return Dynamics(folder, [Dynamics(judge) for judge in made])
+
+
+def _section(dynamics: str | Path | Mapping[str, Any] | DynamicsConfig | None) -> Any:
+    """As it stands in a run's config."""
+    if isinstance(dynamics, DynamicsConfig):
+        return dynamics.model_dump(mode="json")
+    return str(dynamics) if isinstance(dynamics, Path) else dynamics
 
 
 def _channels(log: Dataset, channels: Sequence[int | str] | None) -> list[tuple[int, str]]:

@@ -149,15 +149,22 @@ def imagine_episodes(
         terminated[live.slot] = ends
         live = dataclasses.replace(live, obs=next_obs).keep(~ends)
     told.advance(question.horizon, alive=len(live.slot) / total)
-    shape = (count, n, members)
+    return _by_policy((returns, lengths, terminated), clips, (count, n, members))
+
+
+def _by_policy(
+    flat: tuple[Tensor, Tensor, Tensor], clips: Tensor, shape: tuple[int, int, int]
+) -> list[ImaginedEpisodes]:
+    """The flat results of all episodes as `[m, n]` of each policy."""
+    returns, lengths, terminated = (column.view(shape) for column in flat)
     return [
         ImaginedEpisodes(
-            returns.view(shape)[p].T.numpy().copy(),
-            lengths.view(shape)[p].T.numpy().copy(),
-            terminated.view(shape)[p].T.numpy().copy(),
-            float(clips[p]) / max(1, int(lengths.view(shape)[p].sum())),
+            returns[p].T.numpy().copy(),
+            lengths[p].T.numpy().copy(),
+            terminated[p].T.numpy().copy(),
+            float(clips[p]) / max(1, int(lengths[p].sum())),
         )
-        for p in range(count)
+        for p in range(shape[0])
     ]
 
 

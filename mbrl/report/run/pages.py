@@ -195,7 +195,7 @@ def run_page(
     Args:
         name: of the run.
         records: rows of its `metrics.jsonl`.
-        evaluation: of its last policy, as the dataclass or its JSON; None if there was none.
+        evaluation: of its policy, as the dataclass or its JSON; None if there was none.
         value_bounds: least and largest value that the rewards permit, or None.
         shift: JSON of the run's last `ShiftReport`, or None.
         selection: the choice among its policies (`selection_section`), or None.

@@ -9,8 +9,8 @@ import torch
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.progress import SilentProgress
-from mbrl.run import along
 from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.judge import along
 from mbrl.run.judge.along import rule_of, select_along
 from mbrl.run.judge.rule import SelectRule, kept_steps
 from mbrl.run.judge.selection import Selection
