@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mbrl.api.model import Dynamics, fit
     from mbrl.api.planning import PlanResult, explain_plan, plan, planner
     from mbrl.api.policy import Policy
+    from mbrl.api.selecting import SelectionResult, select
     from mbrl.api.training import Run, train
     from mbrl.core.errors import ConfigError, DataError, MbrlError
     from mbrl.data.dataset import Dataset
@@ -52,16 +53,18 @@ _HOMES = {
     "registry": "mbrl.api.catalogue",
     "Run": "mbrl.api.training",
     "save": "mbrl.api.data",
+    "select": "mbrl.api.selecting",
+    "SelectionResult": "mbrl.api.selecting",
     "status": "mbrl.api.catalogue",
     "train": "mbrl.api.training",
 }
 """Where each name lives."""
 
 __all__ = [  # noqa: RUF022 - in the order of the work
-    "load", "save", "collect", "inspect", "fit", "train", "evaluate", "ope", "planner", "plan",
+    "load", "save", "collect", "inspect", "fit", "train", "select", "evaluate", "ope", "planner", "plan",
     "explain_plan", "compare", "catalogue", "registry", "status",
     "Dataset", "Policy", "Dynamics", "Run", "InspectionResult", "EvaluationResult", "OPEResult", "PlanResult",
-    "ComparisonResult", "MbrlError", "ConfigError", "DataError",
+    "ComparisonResult", "SelectionResult", "MbrlError", "ConfigError", "DataError",
 ]  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, Metrics, TransitionBatch
 from mbrl.data.sources import ModelBuffer, RowLayout
-from mbrl.envs.collect import RandomPolicy, collect
 from mbrl.envs.specs import TaskSpec
 
 
@@ -70,6 +69,8 @@ class Online(Recipe):
         layout = RowLayout(context.space.obs_dim, context.space.act_dim)
         buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
 
+        from mbrl.envs.collect import RandomPolicy, collect  # only this recipe meets a simulator
+
         def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
             rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
             if step == 0 and config.warmup_steps > 0:
@@ -81,6 +82,8 @@ class Online(Recipe):
 
 
 def _run(task: TaskSpec, policy: Policy, steps: int, rng: RngStreams) -> list[Episode]:
+    from mbrl.envs.collect import collect
+
     # One environment: with several, a short run would be cut in the middle of many episodes instead of one.
     return collect(task, policy, steps=steps, rng=rng, num_envs=1)
 

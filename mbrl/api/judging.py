@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mbrl.algorithms.imagination import TerminationSource
 from mbrl.api.model import Dynamics
 from mbrl.api.policy import as_policy
 from mbrl.api.progress import Listener
@@ -22,7 +21,7 @@ from mbrl.off_policy.judgement.risk import RiskQuestion
 from mbrl.off_policy.judgement.verdict import EXIT_CODES, VerdictName
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE, Trials, deployment_stage, unique_names
-from mbrl.run.judge.model import ModelRequest, choose_model
+from mbrl.run.judge.model import AnyTermination, ModelRequest, choose_model
 from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.judge.tested import read_tested
 from mbrl.run.policies import StoredPolicy
@@ -109,8 +108,13 @@ class OPEOptions(BaseModel):
         horizon: steps that count; None for the default of `mbrl.run.judge.ope.OPESettings`.
         stochastic: judge the policy's draws in place of its evaluation action.
         updates: gradient steps of a value fit.
-        fit_dynamics: fit the dynamics where no fit is found.
-        termination: end of roll-outs: `learned`, `task` (its known rule) or `never`.
+        judges: dynamics ensembles that trained no policy, which value the policies by their roll-outs; they
+            are shared by all policies of the log, and fitted where they are missing. 0 for none.
+        own_model: roll the model of each candidate's own run out in place of judges, which is flagged: a
+            policy exploits what it was trained in.
+        fit_dynamics: fit that model where no fit is found.
+        termination: end of roll-outs: `learned`, `task` (its known rule) or `never`; `auto` takes the rule
+            where there is one.
         crossfit: folds of the values under dr, wdr and magic; 0 for none.
         backtest: first ask for the known value of the policy that acted.
         test_episodes: episodes that may be tested next on the machine.
@@ -122,8 +126,10 @@ class OPEOptions(BaseModel):
     horizon: Annotated[int | None, Field(ge=1)] = None
     stochastic: bool = False
     updates: Annotated[int, Field(ge=1)] = 100_000
+    judges: Annotated[int, Field(ge=0, le=20)] = 2
+    own_model: bool = False
     fit_dynamics: bool = False
-    termination: TerminationSource = "learned"
+    termination: AnyTermination = "auto"
     crossfit: Annotated[int, Field(ge=0, le=5)] = 0
     backtest: bool = True
     test_episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
@@ -152,7 +158,7 @@ def ope(
         baseline: what they are compared with: `behaviour`, the policy that acted, or another policy.
         risk: largest probability permitted of an early end, `termination:LIMIT`, or of a discounted return
             below a value, `below:RETURN:LIMIT`.
-        dynamics: a fitted model, or the folder of a fit; None takes the fit of the run, where one was made.
+        dynamics: a fitted model, or the folder of a fit; None takes judges, see `OPEOptions`.
         tested: returns seen on the machine, by name, or a CSV file of them; they inform what to test next.
         seed: of all draws.
         threads: of torch meanwhile.
@@ -174,7 +180,9 @@ def ope(
     source = origin_of(data, workspace).source
 
     def judged(stored: StoredPolicy) -> RunFolder:
-        where = stored.training or stored.path
+        # All candidates have the same judges: those of the first one's config.
+        among = candidates[0] if settings.model.judges > 0 else stored
+        where = among.training or among.path
         chosen = choose_model(where, data, settings.model, source=source, workspace=workspace)
         return ope_stage(stored, data, settings, workspace, chosen=chosen)
 
@@ -204,7 +212,12 @@ def _settings(
         FQEConfig(updates=asked.updates),
         seed,
         risk=RiskQuestion.parse(risk) if isinstance(risk, str) else risk or RiskQuestion(),
-        model=ModelRequest(_model_path(dynamics), asked.fit_dynamics, asked.termination),
+        model=ModelRequest(
+            _model_path(dynamics),
+            asked.fit_dynamics,
+            asked.termination,
+            0 if asked.own_model or asked.fit_dynamics else asked.judges,
+        ),
         crossfit=asked.crossfit,
         backtest=asked.backtest,
     )

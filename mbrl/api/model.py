@@ -20,7 +20,7 @@ from mbrl.dynamics.prediction import RolloutPrediction, StepPrediction
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.run.config import resolve
 from mbrl.run.documents import Override
-from mbrl.run.fit import fit_dynamics_stage, load_dynamics
+from mbrl.run.fit import fit_dynamics_stage, fit_judge_stage, load_dynamics
 from mbrl.run.inputs import load_run_dataset
 from mbrl.run.store import RunFolder, find_run
 
@@ -37,11 +37,13 @@ class Dynamics(Result):
     Attributes:
         path: folder of the fit.
         fitted: the model, its termination head and its thresholds, as tensors.
+        judges: further fits that were asked for, which never train a policy.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, judges: "Sequence[Dynamics]" = ()) -> None:
         self._folder = folder
         self.path = folder.path
+        self.judges = tuple(judges)
         self.fitted: FittedDynamics = load_dynamics(folder)
 
     @classmethod
@@ -163,13 +165,16 @@ class Dynamics(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """The summary, and the path."""
-        return jsonable({**self._folder.summary(), "path": str(self.path)})
+        judges = {"judges": [judge.to_dict() for judge in self.judges]} if self.judges else {}
+        return jsonable({**self._folder.summary(), "path": str(self.path), **judges})
 
     def tables(self) -> "Sequence[Table]":
         """Errors, calibration, horizon."""
-        from mbrl.report.run.dynamics_tables import dynamics_tables
+        from mbrl.report.run.dynamics_tables import dynamics_tables, judge_table
 
-        return dynamics_tables(self.report)
+        if not self.judges:
+            return dynamics_tables(self.report)
+        return [*dynamics_tables(self.report), judge_table([judge.report for judge in self.judges])]
 
     def messages(self) -> Sequence[str]:
         """How far it may be trusted, and what speaks against it."""
@@ -196,6 +201,7 @@ def fit(
     log: Dataset | str | Path | None,
     dynamics: str | Path | Mapping[str, Any] | DynamicsConfig | None = None,
     *,
+    judges: int = 0,
     config: str | Path | None = None,
     seed: int | None = None,
     threads: int | None = None,
@@ -210,6 +216,8 @@ def fit(
     Args:
         log: an open log, or what `load` takes; None where `config` names one.
         dynamics: name in `configs/dynamics`, path of a yaml, the same as a mapping, or a config object.
+        judges: further fits with seeds of their own and other episodes held out, which never train a policy;
+            `train`, `select` and `ope` find them. Their updates are `judges.max_updates`.
         config: experiment: a name in `configs/experiments` or a yaml.
         seed: of every random stream [0].
         threads: of torch meanwhile [1].
@@ -233,12 +241,9 @@ def fit(
         (3,)
     """
     workspace = open_workspace(store, progress)
-    section: Any = str(dynamics) if isinstance(dynamics, Path) else dynamics
-    if isinstance(dynamics, DynamicsConfig):
-        section = dynamics.model_dump(mode="json")
     arguments: dict[str, Any] = {
         **log_arguments(log, workspace),
-        "dynamics": section,
+        "dynamics": _section(dynamics),
         "seed": seed,
         "threads": threads,
         "device": device,
@@ -250,7 +255,15 @@ def fit(
     with torch_settings(resolved.run.threads):
         data = log if isinstance(log, Dataset) else load_run_dataset(resolved.run, workspace)
         _, folder = fit_dynamics_stage(resolved, data, workspace)
-    return Dynamics(folder)
+        made = [fit_judge_stage(resolved, data, workspace, number=k)[1] for k in range(judges)]
+    return Dynamics(folder, [Dynamics(judge) for judge in made])
+
+
+def _section(dynamics: str | Path | Mapping[str, Any] | DynamicsConfig | None) -> Any:
+    """As it stands in a run's config."""
+    if isinstance(dynamics, DynamicsConfig):
+        return dynamics.model_dump(mode="json")
+    return str(dynamics) if isinstance(dynamics, Path) else dynamics
 
 
 def _channels(log: Dataset, channels: Sequence[int | str] | None) -> list[tuple[int, str]]:

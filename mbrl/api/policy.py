@@ -17,7 +17,7 @@ from mbrl.core.protocols import DiscretePolicy, StochasticPolicy
 from mbrl.core.protocols import Policy as TensorPolicy
 from mbrl.core.types import SpaceSpec
 from mbrl.report.kit.table import Table
-from mbrl.run.policies import StoredPolicy, open_policy, save_policy
+from mbrl.run.policies import StoredPolicy, Which, open_policy, save_policy
 
 Act: TypeAlias = Callable[[NDArray[np.float32]], ArrayLike]
 """`[b, obs_dim]` to `[b, act_dim]`, raw units: the action without noise."""
@@ -79,13 +79,17 @@ class Policy:
         return cls(StoredPolicy.in_memory(policy, name=name))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Policy":
+    def load(cls, path: str | Path, which: Which = "selected") -> "Policy":
         """The policy of a training's folder, or of a file that `save` wrote.
+
+        Args:
+            path: folder or file.
+            which: of a training: its result, `selected`, or the policy of its `last` update.
 
         Raises:
             ConfigError: there is none.
         """
-        return cls(open_policy(Path(path)))
+        return cls(open_policy(Path(path), which))
 
     @property
     def torch(self) -> TensorPolicy:

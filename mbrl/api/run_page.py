@@ -8,6 +8,7 @@ from typing import Any
 from mbrl.core.errors import ConfigError, FileError, MbrlError
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.report.run.pages import dynamics_page, plan_page, run_page
+from mbrl.report.run.selection_sections import selection_section
 from mbrl.run.files import MAKE_AGAIN, make_folder, read_record, write_text
 from mbrl.run.metrics import read_metrics
 from mbrl.run.records import EvaluationSummary, PlanSummary, TrainingSummary
@@ -76,14 +77,22 @@ def _training_page(run: RunFolder, manifest: dict[str, Any], provenance: dict[st
     return run_page(
         f"{manifest['label']} on {manifest['dataset']}, seed {manifest['seed']}",
         [row for row in read_metrics(run.path) if "event" not in row],
-        evaluation=_evaluation_of(run, str(manifest["hash"])),
+        evaluation=_evaluation_of(run, str(manifest["hash"]), _updates(summary)),
         value_bounds=None if bounds is None else (float(bounds[0]), float(bounds[1])),
         shift=summary.get("shift"),
+        selection=selection_section(summary.get("selection"), summary.get("exploitation")),
         provenance=provenance,
     )
 
 
-def _evaluation_of(run: RunFolder, digest: str) -> dict[str, Any] | None:
+def _updates(summary: dict[str, Any]) -> int:
+    """Of the policy that is the result."""
+    found = summary.get("selection")
+    chosen = summary if found is None else found["contestants"][found["chosen"]]["changes"]
+    return int(chosen["updates"])
+
+
+def _evaluation_of(run: RunFolder, digest: str, updates: int) -> dict[str, Any] | None:
     """Summary of the newest evaluation of the run's policy in the same store."""
     found = [
         other
@@ -91,6 +100,7 @@ def _evaluation_of(run: RunFolder, digest: str) -> dict[str, Any] | None:
         if other.is_done
         and manifest["stage"] == "evaluate"
         and manifest.get("policy_facts", {}).get("run") == digest
+        and manifest["policy_facts"].get("updates") == updates
     ]
     newest = max(found, key=lambda other: (other.path / "DONE").stat().st_mtime, default=None)
     return None if newest is None else newest.summary(EvaluationSummary)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig
-from mbrl.api.evaluation import EvaluationResult, evaluate
 from mbrl.api.model import Dynamics
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
@@ -22,6 +21,7 @@ from mbrl.run.store import RunFolder, find_run
 from mbrl.run.train import train_policy_stage
 
 if TYPE_CHECKING:
+    from mbrl.api.evaluation import EvaluationResult
     from mbrl.report.kit.html import Section
     from mbrl.report.kit.table import Table
 
@@ -31,7 +31,8 @@ class Run(Result):
 
     Attributes:
         path: folder of the run.
-        policy: what came out.
+        policy: what came out: the policy that was selected along the training, or the last one.
+        last_policy: of the last update, whatever was selected.
         log: the log that it learned from, if it is open.
     """
 
@@ -39,6 +40,7 @@ class Run(Result):
         self._folder = folder
         self.path = folder.path
         self.policy = Policy.load(folder.path)
+        self.last_policy = Policy.load(folder.path, "last")
         self.log = log
 
     @classmethod
@@ -65,6 +67,17 @@ class Run(Result):
         """What the training found: last metrics, alarms, seconds."""
         return self._folder.summary(TrainingSummary)
 
+    @property
+    def dataset_hash(self) -> str | None:
+        """Content hash of the log that it learned from; None for an online training."""
+        found = self._folder.manifest().get("dataset_hash")
+        return None if found is None else str(found)
+
+    @property
+    def selection(self) -> Mapping[str, Any] | None:
+        """Which policy was taken, by whom and why, plain values; None where the last one is the result."""
+        return self.summary.get("selection")
+
     def metrics(self) -> dict[str, list[tuple[int, float]]]:
         """Averages along the training: (update, value) by name."""
         series: dict[str, list[tuple[int, float]]] = {}
@@ -77,8 +90,10 @@ class Run(Result):
 
     def evaluate(
         self, episodes: int | None = None, *, seed: int | None = None, task: str | None = None, **how: Any
-    ) -> EvaluationResult:
+    ) -> "EvaluationResult":
         """Evaluates the policy in its simulator, beside the run; see `mbrl.evaluate`."""
+        from mbrl.api.evaluation import evaluate  # no training loads a simulator
+
         how.setdefault("store", self.path.parents[1])
         return evaluate(self, episodes=episodes, seed=seed, task=task, **how)
 
@@ -100,22 +115,35 @@ class Run(Result):
         """What was trained, and the last row of its metrics."""
         from mbrl.report.run.training_tables import training_table
 
-        return [training_table(self.summary)]
+        if self.selection is None:
+            return [training_table(self.summary)]
+        from mbrl.report.run.selection_sections import selection_table
+
+        chosen = selection_table(self.selection, self.summary.get("exploitation"))
+        return [training_table(self.summary), chosen]
 
     def messages(self) -> Sequence[str]:
-        """What the diagnostics of the policy warn of."""
+        """What was selected and why, and what the diagnostics of the policy warn of."""
         from mbrl.report.run.training_tables import shift_alarms
 
-        return shift_alarms(self.summary)
+        alarms, selection = shift_alarms(self.summary), self.selection
+        if selection is None:
+            return alarms
+        from mbrl.report.run.selection_sections import selection_lines, selection_warnings
+
+        warnings = selection_warnings(selection, self.summary.get("exploitation"))
+        return [*selection_lines(selection), *warnings, *alarms]
 
     def sections(self) -> "Sequence[Section]":
-        """Curves of the training."""
+        """The choice among its policies, and curves of the training."""
+        from mbrl.report.run.selection_sections import selection_section
         from mbrl.report.run.training_sections import training_section
 
         bounds = self.summary["value_bounds"]
         rows = [row for row in read_metrics(self.path) if "event" not in row]
         known = None if bounds is None else (float(bounds[0]), float(bounds[1]))
-        return [*super().sections(), training_section({self.name: rows}, value_bounds=known)]
+        chosen = selection_section(self.selection, self.summary.get("exploitation"))
+        return [*super().sections(), chosen, training_section({self.name: rows}, value_bounds=known)]
 
     def _headline(self) -> str:
         facts = self.summary
@@ -158,7 +186,7 @@ def train(
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
         changes: the same by name; a key that is no section of it belongs to the algorithm: `updates=10_000`,
-            `penalty={"coef": 2.0}`, `evaluation={"episodes": 20}`.
+            `penalty={"coef": 2.0}`, `evaluation={"episodes": 20}`, `select="last"`.
 
     Raises:
         MbrlError: a name or value is wrong, the log cannot be used, or the training met a NaN.

@@ -34,13 +34,20 @@ Stochastic: TypeAlias = Annotated[
 Updates: TypeAlias = Annotated[int, typer.Option(min=1, help="Gradient steps of a value fit.")]
 Model: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="Dynamics model: folder of a fit, or its file [the fit of the run, where made]."),
+    typer.Option(help="Dynamics model: folder of a fit, or its file [judges]."),
 ]
 FitDynamics: TypeAlias = Annotated[
-    bool, typer.Option("--fit-dynamics", help="Fit the dynamics where no fit is found.")
+    bool, typer.Option("--fit-dynamics", help="Fit the run's own model where no fit is found.")
+]
+JudgeCount: TypeAlias = Annotated[
+    int,
+    typer.Option("--judges", min=0, max=20, help="Models that trained no policy and value them; 0: none."),
+]
+OwnModel: TypeAlias = Annotated[
+    bool, typer.Option("--own-model", help="Roll the run's own model out, flagged, in place of judges.")
 ]
 Termination: TypeAlias = Annotated[
-    str, typer.Option(help="End of roll-outs: learned, task (its known rule) or never.")
+    str, typer.Option(help="End of roll-outs: learned, task (its known rule), never or auto.")
 ]
 Crossfit: TypeAlias = Annotated[
     int, typer.Option(min=0, max=5, help="Folds of the values under dr, wdr and magic; 0 for none.")
@@ -70,8 +77,10 @@ def ope(
     stochastic: Stochastic = False,
     updates: Updates = 100_000,
     dynamics: Model = None,
+    judges: JudgeCount = 2,
+    own_model: OwnModel = False,
     fit_dynamics: FitDynamics = False,
-    termination: Termination = "learned",
+    termination: Termination = "auto",
     crossfit: Crossfit = 0,
     backtest: Backtest = True,
     tested: Tested = None,
@@ -100,6 +109,8 @@ def ope(
         stochastic=stochastic,
         updates=updates,
         dynamics=dynamics,
+        judges=judges,
+        own_model=own_model,
         fit_dynamics=fit_dynamics,
         termination=termination,
         crossfit=crossfit,

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,10 @@ from mbrl.cli.options import (
 )
 from mbrl.cli.output import emit
 
+if TYPE_CHECKING:
+    from mbrl.api.policy import Policy
+    from mbrl.run.policies import Which
+
 
 @guarded
 def fit(
@@ -31,6 +35,9 @@ def fit(
     *,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
+    judges: Annotated[
+        int, typer.Option(min=0, max=20, help="Further fits that never train a policy, and judge them.")
+    ] = 0,
     seed: Seed = None,
     threads: Threads = None,
     device: Device = None,
@@ -46,6 +53,7 @@ def fit(
     model = fit_dynamics(
         dataset,
         dynamics,
+        judges=judges,
         config=config,
         seed=seed,
         threads=threads,
@@ -68,6 +76,13 @@ def train(
     online: Annotated[
         str | None,
         typer.Option(metavar="TASK", help="Train in the simulator of TASK; makes behaviour policies."),
+    ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            metavar="judge|last|fqe",
+            help="Which policy along the training is the result [judge with a model, else last].",
+        ),
     ] = None,
     seed: Seed = None,
     threads: Threads = None,
@@ -93,7 +108,7 @@ def train(
         device=device,
         store=runs,
         progress=listener(is_json=json),
-        overrides=overrides or [],
+        overrides=[*(overrides or []), *([] if select is None else [(("select", "rule"), select)])],
     )
     emit(run, is_json=json, path=run.path)
 
@@ -105,6 +120,9 @@ def evaluate(
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Full episodes in the simulator [the run's config, else 10].")
     ] = None,
+    policy: Annotated[
+        str, typer.Option(metavar="selected|last", help="Of a training: its result, or its last policy.")
+    ] = "selected",
     task: TaskName = None,
     video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4 or .gif.")] = None,
     seed: Annotated[
@@ -115,14 +133,14 @@ def evaluate(
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Evaluate the last policy of a training in its simulator."""
+    """Evaluate the policy of a training in its simulator."""
     del debug
     if video is not None:
         os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
     from mbrl.api.evaluation import evaluate as evaluate_policy
 
     result = evaluate_policy(
-        run,
+        _policy(run, policy),
         task=task,
         episodes=episodes,
         seed=seed,
@@ -139,11 +157,60 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    policy: Annotated[
+        str, typer.Option(metavar="selected|last", help="Of a training: its result, or its last policy.")
+    ] = "selected",
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Write the last policy of a training as one file that stands alone."""
+    """Write the policy of a training as one file that stands alone."""
     del debug
+    emit(_policy(run, policy).export(out), is_json=json, path=out)
+
+
+@guarded
+def select(
+    trainings: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Trainings on one log.")],
+    *,
+    dataset: Annotated[
+        str | None, typer.Option(help="Their log, where it has moved [the one that the first names].")
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(metavar="selected|last", help="Which policy of each training is judged.")
+    ] = "selected",
+    overrides: Overrides = None,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", help="Root of all run folders [that of the first training].")
+    ] = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Take the best of several trainings by their log alone: the best lower bound of models that judge."""
+    del debug
+    from mbrl.api.selecting import select as select_runs
+
+    result = select_runs(
+        trainings,
+        dataset,
+        which=_which(policy),
+        store=runs,
+        progress=listener(is_json=json),
+        overrides=overrides or [],
+    )
+    emit(result, is_json=json)
+
+
+def _which(name: str) -> "Which":
+    if name == "selected":
+        return "selected"
+    if name == "last":
+        return "last"
+    from mbrl.core.errors import ConfigError
+
+    raise ConfigError(f"There is no policy {name!r} of a training. Legal: selected, last.")
+
+
+def _policy(run: Path, name: str) -> "Policy":
     from mbrl.api.policy import Policy
 
-    emit(Policy.load(run).export(out), is_json=json, path=out)
+    return Policy.load(run, _which(name))

@@ -76,6 +76,7 @@ class Flag(enum.StrEnum):
     NO_EPISTEMIC = "no_epistemic", "one member has no spread"
     NO_INTERVAL = "no_interval", "no interval can be made of it"
     NOT_CONVERGED = "not_converged", "the value still moved at the end of its fit (raise --updates)"
+    OWN_MODEL = "own_model", "the model is the one in which the policy was trained, and may be exploited"
     TAIL_LEFT_OUT = "tail_left_out", "what follows the last imagined step is missing"
     TARGETS_CLIPPED = (
         "targets_clipped",

@@ -40,7 +40,7 @@ PARTS: Final = {"algorithm": "algorithms", "dynamics": "dynamics"}
 
 
 class EvaluationConfig(BaseModel):
-    """How the last policy of a run is evaluated.
+    """How the policy of a run is evaluated.
 
     Attributes:
         episodes: full episodes in the simulator.
@@ -68,7 +68,7 @@ class RunConfig(BaseModel):
             for its rule.
         policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model
             and its thresholds know the training split only; diagnostics look at held-out states either way.
-        evaluation: the judgement of the last policy.
+        evaluation: the judgement of its policy.
         seed: of every random stream.
         threads: of torch, in each process.
         device: where tensors live; this version computes on CPUs.

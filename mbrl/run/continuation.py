@@ -15,10 +15,10 @@ from typing import Any, Final, cast
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy
 from mbrl.core.types import StateDict
-from mbrl.run.along import KEPT_FOLDER, KeptPolicies
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.config import RunConfig, stable_hash
 from mbrl.run.files import is_locked, make_folder, storing, write_bytes
+from mbrl.run.judge.along import KEPT_FOLDER, KeptPolicies
 from mbrl.run.loop import lengthened
 from mbrl.run.metrics import METRICS_FILE, sound_length
 from mbrl.run.policies import load_policy

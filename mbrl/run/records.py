@@ -122,6 +122,65 @@ class TrainingSummary(Record):
     divergence: tuple[dict[str, Any], ...]
     shift: "ShiftRecord | None"
     value_bounds: tuple[float, float] | None
+    selection: "SelectionRecord | None" = None
+    exploitation: "ExploitationRecord | None" = None
+
+
+class SelectedRecord(Record):
+    """See `mbrl.run.judge.selection.Contestant`; NaN is None."""
+
+    changes: Annotated[dict[str, Any], Field(min_length=1)]
+    path: str
+    low: float | None
+    point: float | None
+    problem: str | None
+    judged: "JudgedRecord | None" = None
+
+
+class JudgedRecord(Record):
+    """See `mbrl.off_policy.value.judged.JudgedValue`."""
+
+    member_spread: float | None
+    by_judge: tuple[float | None, ...]
+
+
+class HonestRecord(Record):
+    """See `mbrl.off_policy.value.judged.HonestValue`."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class SelectionRecord(Record):
+    """See `mbrl.run.judge.selection.Selection`.
+
+    Attributes:
+        rule: of the choice.
+        contestants: in order.
+        chosen: index of one.
+        honest: its value by other evidence, or None.
+        facts: who was asked what.
+    """
+
+    rule: str
+    contestants: Annotated[tuple[SelectedRecord, ...], Field(min_length=1)]
+    chosen: Count
+    honest: HonestRecord | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_is_chosen(self) -> "SelectionRecord":
+        if self.chosen >= len(self.contestants):
+            raise ValueError(f"number {self.chosen} of {len(self.contestants)} is chosen")
+        return self
+
+
+class ExploitationRecord(Record):
+    """See `mbrl.run.judge.exploitation.Exploitation`."""
+
+    own: tuple[float | None, ...]
+    warnings: tuple[str, ...]
 
 
 class ShiftRecord(Record):

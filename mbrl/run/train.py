@@ -17,12 +17,12 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.nets.normaliser import Normaliser
-from mbrl.run.along import KeptPolicies, select_along, selection_identity
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
 from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.fit import dynamics_key, fit_dynamics_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, split_identity
+from mbrl.run.judge.along import KeptPolicies, select_along, selection_identity
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import POLICY_FILE, save_policy

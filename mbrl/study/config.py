@@ -14,6 +14,7 @@ from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
+from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
 from mbrl.run.documents import (
     KeyPath,
@@ -25,7 +26,7 @@ from mbrl.run.documents import (
     read_yaml,
     set_at,
 )
-from mbrl.run.judge.selection import SelectRule
+from mbrl.run.judge.rule import RuleName, Select, SelectRule
 from mbrl.run.plan.config import PlanConfig, parse_plan_config
 from mbrl.run.validation import validate
 
@@ -34,7 +35,14 @@ PLANNER_KEY: Final = "planner"
 """Key of an algorithm whose value is the name of a file in `configs/planners`, or a planner's section."""
 
 _PLACEHOLDER: Final = "to-be-collected"
-_SHARED_KEYS: Final = {"dataset_options", "task", "log_interval", "checkpoint_interval", "on_divergence"}
+_SHARED_KEYS: Final = {
+    "dataset_options",
+    "task",
+    "judges",
+    "log_interval",
+    "checkpoint_interval",
+    "on_divergence",
+}
 """What a comparison hands on to its runs as it is; defaults are those of a run's config."""
 
 Label: TypeAlias = Annotated[str, StringConstraints(pattern=_LABEL_RULE)]
@@ -93,8 +101,12 @@ class StudyConfig(BaseModel):
         dynamics: the ensemble, fitted once for each dataset and seed and shared by all who need it.
         algorithms: by label; one with a `planner` is judged by planning on top of its training.
         seeds: of every random stream of a run, its model's included.
-        select: which policy is judged: the last of a run, or of the trainings in an algorithm's grid the one
-            that an offline rule picks. No rule may look at online scores.
+        judges: ensembles that train no policy, shared by all runs on a dataset.
+        select: which policy is reported, by the same rule for every algorithm; a bare name stands for its
+            rule. Under `judge` each training gives its best judged policy, model-free ones too, and the last
+            one is evaluated beside it; null is `judge` where an algorithm needs a model, else `last`. Of the
+            trainings in an algorithm's grid the rule picks one; `fqe` picks among these alone. No rule may
+            look at online scores.
         evaluation: the judgement, on common starts.
         log_interval: updates between two rows of metrics.
         checkpoint_interval: updates between two checkpoints.
@@ -110,7 +122,8 @@ class StudyConfig(BaseModel):
     dynamics: Part = Field(default_factory=dict[str, Any])
     algorithms: Annotated[dict[Label, Part], Field(min_length=1, max_length=1000)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1, max_length=1000)]
-    select: Annotated[SelectRule, _named("rule")] = SelectRule()
+    judges: JudgesConfig = JudgesConfig()
+    select: Select = SelectRule()
     evaluation: EvaluationConfig = EvaluationConfig(episodes=20)
     log_interval: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
@@ -131,11 +144,13 @@ class StudySource:
         name: of the file, without suffix.
         config: the values.
         where: the file, for messages and origins.
+        rule: what selects: as the config says, else judges where an algorithm needs a model.
     """
 
     name: str
     config: StudyConfig
     where: str
+    rule: RuleName = "last"
 
     def variants(self, algorithm: str) -> tuple[dict[str, Any], ...]:
         """Every combination of the values in an algorithm's grid, by dotted key; one empty one without."""
@@ -176,9 +191,21 @@ class StudySource:
         for path, value in (variant or {}).items():
             overrides.append((("algorithm", *path.split(".")), value))
         try:
-            return resolve(arguments=arguments, overrides=overrides, source=Path(self.where).name)
+            found = resolve(arguments=arguments, overrides=overrides, source=Path(self.where).name)
+            return self._with_rule(found)
         except ConfigError as error:
             raise ConfigError(f"Comparison {self.where}, algorithm {algorithm}: {error}") from None
+
+    def _with_rule(self, resolved: ResolvedConfig) -> ResolvedConfig:
+        """The same rule for every algorithm; nothing is said where it is the algorithm's own default."""
+        along: RuleName = "judge" if self.rule == "judge" else "last"
+        needs_model = RECIPES.get(resolved.run.recipe).needs_dynamics
+        if along == "last" and not needs_model:
+            return resolved
+        kept = self.config.select.kept if along == "judge" else SelectRule().kept
+        run = resolved.run.model_copy(update={"select": SelectRule(rule=along, kept=kept)})
+        origins = {**resolved.origins, ("select", "rule"): Path(self.where).name}
+        return dataclasses.replace(resolved, run=run, origins=origins)
 
     def planner(self, algorithm: str) -> PlanConfig | None:
         """What plans on top of an algorithm's training; None where its policy acts by itself.
@@ -221,10 +248,16 @@ def load_study(experiment: str, *, overrides: Sequence[Override] = ()) -> StudyS
     for keys, value in read_overrides(overrides):
         set_at(tree, keys, value)
     source = StudySource(path.stem, validate(StudyConfig, tree, where=where), str(path))
+    source = dataclasses.replace(source, rule=_find_rule(source))
     for label, part in source.config.algorithms.items():
-        _check_form(part, label, where=where, is_selective=source.config.select.rule != "last")
+        _check_form(part, label, where=where)
         source.planner(label)
         run = source.resolve(label, seed=source.config.seeds[0]).run
+        if part.get("grid") and source.rule == "last":
+            raise ConfigError(
+                f"{where}: algorithms.{label} has a grid and the comparison nothing to choose by. "
+                "Remedy: select: judge, or select: fqe."
+            )
         for variant in source.variants(label):
             source.resolve(label, seed=source.config.seeds[0], variant=variant)
         if RECIPES.get(run.recipe).is_online:
@@ -232,7 +265,20 @@ def load_study(experiment: str, *, overrides: Sequence[Override] = ()) -> StudyS
     return source
 
 
-def _check_form(part: Mapping[str, Any], label: str, *, where: str, is_selective: bool) -> None:
+def _find_rule(source: StudySource) -> RuleName:
+    config = source.config
+    if config.select.rule is not None:
+        return config.select.rule
+    seed = config.seeds[0]
+    needs = (
+        RECIPES.get(source.resolve(label, seed=seed).run.recipe).needs_dynamics
+        for label, part in config.algorithms.items()
+        if {"file", "recipe"} & part.keys()
+    )
+    return "judge" if config.judges.count > 0 and any(needs) else "last"
+
+
+def _check_form(part: Mapping[str, Any], label: str, *, where: str) -> None:
     if not {"file", "recipe"} & part.keys():
         hints = "".join(suggest(key, ("file", "recipe")) for key in part)
         raise ConfigError(
@@ -241,11 +287,6 @@ def _check_form(part: Mapping[str, Any], label: str, *, where: str, is_selective
         )
     if not _is_grid(part.get("grid", {})):
         raise ConfigError(f"{where}: algorithms.{label}.grid must hold lists of values by dotted key.")
-    if part.get("grid") and not is_selective:
-        raise ConfigError(
-            f"{where}: algorithms.{label} has a grid and the comparison nothing to choose by. "
-            "Remedy: select: fqe_lower_bound."
-        )
 
 
 def _is_grid(value: Any) -> bool:

@@ -56,7 +56,7 @@ def gather_study(plan: StudyPlan, site: Site, *, command: str) -> Study:
         algorithms=algorithms,
         seeds=config.seeds,
         runs=runs,
-        selection=config.select.rule,
+        selection=plan.source.rule,
         plannings=gather_study_plans(plan, site),
         provenance=_provenance(plan, datasets, command),
     )
@@ -131,6 +131,10 @@ def _run(chain: Sequence[Task], site: Site) -> StudyRun:
         facts = _training_facts(trained_path(chosen, site), [done[name] for name in of_kind["train"]])
     if of_kind["select"] and chosen in done:
         facts["choice"] = _choice(done[chosen])
+    beside = [task.id for task in chain if task.kind == "evaluate-last" and task.id in done]
+    if beside:
+        found = _evaluation_facts(done[beside[0]])
+        facts |= {"last_returns": found["returns"], "last_scores": found["scores"]}
     for name in of_kind["fit"]:
         facts |= {"fit_seconds": _seconds(done[name])} if name in done else {}
     if last.kind == "evaluate" and last.id in done:
@@ -162,12 +166,21 @@ def _training_facts(path: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     summary, rows = run.summary(TrainingSummary), read_metrics(run.path)
     return {
         "updates": int(summary["updates"]),
+        "selected": _selected(summary.get("selection")),
         "train_seconds": sum(map(_seconds, outcomes)),
         "records": thin([row for row in rows if "event" not in row], MAX_RECORDS),
         "shift": summary.get("shift"),
         "alarms": tuple(str(row["text"]) for row in rows if "event" in row and "text" in row),
         "path": str(run.path),
     }
+
+
+def _selected(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Which policy of a training was selected, and what it is said to be worth."""
+    if found is None:
+        return None
+    winner = found["contestants"][found["chosen"]]
+    return {**winner["changes"], "low": winner["low"], "judged": winner["point"], "honest": found["honest"]}
 
 
 def _evaluation_facts(outcome: Outcome) -> dict[str, Any]:
@@ -219,6 +232,9 @@ def summarise_run(run: StudyRun) -> dict[str, Any]:
         "cause": run.cause,
         "mean_return": float(np.mean(run.returns)) if run.returns else None,
         "mean_score": float(np.mean(run.scores)) if run.scores else None,
+        "last_mean_return": float(np.mean(run.last_returns)) if run.last_returns else None,
+        "last_mean_score": float(np.mean(run.last_scores)) if run.last_scores else None,
+        "selected": run.selected,
         "updates": run.updates,
         "train_seconds": run.train_seconds,
         "fit_seconds": run.fit_seconds,
@@ -238,7 +254,7 @@ def summarise_means(study: Study) -> dict[str, dict[str, dict[str, Any]]]:
 def _means(runs: Sequence[StudyRun]) -> dict[str, Any]:
     done = [summarise_run(run) for run in runs if run.status == "done"]
     means: dict[str, Any] = {"seeds": len(done)}
-    for key in ("mean_return", "mean_score"):
+    for key in ("mean_return", "mean_score", "last_mean_return", "last_mean_score"):
         values = [run[key] for run in done if run[key] is not None]
         means[key] = float(np.mean(values)) if values else None
     return means

@@ -19,7 +19,9 @@ from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.files import locked
 from mbrl.run.fit import fit_dynamics_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset
-from mbrl.run.judge.selection import Selection, SelectRule, select_training
+from mbrl.run.judge.judges import judges_identity, open_judges
+from mbrl.run.judge.rule import RuleName, SelectRule
+from mbrl.run.judge.selection import Candidate, Selection, select_policy
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.plan.basis import open_basis
 from mbrl.run.plan.config import PlanConfig
@@ -83,6 +85,8 @@ class StudyTask(Task):
         dataset = load_run_dataset(self.run, workspace)
         if self.kind == "fit":
             return fit_dynamics_stage(self.resolved, dataset, workspace)[1].path
+        if self.kind == "judges":
+            return open_judges(self.resolved, dataset, workspace).runs[-1].path
         return _evaluate(self, dataset, site, workspace).path
 
     def has_result(self, path: Path) -> bool:
@@ -97,27 +101,35 @@ class SelectTask(Task):
     Attributes:
         resolved: config of the algorithm without the changes of its grid.
         rule: how it is chosen.
+        name: of the rule.
         variants: changes of each training, in the order of `needs`.
     """
 
     resolved: ResolvedConfig
     rule: SelectRule
+    name: RuleName
     variants: tuple[dict[str, Any], ...]
 
     def perform(self, site: Site, progress: Progress) -> Path:
         """Judges the trainings from their log."""
         run = self.resolved.run
         set_up_torch(run.threads)
-        dataset = load_run_dataset(run, Workspace(RunStore(site.runs), progress, site.minari_root))
+        workspace = Workspace(RunStore(site.runs), progress, site.minari_root)
+        dataset = load_run_dataset(run, workspace)
         paths = [trained_path(name, site) for name in self.needs]
         folder = site.folder.path / "selections"
         kept = KeptFits(folder / f"{self.id}-{self.fingerprint[:8]}.fits", self.fingerprint, progress)
-        found = select_training(
-            list(zip(self.variants, paths, strict=True)),
+        found = select_policy(
+            [
+                Candidate(changes, path, open_policy(path).policy)
+                for changes, path in zip(self.variants, paths, strict=True)
+            ],
             dataset,
             self.rule,
+            name="judge" if self.name == "judge" else "fqe",
             rng=RngStreams(run.seed),
             kept=kept,
+            open_judges=lambda: open_judges(self.resolved, dataset, workspace),
         )
         path = found.save(folder / f"{self.id}.json")
         kept.drop()
@@ -169,6 +181,9 @@ def plan_study(source: StudySource, site: Site) -> StudyPlan:
     """
     planned = [_plan_dataset(label, choice, source, site) for label, choice in source.config.datasets.items()]
     tasks: list[Task] = [dataset.collection for dataset in planned if dataset.collection is not None]
+    if source.rule == "judge":
+        planned = [_with_judges(source, dataset) for dataset in planned]
+        tasks += [dataset.judges for dataset in planned if dataset.judges is not None]
     for seed in source.config.seeds:
         for dataset in planned:
             tasks += _plan_runs(source, dataset, seed)
@@ -204,6 +219,23 @@ class _PlannedDataset:
     identity: str
     has_simulator: bool
     collection: CollectTask | None = None
+    judges: StudyTask | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What has to be there before its fits and trainings."""
+        return tuple(task.id for task in (self.collection, self.judges) if task is not None)
+
+
+def _with_judges(source: StudySource, dataset: _PlannedDataset) -> _PlannedDataset:
+    """Judges depend on neither seed nor algorithm: one task makes them before the trainings."""
+    resolved = source.resolve(_first(source), seed=source.config.seeds[0], dataset=dataset.source)
+    judges = StudyTask(
+        f"judges.{dataset.label}", "judges", dataset.label,
+        stable_hash({"judges": judges_identity(resolved.run), "dataset": dataset.identity}),
+        dataset.needs, resolved=resolved,
+    )  # fmt: skip
+    return dataclasses.replace(dataset, judges=judges)
 
 
 def _plan_dataset(label: str, choice: DatasetChoice, source: StudySource, site: Site) -> _PlannedDataset:
@@ -248,7 +280,7 @@ def plan_collection(label: str, choice: DatasetChoice, site: Site) -> CollectTas
 
 
 def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iterator[Task]:
-    needs = () if dataset.collection is None else (dataset.collection.id,)
+    needs = dataset.needs
     make = functools.partial(StudyTask, dataset=dataset.label, seed=seed)
     fit: StudyTask | None = None
     for label in source.config.algorithms:
@@ -277,19 +309,25 @@ def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iter
             yield train
             trainings.append((variant, train))
             last = train.id
-        rule = source.config.select
+        rule, name = source.config.select, source.rule
         if len(trainings) > 1:
             identity |= {"rule": rule.model_dump(mode="json"), "among": [t.fingerprint for _, t in trainings]}
             select = SelectTask(
                 id=f"select.{dataset.label}.{label}.s{seed}", kind="select", dataset=dataset.label, seed=seed,
                 algorithm=label, needs=tuple(train.id for _, train in trainings),
                 fingerprint=stable_hash({"select": identity}), resolved=resolved, rule=rule,
-                variants=tuple(variant for variant, _ in trainings),
+                name=name, variants=tuple(variant for variant, _ in trainings),
             )  # fmt: skip
             yield select
             last = select.id
         if dataset.has_simulator:
             judged = {"evaluate": identity} | ({} if planner is None else {"planner": planner.tree()})
+            if name == "judge" and planner is None:
+                yield make(
+                    id=f"evaluate-last.{dataset.label}.{label}.s{seed}", kind="evaluate-last",
+                    algorithm=label, resolved=resolved, needs=(last,),
+                    fingerprint=stable_hash({**judged, "which": "last"}),
+                )  # fmt: skip
             yield make(
                 id=f"evaluate.{dataset.label}.{label}.s{seed}", kind="evaluate", algorithm=label,
                 resolved=resolved, needs=(last,), fingerprint=stable_hash(judged), planner=planner,
@@ -314,4 +352,5 @@ def _evaluate(task: StudyTask, dataset: Dataset, site: Site, workspace: Workspac
         return plan_stage(
             open_basis(trained, workspace, dataset=dataset), task.planner, workspace, **judgement
         )
-    return evaluate_stage(open_policy(trained), workspace, **judgement)
+    which = "last" if task.kind == "evaluate-last" else "selected"
+    return evaluate_stage(open_policy(trained, which), workspace, **judgement)

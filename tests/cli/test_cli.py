@@ -27,6 +27,7 @@ COMMANDS = (
     "collect",
     "fit",
     "train",
+    "select",
     "evaluate",
     "export",
     "compare",

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.test_cli import ROOT, call, call_json
 
 BEHAVIOUR = ROOT / "mbrl" / "assets" / "behaviour" / "pendulum"
-COMMON = ("--dataset", "pendulum-mixed", "--updates", "2")
+COMMON = ("--dataset", "pendulum-mixed", "--updates", "2", "--judges", "0")
 
 
 @pytest.fixture(scope="module")

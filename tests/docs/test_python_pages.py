@@ -111,10 +111,13 @@ def test_the_script_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     for old, new in (
         (LOAD, FEW),
         ("mbrl.fit(log, seed=0)", f"mbrl.fit(log, seed=0, store='runs', **{SMALL_FIT})"),
-        ('"mopo", dynamics=model, seed=0)', '"mopo", dynamics=model, seed=0, updates=30, store="runs")'),
+        (
+            '"mopo", dynamics=model, seed=0)',
+            '"mopo", dynamics=model, seed=0, updates=30, select="last", store="runs")',
+        ),
         ('"bc", seed=0)', '"bc", seed=0, updates=30, store="runs")'),
         ("episodes=10)", "episodes=1)"),
-        ("[run, clone], log)", "[run, clone], log, updates=30, backtest=False, store='runs')"),
+        ("[run, clone], log)", "[run, clone], log, updates=30, backtest=False, judges=0, store='runs')"),
         ("budget_ms=20)", "sims=8, fqe={'updates': 30}, certificate_states=0, gate={'by': 'none'})"),
         ('mbrl.compare("pendulum", jobs=2)', 'mbrl.catalogue("recipes")'),
     ):

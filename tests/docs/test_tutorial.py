@@ -26,6 +26,7 @@ _SMALL = {
     "mopo": (
         *_FIT, "algorithm.updates=20", "algorithm.rollout.starts=50",
         "algorithm.rollout.respect_trusted_horizon=false",
+        "judges.max_updates=40", "judges.draws=mean", "judges.horizon=10", "judges.starts=6",
     ),
 }  # fmt: skip
 
@@ -84,6 +85,7 @@ def test_the_comparison_runs_from_its_yaml_to_its_page(
     ]
     values = [*_FIT, *(f"algorithms.{name}.updates=20" for name in ("bc", "mopo")), "seeds=[0]",
               "algorithms.mopo.rollout={starts: 50, respect_trusted_horizon: false}",
+              "judges={max_updates: 40, draws: mean, horizon: 10, starts: 6}",
               "datasets.random.steps=2000", "evaluation.episodes=2"]  # fmt: skip
     small = [part for value in values for part in ("--set", value)]
     result = CliRunner().invoke(app, [*compare, *small, "--json"])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from mbrl.dynamics.report import DynamicsReport, TerminationReport, to_floats, to_integers
+from mbrl.dynamics.report import DynamicsReport, TerminationReport, TrainingReport, to_floats, to_integers
 from tests.report.conftest import make_dynamics_report
 
 
@@ -44,3 +44,30 @@ def test_false_ends_are_warned_of_only_where_they_look_good():
     assert "rewards are negative" in (report.warn_of_imagined_rate(0.05, mean_reward=-1.0) or "")
     assert report.warn_of_imagined_rate(0.05, mean_reward=1.0) is None
     assert report.warn_of_imagined_rate(0.015, mean_reward=-1.0) is None
+
+
+def _fit_of(errors: tuple[float, ...], *, max_updates: int) -> TrainingReport:
+    return TrainingReport(
+        train_rows=10,
+        holdout_rows=5,
+        train_episodes=2,
+        holdout_episodes=1,
+        is_split_by_block=False,
+        updates=tuple(100 * (k + 1) for k in range(len(errors))),
+        member_errors=(errors, tuple(10 * error for error in errors)),
+        member_best=(min(errors), 10 * min(errors)),
+        elites=(0,),
+        max_updates=max_updates,
+    )
+
+
+def test_an_error_had_settled_if_patience_ended_the_fit_or_its_last_fifth_gained_little() -> None:
+    falling = (1.0, 0.8, 0.6, 0.4, 0.2)
+    capped = _fit_of(falling, max_updates=500)
+    assert capped.late_gain == pytest.approx(0.5)
+    assert not capped.settled
+    assert "fell by 50%" in capped.settled_words
+    assert "raise max_updates" in capped.settled_words
+    assert _fit_of(falling, max_updates=900).settled  # it ended by itself
+    assert _fit_of((1.0, 0.5, 0.4, 0.4, 0.39), max_updates=500).settled
+    assert not _fit_of((), max_updates=500).settled

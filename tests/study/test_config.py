@@ -104,7 +104,7 @@ def test_a_validated_comparison_reads_back_as_itself(tmp_path: Path) -> None:
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "given twice"),
         ({"seeds": [-1]}, "seeds.0 = -1"),
-        ({"select": "best"}, "select.rule = 'best' is not legal. Legal values: last, fqe_lower_bound"),
+        ({"select": "best"}, "select.rule = 'best' is not legal. Legal values: judge, last, fqe"),
         ({"datasets": {}}, "datasets"),
         ({"datasets": {"a.b": "x"}}, "pattern"),
         ({"datasets": {"a": {"colect": "pendulum/random"}}}, "datasets.a.colect. Did you mean 'collect'"),

@@ -31,6 +31,7 @@ def toy_tree(dataset: Path, **changes: Any) -> dict[str, Any]:
         "dynamics": TINY_DYNAMICS,
         "algorithms": {"bc": BC, "mopo": MOPO, "mbpo": {**MOPO, "file": "mbpo"}},
         "seeds": [0, 1],
+        "select": "last",
         "log_interval": 5,
         "checkpoint_interval": 10,
     }

@@ -15,8 +15,8 @@ from mbrl.off_policy.value.model_value import model_value
 from mbrl.rollouts.generate import Box
 
 _NO_MODEL: Final = (
-    "No dynamics model was given. Remedy: pass a fit (mbrl ope --dynamics RUN), or have one made "
-    "(--fit-dynamics)."
+    "No dynamics model was given. Remedy: let judges be fitted (mbrl ope --judges 2), or pass a fit "
+    "(--dynamics RUN)."
 )
 
 
@@ -24,9 +24,9 @@ _NO_MODEL: Final = (
 def estimate_model_value(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
     """Roll-outs of a dynamics ensemble; the primary estimate of the model family.
 
-    Without a model it refuses. Fitted values stand for what the roll-outs leave out. The noise of the
-    roll-outs comes from the generator as it is handed in: policies that are given equal ones meet the same
-    draws.
+    Without a model it refuses; one in which the policy was trained is flagged. Fitted values stand for what
+    the roll-outs leave out. The noise of the roll-outs comes from the generator as it is handed in: policies
+    that are given equal ones meet the same draws.
     """
     settings, data = context.settings, context.dataset
     model, estimand = settings.model, settings.estimand
@@ -50,6 +50,8 @@ def estimate_model_value(context: EstimatorContext, *, generator: torch.Generato
     estimate = found.estimate(reference if reference.valid else None)
     if found.tail_share > 0 and not reference.valid:
         estimate = estimate.flagged(Flag.UNRELIABLE_TAIL)
+    if model.is_own:
+        estimate = estimate.flagged(Flag.OWN_MODEL)
     if model.dataset_hash not in {"", data.content_hash}:
         estimate = estimate.flagged(Flag.MODEL_OF_OTHER_DATA)
     return estimate

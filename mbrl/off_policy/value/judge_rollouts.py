@@ -8,7 +8,7 @@ are paired.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -149,15 +149,22 @@ def imagine_episodes(
         terminated[live.slot] = ends
         live = dataclasses.replace(live, obs=next_obs).keep(~ends)
     told.advance(question.horizon, alive=len(live.slot) / total)
-    shape = (count, n, members)
+    return _by_policy((returns, lengths, terminated), clips, (count, n, members))
+
+
+def _by_policy(
+    flat: tuple[Tensor, Tensor, Tensor], clips: Tensor, shape: tuple[int, int, int]
+) -> list[ImaginedEpisodes]:
+    """The flat results of all episodes as `[m, n]` of each policy."""
+    returns, lengths, terminated = (column.view(shape) for column in flat)
     return [
         ImaginedEpisodes(
-            returns.view(shape)[p].T.numpy().copy(),
-            lengths.view(shape)[p].T.numpy().copy(),
-            terminated.view(shape)[p].T.numpy().copy(),
-            float(clips[p]) / max(1, int(lengths.view(shape)[p].sum())),
+            returns[p].T.numpy().copy(),
+            lengths[p].T.numpy().copy(),
+            terminated[p].T.numpy().copy(),
+            float(clips[p]) / max(1, int(lengths[p].sum())),
         )
-        for p in range(count)
+        for p in range(shape[0])
     ]
 
 
@@ -181,7 +188,7 @@ class _Noise:
 
 def _act(policies: Sequence[Policy], live: _Live, noise: _Noise | None) -> Tensor:
     """Actions of all rows; those of a policy stand together."""
-    edges = torch.searchsorted(live.policy, torch.arange(len(policies) + 1)).tolist()
+    edges = cast("list[int]", torch.searchsorted(live.policy, torch.arange(len(policies) + 1)).tolist())
     parts: list[Tensor] = []
     for policy, first, last in zip(policies, edges[:-1], edges[1:], strict=True):
         if first == last:

@@ -201,8 +201,11 @@ def honest_value(judged: Sequence[JudgedValue], rule: BoundRule, pessimism: floa
     if members < 2 or n < 2:
         return None
     judges = np.unique(judged[0].judge)
-    unit = judged[0].judge if len(judges) > 1 else np.arange(members)
-    halves = [(unit % 2 == half, np.arange(n) % 2 == half) for half in (0, 1)]
+    unit = judged[0].judge if len(judges) > 1 else np.arange(members, dtype=np.int64)
+    starts = np.arange(n, dtype=np.int64)
+    halves: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]] = [
+        (unit % 2 == half, starts % 2 == half) for half in (0, 1)
+    ]
     parts = [[value.part(*half) for value in judged] for half in halves]
     picks = tuple(choose_best([value.lower(rule, pessimism) for value in part]) for part in parts)
     told = [parts[1][picks[0]], parts[0][picks[1]]]

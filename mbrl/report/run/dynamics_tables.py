@@ -83,6 +83,26 @@ def fit_table(report: DynamicsReport) -> Table:
     )
 
 
+def judge_table(reports: Sequence[DynamicsReport]) -> Table:
+    """The judges of a log side by side: how well they were fitted."""
+    rows: list[list[Cell]] = []
+    for number, report in enumerate(reports):
+        training = report.training
+        best = [training.member_best[elite] for elite in training.elites]
+        rows.append(
+            [
+                number,
+                f"{len(training.member_best)}, {len(training.elites)}",
+                training.updates[-1] if training.updates else 0,
+                _mean(best),
+                training.settled_words,
+                report.trusted_horizon,
+            ]
+        )
+    columns = ("judge", "members, kept", "updates", "held-out error", "settled", "trusted steps")
+    return Table("Judges, which never train a policy", columns, rows)
+
+
 def step_table(report: DynamicsReport, *, is_short: bool = False) -> Table:
     """Error against the horizon; a few horizons only if it is to be short."""
     loop = report.open_loop

@@ -187,19 +187,22 @@ def run_page(
     evaluation: Evaluation | Mapping[str, Any] | None = None,
     value_bounds: tuple[float, float] | None = None,
     shift: Mapping[str, Any] | None = None,
+    selection: Section | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> str:
-    """One training run: its curves, how far its policy leaves the data, and how the last one did.
+    """One training run: which policy was taken, its curves, how far it leaves the data, and how it did.
 
     Args:
         name: of the run.
         records: rows of its `metrics.jsonl`.
-        evaluation: of its last policy, as the dataclass or its JSON; None if there was none.
+        evaluation: of its policy, as the dataclass or its JSON; None if there was none.
         value_bounds: least and largest value that the rewards permit, or None.
         shift: JSON of the run's last `ShiftReport`, or None.
+        selection: the choice among its policies (`selection_section`), or None.
         provenance: hashes, versions and the command that makes this page again.
     """
     sections = [
+        *([] if selection is None else [selection]),
         training_section({name: records}, value_bounds=value_bounds),
         shift_section({name: records}, {name: shift}),
     ]

@@ -133,6 +133,33 @@ def choice_tables(study: Study) -> list[Table]:
     return [Table(caption, ("dataset", "algorithm", "seed", "choice"), rows)] if rows else []
 
 
+def selected_table(study: Study, dataset: StudyDataset) -> Table | None:
+    """The selected policy beside the last one of the same trainings; None where nothing was selected."""
+    rows: list[list[Cell]] = []
+    for label in study.algorithms:
+        runs = [run for run in study.of(dataset.label, label) if run.last_returns and run.returns]
+        if not runs:
+            continue
+        judged = [
+            run.selected["judged"] for run in runs if run.selected and run.selected["judged"] is not None
+        ]
+        last = [_mean(run.last_returns) for run in runs]
+        chosen = [_mean(run.returns) for run in runs]
+        rows.append(
+            [
+                label,
+                format_number(_mean(last)),
+                format_number(_mean(chosen)),
+                format_number(_mean(judged)) if judged else "-",
+                f"{sum(b >= a for a, b in zip(last, chosen, strict=True))} of {len(runs)}",
+                len(runs),
+            ]
+        )
+    caption = f"{dataset.label}: mean return of the last and of the selected policy"
+    columns = ("algorithm", "last", "selected", "as judged", "selected at least as good", "seeds")
+    return Table(caption, columns, rows) if rows else None
+
+
 def alarm_messages(study: Study, dataset: StudyDataset) -> list[Message]:
     """Every alarm once, with the runs that raised it; alarms that differ in their numbers count as one."""
     raised: dict[str, Counter[str]] = {}

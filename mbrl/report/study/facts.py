@@ -30,6 +30,9 @@ class StudyRun:
         alarms: what was reported along the way, in plain words (divergence, shift).
         path: folder of the training run, or None.
         choice: what an offline rule chose from a grid, in words; None where there was nothing to choose.
+        selected: updates, lower bound and judged value of the policy that was selected along the training.
+        last_returns: of its last policy, where another one may have been selected.
+        last_scores: likewise.
     """
 
     dataset: str
@@ -47,6 +50,9 @@ class StudyRun:
     alarms: tuple[str, ...] = ()
     path: str | None = None
     choice: str | None = None
+    selected: Mapping[str, Any] | None = None
+    last_returns: tuple[float, ...] = ()
+    last_scores: tuple[float, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

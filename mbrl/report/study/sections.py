@@ -15,6 +15,7 @@ from mbrl.report.study.fact_tables import (
     cost_table,
     data_table,
     model_table,
+    selected_table,
     shift_table,
 )
 from mbrl.report.study.facts import Study, StudyDataset
@@ -194,7 +195,8 @@ def method_section(study: Study) -> Section:
         for label, algorithm in study.algorithms.items()
     ]
     table = Table("Algorithms", ("algorithm", "recipe", "learner", "uses a model"), rows)
-    return Section("Methods", tables=[table, *choice_tables(study)])
+    selected = [found for dataset in study.datasets if (found := selected_table(study, dataset)) is not None]
+    return Section("Methods", tables=[table, *selected, *choice_tables(study)])
 
 
 def _aggregate_pictures(study: Study, total: Aggregate) -> list[Picture]:

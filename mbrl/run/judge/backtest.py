@@ -22,6 +22,7 @@ from mbrl.off_policy.judgement.backtest import backtest_config, run_backtest
 from mbrl.off_policy.judgement.report.measured import Backtest
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.off_policy.value.model_value import ModelValueConfig
+from mbrl.run.fit import judge_dynamics
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
@@ -152,5 +153,8 @@ def _untestable(fqe: FQEConfig, estimand: Estimand, chosen: ChosenModel | None) 
 
 
 def _fit_identity(chosen: ChosenModel) -> dict[str, Any]:
+    if chosen.judges:
+        config = judge_dynamics(chosen.resolved.run).model_dump(mode="json")
+        return {"judge": config, "termination": chosen.termination}
     dynamics = chosen.resolved.run.dynamics.model_dump(mode="json")
     return {"config": dynamics, "termination": chosen.termination}

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -227,7 +227,8 @@ def choose_starts(run: RunConfig, dataset: Dataset) -> tuple[list[int], int]:
     for number in range(run.judges.count):
         split = split_for(judge_dynamics(run), dataset, judge_streams(number))
         held += [place[id(episode)] for episode in split.holdout.episodes if id(episode) in place]
-    order = torch.randperm(len(dataset), generator=_STREAMS.at("starts")).tolist()
+    drawn = torch.randperm(len(dataset), generator=_STREAMS.at("starts"))
+    order = cast("list[int]", drawn.tolist())
     is_held = set(held)
     ranked = [row for row in order if row in is_held] + [row for row in order if row not in is_held]
     chosen = ranked[: run.judges.starts]

@@ -1,23 +1,39 @@
-"""Which dynamics model an off-policy evaluation rolls out."""
+"""Which dynamics models an off-policy evaluation rolls out: judges, unless another is named."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
+
+import torch
 
 from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.dynamics.fit import split_for
 from mbrl.nets.normaliser import Normaliser
-from mbrl.off_policy.value.model_value import EvaluationModel
+from mbrl.off_policy.value.evaluation_model import EvaluationModel, MeanTermination, panel_of
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.files import hash_file
-from mbrl.run.fit import DYNAMICS_FILE, dynamics_key, fit_dynamics_stage, open_dynamics
+from mbrl.run.fit import (
+    DYNAMICS_FILE,
+    dynamics_key,
+    fit_dynamics_stage,
+    fit_judge_stage,
+    judge_dynamics,
+    judge_streams,
+    open_dynamics,
+)
 from mbrl.run.inputs import find_run_task
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
+
+AnyTermination: TypeAlias = TerminationSource | Literal["auto"]
+
+_THRESHOLD_ROWS: Final = 5_000
+"""Most held-out rows of each judge that tell how far judges disagree on the log."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,14 +41,19 @@ class ModelRequest:
     """What is asked of the model.
 
     Attributes:
-        dynamics: folder of a fit, or a dynamics file; None looks for the fit of the candidate's run.
+        dynamics: folder of a fit, or a dynamics file; None takes judges, else looks for the fit of the
+            candidate's run.
         fit: make that fit where it is missing.
-        termination: the fit's learned head, the task's known rule, or no end.
+        termination: the fit's learned head, the task's known rule, or no end; `auto` takes the rule where
+            there is one.
+        judges: ensembles that trained no policy, fitted where they are missing; 0 for the candidate's own
+            fit.
     """
 
     dynamics: Path | None = None
     fit: bool = False
-    termination: TerminationSource = "learned"
+    termination: AnyTermination = "auto"
+    judges: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -40,20 +61,28 @@ class ChosenModel:
     """A model with what is needed to fit its like to a part of the log.
 
     Attributes:
-        fitted: the fit.
+        fitted: the fit, or the first judge.
         file: that it was read from.
         resolved: config of fits like it.
         termination: where the end comes from.
+        judges: all judges with their files, the first among them; empty for another model.
+        is_own: whether the candidate was trained in it.
     """
 
     fitted: FittedDynamics
     file: Path
     resolved: ResolvedConfig
     termination: TerminationSource
+    judges: tuple[tuple[FittedDynamics, Path], ...] = ()
+    is_own: bool = False
 
     def identity(self) -> Mapping[str, Any]:
         """What estimates with it depend on."""
-        return {"content": hash_file(self.file), "termination": self.termination}
+        if self.judges:
+            contents = [hash_file(file) for _, file in self.judges]
+            return {"judges": contents, "termination": self.termination}
+        own = {"is_own": True} if self.is_own else {}
+        return {"content": hash_file(self.file), "termination": self.termination, **own}
 
     def for_evaluation(self, dataset: Dataset) -> EvaluationModel:
         """What roll-outs of the task of `dataset` need.
@@ -61,10 +90,18 @@ class ChosenModel:
         Raises:
             ConfigError: the task declares no rule of termination, and it was asked for.
         """
-        return _evaluation_model(self.fitted, self, dataset)
+        if self.judges:
+            return _panel(self, dataset)
+        return dataclasses.replace(_evaluation_model(self.fitted, self, dataset), is_own=self.is_own)
 
     def refitted(self, dataset: Dataset, workspace: Workspace, *, seed: int) -> EvaluationModel:
-        """The same of a fit to other episodes with the same config; found if it was made before."""
+        """The same of a fit to other episodes with the same config; found if it was made before.
+
+        Of judges one stands for all.
+        """
+        if self.judges:
+            fitted, _ = fit_judge_stage(self.resolved, dataset, workspace, number=0)
+            return _evaluation_model(fitted, self, dataset)
         run = self.resolved.run.model_copy(update={"seed": seed})
         fitted, _ = fit_dynamics_stage(dataclasses.replace(self.resolved, run=run), dataset, workspace)
         return _evaluation_model(fitted, self, dataset)
@@ -73,7 +110,7 @@ class ChosenModel:
 def choose_model(
     candidate: Path | None, dataset: Dataset, request: ModelRequest, *, source: str, workspace: Workspace
 ) -> ChosenModel | None:
-    """The model that is named, else the fit that the candidate's run shares, else a new one if asked.
+    """The model that is named, else judges, else the fit that the candidate's run shares or is to make.
 
     A run trained from a model finds its own fit; a model-free one finds the fit of its seed, if another run
     made it. A fit to other episodes than those of `dataset` is used only if it is named.
@@ -93,24 +130,57 @@ def choose_model(
     """
     training = _training_of(candidate)
     resolved = _config_of(training, source)
+    termination = _termination_of(request.termination, resolved, dataset)
     if request.dynamics is not None:
         path = request.dynamics
         file = path / DYNAMICS_FILE if path.is_dir() else path
         fitted = open_dynamics(path)
         config = resolved.run.model_copy(update={"dynamics": fitted.config})
         resolved = dataclasses.replace(resolved, run=config)
-        return _checked(ChosenModel(fitted, file, resolved, request.termination), dataset)
+        is_own = _trained_in(training, file.parent)
+        return _checked(ChosenModel(fitted, file, resolved, termination, is_own=is_own), dataset)
+    if request.judges > 0:
+        return _judges(request.judges, resolved, termination, dataset, workspace)
+    needs_model = training is not None and RECIPES.get(resolved.run.recipe).needs_dynamics
     key = dynamics_key(resolved.run, dataset)
     stores = [] if training is None else [RunStore(training.resolve().parents[1])]
     for store in (*stores, workspace.store):
         run = store.folder(key)
         if run.is_done:
             file = run.path / DYNAMICS_FILE
-            return _checked(ChosenModel(open_dynamics(file), file, resolved, request.termination), dataset)
+            found = ChosenModel(open_dynamics(file), file, resolved, termination, is_own=needs_model)
+            return _checked(found, dataset)
     if not request.fit:
         return None
     fitted, run = fit_dynamics_stage(resolved, dataset, workspace)
-    return ChosenModel(fitted, run.path / DYNAMICS_FILE, resolved, request.termination)
+    return ChosenModel(fitted, run.path / DYNAMICS_FILE, resolved, termination, is_own=needs_model)
+
+
+def _judges(
+    count: int,
+    resolved: ResolvedConfig,
+    termination: TerminationSource,
+    dataset: Dataset,
+    workspace: Workspace,
+) -> ChosenModel:
+    made = [fit_judge_stage(resolved, dataset, workspace, number=number) for number in range(count)]
+    judges = tuple((fitted, run.path / DYNAMICS_FILE) for fitted, run in made)
+    return ChosenModel(*judges[0], resolved, termination, judges)
+
+
+def _termination_of(asked: AnyTermination, resolved: ResolvedConfig, dataset: Dataset) -> TerminationSource:
+    if asked != "auto":
+        return asked
+    task = find_run_task(resolved.run, dataset)
+    return "task" if task is not None and task.termination is not None else "learned"
+
+
+def _trained_in(training: Path | None, fit: Path) -> bool:
+    """Whether the candidate was trained in the fit of a folder."""
+    manifests = [None if path is None else RunFolder(path).manifest_or_none() for path in (training, fit)]
+    if manifests[0] is None or manifests[1] is None:
+        return False
+    return manifests[0]["identity"].get("dynamics") == manifests[1]["hash"]
 
 
 def _training_of(candidate: Path | None) -> Path | None:
@@ -152,3 +222,18 @@ def _evaluation_model(fitted: FittedDynamics, chosen: ChosenModel, dataset: Data
     context = RecipeContext(dataset.spec, Normaliser.identity(dataset.spec.obs_dim), task=task)
     termination = choose_termination(chosen.termination, context, fitted)
     return EvaluationModel.of(fitted, termination=termination)
+
+
+def _panel(chosen: ChosenModel, dataset: Dataset) -> EvaluationModel:
+    """All judges as one model, with a threshold from the steps that one of them was not fitted to."""
+    config = judge_dynamics(chosen.resolved.run)
+    obs: list[torch.Tensor] = []
+    actions: list[torch.Tensor] = []
+    for number in range(len(chosen.judges)):
+        held = split_for(config, dataset, judge_streams(number)).holdout.transitions()
+        step = max(1, len(held) // _THRESHOLD_ROWS)
+        obs.append(torch.tensor(held.observation[::step]))
+        actions.append(torch.tensor(held.action[::step]))
+    fits = [fitted for fitted, _ in chosen.judges]
+    heads = tuple(_evaluation_model(fit, chosen, dataset).termination for fit in fits)
+    return panel_of(fits, MeanTermination(heads), (torch.cat(obs), torch.cat(actions)))

@@ -4,9 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Any, Literal, TypeAlias
 
 from mbrl.core.estimates import finite_or_none
 from mbrl.core.progress import Progress
@@ -20,6 +18,7 @@ from mbrl.run.judge.judges import Judges
 from mbrl.run.judge.ope import OPESettings
 from mbrl.run.judge.rule import SelectRule
 from mbrl.run.judge.value_fits import KeptFits
+from mbrl.run.records import SelectionRecord
 
 OpenJudges: TypeAlias = Callable[[], Judges]
 """Fits the judges of the log, or finds them."""
@@ -113,44 +112,16 @@ class Selection:
         Raises:
             FileError: the file is damaged.
         """
-        return read_record(path, SelectionRecord).selection()
-
-
-class _StoredContestant(BaseModel):
-    """See `Contestant`; NaN is None."""
-
-    changes: dict[str, Any]
-    path: str
-    low: float | None
-    point: float | None
-    problem: str | None
-    judged: dict[str, Any] | None = None
-
-
-class SelectionRecord(BaseModel):
-    """The form of a stored `Selection`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    rule: str
-    contestants: Annotated[tuple[_StoredContestant, ...], Field(min_length=1)]
-    chosen: Annotated[int, Field(ge=0)]
-    honest: dict[str, Any] | None = None
-    facts: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _one_is_chosen(self) -> "SelectionRecord":
-        if self.chosen >= len(self.contestants):
-            raise ValueError(f"number {self.chosen} of {len(self.contestants)} is chosen")
-        return self
-
-    def selection(self) -> Selection:
-        """As it was saved."""
+        stored = read_record(path, SelectionRecord)
         contestants = [
-            Contestant(one.changes, one.path, _number(one.low), _number(one.point), one.problem, one.judged)
-            for one in self.contestants
-        ]
-        return Selection(self.rule, tuple(contestants), self.chosen, self.honest, self.facts)
+            Contestant(
+                one.changes, one.path, _number(one.low), _number(one.point), one.problem,
+                None if one.judged is None else one.judged.model_dump(mode="json"),
+            )
+            for one in stored.contestants
+        ]  # fmt: skip
+        honest = None if stored.honest is None else stored.honest.model_dump(mode="json")
+        return cls(stored.rule, tuple(contestants), stored.chosen, honest, stored.facts)
 
 
 def select_policy(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mbrl.dynamics.termination import NeverTerminates
+from mbrl.off_policy.value.evaluation_model import MeanTermination, ModelPanel
 from mbrl.off_policy.value.judge_rollouts import EpisodeQuestion, JudgeModel, imagine_episodes
 from mbrl.off_policy.value.judged import JudgedValue, choose_best, honest_value
 from tests.off_policy.imagined import LinearGaussian, members, wide_box
@@ -177,3 +178,33 @@ def test_halves_share_neither_members_nor_starts():
     assert found.mean == 0.0
     assert found.optimism == pytest.approx(25.0)
     assert honest_value([judged_of(np.zeros((1, 6)), 1)], "mean", 0.0) is None
+
+
+def test_a_panel_is_its_members_side_by_side():
+    first, second = LinearGaussian(members(1.0, 1.1)), LinearGaussian(members(0.5))
+    panel = ModelPanel((first, second))
+    obs, action = torch.randn(6, 1), torch.randn(6, 1)
+    whole = panel.predict(obs, action)
+    assert panel.ensemble_size == len(whole.mean) == 3
+    assert torch.equal(whole.mean[:2], first.predict(obs, action).mean)
+    assert torch.equal(whole.mean[2:], second.predict(obs, action).mean)
+    member = torch.tensor([0, 1, 2, 2, 1, 0])
+    mean, variance, reward, reward_variance = panel.predict_member(obs, action, member)
+    row = torch.arange(6)
+    assert torch.equal(mean, whole.mean[member, row])
+    assert torch.equal(variance, whole.variance[member, row])
+    assert torch.equal(reward, whole.reward_mean[member, row])
+    assert torch.equal(reward_variance, whole.reward_variance[member, row])
+
+
+def test_heads_of_several_judges_are_averaged():
+    def never(obs: torch.Tensor, action: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
+        del action, next_obs
+        return obs.new_zeros(len(obs))
+
+    def always(obs: torch.Tensor, action: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
+        del action, next_obs
+        return obs.new_ones(len(obs))
+
+    rows = torch.zeros(2, 1)
+    assert MeanTermination((never, always, never, always))(rows, rows, rows).tolist() == [0.5, 0.5]

@@ -166,3 +166,31 @@ def test_a_clone_draws_what_the_log_draws(monkeypatch):
     drawn = clone.act(obs, torch.randn(len(obs), 2, generator=torch.Generator().manual_seed(1)))
     assert float((drawn[:, 0] > 0.5).float().mean()) == pytest.approx(0.5, abs=0.15)
     assert float((drawn[:, 0].abs() - 0.8).abs().median()) < 0.1
+
+
+def test_judges_are_taken_in_place_of_the_own_fit_and_the_own_fit_says_so(tmp_path, source, log):
+    folder, resolved = candidate(tmp_path, source)
+    run = resolved.run.model_copy(
+        update={"judges": resolved.run.judges.model_copy(update={"max_updates": 20})}
+    )
+    (folder / "config.yaml").write_text(dataclasses.replace(resolved, run=run).to_yaml())
+    workspace = Workspace(RunStore(tmp_path))
+    chosen = choose(folder, log, workspace, ModelRequest(judges=2))
+    assert chosen is not None
+    assert not chosen.is_own
+    names = sorted(path.name[:20] for path in tmp_path.glob("*/fit_dynamics-*"))
+    assert names == ["fit_dynamics-judge-s", "fit_dynamics-judge-s"]
+    model = chosen.for_evaluation(log)
+    assert model.dynamics.ensemble_size == 4
+    assert model.limit == float("inf")
+    assert 0 < model.threshold < float("inf")
+    assert model.dataset_hash == log.content_hash
+    assert chosen.identity() != choose(folder, log, workspace, ModelRequest(judges=1)).identity()
+    again = choose(folder, log, workspace, ModelRequest(fit=True))
+    assert not again.is_own  # the run is model-free: it was trained in none
+    resolved = resolve(arguments={"dataset": str(source), "algorithm": "mopo", "dynamics": TINY_DYNAMICS})
+    (folder / "config.yaml").write_text(resolved.to_yaml())
+    own = choose(folder, log, workspace, ModelRequest(fit=True))
+    assert own.is_own
+    assert own.for_evaluation(log).is_own
+    assert own.identity() != again.identity()

@@ -16,9 +16,11 @@ from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.report.study.fact_tables import choice_tables
-from mbrl.run.judge.selection import Contestant, Selection, SelectRule, choose, select_training
+from mbrl.run.judge.judges import Judges
+from mbrl.run.judge.rule import SelectRule
+from mbrl.run.judge.selection import Candidate, Contestant, Selection, choose, select_policy
 from mbrl.run.judge.value_fits import KeptFits
-from mbrl.run.policies import save_policy
+from mbrl.run.policies import open_policy, save_policy
 from mbrl.study.config import load_study
 from mbrl.study.facts import gather_study, summarise_run
 from tests.off_policy.lqg import LinearPolicy, scalar_task
@@ -26,7 +28,7 @@ from tests.study.toy_study import BC, sweep_inline, toy_plan, toy_tree
 
 GRID = {**BC, "grid": {"learner.learning_rate": [0.001, 0.01], "learner.hidden": [[8], [4]]}}
 RULE: dict[str, Any] = {
-    "rule": "fqe_lower_bound",
+    "rule": "fqe",
     "discount": 0.9,
     "horizon": 5,
     "fqe": {"hidden": [4], "updates": 5, "batch_size": 16},
@@ -61,13 +63,19 @@ def test_of_two_controllers_the_better_one_is_chosen_from_the_log(tmp_path: Path
             for parameter in actor.parameters():  # one weight and one bias, flat
                 parameter.copy_(torch.tensor([[gain / 8.0, 0.0]]))
         path = save_policy(tmp_path / f"{gain}.safetensors", actor, {})
-        trainings.append(({"gain": gain}, path))
+        trainings.append(Candidate({"gain": gain}, path, open_policy(path).policy))
     noisy = LinearPolicy(torch.tensor([[0.4]]), 8.0, 0.8)
     log = task.simulate(dataclasses.replace(noisy), 60, 10, 0)
     fqe = FQEConfig(hidden=(32,), updates=800, learning_rate=3e-3, polyak_tau=0.05, batch_size=64)
-    rule = SelectRule(rule="fqe_lower_bound", discount=0.8, horizon=10, fqe=fqe)
+    rule = SelectRule(rule="fqe", discount=0.8, horizon=10, fqe=fqe)
     kept = KeptFits(tmp_path / "fits", "digest", SilentProgress())
-    found = select_training(trainings, log, rule, rng=RngStreams(0), kept=kept)
+
+    def no_judges() -> Judges:
+        raise AssertionError
+
+    found = select_policy(
+        trainings, log, rule, name="fqe", rng=RngStreams(0), kept=kept, open_judges=no_judges
+    )
     assert found.winner.changes == {"gain": -0.9}
     assert found.contestants[1].low < found.contestants[1].point
     again = Selection.load(found.save(tmp_path / "s" / "selection.json"))
@@ -91,7 +99,7 @@ def test_a_grid_is_trained_whole_and_only_the_chosen_is_reported(tmp_path: Path)
     ]
     study = gather_study(plan, site, command="")
     (run,) = study.runs
-    assert (study.selection, run.status, run.path) == ("fqe_lower_bound", "done", chosen.winner.path)
+    assert (study.selection, run.status, run.path) == ("fqe", "done", chosen.winner.path)
     assert "of 4, lower bound" in summarise_run(run)["choice"]
     assert choice_tables(study)[0].rows[0][:3] == ("toy", "bc", 0)
     again, started = sweep_inline(plan, site)
@@ -107,8 +115,8 @@ def test_without_a_grid_a_rule_has_nothing_to_choose(tmp_path: Path):
 
 
 def test_the_bare_name_of_a_rule_stands_for_its_defaults(tmp_path: Path):
-    source = load_study(write(tmp_path, algorithms={"bc": GRID}, select="fqe_lower_bound"))
-    assert source.config.select == SelectRule(rule="fqe_lower_bound")
+    source = load_study(write(tmp_path, algorithms={"bc": GRID}, select="fqe"))
+    assert source.config.select == SelectRule(rule="fqe")
     assert load_study(write(tmp_path)).config.select.rule == "last"
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-import mbrl.run.along as along
 from mbrl.core.errors import ConfigError
 from mbrl.core.progress import SilentProgress
-from mbrl.run.along import rule_of, select_along
 from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.judge import along
+from mbrl.run.judge.along import rule_of, select_along
 from mbrl.run.judge.rule import SelectRule, kept_steps
-from mbrl.run.judge.selection import SelectionRecord
+from mbrl.run.judge.selection import Selection
 from mbrl.run.policies import load_policy, open_policy
 from mbrl.run.records import TrainingSummary
 from mbrl.run.stage import Workspace
@@ -54,8 +54,9 @@ def found_in(run: RunFolder) -> dict[str, Any]:
     return run.summary(TrainingSummary)["selection"]
 
 
-def test_the_best_bound_is_the_result_and_the_last_policy_stays_beside_it(judged: RunFolder):
-    selection = SelectionRecord.model_validate(found_in(judged)).selection()
+def test_the_best_bound_is_the_result_and_the_last_policy_stays_beside_it(judged: RunFolder, tmp_path: Path):
+    (tmp_path / "selection.json").write_text(json.dumps(found_in(judged)))
+    selection = Selection.load(tmp_path / "selection.json")
     assert selection.rule == "judge"
     assert [one.changes["updates"] for one in selection.contestants] == [5, 10, 15, 20]
     lows = [one.low for one in selection.contestants]

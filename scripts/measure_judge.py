@@ -1,0 +1,233 @@
+"""Do judges rank policies as the simulator does? A grid of logs x methods x seeds; writes results/judge.
+
+    .venv/bin/python scripts/measure_judge.py --data FOLDER  # the whole grid; goes on where it was killed
+    .venv/bin/python scripts/measure_judge.py --data FOLDER --logs hopper/medium-replay --methods mopo-5
+    .venv/bin/python scripts/measure_judge.py --table  # the table of what is there
+
+A piece trains a method on a log, lets judges take its result, and evaluates its twenty policies in the
+simulator, which nothing else sees. What was done is found again in the run store (`--runs`); each piece
+leaves one JSON in results/judge, so the grid can be done piece by piece and committed as it comes.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mbrl.api.progress import LineProgress
+from mbrl.core.rng import RngStreams
+from mbrl.envs.specs import load_task
+from mbrl.evaluation.evaluator import evaluate
+from mbrl.run.config import ResolvedConfig, resolve
+from mbrl.run.files import write_json, write_text
+from mbrl.run.policies import load_policy
+from mbrl.run.stage import Workspace, set_up_torch
+from mbrl.run.store import RunFolder, RunStore, code_facts
+from mbrl.run.train import train_policy_stage
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "judge"
+LOGS = (
+    "hopper/medium-replay",
+    "hopper/medium",
+    "halfcheetah/medium-replay",
+    "halfcheetah/medium",
+    "pendulum-mixed",
+)
+
+_SMALL = {"hidden": [128, 128]}
+_SAC = {
+    "name": "sac", **_SMALL, "critics": 2, "critic_layer_norm": True, "has_entropy_backup": False,
+    "entropy_coef": 0.1, "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3,
+}  # fmt: skip
+
+
+def _mopo(coef: float) -> dict[str, Any]:
+    return {
+        "recipe": "mopo",
+        "updates": 50_000,
+        "rollout": {"horizon": 20, "starts": 2000},
+        "penalty": {"coef": coef},
+        "real_ratio": 0.2,
+        "learner": _SAC,
+    }
+
+
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "bc": {"recipe": "model_free", "updates": 50_000, "learner": {"name": "bc", **_SMALL}},
+    "td3_bc": {"recipe": "model_free", "updates": 50_000, "learner": {"name": "td3_bc", **_SMALL}},
+    "iql": {"recipe": "model_free", "updates": 50_000, "learner": {"name": "iql", **_SMALL}},
+    "mopo-1": _mopo(1.0),
+    "mopo-5": _mopo(5.0),
+}
+"""Networks of 2 x 128, a fifth of the defaults' cost; others by their names in `mbrl list algorithms`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """One training of the grid.
+
+    Attributes:
+        log: a dataset of `FOLDER/sim`, `<task>/<name>`, or a bundled one.
+        method: of `METHODS`, or a name of `mbrl list algorithms`.
+        seed: of its training.
+    """
+
+    log: str
+    method: str
+    seed: int
+
+    def path(self, folder: Path) -> Path:
+        """Its result."""
+        return folder / f"{self.log.replace('/', '-')}.{self.method}.s{self.seed}.json"
+
+    def resolve(self, data: Path | None, changes: Sequence[str]) -> ResolvedConfig:
+        """Its config."""
+        source = self.log
+        if "/" in self.log:
+            if data is None:
+                raise SystemExit(f"Name the folder that holds sim/{self.log}-v0: --data FOLDER.")
+            source = str(data / "sim" / f"{self.log}-v0")
+        algorithm = METHODS.get(self.method, self.method)
+        return resolve(
+            arguments={
+                "dataset": source,
+                "task": self.log.partition("/")[0].partition("-")[0],
+                "algorithm": dict(algorithm) if isinstance(algorithm, Mapping) else algorithm,
+                "select": {"rule": "judge", "kept": 20},
+                "seed": self.seed,
+            },
+            overrides=list(changes),
+        )
+
+
+def measure(piece: Piece, resolved: ResolvedConfig, workspace: Workspace, episodes: int) -> dict[str, Any]:
+    """Trains, judges and evaluates; plain values."""
+    run = train_policy_stage(resolved, workspace)
+    summary = run.summary()
+    contestants = summary["selection"]["contestants"]
+    true = [_true_return(run, resolved, one, episodes) for one in contestants]
+    judged = [one["judged"] for one in contestants]
+    columns = {
+        "lower_bound": [one["low"] for one in contestants],
+        "mean": [one["point"] for one in contestants],
+        "least_member": [min(value["by_member"]) for value in judged],
+        **{
+            f"judge_{k}": [value["by_judge"][k] for value in judged]
+            for k in range(len(judged[0]["by_judge"]))
+        },
+        "own_model": (summary.get("exploitation") or {}).get("own"),
+    }
+    found = {name: score(values, true) for name, values in columns.items() if values is not None}
+    chosen = summary["selection"]["chosen"]
+    return {
+        "log": piece.log,
+        "method": piece.method,
+        "seed": piece.seed,
+        "updates": [one["changes"]["updates"] for one in contestants],
+        "true": true,
+        "judged": columns,
+        "by": found,
+        "chosen": chosen,
+        "last": true[-1],
+        "selected": true[chosen],
+        "best": max(true),
+        "honest": summary["selection"]["honest"],
+        "facts": {key: value for key, value in summary["selection"]["facts"].items() if key != "warnings"},
+        "exploitation": summary.get("exploitation"),
+        "episodes": episodes,
+        "train_seconds": summary["seconds"],
+        "code": {key: code_facts()[key] for key in ("version", "commit", "cpus")},
+    }
+
+
+def score(values: Sequence[float], true: Sequence[float]) -> dict[str, float | None]:
+    """How a column ranks and measures: Spearman, the return of its pick, and judged over true there."""
+    column, truth = np.array(values, dtype=np.float64), np.array(true)
+    pick = int(np.nanargmax(column))
+    rank = float(stats.spearmanr(column, truth).statistic)
+    return {
+        "spearman": rank if np.isfinite(rank) else None,
+        "pick": float(truth[pick]),
+        "regret": float(truth.max() - truth[pick]),
+        "judged_over_true": float(column[pick] / truth[pick]) if truth[pick] != 0 else None,
+    }
+
+
+def _true_return(run: RunFolder, resolved: ResolvedConfig, one: Mapping[str, Any], episodes: int) -> float:
+    """Mean return in the simulator; kept beside the run, so that a killed measurement goes on."""
+    path = run.path / one["path"]
+    kept = path.with_suffix(f".true-{episodes}.json")
+    if not kept.exists():
+        task = load_task(str(resolved.run.task))
+        found = evaluate(task, load_policy(path).policy, episodes=episodes, rng=RngStreams(0))
+        write_json(kept, {"returns": list(found.episode_returns)})
+    return float(np.mean(json.loads(kept.read_text())["returns"]))
+
+
+def table(folder: Path) -> str:
+    """What is there, as Markdown."""
+    pieces = [json.loads(path.read_text()) for path in sorted(folder.glob("*.s*.json"))]
+    lines = [
+        "| log | method | seed | last | selected | best | Spearman: bound, mean, own model | judged / true |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for piece in pieces:
+        by = piece["by"]
+        ranks = ", ".join(
+            _number(by.get(name, {}).get("spearman")) for name in ("lower_bound", "mean", "own_model")
+        )
+        ratio = None if piece["honest"] is None else piece["honest"]["mean"] / piece["selected"]
+        returns = " | ".join(f"{piece[name]:.0f}" for name in ("last", "selected", "best"))
+        who = " | ".join(str(piece[name]) for name in ("log", "method", "seed"))
+        lines.append(f"| {who} | {returns} | {ranks} | {_number(ratio)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def main() -> None:
+    """Does the pieces that are asked for and not there, one after the other."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder with sim/<task>/<name>-v0")
+    parser.add_argument("--logs", nargs="+", default=list(LOGS))
+    parser.add_argument("--methods", nargs="+", default=[*METHODS, "mbrl_default"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=6, help="simulated for each policy")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every config")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--table", action="store_true", help="only write the table of what is there")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace(RunStore(asked.runs), LineProgress())
+    set_up_torch(1)
+    pieces = [
+        Piece(log, method, seed) for log in asked.logs for method in asked.methods for seed in asked.seeds
+    ]
+    for piece in [] if asked.table else pieces:
+        if piece.path(asked.out).exists():
+            continue
+        begin = time.perf_counter()
+        resolved = piece.resolve(asked.data, asked.set)
+        found = measure(piece, resolved, workspace, asked.episodes)
+        write_json(piece.path(asked.out), {**found, "seconds": round(time.perf_counter() - begin, 1)})
+        write_text(asked.out / "table.md", table(asked.out))
+    write_text(asked.out / "table.md", table(asked.out))
+    sys.stdout.write(table(asked.out))
+
+
+if __name__ == "__main__":
+    main()
