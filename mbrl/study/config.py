@@ -14,6 +14,7 @@ from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
+from mbrl.envs.specs import refuse_import
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
 from mbrl.run.documents import (
     KeyPath,
@@ -221,6 +222,7 @@ def load_study(experiment: str, *, overrides: Sequence[Override] = ()) -> StudyS
     for keys, value in read_overrides(overrides):
         set_at(tree, keys, value)
     source = StudySource(path.stem, validate(StudyConfig, tree, where=where), str(path))
+    refuse_import(source.config.task, source=f"The comparison {path}")
     for label, part in source.config.algorithms.items():
         _check_form(part, label, where=where, is_selective=source.config.select.rule != "last")
         source.planner(label)
