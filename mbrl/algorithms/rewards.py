@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mbrl.core.errors import ConfigError
 from mbrl.data.returns import LoggedEpisodes
-from mbrl.ops.spread import LEAST_VARIATION, clip_outliers, robust_scale
+from mbrl.ops.spread import LEAST_VARIATION, PlausibleRange, robust_scale
 
 RewardTransform: TypeAlias = Literal["standardise", "return_range", "none"]
 
@@ -19,7 +19,7 @@ def reward_unit(
     """What rewards are divided by before a learner sees them, reward units.
 
     Args:
-        transform: `standardise` takes the deviation of the rewards, outliers clipped (`robust_scale`);
+        transform: `standardise` takes the deviation of the rewards, outliers left out (`robust_scale`);
             `return_range` a thousandth of the range of the episodes' returns; `none` is 1.
         reward: `[n]`, of the training rows.
         episodes: that the rows belong to; None where nobody noted them.
@@ -39,7 +39,7 @@ def reward_unit(
 
 
 def _warn_of_bonus(reward: Float[Tensor, "n"]) -> None:
-    inside = clip_outliers(reward)
+    inside = PlausibleRange.of_most(reward).settle(reward)
     spread, size = float(inside.std(correction=0)), float(inside.abs().mean())
     if 0 < spread < LEAST_VARIATION * size:
         warnings.warn(

@@ -1,11 +1,9 @@
 """Float64 statistics for normalisers; to be fitted on training episodes only."""
 
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-T = TypeVar("T", bound=np.floating[Any])
 
 STD_FLOOR: Final = 1e-12
 """Standard deviation below which a dimension counts as constant, whatever its mean."""
@@ -13,13 +11,6 @@ STD_FLOOR: Final = 1e-12
 NEAR_CONSTANT: Final = 5e-6
 """The same as a share of the mean's magnitude, some forty steps of float32: what varies less is a sensor at
 rest and its noise, or an offset so large that little of the signal is left."""
-
-OUTLIER_SHARE: Final = 1e-3
-"""Share of the values, at either end, that may be outliers; at least one value is."""
-
-OUTLIER_FACTOR: Final = 1e6
-"""Distance from the other values, in ranges of these, beyond which a value is an outlier: no scale of a task
-spans as much, a wrong unit or a marker such as 1e12 does."""
 
 _CHUNK: Final = 65536
 
@@ -77,45 +68,3 @@ def fit_moments(
     """
     moments = measure_moments(array, floor=floor)
     return moments.mean, moments.scale
-
-
-class PlausibleRange(NamedTuple):
-    """Where values lie that are no outliers.
-
-    The `OUTLIER_SHARE` of largest and of least values are held against the range of the others; those more
-    than `OUTLIER_FACTOR` such ranges beyond it are outliers. Where the others are all the same (a sparse
-    reward) nothing is one.
-
-    Attributes:
-        low: least value that is no outlier, whether it was seen or not; may be infinite.
-        high: largest such value.
-        least: least value that was seen and is no outlier.
-        largest: largest such value.
-    """
-
-    low: float
-    high: float
-    least: float
-    largest: float
-
-    @classmethod
-    def fit(cls, values: NDArray[Any]) -> "PlausibleRange":
-        """The range of `values` `[n]`, finite, n >= 1."""
-        ordered = np.sort(values.astype(np.float64))
-        few = max(1, int(OUTLIER_SHARE * len(ordered)))
-        rest = ordered[few:-few]
-        if len(rest) < 2 or rest[0] == rest[-1]:
-            return cls(-np.inf, np.inf, float(ordered[0]), float(ordered[-1]))
-        reach = OUTLIER_FACTOR * float(rest[-1] - rest[0])
-        low, high = float(rest[0]) - reach, float(rest[-1]) + reach
-        kept = ordered[(ordered >= low) & (ordered <= high)]
-        return cls(low, high, float(kept[0]), float(kept[-1]))
-
-    def is_outlier(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of `values` lie beyond the range."""
-        return (values < self.low) | (values > self.high)
-
-    def clip(self, values: NDArray[T]) -> NDArray[T]:
-        """Puts outliers on the nearest value that is none; leaves all others alone."""
-        clipped = np.where(values < self.low, self.least, np.where(values > self.high, self.largest, values))
-        return clipped.astype(values.dtype)

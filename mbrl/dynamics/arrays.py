@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.data.dataset import Transitions
-from mbrl.data.normaliser import PlausibleRange, fit_moments, measure_moments
+from mbrl.data.normaliser import fit_moments, measure_moments
 from mbrl.dynamics.training import TrainingArrays
 from mbrl.nets.normaliser import Normaliser
+from mbrl.ops.spread import PlausibleRange
 
 HOLDOUT_ROWS = 20_000
 """Most held-out rows that early stopping looks at; more would not sharpen a 1 % rule."""
@@ -20,15 +21,20 @@ def step_inputs(rows: Transitions) -> NDArray[np.float32]:
     return np.concatenate((rows.observation, rows.action), 1)
 
 
-def step_targets(rows: Transitions, *, reward_range: PlausibleRange | None = None) -> NDArray[np.float32]:
+def step_targets(rows: Transitions, *, reward: Float[Tensor, "n"] | None = None) -> NDArray[np.float32]:
     """`[n, obs_dim + 1]` (s' - s, r), raw units.
 
     Args:
         rows: logged steps.
-        reward_range: rewards that are outliers are put on its ends; None leaves all as they are.
+        reward: stands for the logged rewards, `[n]`; None leaves them as they are.
     """
-    reward = rows.reward if reward_range is None else reward_range.clip(rows.reward)
-    return np.concatenate((rows.next_observation - rows.observation, reward[:, None]), 1)
+    rewards = rows.reward if reward is None else reward.numpy().astype(np.float32)
+    return np.concatenate((rows.next_observation - rows.observation, rewards[:, None]), 1)
+
+
+def reward_range(train: Transitions) -> PlausibleRange:
+    """Where the rewards of training rows lie that no accident explains."""
+    return PlausibleRange.of_all_but_few(torch.tensor(train.reward))
 
 
 def termination_inputs(rows: Transitions, *, reads_successor: bool) -> NDArray[np.float32]:
@@ -71,7 +77,8 @@ def fit_target_normaliser(train: Transitions) -> Normaliser:
         train: training rows; every row needs its true successor.
     """
     obs = measure_moments(train.observation)
-    targets = measure_moments(step_targets(train, reward_range=PlausibleRange.fit(train.reward)))
+    reward = reward_range(train).settle(torch.tensor(train.reward))
+    targets = measure_moments(step_targets(train, reward=reward))
     size = np.abs(targets.mean)
     still = np.append(np.where(size[:-1] > 0, size[:-1], obs.scale), size[-1] or 1.0)
     scale = np.where(targets.is_constant, still, targets.std)
@@ -84,15 +91,16 @@ def step_arrays(
 ) -> TrainingArrays:
     """Arrays of the ensemble; every row needs its true successor.
 
-    Absurd rewards are put on the ends of the range of the others, held out or not: squared, a single one
-    would be all that the loss and the early stop see.
+    Absurd rewards are put on a fence beyond the others, held out or not: squared, a single one would be all
+    that the loss and the early stop see. There it still is the best or the worst of all.
     """
-    few, reward_range = thin(holdout, HOLDOUT_ROWS), PlausibleRange.fit(train.reward)
+    few, plausible = thin(holdout, HOLDOUT_ROWS), reward_range(train)
+    rewards, held_out = (plausible.clip(torch.tensor(rows.reward)) for rows in (train, few))
     return TrainingArrays(
         inputs=normalise(step_inputs(train), inputs),
-        targets=normalise(step_targets(train, reward_range=reward_range), targets),
+        targets=normalise(step_targets(train, reward=rewards), targets),
         holdout_inputs=normalise(step_inputs(few), inputs),
-        holdout_targets=normalise(step_targets(few, reward_range=reward_range), targets),
+        holdout_targets=normalise(step_targets(few, reward=held_out), targets),
     )
 
 

@@ -58,7 +58,7 @@ class ChannelReport(ReportPart):
 
 
 class RewardOutliers(ReportPart):
-    """Rewards that no scale of a task explains; the model is fitted as if they were the nearest other reward.
+    """Rewards far beyond all others; the model is fitted as if they lay five ranges of these beyond them.
 
     Attributes:
         count: how many.

@@ -141,7 +141,7 @@ class TaskSpec(BaseModel):
 
     name: Name
     description: str = ""
-    env_id: Annotated[str, Field(min_length=1)] | None = None
+    env_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     env_kwargs: dict[str, EnvOption] = Field(default_factory=dict[str, EnvOption])
     obs_dim: PositiveInt
     act_dim: PositiveInt
@@ -200,7 +200,7 @@ def load_task(name_or_path: str | Path) -> TaskSpec:
         return _read_task(Path(name_or_path))
     if str(name_or_path) not in list_tasks():
         raise ConfigError(
-            f"Unknown task {str(name_or_path)!r}. {suggest(str(name_or_path), list_tasks())}"
+            f"Unknown task {reprlib.repr(str(name_or_path))}. {suggest(str(name_or_path), list_tasks())}"
             f"Legal names: {', '.join(list_tasks())}; "
             "or the path of a task's .yaml file."
         )
@@ -242,6 +242,27 @@ def load_named_task(
     return task
 
 
+def refuse_import(name: str | None, *, source: str) -> None:
+    """Refuses a task file that a document names where its simulator is in a module that would be imported.
+
+    Documents are shared: reading one must not run code. The user may, with `--task`, or in Python.
+
+    Args:
+        name: of a task, or path of its yaml; None where none is named.
+        source: the document, for the message.
+
+    Raises:
+        ConfigError: the task's `env_id` has a module part, or the task cannot be read.
+    """
+    env_id = None if name is None else load_task(name).env_id
+    if env_id is not None and ":" in env_id:
+        raise ConfigError(
+            f"{source} names the task {reprlib.repr(name)}, whose simulator {reprlib.repr(env_id)} is in a module "
+            "that would be imported; documents may not do that. Remedy: give the task's yaml with --task, or let "
+            "its package register the id (entry points of gymnasium.envs) and leave the module out."
+        )
+
+
 def own_task_hash(task: TaskSpec) -> str | None:
     """Hash of a task of the user's own, to be noted beside its name; None for a shipped one."""
     is_shipped = task.name in list_tasks() and load_task(task.name) == task
@@ -257,7 +278,9 @@ def _read_task(path: Path) -> TaskSpec:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Task file {path} cannot be read: {error}.") from error
+        raise ConfigError(
+            f"Task file {path} cannot be read: {error}. Remedy: name a yaml like those in configs/tasks."
+        ) from error
     values = parse_yaml(text, where=f"Task file {path}")
     try:
         return TaskSpec.model_validate(values)

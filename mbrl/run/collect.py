@@ -17,7 +17,7 @@ from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.envs.collect import RandomPolicy, collect
 from mbrl.envs.make import env_versions
-from mbrl.envs.specs import TaskSpec, load_task, own_task_hash
+from mbrl.envs.specs import TaskSpec, load_task, own_task_hash, refuse_import
 from mbrl.run.documents import read_yaml
 from mbrl.run.policies import open_policy
 from mbrl.run.store import package_version
@@ -94,7 +94,9 @@ def load_collection(name: str) -> CollectionConfig:
             f"Unknown dataset recipe {name!r}. {suggest(name, legal)}Legal names: {listed(legal)}; or the "
             "path of a .yaml file; or a task with --policy."
         )
-    return validate(CollectionConfig, read_yaml(path), where=f"Dataset recipe {path}")
+    config = validate(CollectionConfig, read_yaml(path), where=f"Dataset recipe {path}")
+    refuse_import(config.task, source=f"The dataset recipe {path}")
+    return config
 
 
 def collect_dataset(config: CollectionConfig, *, name: str, seed: int, progress: Progress) -> Dataset:

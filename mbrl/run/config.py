@@ -172,7 +172,8 @@ def resolve(
     for origin, values in ((source or "command line", given), (source or "--set", whole)):
         for key, value in values.items():
             _replace(tree, origins, key, value, origin)
-    name = _compose(tree, origins)
+    where += "".join(f", {key} of {tree[key]}" for key in PARTS if _is_path(tree.get(key)))
+    name = _compose(tree, origins, where=where if path is not None else "")
     for keys, value in parsed:
         if len(keys) > 1:
             set_at(tree, keys, value)
@@ -259,7 +260,7 @@ def find_part(folder: str, name: str) -> Path:
     Raises:
         ConfigError: there is none; the message lists the legal names.
     """
-    if Path(name).suffix in {".yaml", ".yml"}:
+    if _is_path(name):
         return Path(name).expanduser()
     legal = part_names(folder)
     if name not in legal:
@@ -300,13 +301,20 @@ def _replace(tree: Tree, origins: dict[KeyPath, str], key: str, value: Any, sour
     origins.update(dict.fromkeys(leaf_paths({key: value}), source))
 
 
-def _compose(tree: Tree, origins: dict[KeyPath, str]) -> str:
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).suffix in {".yaml", ".yml"}
+
+
+def _compose(tree: Tree, origins: dict[KeyPath, str], *, where: str) -> str:
     """Puts named files in place of their names; returns a short name of the algorithm."""
     name = ""
     for key, folder in PARTS.items():
         value = tree.get(key)
         if isinstance(value, str):
-            path = find_part(folder, value)
+            try:
+                path = find_part(folder, value)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}" if where else str(error)) from None
             _replace(tree, origins, key, read_yaml(path), path.name)
             name = path.stem if key == "algorithm" else name
     if name:

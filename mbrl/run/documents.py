@@ -41,7 +41,9 @@ def as_tree(value: Any, *, where: str) -> Tree:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in cast("dict[Any, Any]", value)):
-        raise ConfigError(f"{where} must hold a mapping of names to values, not {show(value)}.")
+        raise ConfigError(
+            f"{where} must hold a mapping of names to values, not {show(value)}. Remedy: write lines `key: value`."
+        )
     return cast("Tree", value)
 
 

@@ -1,6 +1,7 @@
 """The stage that trains a policy: on a log, or (the recipe `online` alone) in a simulator."""
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
+from mbrl.data.inspection.rows import find_reward_outliers
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
@@ -72,6 +74,7 @@ def train_policy_stage(
         context = make_recipe_context(config, dataset, task, fit)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
+        _warn_of_outliers(dataset)
         shift = _make_monitor(config, dataset, context, training, workspace)
         outcome = _run_loop(resolved, training, shift, kept, work)
         summary = _conclude(config, training, outcome, shift, kept, work)
@@ -113,6 +116,18 @@ def make_recipe_context(
         episode=torch.tensor(train.episode),
         whole=LoggedEpisodes.of(part),
     )
+
+
+def _warn_of_outliers(dataset: Dataset | None) -> None:
+    outliers = () if dataset is None else find_reward_outliers(dataset.transitions())
+    for outlier in outliers[:1]:
+        others = "" if len(outliers) == 1 else f" ({len(outliers) - 1} more are like it)"
+        warnings.warn(
+            f"{outlier.describe()}{others}: values are learned from it all the same, and hardly from the others. "
+            f"Remedy: {outlier.remedy}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _model_source(

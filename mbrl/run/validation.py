@@ -1,7 +1,7 @@
 """Turns what pydantic says of a bad config into one paragraph: key, value, legal values, near miss."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -10,6 +10,9 @@ from mbrl.core.names import listed, suggest
 from mbrl.run.documents import show
 
 M = TypeVar("M", bound=BaseModel)
+
+_SHOWN_PROBLEMS: Final = 10
+_LONGEST_KEY: Final = 100
 
 
 def validate(model: type[M], values: Mapping[str, Any], *, where: str, prefix: str = "") -> M:
@@ -27,20 +30,30 @@ def validate(model: type[M], values: Mapping[str, Any], *, where: str, prefix: s
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {' '.join(explain(error, model, prefix))}") from error
+        problems = explain(error, model, prefix)
+        text = " ".join(problems[:_SHOWN_PROBLEMS])
+        more = len(problems) - _SHOWN_PROBLEMS
+        text += f" And {more} more." if more > 0 else ""
+        remedy = "" if "Legal " in text else " Remedy: correct what is named, or leave it out for its default."
+        raise ConfigError(f"{where}: {text}{remedy}") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
     """One sentence or two for each problem."""
+    problems = [cast("dict[str, Any]", problem) for problem in error.errors(include_url=False)]
+    wrong = {tuple(problem["loc"])[:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    # A tuple of which an entry is wrong counts as too short besides.
     return [
-        _explain(cast("dict[str, Any]", problem), model, prefix)
-        for problem in error.errors(include_url=False)
+        _explain(problem, model, prefix)
+        for problem in problems
+        if problem["type"] != "too_short" or tuple(problem["loc"]) not in wrong
     ]
 
 
 def _explain(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> str:
     location: tuple[Any, ...] = tuple(problem["loc"])
-    key = ".".join([*([prefix] if prefix else []), *map(str, location)]) or "the config"
+    parts = (part if len(part) <= _LONGEST_KEY else f"{part[:_LONGEST_KEY]}..." for part in map(str, location))
+    key = ".".join([*([prefix] if prefix else []), *parts]) or "the config"
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         legal = _legal_keys(model, location[:-1])

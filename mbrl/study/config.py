@@ -14,6 +14,7 @@ from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
+from mbrl.envs.specs import refuse_import
 from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
 from mbrl.run.documents import (
@@ -249,6 +250,7 @@ def load_study(experiment: str, *, overrides: Sequence[Override] = ()) -> StudyS
         set_at(tree, keys, value)
     source = StudySource(path.stem, validate(StudyConfig, tree, where=where), str(path))
     source = dataclasses.replace(source, rule=_find_rule(source))
+    refuse_import(source.config.task, source=f"The comparison {path}")
     for label, part in source.config.algorithms.items():
         _check_form(part, label, where=where)
         source.planner(label)

@@ -158,13 +158,7 @@ def _size_findings(stats: DatasetStats) -> Iterator[DataFinding]:
 
 def _reward_findings(stats: DatasetStats) -> Iterator[DataFinding]:
     for outlier in stats.reward_outliers:
-        yield DataFinding(
-            severity="warning",
-            text=f"The reward {outlier.reward:g} in episode {outlier.episode}, row {outlier.row}, is "
-            f"{outlier.factor:.3g} times farther from the median than all others.",
-            remedy="Repair the row, or leave the episode out: values are learned in units of the largest "
-            "reward.",
-        )
+        yield DataFinding(severity="warning", text=f"{outlier.describe()}.", remedy=outlier.remedy)
     if stats.rewards.minimum == stats.rewards.maximum:
         text = f"Every reward is {stats.rewards.mean:g}: there is nothing to prefer."
         remedy = "Relabel the log with the reward of the task."

@@ -1,24 +1,23 @@
 """Odd rows of a log: copies, stillness, contradictions, jumps, outliers of the reward, gaps in time."""
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.normaliser import fit_moments
+from mbrl.ops.spread import PlausibleRange
 
 JUMP_FACTOR: Final = 8.0
 
 COPIED_ROWS: Final = 8
 """Equal rows in a run that make a copy rather than a coincidence."""
 
-OUTLIER_FACTOR: Final = 1000.0
-"""A reward this many times farther from the median than all others is an outlier."""
-
 OUTLIER_SIZE: Final = 1e6
-"""Where all other rewards are equal, or at the end of an episode, only a reward of this size is one."""
+"""At the end of an episode only a reward of this size is an outlier: those are often large on purpose."""
 
 MAX_OUTLIERS: Final = 10
 GAP_FACTOR: Final = 10.0
@@ -41,6 +40,15 @@ class RewardOutlier(BaseModel):
     row: int
     reward: float
     factor: float
+
+    remedy: ClassVar[str] = "Repair the row, or leave the episode out, unless the task itself pays so much."
+
+    def describe(self) -> str:
+        """What was found, a sentence without its stop."""
+        return (
+            f"The reward {self.reward:g} in episode {self.episode}, row {self.row}, is {self.factor:.3g} times "
+            "farther from the median than all others"
+        )
 
 
 class TimeGaps(BaseModel):
@@ -156,27 +164,20 @@ def count_jumps(rows: Transitions) -> int:
 
 
 def find_reward_outliers(rows: Transitions) -> tuple[RewardOutlier, ...]:
-    """The few rewards that lie a thousand times farther from the median than all others, the farthest first.
+    """The few rewards far beyond all others (`PlausibleRange.of_all_but_few`), the farthest first; ten at most.
 
-    Few is one in 200, but one at least and ten at most. Rewards at the end of an episode are often large on
-    purpose.
+    Rewards at the end of an episode are often large on purpose.
     """
     reward = rows.reward.astype(np.float64)
     if len(reward) < 20:
         return ()
-    most = min(MAX_OUTLIERS, max(1, len(reward) // 200))
+    plausible = PlausibleRange.of_all_but_few(torch.from_numpy(reward))
+    is_far = plausible.is_outlier(torch.from_numpy(reward)).numpy()
     median = float(np.median(reward))
     distance = np.abs(reward - median)
-    farthest = np.argsort(-distance, kind="stable")[: most + 1]
-    scales = distance[farthest[1:]]  # what is left once the 1, 2, ... farthest are taken away
-    factors = distance[farthest[:-1]] / np.where(scales > 0, scales, max(abs(median), 1.0))
-    is_outlying = (factors > OUTLIER_FACTOR) & (
-        ((scales > 0) & ~rows.terminated[farthest[:-1]]) | (distance[farthest[:-1]] > OUTLIER_SIZE)
-    )
-    if not bool(is_outlying.any()):
-        return ()
-    last = int(np.flatnonzero(is_outlying)[-1])
-    scale = distance[farthest[last]] / factors[last]
+    is_outlying = is_far & ~(rows.terminated & (distance <= OUTLIER_SIZE))
+    scale = float(distance[~is_far].max()) or max(abs(median), 1.0)
+    order = np.argsort(-distance, kind="stable")
     return tuple(
         RewardOutlier(
             episode=int(rows.episode[row]),
@@ -184,7 +185,7 @@ def find_reward_outliers(rows: Transitions) -> tuple[RewardOutlier, ...]:
             reward=float(reward[row]),
             factor=float(distance[row] / scale),
         )
-        for row in farthest[: last + 1]
+        for row in order[is_outlying[order]][:MAX_OUTLIERS]
     )
 
 

@@ -1,9 +1,11 @@
 """What of a log's columns bears on a fit: constants, columns too coarse for float32, absurd rewards."""
 
 import numpy as np
+import torch
 
 from mbrl.data.dataset import Transitions
-from mbrl.data.normaliser import PlausibleRange, measure_moments
+from mbrl.data.normaliser import measure_moments
+from mbrl.dynamics.arrays import reward_range
 from mbrl.dynamics.channel_report import ChannelReport, CoarseChannel, ConstantChannel, RewardOutliers
 
 COARSE = 0.1
@@ -42,13 +44,13 @@ def measure_channels(rows: Transitions, names: tuple[str, ...] | None) -> Channe
 
 
 def find_reward_outliers(rows: Transitions) -> RewardOutliers | None:
-    """Rewards that no scale of a task explains (`PlausibleRange`), and where the farthest is; None if none.
+    """Rewards far beyond all others (`reward_range`), and where the farthest is; None if none.
 
     Args:
         rows: all rows of a dataset, so that episodes have the numbers that its user knows.
     """
-    plausible = PlausibleRange.fit(rows.reward)
-    is_outlier = plausible.is_outlier(rows.reward)
+    plausible = reward_range(rows)
+    is_outlier = plausible.is_outlier(torch.tensor(rows.reward)).numpy()
     if not is_outlier.any():
         return None
     reward = rows.reward.astype(np.float64)

@@ -8,6 +8,7 @@ import numpy as np
 
 from mbrl.dynamics.channel_report import ChannelReport, RewardOutliers
 from mbrl.dynamics.report import DynamicsReport
+from mbrl.ops.spread import FENCE
 
 WarningKind: TypeAlias = Literal[
     "horizon", "calibration", "correlation", "termination", "reward", "outliers", "constant", "coarse"
@@ -126,12 +127,12 @@ def explain_first_step(report: DynamicsReport) -> str:
 
 def _describe_outliers(found: RewardOutliers) -> str:
     others = "" if found.count == 1 else f" and {found.count - 1} more like it"
-    width = found.largest - found.least
+    width = (found.largest - found.least) or abs(found.largest)
     beyond = max(found.least - found.value, found.value - found.largest) / width
     return (
         f"The reward {found.value:.4g} of episode {found.episode}, row {found.row}{others} lies {beyond:.1g} "
-        "times the range of all other rewards beyond them. The model was fitted as if it were the nearest of "
-        "these; correct the log."
+        f"times the range of all other rewards beyond them. The model was fitted as if it lay {FENCE:g} of "
+        "these ranges beyond; correct the log, or log more of what it tells."
     )
 
 

@@ -62,7 +62,7 @@ def judge_ratios(
     estimate = _with_evidence(estimate, evidence)
     if not math.isfinite(estimate.point):
         return estimate
-    problem = evidence.problem()
+    problem = evidence.problem(is_normalised=bool(estimate.details.get("is_self_normalised", False)))
     if problem is not None:
         estimate = estimate.invalidated(*problem)
     return _judge_interval(_judge_values(estimate, why_not_values))
@@ -118,7 +118,11 @@ def value_share(estimate: Estimate) -> float:
 
 
 def _with_evidence(estimate: Estimate, evidence: WeightEvidence) -> Estimate:
-    found = {"largest_share": evidence.largest_share, "pareto_k": evidence.pareto_k}
+    found = {
+        "largest_share": evidence.largest_share,
+        "pareto_k": evidence.pareto_k,
+        "mean_weight": evidence.mean_weight,
+    }
     return dataclasses.replace(estimate, details={**estimate.details, **found})
 
 

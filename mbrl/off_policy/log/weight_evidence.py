@@ -9,6 +9,10 @@ of evidence. Three numbers tell, each blind to something that another sees:
   (Martino, Elvira & Louzada 2017, ESS-infinity);
 - Pareto k, the shape of the tail of the weights (Vehtari et al. 2024, PSIS): above 0.5 they have no variance,
   and from about 0.7 on no number of episodes that anybody logs is enough.
+
+A fourth counts where weights are not normalised: they average 1 over all logs, and an estimate from a log where
+they do not is off by about as much. The heavy ones that would have made up for it were not drawn, and nothing
+of what was drawn tells how heavy they are (the control variate of Hesterberg 1995, read as a test).
 """
 
 import dataclasses
@@ -19,10 +23,13 @@ import numpy as np
 from mbrl.core.estimates import Flag
 from mbrl.off_policy.log.diagnostics import LEAST_ESS, USABLE_PARETO_K, pareto_k
 from mbrl.off_policy.log.layout import Array, OPEArrays
-from mbrl.off_policy.log.weights import PLAIN, WeightTransform, log_sum_exp, weight_blocks
+from mbrl.off_policy.log.weights import PLAIN, WeightTransform, exp_weights, log_sum_exp, weight_blocks
 
 MOST_SHARE: Final = 0.1
 """Share of the weight that one episode may carry."""
+
+MOST_GAP: Final = 2.0
+"""Standard errors by which the mean of weights that are not normalised may miss 1."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,11 +40,15 @@ class WeightEvidence:
         ess: effective number of episodes, the least of any step.
         largest_share: of one episode, the most at any step.
         pareto_k: tail shape of the last step's weights; NaN where too few have a tail.
+        mean_weight: of the last step; 1 is its expectation.
+        mean_gap: its distance from 1, in standard errors; NaN where the weights have none, or are no ratios.
     """
 
     ess: float
     largest_share: float
     pareto_k: float
+    mean_weight: float = np.nan
+    mean_gap: float = np.nan
 
     @classmethod
     def of_log(cls, arrays: OPEArrays, transform: WeightTransform = PLAIN) -> "WeightEvidence":
@@ -51,7 +62,7 @@ class WeightEvidence:
             ess = min(ess, float(by_step.min()))
             share = max(share, float(np.nan_to_num(block.share, nan=1.0).max()))
             last = log_weight[:, -1]
-        return cls(ess, share, pareto_k(last))
+        return cls(ess, share, pareto_k(last), *_mean_of(exp_weights(last)))
 
     @classmethod
     def of_weights(cls, weight: Array) -> "WeightEvidence":
@@ -64,8 +75,12 @@ class WeightEvidence:
         ess = float(weight.sum()) ** 2 / float(np.square(weight).sum())
         return cls(ess, float(size.max() / size.sum()), pareto_k(log_weight))
 
-    def problem(self) -> tuple[str, Flag] | None:
-        """Why these weights carry nothing, with the flag; None if they do."""
+    def problem(self, *, is_normalised: bool = True) -> tuple[str, Flag] | None:
+        """Why these weights carry nothing, with the flag; None if they do.
+
+        Args:
+            is_normalised: whether an estimate divides by the sum of the weights, and so does not care for it.
+        """
         if self.ess == 0.0:
             return (
                 "no logged episode could have come from the policy: every weight is 0",
@@ -80,4 +95,18 @@ class WeightEvidence:
             return reason, Flag.DOMINATED
         if self.pareto_k >= USABLE_PARETO_K:
             return f"the weights have too heavy a tail (Pareto k {self.pareto_k:.2f})", Flag.HEAVY_TAIL
+        if not is_normalised and abs(self.mean_gap) > MOST_GAP:
+            reason = (
+                f"the weights average {self.mean_weight:.3g}, {abs(self.mean_gap):.1f} standard errors from the 1 "
+                "that they must: heavy ones were not drawn"
+            )
+            return reason, Flag.WEIGHTS_OFF_ONE
         return None
+
+
+def _mean_of(weight: Array) -> tuple[float, float]:
+    """Mean of weights `[n]`, and by how many standard errors it misses 1."""
+    if len(weight) < 2 or not np.isfinite(weight).all():
+        return np.nan, np.nan
+    mean, error = float(weight.mean()), float(weight.std(ddof=1)) / np.sqrt(len(weight))
+    return mean, (mean - 1.0) / error if error > 0 else np.nan

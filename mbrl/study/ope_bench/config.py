@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
+from mbrl.envs.specs import refuse_import
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part
 from mbrl.run.documents import Override, read_overrides, read_yaml, set_at
@@ -186,6 +187,7 @@ def load_ope_bench(name: str, *, overrides: Sequence[Override] = ()) -> OPEBench
             open_parts(part)  # pyright: ignore[reportUnknownArgumentType]
     source = OPEBenchSource(path.stem, validate(OPEBenchConfig, tree, where=where), str(path))
     for label, task in source.config.tasks.items():
+        refuse_import(task.task, source=where)
         _check_trainings(label, task, source)
     return source
 

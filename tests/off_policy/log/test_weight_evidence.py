@@ -60,3 +60,21 @@ def test_one_weight_for_each_episode():
 def test_each_rule_has_its_flag(ess: float, share: float, k: float, flag: str | None):
     problem = WeightEvidence(ess, share, k).problem()
     assert (None if problem is None else problem[1]) == flag
+
+
+@pytest.mark.parametrize(("gap", "flag"), [(2.1, "weights_off_one"), (-2.1, "weights_off_one"), (-1.9, None)])
+def test_weights_that_are_not_normalised_must_average_one(gap: float, flag: str | None):
+    evidence = WeightEvidence(51.0, 0.09, 0.3, 1.0 + 0.1 * gap, gap)
+    assert evidence.problem() is None
+    problem = evidence.problem(is_normalised=False)
+    assert (None if problem is None else problem[1]) == flag
+
+
+def test_the_mean_weight_and_its_distance_from_one():
+    arrays = logged(n=100)
+    weight = np.exp(arrays.log_ratio.sum(1))
+    found = WeightEvidence.of_log(arrays)
+    assert found.mean_weight == pytest.approx(weight.mean())
+    assert found.mean_gap == pytest.approx((weight.mean() - 1) / (weight.std(ddof=1) / 10))
+    same = WeightEvidence.of_log(dataclasses.replace(arrays, log_ratio=np.zeros((100, 6))))
+    assert same.problem(is_normalised=False) is None
