@@ -271,4 +271,5 @@ def _to_episode(raw: RawEpisode, counts: Counter[str]) -> Episode:
         behaviour_log_prob=None if log_prob is None else as_float32(log_prob),
         timestamps=None if times is None else np.ascontiguousarray(times, dtype=np.float64),
         infos=dict(raw.infos),
+        has_rewards=raw.has_rewards,
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.data.checks import as_float32
 from mbrl.data.flags import read_flags
-from mbrl.data.raw import AnyArray, RawEpisode
+from mbrl.data.raw import AnyArray, RawEpisode, absent_rewards
 
 LOG_PROB: Final = "action_log_probs"
 """The info that holds log-densities of the behaviour."""
@@ -36,7 +36,7 @@ class FlatRows:
     Attributes:
         observations: `[N, ...]`.
         actions: `[N, ...]`.
-        rewards: `[N]`.
+        rewards: `[N]`; None for rows without rewards.
         terminals: `[N]`, the task ended with this row.
         timeouts: `[N]`, the episode was cut after this row; None where nobody noted it.
         next_observations: `[N, ...]`, None likewise.
@@ -48,7 +48,7 @@ class FlatRows:
 
     observations: AnyArray
     actions: AnyArray
-    rewards: AnyArray
+    rewards: AnyArray | None
     terminals: NDArray[np.bool_]
     timeouts: NDArray[np.bool_] | None
     next_observations: AnyArray | None
@@ -74,7 +74,7 @@ def read_flat(
     """Checks that arrays go together row by row, and that flags are flags.
 
     Args:
-        arrays: by the names of `FlatRows`; the first four must be there.
+        arrays: by the names of `FlatRows`; the first four must be there, `rewards` excepted.
         infos: further arrays; those with another number of rows are left out.
         counts: told of what was left out.
         file: where they were read.
@@ -84,17 +84,18 @@ def read_flat(
         DataError: there are no rows, or an array has another number of them, or a flag is none.
     """
     called = dict(names or {})
-    rewards = arrays["rewards"]
-    count = rewards.shape[0] if rewards.ndim else 0
+    rewards = arrays.get("rewards")
+    leading = arrays["actions"] if rewards is None else rewards
+    counted, count = "actions" if rewards is None else "rewards", leading.shape[0] if leading.ndim else 0
     if count == 0:
-        field = called.get("rewards", "rewards")
+        field = called.get(counted, counted)
         raise DataError("no rows", file=file, field=field, remedy="The log is empty: record it again.")
     log_prob = infos.get(LOG_PROB)
     sized = {**arrays, **({} if log_prob is None else {LOG_PROB: log_prob})}
     for key, values in sized.items():
         if values.shape[:1] != (count,) or (key in _FLAGS and values.size != count):
             raise DataError(
-                f"shape {values.shape}, dtype {values.dtype}, where the rewards have {count} rows",
+                f"shape {values.shape}, dtype {values.dtype}, where the {counted} have {count} rows",
                 file=file,
                 field=called.get(key, key),
                 row=min(count, values.shape[0]) if values.ndim else None,
@@ -225,7 +226,8 @@ def _episode(
         name=f"{index} (rows {start} to {stop - 1})",
         observations=observations,
         actions=flat.actions[start:stop],
-        rewards=flat.rewards[start:stop],
+        rewards=absent_rewards(stop - start) if flat.rewards is None else flat.rewards[start:stop],
+        has_rewards=flat.rewards is not None,
         terminations=flat.terminals[start:stop],
         truncations=timeouts[start:stop],
         final_observation="logged" if is_logged else "absent",

@@ -2,9 +2,10 @@
 
 `<id>/data/metadata.json` describes spaces and origin; `<id>/data/main_data.hdf5` holds one group per episode:
 observations `[T + 1, ...]`, actions, rewards, terminations, truncations `[T]` and optionally infos `[T + 1]`.
-Our own additions, ignored by the `minari` library: `infos/behaviour_log_prob` (log-density of the logged
+Our own additions, ignored by the `minari` library: `has_rewards` in an episode's attributes, False where all
+its rewards are NaN because there are none; `infos/behaviour_log_prob` (log-density of the logged
 action scaled to [-1, 1]; last row padding), `infos/timestamps`, and the metadata keys `task`, `time_step`,
-`obs_names`, `act_names`.
+`obs_names`, `act_names`, `schema`, `reward_rule`, `termination_rule`, `derived_from`.
 """
 
 import functools
@@ -24,7 +25,7 @@ from mbrl.data.formats.base import FORMATS, Format
 from mbrl.data.formats.hdf5 import Group, StoredGroup, is_hdf5, make_hdf5, open_hdf5, set_attribute, store
 from mbrl.data.formats.metadata import Metadata
 from mbrl.data.formats.output import write_folder
-from mbrl.data.info import DatasetInfo
+from mbrl.data.info import MAKING, DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
 
@@ -32,6 +33,7 @@ MAIN_FILE: Final = "main_data.hdf5"
 METADATA_FILE: Final = "metadata.json"
 LOG_PROB_KEY: Final = "behaviour_log_prob"
 TIME_KEY: Final = "timestamps"
+HAS_REWARDS_ATTRIBUTE: Final = "has_rewards"
 LOG_END_ATTRIBUTE: Final = "is_final_observation_known"
 _LAYOUT_VERSION: Final = "0.5.3"
 _EPISODE: Final = re.compile(r"episode_(\d+)")
@@ -39,7 +41,7 @@ _STRUCTURE_KEYS: Final = frozenset(
     {
         "total_episodes", "total_steps", "data_format", "observation_space", "action_space",
         "dataset_id", "ref_min_score", "ref_max_score", "task", "time_step", "obs_names", "act_names",
-        "jpeg_encoding", "dataset_size",
+        "jpeg_encoding", "dataset_size", *MAKING,
     }
 )  # fmt: skip
 
@@ -108,7 +110,10 @@ def _parse_episode(content: StoredGroup, name: str, file: Path, options: LoadOpt
         raise DataError("not a group", file=file, episode=name, remedy="Write one group per episode.")
     infos = _parse_infos(group.subgroup("infos"), options)
     log_prob = infos.pop(LOG_PROB_KEY, None)
-    final_known = Metadata(group.attribute(LOG_END_ATTRIBUTE), file).flag(LOG_END_ATTRIBUTE, default=True)
+    final_known, has_rewards = (
+        Metadata(group.attribute(name), file).flag(name, default=True)
+        for name in (LOG_END_ATTRIBUTE, HAS_REWARDS_ATTRIBUTE)
+    )
     return RawEpisode(
         name=name,
         observations=_stacked(group, "observations", file, name),
@@ -120,6 +125,7 @@ def _parse_episode(content: StoredGroup, name: str, file: Path, options: LoadOpt
         behaviour_log_prob=log_prob,
         timestamps=infos.pop(TIME_KEY, None),
         infos=infos,
+        has_rewards=has_rewards,
     )
 
 
@@ -189,6 +195,10 @@ def _parse_info(metadata: Metadata, file: Path) -> DatasetInfo:
         time_step=metadata.number("time_step"),
         obs_names=metadata.names("obs_names") or _dict_names(metadata),
         act_names=metadata.names("act_names"),
+        schema=metadata.text("schema"),
+        reward_rule=metadata.text("reward_rule"),
+        termination_rule=metadata.text("termination_rule"),
+        derived_from=metadata.text("derived_from"),
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, default=str)
             for key, value in metadata.values.items()
@@ -212,6 +222,8 @@ def _write_episode(group: Group, index: int, episode: Episode) -> None:
     set_attribute(group, "total_steps", steps)
     if not episode.is_final_observation_known:
         set_attribute(group, LOG_END_ATTRIBUTE, value=False)
+    if not episode.has_rewards:
+        set_attribute(group, HAS_REWARDS_ATTRIBUTE, value=False)
     ends = np.arange(steps) == steps - 1
     store(group, "observations", episode.observations)
     store(group, "actions", episode.actions)
@@ -263,6 +275,7 @@ def _metadata(dataset: Dataset) -> dict[str, Any]:
         "time_step": info.time_step,
         "obs_names": info.obs_names,
         "act_names": info.act_names,
+        **info.making,
     }
     return metadata | {key: value for key, value in optional.items() if value is not None}
 

@@ -159,7 +159,11 @@ def _size_findings(stats: DatasetStats) -> Iterator[DataFinding]:
 def _reward_findings(stats: DatasetStats) -> Iterator[DataFinding]:
     for outlier in stats.reward_outliers:
         yield DataFinding(severity="warning", text=f"{outlier.describe()}.", remedy=outlier.remedy)
-    if stats.rewards.minimum == stats.rewards.maximum:
+    if stats.rewards is None:
+        text = "There are no rewards: dynamics can be fitted and behaviour cloned, but no policy improved."
+        remedy = "None needed for a model; mbrl relabel DATASET --reward EXPRESSION --out NEW defines one."
+        yield DataFinding(severity="note", text=text, remedy=remedy)
+    elif stats.rewards.minimum == stats.rewards.maximum:
         text = f"Every reward is {stats.rewards.mean:g}: there is nothing to prefer."
         remedy = "Relabel the log with the reward of the task."
         yield DataFinding(severity="warning", text=text, remedy=remedy)

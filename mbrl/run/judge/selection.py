@@ -145,6 +145,7 @@ def select_policy(
         kept: makes value fits, each in a folder of its own, and tells progress.
         open_judges: called where judges decide.
     """
+    dataset.require_rewards("A selection by value")
     if name == "judge":
         return select_by_judges(candidates, open_judges(), kept.progress)[0]
     return _select_by_values(candidates, dataset, rule, rng=rng, kept=kept)
