@@ -133,6 +133,11 @@ class RecipeConfig(BaseModel):
         """Whether an update depends on how many there will be; see `LearnerConfig.depends_on_length`."""
         return self.learner.config.depends_on_length
 
+    @property
+    def reads_rewards(self) -> bool:
+        """Whether the stream or the learner reads the rewards of the log."""
+        return True
+
     @classmethod
     def method(cls) -> str:
         """What the recipe is called in messages."""
@@ -201,7 +206,7 @@ class RecipeContext:
             ConfigError: the unit needs to know episodes, and nobody noted them.
             DataError: returns have no range to scale by.
         """
-        if self.transitions is None:
+        if self.transitions is None or not config.reads_rewards:
             return 1.0
         return reward_unit(config.reward_transform, self.transitions.reward, self.episodes)
 

@@ -21,6 +21,11 @@ class ModelFreeConfig(RecipeConfig):
 
     best_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
 
+    @property
+    def reads_rewards(self) -> bool:
+        """Whether the learner does, or the best episodes are looked for."""
+        return self.learner.config.reads_rewards or self.best_fraction < 1
+
 
 @RECIPES.register("model_free", "Any learner on the logged transitions alone.")
 class ModelFree(Recipe):
@@ -32,6 +37,8 @@ class ModelFree(Recipe):
     def open_stream(cls, config: ModelFreeConfig, context: RecipeContext) -> Stream:
         """Uniform batches of logged transitions."""
         transitions = choose_transitions(config, context)
+        if not config.reads_rewards:
+            return Stream(DatasetSource(transitions))
         bounds = data_value_bounds(transitions, config.learner.config.discount)
         return Stream(DatasetSource(transitions), value_bounds=bounds)
 

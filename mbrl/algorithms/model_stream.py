@@ -161,7 +161,9 @@ class FalseEnds:
         if total < _LEAST_STEPS_TO_JUDGE:
             return
         rate = int((rollouts.terminated & steps).sum()) / total
-        message = self.report.termination.warn_of_imagined_rate(rate, mean_reward=self.report.reward.mean)
+        reward = self.report.reward
+        mean = 0.0 if reward is None else reward.mean
+        message = self.report.termination.warn_of_imagined_rate(rate, mean_reward=mean)
         if message is not None:
             self.has_warned = True
             remedy = "Remedy: set algorithm.termination=task where the task has a known rule, or =never."

@@ -223,7 +223,7 @@ class LogSummary(Result):
             "name": log.info.name,
             "episodes": len(log),
             "transitions": log.num_transitions,
-            "mean_episode_return": float(log.episode_returns.mean()),
+            "mean_episode_return": float(log.episode_returns.mean()) if log.has_rewards else None,
             "terminated": sum(episode.terminated for episode in log.episodes),
             "content_hash": log.content_hash,
             "dropped": dict(log.dropped),

@@ -122,7 +122,7 @@ class Episode:
     Attributes:
         observations: `[T + 1, obs_dim]` float32, raw units.
         actions: `[T, act_dim]` float32, environment units.
-        rewards: `[T]` float32.
+        rewards: `[T]` float32; NaN in every step of an episode without rewards.
         terminated: the MDP ended after the last step.
         truncated: the log was cut after the last step (time limit, end of log).
         is_final_observation_known: False where a terminal successor was not logged; the last row of
@@ -132,6 +132,7 @@ class Episode:
         infos: further arrays with T or T + 1 rows, by name.
         whole: the logged episode that this one is a piece of; None if it is whole.
         first_step: step of the logged episode that the piece starts with; 0 if it is whole.
+        has_rewards: False where nobody logged or defined a reward.
     """
 
     observations: NDArray[np.float32]
@@ -145,6 +146,7 @@ class Episode:
     infos: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict[str, NDArray[Any]])
     whole: "Episode | None" = None
     first_step: int = 0
+    has_rewards: bool = True
 
     def __post_init__(self) -> None:
         for array in (
@@ -169,7 +171,8 @@ class Episode:
             last = self.first_step + len(self) - 1
             piece = f", steps {self.first_step} to {last} of an episode of {len(self.whole)}"
         shapes = f"observations {list(self.observations.shape)}, actions {list(self.actions.shape)}"
-        return f"Episode({len(self)} steps, {shapes}, return {self.episode_return:.6g}, {end}{piece})"
+        gain = f"return {self.episode_return:.6g}" if self.has_rewards else "no rewards"
+        return f"Episode({len(self)} steps, {shapes}, {gain}, {end}{piece})"
 
     @property
     def logged(self) -> "Episode":
@@ -178,7 +181,7 @@ class Episode:
 
     @property
     def episode_return(self) -> float:
-        """Undiscounted sum of rewards, float64."""
+        """Undiscounted sum of rewards, float64; NaN without rewards."""
         return float(self.rewards.sum(dtype=np.float64))
 
 

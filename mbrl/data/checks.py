@@ -120,7 +120,14 @@ def value_problems(
     report = functools.partial(DataError, file=file, episode=raw.name)
     yield from _finite_problems(raw.observations, report, field="observations")
     yield from _finite_problems(raw.actions, report, field="actions")
-    yield from _finite_problems(raw.rewards, report, field="rewards")
+    if raw.has_rewards:
+        yield from _finite_problems(raw.rewards, report, field="rewards")
+    elif not bool(np.isnan(raw.rewards).all()):
+        yield report(
+            "the episode says that it has no rewards, and holds some",
+            field="rewards",
+            remedy="Give a reward for every step, or none at all.",
+        )
     if raw.behaviour_log_prob is not None:
         yield from _finite_problems(raw.behaviour_log_prob, report, field="behaviour_log_prob")
         yield from _density_problems(raw.behaviour_log_prob, spec, report)

@@ -19,7 +19,7 @@ from mbrl.data.flags import first_odd_flag, flag_array, read_flags
 from mbrl.data.flat import LOG_PROB, cut_flat, read_flat
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
-from mbrl.data.raw import AnyArray, RawEpisode, RawLog
+from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
 from mbrl.data.spaces import read_bounds
 
 _NAMES: Final = {
@@ -208,9 +208,11 @@ def _as_raw(episode: Episode | Mapping[str, Any], index: int) -> RawEpisode:
             behaviour_log_prob=episode.behaviour_log_prob,
             timestamps=episode.timestamps,
             infos=episode.infos,
+            has_rewards=episode.has_rewards,
         )
     arrays: dict[str, AnyArray] = {}
-    for name in ("observations", "actions", "rewards"):
+    has_rewards = episode.get("rewards") is not None
+    for name in ("observations", "actions", *(["rewards"] if has_rewards else [])):
         if name not in episode:
             raise DataError(
                 f"the array is missing; present: {', '.join(map(str, episode))}",
@@ -219,7 +221,8 @@ def _as_raw(episode: Episode | Mapping[str, Any], index: int) -> RawEpisode:
                 remedy="Give observations of T + 1 rows, actions and rewards of T, terminated and truncated.",
             )
         arrays[name] = _as_array(episode[name], name)
-    steps = len(arrays["rewards"]) if arrays["rewards"].ndim else 1
+    counted = arrays["rewards" if has_rewards else "actions"]
+    steps = len(counted) if counted.ndim else 1
     log_prob, timestamps = episode.get("behaviour_log_prob"), episode.get("timestamps")
     infos = cast("Mapping[str, Any]", episode.get("infos") or {})
     return RawEpisode(
@@ -228,7 +231,8 @@ def _as_raw(episode: Episode | Mapping[str, Any], index: int) -> RawEpisode:
         truncations=_read_end(episode, "truncated", "truncations", steps=steps, index=index),
         observations=arrays["observations"],
         actions=arrays["actions"],
-        rewards=arrays["rewards"],
+        rewards=arrays["rewards"] if has_rewards else absent_rewards(steps),
+        has_rewards=has_rewards,
         behaviour_log_prob=None if log_prob is None else _as_array(log_prob, "behaviour_log_prob"),
         timestamps=None if timestamps is None else _as_array(timestamps, "timestamps"),
         infos={name: _as_array(values, f"infos/{name}") for name, values in infos.items()},

@@ -7,86 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from mbrl.core.errors import DataError
-from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
+from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.checks import first_problem
 from mbrl.data.flags import flag_array
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions, Origin
 from mbrl.data.raw import RawEpisode
+from mbrl.data.transitions import Transitions
 
 __all__ = ["Dataset", "DatasetInfo", "Transitions"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Transitions:
-    """All steps of a dataset in order, flat and read-only.
-
-    Attributes:
-        observation: `[n, obs_dim]` float32, raw units.
-        action: `[n, act_dim]` float32, environment units.
-        reward: `[n]` float32.
-        next_observation: `[n, obs_dim]` float32, the true successor, also at a truncation.
-        terminated: `[n]`, the MDP ended with this step.
-        truncated: `[n]`, the log was cut after this step.
-        episode: `[n]` int64, index of the episode in the dataset; rows follow each other within one.
-        unit: `[n]` int64, what is drawn again where whole episodes are resampled (`Dataset.units`).
-        step: `[n]` int64, index of the step in its logged episode.
-        is_successor_known: `[n]`, False where a terminal successor was not logged; `next_observation` then
-            repeats `observation` and must not be learned from.
-        next_action: `[n, act_dim]` float32, that of the next step of the same episode; zeros without one.
-        has_next_action: `[n]`, False in the last step of an episode.
-    """
-
-    observation: NDArray[np.float32]
-    action: NDArray[np.float32]
-    reward: NDArray[np.float32]
-    next_observation: NDArray[np.float32]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    episode: NDArray[np.int64]
-    unit: NDArray[np.int64]
-    step: NDArray[np.int64]
-    is_successor_known: NDArray[np.bool_]
-    next_action: NDArray[np.float32]
-    has_next_action: NDArray[np.bool_]
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            getattr(self, field.name).setflags(write=False)
-
-    def __len__(self) -> int:
-        return self.reward.shape[0]
-
-    def __repr__(self) -> str:
-        return (
-            f"Transitions({len(self):,} rows, observations of {self.observation.shape[1]}, actions of "
-            f"{self.action.shape[1]})"
-        )
-
-    def select(self, rows: NDArray[Any]) -> "Transitions":
-        """The transitions of `rows` (indices or a mask)."""
-        return Transitions(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
-
-    def successors_known(self) -> "Transitions":
-        """The transitions that dynamics may be learned from."""
-        return self if bool(self.is_successor_known.all()) else self.select(self.is_successor_known)
-
-    def to_batch(self) -> TransitionBatch:
-        """All transitions as one float32 batch of real data; a copy."""
-        return TransitionBatch(
-            observation=torch.tensor(self.observation),
-            action=torch.tensor(self.action),
-            reward=torch.tensor(self.reward),
-            next_observation=torch.tensor(self.next_observation),
-            terminated=torch.tensor(self.terminated),
-            from_model=torch.zeros(len(self), dtype=torch.bool),
-            next_action=torch.tensor(self.next_action),
-            has_next_action=torch.tensor(self.has_next_action),
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,6 +51,13 @@ class Dataset:
             problem = _episode_problem(episode, self.spec, str(index))
             if problem is not None:
                 raise problem
+            if episode.has_rewards != self.episodes[0].has_rewards:
+                raise DataError(
+                    "the rewards are missing here or in the first episode, and are there in others",
+                    episode=index,
+                    field="rewards",
+                    remedy="Give rewards to all of them or to none.",
+                )
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -136,7 +75,7 @@ class Dataset:
         cls,
         observations: ArrayLike,
         actions: ArrayLike,
-        rewards: ArrayLike,
+        rewards: ArrayLike | None,
         terminations: ArrayLike,
         truncations: ArrayLike | None = None,
         *,
@@ -158,7 +97,7 @@ class Dataset:
         Args:
             observations: `[n, obs_dim]`, raw units.
             actions: `[n, act_dim]`, environment units.
-            rewards: `[n]`.
+            rewards: `[n]`; None for a log without rewards.
             terminations: `[n]` flags, 0 and 1 or booleans: the task ended with this row.
             truncations: `[n]` flags: the episode was cut after this row.
             timeouts: another name of `truncations`; one of the two is given.
@@ -206,8 +145,8 @@ class Dataset:
 
         Args:
             episodes: `Episode` objects, or mappings with `observations` `[T + 1, obs_dim]`, `actions`
-                `[T, act_dim]`, `rewards` `[T]`, how it ended (`terminated`, `truncated`, or `[T]` flags
-                `terminations`, `truncations`), and optionally `behaviour_log_prob` `[T]`, `timestamps`
+                `[T, act_dim]`, how it ended (`terminated`, `truncated`, or `[T]` flags `terminations`,
+                `truncations`), and optionally `rewards` `[T]`, `behaviour_log_prob` `[T]`, `timestamps`
                 `[T + 1]` and `infos`.
             act_low: lower action bounds; without them, the range of the actions.
             act_high: upper ones.
@@ -267,9 +206,30 @@ class Dataset:
         """Steps in all episodes."""
         return sum(len(episode) for episode in self.episodes)
 
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the steps have rewards; without them dynamics can be fitted and behaviour cloned."""
+        return self.episodes[0].has_rewards
+
+    def require_rewards(self, purpose: str) -> None:
+        """Refuses a dataset without rewards.
+
+        Args:
+            purpose: what needs them, as the beginning of a sentence.
+
+        Raises:
+            DataError: it has none.
+        """
+        if not self.has_rewards:
+            raise DataError(
+                f"{purpose} needs rewards, and the dataset {self.info.name!r} has none.",
+                field="rewards",
+                remedy="Make a dataset that has them: mbrl relabel DATASET --reward EXPRESSION --out NEW.",
+            )
+
     @functools.cached_property
     def episode_returns(self) -> NDArray[np.float64]:
-        """`[episodes]` undiscounted returns."""
+        """`[episodes]` undiscounted returns; NaN without rewards."""
         return np.array([episode.episode_return for episode in self.episodes], dtype=np.float64)
 
     @functools.cached_property
@@ -383,6 +343,7 @@ def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError 
         final_observation="logged" if episode.is_final_observation_known else "unknown",
         behaviour_log_prob=episode.behaviour_log_prob,
         timestamps=episode.timestamps,
+        has_rewards=episode.has_rewards,
     )
     problem = first_problem(raw, spec)
     if problem is not None:

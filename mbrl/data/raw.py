@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.data.info import DatasetInfo
 
 AnyArray: TypeAlias = NDArray[Any]
+
+
+def absent_rewards(steps: int) -> NDArray[np.float32]:
+    """`[steps]` NaN: what stands in the place of rewards that nobody logged or defined."""
+    return np.full(steps, np.nan, dtype=np.float32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +27,7 @@ class RawEpisode:
         name: the episode's name or index in the file.
         observations: meant to have T + 1 rows; T rows where `final_observation` is `absent`.
         actions: meant to have T rows.
-        rewards: meant to be `[T]`.
+        rewards: meant to be `[T]`; `absent_rewards(T)` where there are none.
         terminations: meant to be `[T]` flags.
         truncations: meant to be `[T]` flags.
         final_observation: `absent` if the format never logs the successor of the last step, `unknown` if the
@@ -29,6 +35,7 @@ class RawEpisode:
         behaviour_log_prob: `[T]` or `[T + 1]` (last row padding), or None.
         timestamps: `[T + 1]` seconds, or None.
         infos: further arrays by name.
+        has_rewards: False where the log has no rewards.
     """
 
     name: str
@@ -41,6 +48,7 @@ class RawEpisode:
     behaviour_log_prob: AnyArray | None = None
     timestamps: AnyArray | None = None
     infos: Mapping[str, AnyArray] = dataclasses.field(default_factory=dict[str, AnyArray])
+    has_rewards: bool = True
 
     def __repr__(self) -> str:
         shapes = {"observations": self.observations, "actions": self.actions, "rewards": self.rewards}

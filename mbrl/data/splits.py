@@ -331,6 +331,7 @@ def cut(episode: Episode, start: int, stop: int) -> Episode:
         },
         whole=episode.whole if is_end and start == 0 else episode.logged,
         first_step=episode.first_step + start,
+        has_rewards=episode.has_rewards,
     )
 
 

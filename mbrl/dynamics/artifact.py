@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -51,6 +52,11 @@ class FittedDynamics:
         """Steps that can be trusted; 0 says: do not roll out."""
         return self.report.trusted_horizon
 
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the log had rewards; without them every predicted reward is NaN."""
+        return self.report.reward is not None
+
     def predict(self, obs: ArrayLike, action: ArrayLike) -> StepPrediction:
         """Mean and calibrated deviation of the next observation and the reward, and the end of the task.
 
@@ -61,7 +67,11 @@ class FittedDynamics:
         Raises:
             DataError: shapes do not fit the model or one another, or a value is not finite.
         """
-        return predict_steps(self.model, self.termination, obs, action)
+        step = predict_steps(self.model, self.termination, obs, action)
+        if self.has_rewards:
+            return step
+        unknown = np.full_like(step.reward, np.nan)
+        return dataclasses.replace(step, reward=unknown, reward_std=unknown)
 
     def rollout(
         self,
@@ -89,7 +99,7 @@ class FittedDynamics:
             DataError: shapes do not fit the model or one another, a value is not finite, or a number is out
                 of its range.
         """
-        return predict_rollout(
+        found = predict_rollout(
             self.model,
             self.termination,
             obs,
@@ -99,6 +109,10 @@ class FittedDynamics:
             level=level,
             seed=seed,
         )
+        if self.has_rewards:
+            return found
+        unknown = np.full_like(found.reward, np.nan)
+        return dataclasses.replace(found, reward=unknown, reward_low=unknown, reward_high=unknown)
 
     def to_tensors(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Facts for a JSON file, and tensors for a safetensors file."""

@@ -71,7 +71,8 @@ class DynamicsFit:
 
     def __init__(self, dataset: Dataset, config: DynamicsConfig, rng: RngStreams) -> None:
         self.config, self._rng = config, rng
-        self._dataset_hash = dataset.content_hash
+        self._dataset_hash, self._has_rewards = dataset.content_hash, dataset.has_rewards
+        dataset = dataset if self._has_rewards else with_zero_rewards(dataset)
         self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng)
         check_fit_parts(self.split)
@@ -151,6 +152,7 @@ class DynamicsFit:
             training=self._training_report(elites),
             calibration=fitted.report,
             outliers=self._outliers,
+            has_rewards=self._has_rewards,
             config=config,
             measures=measures,
             rng=rng,
@@ -239,6 +241,15 @@ class DynamicsFit:
         objective = TerminationObjective(self._head)
         self._head_trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("termination"))
         self.stage = "termination"
+
+
+def with_zero_rewards(dataset: Dataset) -> Dataset:
+    """The same steps with rewards of 0, which stand for none while a model is fitted."""
+    episodes = tuple(
+        dataclasses.replace(episode, rewards=np.zeros(len(episode), np.float32), has_rewards=True)
+        for episode in dataset.episodes
+    )
+    return dataclasses.replace(dataset, episodes=episodes)
 
 
 def split_for(config: DynamicsConfig, dataset: Dataset, rng: RngStreams) -> Split:

@@ -315,7 +315,7 @@ class DynamicsReport(ReportPart):
         calibration: coverage of intervals.
         open_loop: errors against the horizon.
         correlations: for each uncertainty measure, whether it ranks errors.
-        reward: the learned reward.
+        reward: the learned reward; None where the log has none.
         termination: the learned termination head.
         warnings: reasons to mistrust the model, in words.
         channels: constant and coarse dimensions of the observation.
@@ -326,7 +326,7 @@ class DynamicsReport(ReportPart):
     calibration: CalibrationReport
     open_loop: OpenLoopReport
     correlations: dict[str, RankCorrelation]
-    reward: RewardReport
+    reward: RewardReport | None
     termination: TerminationReport
     warnings: tuple[str, ...]
     channels: ChannelReport = ChannelReport()

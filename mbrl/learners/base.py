@@ -61,6 +61,11 @@ class LearnerConfig(BaseModel):
         return any(getattr(self, name) != "constant" for name in schedules)
 
     @property
+    def reads_rewards(self) -> bool:
+        """Whether updates read rewards; a learner that does not can be given a log without them."""
+        return True
+
+    @property
     def is_conservative(self) -> bool:
         """Whether logged actions are valued above imagined ones on purpose; COMBO needs a learner of that."""
         return False

@@ -63,6 +63,11 @@ class BCConfig(LearnerConfig):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
     schedule: Schedule = "constant"
 
+    @property
+    def reads_rewards(self) -> bool:
+        """A clone reads actions alone."""
+        return False
+
 
 @dataclasses.dataclass(slots=True)
 class BCState(LearnerState):

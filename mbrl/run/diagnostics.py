@@ -116,8 +116,12 @@ def make_shift_probe(
     rows = torch.randperm(len(held_out), generator=rng.at("states"))[:STATES].numpy()
     why_not: dict[str, str] = {}
     discount = config.algorithm.learner.config.discount
-    returns = logged_values(dataset, discount=discount, generator=rng.at("returns"))
-    if returns is None:
+    returns = None
+    if dataset.has_rewards:
+        returns = logged_values(dataset, discount=discount, generator=rng.at("returns"))
+    if returns is None and not dataset.has_rewards:
+        why_not["returns"] = "the log has no rewards"
+    elif returns is None:
         why_not["returns"] = f"too few logged steps have a known return at a discount of {discount:g}"
     return ShiftProbe(
         states=torch.tensor(held_out.observation[rows]),

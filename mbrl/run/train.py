@@ -51,6 +51,8 @@ def train_policy_stage(
     config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
     if dataset is None and not recipe.is_online:
         dataset = load_run_dataset(config, workspace)
+    if dataset is not None and config.algorithm.reads_rewards:
+        dataset.require_rewards(f"The algorithm {resolved.name!r}")
     task = find_run_task(config, dataset)
     if dataset is None and (task is None or config.dataset is not None):
         raise ConfigError(

@@ -86,8 +86,8 @@ def _dataset(label: str, plan: StudyPlan, site: Site) -> StudyDataset:
         label=label,
         content_hash=dataset.content_hash,
         report=inspect_dataset(dataset),
-        returns=tuple(map(float, dataset.episode_returns)),
-        scores=_scores(dataset, task),
+        returns=tuple(map(float, dataset.episode_returns)) if dataset.has_rewards else (),
+        scores=_scores(dataset, task) if dataset.has_rewards else (),
         dynamics={
             seed: read_record(folder / "report.json", DynamicsReport)
             for seed, folder in _fits(label, plan, site)

@@ -79,6 +79,7 @@ class D4rlFormat(Format):
 
         The layout has no place for time stamps, nor for the last row of infos of T + 1 rows.
         """
+        dataset.require_rewards("The layout of D4RL")
         rows, log_probs = dataset.transitions(), behaviour_log_probs(dataset)
 
         def fill(file: Group) -> None:

@@ -2,7 +2,8 @@
 
 `<id>/data/metadata.json` describes spaces and origin; `<id>/data/main_data.hdf5` holds one group per episode:
 observations `[T + 1, ...]`, actions, rewards, terminations, truncations `[T]` and optionally infos `[T + 1]`.
-Our own additions, ignored by the `minari` library: `infos/behaviour_log_prob` (log-density of the logged
+Our own additions, ignored by the `minari` library: `has_rewards` in an episode's attributes, False where all
+its rewards are NaN because there are none; `infos/behaviour_log_prob` (log-density of the logged
 action scaled to [-1, 1]; last row padding), `infos/timestamps`, and the metadata keys `task`, `time_step`,
 `obs_names`, `act_names`.
 """
@@ -32,6 +33,7 @@ MAIN_FILE: Final = "main_data.hdf5"
 METADATA_FILE: Final = "metadata.json"
 LOG_PROB_KEY: Final = "behaviour_log_prob"
 TIME_KEY: Final = "timestamps"
+HAS_REWARDS_ATTRIBUTE: Final = "has_rewards"
 LOG_END_ATTRIBUTE: Final = "is_final_observation_known"
 _LAYOUT_VERSION: Final = "0.5.3"
 _EPISODE: Final = re.compile(r"episode_(\d+)")
@@ -108,7 +110,10 @@ def _parse_episode(content: StoredGroup, name: str, file: Path, options: LoadOpt
         raise DataError("not a group", file=file, episode=name, remedy="Write one group per episode.")
     infos = _parse_infos(group.subgroup("infos"), options)
     log_prob = infos.pop(LOG_PROB_KEY, None)
-    final_known = Metadata(group.attribute(LOG_END_ATTRIBUTE), file).flag(LOG_END_ATTRIBUTE, default=True)
+    final_known, has_rewards = (
+        Metadata(group.attribute(name), file).flag(name, default=True)
+        for name in (LOG_END_ATTRIBUTE, HAS_REWARDS_ATTRIBUTE)
+    )
     return RawEpisode(
         name=name,
         observations=_stacked(group, "observations", file, name),
@@ -120,6 +125,7 @@ def _parse_episode(content: StoredGroup, name: str, file: Path, options: LoadOpt
         behaviour_log_prob=log_prob,
         timestamps=infos.pop(TIME_KEY, None),
         infos=infos,
+        has_rewards=has_rewards,
     )
 
 
@@ -226,6 +232,8 @@ def _write_episode(group: Group, index: int, episode: Episode) -> None:
     set_attribute(group, "total_steps", steps)
     if not episode.is_final_observation_known:
         set_attribute(group, LOG_END_ATTRIBUTE, value=False)
+    if not episode.has_rewards:
+        set_attribute(group, HAS_REWARDS_ATTRIBUTE, value=False)
     ends = np.arange(steps) == steps - 1
     store(group, "observations", episode.observations)
     store(group, "actions", episode.actions)

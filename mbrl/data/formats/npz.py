@@ -7,12 +7,13 @@ With E episodes of T_0 ... T_{E-1} steps and N = sum(T_i), all episodes one afte
 | `lengths` | `[E]` integer | T_i, steps of each episode |
 | `observations` | `[N + E, obs_dim]` | T_i + 1 rows per episode, the last being the final observation |
 | `actions` | `[N, act_dim]` | environment units |
-| `rewards` | `[N]` | |
+| `rewards` | `[N]` | left out where `has_rewards` says so |
 | `terminated`, `truncated` | `[E]` flags | how each episode ended |
 | `act_low`, `act_high` | `[act_dim]` | optional: action bounds; the range of the data without them |
 | `behaviour_log_prob` | `[N]` | optional: log-density of the logged action scaled to [-1, 1] |
 | `timestamps` | `[N + E]` | optional: seconds |
 | `is_final_observation_known` | `[E]` flags | optional: False where the last one repeats the one before |
+| `has_rewards` | one flag | optional: False for a log without rewards |
 | `infos/<name>` | `[N, ...]` or `[N + E, ...]` | optional: anything else |
 | `info` | text | optional: JSON of `DatasetInfo` |
 """
@@ -33,7 +34,7 @@ from mbrl.data.formats.archive import archive_info, load_archive, refuse_archive
 from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
 from mbrl.data.formats.output import write_file
 from mbrl.data.options import LoadOptions
-from mbrl.data.raw import AnyArray, RawEpisode, RawLog
+from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
 from mbrl.data.spaces import read_bounds
 
 _INFO_PREFIX: Final = "infos/"
@@ -52,8 +53,9 @@ class NpzFormat(Format):
         """Reads all keys; nothing is unpickled."""
         file = only_file(path, (".npz",)) or path
         arrays = load_archive(file)
+        has_rewards = _has_rewards(arrays, file)
         for key in _REQUIRED:
-            if key not in arrays:
+            if key not in arrays and (key != "rewards" or has_rewards):
                 raise DataError(
                     f"the key is missing; present: {', '.join(sorted(arrays)) or 'nothing'}",
                     file=file,
@@ -73,6 +75,21 @@ class NpzFormat(Format):
         stream = io.BytesIO()
         np.savez_compressed(stream, allow_pickle=False, **_flatten(dataset))
         return write_file(path, stream.getbuffer())
+
+
+def _has_rewards(arrays: Mapping[str, AnyArray], file: Path) -> bool:
+    """True unless the archive says that it has none."""
+    if "has_rewards" not in arrays:
+        return True
+    report = functools.partial(DataError, file=file)
+    flag = read_flags(arrays["has_rewards"].reshape(-1), report, field="has_rewards", count=1)
+    if "rewards" in arrays and not bool(flag[0]):
+        raise report(
+            "the archive says that it has no rewards, and holds some",
+            field="has_rewards",
+            remedy="Leave one of the two out.",
+        )
+    return bool(flag[0])
 
 
 def _bounds(arrays: Mapping[str, AnyArray], key: str, file: Path) -> tuple[float, ...] | None:
@@ -145,7 +162,8 @@ def _episode(
         name=str(index),
         observations=rows("observations"),
         actions=rows("actions"),
-        rewards=rows("rewards"),
+        rewards=rows("rewards") if "rewards" in arrays else absent_rewards(stop - start),
+        has_rewards="rewards" in arrays,
         terminations=flag_array(stop - start, last=bool(flags["terminated"][index])),
         truncations=flag_array(stop - start, last=bool(flags["truncated"][index])),
         final_observation="logged" if known is None or bool(known[index]) else "unknown",
@@ -161,7 +179,6 @@ def _flatten(dataset: Dataset) -> dict[str, Any]:
         "lengths": dataset.episode_lengths,
         "observations": np.concatenate([episode.observations for episode in episodes]),
         "actions": np.concatenate([episode.actions for episode in episodes]),
-        "rewards": np.concatenate([episode.rewards for episode in episodes]),
         "terminated": np.array([episode.terminated for episode in episodes]),
         "truncated": np.array([episode.truncated for episode in episodes]),
         "is_final_observation_known": np.array([e.is_final_observation_known for e in episodes]),
@@ -169,6 +186,10 @@ def _flatten(dataset: Dataset) -> dict[str, Any]:
         "act_high": np.array(dataset.spec.act_high),
         "info": np.array(dataset.info.to_json()),
     }
+    if dataset.has_rewards:
+        arrays["rewards"] = np.concatenate([episode.rewards for episode in episodes])
+    else:
+        arrays["has_rewards"] = np.array([False])
     log_probs = behaviour_log_probs(dataset)
     if log_probs is not None:
         arrays["behaviour_log_prob"] = log_probs

@@ -165,7 +165,11 @@ def _reward_findings(stats: DatasetStats) -> Iterator[DataFinding]:
             remedy="Repair the row, or leave the episode out: values are learned in units of the largest "
             "reward.",
         )
-    if stats.rewards.minimum == stats.rewards.maximum:
+    if stats.rewards is None:
+        text = "There are no rewards: dynamics can be fitted and behaviour cloned, but no policy improved."
+        remedy = "None needed for a model; mbrl relabel DATASET --reward EXPRESSION --out NEW defines one."
+        yield DataFinding(severity="note", text=text, remedy=remedy)
+    elif stats.rewards.minimum == stats.rewards.maximum:
         text = f"Every reward is {stats.rewards.mean:g}: there is nothing to prefer."
         remedy = "Relabel the log with the reward of the task."
         yield DataFinding(severity="warning", text=text, remedy=remedy)

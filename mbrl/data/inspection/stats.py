@@ -91,8 +91,8 @@ class DatasetStats(BaseModel):
         jump_rows: steps far beyond a usual one.
         has_behaviour_log_prob: every step has a log-density of the behaviour.
         lengths: of the episodes, steps.
-        returns: of the episodes, undiscounted.
-        rewards: of the steps.
+        returns: of the episodes, undiscounted; None without rewards.
+        rewards: of the steps, likewise.
         observations: one entry for each dimension.
         actions: likewise.
         coverage: how much of the space the data reach.
@@ -114,8 +114,8 @@ class DatasetStats(BaseModel):
     jump_rows: int
     has_behaviour_log_prob: bool
     lengths: Distribution
-    returns: Distribution
-    rewards: Distribution
+    returns: Distribution | None
+    rewards: Distribution | None
     observations: tuple[Dimension, ...]
     actions: tuple[Dimension, ...]
     coverage: Coverage
@@ -140,13 +140,13 @@ def summarise(dataset: Dataset) -> DatasetStats:
         jump_rows=count_jumps(rows),
         has_behaviour_log_prob=all(e.behaviour_log_prob is not None for e in dataset.episodes),
         lengths=describe(dataset.episode_lengths),
-        returns=describe(dataset.episode_returns),
-        rewards=describe(rows.reward),
+        returns=describe(dataset.episode_returns) if dataset.has_rewards else None,
+        rewards=describe(rows.reward) if dataset.has_rewards else None,
         observations=_dimensions(rows.observation, info.obs_names, None),
         actions=_dimensions(rows.action, info.act_names, saturation),
         coverage=measure_coverage(rows),
         still_rows=count_still(rows),
-        reward_outliers=find_reward_outliers(rows),
+        reward_outliers=find_reward_outliers(rows) if dataset.has_rewards else (),
         time_gaps=find_time_gaps(dataset),
     )
 

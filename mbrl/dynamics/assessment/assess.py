@@ -51,6 +51,7 @@ def assess(
     config: AssessmentConfig,
     measures: MeasureFactory,
     rng: RngStreams,
+    has_rewards: bool = True,
 ) -> Assessment:
     """Judges `model` on the whole holdout; nothing that it is given changes.
 
@@ -64,6 +65,7 @@ def assess(
         config: sizes and tolerances of the report.
         measures: makes the uncertainty measures to be judged.
         rng: streams of the report.
+        has_rewards: False where the rewards of `split` stand for none.
     """
     train, holdout = (part.transitions().successors_known() for part in (split.train, split.holdout))
     rows = thin(holdout, config.max_rows)
@@ -83,7 +85,7 @@ def assess(
         calibration=calibration,
         open_loop=_judge_open_loop(model, termination, linear, split, config, rng),
         correlations=correlations,
-        reward=measure_reward(model, steps, rows, outliers=outliers),
+        reward=measure_reward(model, steps, rows, outliers=outliers) if has_rewards else None,
         termination=measure_termination(termination, split),
         warnings=(),
         channels=measure_channels(train, split.train.info.obs_names),

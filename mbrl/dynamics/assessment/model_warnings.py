@@ -85,7 +85,7 @@ def _check_model(report: DynamicsReport) -> Iterator[ModelWarning]:
 
 
 def _check_log(report: DynamicsReport) -> Iterator[ModelWarning]:
-    if report.reward.outliers is not None:
+    if report.reward is not None and report.reward.outliers is not None:
         yield ModelWarning("outliers", _describe_outliers(report.reward.outliers))
     channels = report.channels
     nearly = [channel for channel in channels.constant if channel.std > 0]
@@ -101,10 +101,12 @@ def _check_log(report: DynamicsReport) -> Iterator[ModelWarning]:
 
 
 def _mean_ece(report: DynamicsReport) -> float:
-    """Over observation dimensions that vary, and the reward."""
+    """Over observation dimensions that vary, and the reward where there is one."""
     ece = np.asarray(report.calibration.ece, dtype=np.float64)
-    constant = [channel.dimension for channel in report.channels.constant]
-    return float(np.delete(ece, constant).mean())
+    left_out = [channel.dimension for channel in report.channels.constant]
+    left_out += [len(ece) - 1] if report.reward is None else []
+    kept = np.delete(ece, left_out)
+    return float(kept.mean()) if len(kept) else 0.0
 
 
 def explain_first_step(report: DynamicsReport) -> str:

@@ -31,10 +31,13 @@ def data_sections(report: Inspection) -> list[Section]:
 
 
 def episode_pictures(stats: DatasetStats) -> list[Picture]:
-    """Histograms of returns, lengths and rewards."""
+    """Histograms of returns, lengths and rewards; of lengths alone without rewards."""
+    lengths = _histogram("lengths", "Episode lengths", stats.lengths, "episode length, steps", "episodes")
+    if stats.returns is None or stats.rewards is None:
+        return [lengths]
     return [
         _histogram("returns", "Episode returns", stats.returns, "episode return", "episodes"),
-        _histogram("lengths", "Episode lengths", stats.lengths, "episode length, steps", "episodes"),
+        lengths,
         _histogram("rewards", "Rewards", stats.rewards, "reward of a step", "rows", is_log=True),
     ]
 

@@ -71,6 +71,7 @@ def _sizes(stats: DatasetStats) -> list[tuple[str, int | str | bool]]:
         ("transitions", stats.num_transitions),
         ("episodes that terminate", stats.terminated),
         ("episodes that are cut", stats.truncated),
+        ("rewards", "logged" if stats.rewards is not None else "none"),
         ("terminal steps without a logged successor", stats.unknown_successors),
         ("duplicate rows", stats.duplicate_rows),
         ("rows with contradictory successors", stats.inconsistent_rows),
@@ -85,9 +86,9 @@ def _sizes(stats: DatasetStats) -> list[tuple[str, int | str | bool]]:
 
 def _summaries(stats: DatasetStats) -> Table:
     rows = [
-        _summary("episode return", stats.returns),
+        *([] if stats.returns is None else [_summary("episode return", stats.returns)]),
         _summary("episode length, steps", stats.lengths),
-        _summary("reward of a step", stats.rewards),
+        *([] if stats.rewards is None else [_summary("reward of a step", stats.rewards)]),
     ]
     return Table("Episodes", ("", "least", "median", "mean", "deviation", "largest"), rows)
 

@@ -159,10 +159,17 @@ def dimension_table(report: DynamicsReport, names: Sequence[str] | None = None) 
 def head_table(report: DynamicsReport) -> Table:
     """The learned reward and the termination head."""
     reward, head = report.reward, report.termination
+    rewarded: list[tuple[str, Cell]] = (
+        [("reward", "none in the log, so none was learned")]
+        if reward is None
+        else [
+            ("reward RMSE, reward units", reward.rmse),
+            ("reward RMSE, deviations of the reward", reward.rmse_normalised),
+            ("rows with reward exactly 0", format_share(reward.share_zero)),
+        ]
+    )
     rows: list[tuple[str, Cell]] = [
-        ("reward RMSE, reward units", reward.rmse),
-        ("reward RMSE, deviations of the reward", reward.rmse_normalised),
-        ("rows with reward exactly 0", format_share(reward.share_zero)),
+        *rewarded,
         (
             "termination head",
             "learned" if head.is_learned else "off: no logged step terminates, or a known rule",

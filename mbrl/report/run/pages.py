@@ -64,7 +64,10 @@ def doctor_page(report: Inspection, *, provenance: Mapping[str, str] | None = No
         facts = [
             ("episodes", format_number(stats.num_episodes)),
             ("transitions", format_number(stats.num_transitions)),
-            ("mean episode return", format_number(stats.returns.mean)),
+            (
+                "mean episode return",
+                "no rewards" if stats.returns is None else format_number(stats.returns.mean),
+            ),
             ("observation, action", f"{len(stats.observations)}, {len(stats.actions)}"),
         ]
         hashes = {"dataset hash": stats.content_hash}

@@ -135,7 +135,7 @@ def _unsuited(data: StudyDataset) -> tuple[str, ...]:
                 f"narrow and near-expert (the median episode scores {median:.0f}, nine of ten at least "
                 f"{tenth:.0f})"
             )
-    zeros = [report.reward.share_zero for report in data.dynamics.values()]
+    zeros = [report.reward.share_zero for report in data.dynamics.values() if report.reward is not None]
     stats = data.report.stats
     if zeros and stats is not None and stats.lengths.mean >= LONG and min(zeros) >= SPARSE:
         found.append(f"a sparse reward over long episodes ({100 * min(zeros):.0f} % of rewards are 0)")

@@ -71,6 +71,7 @@ def backtest_stage(
         chosen: the candidates' model; None leaves the model family untested.
         seed: of all draws, those of the fits included: the pipeline is tested, not one candidate's fit.
     """
+    dataset.require_rewards("A back-test")
     fqe = backtest_config(fqe, estimand)
     identity = {
         "dataset": dataset.content_hash,

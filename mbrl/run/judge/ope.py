@@ -98,6 +98,7 @@ def ope_stage(
         workspace: where the result goes.
         chosen: the dynamics model (`choose_model`), or None.
     """
+    dataset.require_rewards("Off-policy evaluation")
     asked = _asked(settings, dataset, chosen)
     identity = {"policy": stored.content, "dataset": dataset.content_hash, **asked}
     label = stored.title

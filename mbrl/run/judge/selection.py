@@ -146,6 +146,7 @@ def select_training(
         rng: streams of the fits.
         kept: makes the fits, each in a folder of its own.
     """
+    dataset.require_rewards("A selection by value")
     estimand = OPESettings(rule.discount, rule.horizon).estimand(dataset)
     contestants: list[Contestant] = []
     for index, (changes, path) in enumerate(trainings):

@@ -90,6 +90,7 @@ def open_basis(
             "Remedy: name a run that was trained on a dataset."
         )
     dataset = dataset or load_run_dataset(resolved.run, workspace)
+    dataset.require_rewards("Planning")
     if fitted is None:
         dynamics, fit = fit_dynamics_stage(resolved, dataset, workspace)
         fitted = (dynamics, str(fit.manifest()["hash"]))

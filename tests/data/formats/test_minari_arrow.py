@@ -68,7 +68,7 @@ def test_choices_are_named_as_such(tmp_path: Path):
         open_dataset(path)
 
 
-@pytest.mark.filterwarnings("ignore:`eval_env` is set to None")
+@pytest.mark.filterwarnings("ignore:`eval_env` is set to None", "ignore:env_spec is None")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_library_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
     minari = pytest.importorskip("minari")
