@@ -77,6 +77,9 @@ def _parse_episode(folder: Path, options: LoadOptions) -> RawEpisode:
     tables = [read_columns(file, purpose="reading Minari's Arrow and Parquet datasets") for file in files]
     steps = {name: _join(tables, name, files[0])[:-1] for name in _STEPS}
     infos = _leaves(tables, "infos") if "infos" in tables[0].names() else {}
+    infos = {
+        key: values.reshape(len(values)) if values[0:1].size == 1 else values for key, values in infos.items()
+    }
     log_prob, times = infos.pop(LOG_PROB_KEY, None), infos.pop(TIME_KEY, None)
     return RawEpisode(
         name=folder.name,
