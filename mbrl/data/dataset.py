@@ -241,10 +241,12 @@ class Dataset:
     def content_hash(self) -> str:
         """Hex digest (blake2b) of what training and evaluation read, whatever the file format and the name.
 
-        Covers bounds, observations, actions, rewards, flags and behaviour log-probabilities, not infos and
-        time stamps.
+        Covers bounds, observations, actions, rewards, flags, behaviour log-probabilities and how the arrays
+        came about (`DatasetInfo.making`), not infos and time stamps.
         """
         digest = hashlib.blake2b(digest_size=16)
+        if self.info.making:
+            digest.update(repr(sorted(self.info.making.items())).encode())
         digest.update(repr((self.spec.obs_dim, self.spec.act_dim)).encode())
         digest.update(np.array([self.spec.act_low, self.spec.act_high], dtype=np.float64).tobytes())
         for episode in self.episodes:

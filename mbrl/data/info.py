@@ -18,9 +18,13 @@ MAX_TEXT: Final = 1_000_000
 """Longest JSON of an `info`."""
 
 
+MAKING: Final = ("schema", "reward_rule", "termination_rule", "derived_from")
+"""Fields of `DatasetInfo` that its content hash covers."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """Description of a dataset; never part of its content hash.
+    """Description of a dataset; of all this, its content hash covers what says how it was made (`making`).
 
     Attributes:
         name: dataset id, such as `hopper/medium-v0`, or the file's stem.
@@ -33,6 +37,12 @@ class DatasetInfo:
         obs_names: names of the observation dimensions, or None.
         act_names: names of the action dimensions, or None.
         provenance: package versions, algorithm, description, and notes on what had to be assumed.
+        schema: JSON of the import schema that it was made by, every default written out; None for other logs.
+        reward_rule: expression of the reward over `obs_names`, `act_names` and the observations after the step
+            under `next_<name>`, in the language of `mbrl.data.expressions`; None where the reward is no
+            function of these, or nobody said which.
+        termination_rule: condition under which a step ends the task, likewise.
+        derived_from: content hash of the dataset that this one was relabelled from, or None.
     """
 
     name: str
@@ -45,6 +55,16 @@ class DatasetInfo:
     obs_names: tuple[str, ...] | None = None
     act_names: tuple[str, ...] | None = None
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    schema: str | None = None
+    reward_rule: str | None = None
+    termination_rule: str | None = None
+    derived_from: str | None = None
+
+    @property
+    def making(self) -> dict[str, str]:
+        """What says how the arrays came about, by name; empty for a log that says nothing of it."""
+        values = {name: getattr(self, name) for name in MAKING}
+        return {name: value for name, value in values.items() if value is not None}
 
     def to_json(self) -> str:
         """One JSON object."""

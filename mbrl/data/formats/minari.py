@@ -5,7 +5,7 @@ observations `[T + 1, ...]`, actions, rewards, terminations, truncations `[T]` a
 Our own additions, ignored by the `minari` library: `has_rewards` in an episode's attributes, False where all
 its rewards are NaN because there are none; `infos/behaviour_log_prob` (log-density of the logged
 action scaled to [-1, 1]; last row padding), `infos/timestamps`, and the metadata keys `task`, `time_step`,
-`obs_names`, `act_names`.
+`obs_names`, `act_names`, `schema`, `reward_rule`, `termination_rule`, `derived_from`.
 """
 
 import functools
@@ -25,7 +25,7 @@ from mbrl.data.formats.base import FORMATS, Format
 from mbrl.data.formats.hdf5 import Group, StoredGroup, is_hdf5, make_hdf5, open_hdf5, set_attribute, store
 from mbrl.data.formats.metadata import Metadata
 from mbrl.data.formats.output import write_folder
-from mbrl.data.info import DatasetInfo
+from mbrl.data.info import MAKING, DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
 
@@ -41,7 +41,7 @@ _STRUCTURE_KEYS: Final = frozenset(
     {
         "total_episodes", "total_steps", "data_format", "observation_space", "action_space",
         "dataset_id", "ref_min_score", "ref_max_score", "task", "time_step", "obs_names", "act_names",
-        "jpeg_encoding", "dataset_size",
+        "jpeg_encoding", "dataset_size", *MAKING,
     }
 )  # fmt: skip
 
@@ -209,6 +209,10 @@ def parse_info(metadata: Metadata, file: Path) -> DatasetInfo:
         time_step=metadata.number("time_step"),
         obs_names=metadata.names("obs_names") or _dict_names(metadata),
         act_names=metadata.names("act_names"),
+        schema=metadata.text("schema"),
+        reward_rule=metadata.text("reward_rule"),
+        termination_rule=metadata.text("termination_rule"),
+        derived_from=metadata.text("derived_from"),
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, default=str)
             for key, value in metadata.values.items()
@@ -285,6 +289,7 @@ def _metadata(dataset: Dataset) -> dict[str, Any]:
         "time_step": info.time_step,
         "obs_names": info.obs_names,
         "act_names": info.act_names,
+        **info.making,
     }
     return metadata | {key: value for key, value in optional.items() if value is not None}
 

@@ -1,0 +1,1 @@
+"""From raw robot files to a dataset, by a schema that says what the columns are."""
