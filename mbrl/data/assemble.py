@@ -21,7 +21,7 @@ from mbrl.data.flags import advise_overlap, has_sound_flags
 from mbrl.data.info import info_problems
 from mbrl.data.options import LoadOptions
 from mbrl.data.order import order_problems
-from mbrl.data.raw import AnyArray, RawEpisode, RawLog
+from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
 from mbrl.data.spaces import infer_spec
 
 
@@ -110,6 +110,8 @@ def build(prepared: PreparedLog, options: LoadOptions) -> Dataset:
 
 
 def _select_fields(raw: RawEpisode, options: LoadOptions) -> RawEpisode:
+    if options.rewards == "ignore" and raw.rewards.ndim:
+        raw = dataclasses.replace(raw, rewards=absent_rewards(len(raw.rewards)), has_rewards=False)
     return dataclasses.replace(
         raw,
         behaviour_log_prob=raw.behaviour_log_prob if options.behaviour == "read" else None,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
+from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode
 
 Report = Callable[..., DataError]
@@ -136,3 +137,38 @@ def advise_overlap(raws: Sequence[RawEpisode], limit: int | None) -> str:
             "failures do, so overlap=terminated fits; overlap=truncated if a time limit cut them."
         )
     return ""
+
+
+def settle_dones(
+    lengths: NDArray[np.int64], options: LoadOptions, report: Report, *, field: str
+) -> NDArray[np.bool_]:
+    """Which episodes whose last step is marked as done terminated, by what the options say.
+
+    Args:
+        lengths: `[e]`, steps of these episodes.
+        options: of the load.
+        report: makes an error.
+        field: name of the flag.
+
+    Returns:
+        `[e]`, False where the recording was cut.
+
+    Raises:
+        DataError: there are such episodes, and the options do not say what the flag means.
+    """
+    if len(lengths) == 0 or options.dones == "truncated":
+        return np.zeros(len(lengths), dtype=np.bool_)
+    if options.dones == "limit":
+        return lengths < (options.max_episode_steps or 0)
+    if options.dones == "terminated":
+        return np.ones(len(lengths), dtype=np.bool_)
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    seen = f"the {len(lengths)} episodes that it ends have {shortest} to {longest} steps"
+    if shortest == longest and len(lengths) > 1:
+        seen = f"all {len(lengths)} episodes end at step {longest}, as a time limit does"
+    raise report(
+        f"the flag {field} may mean that the task ended or that the recording was cut; {seen}",
+        field=field,
+        remedy="Say which: dones=terminated (a failure or a goal: nothing follows), dones=truncated (a time "
+        "limit or an operator), or dones=limit with max_episode_steps (cut at that step, ended before).",
+    )

@@ -5,26 +5,45 @@ The row after a terminal or a time-out belongs to another episode and is never t
 time-out is dropped (it has nothing to bootstrap from), and counted. With `next_observations` every row is
 kept; a flagged row whose `next_observations` equals the first observation of the next episode was made by
 shifting, and counts as unknown. Without `timeouts`, episodes end where `next_observations` breaks off, or
-every `max_episode_steps`.
+every `max_episode_steps`. A flag that is named `done` says that something ended, not what: the option `dones`
+does.
 """
 
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
+from mbrl.core.names import listed
 from mbrl.data.checks import as_float32
-from mbrl.data.flags import read_flags
+from mbrl.data.flags import read_flags, settle_dones
+from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, absent_rewards
 
 LOG_PROB: Final = "action_log_probs"
 """The info that holds log-densities of the behaviour."""
 
+FLAT_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "observations": ("observations", "observation", "obs"),
+    "actions": ("actions", "action", "act"),
+    "rewards": ("rewards", "reward", "rew"),
+    "terminals": ("terminals", "terminal", "terminations", "terminated"),
+    "dones": ("dones", "done"),
+    "timeouts": ("timeouts", "timeout", "truncations", "truncated"),
+    "next_observations": ("next_observations", "next_observation", "next_obs"),
+    "is_successor_known": ("is_successor_known",),
+}
+"""What people call flat arrays in files, by our names for them."""
+
+_WITHOUT: Final = {
+    "rewards": ", or read a log that has none with rewards=ignore",
+    "terminals": ": 0 everywhere if the task never ended",
+}
 _CONTINUITY: Final = 1e-5  # relative, float32 against float64 copies of one number
 _FLAGS: Final = ("terminals", "timeouts", "is_successor_known")
 
@@ -122,6 +141,74 @@ def read_flat(
         file=file,
         names=called,
     )
+
+
+def find_names(present: Collection[str], options: LoadOptions, *, file: object | None) -> dict[str, str]:
+    """What a file calls the flat arrays that it has, by our names.
+
+    Args:
+        present: keys of the file.
+        options: of the load, which may do without rewards.
+        file: where.
+
+    Raises:
+        DataError: an array is there under two names, or one is missing that must be there.
+    """
+    found: dict[str, str] = {}
+    for key, names in FLAT_NAMES.items():
+        there = [name for name in names if name in present]
+        if len(there) > 1:
+            raise DataError(
+                f"{there[0]} and {there[1]} are names of the same",
+                file=file,
+                field=there[1],
+                remedy="Keep one of them.",
+            )
+        if there:
+            found[key] = there[0]
+    if options.rewards == "ignore":
+        found.pop("rewards", None)
+    needed = ["observations", "actions", *(["rewards"] if options.rewards == "read" else [])]
+    for key in (*needed, *([] if "dones" in found else ["terminals"])):
+        if key not in found:
+            raise DataError(
+                f"the key is missing; present: {listed(present)[:300]}",
+                file=file,
+                field=key,
+                remedy=f"Write it as {', '.join(FLAT_NAMES[key])}{_WITHOUT.get(key, '')}.",
+            )
+    if "terminals" in found and "dones" in found:
+        raise DataError(
+            f"there are {found['terminals']} and {found['dones']}",
+            file=file,
+            field=found["dones"],
+            remedy="Keep the terminals; add timeouts where recordings were cut.",
+        )
+    return found
+
+
+def name_ends(
+    arrays: dict[str, AnyArray], names: Mapping[str, str], options: LoadOptions, *, file: object | None
+) -> None:
+    """Puts `terminals`, and `timeouts` where they are known, in the place of `dones`; in place.
+
+    Raises:
+        DataError: the flags are none, or nobody says what they mean.
+    """
+    count = len(arrays["observations"]) if arrays["observations"].ndim else 0
+    if "dones" not in arrays:
+        return
+    report = functools.partial(DataError, file=file)
+    dones = read_flags(arrays.pop("dones"), report, field=names["dones"], count=count)
+    if "timeouts" in arrays:
+        arrays["terminals"] = dones
+        return
+    ends = np.flatnonzero(dones)
+    is_terminal = settle_dones(np.diff(ends, prepend=-1), options, report, field=names["dones"])
+    arrays["terminals"] = np.zeros(count, dtype=np.bool_)
+    arrays["terminals"][ends] = is_terminal
+    if len(ends) and options.dones != "terminated":
+        arrays["timeouts"] = dones & ~arrays["terminals"]
 
 
 def cut_flat(

@@ -10,6 +10,8 @@ from mbrl.core.errors import DataError
 from mbrl.data.assemble import assemble
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS, Format
+from mbrl.data.formats.foreign import foreign_error
+from mbrl.data.formats.limits import reading
 from mbrl.data.info import MAX_NAME
 from mbrl.data.options import LoadOptions, Origin
 from mbrl.data.raw import RawLog
@@ -79,7 +81,8 @@ def find_format(path: Path) -> Format:
     """The first format that reads `path`.
 
     Raises:
-        DataError: none does; the message says what was tried and why each refused.
+        DataError: none does; the message says what it is if that is known, else what was tried and why each
+            refused.
     """
     refusals: list[str] = []
     for name in FORMATS.names():
@@ -87,7 +90,9 @@ def find_format(path: Path) -> Format:
         if refusal is None:
             return FORMATS.get(name)
         refusals.append(f"{name}: {refusal}")
-    raise DataError(
+    with reading(path):
+        foreign = foreign_error(path)
+    raise foreign or DataError(
         f"no format reads it ({'; '.join(refusals)})",
         file=path,
         remedy="Give a dataset in one of these formats, or convert it.",

@@ -16,6 +16,10 @@ class LoadOptions(BaseModel):
     Attributes:
         overlap: a step with both flags set is an `error`, or counts as `terminated` (the task ended: no
             bootstrap) or as `truncated` (a time limit cut it, and the log marked it as done too).
+        dones: rows marked by a flag named `done`, which says that something ended but not what, are an
+            `error`; or the task ended there (`terminated`: no bootstrap), or recordings were only cut there
+            (`truncated`), or those of `max_episode_steps` steps were cut and in the others the task ended
+            (`limit`).
         actions: actions beyond the bounds are an `error`, or are moved to the bound (`clip`).
         final_observation: T observations for T actions are an `error`, or (`repair`) the last step of a
             truncated episode is dropped and that of a terminated one keeps an unknown successor.
@@ -23,7 +27,10 @@ class LoadOptions(BaseModel):
         order: `check` refuses rows that do not follow from each other (shuffled, or of several machines in
             turn); `trust` takes them as they stand.
         behaviour: `read` the logged behaviour log-probabilities, or `ignore` them.
+        rewards: `read` the logged rewards, or `ignore` them: the log has none, or others are to be given.
         infos: keep `all` further arrays, or `none`.
+        obs_keys: parts of an observation to be kept, in this order, where a format stores several by name;
+            None keeps all vectors of numbers.
         max_episode_steps: time limit, for flat logs without a time-out flag; None where the log has its own.
         action_low: lower bounds of the actions, one per dimension; None takes them from the file.
         action_high: upper bounds of the actions.
@@ -32,15 +39,24 @@ class LoadOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     overlap: Literal["error", "terminated", "truncated"] = "error"
+    dones: Literal["error", "terminated", "truncated", "limit"] = "error"
     actions: Literal["error", "clip"] = "error"
     final_observation: Literal["error", "repair"] = "error"
     bad_episodes: Literal["error", "drop"] = "error"
     order: Literal["check", "trust"] = "check"
     behaviour: Literal["read", "ignore"] = "read"
+    rewards: Literal["read", "ignore"] = "read"
     infos: Literal["all", "none"] = "all"
+    obs_keys: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     max_episode_steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     action_low: tuple[Bound, ...] | None = None
     action_high: tuple[Bound, ...] | None = None
+
+    @model_validator(mode="after")
+    def _limit_is_known(self) -> "LoadOptions":
+        if self.dones == "limit" and self.max_episode_steps is None:
+            raise ValueError("dones=limit needs max_episode_steps, the steps after which episodes are cut")
+        return self
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> "LoadOptions":

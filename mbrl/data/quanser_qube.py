@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset
+from mbrl.data.formats.archive import load_archive
 from mbrl.data.formats.base import only_file
 from mbrl.data.formats.limits import reading
-from mbrl.data.formats.npz import load_archive
 from mbrl.data.info import DatasetInfo
 
 STEP_ROWS: Final = 10

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.data.formats.base import FORMATS
+from mbrl.data.formats.base import FORMATS, Format, ReadOnlyFormat
 from mbrl.off_policy.estimators.base import ESTIMATORS
 from mbrl.testing import (
     ESTIMATOR_CHECKS,
@@ -120,12 +120,61 @@ class Accepting(Damaged):
         return None
 
 
+class Wavering(Damaged):
+    def __init__(self) -> None:
+        super().__init__()
+        self.readings = 0
+
+    def read(self, path: Path, options: Any = None) -> Any:
+        self.readings += 1
+        return super().read(path, options).select(range(self.readings, 12))
+
+
+class Copying(Damaged):
+    """Another format for files that are `npz` already."""
+
+
+class Scribbling(ReadOnlyFormat):
+    """Only read, and leaves something behind where it refuses to write."""
+
+    inner = None
+
+    def sniff(self, path: Path) -> str | None:
+        return "never"
+
+    def parse(self, path: Path, options: Any) -> Any:
+        raise NotImplementedError
+
+    def write(self, dataset: Any, path: Path) -> Path:
+        path.with_name("left").touch()
+        return super().write(dataset, path)
+
+
+class Pretending(Scribbling):
+    """Only read, and says nothing where it does not write."""
+
+    def write(self, dataset: Any, path: Path) -> Path:
+        return path
+
+
 FORMATTED = [
     (Forgetting, "what_is_written_is_known_again", "came the refusal 'never seen'"),
     (Rounding, "what_is_written_is_read_as_it_was", "rewards of episode 0 as they were written; came other"),
     (Losing, "what_is_written_is_read_as_it_was", "expected 12 episodes; came 11"),
     (Overwriting, "a_second_write_keeps_the_first", "a FileExistsError where something lies already"),
     (Accepting, "other_files_are_refused_with_a_reason", "a reason to refuse .* came None"),
+    (Wavering, "a_sample_is_read_the_same_each_time", "two equal readings; came two others"),
+    (
+        Copying,
+        "a_sample_is_of_one_format",
+        r"every other format to refuse the sample; came accepted by \['npz'\]",
+    ),
+    (
+        Scribbling,
+        "what_is_only_read_says_what_to_write",
+        r"nothing behind a refusal to write; came \['left'\]",
+    ),
+    (Pretending, "what_is_only_read_says_what_to_write", "a DataError from a format that is only read"),
 ]
 
 
@@ -138,6 +187,8 @@ def test_a_defect_of_a_format_is_found(kind: Any, check: str, message: str) -> N
 
 def as_format(damaged: Any) -> Any:
     """The damaged format as one of the class that the annotations ask for."""
+    if isinstance(damaged, Format):
+        return damaged
     base = type(damaged.inner)
     return type(type(damaged).__name__, (type(damaged), base), {})()
 

@@ -2,6 +2,7 @@
 
 import abc
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from mbrl.data.dataset import Dataset
 from mbrl.data.formats.limits import reading
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawLog
+
+SPLIT: Final = "split/"
+"""Prefix of infos `[T]` that say whether an episode belongs to a split of the file: `split/train`, ..."""
 
 
 class Format(abc.ABC):
@@ -65,6 +69,26 @@ class Format(abc.ABC):
         """
         options = options or LoadOptions()
         return assemble(self.load(path, options), options)
+
+
+class ReadOnlyFormat(Format):
+    """A format of others that cannot hold a whole dataset, or that nobody would read from us."""
+
+    def write(self, dataset: Dataset, path: Path) -> Path:
+        """Refuses.
+
+        Raises:
+            FileExistsError: `path` holds something already.
+            DataError: always else.
+        """
+        del dataset
+        if path.exists():
+            raise FileExistsError(f"{path} exists already. Remedy: give another name, or remove it.")
+        raise DataError(
+            "this format is read, not written",
+            file=path,
+            remedy="Write minari, d4rl, npz or flat_npz (mbrl import PATH --to minari --out FOLDER).",
+        )
 
 
 def only_file(path: Path, suffixes: tuple[str, ...]) -> Path | None:

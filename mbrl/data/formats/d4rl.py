@@ -1,8 +1,9 @@
 """D4RL's flat HDF5 layout (Fu et al., 2020), read as whole episodes.
 
 Keys: `observations`, `actions`, `rewards`, `terminals` `[N, ...]`; optionally `timeouts`,
-`next_observations`, `infos/action_log_probs`, further `infos/*` and `metadata/*`. How rows become episodes,
-and what is done differently from `qlearning_dataset`, is told in `mbrl.data.flat`.
+`next_observations`, `infos/action_log_probs`, further `infos/*` and `metadata/*`. Files of others name them
+`obs`, `action`, `done` and so on (`mbrl.data.flat.FLAT_NAMES`). How rows become episodes, and what is done
+differently from `qlearning_dataset`, is told in `mbrl.data.flat`.
 
 Our own additions when writing: `is_successor_known` `[N]`, and the attributes `info`, `act_low`, `act_high`.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from mbrl.data.checks import ACTION_TOLERANCE
 from mbrl.data.dataset import Dataset
-from mbrl.data.flat import LOG_PROB, cut_flat, read_flat
+from mbrl.data.flat import FLAT_NAMES, LOG_PROB, cut_flat, find_names, name_ends, read_flat
 from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
 from mbrl.data.formats.hdf5 import Group, StoredGroup, is_hdf5, make_hdf5, open_hdf5, set_attribute, store
 from mbrl.data.formats.metadata import Metadata
@@ -28,8 +29,6 @@ from mbrl.data.raw import AnyArray, RawLog
 from mbrl.data.spaces import read_bounds
 
 _SUFFIXES: Final = (".hdf5", ".h5")
-_REQUIRED: Final = ("observations", "actions", "rewards", "terminals")
-_OPTIONAL: Final = ("timeouts", "next_observations", "is_successor_known")
 
 
 class D4rlFormat(Format):
@@ -43,8 +42,11 @@ class D4rlFormat(Format):
         if not is_hdf5(file):
             return "does not start as HDF5 files do"
         with open_hdf5(file) as content:
-            if not {"observations", "actions", "rewards"} & set(content.names()):
+            names = set(content.names())
+            if not any(names & set(FLAT_NAMES[key]) for key in ("observations", "actions", "rewards")):
                 return "no flat observations, actions or rewards at its top"
+            if {"episode_terminals", "discrete_action"} <= names:
+                return "its keys are those of d3rlpy"
         return None
 
     def parse(self, path: Path, options: LoadOptions) -> RawLog:
@@ -52,12 +54,13 @@ class D4rlFormat(Format):
         file = only_file(path, _SUFFIXES) or path
         counts: Counter[str] = Counter()
         with open_hdf5(file) as content:
-            arrays = {key: content.require(key) for key in _REQUIRED}
-            arrays |= {key: values for key in _OPTIONAL if (values := content.optional(key)) is not None}
+            names = find_names(content.names(), options, file=file)
+            arrays = {key: content.require(name) for key, name in names.items()}
+            name_ends(arrays, names, options, file=file)
             infos = _parse_infos(content, options)
             stored, provenance = content.attributes(), _parse_metadata(content)
             text = Metadata(stored, file).text("info")
-            flat = read_flat(arrays, infos, counts, file=file)
+            flat = read_flat(arrays, infos, counts, file=file, names=names)
             episodes = cut_flat(flat, counts, max_episode_steps=options.max_episode_steps)
             low, high = _bounds(stored, arrays["actions"], file)
         default = DatasetInfo(name=file.stem, max_episode_steps=options.max_episode_steps)

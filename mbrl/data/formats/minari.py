@@ -71,9 +71,9 @@ class MinariFormat(Format):
             metadata = Metadata.load(metadata_file) if is_apart else Metadata(content.attributes(), file)
             found = sorted((key for key in content.names() if _EPISODE.fullmatch(key)), key=_episode_number)
             episodes = tuple(_parse_episode(content, name, file, options) for name in found)
-            _refuse_other_sizes(metadata, episodes, metadata_file if is_apart else file)
-            low, high = _action_bounds(metadata)
-            info = _parse_info(metadata, file)
+            refuse_other_sizes(metadata, episodes, metadata_file if is_apart else file)
+            low, high = action_bounds(metadata)
+            info = parse_info(metadata, file)
         return RawLog(file=file, episodes=episodes, info=info, act_low=low, act_high=high)
 
     def write(self, dataset: Dataset, path: Path) -> Path:
@@ -160,8 +160,12 @@ def _stacked(group: StoredGroup, key: str, file: Path, episode: str) -> AnyArray
     return np.concatenate(columns, axis=1)
 
 
-def _refuse_other_sizes(metadata: Metadata, episodes: tuple[RawEpisode, ...], file: Path) -> None:
-    """Refuses a file that holds another number of episodes or steps than it says."""
+def refuse_other_sizes(metadata: Metadata, episodes: tuple[RawEpisode, ...], file: Path) -> None:
+    """Refuses a dataset that holds another number of episodes or steps than it says.
+
+    Raises:
+        DataError: it does.
+    """
     steps = sum(raw.rewards.shape[0] for raw in episodes if raw.rewards.ndim)
     for key, found in (("total_episodes", len(episodes)), ("total_steps", steps)):
         expected = metadata.count(key)
@@ -174,7 +178,12 @@ def _refuse_other_sizes(metadata: Metadata, episodes: tuple[RawEpisode, ...], fi
             )
 
 
-def _action_bounds(metadata: Metadata) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def action_bounds(metadata: Metadata) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Lower and upper bounds of the space of actions, None where it is not described.
+
+    Raises:
+        DataError: it is no space of vectors.
+    """
     boxes = metadata.boxes("action_space")
     if boxes is None:
         return None, None
@@ -182,7 +191,12 @@ def _action_bounds(metadata: Metadata) -> tuple[tuple[float, ...] | None, tuple[
     return tuple(low), tuple(high)
 
 
-def _parse_info(metadata: Metadata, file: Path) -> DatasetInfo:
+def parse_info(metadata: Metadata, file: Path) -> DatasetInfo:
+    """What the metadata in the folder of `file` say of a dataset.
+
+    Raises:
+        DataError: an entry is of another type.
+    """
     env_spec = metadata.part("env_spec")
     folder = file.parent.parent if file.parent.name == "data" else file.parent
     return DatasetInfo(

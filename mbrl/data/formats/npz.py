@@ -20,8 +20,6 @@ With E episodes of T_0 ... T_{E-1} steps and N = sum(T_i), all episodes one afte
 
 import functools
 import io
-import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -32,15 +30,13 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.data.dataset import Dataset
 from mbrl.data.flags import flag_array, read_flags
+from mbrl.data.formats.archive import archive_info, load_archive, refuse_archive
 from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
-from mbrl.data.formats.limits import ReadBudget, reading
 from mbrl.data.formats.output import write_file
-from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
 from mbrl.data.spaces import read_bounds
 
-_SIGNATURE: Final = b"PK\x03\x04"
 _INFO_PREFIX: Final = "infos/"
 _FLAGS: Final = ("terminated", "truncated", "is_final_observation_known")
 _REQUIRED: Final = ("lengths", "observations", "actions", "rewards", "terminated", "truncated")
@@ -50,14 +46,8 @@ class NpzFormat(Format):
     """NumPy archive: flat arrays and the length of each episode (see `mbrl.data.formats.npz`)."""
 
     def sniff(self, path: Path) -> str | None:
-        """Accepts a zip archive of NumPy arrays with at least one of the prescribed keys."""
-        file = only_file(path, (".npz",))
-        if file is None:
-            return "not a file, nor a folder with exactly one .npz file"
-        with file.open("rb") as stream:
-            if stream.read(len(_SIGNATURE)) != _SIGNATURE:
-                return "does not start as a NumPy archive does"
-        return None
+        """Accepts a zip archive of NumPy arrays, unless its keys are those of another layout."""
+        return refuse_archive(path, "npz")
 
     def parse(self, path: Path, options: LoadOptions) -> RawLog:
         """Reads all keys; nothing is unpickled."""
@@ -75,7 +65,7 @@ class NpzFormat(Format):
         return RawLog(
             file=file,
             episodes=_cut(arrays, file),
-            info=_info(arrays, file, options),
+            info=archive_info(arrays, file, options),
             act_low=_bounds(arrays, "act_low", file),
             act_high=_bounds(arrays, "act_high", file),
         )
@@ -85,71 +75,6 @@ class NpzFormat(Format):
         stream = io.BytesIO()
         np.savez_compressed(stream, allow_pickle=False, **_flatten(dataset))
         return write_file(path, stream.getbuffer())
-
-
-def load_archive(file: Path) -> dict[str, AnyArray]:
-    """All arrays of an archive, without unpickling anything.
-
-    Raises:
-        DataError: the archive is a folder, truncated or otherwise damaged, holds pickled objects, or claims
-            more memory than its size makes credible.
-    """
-    if file.is_dir():
-        raise DataError("it is a folder", file=file, remedy="Name the .npz file in it.")
-    arrays: dict[str, AnyArray] = {}
-    with reading(file), zipfile.ZipFile(file) as archive:
-        budget = ReadBudget(file)
-        for member in archive.infolist():
-            key = member.filename.removesuffix(".npy")
-            if key == member.filename:
-                continue
-            if key in arrays:
-                raise DataError(
-                    "the key is there twice", file=file, field=key, remedy="Write the file again."
-                )
-            claimed = _claimed_bytes(archive, member, file)
-            if claimed > member.file_size:
-                raise DataError(
-                    f"the array claims {claimed:,} bytes, and {member.file_size:,} are there",
-                    file=file,
-                    field=key,
-                    remedy="The file is truncated or damaged: copy or write it again.",
-                )
-            budget.take(claimed, field=key)
-            with archive.open(member) as stream:
-                arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
-    return arrays
-
-
-def _claimed_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: Path) -> int:
-    """Size of an array by its header, read before memory is taken for it."""
-    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    report = functools.partial(DataError, file=file, field=member.filename.removesuffix(".npy"))
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in headers:
-            raise report(f"an array of format {version}", remedy="Store plain numeric arrays.")
-        shape, _, dtype = headers[version](stream)
-    if dtype.hasobject:
-        raise report(
-            "the array is of dtype object",
-            remedy="Store plain numeric arrays; ragged episodes go one after the other, with their lengths.",
-        )
-    return math.prod(shape) * dtype.itemsize
-
-
-def _info(arrays: Mapping[str, AnyArray], file: Path, options: LoadOptions) -> DatasetInfo:
-    text = arrays.get("info")
-    if text is None:
-        return DatasetInfo(name=file.stem, max_episode_steps=options.max_episode_steps)
-    if text.dtype.kind != "U" or text.size != 1:
-        raise DataError(
-            f"shape {text.shape}, dtype {text.dtype}, where one text is needed",
-            file=file,
-            field="info",
-            remedy="Store the JSON of DatasetInfo as text, or leave the key out.",
-        )
-    return DatasetInfo.from_json(str(text.reshape(-1)[0]), file=file)
 
 
 def _has_rewards(arrays: Mapping[str, AnyArray], file: Path) -> bool:

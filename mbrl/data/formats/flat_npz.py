@@ -1,0 +1,113 @@
+"""D4RL's flat arrays in one NumPy archive, under the names that people give them.
+
+`[N, ...]` rows, one transition each, all episodes one after the other. Names are those of
+`mbrl.data.flat.FLAT_NAMES`: `obs` or `observations`, `action`, `actions` or `act`, `reward(s)`, `terminal(s)`
+or `terminated`, `timeout(s)` or `truncated`, `next_obs` or `next_observations`; `done(s)` is asked about. How
+rows become episodes is told in `mbrl.data.flat`. Further arrays of N rows are kept as infos, and
+`infos/<name>` too.
+
+Our own additions when writing: `is_successor_known` `[N]`, `info`, `act_low`, `act_high`.
+"""
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mbrl.core.errors import DataError
+from mbrl.data.dataset import Dataset
+from mbrl.data.flat import LOG_PROB, cut_flat, find_names, name_ends, read_flat
+from mbrl.data.formats.archive import archive_info, load_archive, refuse_archive
+from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
+from mbrl.data.formats.output import write_file
+from mbrl.data.options import LoadOptions
+from mbrl.data.raw import RawLog
+from mbrl.data.spaces import read_bounds
+
+_INFO: Final = "infos/"
+_OWN: Final = frozenset({"info", "act_low", "act_high"})
+
+
+class FlatNpzFormat(Format):
+    """NumPy archive: flat rows as in D4RL, under the usual names (obs, action, reward, terminals, ...)."""
+
+    def sniff(self, path: Path) -> str | None:
+        """Accepts an archive with one of the names, unless its keys are those of another layout."""
+        return refuse_archive(path, "flat_npz")
+
+    def parse(self, path: Path, options: LoadOptions) -> RawLog:
+        """Reads the flat arrays and cuts them into episodes."""
+        file = only_file(path, (".npz",)) or path
+        stored = load_archive(file)
+        info = archive_info(stored, file, options)
+        names = find_names(stored.keys(), options, file=file)
+        arrays = {key: stored[name] for key, name in names.items()}
+        _refuse_episode_flags(arrays, names, file)
+        name_ends(arrays, names, options, file=file)
+        further = {
+            key.removeprefix(_INFO): values
+            for key, values in stored.items()
+            if key not in _OWN and key not in names.values()
+        }
+        counts: Counter[str] = Counter()
+        flat = read_flat(arrays, further, counts, file=file, names=names)
+        limit = info.max_episode_steps or options.max_episode_steps
+        low, high = (
+            read_bounds(stored[key], file=file, field=key) if key in stored else None
+            for key in ("act_low", "act_high")
+        )
+        return RawLog(
+            file=file,
+            episodes=cut_flat(flat, counts, max_episode_steps=limit),
+            info=info,
+            act_low=low,
+            act_high=high,
+            counts=counts,
+        )
+
+    def write(self, dataset: Dataset, path: Path) -> Path:
+        """Writes all rows with their true successors, as `D4rlFormat` does."""
+        dataset.require_rewards("The flat layout")
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **_flatten(dataset))
+        return write_file(path, stream.getbuffer())
+
+
+def _refuse_episode_flags(arrays: dict[str, Any], names: dict[str, str], file: Path) -> None:
+    """One flag for each episode belongs to the layout with lengths, which this archive then lacks."""
+    flags, rows = arrays.get("terminals"), arrays["actions"]
+    if flags is not None and flags.ndim == 1 and rows.ndim and 0 < len(flags) < len(rows) / 2:
+        raise DataError(
+            f"the key is missing: {names['terminals']} has {len(flags)} flags for {len(rows)} actions, as "
+            "one for each episode",
+            file=file,
+            field="lengths",
+            remedy="Write the steps of each episode as lengths, or one flag for each row.",
+        )
+
+
+def _flatten(dataset: Dataset) -> dict[str, Any]:
+    rows, log_probs = dataset.transitions(), behaviour_log_probs(dataset)
+    arrays: dict[str, Any] = {
+        "observations": rows.observation,
+        "actions": rows.action,
+        "rewards": rows.reward,
+        "next_observations": rows.next_observation,
+        "terminals": rows.terminated,
+        "timeouts": rows.truncated,
+        "is_successor_known": rows.is_successor_known,
+        "act_low": np.array(dataset.spec.act_low),
+        "act_high": np.array(dataset.spec.act_high),
+        "info": np.array(dataset.info.to_json()),
+    }
+    if log_probs is not None:
+        arrays[_INFO + LOG_PROB] = log_probs
+    for name in common_infos(dataset):
+        parts = [episode.infos[name][: len(episode)] for episode in dataset.episodes]
+        arrays[_INFO + name] = np.concatenate(parts)
+    return arrays
+
+
+FORMATS.register("flat_npz")(FlatNpzFormat())
