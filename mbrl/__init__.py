@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mbrl.api.bags import BagResult, topics
     from mbrl.api.catalogue import catalogue, registry, status
     from mbrl.api.comparison import ComparisonResult, compare
     from mbrl.api.data import InspectionResult, collect, inspect, load, save
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mbrl.data.dataset import Dataset
 
 _HOMES = {
+    "BagResult": "mbrl.api.bags",
     "catalogue": "mbrl.api.catalogue",
     "collect": "mbrl.api.data",
     "compare": "mbrl.api.comparison",
@@ -53,15 +55,16 @@ _HOMES = {
     "Run": "mbrl.api.training",
     "save": "mbrl.api.data",
     "status": "mbrl.api.catalogue",
+    "topics": "mbrl.api.bags",
     "train": "mbrl.api.training",
 }
 """Where each name lives."""
 
 __all__ = [  # noqa: RUF022 - in the order of the work
-    "load", "save", "collect", "inspect", "fit", "train", "evaluate", "ope", "planner", "plan",
+    "load", "save", "collect", "inspect", "topics", "fit", "train", "evaluate", "ope", "planner", "plan",
     "explain_plan", "compare", "catalogue", "registry", "status",
     "Dataset", "Policy", "Dynamics", "Run", "InspectionResult", "EvaluationResult", "OPEResult", "PlanResult",
-    "ComparisonResult", "MbrlError", "ConfigError", "DataError",
+    "ComparisonResult", "BagResult", "MbrlError", "ConfigError", "DataError",
 ]  # fmt: skip
 
 

@@ -12,8 +12,8 @@ _Answer: TypeAlias = tuple[str, str]
 _ARRAYS: Final = "np.savez (observations, actions, rewards, terminals, timeouts)"
 _BAG: Final = (
     "a ROS bag or MCAP file: topics with clocks of their own, no dataset yet",
-    "Say in a schema what is observed and what is commanded (mbrl import SCHEMA.yaml FILE --out DATASET), or "
-    "read its numbers with mbrl.data.tables.rosbag.read_bag.",
+    "List its topics (mbrl topics BAG), write their numbers as tables (--out FOLDER), and say in a schema "
+    "what is observed and what is commanded (mbrl import SCHEMA.yaml FOLDER --out DATASET).",
 )
 _LFS: Final = ("a pointer of Git LFS, not the file itself", "Fetch the file: git lfs pull.")
 _PICKLE: Final = (

@@ -1,4 +1,4 @@
-"""Typed access to Parquet and Arrow files; the only module that imports pyarrow. Not a format of its own.
+"""Typed access to the columns of Parquet and Arrow files that hold datasets. Not a format of its own.
 
 A column is an array `[rows, ...]`, whatever lists Arrow nests it in. Only numbers are read: nothing is
 unpickled, no extension type is built, and what claims more memory than the size of the file makes credible is
@@ -172,3 +172,23 @@ def _read_parquet(content: Any, columns: Collection[str] | None, budget: ReadBud
         if any(name == column or name.startswith(f"{column}.") for column in wanted):
             budget.take(size, field=name)
     return content.read(columns=wanted, use_threads=False)
+
+
+def make_parquet(columns: Mapping[str, AnyArray], *, purpose: str) -> memoryview:
+    """The bytes of a new Parquet file.
+
+    Args:
+        columns: `[rows]` arrays by name, equally long.
+        purpose: what the library is needed for.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", extra="tables", purpose=purpose) from error
+    stream = pa.BufferOutputStream()
+    parquet.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), stream)
+    return memoryview(stream.getvalue().to_pybytes())
