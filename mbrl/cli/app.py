@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command("list")(catalogue.list_entries)
 app.command("inspect")(datasets.inspect)
 app.command("import")(datasets.import_log)
+app.command("relabel")(datasets.relabel)
 app.command("collect")(datasets.collect)
 app.command("fit")(runs.fit)
 app.command("train")(runs.train)
