@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.hostile import hdf5, npz, places
+from tests.hostile import hdf5, npz, others, places
 from tests.hostile.case import Case, judge, run_case
 
 
 def dataset_cases() -> tuple[Case, ...]:
     """Hostile datasets of all formats."""
-    return (*npz.cases(), *hdf5.d4rl_cases(), *hdf5.minari_cases(), *places.cases())
+    return (*npz.cases(), *hdf5.d4rl_cases(), *hdf5.minari_cases(), *others.cases(), *places.cases())
 
 
 def write_table(cases: Iterable[Case]) -> int:
