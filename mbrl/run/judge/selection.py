@@ -75,14 +75,14 @@ class Selection:
         chosen: index of one.
         honest: value of the chosen one by evidence that did not choose it (`HonestValue`), plain values; None
             where there is no such evidence.
-        facts: who was asked what (`Judges.facts`); empty under other rules.
+        facts: who was asked what (`Judges.facts`); None under other rules.
     """
 
     rule: str
     contestants: tuple[Contestant, ...]
     chosen: int
     honest: dict[str, Any] | None = None
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    facts: dict[str, Any] | None = None
 
     @property
     def winner(self) -> Contestant:
@@ -120,8 +120,9 @@ class Selection:
             )
             for one in stored.contestants
         ]  # fmt: skip
+        facts = None if stored.facts is None else stored.facts.model_dump(mode="json")
         honest = None if stored.honest is None else stored.honest.model_dump(mode="json")
-        return cls(stored.rule, tuple(contestants), stored.chosen, honest, stored.facts)
+        return cls(stored.rule, tuple(contestants), stored.chosen, honest, facts)
 
 
 def select_policy(
