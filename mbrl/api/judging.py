@@ -116,7 +116,8 @@ class OPEOptions(BaseModel):
         termination: end of roll-outs: `learned`, `task` (its known rule) or `never`; `auto` takes the rule
             where there is one.
         crossfit: folds of the values under dr, wdr and magic; 0 for none.
-        backtest: first ask for the known value of the policy that acted.
+        backtest: first ask for the known value of the policy that acted, by fits on halves of the log;
+            without it a model's answer does not count.
         test_episodes: episodes that may be tested next on the machine.
     """
 
@@ -131,7 +132,7 @@ class OPEOptions(BaseModel):
     fit_dynamics: bool = False
     termination: AnyTermination = "auto"
     crossfit: Annotated[int, Field(ge=0, le=5)] = 0
-    backtest: bool = True
+    backtest: bool = False
     test_episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
 
 

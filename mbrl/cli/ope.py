@@ -53,7 +53,8 @@ Crossfit: TypeAlias = Annotated[
     int, typer.Option(min=0, max=5, help="Folds of the values under dr, wdr and magic; 0 for none.")
 ]
 Backtest: TypeAlias = Annotated[
-    bool, typer.Option(help="First ask for the known value of the policy that acted.")
+    bool,
+    typer.Option(help="First ask for the known value of the policy that acted: fits on halves of the log."),
 ]
 Tested: TypeAlias = Annotated[
     Path | None,
@@ -82,7 +83,7 @@ def ope(
     fit_dynamics: FitDynamics = False,
     termination: Termination = "auto",
     crossfit: Crossfit = 0,
-    backtest: Backtest = True,
+    backtest: Backtest = False,
     tested: Tested = None,
     test_episodes: TestEpisodes = 10,
     seed: DrawSeed = 0,

@@ -87,7 +87,10 @@ class Flag(enum.StrEnum):
     UNBALANCED_VALUE = "unbalanced_value", "the weights on the log miss what the fitted value shows"
     UNRELIABLE_TAIL = "unreliable_tail", "roll-outs end in a fitted value that does not count itself"
     UNTESTED_WEIGHTS = "untested_weights", "the fitted value that tests the weights had too few updates"
-    WEIGHTS_OFF_ONE = "weights_off_one", "the weights do not average the 1 that they must: heavy ones are missing"
+    WEIGHTS_OFF_ONE = (
+        "weights_off_one",
+        "the weights do not average the 1 that they must: heavy ones are missing",
+    )
     WEIGHTS_OVERFLOW = "weights_overflow", "the weights are too large for a number"
 
 

@@ -32,6 +32,7 @@ from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.files import write_json
 from mbrl.run.judge.backtest import backtest_stage, read_backtest
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
+from mbrl.run.judge.forecast import forecast_estimates, time_value_fit
 from mbrl.run.judge.model import ChosenModel, ModelRequest
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import StoredPolicy
@@ -71,7 +72,7 @@ class OPESettings:
     rollouts: ModelValueConfig = dataclasses.field(default_factory=ModelValueConfig)
     model: ModelRequest = dataclasses.field(default_factory=ModelRequest)
     crossfit: int = 0
-    backtest: bool = True
+    backtest: bool = False
     risk: RiskQuestion = dataclasses.field(default_factory=RiskQuestion)
 
     def estimand(self, dataset: Dataset) -> Estimand:
@@ -106,6 +107,7 @@ def ope_stage(
     def work(work: StageWork) -> Mapping[str, Any]:
         policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
         backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
+        work.progress.message(_forecast(label, policy, dataset, settings))
         model = None if chosen is None else chosen.for_evaluation(dataset)
         kept = KeptFits.of(work, f"fit values of {label}")
         found, evidence = evaluate_with_evidence(
@@ -244,6 +246,17 @@ def _backtest(
         seed=settings.seed,
     )
     return read_backtest(run)
+
+
+def _forecast(label: str, policy: Policy, dataset: Dataset, settings: OPESettings) -> str:
+    """What is about to be done for a candidate; nothing is timed where no value fit is possible."""
+    try:
+        estimand = settings.estimand(dataset)
+        seconds = time_value_fit(dataset, policy, estimand=estimand, config=settings.fqe)
+    except (DataError, EstimandError):
+        return f"{label}: estimates without value fits."
+    fits = 2 if settings.crossfit else 1
+    return forecast_estimates(label, fits=fits, updates=settings.fqe.updates, seconds=seconds)
 
 
 def _ratios(context: EstimatorContext) -> OPEArrays | str:
