@@ -14,7 +14,7 @@ from mbrl.data.dataset import Dataset
 from mbrl.off_policy.log.policies import DeterministicMode
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.files import read_record, write_json
-from mbrl.run.judge.ope import OPESettings
+from mbrl.run.judge.question import RETURN_DISCOUNT, asked_estimand
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import open_policy
 
@@ -25,15 +25,15 @@ class SelectRule(BaseModel):
     Attributes:
         rule: `last`, nothing is chosen; or `fqe_lower_bound`, the largest lower end of the 95 % interval of
             fitted Q evaluation of the evaluation action, on the log that the policies were trained on.
-        discount: of the value.
-        horizon: steps that count; null takes the shortest time-out of the log, as `mbrl ope` does.
+        discount: of the value; 1 is the return.
+        horizon: steps that count; null takes the whole task, as `mbrl ope` does.
         fqe: of the value fits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: Literal["last", "fqe_lower_bound"] = "last"
-    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
+    discount: Annotated[float, Field(ge=0, le=1)] = RETURN_DISCOUNT
     horizon: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     fqe: FQEConfig = FQEConfig()
 
@@ -146,7 +146,7 @@ def select_training(
         rng: streams of the fits.
         kept: makes the fits, each in a folder of its own.
     """
-    estimand = OPESettings(rule.discount, rule.horizon).estimand(dataset)
+    estimand = asked_estimand(dataset, discount=rule.discount, steps=rule.horizon)
     contestants: list[Contestant] = []
     for index, (changes, path) in enumerate(trainings):
         label = f"select: fit values {index + 1} of {len(trainings)}"
