@@ -69,12 +69,10 @@ _HOMES = {
 }
 """Where each name lives."""
 
-__all__ = [  # noqa: RUF022 - in the order of the work
+__all__ = [  # noqa: RUF022 - in the order of the work; the classes of results are there as well, by name
     "load", "save", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics", "fit", "train",
-    "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue", "registry", "status",
-    "Dataset", "Policy", "Dynamics", "Run", "ImportResult", "GuessResult", "InspectionResult",
-    "EvaluationResult", "OPEResult", "PlanResult", "ComparisonResult", "SelectionResult", "BagResult",
-    "MbrlError", "ConfigError", "DataError",
+    "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue", "registry",
+    "status", "Dataset", "Policy", "Dynamics", "Run", "MbrlError", "ConfigError", "DataError",
 ]  # fmt: skip
 
 
