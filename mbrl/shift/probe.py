@@ -82,6 +82,8 @@ class ShiftProbe:
             past: `mean_value` of earlier looks, by their step.
             generator: of all draws.
         """
+        # One generator for all parts, in this order: a part that is
+        # left out shifts the draws of those behind it.
         found = ShiftFindings(dict(self.why_not))
         self._look_at_actions(found, policy, generator)
         self._look_at_values(found, value, step, past)
@@ -91,11 +93,13 @@ class ShiftProbe:
         return found.report(step, self.updates)
 
     def _look_at_actions(self, found: ShiftFindings, policy: Policy, generator: torch.Generator) -> None:
+        # Drawn before any return, so that the later parts get the same draws with and without support.
         noise = torch.randn(len(self.states), policy.act_dim, generator=generator)
         if self.support is None:
             found.lack("support", "out_of_support_share", "knn_share")
             return
         action = policy.act(self.states, noise)
+        # Comparisons with NaN are False: a broken policy would count as inside of the support.
         if not bool(action.isfinite().all()):
             found.skip("the policy's actions are not finite", "out_of_support_share", "knn_share")
             return
@@ -114,6 +118,7 @@ class ShiftProbe:
             return
         self._compare_returns(found, value)
         values = value.value(self.states).double()
+        # float64 above: the drift is a small difference of means of large values.
         mean, spread = float(values.mean()), float(values.std(correction=0))
         found.put("mean_value", mean)
         # Held against the look nearest to three quarters of the way: the last quarter is what still moved.
@@ -143,6 +148,7 @@ class ShiftProbe:
             found.lack("model", *names)
             return
         model = self.model
+        # Ends by threshold, not by a draw: looks then differ by the policy and not by luck.
         config = RolloutConfig(horizon=model.horizon, starts=STARTS, termination="threshold")
         rollouts = found.imagine(
             lambda: generate_rollouts(
@@ -155,6 +161,8 @@ class ShiftProbe:
         uncertainty = rollouts.uncertainty[rollouts.valid].double()
         # mean u along the rollouts over mean u on held-out rows, both capped alike: one wild step is not all.
         mean = float(uncertainty.clamp_max(CAP).mean())
+        # 1 for a policy that acts like the log, in a model that
+        # is as sure of its own states as of logged ones.
         ratio = mean / model.baseline if model.baseline > 0 else None
         found.put("rollout_uncertainty_ratio", ratio, why_not="the model is never unsure on held-out rows")
         found.put("rollout_flagged_share", _share(uncertainty > model.flag_level))

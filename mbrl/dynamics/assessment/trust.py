@@ -63,11 +63,13 @@ def error_curve(
         generator: of the resamples.
     """
     weights, column = episode_weights(episode, draws, generator)
+    # A segment counts as often as its episode was drawn: segments of an episode are not independent.
     by_segment = weights[:, column]
     horizon = error.shape[1]
     median, low, high = (np.full(horizon, np.nan) for _ in range(3))
     for k in range(horizon):
         rows = alive[:, k]
+        # Segments only ever end, so none reaches a later step either.
         if not rows.any():
             break
         median[k] = np.median(error[rows, k])
@@ -94,7 +96,9 @@ def trusted_horizon(
         tolerance: largest error, standard deviations of the dataset.
         least_coverage: in [0, 1].
     """
+    # The upper end of the interval: few episodes must not earn a long horizon by luck. NaN trusts nothing.
     is_trusted = (curve.high <= tolerance) & (curve.median < persistence) & (coverage >= least_coverage)
+    # Up to the first failure: a step that is right again by chance is reached through states that are not.
     return int(np.logical_and.accumulate(is_trusted).sum())
 
 

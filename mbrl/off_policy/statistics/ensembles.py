@@ -25,6 +25,8 @@ def member_interval(values: Array, within: float, *, level: float = LEVEL) -> tu
     """
     if values.size < 2:
         return math.nan, NOTHING
+    # Not divided by the number of members: they are draws from one posterior, and more of them
+    # make its mean better known but the log no larger.
     se, point = math.sqrt(float(values.var(ddof=1)) + within), float(values.mean())
     half = member_quantile(values.size, level) * se
     return se, (point - half, point + half)
@@ -68,6 +70,7 @@ def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estima
     point, starts = float(scaled.mean()), scaled.mean(0)
     by_member = scaled.mean(1)
     between = float(by_member.var(ddof=1)) if members > 1 else math.nan
+    # Starts are averaged over n, members are not: see the docstring.
     se, ends = member_interval(by_member, float(starts.var(ddof=1)) / n if n > 1 else 0.0)
     estimate = Estimate(
         name,
