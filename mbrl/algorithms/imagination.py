@@ -29,6 +29,7 @@ def limit_horizon(rollout: RolloutConfig, dynamics: FittedDynamics) -> RolloutCo
         ConfigError: not even one step can be trusted.
     """
     trusted = dynamics.report.trusted_horizon
+    # Only ever shorter: a horizon that the config wants short stays so.
     if not rollout.respect_trusted_horizon or trusted >= rollout.horizon:
         return rollout
     if trusted == 0:
@@ -54,6 +55,7 @@ def settle_halt_reward(
     """
     if rollout.flagged != "halt" or rollout.halt_reward is not None:
         return rollout
+    # Never above 0: with rewards that are all positive, to earn nothing more is the worst.
     worst = min(float(PlausibleRange.of_most(transitions.reward).clip(transitions.reward).min()), 0.0) / (1 - discount)
     return rollout.model_copy(update={"halt_reward": worst})
 
@@ -115,7 +117,9 @@ def imagined_value_bounds(
     A halt reward is earned once, as the last.
     """
     low, high = float(transitions.reward.min()), float(transitions.reward.max())
+    # A penalty may be paid in every step, so it widens the least reward, not the least return.
     low, high = value_bounds(low - rule.largest_penalty(), high, discount=discount)
+    # Only where something halts; the reward is a return already, and nothing is summed after it.
     if rollout.flagged == "halt" and rollout.halt_reward is not None and math.isfinite(rule.threshold):
         low, high = min(low, rollout.halt_reward), max(high, rollout.halt_reward)
     return low, high

@@ -98,6 +98,7 @@ class ShiftProbe:
         if self.support is None:
             found.lack("support", "out_of_support_share", "knn_share")
             return
+        # With noise, as in training: the critics are asked about draws, not about the mode alone.
         action = policy.act(self.states, noise)
         # Comparisons with NaN are False: a broken policy would count as inside of the support.
         if not bool(action.isfinite().all()):
@@ -183,6 +184,7 @@ class ShiftProbe:
         )
         if rollouts is None:
             return
+        # The recipe's own horizon and cuts: what is edge depends on both.
         reach = edge_of_reach(rollouts)
         found.put("edge_share", reach.share, why_not="no imagined state is bootstrapped from")
         found.rows["edge_steps"] = int(rollouts.valid.sum())
@@ -206,6 +208,7 @@ class ShiftProbe:
         # Open-loop error on the held-out segments whose logged actions lie near pi(s): where it matters.
         segments = self.model.segments
         states = torch.tensor(segments.observations[:, :-1])
+        # The mode: noise would push segments off that follow the policy.
         actions = policy.act(states.flatten(0, 1)).view(*states.shape[:2], -1).numpy()
         near = error_near_policy(segments, self.model.error, actions, action_std=self.model.action_std)
         if near is None:

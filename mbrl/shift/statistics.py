@@ -157,6 +157,7 @@ def edge_excess(
     if not bool(reach.edge.any()):
         return None
     # Per rollout: V at its edge, less the mean V of the states that it starts steps from.
+    # Within a rollout, so that it is not compared with states that are simply better.
     others = (value.double() * valid).sum(0) / valid.sum(0).clamp_min(1)
     at_edge = (next_value.double() * reach.edge).sum(0)
     return float((at_edge - others)[reach.edge.any(0)].mean())
