@@ -179,9 +179,8 @@ class Optimiser:
         schedule: Schedule = "constant",
         total_steps: int = 1,
     ) -> None:
-        # Fused: one call for all moments. On networks of this size
-        # the calls would else cost more than the sums.
         self._parameters = [parameter] if isinstance(parameter, nn.Parameter) else list(parameter)
+        # Fused: moments and parameters in one call and one pass over their memory.
         self._adam = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
         self._base, self._schedule, self._total = learning_rate, schedule, total_steps
         self._step = 0

@@ -32,7 +32,7 @@ from mbrl.ops.losses import squared_action_error
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import clipped_value, td_target
 
-# exp(15) is far from the overflow of float32; exp(-4) keeps the reconstruction from becoming certain.
+# exp(15) is far from the overflow of float32; exp(-4) keeps some noise in every latent.
 LOG_STD_BOUNDS: Final = (-4.0, 15.0)
 """Of the encoder's output, as in the code of the paper."""
 

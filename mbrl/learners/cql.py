@@ -118,7 +118,7 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
 
     def __init__(self, config: CQLConfig, context: LearnerContext) -> None:
         super().__init__(config, context)
-        # Read by `update`, which draws all noise of a step before anything else.
+        # Read by the base's `update`, which draws the noise of targets and actor at once.
         self.target_draws = 1 if config.target == "sample" else config.target_actions
 
     def init(self, generator: torch.Generator) -> CQLState:

@@ -66,7 +66,7 @@ class SAC(SoftActorCritic[SACConfig, SoftActorCriticState]):
         generator: torch.Generator,
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         del values, generator
-        # No term rather than 0 times one: the second derivative costs more than the rest of the step.
+        # No term rather than 0 times one, which would take a gradient of a gradient for nothing.
         if self.config.diversity_coef == 0:
             return None, {}
         # EDAC: eta / (N - 1) sum_{i != j} <grad_a Q_i, grad_a Q_j> at logged actions (An et al. 2021, eq. 4).

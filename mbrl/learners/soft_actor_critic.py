@@ -249,7 +249,7 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
         return log_prob, {"policy/loss": loss.detach(), "policy/entropy": -log_prob.mean()}
 
     def _update_entropy_coef(self, state: StateT, log_prob: Tensor) -> None:
-        # A fixed temperature makes no step: Adam would still count it.
+        # A rate of 0 keeps the temperature where it started: no gradient is needed.
         if self.config.entropy_coef_learning_rate == 0:
             return
         loss = temperature_loss(state.log_entropy_coef, log_prob, target_entropy=self.target_entropy)

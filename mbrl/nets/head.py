@@ -23,7 +23,7 @@ def apply_head(
     if columns == 1:
         # One column: a weighted sum of the units.
         return torch.sum(h * transposed, -1, keepdim=True) + bias
-    # Few columns: the transposed product W^T h^T, whose narrow side is that of the rows.
+    # Few columns: the transposed product W^T h^T has few rows instead, which runs at full speed.
     out = torch.baddbmm(bias.transpose(1, 2), transposed.contiguous(), h.transpose(1, 2))
     # Contiguous: what follows splits the last axis, and reads it row by row.
     return out.transpose(1, 2).contiguous()

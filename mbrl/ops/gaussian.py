@@ -15,7 +15,7 @@ def gaussian_log_prob(
     x: Float[Tensor, "*b d"], mean: Float[Tensor, "*b d"], log_std: Float[Tensor, "*b d"]
 ) -> Float[Tensor, "*b"]:
     """Log-density of a diagonal Gaussian, `-1/2 sum_d [((x - mean)/std)^2 + 2 log std + log 2 pi]`."""
-    # exp(-log std) instead of a division: log_std is what networks give, and the same form serves below.
+    # A product with exp(-log std): networks give log_std, and nothing is divided by a small deviation.
     standardised = (x - mean) * torch.exp(-log_std)
     return -0.5 * (standardised.square() + 2 * log_std + LOG_2PI).sum(-1)
 

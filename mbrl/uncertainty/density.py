@@ -56,7 +56,6 @@ class DensityReference:
             # Without replacement: a row that stands in the reference twice would count as two neighbours.
             kept = torch.randperm(rows.shape[0], generator=generator)[:max_rows]
             rows, episode = rows[kept], None if episode is None else episode[kept]
-        # Standardised once here; queries are standardised when they come.
         return cls(mean, std, (rows - mean) / std, episode)
 
     def distance(

@@ -174,7 +174,6 @@ def _mean_n(posterior: DynamicsPosterior) -> Float[Tensor, "e b d"]:
 
 
 def _variance_n(posterior: DynamicsPosterior) -> Float[Tensor, "e b d"]:
-    # A variance is in squared units.
     return posterior.variance / posterior.delta_scale.square()
 
 
