@@ -23,7 +23,6 @@ def episode_weights(
     """
     names, column = np.unique(episode, return_inverse=True)
     count = len(names)
-    # From a given generator: reports are reproducible.
     drawn = torch.randint(count, (draws, count), generator=generator).numpy()
     weights = np.zeros((draws, count))
     # `add.at` counts an episode that was drawn twice as two, where `weights[...] += 1` would count it once.

@@ -70,7 +70,6 @@ def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estima
     point, starts = float(scaled.mean()), scaled.mean(0)
     by_member = scaled.mean(1)
     between = float(by_member.var(ddof=1)) if members > 1 else math.nan
-    # Starts are averaged over n, members are not: see the docstring.
     se, ends = member_interval(by_member, float(starts.var(ddof=1)) / n if n > 1 else 0.0)
     estimate = Estimate(
         name,
