@@ -14,10 +14,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mbrl.api.bags import BagResult, topics
     from mbrl.api.catalogue import catalogue, registry, status
     from mbrl.api.comparison import ComparisonResult, compare
     from mbrl.api.data import InspectionResult, collect, inspect, load, save
     from mbrl.api.evaluation import EvaluationResult, evaluate
+    from mbrl.api.importing import GuessResult, ImportResult, guess_schema, import_log, relabel
     from mbrl.api.judging import OPEResult, ope
     from mbrl.api.model import Dynamics, fit
     from mbrl.api.planning import PlanResult, explain_plan, plan, planner
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from mbrl.data.dataset import Dataset
 
 _HOMES = {
+    "BagResult": "mbrl.api.bags",
     "catalogue": "mbrl.api.catalogue",
     "collect": "mbrl.api.data",
     "compare": "mbrl.api.comparison",
@@ -40,6 +43,10 @@ _HOMES = {
     "EvaluationResult": "mbrl.api.evaluation",
     "explain_plan": "mbrl.api.planning",
     "fit": "mbrl.api.model",
+    "guess_schema": "mbrl.api.importing",
+    "GuessResult": "mbrl.api.importing",
+    "import_log": "mbrl.api.importing",
+    "ImportResult": "mbrl.api.importing",
     "inspect": "mbrl.api.data",
     "InspectionResult": "mbrl.api.data",
     "load": "mbrl.api.data",
@@ -51,20 +58,21 @@ _HOMES = {
     "PlanResult": "mbrl.api.planning",
     "Policy": "mbrl.api.policy",
     "registry": "mbrl.api.catalogue",
+    "relabel": "mbrl.api.importing",
     "Run": "mbrl.api.training",
     "save": "mbrl.api.data",
     "select": "mbrl.api.selecting",
     "SelectionResult": "mbrl.api.selecting",
     "status": "mbrl.api.catalogue",
+    "topics": "mbrl.api.bags",
     "train": "mbrl.api.training",
 }
 """Where each name lives."""
 
-__all__ = [  # noqa: RUF022 - in the order of the work
-    "load", "save", "collect", "inspect", "fit", "train", "select", "evaluate", "ope", "planner", "plan",
-    "explain_plan", "compare", "catalogue", "registry", "status",
-    "Dataset", "Policy", "Dynamics", "Run", "InspectionResult", "EvaluationResult", "OPEResult", "PlanResult",
-    "ComparisonResult", "SelectionResult", "MbrlError", "ConfigError", "DataError",
+__all__ = [  # noqa: RUF022 - in the order of the work; the classes of results are there as well, by name
+    "load", "save", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics", "fit", "train",
+    "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue", "registry",
+    "status", "Dataset", "Policy", "Dynamics", "Run", "MbrlError", "ConfigError", "DataError",
 ]  # fmt: skip
 
 

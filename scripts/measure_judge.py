@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,6 +26,7 @@ from mbrl.api.progress import LineProgress
 from mbrl.core.rng import RngStreams
 from mbrl.envs.specs import load_task
 from mbrl.evaluation.evaluator import evaluate
+from mbrl.off_policy.judgement.benchmark.metrics import spearman
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.files import write_json, write_text
 from mbrl.run.policies import load_policy
@@ -116,7 +116,7 @@ def measure(piece: Piece, resolved: ResolvedConfig, workspace: Workspace, episod
     contestants = summary["selection"]["contestants"]
     true = [_true_return(run, resolved, one, episodes) for one in contestants]
     judged = [one["judged"] for one in contestants]
-    columns = {
+    columns: dict[str, list[float | None] | None] = {
         "lower_bound": [one["low"] for one in contestants],
         "mean": [one["point"] for one in contestants],
         "least_member": [min(value["by_member"]) for value in judged],
@@ -149,11 +149,15 @@ def measure(piece: Piece, resolved: ResolvedConfig, workspace: Workspace, episod
     }
 
 
-def score(values: Sequence[float], true: Sequence[float]) -> dict[str, float | None]:
+def score(values: Sequence[float | None], true: Sequence[float]) -> dict[str, float | None]:
     """How a column ranks and measures: Spearman, the return of its pick, and judged over true there."""
-    column, truth = np.array(values, dtype=np.float64), np.array(true)
+    column = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    truth = np.array(true, dtype=np.float64)
+    is_known = np.isfinite(column)
+    if not is_known.any():
+        return dict.fromkeys(("spearman", "pick", "regret", "judged_over_true"))
     pick = int(np.nanargmax(column))
-    rank = float(stats.spearmanr(column, truth).statistic)
+    rank = spearman(truth[is_known], column[is_known]).value
     return {
         "spearman": rank if np.isfinite(rank) else None,
         "pick": float(truth[pick]),
@@ -170,7 +174,8 @@ def _true_return(run: RunFolder, resolved: ResolvedConfig, one: Mapping[str, Any
         task = load_task(str(resolved.run.task))
         found = evaluate(task, load_policy(path).policy, episodes=episodes, rng=RngStreams(0))
         write_json(kept, {"returns": list(found.episode_returns)})
-    return float(np.mean(json.loads(kept.read_text())["returns"]))
+    returns: list[float] = json.loads(kept.read_text())["returns"]
+    return sum(returns) / len(returns)
 
 
 def table(folder: Path) -> str:

@@ -77,7 +77,6 @@ def unless_given(**defaults: Any) -> BeforeValidator:
     """Fills what a mapping leaves out: setting one key of a section keeps a recipe's other defaults."""
 
     def fill(value: Any) -> Any:
-        # What is given wins.
         return {**defaults, **cast("Mapping[str, Any]", value)} if isinstance(value, Mapping) else value
 
     return BeforeValidator(fill)

@@ -111,7 +111,6 @@ class UncertaintyRule:
         Raises:
             ConfigError: the fit stored no quantiles of the measure, or not the one that truncates.
         """
-        # One member for each row then does a fraction of the work of all.
         if penalty.coef == 0 and rollout.truncation_quantile is None:
             return cls()
         quantiles = _quantiles(penalty.measure, rollout, dynamics, transitions)

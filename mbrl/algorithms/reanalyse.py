@@ -163,7 +163,6 @@ class DecisionSource:
 
     def state_dict(self) -> StateDict:
         """Of both parts."""
-        # The mixture holds both sources.
         return self._mixture.state_dict()
 
     def load_state_dict(self, state: StateDict) -> None:

@@ -13,7 +13,6 @@ from mbrl.data.formats.base import FORMATS
 from mbrl.data.inspection.report import DataFinding, Inspection, inspect_dataset, inspect_log
 from mbrl.data.open import locate, open_dataset, parse_log
 from mbrl.data.options import LoadOptions
-from mbrl.data.quanser_qube import load_quanser_qube
 from mbrl.run.collect import CollectionConfig, PartConfig, collect_dataset, load_collection
 from mbrl.run.documents import Override, Tree, read_overrides, set_at
 from mbrl.run.files import write_text
@@ -32,7 +31,7 @@ def load(
     Args:
         source: path of a dataset in any format of `mbrl list formats`, `minari:<id>` of a local Minari
             dataset, or the name of a bundled one.
-        layout: a format of `mbrl list formats`, or `quanser_qube`; `auto` finds it by looking into the file.
+        layout: a format of `mbrl list formats`; `auto` finds it by looking into the file.
         overrides: changes of the options, `key=value` or path and value.
         options: what a load may repair, see `mbrl.data.options.LoadOptions`; nothing by default.
 
@@ -54,10 +53,8 @@ def load(
     if layout == "auto":
         return open_dataset(source, checked, minari_root=minari_root())
     path = locate(source, minari_root=minari_root())
-    if layout == "quanser_qube":
-        return load_quanser_qube(path)
     if layout not in FORMATS.names():
-        legal = ", ".join(["auto", "quanser_qube", *FORMATS.names()])
+        legal = ", ".join(["auto", *FORMATS.names()])
         raise ConfigError(f"Unknown layout {layout!r}. Legal names: {legal}.")
     return FORMATS.get(layout).read(path, checked)
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mbrl.cli import bench, catalogue, compare, datasets, ope, ope_bench, plan, reports, runs
+from mbrl.cli import bags, bench, catalogue, compare, datasets, ope, ope_bench, plan, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -17,6 +17,8 @@ app = typer.Typer(
 app.command("list")(catalogue.list_entries)
 app.command("inspect")(datasets.inspect)
 app.command("import")(datasets.import_log)
+app.command("topics")(bags.topics)
+app.command("relabel")(datasets.relabel)
 app.command("collect")(datasets.collect)
 app.command("fit")(runs.fit)
 app.command("train")(runs.train)

@@ -1,4 +1,4 @@
-"""`mbrl inspect`, `import`, `collect`."""
+"""`mbrl inspect`, `import`, `relabel`, `collect`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,24 +35,74 @@ def inspect(
 
 @guarded
 def import_log(
-    path: Annotated[str, typer.Argument(help="What to read.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[SCHEMA.yaml] FILES...",
+            help="Raw csv or Parquet files after their schema (a .yaml or the name of a shipped one); or one "
+            "log in any format.",
+        ),
+    ],
     *,
-    out: Annotated[Path, typer.Option("--out", help="What to write; must not exist.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="What to write; must not exist. The yaml with --guess.")
+    ] = None,
+    guess: Annotated[bool, typer.Option("--guess", help="Write a first schema of unknown files.")] = False,
     layout: Annotated[
-        str, typer.Option(help="How PATH is laid out: auto, quanser_qube, or a format of mbrl list formats.")
+        str, typer.Option(help="How one log is laid out: auto, or a format of mbrl list formats.")
     ] = "auto",
     to: Annotated[str, typer.Option(help="Format to write.")] = "minari",
     overrides: Overrides = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Read a log in whatever layout and write it as a dataset."""
+    """Make a dataset of raw files, or of a log in whatever layout; or guess the schema of unknown files."""
     del debug
     from mbrl.api.data import LogSummary, load, save
+    from mbrl.api.importing import guess_schema, is_schema
+    from mbrl.api.importing import import_log as import_raw
+    from mbrl.core.errors import ConfigError
 
-    log = load(path, layout=layout, overrides=overrides or [])
+    if guess:
+        emit(guess_schema(paths, out=out), is_json=json, path=out)
+        return
+    if out is None:
+        raise ConfigError("There is no place to write to. Remedy: --out DATASET.")
+    schema, *files = paths
+    if is_schema(schema) and files:
+        emit(import_raw(schema, files, out=out, to=to, overrides=overrides or []), is_json=json, path=out)
+        return
+    if files or is_schema(schema):
+        raise ConfigError(
+            "A schema comes first, and files after it: mbrl import SCHEMA.yaml FILES --out DATASET. "
+            "Remedy: write one with mbrl import --guess FILES --out SCHEMA.yaml."
+        )
+    log = load(schema, layout=layout, overrides=overrides or [])
     written = save(log, out, to=to)
     emit(LogSummary(log, written), is_json=json, path=written)
+
+
+@guarded
+def relabel(
+    path: Source,
+    *,
+    reward: Annotated[str | None, typer.Option(help="Expression of the new reward.")] = None,
+    termination: Annotated[str | None, typer.Option(help="Condition that ends the task.")] = None,
+    module: Annotated[
+        str | None, typer.Option(help="file.py:function that computes rewards; the file is run.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="What to write; must not exist.")],
+    to: Annotated[str, typer.Option(help="Format to write.")] = "minari",
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Give a log another reward or termination; the new dataset names the old one's hash."""
+    del debug
+    from mbrl.api.data import LogSummary
+    from mbrl.api.importing import relabel as relabel_log
+
+    log = relabel_log(path, reward=reward, termination=termination, module=module, out=out, to=to)
+    emit(LogSummary(log, out), is_json=json, path=out)
 
 
 @guarded

@@ -21,12 +21,14 @@ Risk: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="termination:LIMIT|below:RETURN:LIMIT",
-        help="Largest probability permitted of an early end, or of a discounted return below a value.",
+        help="Largest probability permitted of an early end, or of a return below a value.",
     ),
 ]
-Discount: TypeAlias = Annotated[float, typer.Option(min=0.0, max=1.0, help="Discount of the value.")]
+Discount: TypeAlias = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Discount of the value; 1 is the return.")
+]
 Horizon: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Steps that count [the shortest time-out of the log].")
+    int | None, typer.Option(min=1, max=1_000_000, help="Steps that count [the whole task].")
 ]
 Stochastic: TypeAlias = Annotated[
     bool, typer.Option("--stochastic", help="Judge the policy's draws, not its evaluation action.")
@@ -53,7 +55,8 @@ Crossfit: TypeAlias = Annotated[
     int, typer.Option(min=0, max=5, help="Folds of the values under dr, wdr and magic; 0 for none.")
 ]
 Backtest: TypeAlias = Annotated[
-    bool, typer.Option(help="First ask for the known value of the policy that acted.")
+    bool,
+    typer.Option(help="First ask for the known value of the policy that acted: fits on halves of the log."),
 ]
 Tested: TypeAlias = Annotated[
     Path | None,
@@ -72,7 +75,7 @@ def ope(
     dataset: Log,
     baseline: Baseline = "behaviour",
     risk: Risk = None,
-    discount: Discount = 0.99,
+    discount: Discount = 1.0,
     horizon: Horizon = None,
     stochastic: Stochastic = False,
     updates: Updates = 100_000,
@@ -82,7 +85,7 @@ def ope(
     fit_dynamics: FitDynamics = False,
     termination: Termination = "auto",
     crossfit: Crossfit = 0,
-    backtest: Backtest = True,
+    backtest: Backtest = False,
     tested: Tested = None,
     test_episodes: TestEpisodes = 10,
     seed: DrawSeed = 0,
@@ -92,6 +95,9 @@ def ope(
     debug: DebugFlag = False,
 ) -> None:
     """Judge policies by a log alone, and propose what to do: a table, JSON and a page.
+
+    The question is the mean return of an episode of the whole task, unless --discount or --horizon say else;
+    it is the first line of the answer.
 
     Exit status 0 go, 10 go with guard, 20 no-go, 30 cannot tell, 1 error. Of several candidates it is that of
     the proposed one: the best verdict at a level that holds for all of them at once.

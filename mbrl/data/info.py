@@ -37,9 +37,9 @@ class DatasetInfo:
         obs_names: names of the observation dimensions, or None.
         act_names: names of the action dimensions, or None.
         provenance: package versions, algorithm, description, and notes on what had to be assumed.
-        schema: JSON of the import schema that it was made by, every default written out; None for other logs.
-        reward_rule: expression of the reward over `obs_names`, `act_names` and the observations after the step
-            under `next_<name>`, in the language of `mbrl.data.expressions`; None where the reward is no
+        schema: JSON of the import schema that made it, defaults written out; None for others.
+        reward_rule: expression of the reward over `obs_names`, `act_names` and the observations after the
+            step, `next_<name>`, in the language of `mbrl.data.expressions`; None where the reward is no
             function of these, or nobody said which.
         termination_rule: condition under which a step ends the task, likewise.
         derived_from: content hash of the dataset that this one was relabelled from, or None.

@@ -166,9 +166,11 @@ def _data_bounds(
         low, high = actions.min(axis=0), actions.max(axis=0)
     is_constant = low == high
     notes: dict[str, str] = {}
-    ranged = ", ".join(str(d) for d in open_dims[~is_constant])
-    if ranged:
-        notes["action_bounds"] = f"range of the data in dimension {ranged}: the log gives no finite bounds"
+    ranged = open_dims[~is_constant]
+    if len(ranged):
+        listed = f"dimension {', '.join(str(d) for d in ranged)}"
+        place = "every dimension" if len(ranged) == act_dim > 8 else listed
+        notes["action_bounds"] = f"range of the data in {place}: the log gives no finite bounds"
     if bool(is_constant.any()):
         values = zip(open_dims[is_constant].tolist(), low[is_constant].tolist(), strict=True)
         pinned = ", ".join(f"dimension {dim} to {value:g}" for dim, value in values)

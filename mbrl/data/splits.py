@@ -172,10 +172,15 @@ def _split_short(dataset: Dataset, generator: torch.Generator, gap: int) -> Spli
         holdout = [cut(dataset.episodes[longest], start, steps)]
         return Split(train=_with(dataset, train), holdout=_with(dataset, holdout), is_by_block=True)
     if len(dataset) == 1:
+        helpful = start - (steps + 1) // 2  # leaves half of the rows to be learned from
+        can_judge = steps - start >= MIN_KNOWN_HOLDOUT + int(
+            not dataset.episodes[0].is_final_observation_known
+        )
+        shorter = f", or judge shorter windows: --set dynamics.assessment.horizon={helpful}"
         raise DataError(
             f"one episode of {steps} steps cannot be split with a gap of {gap}",
             episode=0,
-            remedy="Log more data, or judge shorter windows: --set dynamics.assessment.horizon=5, say.",
+            remedy=f"Log more data{shorter if helpful > 0 and can_judge else ''}.",
         )
     eligible = small if len(small) else np.array([lengths.argmin()])
     judged = [index for index in eligible if _known_steps(dataset.episodes[index]) >= MIN_KNOWN_HOLDOUT]

@@ -257,9 +257,9 @@ def refuse_import(name: str | None, *, source: str) -> None:
     env_id = None if name is None else load_task(name).env_id
     if env_id is not None and ":" in env_id:
         raise ConfigError(
-            f"{source} names the task {reprlib.repr(name)}, whose simulator {reprlib.repr(env_id)} is in a module "
-            "that would be imported; documents may not do that. Remedy: give the task's yaml with --task, or let "
-            "its package register the id (entry points of gymnasium.envs) and leave the module out."
+            f"{source} names the task {reprlib.repr(name)}, whose simulator {reprlib.repr(env_id)} is in a "
+            "module that would be imported; documents may not do that. Remedy: give the task's yaml with "
+            "--task, or let its package register the id (entry points of gymnasium.envs), without the module."
         )
 
 

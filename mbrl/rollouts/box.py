@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mbrl.core.types import TransitionBatch
+from mbrl.data.normaliser import measure_moments
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,12 +20,15 @@ class Box:
         obs_high: `[obs_dim]`.
         reward_low: `[]`.
         reward_high: `[]`.
+        varies: `[obs_dim + 1]`, which coordinates of s', then whether the reward, are no constants of the
+            data: the noise that a model has around one is clipped, and leaves no data.
     """
 
     obs_low: Float[Tensor, "obs_dim"]
     obs_high: Float[Tensor, "obs_dim"]
     reward_low: Float[Tensor, ""]
     reward_high: Float[Tensor, ""]
+    varies: Bool[Tensor, "k"]
 
     @classmethod
     def around(cls, transitions: TransitionBatch, *, margin: float = 0.0) -> "Box":
@@ -37,7 +42,11 @@ class Box:
         low, high = both.amin(0), both.amax(0)
         # In widths of each dimension, so that a margin means the same for all; a constant one gets none.
         spare = margin * (high - low)
-        return cls(low - spare, high + spare, transitions.reward.min(), transitions.reward.max())
+        reward = transitions.reward
+        columns = (both.cpu().numpy(), reward[:, None].cpu().numpy())
+        constant = np.concatenate([measure_moments(column).is_constant for column in columns])
+        varies = torch.from_numpy(~constant).to(both.device)
+        return cls(low - spare, high + spare, reward.min(), reward.max(), varies)
 
     def clip(
         self, obs: Float[Tensor, "b obs_dim"], reward: Float[Tensor, "b"]

@@ -207,7 +207,8 @@ def _predict(
     if imagination.box is not None:
         free_obs, free_reward = next_obs, reward
         next_obs, reward = imagination.box.clip(next_obs, reward)
-        clipped = torch.cat([next_obs != free_obs, (reward != free_reward)[:, None]], -1)
+        moved = torch.cat([next_obs != free_obs, (reward != free_reward)[:, None]], -1)
+        clipped = moved & imagination.box.varies
     return _Outcome(
         # The termination function and the policy are asked at s' and must not see a NaN.
         next_observation=torch.where(is_finite[:, None], next_obs, obs),

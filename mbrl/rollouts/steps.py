@@ -33,7 +33,8 @@ class Rollouts:
         truncated: `[h, b]`, the rollout was cut here: at the last step, or by the uncertainty.
         valid: `[h, b]`; no valid step starts from a terminal state or follows a cut.
         flagged: `[h, b]`, steps whose uncertainty exceeded the threshold, stored or not.
-        clipped: `[h, b, obs_dim + 1]`, what the box changed: coordinates of s', then the reward.
+        clipped: `[h, b, obs_dim + 1]`, what the box changed: coordinates of s', then the reward; constants of
+            the data are not counted.
         non_finite: `[h, b]`, steps that were discarded because the model returned a NaN or an infinity.
     """
 

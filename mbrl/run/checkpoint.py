@@ -148,6 +148,8 @@ def _read(path: Path) -> _Fields:
     Raises:
         UnusableError: it is damaged, or no checkpoint of this package.
     """
+    if not path.is_file():
+        raise UnusableError("it is no plain file")
     raw = path.read_bytes()
     start = len(_MAGIC) + _DIGEST_SIZE
     data = raw[start:]

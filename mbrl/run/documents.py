@@ -42,7 +42,8 @@ def as_tree(value: Any, *, where: str) -> Tree:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in cast("dict[Any, Any]", value)):
         raise ConfigError(
-            f"{where} must hold a mapping of names to values, not {show(value)}. Remedy: write lines `key: value`."
+            f"{where} must hold a mapping of names to values, not {show(value)}. "
+            "Remedy: write lines `key: value`."
         )
     return cast("Tree", value)
 

@@ -3,7 +3,7 @@
 Entries that are not named here are kept: stages may say more.
 """
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -125,6 +125,15 @@ class TrainingSummary(Record):
     selection: "SelectionRecord | None" = None
     exploitation: "ExploitationRecord | None" = None
 
+    @model_validator(mode="after")
+    def _candidates_have_updates(self) -> "TrainingSummary":
+        found = () if self.selection is None else self.selection.contestants
+        if any(type(one.changes.get("updates")) is not int for one in found):
+            raise ValueError("a policy that might have been selected says no updates")
+        if self.exploitation is not None and len(self.exploitation.own) != len(found):
+            raise ValueError("the own model valued another number of policies than there are")
+        return self
+
 
 class SelectedRecord(Record):
     """See `mbrl.run.judge.selection.Contestant`; NaN is None."""
@@ -160,20 +169,47 @@ class SelectionRecord(Record):
         contestants: in order.
         chosen: index of one.
         honest: its value by other evidence, or None.
-        facts: who was asked what.
+        facts: who was asked what; None where no judges were.
     """
 
     rule: str
     contestants: Annotated[tuple[SelectedRecord, ...], Field(min_length=1)]
     chosen: Count
     honest: HonestRecord | None = None
-    facts: dict[str, Any] = Field(default_factory=dict)
+    facts: "JudgesRecord | None" = None
 
     @model_validator(mode="after")
     def _one_is_chosen(self) -> "SelectionRecord":
         if self.chosen >= len(self.contestants):
             raise ValueError(f"number {self.chosen} of {len(self.contestants)} is chosen")
         return self
+
+
+class JudgesRecord(Record):
+    """See `mbrl.run.judge.judges.Judges.facts`."""
+
+    question: Text
+    horizon: Count
+    horizon_source: Text
+    starts: Count
+    held_out_starts: Count
+    draws: Literal["mean", "sample"]
+    backtest: "WordsRecord | None"
+    termination: Literal["task", "learned", "never"]
+    warnings: tuple[str, ...]
+    judges: tuple["JudgeRecord", ...]
+
+
+class WordsRecord(Record):
+    """Something in words."""
+
+    words: str
+
+
+class JudgeRecord(Record):
+    """One judge."""
+
+    members: Count
 
 
 class ExploitationRecord(Record):

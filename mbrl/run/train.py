@@ -125,8 +125,8 @@ def _warn_of_outliers(dataset: Dataset | None) -> None:
     for outlier in outliers[:1]:
         others = "" if len(outliers) == 1 else f" ({len(outliers) - 1} more are like it)"
         warnings.warn(
-            f"{outlier.describe()}{others}: values are learned from it all the same, and hardly from the others. "
-            f"Remedy: {outlier.remedy}",
+            f"{outlier.describe()}{others}: values are learned from it all the same, and hardly from the "
+            f"others. Remedy: {outlier.remedy}",
             RuntimeWarning,
             stacklevel=2,
         )

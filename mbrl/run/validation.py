@@ -34,7 +34,9 @@ def validate(model: type[M], values: Mapping[str, Any], *, where: str, prefix: s
         text = " ".join(problems[:_SHOWN_PROBLEMS])
         more = len(problems) - _SHOWN_PROBLEMS
         text += f" And {more} more." if more > 0 else ""
-        remedy = "" if "Legal " in text else " Remedy: correct what is named, or leave it out for its default."
+        remedy = (
+            "" if "Legal " in text else " Remedy: correct what is named, or leave it out for its default."
+        )
         raise ConfigError(f"{where}: {text}{remedy}") from error
 
 
@@ -52,7 +54,9 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
 
 def _explain(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> str:
     location: tuple[Any, ...] = tuple(problem["loc"])
-    parts = (part if len(part) <= _LONGEST_KEY else f"{part[:_LONGEST_KEY]}..." for part in map(str, location))
+    parts = (
+        part if len(part) <= _LONGEST_KEY else f"{part[:_LONGEST_KEY]}..." for part in map(str, location)
+    )
     key = ".".join([*([prefix] if prefix else []), *parts]) or "the config"
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":

@@ -24,7 +24,9 @@ def without_rewards() -> Dataset:
         }
         for episode in whole.episodes
     ]
-    return Dataset.from_episodes(episodes, act_low=whole.spec.act_low, act_high=whole.spec.act_high)
+    return Dataset.from_episodes(
+        episodes, act_low=np.array(whole.spec.act_low), act_high=np.array(whole.spec.act_high)
+    )
 
 
 def test_absent_rewards_are_nan_and_say_so() -> None:

@@ -31,11 +31,11 @@ _SMALL = {
 }  # fmt: skip
 
 
-def _blocks(page: Path = PAGE) -> list[tuple[str, str]]:
+def blocks(page: Path = PAGE) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def _run(command: str, run: str) -> dict[str, Any]:
+def run_command(command: str, run: str) -> dict[str, Any]:
     words = [run if word == "RUN" else word for word in command.split()[1:]]
     kind = words[words.index("--algorithm") + 1] if "--algorithm" in words else words[0]
     small = [part for value in _SMALL.get(kind, ()) for part in ("--set", value)]
@@ -53,7 +53,7 @@ def test_the_tutorial_runs_from_the_log_to_the_policy(
     names: dict[str, Any] = {}
     results: dict[str, dict[str, Any]] = {}
     run = ""
-    for language, text in _blocks():
+    for language, text in blocks():
         if language == "python":
             exec(compile(text, str(PAGE), "exec"), names)
         elif language == "yaml":
@@ -62,7 +62,7 @@ def test_the_tutorial_runs_from_the_log_to_the_policy(
             (tmp_path / file[1]).write_text(text)
         elif language == "console":
             for command in re.findall(r"^\$ (mbrl .*)$", text, re.MULTILINE):
-                result = _run(command, run)
+                result = run_command(command, run)
                 results[command.split()[1]] = result
                 run = result["path"] if " train " in command else run
     assert results["inspect"]["may_train"]
@@ -75,11 +75,11 @@ def test_the_comparison_runs_from_its_yaml_to_its_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = _blocks(COMPARISON_PAGE)
-    (tmp_path / "mine.yaml").write_text(next(text for language, text in blocks if language == "yaml"))
+    found_blocks = blocks(COMPARISON_PAGE)
+    (tmp_path / "mine.yaml").write_text(next(text for language, text in found_blocks if language == "yaml"))
     compare, status = [
         command.split()[1:]
-        for language, text in blocks
+        for language, text in found_blocks
         if language == "console"
         for command in re.findall(r"^\$ (mbrl .*)$", text, re.MULTILINE)
     ]

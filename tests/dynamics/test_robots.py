@@ -1,10 +1,10 @@
 """Fits of real and simulated robots beat the trivial models, with a small budget."""
 
 import pytest
+from mbrl.data.quanser_qube import load_quanser_qube
 
 from mbrl.core.rng import RngStreams
 from mbrl.data.open import open_dataset
-from mbrl.data.quanser_qube import load_quanser_qube
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.uncertainty.held_out import held_out_measures

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from typer.testing import CliRunner
 
@@ -27,18 +27,22 @@ MEMORY: Final = 6 * 2**30
 MAX_MESSAGE: Final = 3000
 
 PLACE: Final = "PATH"
-"""Stands in a command for the input, and `OUT` for a free path beside it."""
+"""Stands in a command for the input, `OUT` for a free path beside it, `STORE` for the root of its runs."""
+
+Ending: TypeAlias = Literal["refused", "answered", "either"]
+"""How a command must end: by a clear refusal, by its answer, or by one of the two."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An input that must be refused.
+    """An input that is hostile.
 
     Attributes:
         name: unique in its table.
         make: writes the input into an empty folder, and returns its path.
         command: arguments of `mbrl`, with `PATH` and `OUT`.
         words: what the message must say, lower case; empty if any clear message will do.
+        ending: how the command must end.
         about: what the message names instead of the input, where the input itself only names it.
     """
 
@@ -46,6 +50,7 @@ class Case:
     make: Callable[[Path], Path]
     command: tuple[str, ...] = ("import", PLACE, "--out", "OUT")
     words: str = ""
+    ending: Ending = "refused"
     about: str = ""
 
 
@@ -95,7 +100,8 @@ def limits() -> Generator[None]:
 def run_case(case: Case, folder: Path) -> Outcome:
     """Makes the input in `folder`, which is empty, and runs the command."""
     path = case.make(folder)
-    places = {PLACE: str(path), "OUT": str(folder / "written")}
+    places = {PLACE: str(path), "OUT": str(folder / "written"), "STORE": str(folder / "store")}
+    places["OUT.safetensors"] = str(folder / "written.safetensors")
     arguments = [places.get(argument, argument) for argument in case.command]
     start = time.process_time()
     try:
@@ -110,14 +116,16 @@ def run_case(case: Case, folder: Path) -> Outcome:
 
 
 def judge(case: Case, outcome: Outcome) -> list[str]:
-    """What is wrong with an outcome: empty if the input was refused clearly."""
+    """What is wrong with an outcome: empty if the command ended as it must, and a refusal is clear."""
+    if outcome.problem is None and outcome.code == 0 and case.ending != "refused":
+        return []
     message = " ".join(outcome.message.split())
     names = {outcome.path.name, *(entry.name for entry in _inside(outcome.path))}
     rules = {
         f"it ended with {outcome.problem}": outcome.problem is not None,
-        f"exit status {outcome.code}": outcome.code != 1,
+        f"exit status {outcome.code}": outcome.code != 1 or case.ending == "answered",
         "an internal error": "Internal error" in message or "Traceback" in message,
-        "no error": not message.startswith("Error: "),
+        "no error": "Error: " not in message,
         "no file is named": not any(name[:100] in message for name in names)
         and not (case.about and case.about in message),
         "no remedy": "Remedy: " not in message and "Legal " not in message,

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table, one case a line
 """YAML files that no config can be, that would cost time or memory, or that would run code."""
 
 import dataclasses

@@ -1,32 +1,56 @@
-"""All tables of hostile datasets; `python -m tests.hostile.tables` prints what comes of each input."""
+"""All tables of hostile inputs, and what comes of them."""
 
-import sys
+import dataclasses
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
-from tests.hostile import hdf5, npz, places
+from tests.hostile import documents, hdf5, npz, others, places, policies, runs
 from tests.hostile.case import Case, judge, run_case
 
 
 def dataset_cases() -> tuple[Case, ...]:
     """Hostile datasets of all formats."""
-    return (*npz.cases(), *hdf5.d4rl_cases(), *hdf5.minari_cases(), *places.cases())
+    return (*npz.cases(), *hdf5.d4rl_cases(), *hdf5.minari_cases(), *others.cases(), *places.cases())
 
 
-def write_table(cases: Iterable[Case]) -> int:
-    """Prints a Markdown table of inputs, outcomes and messages; returns how many were not refused clearly."""
-    bad = 0
-    sys.stdout.write("| input | outcome | message |\n|---|---|---|\n")
+TABLES: Final[dict[str, Callable[[], tuple[Case, ...]]]] = {
+    "datasets": dataset_cases,
+    "policies": policies.cases,
+    "documents": documents.cases,
+    "runs": runs.cases,
+}
+"""By the kind of the input."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What came of an input.
+
+    Attributes:
+        name: of the case.
+        outcome: `refused` or `answered`; else what is wrong with it.
+        message: that the user saw, without the folder of the input.
+        is_sound: whether the command ended as it must.
+    """
+
+    name: str
+    outcome: str
+    message: str
+    is_sound: bool
+
+
+def measure(cases: Iterable[Case]) -> list[Row]:
+    """Runs cases one after the other."""
+    rows: list[Row] = []
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             outcome = run_case(case, Path(folder))
             problems = judge(case, outcome)
-            message = " ".join(outcome.message.split()).replace(folder, "").replace("|", "\\|")
-        bad += bool(problems)
-        sys.stdout.write(f"| {case.name} | {'; '.join(problems) or 'refused'} | {message[:200]} |\n")
-    return bad
-
-
-if __name__ == "__main__":
-    sys.exit(write_table(dataset_cases()) > 0)
+            message = " ".join(outcome.message.split()).replace(f"{folder}/", "")
+        ended = "answered" if outcome.code == 0 else "refused"
+        rows.append(
+            Row(case.name, "; ".join(problems) or ended, message if ended == "refused" else "", not problems)
+        )
+    return rows

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mbrl.cli.app import app
-from tests.hostile import hdf5, npz
+from tests.hostile import hdf5, npz, others
 from tests.hostile.case import Case, judge, run_case
 from tests.hostile.tables import dataset_cases
 
@@ -42,7 +42,7 @@ def test_there_are_many_cases_and_each_has_a_name():
 
 @pytest.mark.parametrize(
     "case",
-    [npz.case("sound"), hdf5.flat("sound"), hdf5.minari("sound")],
+    [npz.case("sound"), hdf5.flat("sound"), hdf5.minari("sound"), *others.sound()],
     ids=lambda case: case.name,
 )
 def test_what_the_hostile_inputs_were_made_from_is_sound(case: Case, tmp_path: Path):

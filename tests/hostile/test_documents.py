@@ -1,4 +1,4 @@
-"""Whatever a yaml holds, it costs neither time nor memory, runs no code, and the message says what is wrong."""
+"""Whatever a yaml holds, it costs no time, no memory, runs no code; the message says what is wrong."""
 
 import sys
 from pathlib import Path
@@ -12,9 +12,7 @@ CASES = documents.cases()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_hostile_document_is_refused_clearly(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_hostile_document_is_refused_clearly(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "planted_by_a_document.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     inputs = tmp_path / "inputs"

@@ -18,7 +18,7 @@ from mbrl.data.info import DatasetInfo
 from mbrl.data.inspection.report import inspect_log
 from mbrl.data.open import open_dataset, parse_log
 from mbrl.envs.specs import load_task
-from tests.hostile import hdf5, npz
+from tests.hostile import hdf5, npz, others
 from tests.hostile.case import limits
 
 pytestmark = pytest.mark.slow
@@ -132,3 +132,101 @@ def test_task_files_of_any_kind(text: str):
             load_task(path)
         assert str(path) in str(caught.value)
         assert len(str(caught.value)) < 3000
+
+
+INFO = st.fixed_dictionaries(
+    {"codebase_version": st.just("v2.1"), "fps": JSON | st.just(50)},
+    optional={
+        "features": st.dictionaries(
+            st.sampled_from(["observation.state", "action", "observation.images.a", "x"]),
+            JSON | st.fixed_dictionaries({"dtype": JSON | st.just("float32"), "shape": JSON, "names": JSON}),
+            max_size=4,
+        ),
+        **dict.fromkeys(("total_episodes", "total_frames", "splits", "robot_type"), JSON),
+    },
+)
+COLUMNS = hnp.arrays(
+    st.one_of(
+        hnp.integer_dtypes(endianness="="),
+        hnp.floating_dtypes(endianness="=", sizes=(32, 64)),
+        hnp.boolean_dtypes(),
+    ),
+    st.sampled_from([(40,), (40, 1), (40, 2), (7,), (0,)]),
+)
+
+
+@settings(max_examples=60)
+@given(INFO)
+def test_lerobot_descriptions_of_any_kind(info: dict[str, Any]):
+    with tempfile.TemporaryDirectory() as folder:
+        open_or_refuse(others.lerobot("fuzz", "", **info).make(Path(folder)))
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(sorted(others.frames())), COLUMNS)
+def test_lerobot_columns_of_any_kind(name: str, values: np.ndarray):
+    with tempfile.TemporaryDirectory() as folder:
+        path = others.lerobot("fuzz").make(Path(folder))
+        frames = others.frames() | {name: values}
+        count = min(len(column) for column in frames.values())
+        file = path / "data/chunk-000/episode_000001.parquet"
+        others.write_parquet(file, {key: column[:count] for key, column in frames.items()})
+        open_or_refuse(path)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(sorted(others.FLAT)), ARRAYS)
+def test_flat_archives_of_any_kind(key: str, values: np.ndarray):
+    with tempfile.TemporaryDirectory() as folder:
+        open_or_refuse(others.flat("fuzz", "", **{key: values}).make(Path(folder)))
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(["ogbench", "neorl"]), st.data())
+def test_archives_of_any_kind(kind: str, data: st.DataObject):
+    key = data.draw(st.sampled_from(others.KEYS[kind]))
+    with tempfile.TemporaryDirectory() as folder:
+        open_or_refuse(others.archive(kind, "fuzz", "", **{key: data.draw(ARRAYS)}).make(Path(folder)))
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(
+        [
+            ("robomimic", "data/demo_1/actions"),
+            ("robomimic", "data/demo_1/dones"),
+            ("robomimic", "mask/train"),
+            ("robomimic", "data/demo_1/obs/joint_pos"),
+            ("robomimic", "data/demo_1/next_obs/joint_pos"),
+            ("d3rlpy", "observations_1"),
+            ("d3rlpy", "actions_1"),
+            ("d3rlpy", "terminated_1"),
+            ("d3rlpy", "num_episodes"),
+            ("d3rlpy 1", "episode_terminals"),
+            ("d3rlpy 1", "discrete_action"),
+        ]
+    ),
+    ARRAYS.filter(lambda a: a.dtype.kind not in "UmMc?O"),
+)
+def test_hdf5_of_others_of_any_kind(place: tuple[str, str], values: np.ndarray):
+    kind, key = place
+    with tempfile.TemporaryDirectory() as folder:
+        open_or_refuse(others.hdf5(kind, "fuzz", "", others.put(key, values)).make(Path(folder)))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_damaged_columns(data: st.DataObject):
+    """Bytes of Parquet and Arrow files, which a library in C++ reads."""
+    kind = data.draw(st.sampled_from(["lerobot", "arrow", "parquet"]))
+    with tempfile.TemporaryDirectory() as folder:
+        case = others.lerobot("fuzz") if kind == "lerobot" else others.minari_arrow("fuzz", "", kind)
+        path = case.make(Path(folder))
+        file = sorted(path.rglob("*.parquet" if kind == "lerobot" else f"*.{kind}"))[1]
+        content = bytearray(file.read_bytes())
+        places = st.integers(0, len(content) - 1) | st.integers(max(0, len(content) - 900), len(content) - 1)
+        for place in data.draw(st.lists(places, max_size=8)):
+            content[place] = data.draw(st.integers(0, 255))
+        keep = data.draw(st.integers(0, len(content)) | st.just(len(content)))
+        file.write_bytes(content[:keep])
+        open_or_refuse(path)

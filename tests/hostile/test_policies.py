@@ -28,5 +28,7 @@ def test_there_are_many_cases_and_each_has_a_name():
 def test_what_the_hostile_policies_were_made_from_is_sound(kind: str, tmp_path: Path):
     path = policies.raw("sound", lambda: policies.packed(*policies.sound(kind))).make(tmp_path)
     assert open_policy(path).network.spec.space == policies.PENDULUM
-    result = CliRunner().invoke(app, ["evaluate", str(path), "--episodes", "1", "--runs", str(tmp_path / "r")])
+    result = CliRunner().invoke(
+        app, ["evaluate", str(path), "--episodes", "1", "--runs", str(tmp_path / "r")]
+    )
     assert result.exit_code == 0, result.stderr

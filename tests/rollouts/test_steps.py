@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import NonFiniteError
+from mbrl.core.types import TransitionBatch
 from mbrl.rollouts.box import Box
 from mbrl.rollouts.generate import Imagination
 from mbrl.rollouts.steps import rollout_metrics
@@ -24,7 +25,8 @@ from tests.rollouts.toy import (
 
 
 def test_clipping_keeps_states_and_rewards_in_the_box_and_reports_its_rate():
-    box = Box(torch.tensor([-5.0, -5.0]), torch.tensor([0.9, 5.0]), torch.tensor(-1.0), torch.tensor(0.5))
+    low, high, varies = torch.tensor([-5.0, -5.0]), torch.tensor([0.9, 5.0]), torch.ones(3, dtype=torch.bool)
+    box = Box(low, high, torch.tensor(-1.0), torch.tensor(0.5), varies)
     with pytest.warns(RuntimeWarning, match=r"50\.0% of the imagined steps .* in observation dimension 0"):
         rollouts = roll(Imagination(drift(), never, box=box), torch.zeros(1, 2), horizon=4)
     torch.testing.assert_close(rollouts.next_observation[:, 0, 0], torch.tensor([0.4, 0.8, 0.9, 0.9]))
@@ -35,8 +37,24 @@ def test_clipping_keeps_states_and_rewards_in_the_box_and_reports_its_rate():
     assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == pytest.approx(0.5)
 
 
+def test_a_constant_is_clipped_without_a_count():
+    """The model's noise around a constant of the data made every step one that had left the data."""
+    rows = torch.tensor([[-5.0, 0.0], [5.0, 0.0]])
+    flags = torch.zeros(2, dtype=torch.bool)
+    box = Box.around(TransitionBatch(rows, torch.zeros(2, 1), torch.tensor([-9.0, 9.0]), rows, flags, flags))
+    rollouts = roll(Imagination(drift(std=0.01), never, box=box), torch.zeros(50, 2), horizon=4)
+    assert bool((rollouts.next_observation[..., 1] == 0).all())
+    assert float(rollout_metrics(rollouts)["rollout/clip_rate"]) == 0.0
+
+
 def test_the_clip_rate_is_that_of_the_worst_dimension_and_counts_the_reward_and_valid_steps_only():
-    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-1.0), torch.tensor(0.3))
+    box = Box(
+        torch.full((2,), -9.0),
+        torch.full((2,), 9.0),
+        torch.tensor(-1.0),
+        torch.tensor(0.3),
+        torch.ones(3, dtype=torch.bool),
+    )
     start = torch.tensor([[0.0, 0.0], [0.9, 0.0]])
     with pytest.warns(RuntimeWarning, match=r"66\.7% .* in the reward"):
         rollouts = roll(Imagination(drift(), behind_wall, box=box), start, horizon=2)
@@ -45,7 +63,13 @@ def test_the_clip_rate_is_that_of_the_worst_dimension_and_counts_the_reward_and_
 
 
 def test_clipping_of_up_to_a_hundredth_of_the_steps_is_no_warning():
-    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-9.0), torch.tensor(9.0))
+    box = Box(
+        torch.full((2,), -9.0),
+        torch.full((2,), 9.0),
+        torch.tensor(-9.0),
+        torch.tensor(9.0),
+        torch.ones(3, dtype=torch.bool),
+    )
     start = torch.zeros(200, 2)
     start[:2, 0] = 8.9
     rollouts = roll(Imagination(drift(), never, box=box), start, horizon=1)
@@ -67,7 +91,13 @@ def test_an_infinite_sample_is_discarded_although_clipping_would_make_it_finite(
     model.broken_field = field
     start = starts(2000)
     start[17, 0] = 1000.0
-    box = Box(torch.full((2,), -9.0), torch.full((2,), 9.0), torch.tensor(-9.0), torch.tensor(9.0))
+    box = Box(
+        torch.full((2,), -9.0),
+        torch.full((2,), 9.0),
+        torch.tensor(-9.0),
+        torch.tensor(9.0),
+        torch.ones(3, dtype=torch.bool),
+    )
     rollouts = roll(Imagination(model, never, box=box), start, horizon=1)
     assert rollouts.non_finite.nonzero().tolist() == [[0, 17]]
     assert not rollouts.valid[0, 17]

@@ -12,8 +12,8 @@ _Answer: TypeAlias = tuple[str, str]
 _ARRAYS: Final = "np.savez (observations, actions, rewards, terminals, timeouts)"
 _BAG: Final = (
     "a ROS bag or MCAP file: topics with clocks of their own, no dataset yet",
-    "Say in a schema what is observed and what is commanded (mbrl import SCHEMA.yaml FILE --out DATASET), or "
-    "read its numbers with mbrl.data.tables.rosbag.read_bag.",
+    "List its topics (mbrl topics BAG), write their numbers as tables (--out FOLDER), and say in a schema "
+    "what is observed and what is commanded (mbrl import SCHEMA.yaml FOLDER --out DATASET).",
 )
 _LFS: Final = ("a pointer of Git LFS, not the file itself", "Fetch the file: git lfs pull.")
 _PICKLE: Final = (
@@ -55,10 +55,14 @@ def foreign_error(path: Path) -> DataError | None:
     """The error that says what is at `path`, or None where that is not known either."""
     found = _recognise_folder(path) if path.is_dir() else _recognise_file(path)
     found = _BAG if is_bag(path) else found
-    return None if found is None else DataError(found[0], file=path, remedy=found[1])
+    if found is None:
+        return None
+    return DataError(f"no format reads it: it is {found[0]}", file=path, remedy=found[1])
 
 
 def _recognise_file(path: Path) -> _Answer | None:
+    if not path.is_file():
+        return None  # a pipe would be waited for
     with path.open("rb") as stream:
         start = stream.read(32)
     by_start = next((answer for signature, answer in _BY_START if start.startswith(signature)), None)

@@ -202,7 +202,9 @@ class _Description:
 
     def _is_vector(self, name: str) -> bool:
         shape: Any = self.features[name].values.get("shape")
-        sizes = cast("list[Any]", shape) if isinstance(shape, list) else []
+        if not isinstance(shape, list):
+            return False
+        sizes = cast("list[Any]", shape)
         is_flat = len(sizes) <= 1 and all(isinstance(size, int) and 0 < size <= 10**5 for size in sizes)
         return is_flat and self._dtype(name).startswith(("float", "int", "uint", "bool"))
 

@@ -69,7 +69,7 @@ def _episode_folders(root: Path) -> list[Path]:
 def _parts(folder: Path) -> list[Path]:
     """Files of an episode in their order."""
     found = [(match, entry) for entry in folder.iterdir() if (match := _PART.fullmatch(entry.name))]
-    return [entry for match, entry in sorted(found, key=lambda pair: int(pair[0][1]))]
+    return [entry for _, entry in sorted(found, key=lambda pair: int(pair[0][1]))]
 
 
 def _parse_episode(folder: Path, options: LoadOptions) -> RawEpisode:

@@ -1,10 +1,11 @@
-"""Typed access to Parquet and Arrow files; the only module that imports pyarrow. Not a format of its own.
+"""Typed access to the columns of Parquet and Arrow files that hold datasets. Not a format of its own.
 
 A column is an array `[rows, ...]`, whatever lists Arrow nests it in. Only numbers are read: nothing is
 unpickled, no extension type is built, and what claims more memory than the size of the file makes credible is
 refused.
 """
 
+import importlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -72,12 +73,11 @@ class StoredTable:
         chunks: list[Any] = list(column.chunks) if hasattr(column, "chunks") else [column]
         if not chunks:
             return {"": np.zeros(0)}
-        return dict(self._collect(chunks[0], name, ""))
+        found = [self._collect(chunk, name, "") for chunk in chunks]
+        return {path: np.concatenate([part[path] for part in found]) for path in found[0]}
 
     def _collect(self, array: Any, name: str, path: str) -> Mapping[str, AnyArray]:
-        import pyarrow as pa
-
-        if not pa.types.is_struct(array.type):
+        if not _types().is_struct(array.type):
             return {path: self._numbers(array, name, 0)}
         found: dict[str, AnyArray] = {}
         for index in range(int(array.type.num_fields)):
@@ -89,23 +89,21 @@ class StoredTable:
         return found
 
     def _numbers(self, array: Any, name: str, depth: int) -> AnyArray:
-        import pyarrow as pa
-
-        kind, rows = array.type, len(array)
+        types, kind, rows = _types(), array.type, len(array)
         if int(array.null_count):
             row = next((index for index in range(rows) if not array[index].is_valid), 0)
             raise self._error(
                 name, "the entry is empty (null)", "Leave the rows without numbers out.", row=row
             )
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
             return np.asarray(array.to_numpy(zero_copy_only=False))
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        is_list: bool = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
         if not is_list or depth >= _MAX_DEPTH:
             raise self._error(name, f"{str(kind)[:60]}, where numbers are needed", "Store numbers.")
         below = self._numbers(array.flatten(), name, depth + 1)
         if rows == 0:
             return below.reshape(0, 1)
-        if pa.types.is_fixed_size_list(kind):
+        if types.is_fixed_size_list(kind):
             size = int(kind.list_size)
         else:
             sizes = np.diff(np.asarray(array.offsets.to_numpy(zero_copy_only=False)))
@@ -134,18 +132,15 @@ def read_columns(file: Path, columns: Collection[str] | None = None, *, purpose:
         DataError: the file is truncated or damaged, or claims too much memory.
         MissingExtraError: pyarrow is not installed.
     """
-    try:
-        from pyarrow import ipc, parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", extra="tables", purpose=purpose) from error
+    parquet, ipc = _module("pyarrow.parquet", purpose), _module("pyarrow.ipc", purpose)
     with reading(file), file.open("rb") as stream:
         start = stream.read(len(ARROW_SIGNATURE))
         stream.seek(0)
         if start.startswith(PARQUET_SIGNATURE):
-            table = _read_parquet(parquet.ParquetFile(stream), columns, ReadBudget(file))
+            table: Any = _read_parquet(parquet.ParquetFile(stream), columns, ReadBudget(file))
         elif start == ARROW_SIGNATURE:
-            table: Any = ipc.open_file(stream).read_all()
-            wanted = [name for name in table.column_names if columns is None or name in columns]
+            table = ipc.open_file(stream).read_all()
+            wanted = [str(name) for name in table.column_names if columns is None or name in columns]
             table = table.select(wanted)
         else:
             raise DataError(
@@ -155,6 +150,22 @@ def read_columns(file: Path, columns: Collection[str] | None = None, *, purpose:
             )
         table.validate(full=True)  # offsets of a damaged file may lead anywhere
         return StoredTable(table, file)
+
+
+def _module(name: str, purpose: str) -> Any:
+    """A module of pyarrow, which carries no types.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", extra="tables", purpose=purpose) from error
+
+
+def _types() -> Any:
+    return _module("pyarrow.types", "reading columns")
 
 
 def _read_parquet(content: Any, columns: Collection[str] | None, budget: ReadBudget) -> Any:
@@ -172,3 +183,19 @@ def _read_parquet(content: Any, columns: Collection[str] | None, budget: ReadBud
         if any(name == column or name.startswith(f"{column}.") for column in wanted):
             budget.take(size, field=name)
     return content.read(columns=wanted, use_threads=False)
+
+
+def make_parquet(columns: Mapping[str, AnyArray], *, purpose: str) -> memoryview:
+    """The bytes of a new Parquet file.
+
+    Args:
+        columns: `[rows]` arrays by name, equally long.
+        purpose: what the library is needed for.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    arrow, parquet = _module("pyarrow", purpose), _module("pyarrow.parquet", purpose)
+    stream: Any = arrow.BufferOutputStream()
+    parquet.write_table(arrow.table({name: arrow.array(values) for name, values in columns.items()}), stream)
+    return memoryview(stream.getvalue().to_pybytes())

@@ -54,6 +54,18 @@ def read_clock(table: Table, config: TimeConfig) -> NDArray[np.float64]:
     return whole.astype(np.float64) / _PER_SECOND[config.unit]
 
 
+def clock_origin(table: Table, config: TimeConfig) -> int | None:
+    """Nanoseconds of the first stamp since the epoch; None for a clock that counts from no common day."""
+    if config.column is None:
+        return None
+    first = table.columns[config.column][0]
+    is_date = table.columns[config.column].dtype.kind == "M"
+    if not (config.epoch or is_date):
+        return None
+    per_stamp = 10**9 // _PER_SECOND[config.unit]
+    return int(first.astype(np.int64)) if is_date else round(per_stamp * first.item())
+
+
 def cut_at_restarts(
     table: Table, time: NDArray[np.float64], config: TimeConfig, counts: Counter[str]
 ) -> list[NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.data.expressions.parse import parse_expression
-from mbrl.data.importing.clock import cut_at_restarts, read_clock
+from mbrl.data.importing.clock import clock_origin, cut_at_restarts, read_clock
 from mbrl.data.importing.schema import CsvConfig, ImportSchema, SourceConfig, TimeConfig
 from mbrl.data.importing.signals import Floats, Signal, usual_interval
 from mbrl.data.importing.tables import Table, column_names, read_table, unknown_column
@@ -175,6 +175,12 @@ def read_pieces(
     tables = _read_tables(run, kinds, schema, wanted)
     counts["rows read"] += sum(table.rows for table in tables)
     clocks = [read_clock(table, kind.time) for table, kind in zip(tables, kinds, strict=True)]
+    origins = [clock_origin(table, kind.time) for table, kind in zip(tables, kinds, strict=True)]
+    first = min((origin for origin in origins if origin is not None), default=0)
+    clocks = [
+        time if origin is None else time + (origin - first) / 1e9
+        for time, origin in zip(clocks, origins, strict=True)
+    ]
     cuts = [
         cut_at_restarts(table, time, kind.time, counts)
         for table, time, kind in zip(tables, clocks, kinds, strict=True)

@@ -185,13 +185,13 @@ def _read_csv(path: Path, dialect: CsvConfig, names: Collection[str], raw: Colle
         try:  # a stamp that is whole in the first rows alone
             table = read({**numbers, **{name: pa.float64() for name in stamps}})
         except pa.ArrowInvalid as error:
-            raise _conversion_error(str(error), path, wanted, skipped) from error
+            raise _conversion_error(str(error), path, wanted) from error
     return _to_table(path, table, wanted, skipped + 1)
 
 
-def _conversion_error(text: str, path: Path, wanted: Sequence[str], skipped: int) -> DataError:
+def _conversion_error(text: str, path: Path, wanted: Sequence[str]) -> DataError:
     row, column = _ROW.search(text), _COLUMN.search(text)
-    number = None if row is None else int(row[1]) + (skipped if column is not None else 0)
+    number = None if row is None else int(row[1])
     problem = re.sub(r"^.*(?=CSV conversion error|Expected)", "", text.replace("\n", " "))[:200]
     field = None
     if column is not None and int(column[1]) < len(wanted):

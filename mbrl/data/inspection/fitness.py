@@ -38,6 +38,8 @@ def fit_findings(
     except DataError as error:
         text = f"No dynamics model can be fitted: {error.problem}."
         yield DataFinding(severity="warning", text=text, remedy=error.remedy or "Log more data.")
+    if not dataset.has_rewards:
+        return  # what improves on the behaviour needs some, and says so
     try:
         LoggedEpisodes.of(parts.train).return_range_scale()
     except DataError as error:

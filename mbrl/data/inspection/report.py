@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.errors import DataError
 from mbrl.data.assemble import build, episode_problems, log_problems, prepare
@@ -26,6 +26,7 @@ class Inspection(BaseModel):
         findings: errors first, then warnings, then notes.
         dropped: what the load dropped or repaired, by reason.
         stats: figures of the sound episodes; None if there are none.
+        making: import schema, rules of reward and termination, and origin, where the dataset says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class Inspection(BaseModel):
     findings: tuple[DataFinding, ...]
     dropped: dict[str, int]
     stats: DatasetStats | None
+    making: dict[str, str] = Field(default_factory=dict)
 
     @property
     def may_train(self) -> bool:
@@ -59,6 +61,7 @@ def _inspect(dataset: Dataset, *, foretells: bool) -> Inspection:
         findings=_sorted([*dataset_findings(dataset), *stats_findings(stats), *foretold]),
         dropped=dict(dataset.dropped),
         stats=stats,
+        making=dataset.info.making,
     )
 
 
@@ -84,6 +87,7 @@ def inspect_log(log: RawLog, options: LoadOptions | None = None) -> Inspection:
         findings=_sorted(findings),
         dropped={} if report is None else report.dropped,
         stats=None if report is None else report.stats,
+        making=log.info.making,
     )
 
 

@@ -46,8 +46,8 @@ class RewardOutlier(BaseModel):
     def describe(self) -> str:
         """What was found, a sentence without its stop."""
         return (
-            f"The reward {self.reward:g} in episode {self.episode}, row {self.row}, is {self.factor:.3g} times "
-            "farther from the median than all others"
+            f"The reward {self.reward:g} in episode {self.episode}, row {self.row}, is {self.factor:.3g} "
+            "times farther from the median than all others"
         )
 
 
@@ -164,7 +164,7 @@ def count_jumps(rows: Transitions) -> int:
 
 
 def find_reward_outliers(rows: Transitions) -> tuple[RewardOutlier, ...]:
-    """The few rewards far beyond all others (`PlausibleRange.of_all_but_few`), the farthest first; ten at most.
+    """The rewards far beyond all others (`PlausibleRange.of_all_but_few`), the farthest first; ten at most.
 
     Rewards at the end of an episode are often large on purpose.
     """

@@ -142,7 +142,7 @@ def estimate_kernel(
     policy, data = context.policy, context.dataset
     _check(policy, data)
     width = config.width(data)
-    # Only truncated episodes have a tail that a value must stand for.
+    # Only episodes that were cut have a tail that a value must stand for.
     values = context.values_on_log(generator) if context.needs_tail else None
     action, centre = _scaled_actions(policy, data)
     # Widths in deviations of the logged action, so that h means the same in every dimension.

@@ -10,9 +10,9 @@ of evidence. Three numbers tell, each blind to something that another sees:
 - Pareto k, the shape of the tail of the weights (Vehtari et al. 2024, PSIS): above 0.5 they have no variance,
   and from about 0.7 on no number of episodes that anybody logs is enough.
 
-A fourth counts where weights are not normalised: they average 1 over all logs, and an estimate from a log where
-they do not is off by about as much. The heavy ones that would have made up for it were not drawn, and nothing
-of what was drawn tells how heavy they are (the control variate of Hesterberg 1995, read as a test).
+A fourth counts where weights are not normalised: they average 1 over all logs, and an estimate from a log
+where they do not is off by about as much. The heavy ones that would have made up for it were not drawn, and
+nothing of what was drawn tells how heavy they are (the control variate of Hesterberg 1995, read as a test).
 """
 
 import dataclasses
@@ -97,8 +97,8 @@ class WeightEvidence:
             return f"the weights have too heavy a tail (Pareto k {self.pareto_k:.2f})", Flag.HEAVY_TAIL
         if not is_normalised and abs(self.mean_gap) > MOST_GAP:
             reason = (
-                f"the weights average {self.mean_weight:.3g}, {abs(self.mean_gap):.1f} standard errors from the 1 "
-                "that they must: heavy ones were not drawn"
+                f"the weights average {self.mean_weight:.3g}, {abs(self.mean_gap):.1f} standard errors from "
+                "the 1 that they must: heavy ones were not drawn"
             )
             return reason, Flag.WEIGHTS_OFF_ONE
         return None

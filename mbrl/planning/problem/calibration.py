@@ -218,7 +218,7 @@ def _target_gaps(problem: PlanningProblem, log: _Log, rows: Tensor) -> _Gaps:
     # All members, their means: noise of the task is in the logged side alone.
     out = problem.step(log.obs[rows], log.action[rows])
     discount = problem.discount
-    # The same V on both sides: its errors cancel, and what is left is the model's.
+    # The same V on both sides: most of its error cancels, and what is left is the model's.
     logged = log.reward[rows] + discount * ~log.terminated[rows] * _value(problem, log.next_obs[rows])
     value = _value(problem, out.next_observation.flatten(0, 1)).view_as(out.reward)
     imagined = (out.reward + discount * ~out.terminated * value).mean(0)

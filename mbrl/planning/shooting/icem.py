@@ -58,7 +58,7 @@ class ICEM(ShootingPlanner):
     def __init__(self, problem: PlanningProblem, config: ICEMConfig, clock: Clock | None = None) -> None:
         super().__init__(problem, config, clock)
         self.config = config
-        # Once: it depends on the horizon alone, and is applied as one matrix product.
+        # Once: it depends on the settings alone, and is applied as one matrix product.
         self._filter = colour_filter(config.horizon, config.noise_exponent, dtype=problem.dtype)
 
     def sizes(self) -> tuple[int, ...]:

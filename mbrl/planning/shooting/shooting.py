@@ -302,7 +302,7 @@ class ShootingPlanner(abc.ABC):
         scores = score_plans(self._scored, call.obs, actions, call.particles, tally=call.tally)
         score = elites.scores.score
         average = torch.where(weights > 0.0, weights * score, 0.0).sum(1)
-        # NaN compares False: a mean that cannot be scored does not stand.
+        # With a slack for rounding: the mean of plans that are all alike is worth what they are.
         enough = scores.score[:, 0] >= average - _TIE * average.abs()
         stands = enough & scores.score[:, 0].isfinite() & ~(scores.halts & ~best.scores.halts)[:, 0]
         return Plans(actions, torch.full_like(best.source, _SHOOTING), scores).where(stands, best)

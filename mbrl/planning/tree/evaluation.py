@@ -154,8 +154,7 @@ class ModelEvaluation:
         def by_tree(rows: Tensor) -> Tensor:
             return rows.view(members, -1, width, *rows.shape[2:]).transpose(0, 1).flatten(0, 2)
 
-        # [b k] distinct edges, each answered by all members, [e, b
-        # k]; then one row for each tree of the forest.
+        # Distinct edges `[b k]` are asked once, and all members answer, `[e, b k]`: a row for each tree.
         out = self._problem.step(first(observation), first(action))
         self.model_rows += len(out.uncertainty)
         uncertainty = out.uncertainty.expand(members, -1)

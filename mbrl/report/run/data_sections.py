@@ -6,7 +6,7 @@ from mbrl.report.kit.html import Picture, Section
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_number, format_share
 from mbrl.report.run import data_plots
-from mbrl.report.run.data_tables import dimension_table, finding_message, inspection_tables
+from mbrl.report.run.data_tables import dimension_table, finding_message, inspection_tables, making_table
 
 _MANY_ACTIONS = 6
 """Dimensions of the action that are drawn; of more, those that vary most."""
@@ -27,7 +27,8 @@ def data_sections(report: Inspection) -> list[Section]:
         pictures=episode_pictures(stats),
         tables=[tables["Episodes"], tables[f"Contents of {report.name}"]],
     )
-    return [findings, episodes, _observations(stats), _actions(stats)]
+    made = [Section("How it was made", tables=[making_table(report.making)])] if report.making else []
+    return [findings, episodes, _observations(stats), _actions(stats), *made]
 
 
 def episode_pictures(stats: DatasetStats) -> list[Picture]:

@@ -1,5 +1,11 @@
 """What the inspection of a dataset found, as tables and in words."""
 
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from mbrl.data.dataset import Dataset
+from mbrl.data.importing.report import ImportReport
 from mbrl.data.inspection.report import DataFinding, Inspection
 from mbrl.data.inspection.stats import DatasetStats, Dimension, Distribution
 from mbrl.report.kit.message import Message, Tone
@@ -18,10 +24,69 @@ def inspection_tables(report: Inspection) -> list[Table]:
     if report.stats is None:
         return tables
     stats = report.stats
+    if report.making:
+        tables.append(making_table(report.making))
     tables.append(Table(f"Contents of {report.name}", ("", "value"), _sizes(stats)))
     tables.append(_summaries(stats))
     tables.append(dimension_table("Observations", stats.observations))
     tables.append(dimension_table("Actions", stats.actions))
+    return tables
+
+
+def making_table(making: Mapping[str, str]) -> Table:
+    """The import schema, rules and origin of a dataset, a row for each entry."""
+    rows: list[tuple[str, str]] = []
+    for name, value in making.items():
+        rows += _schema_rows(value) if name == "schema" else [(name.replace("_", " "), value)]
+    return Table("How it was made", ("", "value"), rows)
+
+
+def _schema_rows(text: str) -> list[tuple[str, str]]:
+    """What an import schema says, without what is empty."""
+    schema: dict[str, Any] = json.loads(text)
+    rows: list[tuple[str, str]] = []
+    for key, value in schema.items():
+        parts = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
+        for index, part in enumerate(cast("list[Any]", parts)):
+            shown = _compact(part)
+            if shown:
+                rows.append((f"{key}.{index}" if len(parts) > 1 else key, shown))
+    return rows
+
+
+def _compact(value: Any) -> str:
+    if isinstance(value, dict):
+        entries = cast("dict[str, Any]", value).items()
+        return ", ".join(
+            f"{key}: {_compact(inner)}" for key, inner in entries if inner not in (None, "", [], {})
+        )
+    if value in (None, "", [], {}):
+        return ""
+    return ", ".join(map(repr, cast("list[Any]", value))) if isinstance(value, list) else str(value)
+
+
+def import_tables(report: ImportReport, log: Dataset) -> list[Table]:
+    """What an import made, and what it left out."""
+    least, largest = report.interval
+    sizes = [
+        ("name", log.info.name),
+        ("files", report.files),
+        ("rows", report.rows),
+        ("episodes", report.episodes),
+        ("episodes that terminate", report.terminated),
+        ("steps", report.transitions),
+        ("steps per second", format_number(report.rate)),
+        ("seconds between rows, usually", f"{format_number(least)} to {format_number(largest)}"),
+        ("jitter, 95 %, s", format_number(max(clock.jitter for clock in report.clocks))),
+        ("longest interval, s", format_number(max(clock.longest for clock in report.clocks))),
+        ("observations", ", ".join(log.info.obs_names or ())),
+        ("actions", ", ".join(log.info.act_names or ())),
+        ("reward", report.schema.reward or "none"),
+        ("content hash", log.content_hash),
+    ]
+    tables = [Table(f"Imported {log.info.name}", ("", "value"), sizes)]
+    if report.dropped:
+        tables.append(Table("Left out or cut", ("what", "count"), list(report.dropped.items())))
     return tables
 
 

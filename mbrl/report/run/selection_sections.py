@@ -38,7 +38,7 @@ def selection_lines(selection: Mapping[str, Any]) -> list[str]:
     contestants, facts = selection["contestants"], selection["facts"]
     chosen, last = contestants[selection["chosen"]], contestants[-1]
     lines: list[str] = []
-    if facts:
+    if facts is not None:
         judges, kind = facts["judges"], facts["draws"]
         ends = {"task": "the task's rule", "learned": "the learned head", "never": "nothing"}
         lines.append(
@@ -67,7 +67,8 @@ def selection_lines(selection: Mapping[str, Any]) -> list[str]:
 def selection_warnings(selection: Mapping[str, Any], exploitation: Mapping[str, Any] | None) -> list[str]:
     """Judges that had not settled, an untrustworthy pick, and models that are exploited."""
     chosen = selection["contestants"][selection["chosen"]]
-    found = [str(text) for text in selection["facts"].get("warnings", [])]
+    facts: Mapping[str, Any] = selection["facts"] or {}
+    found = [str(text) for text in facts.get("warnings", [])]
     if chosen["problem"] is not None:
         found.append(f"The estimate of what was taken is not to be trusted: {chosen['problem']}.")
     return [*found, *map(str, (exploitation or {}).get("warnings", []))]

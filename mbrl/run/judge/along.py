@@ -1,6 +1,7 @@
 """Policies that a training keeps along its way, and the choice among them when it is over."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -125,7 +126,9 @@ def select_along(
     fits = KeptFits(work.path / "selection", work.key.digest, work.progress)
     exploitation: dict[str, Any] | None = None
     if name == "judge":
+        begin = time.perf_counter()
         judges = open_judges(resolved, dataset, workspace)
+        work.began += time.perf_counter() - begin  # fits are stages of their own
         for text in judges.warnings():
             work.progress.message(text)
         selection, judged = select_by_judges(candidates, judges, work.progress)

@@ -14,6 +14,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.sources import DatasetSource
+from mbrl.envs.collect import RandomPolicy
 from mbrl.learners.base import LearnerContext
 from mbrl.learners.bc import BC, BCConfig
 from mbrl.nets.normaliser import Normaliser
@@ -23,6 +24,7 @@ from mbrl.off_policy.judgement.report.measured import Backtest
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.off_policy.value.model_value import ModelValueConfig
 from mbrl.run.fit import judge_dynamics
+from mbrl.run.judge.forecast import forecast_backtest, time_dynamics_fit, time_value_fit
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
@@ -85,6 +87,7 @@ def backtest_stage(
     }
 
     def work(work: StageWork) -> Mapping[str, Any]:
+        work.progress.message(_forecast(dataset, estimand, fqe, chosen))
         kept = KeptFits.of(work, "back-test: fit values")
         asked = EstimatorSettings(estimand, fqe, fit_values=kept, rollouts=rollouts)
         found = _ask(dataset, workspace, asked, chosen, seed)
@@ -98,6 +101,20 @@ def backtest_stage(
         work=work,
     )
     return perform(stage, workspace)
+
+
+def _forecast(dataset: Dataset, estimand: Estimand, fqe: FQEConfig, chosen: ChosenModel | None) -> str:
+    # Who acts is no matter of time; half of the log is to be learned from.
+    seconds = time_value_fit(dataset, RandomPolicy(dataset.spec), estimand=estimand, config=fqe)
+    config = None if chosen is None else chosen.resolved.run.dynamics
+    rows = dataset.num_transitions // FOLDS
+    return forecast_backtest(
+        folds=FOLDS,
+        updates=fqe.updates,
+        seconds=seconds,
+        dynamics_updates=None if config is None else config.ensemble_updates(rows),
+        dynamics_seconds=0.0 if config is None else time_dynamics_fit(dataset, config),
+    )
 
 
 def read_backtest(run: RunFolder) -> Backtest:

@@ -15,7 +15,7 @@ from mbrl.off_policy.log.policies import DeterministicMode
 from mbrl.off_policy.value.judged import JudgedValue, choose_best, honest_value
 from mbrl.run.files import read_record, write_json
 from mbrl.run.judge.judges import Judges
-from mbrl.run.judge.ope import OPESettings
+from mbrl.run.judge.question import asked_estimand
 from mbrl.run.judge.rule import SelectRule
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.records import SelectionRecord
@@ -75,14 +75,14 @@ class Selection:
         chosen: index of one.
         honest: value of the chosen one by evidence that did not choose it (`HonestValue`), plain values; None
             where there is no such evidence.
-        facts: who was asked what (`Judges.facts`); empty under other rules.
+        facts: who was asked what (`Judges.facts`); None under other rules.
     """
 
     rule: str
     contestants: tuple[Contestant, ...]
     chosen: int
     honest: dict[str, Any] | None = None
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    facts: dict[str, Any] | None = None
 
     @property
     def winner(self) -> Contestant:
@@ -120,8 +120,9 @@ class Selection:
             )
             for one in stored.contestants
         ]  # fmt: skip
+        facts = None if stored.facts is None else stored.facts.model_dump(mode="json")
         honest = None if stored.honest is None else stored.honest.model_dump(mode="json")
-        return cls(stored.rule, tuple(contestants), stored.chosen, honest, stored.facts)
+        return cls(stored.rule, tuple(contestants), stored.chosen, honest, facts)
 
 
 def select_policy(
@@ -175,7 +176,7 @@ def _select_by_values(
     candidates: Sequence[Candidate], dataset: Dataset, rule: SelectRule, *, rng: RngStreams, kept: KeptFits
 ) -> Selection:
     """By fitted values. All fits see the same batches, so that policies differ by what they do alone."""
-    estimand = OPESettings(rule.discount, rule.horizon).estimand(dataset)
+    estimand = asked_estimand(dataset, discount=rule.discount, steps=rule.horizon)
     contestants: list[Contestant] = []
     for index, candidate in enumerate(candidates):
         label = f"select: fit values {index + 1} of {len(candidates)}"

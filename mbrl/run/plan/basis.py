@@ -29,7 +29,7 @@ class PlanBasis:
     Attributes:
         run: the training.
         resolved: its config.
-        stored: its last policy.
+        stored: its policy, which may have been selected along the training.
         dataset: its log.
         split: what models and critics were fitted on, and what they were not.
         task: the task, where one is known.
@@ -47,6 +47,11 @@ class PlanBasis:
     dynamics: FittedDynamics
     dynamics_hash: str
     policy_hash: str
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the policy is that of the last update."""
+        return self.stored.facts.get("updates") in {None, self.resolved.run.algorithm.updates}
 
     @property
     def discount(self) -> float:

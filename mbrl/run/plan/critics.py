@@ -85,7 +85,7 @@ class FQECritics:
 
 
 def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> LeafCritics:
-    """The learner's critics at its last update, or a fitted Q evaluation of the policy.
+    """The learner's critics at its last update if the policy is that one's, or a fitted Q evaluation of it.
 
     Raises:
         ConfigError: the learner's are wanted, and it has none.
@@ -97,7 +97,8 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
         if config.critic == "learner":
             raise ConfigError(
                 f"The learner {basis.resolved.run.algorithm.learner.name!r} of {basis.run.path} keeps no "
-                "critics, or its checkpoint is gone. Remedy: set critic=fqe, which fits some to the log."
+                "critics, its checkpoint is gone, or the policy was selected from before its last update. "
+                "Remedy: set critic=fqe, which fits some to the log."
             )
     return fit_critic_stage(basis, config.fqe, workspace)
 
@@ -106,8 +107,8 @@ def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | N
     config = basis.resolved.run
     digest = str(basis.run.manifest()["hash"])
     checkpoints = CheckpointFolder(basis.run.path / "checkpoints", digest)
-    if not checkpoints.files():
-        return None
+    if not checkpoints.files() or not basis.is_last:
+        return None  # critics of the last update are not those of a policy that was selected before
     training = RECIPES.get(config.recipe).build(config.algorithm, make_basis_context(basis))
     if basis.run.summary().get("reward_unit") != training.reward_unit:
         workspace.progress.message(

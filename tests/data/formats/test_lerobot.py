@@ -214,7 +214,7 @@ def test_a_description_of_another_file_is_found(tmp_path: Path):
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write_lerobot(tmp_path / "leg")
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"mbrl-offline\[tables\]"):
         open_dataset(path)
 

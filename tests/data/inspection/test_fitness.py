@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -58,9 +59,22 @@ def test_one_short_episode_is_foretold_with_the_gap_that_helps():
         "Nothing can be held out: one episode of 30 steps cannot be split with a gap of 25."
     )
     assert "--set dynamics.assessment.horizon=9" in finding.remedy
-    with pytest.raises(DataError, match="gap of 25"):
+    with pytest.raises(DataError, match="gap of 25") as caught:
         fit(data)
+    assert "--set dynamics.assessment.horizon=9" in str(caught.value)
     fit(data, assessment={**SMALL["assessment"], "horizon": 9})  # what the remedy says really helps
+
+
+@pytest.mark.parametrize("steps", [5, 8, 13, 20, 26])
+def test_the_gap_that_a_refusal_names_is_one_that_a_fit_takes(steps: int):
+    """`horizon=5, say` was no help to one episode of eight steps."""
+    with pytest.raises(DataError, match=r"cannot be split") as caught:
+        fit(lone(steps))
+    named = re.search(r"horizon=(\d+)", str(caught.value))
+    if named is None:
+        assert steps < 10  # a fifth of them are too few to be judged on
+        return
+    fit(lone(steps), assessment={**SMALL["assessment"], "horizon": int(named[1])})
 
 
 def test_two_steps_are_too_few_whatever_the_gap():

@@ -1,5 +1,6 @@
 """The choice among the policies that a training passes through."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from mbrl.run.judge import along
 from mbrl.run.judge.along import rule_of, select_along
 from mbrl.run.judge.rule import SelectRule, kept_steps
 from mbrl.run.judge.selection import Selection
+from mbrl.run.plan.basis import open_basis
+from mbrl.run.plan.config import parse_plan_config
+from mbrl.run.plan.critics import find_critics
 from mbrl.run.policies import load_policy, open_policy
 from mbrl.run.records import TrainingSummary
 from mbrl.run.stage import Workspace
@@ -206,6 +210,23 @@ def test_lost_policies_are_told_and_the_others_chosen_from(dataset_path: Path, t
     again = train_policy_stage(resolved, Workspace(store, Listener()))
     assert [one["changes"]["updates"] for one in found_in(again)["contestants"]] == [10, 15, 20]
     assert any("1 of 4 kept policies are gone" in text for text in told)
+
+
+def test_planners_take_the_learners_critics_only_of_the_last_policy(
+    dataset_path: Path, tmp_path: Path, judged: RunFolder
+):
+    basis = open_basis(judged.path, Workspace(RunStore(tmp_path)))
+    assert basis.is_last == (found_in(judged)["chosen"] == 3)
+    early = dataclasses.replace(
+        basis, stored=load_policy(judged.path / "kept" / "step-000000005.safetensors")
+    )
+    assert not early.is_last
+    with pytest.raises(ConfigError, match="selected from before its last update"):
+        find_critics(
+            early,
+            parse_plan_config({"file": "cem", "critic": "learner"}, where="test"),
+            Workspace(RunStore(tmp_path)),
+        )
 
 
 def test_policies_are_kept_at_even_intervals_and_the_last_always():

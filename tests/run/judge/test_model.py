@@ -123,7 +123,7 @@ def test_the_report_holds_the_model_and_the_back_test(tmp_path, source, log, mon
     workspace = Workspace(RunStore(tmp_path / "runs"))
     folder, _ = candidate(tmp_path / "runs", source)
     chosen = choose(folder, log, workspace, ModelRequest(fit=True))
-    settings = OPESettings(discount=0.9, fqe=FQEConfig(hidden=(4,), updates=10))
+    settings = OPESettings(discount=0.9, fqe=FQEConfig(hidden=(4,), updates=10), backtest=True)
     stored = load_policy(policy_file(tmp_path))
     run = ope_stage(stored, log, settings, workspace, chosen=chosen)
     report = run.summary()

@@ -1,0 +1,1 @@
+"""A first schema of files that nobody has described: from what their columns look like."""

@@ -1,0 +1,40 @@
+"""The script that writes `results/reliability`, on a few inputs of each kind."""
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load():
+    spec = importlib.util.spec_from_file_location(
+        "measure_reliability", ROOT / "scripts/measure_reliability.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_and_counts_are_written(tmp_path: Path):
+    script = load()
+    assert script.main(["--out", str(tmp_path), "--every", "60"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "README.md", "datasets.md", "policies.md", "documents.md", "runs.md"
+    }  # fmt: skip
+    rows = (tmp_path / "datasets.md").read_text().splitlines()[4:]
+    readme = (tmp_path / "README.md").read_text()
+    assert f"| [datasets](datasets.md) | {len(rows)} | {len(rows)} | 0 | 0 |" in readme
+    assert all("| refused | Error: " in row for row in rows)
+
+
+def test_what_did_not_end_well_is_told():
+    script = load()
+    from tests.hostile.tables import Row
+
+    rows = [Row("a", "refused", "Error: x|y", is_sound=True), Row("b", "no remedy", "", is_sound=False)]
+    text = script.summary({"policies": rows})
+    assert "| [policies](policies.md) | 2 | 1 | 0 | 1 |" in text
+    assert text.endswith("- b: no remedy\n")
+    assert "Error: x\\|y" in script.table("policies", rows)
