@@ -66,6 +66,7 @@ def error_curve(
     # A segment counts as often as its episode was drawn: segments of an episode are not independent.
     by_segment = weights[:, column]
     horizon = error.shape[1]
+    # NaN where no segment arrives: comparisons with it are False, so such steps are never trusted.
     median, low, high = (np.full(horizon, np.nan) for _ in range(3))
     for k in range(horizon):
         rows = alive[:, k]
@@ -113,6 +114,8 @@ def reward_horizon(curve: ErrorCurve, constant: NDArray[np.float64], *, toleranc
         constant: `[K]` median error of always predicting the mean reward.
         tolerance: largest error, deviations of the reward.
     """
+    # Good by itself, or as good as noise permits: the slack is
+    # for medians of two curves that are both estimated.
     is_trusted = (curve.high <= tolerance) | (curve.median <= REWARD_SLACK * constant)
     return int(np.logical_and.accumulate(is_trusted).sum())
 
@@ -131,6 +134,7 @@ def judge_open_loop(
         config: tolerances and resamples.
         rng: streams of the report.
     """
+    # Behind the last step that any segment reaches there is nothing to judge.
     reached = int(result.alive.any(0).sum())
     reward_error, constant_error = (
         np.abs(bound_errors((predicted - segments.rewards) / reward.scale))

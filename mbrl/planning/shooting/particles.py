@@ -107,7 +107,6 @@ def draw_particles(
     else:
         # Sorted within a step for the same reason; a particle changes its member, so its order means nothing.
         draws = noise.uniform("particles", shape[:2]) * members
-        # A uniform draw close to 1 may round up to the number of members.
         member = draws.long().clamp_max(members - 1).permute(1, 2, 0).sort(1).values
         # A single row: particles belong to no member, and a deviation over members is not defined.
         belongs = torch.ones(1, count, dtype=torch.bool, device=rows.device)
