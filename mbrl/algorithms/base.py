@@ -43,12 +43,14 @@ class LearnerChoice(BaseModel):
         if "name" not in fields:
             raise ValueError(f"a learner needs a name, one of: {', '.join(LEARNERS.names())}")
         name = str(fields.pop("name"))
+        # A dump nests the learner's fields below `config`, yaml writes them beside the name: both are read.
         values: Any = fields["config"] if set(fields) == {"config"} else fields
         return cls(name=name, config=_config_class(name).model_validate(values))
 
     @model_validator(mode="after")
     def _config_is_the_learners(self) -> "LearnerChoice":
         expected = _config_class(self.name)
+        # Checked besides parsing, for choices that are made in Python.
         if not isinstance(self.config, expected):
             raise ValueError(
                 f"the learner {self.name!r} takes a {expected.__name__}, not a {type(self.config).__name__}"
@@ -63,6 +65,7 @@ class LearnerChoice(BaseModel):
 def _config_class(name: str) -> type[LearnerConfig]:
     try:
         return LEARNERS.get(name).Config
+    # pydantic collects ValueErrors with their place in the config; any other would pass through it.
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
@@ -111,10 +114,12 @@ class RecipeConfig(BaseModel):
             return values
         given = cast("Mapping[str, Any]", values)
         section = given.get("learner", {})
+        # A complete choice, or something that the field refuses by itself.
         if not isinstance(section, Mapping) or "config" in section:
             return given
         learner = cast("Mapping[str, Any]", section)
         name = cls.default_learner["name"]
+        # Defaults are of one learner: another has no use for its critics and rates.
         if learner.get("name", name) != name:
             return given
         return {**given, "learner": {**cls.default_learner, **learner}}
@@ -171,6 +176,7 @@ class RecipeContext:
         """The logged episodes, whole even where the transitions are blocks of them; None if not noted."""
         if self.whole is not None or self.episode is None or self.transitions is None:
             return self.whole
+        # Rows carry no episodes of their own: they are put together by the index that was noted.
         return LoggedEpisodes.of_rows(self.transitions, self.episode)
 
     def logged(self, recipe: str) -> TransitionBatch:
@@ -206,6 +212,7 @@ class RecipeContext:
             ConfigError: the unit needs to know episodes, and nobody noted them.
             DataError: returns have no range to scale by.
         """
+        # A log without rewards has no deviation, and a clone needs none.
         if self.transitions is None or not config.reads_rewards:
             return 1.0
         return reward_unit(config.reward_transform, self.transitions.reward, self.episodes)
@@ -214,6 +221,7 @@ class RecipeContext:
         """What the learner of `config` is told."""
         normaliser = self.normaliser
         if not config.learner.config.normalise_observations:
+            # The identity instead of none: networks always hold one, and an exported policy is read alike.
             normaliser = Normaliser.identity(self.space.obs_dim)
         return LearnerContext(self.space, normaliser, config.updates)
 
@@ -275,9 +283,11 @@ class Recipe(abc.ABC):
 
         Streams are in units of the log, logged rows and imagined ones alike; the learner alone sees others.
         """
+        # Wrapped last, so that penalties and values of a wrapped learner are in its own unit, too.
         stream, learner = cls.open_stream(config, context), cls.make_learner(config, context)
         unit = context.reward_unit(config)
         return Training(
+            # At unit 1 there is nothing to scale.
             learner=learner if unit == 1.0 else StandardisedRewards(learner, unit),
             source=stream.source,
             refresh=stream.refresh,
@@ -299,5 +309,6 @@ RECIPES: Registry[type[Recipe]] = Registry(
 
 def data_value_bounds(transitions: TransitionBatch, discount: float) -> tuple[float, float]:
     """Bounds that the logged rewards put on values; outside of them a critic has diverged."""
+    # All rewards, outliers as well: a bound has to hold for every value that the log can support.
     reward = transitions.reward
     return value_bounds(float(reward.min()), float(reward.max()), discount=discount)

@@ -29,6 +29,7 @@ def find_batch_fault(training: Training, rng: RngStreams, *, first: int, last: i
         A cause and its remedy; None where the batches are sound.
     """
     for update in range(first, last + 1):
+        # Update u was drawn at step u - 1.
         batch = training.source.sample(training.batch_size, rng.at("batch", update - 1))
         fault = _non_finite(batch) or _too_large(batch, training.reward_unit)
         if fault is not None:
@@ -39,6 +40,7 @@ def find_batch_fault(training: Training, rng: RngStreams, *, first: int, last: i
 def _non_finite(batch: TransitionBatch) -> str | None:
     for name in ("observation", "action", "reward", "next_observation"):
         values: Tensor = getattr(batch, name)
+        # Rows, not entries: a remedy names where a row comes from.
         bad = ~values.isfinite().flatten(1).all(1) if values.dim() > 1 else ~values.isfinite()
         if bool(bad.any()):
             return f"values that are not finite: the {name} of {_origin(batch, bad)}"
@@ -46,6 +48,7 @@ def _non_finite(batch: TransitionBatch) -> str | None:
 
 
 def _too_large(batch: TransitionBatch, unit: float) -> str | None:
+    # float64: a large reward over a small unit may exceed float32.
     size = batch.reward.double().abs() / unit
     worst = int(size.argmax())
     if float(size[worst]) <= LARGEST_REWARD:
@@ -55,6 +58,7 @@ def _too_large(batch: TransitionBatch, unit: float) -> str | None:
 
 
 def _origin(batch: TransitionBatch, bad: Tensor) -> str:
+    # A bad logged row may have spoilt the model, so it is named before imagined ones.
     if bool((bad & ~batch.from_model).any()):
         return "a logged row. Remedy: mbrl inspect names it; correct or remove it."
     return "an imagined row. Remedy: shorter rollouts, truncation at an uncertainty quantile, or another fit."

@@ -26,6 +26,7 @@ class COMBOConfig(UnpenalisedConfig):
 
     @model_validator(mode="after")
     def _check_pessimism(self) -> "COMBOConfig":
+        # Nothing in this stream is penalised: without a conservative learner it is MBPO under another name.
         if self.real_ratio < 1 and not self.learner.config.is_conservative:
             raise ValueError(
                 "COMBO leaves imagined rewards as they are and relies on a learner that is conservative on "

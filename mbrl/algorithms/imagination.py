@@ -29,6 +29,7 @@ def limit_horizon(rollout: RolloutConfig, dynamics: FittedDynamics) -> RolloutCo
         ConfigError: not even one step can be trusted.
     """
     trusted = dynamics.report.trusted_horizon
+    # Only ever shorter: a horizon that the config wants short stays so.
     if not rollout.respect_trusted_horizon or trusted >= rollout.horizon:
         return rollout
     if trusted == 0:
@@ -55,6 +56,7 @@ def settle_halt_reward(
     if rollout.flagged != "halt" or rollout.halt_reward is not None:
         return rollout
     reward = transitions.reward
+    # Never above 0: with rewards that are all positive, to earn nothing more is the worst.
     worst = min(float(PlausibleRange.of_most(reward).clip(reward).min()), 0.0)
     return rollout.model_copy(update={"halt_reward": worst / (1 - discount)})
 
@@ -116,7 +118,9 @@ def imagined_value_bounds(
     A halt reward is earned once, as the last.
     """
     low, high = float(transitions.reward.min()), float(transitions.reward.max())
+    # A penalty may be paid in every step, so it widens the least reward, not the least return.
     low, high = value_bounds(low - rule.largest_penalty(), high, discount=discount)
+    # Only where something halts; the reward is a return already, and nothing is summed after it.
     if rollout.flagged == "halt" and rollout.halt_reward is not None and math.isfinite(rule.threshold):
         low, high = min(low, rollout.halt_reward), max(high, rollout.halt_reward)
     return low, high

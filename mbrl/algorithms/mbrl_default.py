@@ -21,6 +21,8 @@ class MBRLDefaultConfig(ModelBasedConfig):
     only_learner: ClassVar[str | None] = "sac"
     default_learner: ClassVar[Mapping[str, Any]] = {
         "name": "sac",
+        # The least of several bounded critics guards states at
+        # the edge of rollouts, without a setting to tune.
         "critics": 5,
         "critic_layer_norm": True,
         "actor_learning_rate": 1e-4,

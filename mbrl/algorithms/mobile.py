@@ -79,7 +79,9 @@ class InconsistencyPenalty:
 
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on the penalised batch."""
+        # Logged successors are real: there is nothing for members to dispute.
         rows = batch.from_model.nonzero().squeeze(-1)
+        # A batch may hold no imagined row: metrics have the same names all the same.
         inconsistency = batch.reward.new_zeros(len(rows))
         if len(rows) > 0:
             obs, action = batch.observation[rows], batch.action[rows]
@@ -119,9 +121,11 @@ class InconsistencyPenalty:
         """
         posterior = self.model.predict(obs, action)
         # s'_ej = mu_e + sigma_e eps_j, and a'_ej = pi(s'_ej, eps_j), for elites e and samples j
+        # One set of noise for all members, expanded below, or one for each.
         members = 1 if self.config.is_noise_shared else posterior.mean.shape[0]
         shape = (self.config.samples, members, len(obs), obs.shape[-1] + action.shape[-1])
         noise = torch.randn(shape, generator=generator, device=generator.device)
+        # `[k, e, b, obs_dim + act_dim]`.
         noise = noise.expand(-1, posterior.mean.shape[0], -1, -1)
         successor_noise, action_noise = torch.split(noise, [obs.shape[-1], action.shape[-1]], -1)
         successors = torch.addcmul(posterior.mean, posterior.variance.sqrt(), successor_noise)
@@ -155,6 +159,7 @@ class MOBILE(ModelBasedRecipe):
                 "does not tell. Remedy: set algorithm.learner.name=sac."
             )
         model = context.model(cls.__name__).model
+        # The sample deviation of one value is NaN.
         if model.ensemble_size < 2:
             raise ConfigError(
                 "mobile needs at least two elites to compare. Remedy: raise dynamics.elites and fit again."
@@ -175,5 +180,7 @@ def _penalised_bounds(bounds: tuple[float, float] | None, config: MOBILEConfig) 
     if bounds is None:
         return None
     low, high = bounds
+    # Values between low and high deviate by half of the range at most (population form).
     worst = config.inconsistency_coef * 0.5 * (high - low)
+    # Paid in every step, so summed like a reward; the upper bound stays, as penalties only lower.
     return low - worst / (1 - config.learner.config.discount), high

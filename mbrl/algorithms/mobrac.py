@@ -20,6 +20,7 @@ class MoBRACConfig(ModelBasedConfig):
     """Mostly imagined batches for `rebrac`; see `ModelBasedConfig`."""
 
     only_learner: ClassVar[str | None] = "rebrac"
+    # Mostly imagined, as in the paper.
     real_ratio: RealRatio = 0.05
 
 

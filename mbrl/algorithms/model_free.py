@@ -37,6 +37,7 @@ class ModelFree(Recipe):
     def open_stream(cls, config: ModelFreeConfig, context: RecipeContext) -> Stream:
         """Uniform batches of logged transitions."""
         transitions = choose_transitions(config, context)
+        # Without rewards there is no value to bound.
         if not config.reads_rewards:
             return Stream(DatasetSource(transitions))
         bounds = data_value_bounds(transitions, config.learner.config.discount)
@@ -50,6 +51,7 @@ def choose_transitions(config: ModelFreeConfig, context: RecipeContext) -> Trans
         ConfigError: there are no logs, or nobody noted which episodes they belong to.
     """
     transitions = context.logged(ModelFree.__name__)
+    # Everything, and nobody needs to know the episodes.
     if config.best_fraction == 1:
         return transitions
     if context.episodes is None:

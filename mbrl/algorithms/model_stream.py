@@ -59,6 +59,7 @@ class ModelBasedConfig(RecipeConfig):
 
     @model_validator(mode="after")
     def _check_penalty(self) -> "ModelBasedConfig":
+        # Results under a method's name must be those of the method.
         if self.penalty.coef > 0 and not self.may_penalise:
             raise ValueError(
                 f"{self.method()} does not penalise imagined rewards, so penalty.coef={self.penalty.coef} "
@@ -96,13 +97,17 @@ class ModelBasedRecipe(Recipe):
         assert isinstance(config, ModelBasedConfig)
         transitions = context.logged(cls.__name__)
         real, discount = DatasetSource(transitions), config.learner.config.discount
+        # No imagination, so no model has to be trusted or even fitted well.
         if config.real_ratio == 1:
             bounds = data_value_bounds(transitions, discount)
             return Stream(real, refresh_interval=config.refresh_interval, value_bounds=bounds)
         dynamics = context.model(cls.__name__)
+        # The horizon and the halt reward are settled before
+        # anything depends on them: buffer, rule and bounds.
         rollout = settle_halt_reward(limit_horizon(config.rollout, dynamics), transitions, discount=discount)
         rule = UncertaintyRule.make(rollout, config.penalty, dynamics, transitions=transitions)
         termination = choose_termination(config.termination, context, dynamics)
+        # The most rows that `retain` refreshes can make; a ring, so that old policies' rows leave first.
         imagined = ModelBuffer(rollout.starts * rollout.horizon * config.retain, real.layout)
         refresh = _Refresh(
             starts=_start_states(rollout, context, transitions),
@@ -162,6 +167,7 @@ class FalseEnds:
             return
         rate = int((rollouts.terminated & steps).sum()) / total
         reward = self.report.reward
+        # 0 warns of nothing: only negative rewards make an early end attractive.
         mean = 0.0 if reward is None else reward.mean
         message = self.report.termination.warn_of_imagined_rate(rate, mean_reward=mean)
         if message is not None:
@@ -193,6 +199,7 @@ class _Refresh:
         # r - lambda c_r u, into the ring; rows of the oldest refresh leave it.
         reward = self.rule.penalise(rollouts, halts=halts)
         self.imagined.push(rollouts.transitions(reward))
+        # A mixture with an empty source cannot be drawn from; say why it is empty instead.
         if len(self.imagined) == 0:
             raise ConfigError(
                 f"Nothing was imagined at update {step}: every first step was dropped as too uncertain. "
@@ -204,6 +211,7 @@ class _Refresh:
     def _metrics(self, rollouts: Rollouts, reward: Float[Tensor, "h b"]) -> dict[str, Tensor]:
         valid = rollouts.valid
         count = valid.sum().clamp_min(1)
+        # Steps of index h and more come after h trusted ones.
         beyond = valid[self.report.trusted_horizon :].sum()
         return {
             "rollout/penalty": (rollouts.reward - reward)[valid].double().sum() / count,

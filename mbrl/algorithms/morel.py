@@ -25,13 +25,16 @@ from mbrl.algorithms.penalty import PenaltyConfig
 from mbrl.rollouts.config import RolloutConfig
 
 _ROLLOUT: dict[str, Any] = {
+    # Long rollouts from where episodes start: what stops them is HALT, not the horizon.
     "horizon": 100,
     "starts": 500,
     "start_states": "initial",
     "respect_trusted_horizon": False,
+    # The largest disagreement on the data: known is what is no stranger than any logged step.
     "truncation_quantile": 1.0,
     "flagged": "halt",
 }
+# No penalty beside the halt, which is the method's own.
 _PENALTY: dict[str, Any] = {"measure": "max_pair", "coef": 0.0, "units": "raw"}
 
 
@@ -44,6 +47,7 @@ class MOReLConfig(ModelBasedConfig):
 
     @model_validator(mode="after")
     def _check_halts(self) -> "MOReLConfig":
+        # Without a halt the MDP is not pessimistic, and nothing else here would be.
         if self.rollout.flagged != "halt" or self.rollout.truncation_quantile is None:
             raise ValueError(
                 "MOReL halts in the unknown region: rollout.flagged must be halt and "

@@ -67,12 +67,16 @@ class Online(Recipe):
         if task is None:
             raise ConfigError("The recipe Online trains in a simulator: name a task that has one.")
         layout = RowLayout(context.space.obs_dim, context.space.act_dim)
+        # No larger than what will ever be collected: memory is reserved at once.
         buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
 
         from mbrl.envs.collect import RandomPolicy, collect  # only this recipe meets a simulator
 
         def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
+            # Simulators want seeds of their own; drawn from the
+            # refresh's generator, they are a function of the step.
             rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
+            # Random actions first: a fresh policy hardly explores.
             if step == 0 and config.warmup_steps > 0:
                 random = RandomPolicy(context.space)
                 _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
@@ -89,6 +93,7 @@ def _run(task: TaskSpec, policy: Policy, steps: int, rng: RngStreams) -> list[Ep
 
 
 def _rows_needed(config: OnlineConfig) -> int:
+    # Ceiling division: the last refresh may serve fewer updates.
     refreshes = -(-config.updates // config.refresh_interval)
     return config.warmup_steps + refreshes * config.refresh_steps
 
@@ -104,6 +109,8 @@ def _push(buffer: ModelBuffer, episodes: list[Episode]) -> Metrics:
 def _to_batch(episode: Episode) -> TransitionBatch:
     observations = torch.tensor(episode.observations)
     terminated = torch.zeros(len(episode), dtype=torch.bool)
+    # Only the last step can end the task; a truncation leaves
+    # the flag False, so that targets bootstrap there.
     terminated[-1] = episode.terminated
     return TransitionBatch(
         observation=observations[:-1],

@@ -56,6 +56,7 @@ class InRawUnits:
         """`[b]`, raw units: the measure at scales of 1."""
         raw = dataclasses.replace(
             posterior,
+            # Measures divide by these scales: at 1 they read raw units.
             delta_scale=torch.ones_like(posterior.delta_scale),
             reward_scale=torch.ones_like(posterior.reward_scale),
         )
@@ -118,6 +119,7 @@ class UncertaintyRule:
             measure=MEASURES.get(penalty.measure),
             threshold=threshold,
             coef=penalty.coef,
+            # Beyond the threshold a rollout ends, so what can be paid again and again lies below it.
             largest=min(threshold, CAP * quantiles[UNIT_QUANTILE]),
             reads_density=penalty.measure == "knn",
         )
@@ -153,7 +155,10 @@ class UncertaintyRule:
         step = max(1, len(transitions) // _ROWS_READ)
         with torch.no_grad():
             posterior = dynamics.model.predict(transitions.observation[::step], transitions.action[::step])
+            # The same quantile as unit-free measures have, so that the bound on penalties is about as wide.
             unit = float(torch.quantile(raw(posterior).double(), UNIT_QUANTILE))
+        # The fit stored quantiles of the measure in its own units:
+        # those are what the threshold is held against.
         return dataclasses.replace(self, measure=raw, guard=self.measure, largest=CAP * unit)
 
     def penalise(self, rollouts: Rollouts, *, halts: bool) -> Float[Tensor, "h b"]:
@@ -170,6 +175,7 @@ class UncertaintyRule:
         if not math.isinf(self.cap):
             uncertainty = uncertainty.clamp_max(self.cap)
         if halts:
+            # The reward of a halt is the loss already; a penalty besides would count it twice.
             uncertainty = uncertainty.masked_fill(rollouts.flagged, 0.0)
         return penalise(rollouts.reward, uncertainty, penalty_coef=self.coef, reward_scale=self.reward_scale)
 

@@ -28,6 +28,7 @@ class RAVLConfig(UnpenalisedConfig):
     @model_validator(mode="after")
     def _check_guard(self) -> "RAVLConfig":
         learner = self.learner.config
+        # The pessimism is in the critics: one plain pair would leave the stream without any.
         if not isinstance(learner, SACConfig) or learner.diversity_coef == 0:
             raise ValueError(
                 "RAVL is guarded by its critics alone: it needs the learner sac with many critics (10) and "

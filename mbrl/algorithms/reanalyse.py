@@ -93,6 +93,7 @@ class ReanalyseConfig(RecipeConfig):
     @model_validator(mode="after")
     def _values_belong_to_actions(self) -> "ReanalyseConfig":
         learner = self.learner.config
+        # A drawn candidate is another action than the one whose value the row would hold.
         if isinstance(learner, DistilConfig) and learner.learns_search_values and self.target != "action":
             raise ValueError(
                 "the search values the selected action: learns_search_values needs target=action"
@@ -114,6 +115,7 @@ class Reanalyse(Recipe):
         discount = config.learner.config.discount
         real = DatasetSource(transitions)
         draws = config.draws if config.target == "weights" else 1
+        # The most rows that `retain` refreshes can accept.
         decisions = ModelBuffer(config.states * draws * config.retain, real.layout)
         search = DecisionSearch(
             config=config,
@@ -136,6 +138,7 @@ def _value_scale(transitions: TransitionBatch, episodes: LoggedEpisodes | None, 
     """Spread of the logged returns; that of a reward that goes on for ever where no episodes are noted."""
     if episodes is not None:
         return episodes.discounted_return_scale(discount=discount)
+    # sum_t g^t of the reward's deviation: the largest that returns could deviate.
     return robust_scale(transitions.reward) / (1 - discount)
 
 
@@ -154,6 +157,7 @@ class DecisionSource:
 
     def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
         """Draws a batch."""
+        # Batches stay full-sized: until decisions arrive all rows are logged.
         source = self._real if len(self._decisions) == 0 else self._mixture
         return source.sample(batch_size, generator)
 
@@ -190,15 +194,19 @@ class DecisionSearch:
         Raises:
             ConfigError: the learner has no critics, or the planner compares nothing with the policy.
         """
+        # A search with fresh critics would find what they overrate.
         if step < self.config.search_from:
             return {}
         planner = self._planner(policy, value)
         index = torch.randint(len(self.transitions), (self.config.states,), generator=generator)
+        # One stream for each state, so that chunks change no result.
         noise = RowNoise.draw(len(index), generator)
         gains: list[Tensor] = []
         sums: list[Tensor] = []
         for rows in (slice(k, k + _CHUNK_ROWS) for k in range(0, len(index), _CHUNK_ROWS)):
             obs, result = self._search(planner, index[rows], noise.rows(rows))
+            # Safe acceptance: pessimistic values of both actions by the same search. NaN,
+            # where they were not compared, accepts nothing.
             accepted = result.delta_lcb >= self.config.margin
             if bool(accepted.any()):
                 self.decisions.push(self._rows(obs, result, accepted, noise.rows(rows)))
@@ -218,6 +226,7 @@ class DecisionSearch:
                 "Remedy: set algorithm.learner.name=distil."
             )
         config = self.config
+        # With the present policy as prior and its critics at the leaves; the model stays that of the fit.
         problem = learned_problem(
             self.dynamics,
             policy,
@@ -236,7 +245,9 @@ class DecisionSearch:
     ) -> tuple[Float[Tensor, "b obs_dim"], PlanResult]:
         obs, hints = self.transitions.observation[index], None
         if self.config.injects_logged:
+            # Clamped: controllers log commands a little beyond their bounds.
             logged = ActionBox(self.space).scale(self.transitions.action[index]).clamp(-1.0, 1.0)
+            # The one action at this state whose outcome the log knows.
             hints = Hints(candidates=logged[:, None])
         return obs, planner.plan(obs, budget=Budget(self.config.sims), noise=noise, hints=hints)
 
@@ -247,12 +258,15 @@ class DecisionSearch:
             actions = draw_candidates(result.weights, result.candidates, count=self.config.draws, noise=noise)
         count = actions.shape[1]
         action = ActionBox(self.space).unscale(actions[accepted].flatten(0, 1).to(obs.dtype))
+        # A decision for each draw, those of a state side by side.
         obs = obs[accepted].repeat_interleave(count, 0)
+        # A last step: the reward is a return by itself, and nothing may be bootstrapped behind it.
         ended = torch.ones(len(obs), dtype=torch.bool)
         return TransitionBatch(
             observation=obs,
             action=action,
             reward=result.value_lcb[accepted].repeat_interleave(count, 0).to(obs.dtype),
+            # Never read, since the row has ended; s itself keeps it finite.
             next_observation=obs,
             terminated=ended,
             from_model=ended,
@@ -272,6 +286,7 @@ def _summary(result: PlanResult, accepted: Tensor) -> Float[Tensor, "5"]:
     """Sums over states; the logged rate counts where the heaviest candidate is the logged action."""
     heaviest = result.weights.argmax(1, keepdim=True)
     is_logged = result.provenance.gather(1, heaviest)[:, 0] == _DATASET
+    # NaN counts as 0 and its state stays in the mean: rates are over all states that were searched.
     columns = (accepted, result.delta_lcb.nan_to_num(), result.value, result.uncertainty, is_logged)
     return torch.stack([column.double().nan_to_num().sum() for column in columns])
 
@@ -290,7 +305,9 @@ def draw_candidates(
         noise: one stream a state.
     """
     upper = weights.double().cumsum(1)
+    # The last bound is 1 exactly, whatever the weights sum to in float32.
     upper = upper / upper[:, -1:]
+    # Place k lies in [k, k + 1): one draw in each of `count` equal slices.
     place = torch.arange(count, dtype=torch.float64) + noise.uniform("decision", (count,))
     index = torch.searchsorted(upper, place / count).clamp_max(upper.shape[1] - 1)
     return candidates[torch.arange(len(index))[:, None], index]

@@ -33,12 +33,14 @@ def reward_unit(
     if transform == "return_range":
         if episodes is None:
             raise ConfigError("reward_transform=return_range needs to know the episode of every transition.")
+        # Rewards are divided by it: returns then span 1000, as in the reference code of IQL.
         return 1.0 / episodes.return_range_scale()
     _warn_of_bonus(reward)
     return robust_scale(reward)
 
 
 def _warn_of_bonus(reward: Float[Tensor, "n"]) -> None:
+    # As `robust_scale` sees them; 0 spread is a constant reward, of which there is nothing to learn anyway.
     inside = PlausibleRange.of_most(reward).settle(reward)
     spread, size = float(inside.std(correction=0)), float(inside.abs().mean())
     if 0 < spread < LEAST_VARIATION * size:

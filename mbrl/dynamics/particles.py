@@ -73,11 +73,13 @@ def simulate_particles(
         generator: draws the outcomes, one standard normal vector for each particle and step.
     """
     count = len(start)
+    # `[s * p]`, the same members for every start, so that starts are compared under the same beliefs.
     member = (torch.arange(particles) % model.ensemble_size).expand(count, particles).flatten()
     obs = start.repeat_interleave(particles, 0)
     for step in range(horizon):
         action = act(step, obs)
         mean, variance, reward_mean, reward_variance = model.predict_member(obs, action, member)
+        # Drawn step by step: the noise of all steps at once would be as large as all futures.
         noise = torch.randn(mean.shape, generator=generator)
         next_obs = torch.addcmul(mean, variance.sqrt(), noise)  # mu + sigma * noise
         yield ParticleStep(obs, action, next_obs, reward_mean, reward_variance)
@@ -94,4 +96,5 @@ def central_probabilities(ends: tuple[float, float], draws: int) -> Float[Tensor
         ends: lower and upper level, in [0, 1].
         draws: P, at least 2.
     """
+    # Clamped: few draws have no quantile further out than their extremes.
     return ((torch.tensor(ends) * (draws + 1) - 1) / (draws - 1)).clamp(0.0, 1.0)

@@ -103,8 +103,10 @@ def predict_steps(
             field="action",
             remedy="Give one action for each observation.",
         )
+    # One row or many: computed alike, and handed back as it was asked.
     is_single = states.dim() == 1
     states, acts = _to_rows(states), _to_rows(acts)
+    # Blocks bound the memory; every row is a function of itself alone, so they change no digit.
     blocks = [slice(k, k + _BLOCK) for k in range(0, len(states), _BLOCK)]
     parts = [_predict_block(model, termination, states[k], acts[k]) for k in blocks]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
@@ -117,10 +119,14 @@ def _predict_block(
     posterior: DynamicsPosterior = model.predict(obs, action)
     # Disagreement is that of the predicted changes: where |s| is large, float32 would round it away.
     change = posterior.mean - obs if posterior.change is None else posterior.change
+    # Population variance: the mixture consists of just these members.
     between = change.var(0, correction=0)
     reward_between = posterior.reward_mean.var(0, correction=0)
+    # At each member's s', then averaged: the head is steep, so
+    # its value at the mean state says little of theirs.
     ends = torch.stack([termination(obs, action, mean) for mean in posterior.mean])
     return (
+        # Law of total variance: mean_e sigma_e^2 is noise, Var_e mu_e what more data would remove.
         obs + change.mean(0),
         (posterior.variance.mean(0) + between).sqrt(),
         between.sqrt(),
@@ -167,7 +173,9 @@ def predict_rollout(
     _check_ranges(particles, level)
     steps, plan = _plan(model, starts, actions, horizon)
     is_single, starts = starts.dim() == 1, _to_rows(starts)
+    # Seeded by the call: the same question has the same answer.
     generator = RngStreams(seed).at("particles")
+    # All futures of a start in one chunk, since quantiles are taken over them.
     per_chunk = max(1, _CHUNK_PARTICLES // particles)
     parts: list[tuple[Tensor, ...]] = []
     for first in range(0, len(starts), per_chunk):
@@ -207,10 +215,12 @@ def _summarise(
     step: ParticleStep, particles: int, level: float, generator: torch.Generator
 ) -> tuple[Tensor, ...]:
     """Mean and interval ends of the next observation `[s, obs_dim]` and of the reward `[s]`."""
+    # Rewards of an interval need their own noise: the spread of the means alone would be too narrow.
     noise = torch.randn(step.reward_mean.shape, generator=generator)
     reward = torch.addcmul(step.reward_mean, step.reward_variance.sqrt(), noise).view(-1, particles)
     cloud = step.next_obs.view(-1, particles, step.next_obs.shape[-1])
     ends = central_probabilities((0.5 * (1.0 - level), 0.5 * (1.0 + level)), particles)
+    # Each dimension for itself: ends are no states.
     low, high = torch.quantile(cloud, ends, dim=1)
     reward_low, reward_high = torch.quantile(reward, ends, dim=1)
     reward_mean = step.reward_mean.view(-1, particles).mean(1)  # the noise of the draws has mean 0
@@ -248,6 +258,7 @@ def _plan(
 
 def _act_on(actions: ArrayLike | Policy, plan: Tensor | None, particles: int) -> Act:
     if plan is not None:
+        # Given actions do not look at where a future is; each of a start's futures gets the same.
         return lambda step, _: plan[:, step].repeat_interleave(particles, 0)
     assert isinstance(actions, Policy)
     policy = actions
@@ -269,6 +280,8 @@ def _read(values: ArrayLike, field: str, width: int, *, axes: tuple[str, ...]) -
             field=field,
             remedy=f"Give numbers of shape {shapes}: the model was fitted on {width}.",
         )
+    # Copied, so that the caller's array is never shared; checked after the cast,
+    # which makes infinities of large float64 values.
     rows = torch.tensor(array, dtype=torch.float32)
     is_bad = ~rows.isfinite().all(-1).flatten()
     if bool(is_bad.any()):

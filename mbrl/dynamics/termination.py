@@ -40,6 +40,7 @@ class TerminationHead(nn.Module):
         super().__init__()
         self.net, self.inputs, self.encoding = net, inputs, encoding
         self.reads_successor = reads_successor
+        # A buffer: the weight belongs to the fit and is stored with it.
         self.register_buffer("log_weight", torch.tensor(math.log(positive_weight)))
 
     def forward(
@@ -49,7 +50,10 @@ class TerminationHead(nn.Module):
         next_obs: Float[Tensor, "b obs_dim"],
     ) -> Float[Tensor, "b"]:
         """Corrected probability, averaged over members; raw units in."""
+        # The encoded observation has to stand last: s' where it is read, else s.
         parts = (obs, action, next_obs) if self.reads_successor else (action, obs)
+        # Weighting terminated rows by w multiplies the odds by w: subtracting log w gives the true ones back.
+        # The mean is over probabilities, since the members are a mixture.
         return torch.sigmoid(self.logits(self.inputs(torch.cat(parts, -1))) - self.log_weight).mean(0)
 
     def logits(self, inputs_n: Float[Tensor, "*e b in"]) -> Float[Tensor, "m b"]:
@@ -65,6 +69,7 @@ class TerminationHead(nn.Module):
             positive_weight=1.0,
             reads_successor=self.reads_successor,
         )
+        # The logarithm is copied as it is: exp and log would not return every bit.
         chosen.log_weight.copy_(self.log_weight)
         return chosen.requires_grad_(requires_grad=False)
 

@@ -62,6 +62,7 @@ class AWAC(WeightedCloning[AWACConfig, AWACState]):
     def update(self, state: AWACState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of the critics, of the actor with the new critics, and of the targets."""
         count = 1 + self.config.value_samples
+        # The first row of noise draws a' of the target, the others the actions over which V(s) is averaged.
         noise = torch.randn(count, *batch.action.shape, generator=generator, device=generator.device)
         scaled = state.critic.scale(batch.action)
         # Q: (Q_i(s, a) - r - g (1 - terminated) min_j Q'_j(s', a'))^2, a' ~ pi(s')              (eq. 4)
@@ -102,6 +103,7 @@ class AWAC(WeightedCloning[AWACConfig, AWACState]):
         self, state: AWACState, next_obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """`min_i Q_i(s', a')` of the target critics at `a' ~ pi(s')`, without gradients."""
+        # The least critic: an error that is too high would else become a target, and grow with every backup.
         return state.target_critic(next_obs, state.actor.scaled_sample(next_obs, noise)).amin(0)
 
     @torch.no_grad()
@@ -109,6 +111,8 @@ class AWAC(WeightedCloning[AWACConfig, AWACState]):
         self, state: AWACState, obs: Tensor, scaled_action: Tensor, *, noise: Float[Tensor, "k b act_dim"]
     ) -> Float[Tensor, "b"]:
         """`min_i Q_i(s, a) - mean_j min_i Q_i(s, a_j)`, `a_j ~ pi(s)` from k rows of noise, no gradients."""
+        # Both terms come from the same critics, so a level that all actions of a state share cancels. The
+        # weight is a number: with a gradient through it the actor could raise its weights instead of cloning.
         own = state.critic.at_actions(obs, state.actor.scaled_sample(obs, noise))
         return state.critic(obs, scaled_action).amin(0) - own.amin(0).mean(0)
 
@@ -116,8 +120,11 @@ class AWAC(WeightedCloning[AWACConfig, AWACState]):
         self, state: AWACState, batch: TransitionBatch, advantage: Tensor
     ) -> dict[str, Tensor]:
         config, beta = self.config, self.config.inverse_temperature
+        # The softmax divides by the batch's mean weight, so only differences between its rows count; the
+        # plain exponential keeps its size, and needs the cap.
         if config.weights == "softmax":
             weight = softmax_weight(advantage, inverse_temperature=beta)
         else:
             weight = exponential_weight(advantage, inverse_temperature=beta, max_weight=config.max_weight)
+        # One row that carries the whole batch shows in the largest weight.
         return {**self.update_actor(state, batch, weight), "policy/weight_max": weight.max()}

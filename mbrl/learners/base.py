@@ -57,6 +57,7 @@ class LearnerConfig(BaseModel):
         If not, a finished training can be made longer. Fields whose names end in `schedule` are looked at; a
         learner that reads `LearnerContext.total_updates` otherwise says so here.
         """
+        # By the name of the field: a learner that adds a schedule of its own is found without being asked.
         schedules = (name for name in type(self).model_fields if name.endswith("schedule"))
         return any(getattr(self, name) != "constant" for name in schedules)
 
@@ -108,10 +109,12 @@ class LearnerState:
             if isinstance(value, Tensor):
                 if not isinstance(saved, Tensor) or saved.shape != value.shape:
                     raise ValueError(f"{name} is not of the shape {list(value.shape)}")
+                # Into the tensor that is there: optimisers and autograd hold on to it, not to a new one.
                 value.copy_(saved)
             elif isinstance(value, Checkpointable):
                 # An optimiser adopts the tensors it is given, and would go on to change them in place.
                 value.load_state_dict(copy.deepcopy(saved))
+            # By type, not `isinstance`: True is an int, and would pass for a count.
             elif value is not None and saved is not None and type(saved) is not type(value):
                 raise ValueError(f"{name} is {saved!r}, and no {type(value).__name__}")
             else:
@@ -177,6 +180,7 @@ class Optimiser:
         total_steps: int = 1,
     ) -> None:
         self._parameters = [parameter] if isinstance(parameter, nn.Parameter) else list(parameter)
+        # Fused: moments and parameters in one call and one pass over their memory.
         self._adam = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
         self._base, self._schedule, self._total = learning_rate, schedule, total_steps
         self._step = 0
@@ -186,10 +190,12 @@ class Optimiser:
         """Rate of the next step."""
         if self._schedule == "constant":
             return self._base
+        # At most 1: beyond its last step a cosine would rise again.
         return self._base * 0.5 * (1 + math.cos(math.pi * min(self._step / self._total, 1.0)))
 
     def descend(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""
+        # The rate is a function of the step count alone, so a checkpoint needs no state of a scheduler.
         self._adam.param_groups[0]["lr"] = self.learning_rate
         for parameter in self._parameters:
             parameter.grad = None  # what `zero_grad` does, which takes thirty times as long
@@ -207,6 +213,7 @@ class Optimiser:
         Raises:
             ValueError: the moments are not those of these parameters.
         """
+        # Checked before anything is loaded: a step of True or -1 would give a rate, and a wrong one.
         if type(state["step"]) is not int or state["step"] < 0:
             raise ValueError(f"an optimiser is at step {state['step']!r}")
         load_moments(self._adam, state["adam"])

@@ -94,8 +94,11 @@ class BC:
     def init(self, generator: torch.Generator) -> BCState:
         """Fresh network and optimiser."""
         config = self.config
+        # Other forms have one component, so that an exported
+        # Gaussian does not depend on a setting it never reads.
         components = config.components if config.form == "mixture" else 1
         spec = ActorSpec(_KINDS[config.form], self.context.space, config.hidden, components=components)
+        # A copy: the policy is exported with statistics of its own, and moves between devices by itself.
         actor = build_actor(spec, copy.deepcopy(self.context.normaliser), generator)
         optimiser = Optimiser(
             actor.net.flat,
@@ -108,6 +111,7 @@ class BC:
     def update(self, state: BCState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One gradient step; draws nothing."""
         del generator
+        # Nothing but (s, a) is read: logs without rewards or ends can be cloned.
         loss = cloning_loss(state.actor, batch)
         state.optimiser.descend(loss)
         return {"policy/loss": loss.detach()}
@@ -128,7 +132,9 @@ class BC:
 def cloning_loss(actor: Actor, batch: TransitionBatch) -> Tensor:
     """`mean ||pi(s) - a||^2 / d` for a deterministic actor, `-mean log pi(a|s)` for a stochastic one."""
     if isinstance(actor, DeterministicActor):
+        # Both in [-1, 1]: otherwise the actuator with the largest range would be most of the error.
         return squared_action_error(actor.scaled_action(batch.observation), actor.scale(batch.action))
     if isinstance(actor, (TanhGaussianActor, MixtureActor)):
+        # The squashed density. Actions at a bound, where atanh is infinite, are moved inside by `unsquash`.
         return -actor.log_prob(batch.observation, batch.action).mean()
     raise TypeError(f"no cloning loss for {type(actor).__name__}")

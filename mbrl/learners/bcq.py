@@ -32,6 +32,7 @@ from mbrl.ops.losses import squared_action_error
 from mbrl.ops.polyak import polyak_update
 from mbrl.ops.targets import clipped_value, td_target
 
+# exp(15) is far from the overflow of float32; exp(-4) keeps some noise in every latent.
 LOG_STD_BOUNDS: Final = (-4.0, 15.0)
 """Of the encoder's output, as in the code of the paper."""
 
@@ -94,6 +95,7 @@ class BCQ:
 
     def __init__(self, config: BCQConfig, context: LearnerContext) -> None:
         self.config, self.context = config, context
+        # Twice the dimensions of the action, as in the code of the paper.
         self.latent_dim = config.latent_dim or 2 * context.space.act_dim
 
     def init(self, generator: torch.Generator) -> BCQState:
@@ -115,8 +117,10 @@ class BCQ:
         return BCQState(
             policy=policy,
             encoder=encoder,
+            # Targets move by averaging alone; without gradients their passes keep no activations.
             target_perturber=copy.deepcopy(policy.perturber).requires_grad_(requires_grad=False),
             target_critic=copy.deepcopy(policy.critic).requires_grad_(requires_grad=False),
+            # One Adam for both: the reconstruction error reaches the encoder through the decoder's input.
             vae_optimiser=Optimiser([encoder.flat, policy.decoder.flat], config.vae_learning_rate),
             perturber_optimiser=Optimiser(policy.perturber.flat, config.perturbation_learning_rate),
             critic_optimiser=Optimiser(policy.critic.net.flat, config.critic_learning_rate),
@@ -125,6 +129,8 @@ class BCQ:
     def update(self, state: BCQState, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of the generative model, the critics, the perturbation and the targets (algorithm 1)."""
         policy, rows = state.policy, len(batch)
+        # Latents of the whole update at once: b for the reconstruction, b for the perturbation, and
+        # `target_candidates` for each row of the targets.
         draws = torch.randn(
             rows * (2 + self.config.target_candidates),
             self.latent_dim,
@@ -180,9 +186,13 @@ class BCQ:
         policy = state.policy
         obs_n, action = policy.normaliser(batch.observation), policy.scale(batch.action)
         mean, log_std = state.encoder(torch.cat([obs_n, action], -1))[0].chunk(2, -1)
+        # Clamped before exp, which overflows at outputs that an untrained encoder may well give.
         log_std = log_std.clamp(*LOG_STD_BOUNDS)
+        # z = mean + std eps: the gradient of the reconstruction goes on into mean and std.
         latent = torch.addcmul(mean, log_std.exp(), noise)
         error = squared_action_error(policy.decode(obs_n, latent), action)
+        # A mean over latent dimensions, like that over action
+        # dimensions: `kl_coef` then holds for any number.
         divergence = standard_normal_kl(mean, log_std).mean()
         loss = error + self.config.kl_coef * divergence
         return loss, {
@@ -203,10 +213,13 @@ class BCQ:
             noise: `[b * target_candidates, latent]` standard normal draws, candidates of a row side by side.
         """
         count = self.config.target_candidates
+        # [b k] rows, the candidates of a state side by side, which `reshape(-1, count)` finds again below.
         obs = batch.next_observation.repeat_interleave(count, 0)
         obs_n = state.policy.normaliser(obs)
         proposed = self._propose(state, obs_n, noise)
+        # The perturbation's target network: the online one follows Q, and the targets would follow it.
         action = state.policy.perturbed(obs_n, proposed, net=state.target_perturber)
+        # The mixture first, the maximum over candidates last: where critics disagree a candidate loses.
         values = clipped_value(state.target_critic(obs, action), minimum_weight=self.config.minimum_weight)
         next_value = values.reshape(-1, count).amax(1)
         return td_target(batch.reward, batch.terminated, next_value, discount=self.config.discount)
@@ -218,6 +231,7 @@ class BCQ:
         policy = state.policy
         obs_n = policy.normaliser(batch.observation)
         action = policy.perturbed(obs_n, self._propose(state, obs_n, noise))
+        # Only the first critic, as in eq. 12; frozen, since the gradient is wanted in the action alone.
         return -policy.critic(batch.observation, action, frozen=True, first=1).mean()
 
     @staticmethod
@@ -226,4 +240,5 @@ class BCQ:
         state: BCQState, obs_n: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b latent"]
     ) -> Float[Tensor, "b act_dim"]:
         """Actions in [-1, 1] that the decoder makes of clipped draws of the prior."""
+        # Clipped: latents far out decode to actions that the log hardly holds.
         return state.policy.decode(obs_n, noise.clamp(-LATENT_CLIP, LATENT_CLIP))

@@ -82,6 +82,7 @@ class CQLConfig(SoftActorCriticConfig):
 
     @model_validator(mode="after")
     def _check_target(self) -> "CQLConfig":
+        # A maximum over draws has no density: there is no log pi to subtract.
         if self.target != "sample" and self.has_entropy_backup:
             raise ValueError(f"target {self.target!r} has no entropy: set has_entropy_backup to false")
         return self
@@ -117,10 +118,12 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
 
     def __init__(self, config: CQLConfig, context: LearnerContext) -> None:
         super().__init__(config, context)
+        # Read by the base's `update`, which draws the noise of targets and actor at once.
         self.target_draws = 1 if config.target == "sample" else config.target_actions
 
     def init(self, generator: torch.Generator) -> CQLState:
         """Fresh networks and optimisers."""
+        # The logarithm is learned: the factor stays positive whatever a step of Adam does.
         log_factor = nn.Parameter(torch.tensor(math.log(self.config.lagrange_factor)))
         return CQLState(
             **self.build_parts(generator),
@@ -169,8 +172,12 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         shape = (self.config.conservative_actions, *logged.shape)
         uniform = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
         noise = torch.randn(2, *shape, generator=generator, device=generator.device)
+        # Actions of pi at s' are judged at s as well (see `Proposals.obs`): the states differ little, and
+        # those are the actions that the targets ask about.
         here, log_here = state.actor.sample_with_log_prob(obs, noise[0])
         there, log_there = state.actor.sample_with_log_prob(next_obs, noise[1])
+        # Without weights the sum runs over the logged action as
+        # well: it is then no less than that action's value.
         if self.config.estimator == "unweighted":
             return Proposals(obs, torch.cat([uniform, here, there, logged[None]]), None)
         # The density of a uniform action in [-1, 1]^d is 2^-d.
@@ -186,12 +193,15 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         temperature = self.config.conservative_temperature
 
         def part(k: int) -> Tensor:
+            # All actions of some states: the log-sum-exp is taken
+            # within a state, so chunks only split the mean.
             rows = slice(k * size, (k + 1) * size)
             values = state.critic.at_actions(obs[rows], actions[:, rows])
             if log_density is None:
                 return soft_maximum(values, temperature=temperature).sum(1)
             return log_integral_exp(values, log_density[:, rows], temperature=temperature).sum(1)
 
+        # Summed by chunks and divided once, since the last chunk may be smaller.
         return chunked_sum(state.critic.net.flat, part, math.ceil(len(obs) / size)) / len(obs)
 
     def _conservative_rows(self, state: CQLState, batch: TransitionBatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,6 +210,7 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         if self.config.conservative_states == "all":
             return parts
         rows = batch.from_model.nonzero()[:, 0]
+        # The buffer of imagined rows is empty at first; a mean over no rows would switch the term off.
         if rows.numel() == 0:
             return parts
         obs, next_obs, action = (part.index_select(0, rows) for part in parts)
@@ -211,9 +222,11 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         config = self.config
         # alpha (E_s [T log int exp(Q(s, a) / T) da] - E_D [Q(s, a)])    (Kumar et al. 2020, eq. 4)
         soft = self.soft_values(state, self.propose(state, batch, generator))
+        # The data term holds up logged actions only: lifting imagined ones would undo the pressure on them.
         gap = soft - masked_mean(values, ~batch.from_model)
         metrics = {"critic/conservative_gap": gap.detach().mean()}
         if config.lagrange_gap is None:
+            # Summed over critics like the Bellman error, so that their balance does not depend on N.
             return config.conservative_weight * gap.sum(), metrics
         # Critics descend with the factor as it is; the factor then ascends on the same gap (appendix F).
         factor = state.log_lagrange_factor.detach().exp()
@@ -227,6 +240,7 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
         The parameter is capped, not the factor in the loss: a capped loss has no gradient, and a factor that
         once got there would never come down.
         """
+        # `gap` is detached: this step moves the factor and leaves the critics alone.
         loss = -state.log_lagrange_factor.exp() * self.config.conservative_weight * (gap - wanted)
         state.lagrange_optimiser.descend(loss)
         with torch.no_grad():

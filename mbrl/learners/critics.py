@@ -38,6 +38,8 @@ class PolicyValue:
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """Value of `action`, environment units."""
+        # What is told outside is the value that the learner's targets
+        # use: with another mixture the two would differ.
         return clipped_value(self.action_values(obs, action), minimum_weight=self.minimum_weight)
 
     @torch.no_grad()
@@ -45,6 +47,7 @@ class PolicyValue:
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "c b"]:
         """`Q_i(s, a)` of every critic."""
+        # Critics know actions in [-1, 1]; everybody else speaks environment units.
         return self.critic(obs, self.critic.scale(action))
 
 
@@ -57,6 +60,7 @@ def regress_critics(
     is_included: Bool[Tensor, "b"] | None = None,
 ) -> dict[str, Tensor]:
     """One step of the critics towards `target` at the batch's actions; returns their metrics."""
+    # At the batch's own actions: `target` was made without gradients, so only these values move.
     values = critic(batch.observation, critic.scale(batch.action))
     loss = critic_loss(values, target, is_included=is_included)
     optimiser.descend(loss)
@@ -65,10 +69,12 @@ def regress_critics(
 
 def critic_metrics(values: Float[Tensor, "n b"], loss: Float[Tensor, ""]) -> dict[str, Tensor]:
     """Level, maximum and disagreement of the critics at a batch, beside their Bellman error."""
+    # Metrics outlive the update, and must not keep its graph.
     values = values.detach()
     return {
         "critic/loss": loss.detach(),
         "critic/value": values.mean(),
         "critic/value_max": values.max(),
+        # Population deviation: a single critic has 0, where the sample deviation would be NaN.
         "critic/disagreement": values.std(0, correction=0).mean(),
     }

@@ -91,6 +91,7 @@ class TD3Learner(abc.ABC):
         """Fresh networks and optimisers."""
         config, context = self.td3, self.context
         spec = ActorSpec("deterministic", context.space, config.hidden)
+        # The actor before the critics: which weights a seed means depends on the order of the draws.
         actor = DeterministicActor(spec, copy.deepcopy(context.normaliser), generator)
         critic = CriticEnsemble(
             TWIN,
@@ -102,6 +103,7 @@ class TD3Learner(abc.ABC):
         )
         return TD3State(
             actor=actor,
+            # Targets begin as copies and move by averaging alone; without gradients they keep no activations.
             target_actor=copy.deepcopy(actor).requires_grad_(requires_grad=False),
             critic=critic,
             target_critic=copy.deepcopy(critic).requires_grad_(requires_grad=False),
@@ -119,6 +121,7 @@ class TD3Learner(abc.ABC):
         state.updates += 1
         if state.updates % self.td3.policy_interval != 0:
             return metrics
+        # Policies that follow every error of Q make it worse: d steps of the critics let it settle first.
         loss = self.actor_loss(state, batch)
         state.actor_optimiser.descend(loss)
         # pi' and Q' move with it: targets of the critics stand still in between.
@@ -150,6 +153,8 @@ class TD3Learner(abc.ABC):
         self, state: TD3State, batch: TransitionBatch, noise: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """`r + discount (1 - terminated) V(s')`, V the `backup_value` of the smoothed target action."""
+        # Smoothing: the target is the value of a neighbourhood, so a
+        # narrow peak of Q is worth little (section 5.3).
         next_action = self._target_action(state, batch.next_observation, noise)
         next_value = self.backup_value(state, batch, next_action)
         return td_target(batch.reward, batch.terminated, next_value, discount=self.td3.discount)
@@ -158,6 +163,7 @@ class TD3Learner(abc.ABC):
         self, state: TD3State, batch: TransitionBatch, next_action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
         """`min_i Q_i(s', next_action)` of the target critics; `next_action` in [-1, 1]."""
+        # Clipped double Q-learning: of two estimates the one that promises less (section 4.2).
         return state.target_critic(batch.next_observation, next_action).amin(0)
 
     @torch.no_grad()

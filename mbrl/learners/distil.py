@@ -101,6 +101,8 @@ class Distil:
         """Fresh networks and optimisers; policy and clone begin alike."""
         config, context = self.config, self.context
         spec = ActorSpec("tanh_gaussian", context.space, config.hidden, log_std_bounds=config.log_std_bounds)
+        # The policy is a copy of the clone: until the first
+        # improved decision both are to be bitwise the same.
         clone = TanhGaussianActor(spec, copy.deepcopy(context.normaliser), generator)
         actor = copy.deepcopy(clone)
         critic = CriticEnsemble(
@@ -165,6 +167,7 @@ class Distil:
     @torch.no_grad()
     def critic_target(self, state: DistilState, batch: TransitionBatch, noise: Tensor) -> Float[Tensor, "b"]:
         """`r + discount (1 - terminated) min_i Q_i(s', a')`, `a' ~ pi(s')`, target critics, no gradients."""
+        # The policy's own action: values are those of the policy that is distilled, not of the search.
         next_action, _ = state.actor.sample_with_log_prob(batch.next_observation, noise)
         next_value = state.target_critic(batch.next_observation, next_action).amin(0)
         return td_target(batch.reward, batch.terminated, next_value, discount=self.config.discount)
@@ -172,6 +175,7 @@ class Distil:
     def _update_critics(
         self, state: DistilState, batch: TransitionBatch, generator: torch.Generator
     ) -> dict[str, Tensor]:
+        # The reward of an improved row is the bound that a search found, of the searched action alone.
         rows = None if self.config.learns_search_values else ~batch.from_model
         noise = torch.randn(batch.action.shape, generator=generator, device=generator.device)
         target = self.critic_target(state, batch, noise)
@@ -186,11 +190,16 @@ class Distil:
             state: of this learner.
             batch: logged rows, and improved ones: those `from_model`.
         """
+        # One pass serves the density of improved decisions and the divergence from the clone.
         moments = state.actor.moments(batch.observation)
         log_prob = state.actor.log_prob_of_moments(batch.action, *moments)
+        # 0 without improved rows: there is then nothing to learn, and the anchor below is all that acts.
         cross_entropy = -masked_mean(log_prob, batch.from_model)
         with torch.no_grad():
+            # A constant here: a clone with this gradient would come to meet the policy, and hold nothing.
             anchor = state.clone.moments(batch.observation)
+        # On all rows: where no decision was improved the anchor alone says what to do. KL(pi || clone)
+        # punishes actions that the clone does not take, and lets the policy leave out some that it does.
         divergence = gaussian_kl(moments, anchor).mean()
         loss = cross_entropy + self.config.anchor_coef * divergence
         return loss, {
@@ -205,6 +214,7 @@ class Distil:
         return metrics
 
     def _update_clone(self, state: DistilState, batch: TransitionBatch) -> dict[str, Tensor]:
+        # Logged rows only: a clone of improved decisions would follow the policy out of the data.
         loss = -masked_mean(state.clone.log_prob(batch.observation, batch.action), ~batch.from_model)
         state.clone_optimiser.descend(loss)
         return {"clone/loss": loss.detach()}

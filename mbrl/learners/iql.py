@@ -92,6 +92,7 @@ class IQL(WeightedCloning[IQLConfig, IQLState]):
         """Fresh networks and optimisers."""
         config, context = self.config, self.context
         parts = self.build_parts(_KINDS[config.form], generator)
+        # V has statistics of its own, like actor and critics: each network is moved and stored by itself.
         normaliser = copy.deepcopy(context.normaliser)
         state_value = StateValue(context.space, config.hidden, normaliser, generator=generator)
         value_optimiser = Optimiser(state_value.net.flat, config.critic_learning_rate)
@@ -103,10 +104,13 @@ class IQL(WeightedCloning[IQLConfig, IQLState]):
         rows, scaled = len(batch), state.critic.scale(batch.action)
         # V: |tau - 1(d < 0)| d^2, d = min_i Q'_i(s, a) - V(s), at logged actions only        (eq. 5)
         with torch.no_grad():
+            # Target critics: V regresses on Q and Q on V, and would else chase one another. Logged actions
+            # only, so no critic is ever asked about an action that it was not trained on.
             least = state.target_critic(batch.observation, scaled).amin(0)
         metrics = self._update_value(state, batch.observation, least)
         # pi: -min(exp(beta (Q' - V)), w_max) log pi(a|s), with the new V                      (eq. 7)
         with torch.no_grad():
+            # V(s) and V(s') in one pass, after V's step: advantage and target then come from the same V.
             values = state.state_value(torch.cat([batch.observation, batch.next_observation]))
         metrics |= self._update_policy(state, batch, least - values[:rows])
         # Q: (Q_i(s, a) - r - g (1 - terminated) V(s'))^2, with the new V                      (eq. 6)
@@ -142,15 +146,18 @@ class IQL(WeightedCloning[IQLConfig, IQLState]):
         return state.state_value(next_obs)
 
     def _update_value(self, state: IQLState, obs: Tensor, least: Tensor) -> dict[str, Tensor]:
+        # Above 0.5 the expectile leans to the better logged actions of a state: a maximum within the data.
         loss = expectile_loss(least - state.state_value(obs), expectile=self.config.expectile)
         state.value_optimiser.descend(loss)
         return {"value/loss": loss.detach()}
 
     def _update_policy(self, state: IQLState, batch: TransitionBatch, advantage: Tensor) -> dict[str, Tensor]:
         beta, cap = self.config.inverse_temperature, self.config.max_weight
+        # The advantage has no gradient; the weights say how much each logged action is cloned.
         weight = exponential_weight(advantage, inverse_temperature=beta, max_weight=cap)
         return {
             **self.update_actor(state, batch, weight),
             "policy/weight": weight.mean(),
+            # A large share means that beta is too large: good and very good actions are cloned alike.
             "policy/weights_capped": (weight >= cap).to(weight.dtype).mean(),
         }

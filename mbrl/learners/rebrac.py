@@ -91,6 +91,8 @@ class ReBRACConfig(TD3Config):
             return given
         filled = dict(zip(_COEFS, PRESETS[preset], strict=True))
         for name, value in filled.items():
+            # A value that agrees is no conflict: a resolved config holds
+            # the preset and its numbers, and is read back.
             if given.get(name, value) != value:
                 raise ValueError(
                     f"preset {preset} has {name}={value}, not {given[name]}: set one or the other"
@@ -118,8 +120,10 @@ class ReBRAC(TD3Learner):
         state = super().init(generator)
         pairs = ((state.actor, state.target_actor), (state.critic, state.target_critic))
         for (module, target), bound in zip(pairs, (_ACTOR_HEAD, _CRITIC_HEAD), strict=True):
+            # Detached views: what fills them fills the flat parameters, without a graph.
             layers = [(layer.weight, layer.bias) for layer in module.net.layers(module.net.flat.detach())]
             init_small_head_(layers, hidden_bias=_HIDDEN_BIAS, head_bound=bound, generator=generator)
+            # The targets were copied before these draws.
             target.load_state_dict(module.state_dict())
         return state
 
@@ -131,6 +135,7 @@ class ReBRAC(TD3Learner):
         Raises:
             ConfigError: the batch knows no next actions.
         """
+        # The least target critic at the smoothed action, as in TD3; the charge below comes on top.
         value = super().backup_value(state, batch, next_action)
         if batch.next_action is None or batch.has_next_action is None:
             raise ConfigError(
@@ -146,6 +151,7 @@ class ReBRAC(TD3Learner):
         """`mean [actor_bc_coef sum_d (pi(s)_d - a_d)^2 - min_i Q_i(s, pi(s)) / mean |min_i Q_i|]`."""
         # beta_1 ||pi(s) - a||^2 - Q(s, pi(s)) / mean |Q|: the least critic, where TD3+BC takes the first.
         action = state.actor.scaled_action(batch.observation)
+        # Frozen: the gradient goes through Q to the action and leaves the critics alone.
         values = state.critic(batch.observation, action, frozen=True).amin(0)
         deviation = squared_action_distance(action, state.actor.scale(batch.action))
         return regularised_policy_loss(

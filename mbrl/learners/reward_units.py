@@ -45,7 +45,9 @@ class StandardisedRewards:
 
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on `r / unit`; metrics that are values are in reward units."""
+        # Q, V and targets follow by themselves, since returns are sums of rewards.
         scaled = dataclasses.replace(batch, reward=batch.reward / self.unit)
+        # Metrics that are values go back to reward units, so that runs with other units compare.
         metrics = self.learner.update(state, scaled, generator)
         return {
             name: metric * self.unit if name in RETURN_METRICS else metric for name, metric in metrics.items()
@@ -60,6 +62,7 @@ class StandardisedRewards:
         value = self.learner.value(state)
         if value is None:
             return None
+        # Planners look for `action_values`: without critics behind it the wrapper must not have it either.
         is_critic = isinstance(value, CriticValues)
         return _CriticsInRewardUnits(value, self.unit) if is_critic else _ValueInRewardUnits(value, self.unit)
 
@@ -73,6 +76,7 @@ class _ValueInRewardUnits:
 
     def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
         """V(s)."""
+        # V is linear in the rewards.
         return self.values.value(obs) * self.unit
 
     def action_value(

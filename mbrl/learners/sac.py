@@ -66,9 +66,12 @@ class SAC(SoftActorCritic[SACConfig, SoftActorCriticState]):
         generator: torch.Generator,
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         del values, generator
+        # No term rather than 0 times one, which would take a gradient of a gradient for nothing.
         if self.config.diversity_coef == 0:
             return None, {}
         # EDAC: eta / (N - 1) sum_{i != j} <grad_a Q_i, grad_a Q_j> at logged actions (An et al. 2021, eq. 4).
         action = state.critic.scale(batch.action)
+        # Critics that rise in different directions at the data differ most away from
+        # it, where the least of them is the pessimism.
         diversity = critic_diversity(state.critic.action_gradients(batch.observation, action))
         return self.config.diversity_coef * diversity, {"critic/diversity": diversity.detach()}

@@ -106,6 +106,7 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
         self.target_entropy = (
             -float(context.space.act_dim) if config.target_entropy is None else config.target_entropy
         )
+        # Draws of a' for each target; a learner whose target takes the best of several raises it.
         self.target_draws = 1
 
     @abc.abstractmethod
@@ -115,7 +116,9 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
     def update(self, state: StateT, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of the critics, the actor, the temperature and the targets, as in algorithm 1."""
         draws = self.target_draws
+        # The last row of noise is the actor's, those before it the target's.
         noise = torch.randn(draws + 1, *batch.action.shape, generator=generator, device=generator.device)
+        # One temperature for the whole update, as a number: neither critics nor actor may move it.
         entropy_coef = state.log_entropy_coef.detach().exp()
         # y = r + g (1 - terminated) [min_i Q'_i(s', a') - b alpha log pi(a'|s')], a' ~ pi(s')   (eqs. 2, 3)
         target = self.critic_target(state, batch, noise[0] if draws == 1 else noise[:-1], entropy_coef)
@@ -170,6 +173,7 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
     ) -> Float[Tensor, "b"]:
         """`r + discount (1 - terminated) [min_i Q_i(s', a') - b alpha log pi(a'|s')]`, without gradients."""
         next_action, next_log_prob = state.actor.sample_with_log_prob(batch.next_observation, noise)
+        # Without entropy in the backup (COMBO, MOBILE) values stay comparable with logged returns.
         next_value = soft_next_value(
             state.target_critic(batch.next_observation, next_action),
             next_log_prob,
@@ -205,10 +209,12 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
             generator=generator,
             layer_norm=config.critic_layer_norm,
         )
+        # The logarithm is learned: the temperature stays positive, and a step changes it by a factor.
         log_entropy_coef = nn.Parameter(torch.tensor(math.log(config.entropy_coef)))
         return {
             "actor": actor,
             "critic": critic,
+            # It moves by averaging alone; without gradients its passes keep no activations.
             "target_critic": copy.deepcopy(critic).requires_grad_(requires_grad=False),
             "log_entropy_coef": log_entropy_coef,
             "actor_optimiser": Optimiser(
@@ -238,14 +244,18 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
         values = state.critic(obs, action, frozen=True)  # the gradient passes through Q to a, not to Q
         loss = soft_policy_loss(log_prob, values, entropy_coef=entropy_coef)
         state.actor_optimiser.descend(loss)
+        # The temperature's step must not reach the actor.
         log_prob = log_prob.detach()
         return log_prob, {"policy/loss": loss.detach(), "policy/entropy": -log_prob.mean()}
 
     def _update_entropy_coef(self, state: StateT, log_prob: Tensor) -> None:
+        # A rate of 0 keeps the temperature where it started: no gradient is needed.
         if self.config.entropy_coef_learning_rate == 0:
             return
         loss = temperature_loss(state.log_entropy_coef, log_prob, target_entropy=self.target_entropy)
         state.entropy_optimiser.descend(loss)
         if self.config.max_entropy_coef is not None:
             with torch.no_grad():
+                # The parameter is capped, not the coefficient in the losses: it would go on growing behind
+                # such a cap, and take as long to come back.
                 state.log_entropy_coef.clamp_(max=math.log(self.config.max_entropy_coef))

@@ -49,5 +49,6 @@ class TD3BC(TD3Learner):
         # Only the first critic is asked, as in TD3; the distance keeps the action where that one was trained.
         action = state.actor.scaled_action(batch.observation)
         values = state.critic(batch.observation, action, frozen=True, first=self.critics_asked)[0]
+        # Averaged over dimensions, as in the paper: alpha is then the same for any number of actuators.
         error = squared_action_error(action, state.actor.scale(batch.action))
         return regularised_policy_loss(values, error, value_coef=self.config.value_coef, deviation_coef=1.0)

@@ -116,6 +116,7 @@ class WeightedCloning(abc.ABC, Generic[ConfigT, StateT]):
             "critic": critic,
             "target_critic": copy.deepcopy(critic).requires_grad_(requires_grad=False),
             "actor_optimiser": Optimiser(
+                # All of them: a Gaussian's deviation is a parameter beside the flat ones of its network.
                 list(actor.parameters()),
                 config.actor_learning_rate,
                 schedule=config.actor_schedule,
@@ -128,6 +129,8 @@ class WeightedCloning(abc.ABC, Generic[ConfigT, StateT]):
         self, state: StateT, batch: TransitionBatch, weight: Float[Tensor, "b"]
     ) -> dict[str, Tensor]:
         """One step down the weighted error of cloning, `mean weight * regression_error`; returns metrics."""
+        # A weighted likelihood of logged actions: no gradient passes through Q, so the actor cannot
+        # run away to actions that the critics overrate.
         loss = (weight * regression_error(state.actor, batch)).mean()
         state.actor_optimiser.descend(loss)
         return {"policy/loss": loss.detach()}
@@ -145,7 +148,9 @@ def regression_error(actor: Actor, batch: TransitionBatch) -> Float[Tensor, "b"]
         TypeError: an actor of another kind.
     """
     if isinstance(actor, ClippedGaussianActor):
+        # The density before clipping, where an action at a bound is an ordinary point.
         return -actor.log_prob(batch.observation, batch.action)
     if isinstance(actor, DeterministicActor):
+        # Summed over dimensions like a log-density, so that weights mean the same for both forms.
         return (actor.scaled_action(batch.observation) - actor.scale(batch.action)).square().sum(-1)
     raise TypeError(f"no regression error for {type(actor).__name__}")

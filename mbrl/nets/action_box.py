@@ -26,8 +26,10 @@ class ActionBox(nn.Module):
         super().__init__()
         low = torch.tensor(space.act_low, dtype=torch.float32, device=device)
         high = torch.tensor(space.act_high, dtype=torch.float32, device=device)
+        # a = centre + half_range * scaled, in each dimension.
         buffers = {"low": low, "high": high, "centre": (low + high) / 2, "half_range": (high - low) / 2}
         for name, value in buffers.items():
+            # Not persistent: bounds in a checkpoint could contradict the `SpaceSpec` that it is loaded under.
             self.register_buffer(name, value, persistent=False)
 
     def scale(self, action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
@@ -37,4 +39,6 @@ class ActionBox(nn.Module):
     def unscale(self, scaled_action: Float[Tensor, "*b act_dim"]) -> Float[Tensor, "*b act_dim"]:
         """[-1, 1] to environment units, inside the bounds also after rounding."""
         action = torch.addcmul(self.centre, scaled_action, self.half_range)
+        # In float32 centre + half_range may lie a rounding beyond
+        # the bound, which simulators and robots refuse.
         return torch.clamp(action, self.low, self.high)

@@ -57,6 +57,7 @@ class Actor(PolicyNetwork, abc.ABC):
 
     def __init__(self, spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> None:
         super().__init__(spec, normaliser, generator.device)
+        # A stack of one: actors share the kernels and the flat parameters of critics and models.
         self.net = StackedMLP(
             1,
             spec.space.obs_dim,
@@ -81,6 +82,7 @@ class Actor(PolicyNetwork, abc.ABC):
 
     def head(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b head"]:
         """Output of the network at raw observations."""
+        # Raw units come in; index 0 is the only member.
         return self.net(self.normaliser(obs))[0]
 
 
@@ -118,6 +120,8 @@ class TanhGaussianActor(Actor):
     ) -> tuple[Float[Tensor, "b act_dim"], Float[Tensor, "b act_dim"]]:
         """Mean and log standard deviation before squashing."""
         mean, log_std = self.head(obs).chunk(2, -1)
+        # A hard clamp, as in the EDAC code: beyond a bound the
+        # deviation has no gradient, and exp cannot overflow.
         return mean, log_std.clamp(*self.spec.log_std_bounds)
 
     def sample_with_log_prob(
@@ -131,6 +135,8 @@ class TanhGaussianActor(Actor):
         x = torch.addcmul(mean, log_std.exp(), noise)
         # log N(x) at x = mean + std * noise needs no division by std
         log_normal = -(0.5 * (noise.square() + LOG_2PI) + log_std).sum(-1)
+        # log pi(a|s) = log N(x) - sum_d log(1 - tanh(x_d)^2) (Haarnoja et al. 2018, eq. 21), from x itself:
+        # atanh of a saturated action has lost its digits.
         return torch.tanh(x), log_normal - tanh_log_det(x)
 
     @torch.no_grad()
@@ -154,6 +160,7 @@ class TanhGaussianActor(Actor):
         log_std: Float[Tensor, "b act_dim"],
     ) -> Float[Tensor, "b"]:
         """The same where `moments` are known."""
+        # Given actions have no x; the density of those at a bound is that of their neighbours inside.
         x = unsquash(self.scale(action))
         return gaussian_log_prob(x, mean, log_std) - tanh_log_det(x)
 
@@ -180,6 +187,7 @@ class ClippedGaussianActor(Actor):
 
     def __init__(self, spec: ActorSpec, normaliser: Normaliser, generator: torch.Generator) -> None:
         super().__init__(spec, normaliser, generator)
+        # exp(0) = 1 is half the range of an action: wide at first, whatever the task.
         self.log_std = nn.Parameter(torch.zeros(spec.space.act_dim, device=generator.device))
 
     @staticmethod
@@ -203,6 +211,7 @@ class ClippedGaussianActor(Actor):
     ) -> Float[Tensor, "b"]:
         """Log-density before clipping (environment units in, density on the [-1, 1] scale)."""
         mean, log_std = self.moments(obs)
+        # No Jacobian: nothing is squashed, and what is clipped keeps the density that it had before.
         return gaussian_log_prob(self.scale(action), mean, log_std.expand_as(mean))
 
     @torch.no_grad()
@@ -211,6 +220,7 @@ class ClippedGaussianActor(Actor):
     ) -> Float[Tensor, "*k b act_dim"]:
         """Draws in [-1, 1]; noise with leading axes gives as many for each observation."""
         mean, log_std = self.moments(obs)
+        # Clipped here, so that critics never see an action outside of the box.
         return torch.addcmul(mean, log_std.exp(), noise).clamp(-1.0, 1.0)
 
     @torch.no_grad()
@@ -262,6 +272,8 @@ class MixtureActor(Actor):
         """
         log_weights, means, log_stds = self.components(obs)
         if noise is None:
+            # At its own mean the density of a component is w_k / prod_d std_kd, up to a constant. The mean of
+            # the whole mixture may lie between two modes, where nobody acts.
             peak = log_weights - log_stds.sum(-1)
             return self.unscale(torch.tanh(_take(means, peak.argmax(-1))))
         return self.unscale(torch.tanh(_draw_mixture(log_weights, means, log_stds, noise)))
@@ -272,6 +284,7 @@ class MixtureActor(Actor):
     ) -> Float[Tensor, "k b act_dim"]:
         """`count` draws for each observation; the network runs once."""
         _check_count(count, noise)
+        # [k b, ...] with the draws outermost, in the order of `noise.flatten(0, 1)`.
         log_weights, means, log_stds = (
             part.repeat(count, *[1] * (part.dim() - 1)) for part in self.components(obs)
         )
@@ -310,8 +323,10 @@ def split_mixture(
 ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k act_dim"], Float[Tensor, "b k act_dim"]]:
     """Log-weights, means and log standard deviations of the mixture that a network's outputs describe."""
     k = head.shape[-1] // mixture_head_size(1, act_dim)
+    # [b, k + 2 k d]: logits, then all means, then all log deviations.
     logits, means, log_stds = torch.split(head, [k, k * act_dim, k * act_dim], -1)
     log_stds = log_stds.clamp(*log_std_bounds)
+    # Normalised in logarithms: components of hardly any weight keep a finite one.
     return torch.log_softmax(logits, -1), means.reshape(-1, k, act_dim), log_stds.reshape(-1, k, act_dim)
 
 
@@ -326,6 +341,8 @@ def _draw_mixture(
     log_stds: Float[Tensor, "b k d"],
     noise: Float[Tensor, "b d"],
 ) -> Float[Tensor, "b d"]:
+    # The first coordinate chooses the component and, stretched, moves the action as well; a separate draw for
+    # the choice would need noise of another shape than other policies take.
     index, first = _split_noise(noise[:, 0], log_weights.exp())
     noise = torch.cat([first[:, None], noise[:, 1:]], 1)
     return torch.addcmul(_take(means, index), _take(log_stds, index).exp(), noise)
@@ -339,10 +356,15 @@ def _split_noise(
     noise: Float[Tensor, "b"], weights: Float[Tensor, "b k"]
 ) -> tuple[Tensor, Float[Tensor, "b"]]:
     """One normal draw to a component index and an independent normal draw, by inversion in float64."""
+    # 1. u = Phi(noise) is uniform on [0, 1], in float64, where it does not round to 1.
     uniform = standard_normal_cdf(noise)
+    # 2. Component k owns the slice (W_{k-1}, W_k] of it, W the cumulated weights. Rounding
+    # may leave the last bound below u, so it is set.
     upper = weights.double().cumsum(1)
     upper[:, -1] = 1.0
     index = (uniform[:, None] > upper).sum(1)
+    # 3. Where u lies within its slice is uniform again, whichever slice it is: its normal quantile is a fresh
+    # draw. Clamped, since the quantiles of 0 and 1 are infinite.
     high = upper.gather(1, index[:, None])[:, 0]
     width = weights.double().gather(1, index[:, None])[:, 0].clamp_min(1e-12)
     within = ((uniform - (high - width)) / width).clamp(1e-9, 1 - 1e-9)

@@ -74,8 +74,10 @@ class BCQPolicy(PolicyNetwork):
         self.critic = CriticEnsemble(
             2, spec.space, spec.hidden, copy.deepcopy(normaliser), generator=generator
         )
+        # A seed of its own: which candidates a policy judges does not change with the draws of its weights.
         draws = torch.Generator(generator.device).manual_seed(_CANDIDATE_SEED)
         points = torch.rand(spec.candidates, spec.latent_dim, generator=draws, device=draws.device)
+        # Stored with the weights: a generator of another version or device would make another policy of them.
         self.register_buffer("candidate_points", points)
 
     @classmethod
@@ -95,6 +97,7 @@ class BCQPolicy(PolicyNetwork):
         self, obs_n: Float[Tensor, "b obs_dim"], latent: Float[Tensor, "b latent"]
     ) -> Float[Tensor, "b act_dim"]:
         """The action in [-1, 1] that a latent vector stands for; `obs_n` is normalised."""
+        # tanh keeps proposals in the box, like the logged actions that they imitate.
         return torch.tanh(self.decoder(torch.cat([obs_n, latent], -1))[0])
 
     def perturbed(
@@ -106,6 +109,7 @@ class BCQPolicy(PolicyNetwork):
     ) -> Float[Tensor, "b act_dim"]:
         """`clip(a + perturbation * tanh(xi(s, a)), +-1)`, xi the `net` if it is given (a target network)."""
         shift = (self.perturber if net is None else net)(torch.cat([obs_n, scaled_action], -1))[0]
+        # Clipped: a perturbed action at a bound would leave the box, where the critic was never trained.
         return torch.clamp(scaled_action + self.spec.perturbation * torch.tanh(shift), -1.0, 1.0)
 
     def latents(self, noise: Float[Tensor, "b act_dim"] | None, rows: int) -> Float[Tensor, "b k latent"]:
@@ -113,8 +117,10 @@ class BCQPolicy(PolicyNetwork):
         points = self.candidate_points
         if noise is None:
             return _clipped_quantile(points).expand(rows, *points.shape)
+        # Ceiling division: a latent has more coordinates than the noise of an action, which is repeated.
         repeats = -(-points.shape[1] // noise.shape[1])
         shift = (0.5 * (1 + torch.erf(noise / math.sqrt(2)))).repeat(1, repeats)[:, None, : points.shape[1]]
+        # A uniform shift modulo 1 makes every point uniform, whatever it was (Cranley & Patterson 1976).
         return _clipped_quantile(torch.frac(points + shift))
 
     @torch.no_grad()
@@ -122,6 +128,7 @@ class BCQPolicy(PolicyNetwork):
         self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
     ) -> Float[Tensor, "b act_dim"]:
         """The best candidate by the first critic; noise moves the candidates, not the chosen action."""
+        # Whole states in a chunk: the best candidate is chosen within a state.
         rows = max(1, _CHUNK_ROWS // self.spec.candidates)
         starts = range(0, len(obs), rows)
         parts = [
@@ -134,9 +141,11 @@ class BCQPolicy(PolicyNetwork):
     ) -> Float[Tensor, "b act_dim"]:
         count = self.spec.candidates
         latent = self.latents(noise, len(obs)).flatten(0, 1)
+        # [b k] rows, candidates of a state side by side.
         obs = obs.repeat_interleave(count, 0)
         obs_n = self.normaliser(obs)
         action = self.perturbed(obs_n, self.decode(obs_n, latent))
+        # The first critic alone chooses, as in the code of the paper; targets take the mixture.
         best = self.critic(obs, action, first=1).reshape(-1, count).argmax(1)
         choice = best[:, None, None].expand(-1, 1, self.act_dim)
         return action.reshape(-1, count, self.act_dim).gather(1, choice)[:, 0]
@@ -144,4 +153,5 @@ class BCQPolicy(PolicyNetwork):
 
 def _clipped_quantile(points: Float[Tensor, "*b latent"]) -> Float[Tensor, "*b latent"]:
     """Standard normal quantiles, clipped to the range from which actions are decoded."""
+    # The quantile of 0 is -inf, which the clip makes finite.
     return (math.sqrt(2) * torch.erfinv(2 * points - 1)).clamp(-LATENT_CLIP, LATENT_CLIP)

@@ -40,9 +40,11 @@ class _ChunkedSum(torch.autograd.Function):
         gradient: Tensor | None = None
         for k in range(chunks):
             with torch.enable_grad():
+                # Term i depends on row i alone, so the gradient of the sum holds in row i that of term i.
                 terms = part(k)
                 (piece,) = torch.autograd.grad(terms.sum(), parameter)
             total += terms.detach()
+            # The graph of the chunk is gone here; only a gradient of the size of the parameters is kept.
             gradient = piece if gradient is None else gradient.add_(piece)
         ctx.save_for_backward(gradient)
         return total
@@ -51,4 +53,5 @@ class _ChunkedSum(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = cast(tuple[Tensor], ctx.saved_tensors)
+        # Chain rule: row i by what the loss says of sum i.
         return gradient * grad[:, None], None, None

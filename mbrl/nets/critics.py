@@ -82,6 +82,7 @@ class CriticEnsemble(nn.Module):
     ) -> Float[Tensor, "n k b"]:
         """`[n, k, b]` values of k actions for each observation."""
         count, rows = scaled_actions.shape[:2]
+        # [k b] rows in one pass: many small ones would not fill the processor.
         obs = obs.expand(count, *obs.shape).flatten(0, 1)
         return self(obs, scaled_actions.flatten(0, 1)).unflatten(1, (count, rows))
 
@@ -90,6 +91,7 @@ class CriticEnsemble(nn.Module):
     ) -> Float[Tensor, "n b act_dim"]:
         """dQ_i/da, `[n, b, act_dim]`, differentiable in the parameters (a gradient of a gradient follows)."""
         inputs = torch.cat([self.normaliser(obs), scaled_action], -1)
+        # With respect to the whole input; the action's part stands behind the observation's.
         return self.net.first_output_gradient(inputs)[..., obs.shape[-1] :]
 
 
@@ -112,4 +114,5 @@ class StateValue(nn.Module):
 
     def forward(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
         """`[b]`, return units."""
+        # [1, b, 1] to [b].
         return self.net(self.normaliser(obs))[0, :, 0]

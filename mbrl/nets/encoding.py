@@ -23,6 +23,7 @@ class PiecewiseLinearEncoding(nn.Module):
         super().__init__()
         if bool((edges.diff(dim=0) < 0).any()):
             raise ValueError("the edges of a coordinate must ascend")
+        # A copy, and a buffer: it moves and is stored with the network that was fitted on it.
         self.register_buffer("edges", edges.detach().to(torch.float32).clone())
 
     @property
@@ -34,6 +35,8 @@ class PiecewiseLinearEncoding(nn.Module):
         """`[*b, n]` to `[*b, n + (k - 1) d]`."""
         if self.added_size == 0:
             return x
+        # Edges that coincide make a step of that width instead of a division by 0.
         low, width = self.edges[:-1], self.edges.diff(dim=0).clamp_min(1e-6)
+        # [*b, 1, d] against edges [k - 1, d].
         part = x[..., -self.edges.shape[1] :].unsqueeze(-2)
         return torch.cat([x, ((part - low) / width).clamp_(0.0, 1.0).flatten(-2)], -1)

@@ -21,8 +21,11 @@ def apply_head(
         return torch.baddbmm(bias, h, weight)
     transposed = weight.transpose(1, 2)
     if columns == 1:
+        # One column: a weighted sum of the units.
         return torch.sum(h * transposed, -1, keepdim=True) + bias
+    # Few columns: the transposed product W^T h^T has few rows instead, which runs at full speed.
     out = torch.baddbmm(bias.transpose(1, 2), transposed.contiguous(), h.transpose(1, 2))
+    # Contiguous: what follows splits the last axis, and reads it row by row.
     return out.transpose(1, 2).contiguous()
 
 
@@ -34,6 +37,7 @@ def write_weight_gradient(
     if columns >= _NARROW:
         torch.bmm(h.transpose(1, 2), grad, out=out)
     elif columns == 1:
+        # Straight into the transposed view: with one column it has the same layout.
         torch.bmm(grad.transpose(1, 2), h, out=out.transpose(1, 2))
     else:
         out.copy_(torch.bmm(grad.transpose(1, 2), h).transpose(1, 2))

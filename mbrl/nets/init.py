@@ -61,4 +61,5 @@ def init_small_head_(
     for _, bias in layers[:-1]:
         bias.fill_(hidden_bias)
     for tensor in layers[-1]:
+        # Small outputs at first: tanh is not saturated, and values start from about 0.
         tensor.uniform_(-head_bound, head_bound, generator=generator)

@@ -18,8 +18,11 @@ class Normaliser(nn.Module):
 
     def __init__(self, mean: Float[Tensor, "d"], std: Float[Tensor, "d"]) -> None:
         super().__init__()
+        # NaN is not greater than 0 either.
         if not bool((std > 0).all()):
             raise ValueError(f"a normaliser needs positive deviations, got {std.tolist()}")
+        # float32 like the networks, though statistics are taken in float64;
+        # copies, since the caller may go on changing its own.
         self.register_buffer("mean", mean.detach().to(torch.float32).clone())
         self.register_buffer("std", std.detach().to(torch.float32).clone())
 

@@ -38,6 +38,7 @@ class PolicySpec:
     @classmethod
     def from_json(cls: type[S], fields: dict[str, Any]) -> S:
         """Inverse of `to_json`; lists become tuples."""
+        # JSON knows no tuples, and a spec of lists would not equal the one it was made from.
         space, rest = _to_tuples(fields["space"]), _to_tuples(fields)
         rest["space"] = SpaceSpec(**space)
         return cls(**rest)
@@ -56,6 +57,7 @@ class PolicyNetwork(nn.Module, abc.ABC):
         super().__init__()
         self.spec = spec
         self.normaliser = normaliser
+        # The task's units are known in here alone; learners work in [-1, 1].
         self.action_box = ActionBox(spec.space, device)
 
     @classmethod

@@ -101,6 +101,7 @@ class StackedMLP(nn.Module):
         self.layer_norm = layer_norm
         self._shapes = _parameter_shapes(in_dim, hidden, out_dim, layer_norm=layer_norm)
         self._sizes = [rows * columns for rows, columns in self._shapes]
+        # One row a member: whatever is done to members (selecting, averaging, restoring) is done to rows.
         self.flat = nn.Parameter(torch.empty(members, sum(self._sizes), device=generator.device))
         with torch.no_grad():
             for layer in self.layers(self.flat):
@@ -135,6 +136,7 @@ class StackedMLP(nn.Module):
         x = _expand(x, len(parameters))
         if not torch.is_grad_enabled():
             return self._infer(x, parameters)
+        # Without a gradient for the parameters the backward pass skips the products h^T dL/dz.
         parameters = parameters.detach() if frozen else parameters
         return cast(Tensor, _StackedMLPFunction.apply(x, parameters, self))
 
@@ -171,6 +173,7 @@ class StackedMLP(nn.Module):
             for layer in layers[:-1]:
                 h = torch.relu_(torch.baddbmm(layer.bias, h, layer.weight))
                 masks.append(torch.sign(h))  # h >= 0 after ReLU: 1 where the unit is on, 0 where it is off
+        # From the output backwards, w^T first: products of a row with matrices, never of two matrices.
         gradient = layers[-1].weight[..., :1].transpose(1, 2).expand(-1, h.shape[1], -1)
         for layer, mask in zip(reversed(layers[:-1]), reversed(masks), strict=True):
             gradient = torch.bmm(gradient * mask, layer.weight.transpose(1, 2))
@@ -188,6 +191,7 @@ class StackedMLP(nn.Module):
 
     def select(self, members: Tensor) -> "StackedMLP":
         """Returns a new, smaller stack with copies of the given members, `[k]` int64."""
+        # The weights are overwritten below; the generator only fills the place.
         generator = torch.Generator(self.flat.device).manual_seed(0)
         chosen = StackedMLP(
             len(members),

@@ -15,6 +15,7 @@ def gaussian_log_prob(
     x: Float[Tensor, "*b d"], mean: Float[Tensor, "*b d"], log_std: Float[Tensor, "*b d"]
 ) -> Float[Tensor, "*b"]:
     """Log-density of a diagonal Gaussian, `-1/2 sum_d [((x - mean)/std)^2 + 2 log std + log 2 pi]`."""
+    # A product with exp(-log std): networks give log_std, and nothing is divided by a small deviation.
     standardised = (x - mean) * torch.exp(-log_std)
     return -0.5 * (standardised.square() + 2 * log_std + LOG_2PI).sum(-1)
 
@@ -30,6 +31,7 @@ def tanh_log_det(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
 
 def gaussian_nll(error: Float[Tensor, "*b d"], log_variance: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """Negative log-likelihood in nats per dimension, `1/2 [error^2 exp(-l) + l + log 2 pi]`."""
+    # Not summed over dimensions: how dimensions are weighed is up to the caller.
     return 0.5 * (error.square() * torch.exp(-log_variance) + log_variance + LOG_2PI)
 
 
@@ -100,10 +102,12 @@ def soft_clamp(
     Returns:
         `[*b, d]`, with a gradient everywhere.
     """
+    # Unlike a hard clamp it pulls values from beyond a bound back: the gradient never vanishes.
     x = high - softplus(high - x)
     return low + softplus(x - low)
 
 
 def standard_normal_cdf(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """`Phi(x) = (1 + erf(x / sqrt 2)) / 2` in float64: a standard normal draw becomes a uniform one."""
+    # float64: in float32 Phi rounds to 1 from about 5.4 on, and quantiles of 1 are infinite.
     return 0.5 * (1 + torch.erf(x.double() / math.sqrt(2)))

@@ -15,6 +15,7 @@ _LEAST_VALUE = 1e-8
 def masked_mean(values: Float[Tensor, "*n b"], is_included: Bool[Tensor, "b"]) -> Float[Tensor, "*n"]:
     """Mean over the rows where `is_included` `[b]` is True; 0 where there are none."""
     weight = is_included.to(values.dtype)
+    # At least one: without any row the mean is 0 and its gradient as well, not 0 / 0.
     return (values * weight).sum(-1) / weight.sum().clamp_min(1.0)
 
 
@@ -46,6 +47,8 @@ def soft_policy_loss(
         action_values: `[n, b]`, critics at those actions, differentiable in them.
         entropy_coef: temperature, detached.
     """
+    # The least of all critics: the actor looks for errors that
+    # are too high, and the minimum hides single ones.
     return (entropy_coef * log_prob - action_values.amin(0)).mean()
 
 
@@ -61,6 +64,7 @@ def temperature_loss(
         log_prob: `[b]`, detached.
         target_entropy: H, in nats.
     """
+    # With the entropy below H the bracket is positive on average, so descending raises the coefficient.
     return -(log_entropy_coef * (log_prob + target_entropy)).mean()
 
 
@@ -132,5 +136,6 @@ def mixture_log_prob(
         means: `[b, k, d]`.
         log_stds: `[b, k, d]`.
     """
+    # [b, k]: every component judges every row, and the sum over them is taken in logarithms.
     components = gaussian_log_prob(x[:, None].expand_as(means), means, log_stds)
     return torch.logsumexp(log_weights + components, 1)

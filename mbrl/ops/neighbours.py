@@ -34,6 +34,7 @@ def neighbour_distance(
     for k in range(0, query.shape[0], chunk):
         distance = torch.cdist(query[k : k + chunk], rows)
         if groups is not None:
+            # Excluded rows are infinitely far, and are met only where too few others exist.
             distance.masked_fill_(groups[0][k : k + chunk, None] == groups[1], torch.inf)
         parts.append(distance.topk(count, largest=False).values.mean(1))
     return torch.cat(parts) / rows.shape[1] ** 0.5

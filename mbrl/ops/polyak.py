@@ -13,4 +13,5 @@ def polyak_update(target: Tensor, source: Tensor, *, polyak_tau: float) -> None:
         source: same shape.
         polyak_tau: in [0, 1].
     """
+    # One pass over flat parameters, in place: nothing is allocated in an update.
     target.lerp_(source, polyak_tau)

@@ -59,7 +59,11 @@ class PlausibleRange(NamedTuple):
         ordered = values.double().sort().values
         n = len(ordered)
         low, high = float(ordered[0]), float(ordered[-1])
+        # Of fewer than three values none is central. Later tails
+        # keep more: sparse values vary in few rows only.
         for tail in CENTRAL_TAILS if n >= 3 else ():
+            # Rounded up: one value at least is left out at each
+            # end, so a single wrong one never sets a fence.
             cut = math.ceil(tail * n)
             low, high = float(ordered[cut]), float(ordered[n - 1 - cut])
             if high > low:
@@ -85,6 +89,7 @@ class PlausibleRange(NamedTuple):
     @classmethod
     def _around(cls, ordered: Tensor, low: float, high: float, width: float) -> "PlausibleRange":
         low, high = low - FENCE * width, high + FENCE * width
+        # Never empty: the central part itself lies inside.
         inside = ordered[(ordered >= low) & (ordered <= high)]
         return cls(low, high, float(inside[0]), float(inside[-1]))
 
@@ -115,6 +120,8 @@ def robust_scale(values: Float[Tensor, "n"]) -> float:
         where all are 0.
     """
     inside = PlausibleRange.of_most(values).settle(values)
+    # Values that share a large level and vary little would be blown up by their deviation;
+    # their mean size, or a fifth of it, is the floor.
     spread, size = float(inside.std(correction=0)), float(inside.abs().mean())
     scale = size if spread < LEAST_VARIATION * size else max(spread, LEAST_RATIO * size)
     return scale or float(values.double().std(correction=0)) or 1.0

@@ -47,6 +47,7 @@ def soft_next_value(
     Returns:
         `[*b]`, return units.
     """
+    # The least of n critics: a backup passes errors on, and those that are too high would feed themselves.
     value = next_action_values.amin(0)
     return value - entropy_coef * next_log_prob if has_entropy else value
 
@@ -81,6 +82,7 @@ def clipped_value(
         minimum_weight: in [0, 1]; 1 is the least of the critics.
     """
     least = action_values.amin(0)
+    # The common case needs no maximum.
     if minimum_weight == 1.0:
         return least
     return torch.lerp(action_values.amax(0), least, minimum_weight)
@@ -102,6 +104,7 @@ def penalised_next_value(
         has_next_action: `[b]`.
         coef: return units per squared scaled action unit.
     """
+    # Filled, not multiplied: what stands in rows without a next action may be NaN.
     return next_value - coef * deviation.masked_fill(~has_next_action, 0.0)
 
 

@@ -40,6 +40,7 @@ class Box:
         """
         both = torch.cat([transitions.observation, transitions.next_observation])
         low, high = both.amin(0), both.amax(0)
+        # In widths of each dimension, so that a margin means the same for all; a constant one gets none.
         spare = margin * (high - low)
         reward = transitions.reward
         columns = (both.cpu().numpy(), reward[:, None].cpu().numpy())
@@ -51,4 +52,6 @@ class Box:
         self, obs: Float[Tensor, "b obs_dim"], reward: Float[Tensor, "b"]
     ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:
         """The nearest point of the box; a NaN stays one."""
+        # What is clipped is counted by the caller, and infinities
+        # are looked for before: clipped they look sound.
         return obs.clamp(self.obs_low, self.obs_high), reward.clamp(self.reward_low, self.reward_high)

@@ -74,6 +74,7 @@ def generate_rollouts(
     """
     if config.flagged == "halt" and config.halt_reward is None:
         raise ValueError("rollouts alone do not know the logged rewards: give halt_reward a number")
+    # For all steps and rows before the first chunk: results do not depend on how rows are chunked.
     draws = _Draws.make(imagination.model.ensemble_size, policy.act_dim, start, config, generator)
     chunks = [slice(k, k + config.chunk) for k in range(0, start.shape[0], config.chunk)]
     rollouts = Rollouts.join(
@@ -186,6 +187,7 @@ def _predict(
     else:
         posterior = imagination.model.predict(obs, action)
         rows = torch.arange(len(obs), device=obs.device)
+        # Row i from its member: `[e, b, d]` to `[b, d]`.
         mean, variance = posterior.mean[member, rows], posterior.variance[member, rows]
         reward_mean = posterior.reward_mean[member, rows]
         reward_variance = posterior.reward_variance[member, rows]
@@ -194,6 +196,7 @@ def _predict(
     reward = torch.addcmul(reward_mean, reward_variance.sqrt(), noise[:, -1])
     uncertainty = level = torch.zeros_like(reward)
     if imagination.measure is not None and posterior is not None:
+        # Before s' is clipped: measures judge what the model said.
         context = StepContext(obs=obs, action=action, reference=imagination.reference, outcome=next_obs)
         uncertainty = level = imagination.measure(posterior, context)
         if imagination.guard is not None:
@@ -240,6 +243,7 @@ def _judge(
     if config.flagged == "drop":
         valid = seen & ~flagged
     if config.flagged == "halt" and config.halt_reward is not None:
+        # Halting is an end, so that nothing is bootstrapped from the unknown (MOReL, definition 2).
         terminated = terminated | flagged
         reward = torch.where(flagged, torch.full_like(reward, config.halt_reward), reward)
     return _Verdict(

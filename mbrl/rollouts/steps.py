@@ -61,6 +61,7 @@ class Rollouts:
 
     def transitions(self, reward: Float[Tensor, "h b"] | None = None) -> TransitionBatch:
         """The valid steps as one batch, step by step; with other rewards if given (penalised ones)."""
+        # A mask over `[h, b]` puts all rows of a step before those of the next.
         keep = self.valid
         terminated = self.terminated[keep]
         return TransitionBatch(
@@ -69,6 +70,8 @@ class Rollouts:
             reward=(self.reward if reward is None else reward)[keep],
             next_observation=self.next_observation[keep],
             terminated=terminated,
+            # Learners that treat logged and imagined rows differently
+            # (CQL, MOBILE, distillation) go by this flag.
             from_model=torch.ones_like(terminated),
             next_action=self.next_action[keep],
             has_next_action=torch.ones_like(terminated),
@@ -83,9 +86,11 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
     rate is that of the dimension, or of the reward, which the box changed most often.
     """
     valid, flagged = rollouts.valid, rollouts.flagged
+    # Zeros instead of NaN where everything was dropped.
     count = valid.sum().clamp_min(1)
 
     def mean(values: Tensor) -> Tensor:
+        # float64: a sum over hundreds of thousands of steps in float32 loses its last digits.
         return values[valid].double().sum() / count
 
     return {
@@ -94,6 +99,7 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
         "rollout/uncertainty": mean(rollouts.uncertainty),
         "rollout/terminated_rate": mean(rollouts.terminated),
         "rollout/edge_rate": mean(_is_edge(rollouts)),
+        # Dropped steps were flagged and are not valid: they belong to the whole as well.
         "rollout/flagged_rate": flagged.sum().double() / (valid | flagged).sum().clamp_min(1),
         "rollout/clip_rate": _clip_rates(rollouts).amax(),
         "rollout/non_finite": rollouts.non_finite.sum(),
@@ -103,12 +109,14 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, Tensor]:
 def _is_edge(rollouts: Rollouts) -> Bool[Tensor, "h b"]:
     """Steps whose successor bootstraps without ever being updated."""
     valid = rollouts.valid
+    # A step is followed if the next one of its column is stored, and so starts from where this one leads.
     followed = torch.cat([valid[1:], torch.zeros_like(valid[:1])])
     return valid & ~rollouts.terminated & ~followed
 
 
 def _clip_rates(rollouts: Rollouts) -> Float[Tensor, "k"]:
     """Share of the valid steps that the box changed, for each coordinate of s' and for the reward."""
+    # Per dimension: one that always leaves its range would hardly show in a rate over all of them.
     counts = (rollouts.clipped & rollouts.valid[..., None]).sum((0, 1))
     return counts.double() / rollouts.valid.sum().clamp_min(1)
 
@@ -134,6 +142,8 @@ def refuse_non_finite(rollouts: Rollouts) -> None:
     Raises:
         NonFiniteError: more than 0.1 % of the imagined rows are NaN or infinite.
     """
+    # The share counts, not the number: rare ones are left out, while a model that blows up would leave only
+    # the short beginnings of rollouts, and with them another distribution of states.
     lost = int(rollouts.non_finite.sum())
     total = int(rollouts.valid.sum()) + lost
     if lost > _MAX_NON_FINITE_SHARE * total:

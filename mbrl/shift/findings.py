@@ -28,6 +28,7 @@ class ShiftFindings:
 
     def put(self, name: str, value: float | None, *, why_not: str = "it is not finite") -> None:
         """Files a value; None stands for one that `why_not` says is missing."""
+        # A report is JSON, which has no NaN, and an alarm that compares with one is silent.
         if value is None or not math.isfinite(value):
             self.why_not[name] = why_not if value is None else "it is not finite"
             return
@@ -45,6 +46,7 @@ class ShiftFindings:
         """Rollouts with at least one valid step, or None with the reason."""
         try:
             rollouts = run()
+        # A finding, not a failure: a diagnosis must not stop the training that it looks at.
         except NonFiniteError:
             self.skip("the model blows up along the policy's rollouts", *names)
             return None

@@ -45,10 +45,12 @@ def logged_values(
         generator: of the choice of steps.
         count: steps.
     """
+    # Truncated episodes hide the rest of their return; late steps of them are not usable.
     returns, is_usable = returns_to_go(dataset.episodes, discount)
     usable = np.flatnonzero(is_usable)
     if len(usable) < _FEW_RETURNS:
         return None
+    # Drawn once for a whole training: looks differ by the values alone, not by the steps.
     rows = usable[torch.randperm(len(usable), generator=generator)[:count].numpy()]
     steps = dataset.transitions()
     return LoggedValues(

@@ -73,7 +73,9 @@ class ModelProbe:
             holdout: episodes that were held out of it.
             generator: segments and particles.
         """
+        # One step at least: also of a model that nobody should trust it is worth saying how wrong it is.
         trusted = max(1, dynamics.report.trusted_horizon)
+        # The last row of a truncated episode may have no successor to learn from.
         known = train.successors_known()
         segments = draw_segments(
             holdout, count=_SEGMENTS, horizon=min(trusted, _SEGMENT_HORIZON), generator=generator
@@ -81,6 +83,7 @@ class ModelProbe:
         loop = run_open_loop(
             dynamics.model,
             dynamics.termination,
+            # Open loops are run beside a linear baseline; its errors are not read here.
             LinearModel.fit(thin(known, _FIT_ROWS)),
             segments,
             particles=_PARTICLES,
@@ -89,6 +92,7 @@ class ModelProbe:
         )
         rows = thin(holdout.transitions(), _BASELINE_ROWS)
         return cls(
+            # No cut: rollouts that end where the model is unsure would measure only what is left.
             imagination=dataclasses.replace(imagination, threshold=math.inf),
             flag_level=imagination.threshold,
             baseline=_mean_uncertainty(imagination, rows),
@@ -103,7 +107,9 @@ def _mean_uncertainty(imagination: Imagination, rows: Transitions) -> float:
     assert imagination.measure is not None
     obs, action = torch.tensor(rows.observation), torch.tensor(rows.action)
     context = StepContext(obs=obs, action=action, reference=imagination.reference)
+    # The same measure on rows that the fit did not see, since rollouts meet new states as well.
     values = imagination.measure(imagination.model.predict(obs, action), context)
+    # Capped like the rollouts that are held against it, or the ratio of the two would mix units.
     return float(values.double().clamp_max(CAP).mean())
 
 

@@ -82,6 +82,8 @@ class ShiftProbe:
             past: `mean_value` of earlier looks, by their step.
             generator: of all draws.
         """
+        # One generator for all parts, in this order: a part that is
+        # left out shifts the draws of those behind it.
         found = ShiftFindings(dict(self.why_not))
         self._look_at_actions(found, policy, generator)
         self._look_at_values(found, value, step, past)
@@ -91,11 +93,14 @@ class ShiftProbe:
         return found.report(step, self.updates)
 
     def _look_at_actions(self, found: ShiftFindings, policy: Policy, generator: torch.Generator) -> None:
+        # Drawn before any return, so that the later parts get the same draws with and without support.
         noise = torch.randn(len(self.states), policy.act_dim, generator=generator)
         if self.support is None:
             found.lack("support", "out_of_support_share", "knn_share")
             return
+        # With noise, as in training: the critics are asked about draws, not about the mode alone.
         action = policy.act(self.states, noise)
+        # Comparisons with NaN are False: a broken policy would count as inside of the support.
         if not bool(action.isfinite().all()):
             found.skip("the policy's actions are not finite", "out_of_support_share", "knn_share")
             return
@@ -114,6 +119,7 @@ class ShiftProbe:
             return
         self._compare_returns(found, value)
         values = value.value(self.states).double()
+        # float64 above: the drift is a small difference of means of large values.
         mean, spread = float(values.mean()), float(values.std(correction=0))
         found.put("mean_value", mean)
         # Held against the look nearest to three quarters of the way: the last quarter is what still moved.
@@ -143,6 +149,7 @@ class ShiftProbe:
             found.lack("model", *names)
             return
         model = self.model
+        # Ends by threshold, not by a draw: looks then differ by the policy and not by luck.
         config = RolloutConfig(horizon=model.horizon, starts=STARTS, termination="threshold")
         rollouts = found.imagine(
             lambda: generate_rollouts(
@@ -155,6 +162,8 @@ class ShiftProbe:
         uncertainty = rollouts.uncertainty[rollouts.valid].double()
         # mean u along the rollouts over mean u on held-out rows, both capped alike: one wild step is not all.
         mean = float(uncertainty.clamp_max(CAP).mean())
+        # 1 for a policy that acts like the log, in a model that
+        # is as sure of its own states as of logged ones.
         ratio = mean / model.baseline if model.baseline > 0 else None
         found.put("rollout_uncertainty_ratio", ratio, why_not="the model is never unsure on held-out rows")
         found.put("rollout_flagged_share", _share(uncertainty > model.flag_level))
@@ -175,6 +184,7 @@ class ShiftProbe:
         )
         if rollouts is None:
             return
+        # The recipe's own horizon and cuts: what is edge depends on both.
         reach = edge_of_reach(rollouts)
         found.put("edge_share", reach.share, why_not="no imagined state is bootstrapped from")
         found.rows["edge_steps"] = int(rollouts.valid.sum())
@@ -198,6 +208,7 @@ class ShiftProbe:
         # Open-loop error on the held-out segments whose logged actions lie near pi(s): where it matters.
         segments = self.model.segments
         states = torch.tensor(segments.observations[:, :-1])
+        # The mode: noise would push segments off that follow the policy.
         actions = policy.act(states.flatten(0, 1)).view(*states.shape[:2], -1).numpy()
         near = error_near_policy(segments, self.model.error, actions, action_std=self.model.action_std)
         if near is None:

@@ -116,6 +116,7 @@ class ShiftReport:
 
     def metrics(self) -> dict[str, float]:
         """What was measured, by names for a log, `shift/...`."""
+        # What could not be measured is left out: a metrics file has no number for "not known".
         values = {name: getattr(self, name) for name in (*MEASURED, "mean_value")}
         return {f"shift/{name}": float(value) for name, value in values.items() if value is not None}
 
@@ -148,6 +149,7 @@ def alarms_by_kind(report: ShiftReport) -> dict[str, str]:
 def _support_alarm(report: ShiftReport) -> str | None:
     unlikely, distant = report.out_of_support_share, report.knn_share
     parts: list[str] = []
+    # Two views of one thing: a likely action at a strange state is seen by the distance alone.
     if unlikely is not None and unlikely > OUTSIDE_SHARE:
         parts.append(f"{unlikely:.0%} of the policy's actions are ones that the log almost never takes there")
     if distant is not None and distant > OUTSIDE_SHARE:
@@ -184,6 +186,8 @@ def _value_alarm(report: ShiftReport) -> str | None:
     if gap is None:
         return None
     remedy = "Remedy: more critics, LayerNorm in the critics, or a stronger constraint to the data."
+    # Bounds first: beyond them the values are wrong for certain,
+    # whatever the policy; a huge gap is only unlikely.
     if high is not None and gap > high:
         return (
             f"The values lie {gap:.1f} deviations above the logged returns on average; the rewards permit no "
@@ -205,6 +209,7 @@ def _value_alarm(report: ShiftReport) -> str | None:
 
 def _rank_alarm(report: ShiftReport) -> str | None:
     correlation = report.value_rank_correlation
+    # Only a reversed order alarms: a better policy orders steps in another way than the log's own returns.
     if correlation is None or correlation >= 0:
         return None
     return (
@@ -215,6 +220,7 @@ def _rank_alarm(report: ShiftReport) -> str | None:
 
 def _drift_alarm(report: ShiftReport) -> str | None:
     drift, since = report.value_drift, report.value_drift_since
+    # Values have to move while they are learned; at the end they should have settled.
     if drift is None or not report.is_final or abs(drift) <= DRIFT:
         return None
     return (
@@ -225,6 +231,7 @@ def _drift_alarm(report: ShiftReport) -> str | None:
 
 def _edge_alarm(report: ShiftReport) -> str | None:
     share, gap = report.edge_share, report.edge_value_gap
+    # The gap alarms and not the share: short rollouts are mostly edge, which does no harm where values agree.
     if share is None or gap is None or gap <= EDGE_GAP:
         return None
     return (
@@ -236,6 +243,7 @@ def _edge_alarm(report: ShiftReport) -> str | None:
 
 def _model_alarm(report: ShiftReport) -> str | None:
     near, everywhere = report.model_error_near_policy, report.model_error
+    # Relative and absolute: twice of next to nothing is no reason for concern.
     if near is None or everywhere is None or near <= max(MODEL_ERROR_RATIO * everywhere, MODEL_ERROR):
         return None
     return (

@@ -47,10 +47,12 @@ def returns_to_go(
         `[n]` returns, return units, and `[n]` flags.
     """
     lengths = np.array([len(episode) for episode in episodes])
+    # Padded to the longest episode: the recursion over time is then one pass for all of them.
     rewards = np.zeros((len(episodes), int(lengths.max())))
     is_step = np.arange(rewards.shape[1]) < lengths[:, None]
     rewards[is_step] = np.concatenate([episode.rewards for episode in episodes])
     is_truncated = np.array([not episode.terminated for episode in episodes])
+    # What follows a cut is not known: r / (1 - discount) is the value of the mean reward for ever.
     tail = is_truncated * (float(rewards[is_step].mean()) / (1 - discount))
     found, value = np.zeros_like(rewards), np.asarray(tail, np.float64)
     for t in range(rewards.shape[1] - 1, -1, -1):
@@ -90,11 +92,13 @@ def compare_values(
         bounds: least and largest value that the rewards permit, or None.
     """
     std, mean = float(returns.std()), float(returns.mean())
+    # A deviation that is mere rounding would make any gap huge.
     if std <= _FLAT * float(np.abs(returns).max()):
         return ValueComparison(None, None, None, None)
     low, high = (None, None) if bounds is None else ((bound - mean) / std for bound in bounds)
     correlation = None
     if float(values.std()) > _FLAT * float(np.abs(values).max()):
+        # One episode drawn once: only the correlation is read, not its interval.
         alone, column = np.ones((1, 1)), np.zeros(len(values), np.int64)
         correlation = rank_correlation(values, returns, weights=alone, column=column)[0]
     return ValueComparison((float(values.mean()) - mean) / std, correlation, low, high)
@@ -102,6 +106,7 @@ def compare_values(
 
 def relative_change(now: float, before: float, *, spread: float) -> float | None:
     """`(now - before) / max(|before|, spread)`; None if that is 0."""
+    # The spread as floor: a mean near 0 would make a drift of every change.
     scale = max(abs(before), spread)
     return (now - before) / scale if scale > 0 else None
 
@@ -130,6 +135,7 @@ def edge_of_reach(rollouts: Rollouts) -> Reach:
     # A state is trained at if a stored step starts there; the successor of a last one is a target alone.
     has_next = torch.zeros_like(rollouts.valid)
     has_next[:-1] = rollouts.valid[1:]
+    # Where the task ended the value is known to be 0, and nothing is extrapolated.
     target = rollouts.valid & ~rollouts.terminated
     return Reach(edge=target & ~has_next, target=target)
 
@@ -151,6 +157,7 @@ def edge_excess(
     if not bool(reach.edge.any()):
         return None
     # Per rollout: V at its edge, less the mean V of the states that it starts steps from.
+    # Within a rollout, so that it is not compared with states that are simply better.
     others = (value.double() * valid).sum(0) / valid.sum(0).clamp_min(1)
     at_edge = (next_value.double() * reach.edge).sum(0)
     return float((at_edge - others)[reach.edge.any(0)].mean())
@@ -194,6 +201,8 @@ def error_near_policy(
     distance = np.sqrt(np.square(difference).mean(2))
     is_near = np.logical_and.accumulate((distance <= DISTANCE_OF_NEAR) & segments.alive, 1)
     counts = is_near.sum(0)
+    # Counts fall with k, since a segment that left the policy's
+    # actions stays out: their number is the horizon.
     horizon = int((counts >= MIN_SEGMENTS).sum())
     if horizon == 0:
         return None

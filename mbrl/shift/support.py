@@ -77,14 +77,18 @@ class BehaviourDensity:
             normaliser: of observations.
             generator: initial weights and batches.
         """
+        # Small and fitted for 800 steps: what is asked is whether an action is
+        # likely at all, not its density to many digits.
         spec = ActorSpec("mixture", space, _HIDDEN, activation="silu", components=_COMPONENTS)
         actor = MixtureActor(spec, copy.deepcopy(normaliser), generator)
         density = cls(actor)
         optimiser = torch.optim.Adam([actor.net.flat], lr=_LEARNING_RATE, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _UPDATES)
+        # All batches at once, with replacement: a fit costs the same for any number of rows.
         rows = torch.randint(len(obs), (_UPDATES, min(_BATCH, len(obs))), generator=generator)
         for batch in rows:
             optimiser.zero_grad(set_to_none=True)
+            # -mean log b(a|s), maximum likelihood.
             loss = -density._log_prob(obs[batch], action[batch]).mean()
             loss.backward()
             optimiser.step()
@@ -100,6 +104,7 @@ class BehaviourDensity:
         return self._log_prob(obs, action)
 
     def _log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+        # Not `MixtureActor.log_prob`, which squashes: see the class.
         return mixture_log_prob(self._actor.scale(action), *self._actor.components(obs))
 
 
@@ -147,6 +152,8 @@ class BehaviourSupport:
             raise ValueError(f"a 1 % quantile needs {MIN_ROWS} held-out rows, not {len(held_out[0])}")
         density = BehaviourDensity.fit(*train, space=space, normaliser=normaliser, generator=generator)
         reference = DensityReference.fit(*train, generator=generator, max_rows=REFERENCE_ROWS)
+        # Held out: a density is higher and a distance smaller on the rows it was fitted on, and thresholds
+        # from those would call the behaviour itself foreign.
         judged = torch.randperm(len(held_out[0]), generator=generator)[:_THRESHOLD_ROWS]
         obs, action = held_out[0][judged], held_out[1][judged]
         # 99 % of held-out logged actions are likelier than the floor, and nearer than the ceiling.
@@ -158,6 +165,7 @@ class BehaviourSupport:
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Bool[Tensor, "b"]:
         """`log b(a|s)` lies below that of 99 % of the logged actions."""
+        # The floor is one for all states: unlikely is what the log hardly ever does, wherever it is.
         return self.density.log_prob(obs, action).double() < self.log_density_floor
 
     def is_distant(

@@ -50,8 +50,10 @@ class DensityReference:
             episode: `[n]` int64, where each row comes from; needed for distances of the rows themselves.
         """
         rows = torch.cat((obs, action), -1)
+        # Moments of all rows, before any are dropped: the unit of a dimension must not depend on the draw.
         mean, std = (torch.from_numpy(moment).to(rows) for moment in fit_moments(rows.cpu().numpy()))
         if rows.shape[0] > max_rows:
+            # Without replacement: a row that stands in the reference twice would count as two neighbours.
             kept = torch.randperm(rows.shape[0], generator=generator)[:max_rows]
             rows, episode = rows[kept], None if episode is None else episode[kept]
         return cls(mean, std, (rows - mean) / std, episode)
@@ -73,6 +75,7 @@ class DensityReference:
             action: `[b, act_dim]`, environment units.
             episode: `[b]` int64, of queries that belong to the dataset; None for all others.
         """
+        # The reference's moments for queries as well: with their own, far queries would look near.
         query = (torch.cat((obs, action), -1) - self.mean) / self.std
         groups = None if episode is None or self.episode is None else (episode, self.episode)
         return neighbour_distance(query, self.rows, count=NEIGHBOURS, groups=groups)

@@ -34,6 +34,7 @@ def held_out_measures(
         generator: thins the training rows.
     """
     reference = DensityReference.fit(obs, action, generator=generator, episode=episode)
+    # One reference for all measures, of training rows only, so that held-out rows are new to it.
     return {name: functools.partial(_on_rows, MEASURES.get(name), reference) for name in HELD_OUT_MEASURES}
 
 
@@ -46,5 +47,6 @@ def _on_rows(
     outcome: Tensor,
     episode: Tensor | None,
 ) -> Tensor:
+    # Everything but `next_values`: values need a learner, and a fit has none.
     context = StepContext(obs=obs, action=action, reference=reference, episode=episode, outcome=outcome)
     return measure(posterior, context)

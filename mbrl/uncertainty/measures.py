@@ -74,6 +74,7 @@ POSTERIOR_MEASURES = ("ens_std", "max_aleatoric", "max_dev", "max_pair", "total_
 def ens_std(posterior: DynamicsPosterior, context: StepContext | None = None) -> Float[Tensor, "b"]:
     """Disagreement of the means, `sqrt(mean_d Var_e mu)`, population variance (NEUBAY's `epi_mean`)."""
     del context
+    # The members are all there is, no sample of more: population variance, which is 0 and not NaN for one.
     return _mean_n(posterior).var(0, correction=0).mean(-1).sqrt()
 
 
@@ -83,6 +84,7 @@ def max_aleatoric(posterior: DynamicsPosterior, context: StepContext | None = No
     del context
     # MOPO's ||Sigma_e||_F, Sigma_e the diagonal matrix of deviations: sqrt(sum_d sigma_{e,d}^2).
     state = _variance_n(posterior).sum(-1)
+    # The reward is one more dimension of the same Gaussian, in deviations of the logged rewards.
     reward = posterior.reward_variance / posterior.reward_scale.square()
     return (state + reward).amax(0).sqrt()
 
@@ -92,6 +94,8 @@ def max_dev(posterior: DynamicsPosterior, context: StepContext | None = None) ->
     """Largest distance of a member's mean from their average, `max_e ||mu_e - mean_e mu||`."""
     del context
     mean = _mean_n(posterior)
+    # The norm before the maximum: one member that is off in all dimensions counts
+    # for more than several that are off in one each.
     return _distance(mean, mean.mean(0)).amax(0)
 
 
@@ -123,6 +127,8 @@ def ll_var(posterior: DynamicsPosterior, context: StepContext | None = None) -> 
     outcome = _need(context.outcome if context else None, "ll_var", "the sampled outcome (`outcome`)")
     # In normalised units the density changes by a constant, sum_d log scale_d, which the variance drops.
     log_std = 0.5 * torch.log(_variance_n(posterior))
+    # Outcome and means relative to s where the change is known exactly: differences of large
+    # numbers lose the digits that members differ in.
     origin = context.obs if context is not None and posterior.change is not None else None
     point = (outcome if origin is None else outcome - origin) / posterior.delta_scale
     mean = _mean_n(posterior) if origin is not None else posterior.mean / posterior.delta_scale
@@ -137,6 +143,7 @@ def knn(posterior: DynamicsPosterior, context: StepContext | None = None) -> Flo
     reference = _need(context.reference if context else None, "knn", "the dataset's rows (`reference`)")
     obs = _need(context.obs if context else None, "knn", "the observations (`obs`)")
     action = _need(context.action if context else None, "knn", "the actions (`action`)")
+    # The members are not asked: distance to the data tells of steps that they agree on and know nothing of.
     return reference.distance(obs, action, episode)
 
 

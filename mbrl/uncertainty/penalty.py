@@ -33,6 +33,7 @@ class UnitFree:
         self, posterior: DynamicsPosterior, context: StepContext | None = None
     ) -> Float[Tensor, "b"]:
         """`[b]` in [0, cap]; 1 is as unsure as the 95th percentile of the data."""
+        # Measures differ in size by orders of magnitude; in this unit one coefficient serves them all.
         return unit_free(self.measure(posterior, context), self.quantile, cap=self.cap)
 
 
@@ -46,6 +47,7 @@ def unit_free(uncertainty: Float[Tensor, "*b"], quantile: float, *, cap: float =
     """
     if quantile <= 0.0:  # identical members: agreement is 0, and anything else is as far off as can be
         return (uncertainty > 0).to(uncertainty.dtype) * cap
+    # Capped: an unbounded penalty of a few steps would be all that critics see.
     return (uncertainty / quantile).clamp_max(cap)
 
 

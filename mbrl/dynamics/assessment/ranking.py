@@ -37,7 +37,9 @@ def rank_errors(
         draws: resamples behind the intervals.
         rng: streams of the report.
     """
+    # The last column is the reward, whose error has another unit.
     error = steps.residual()[:, :-1].square().mean(1).sqrt().numpy()
+    # Far rows by themselves: policies leave the data, and a measure may rank well only near it.
     far = distance >= np.quantile(distance, 1.0 - _FAR_SHARE)
     weights, column = episode_weights(episode, draws, rng.at("resample_rows"))
     far_weights, far_column = episode_weights(episode[far], draws, rng.at("resample_far_rows"))
@@ -57,6 +59,7 @@ def distance_to_training(
     model: DynamicsEnsemble, rows: Transitions, train: Transitions
 ) -> NDArray[np.float64]:
     """`[n]` mean distance of (s, a) to its 5 nearest training rows, deviations of a dimension."""
+    # In the model's own normalised inputs, so that near means what it means to the model.
     inputs = normalise(step_inputs(rows), model.inputs)
     near = normalise(step_inputs(thin(train, _NEAR_ROWS)), model.inputs)
     return neighbour_distance(inputs, near, count=_NEIGHBOURS).double().numpy()

@@ -25,6 +25,7 @@ def episode_weights(
     count = len(names)
     drawn = torch.randint(count, (draws, count), generator=generator).numpy()
     weights = np.zeros((draws, count))
+    # `add.at` counts an episode that was drawn twice as two, where `weights[...] += 1` would count it once.
     np.add.at(weights, (np.arange(draws)[:, None], drawn), 1.0)
     return weights, column.astype(np.int64).reshape(-1)
 
@@ -74,6 +75,7 @@ def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)  # ties of a value hold the places last - count + 1 .. last
     ranks = (last - 0.5 * (counts + 1))[inverse.reshape(-1)]
+    # Centred, so that the differences of moments below hardly cancel.
     return ranks / len(values) - 0.5
 
 
@@ -83,5 +85,6 @@ def _correlation(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     mean_x, mean_y = x / count, y / count
     covariance = xy / count - mean_x * mean_y
     spread = (xx / count - mean_x**2) * (yy / count - mean_y**2)
+    # Products of variances of ranks below 1/2: less than this is rounding, and the correlation undefined.
     is_varying = spread > 1e-20
     return np.where(is_varying, covariance / np.sqrt(np.where(is_varying, spread, 1.0)), 0.0)

@@ -63,11 +63,14 @@ def error_curve(
         generator: of the resamples.
     """
     weights, column = episode_weights(episode, draws, generator)
+    # A segment counts as often as its episode was drawn: segments of an episode are not independent.
     by_segment = weights[:, column]
     horizon = error.shape[1]
+    # NaN where no segment arrives: comparisons with it are False, so such steps are never trusted.
     median, low, high = (np.full(horizon, np.nan) for _ in range(3))
     for k in range(horizon):
         rows = alive[:, k]
+        # Segments only ever end, so none reaches a later step either.
         if not rows.any():
             break
         median[k] = np.median(error[rows, k])
@@ -94,7 +97,9 @@ def trusted_horizon(
         tolerance: largest error, standard deviations of the dataset.
         least_coverage: in [0, 1].
     """
+    # The upper end of the interval: few episodes must not earn a long horizon by luck. NaN trusts nothing.
     is_trusted = (curve.high <= tolerance) & (curve.median < persistence) & (coverage >= least_coverage)
+    # Up to the first failure: a step that is right again by chance is reached through states that are not.
     return int(np.logical_and.accumulate(is_trusted).sum())
 
 
@@ -109,6 +114,8 @@ def reward_horizon(curve: ErrorCurve, constant: NDArray[np.float64], *, toleranc
         constant: `[K]` median error of always predicting the mean reward.
         tolerance: largest error, deviations of the reward.
     """
+    # Good by itself, or as good as noise permits: the slack is
+    # for medians of two curves that are both estimated.
     is_trusted = (curve.high <= tolerance) | (curve.median <= REWARD_SLACK * constant)
     return int(np.logical_and.accumulate(is_trusted).sum())
 
@@ -127,6 +134,7 @@ def judge_open_loop(
         config: tolerances and resamples.
         rng: streams of the report.
     """
+    # Behind the last step that any segment reaches there is nothing to judge.
     reached = int(result.alive.any(0).sum())
     reward_error, constant_error = (
         np.abs(bound_errors((predicted - segments.rewards) / reward.scale))

@@ -21,9 +21,11 @@ def estimate_drl(context: EstimatorContext, *, generator: torch.Generator) -> Es
     members enters the interval.
     """
     found = MarginalEvidence.gather(context, generator)
+    # Each member of the value gives an estimate for each episode; ratios are common to all of them.
     estimate = ensemble_estimate("drl", "hybrid", found.corrected, found.estimand)
     details = {**estimate.details, **found.details}
     estimate = dataclasses.replace(estimate, n_eff=found.ratio.n_eff, details=details)
+    # Doubly robust: one right support is enough, so it takes both faults to refuse.
     problem, why_not = found.problem(), found.critics.estimate().why_not
     if problem is not None and why_not is not None:  # neither of its two supports holds
         estimate = estimate.invalidated(f"{problem[0]}; and {why_not}", problem[1], INVALID_VALUES)

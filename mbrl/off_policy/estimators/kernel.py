@@ -54,6 +54,8 @@ class KernelConfig(BaseModel):
         """The width for this log."""
         if self.bandwidth is not None:
             return self.bandwidth
+        # The rate at which squared bias h^4 and variance 1 / (n h^d)
+        # fall alike; episodes are the independent units.
         return float(len(dataset) ** (-1.0 / (dataset.spec.act_dim + 4)))
 
 
@@ -76,6 +78,7 @@ def log_kernel(x: Array, kernel: KernelName) -> Array:
         "triangular": 1.0 - distance,
         "uniform": 0.5 * (np.abs(x) <= 1.0),
     }
+    # log 0 = -inf beyond the support: the ratio is 0 there.
     with np.errstate(divide="ignore"):
         return np.log(height[kernel])
 
@@ -113,6 +116,7 @@ def smoothed_log_prob(action: Array, centre: Array, *, widths: Array, kernel: Ke
     Returns:
         `[n]`; -inf outside of the kernel's support.
     """
+    # The robot clips what the policy asks for; so does the blurred policy.
     centre = np.clip(centre, -1.0, 1.0)
     # m_j: the kernel's mass between the bounds, as seen from the centre in widths.
     inside = kernel_mass((-1.0 - centre) / widths, (1.0 - centre) / widths, kernel)
@@ -138,8 +142,10 @@ def estimate_kernel(
     policy, data = context.policy, context.dataset
     _check(policy, data)
     width = config.width(data)
+    # Only episodes that were cut have a tail that a value must stand for.
     values = context.values_on_log(generator) if context.needs_tail else None
     action, centre = _scaled_actions(policy, data)
+    # Widths in deviations of the logged action, so that h means the same in every dimension.
     unit = fit_moments(action)[1]
     behaviour = context.behaviour
     found: list[Estimate] = []
@@ -148,6 +154,7 @@ def estimate_kernel(
         # rho_t = k_h(a_t - pi(s_t)) / b(a_t|s_t), the width h in deviations of the logged action.
         log_prob = smoothed_log_prob(action, centre, widths=factor * width * unit, kernel=config.kernel)
         arrays = context.arrays(log_prob, values)
+        # Ratios of each step, self-normalised: blurred densities make large ratios common.
         estimate = importance_sampling(
             arrays, kind="pdwis", tail="bootstrap", transform=context.settings.weights
         )
@@ -189,6 +196,7 @@ def _with_widths(found: list[Estimate], width: float) -> Estimate:
     if not np.isfinite(estimate.point):
         return estimate
     low, high = estimate.ci95
+    # The interval knows of the noise, not of the bias that h brings: widths that disagree show it.
     if not all(low <= answer.point <= high for answer in found):
         estimate = estimate.flagged(BANDWIDTH_SENSITIVE)
     return estimate

@@ -66,6 +66,7 @@ def magic(
     """
     require_values(arrays, "magic")
     wdr = weighted_doubly_robust(arrays, transform=transform)
+    # Without WDR there is no interval that a bias could be measured from.
     if not np.isfinite(wdr.point):
         return dataclasses.replace(wdr, name="magic")
     n, scale = len(arrays), arrays.estimand.scale
@@ -118,6 +119,7 @@ def partial_summands(
     """
     n, discounts = len(arrays), arrays.discounts
     wanted = {int(j): k for k, j in enumerate(lengths)}
+    # By columns, since each partial return is written and summed by itself.
     out = np.zeros((n, len(wanted)), order="F")
     if -1 in wanted:
         out[:, wanted[-1]] = arrays.value[:, 0] / n
@@ -130,6 +132,7 @@ def partial_summands(
         step *= discounts[rows]
         np.cumsum(step, axis=1, out=step)
         step += total[:, None]
+        # The sum so far goes on into the next block of steps.
         total = step[:, -1].copy()
         # from there on the value stands for the rest, g^{j+1} share_j V_{j+1}.
         for j in (j for j in wanted if rows.start <= j < rows.stop):
@@ -141,6 +144,7 @@ def partial_summands(
 
 def uncorrected_share(arrays: OPEArrays, lengths: Array | list[int]) -> Array:
     """`sum_{t > j} g^t / sum_t g^t` of each j: 1 for DM, 0 for WDR."""
+    # corrected[k] is the discount mass of the first k steps; j + 1 of them are corrected.
     corrected = np.concatenate([[0.0], np.cumsum(arrays.discounts[:-1])])
     return 1.0 - corrected[np.asarray(lengths, dtype=np.int64) + 1] / corrected[-1]
 
@@ -149,6 +153,7 @@ def error_covariance(summands: Array) -> Array:
     """`n / (n - 1) sum_i (h_i - mean)(h_i - mean)'`: n times the covariance of the summands."""
     n = summands.shape[0]
     centred = summands - summands.mean(0)
+    # h is a sum of n independent summands, so its variance is n times theirs.
     return centred.T @ centred * (n / max(n - 1, 1))
 
 
@@ -165,4 +170,5 @@ def estimate_magic(context: EstimatorContext, *, generator: torch.Generator) -> 
 def _grid(steps: int, most: int) -> list[int]:
     """At most `most` of -1..T-1, both ends included."""
     count = min(most, steps + 1)
+    # Even over time, and a set, since neighbours may round to one.
     return sorted({round(float(j)) for j in np.linspace(-1, steps - 1, count)})

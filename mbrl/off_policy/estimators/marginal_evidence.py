@@ -55,6 +55,8 @@ class MarginalEvidence:
     @property
     def values(self) -> Array:
         """`[n]` values by the ratios alone; their mean is the estimate, their spread its error."""
+        # Influence values have the mean 0: shifted by the
+        # estimate they are what each episode would have it be.
         return (self.ratio.value + self.ratio.influence) * self.estimand.scale
 
     @property
@@ -68,6 +70,8 @@ class MarginalEvidence:
 
         Right weights give `sum w (Q - g V') = E V(s_0)` for every function Q, whether it is a value or not.
         """
+        # The correction E V(s_0) - sum w (Q - g V') is 0 for right weights and for every Q; what is left is
+        # bias of the weights that the kernel's own functions did not show.
         return (float(self.corrected.mean()) - self.ratio.value) * self.estimand.scale
 
     @property
@@ -98,6 +102,7 @@ class MarginalEvidence:
             return problem
         if self.critics.config.updates < self.critics.least_updates:
             return "the values that its weights are tested by had too few updates", Flag.UNTESTED_WEIGHTS
+        # Negated, so that NaN counts as missed.
         if not abs(missed) <= MAX_WITNESSED_BIAS * self.se:
             reason = (
                 f"its weights miss the moment of the fitted value by {abs(missed):.3g}, more than "

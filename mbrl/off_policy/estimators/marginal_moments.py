@@ -43,6 +43,8 @@ class Moments:
             of_row = fold[steps.episode[rows]]
             for index in range(folds):
                 here = of_row == index
+                # Sums, kept by fold: to leave one out is then to add up the
+                # others, without a second pass over the rows.
                 matrix[index] += steps.weight * psi[here].T @ phi[here]
                 payload[index] += steps.weight * psi[here].T @ steps.payload[rows][here]
         for rows, psi in steps.starts(basis):
@@ -90,6 +92,7 @@ def solve_moments(moments: Moments, combination: Array, ridge: float) -> MomentS
     matrix, start = moments.matrix.sum(0), moments.start.sum(0)
     system = _SingularSystem.factorise(matrix)
     alpha = system.weights(start, ridge)
+    # The same singular vectors with left and right exchanged solve the transposed system.
     theta = system.values_of(moments.payload.sum(0) @ combination, ridge)
     return MomentSolution(alpha, theta, start - matrix.T @ alpha)
 
@@ -104,6 +107,8 @@ class _SingularSystem:
 
     @classmethod
     def factorise(cls, matrix: Array) -> "_SingularSystem":
+        # Not the normal equations: they square the condition
+        # number, which kernels on close landmarks make large.
         left, values, right = np.linalg.svd(matrix)
         return cls(left, values, right.T)
 
@@ -117,6 +122,7 @@ class _SingularSystem:
 
     def _shrunk(self, ridge: float) -> Array:
         """`s / (s^2 + ridge s_max^2)`, 0 where s is rounding."""
+        # The ridge may be 0; what is rounding must then not be divided by.
         kept = self.values > _ROUNDING * self.values[0]
         squares = np.where(kept, np.square(self.values) + ridge * self.values[0] ** 2, 1.0)
         return np.where(kept, self.values / squares, 0.0)

@@ -78,6 +78,7 @@ class MarginalRatio:
     @property
     def negative_share(self) -> float:
         """Share of the absolute weight that is negative; a ratio has none."""
+        # Moments do not force weights to be positive; many negative ones say that no ratio fits them.
         return float(-np.minimum(self.weight, 0.0).sum() / np.abs(self.weight).sum())
 
     @property
@@ -197,6 +198,7 @@ def _spread_over_episodes(
         influence += np.bincount(episode, weights=(psi @ alphas)[here] * residual, minlength=n)
         weight[rows] = psi @ alpha
         masses += np.bincount(episode, weights=weight[rows] * payload[:, 1], minlength=n)
+    # 1 / share of the rows that are used: those that were left out are made up for.
     influence *= scale
     for rows, psi in steps.starts(basis):
         influence[rows] += (psi @ thetas)[np.arange(len(psi)), fold[rows]]  # V(s_0)

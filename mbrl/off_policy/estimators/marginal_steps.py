@@ -101,6 +101,8 @@ class MarginalSteps:
         first = np.stack([episode.observations[0] for episode in dataset.episodes])
 
         def chosen(obs: NDArray[np.float32], step: NDArray[np.int64]) -> list[Points]:
+            # Several draws: E_pi psi(s', a') is an integral over actions,
+            # and one draw of it would add noise to moments.
             actions = _choices(policy, torch.tensor(obs), action_samples, generator)
             return [Points(_state(obs, step, estimand), action) for action in actions]
 
@@ -114,6 +116,7 @@ class MarginalSteps:
             episode=log.episode,
             rows=rows,
             returns=arrays.returns(),
+            # Steps that were left out are made up for by those that stand for them.
             weight=1.0 / (share * len(dataset)),
             estimand=estimand,
             is_discrete=isinstance(policy, DiscretePolicy),
@@ -128,6 +131,7 @@ class MarginalSteps:
         """Features of all steps, some at a time."""
         for rows in _slices(len(self.now)):
             psi = basis(self.now.select(rows))
+            # Mean over the policy's draws at s'.
             after = np.mean([basis(points.select(rows)) for points in self.following], 0)
             yield StepFeatures(rows, psi, psi - self.going_on[rows, None] * after)
 
@@ -147,6 +151,7 @@ def _choose_rows(
     if len(rows) <= max_rows:
         return rows, 1.0
     kept = torch.randperm(len(rows), generator=generator)[:max_rows]
+    # In the order of the log, so that rows of an episode stay together.
     return rows[np.sort(kept.numpy())], max_rows / len(rows)
 
 
@@ -156,6 +161,7 @@ def _ends(log: Transitions, estimand: Estimand) -> tuple[Array, Array]:
     A cut takes nothing away: the successor of the last logged step counts like any other. A terminal is
     absorbing: no successor counts, and the mass of the steps after it, `sum_j g^j`, is added in closed form.
     """
+    # With a horizon the last step has no successor, like a terminal, but also no mass behind it.
     is_last = np.zeros(len(log), np.bool_) if estimand.horizon is None else log.step + 1 == estimand.horizon
     going_on = np.where(log.terminated | is_last, 0.0, estimand.discount)
     return going_on, np.where(log.terminated, _mass_of_end(log.step, estimand), 1.0)
@@ -163,6 +169,7 @@ def _ends(log: Transitions, estimand: Estimand) -> tuple[Array, Array]:
 
 def _mass_of_end(step: NDArray[np.int64], estimand: Estimand) -> Array:
     """`sum_{k >= 0} g^k` over a step and the absorbing steps after it, to the horizon; 1 where endless."""
+    # Undiscounted and endless: the mass of an absorbing state has no sum.
     if math.isinf(estimand.weight_sum):
         return np.ones(len(step))
     if estimand.horizon is None:
@@ -172,6 +179,7 @@ def _mass_of_end(step: NDArray[np.int64], estimand: Estimand) -> Array:
 
 def _state(obs: NDArray[np.float32], step: NDArray[np.int64], estimand: Estimand) -> Array:
     """States; with a horizon the step is a part of them."""
+    # With a horizon what is still to come depends on the step, so that states alone are not Markov.
     columns = [obs] if estimand.horizon is None else [obs, step[:, None]]
     return np.concatenate(columns, 1, dtype=np.float64)
 
@@ -179,6 +187,7 @@ def _state(obs: NDArray[np.float32], step: NDArray[np.int64], estimand: Estimand
 def _choices(policy: Policy, obs: Tensor, count: int, generator: torch.Generator) -> Array:
     """`[j, n, a]`, draws of the policy's actions; for finitely many actions their probabilities, j = 1."""
     if isinstance(policy, DiscretePolicy):
+        # Finitely many actions are integrated exactly: the features are linear in their probabilities.
         return action_probabilities(policy, obs)[None].double().numpy()
     return draw_actions(policy, obs, count=count, generator=generator).double().numpy()
 

@@ -16,6 +16,7 @@ def estimate_mwl(context: EstimatorContext, *, generator: torch.Generator) -> Es
     A fitted value puts the weights to the test.
     """
     found = MarginalEvidence.gather(context, generator)
+    # Student t of influence values: each is the share of one episode, judged by fits to the others.
     interval = student_interval(found.values)
     estimate = Estimate(
         "mwl",
@@ -29,5 +30,6 @@ def estimate_mwl(context: EstimatorContext, *, generator: torch.Generator) -> Es
         per_episode=found.values,
         details=found.details,
     )
+    # Here the ratios are the only support, and any doubt of them refuses.
     problem = found.problem()
     return estimate if problem is None else estimate.invalidated(*problem)

@@ -32,6 +32,7 @@ def weighted_doubly_robust(
     """
     require_values(arrays, "wdr")
     estimate = self_normalised_estimate("wdr", arrays, wdr_terms(arrays, transform), transform, bootstrap)
+    # How much of it stands on the values of cut states, which no ratio corrects.
     return with_tail_share(dataclasses.replace(estimate, family="hybrid"), arrays, transform)
 
 

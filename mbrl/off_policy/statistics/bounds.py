@@ -85,6 +85,8 @@ def default_interval(
         level: nominal coverage.
     """
     n = influence.size
+    # A bootstrap of few episodes is too narrow, as the resamples hold no tail that was never seen; the
+    # quantiles of Student t widen with fewer of them.
     if bootstrap is None and not BOOTSTRAP_EPISODES <= n <= BOOTSTRAP_MOST:
         return student_interval(influence, level=level)
     return bootstrap_interval(terms, float(influence.mean()), n, bootstrap or Bootstrap(), level=level)
@@ -105,6 +107,7 @@ def bootstrap_interval(
     if n < 2:
         return Interval95(NOTHING, "none: one episode has no spread")
     draws = bootstrap_values(terms, bootstrap.counts(n))
+    # A resample in which no drawn episode has weight has no normaliser.
     usable = draws[np.isfinite(draws)]
     if usable.size < (1 - _MAX_LOST_DRAWS) * draws.size:
         lost = 1 - usable.size / draws.size
@@ -113,6 +116,8 @@ def bootstrap_interval(
     method = bootstrap.method
     if method == "bca":
         without, largest = jackknife(terms, n)
+        # Without an episode that carries nearly everything the rest says nothing, and the acceleration
+        # of a jackknife over such values is arbitrary.
         if is_dominated(largest) or not np.isfinite(without).all():
             method = "percentile"
         else:
@@ -138,9 +143,11 @@ def bca_probabilities(draws: Array, point: float, without: Array, probabilities:
     # Bias correction z_0 = Phi^-1(share of the draws below the estimate); acceleration of the jackknife's
     # deviations d, a = sum d^3 / (6 (sum d^2)^1.5); the level to read is Phi(z_0 + z / (1 - a z)) with
     # z = z_0 + Phi^-1(nominal level).
+    # Ties count half, so that discrete returns are not taken for a bias.
     below = float((draws < point).mean() + 0.5 * (draws == point).mean())
     spread = without.mean() - without
     total = float(np.square(spread).sum())
+    # With all draws on one side the normal quantile is infinite.
     if not 0.0 < below < 1.0 or total == 0.0:
         return probabilities
     bias = float(scipy.special.ndtri(below))

@@ -46,6 +46,7 @@ class ReturnDistribution:
 
     def quantile(self, level: float) -> float:
         """Least x with `F(x) >= level`; the largest return where F does not get there."""
+        # A level just below: sums of shares miss a level by a rounding, as 0.7 + 0.1 does 0.8.
         index = int(np.searchsorted(self.cdf, level * (1 - _ROUNDING)))
         return float(self.value[min(index, self.value.size - 1)])
 

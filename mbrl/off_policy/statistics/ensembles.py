@@ -25,6 +25,8 @@ def member_interval(values: Array, within: float, *, level: float = LEVEL) -> tu
     """
     if values.size < 2:
         return math.nan, NOTHING
+    # Not divided by the number of members: they are draws from one posterior, and more of them
+    # make its mean better known but the log no larger.
     se, point = math.sqrt(float(values.var(ddof=1)) + within), float(values.mean())
     half = member_quantile(values.size, level) * se
     return se, (point - half, point + half)

@@ -88,6 +88,7 @@ def bootstrap_values(terms: Terms, counts: Array) -> Array:
     """
     draws, n = counts.shape
     values = np.zeros(draws)
+    # Resamples in blocks: `[draws, n]` counts times `[n, k]` columns is one matrix product a block.
     rows = max(1, _DRAW_ENTRIES // n)
     for share, payload, factor in terms():
         product = share * payload

@@ -193,9 +193,11 @@ class _Log(NamedTuple):
 
     @classmethod
     def read(cls, rows: Transitions, box: ActionBox | None, dtype: torch.dtype) -> "_Log":
+        # All rows, not only those that are judged: k-step values run on along the log from each of them.
         action = torch.tensor(rows.action)
         return cls(
             torch.tensor(rows.observation, dtype=dtype),
+            # Clipped, as whoever executed the action did.
             (action if box is None else box.scale(action).clamp(-1.0, 1.0)).to(dtype),
             torch.tensor(rows.reward, dtype=dtype),
             torch.tensor(rows.next_observation, dtype=dtype),
@@ -207,13 +209,16 @@ class _Log(NamedTuple):
 
 def _value(problem: PlanningProblem, obs: Float[Tensor, "n obs_dim"]) -> Float[Tensor, "n"]:
     """V(s), mean over critics."""
+    # Without pessimism: what is calibrated must not contain what it calibrates.
     return problem.leaf.value(obs).mean(0)
 
 
 def _target_gaps(problem: PlanningProblem, log: _Log, rows: Tensor) -> _Gaps:
     """`r + g (1 - terminated) V(s')` of the log less the members' mean of the same, and u of the step."""
+    # All members, their means: noise of the task is in the logged side alone.
     out = problem.step(log.obs[rows], log.action[rows])
     discount = problem.discount
+    # The same V on both sides: most of its error cancels, and what is left is the model's.
     logged = log.reward[rows] + discount * ~log.terminated[rows] * _value(problem, log.next_obs[rows])
     value = _value(problem, out.next_observation.flatten(0, 1)).view_as(out.reward)
     imagined = (out.reward + discount * ~out.terminated * value).mean(0)
@@ -225,6 +230,7 @@ def _penalty_coef(
 ) -> float:
     """A quantile of the ratios `|delta| / max(u, floor)`, or the slope through 0 of mean errors in bins."""
     if config.method == "quantile":
+        # lambda u >= |delta| on `quantile` of the rows.
         return float((delta.abs() / uncertainty.clamp_min(floor)).quantile(config.quantile))
     # Equal groups by u; within one, the task's own noise averages out of the mean error.
     bins = [part for part in uncertainty.argsort().tensor_split(_BINS) if len(part)]
@@ -239,6 +245,7 @@ def _penalty_coef(
 def _lcb_gaps(problem: PlanningProblem, log: _Log, rows: Tensor, horizon: int) -> tuple[float, ...] | None:
     """`mean [bound_kappa of the imagined k-step value - logged k-step value]` for each kappa."""
     lengths = _lengths(log, rows, horizon)
+    # Rows whose very first successor is not known begin no stretch.
     rows, lengths = rows[lengths > 0], lengths[lengths > 0]
     if len(rows) < MIN_ROWS:
         return None
@@ -258,6 +265,7 @@ def _choose_lcb_coef(gaps: tuple[float, ...] | None, scale: float) -> tuple[floa
     if gaps is None:
         return DEFAULT_LCB_COEF, False
     for kappa, gap in zip(LCB_COEFS, gaps, strict=True):
+        # The least that suffices: more pessimism than the log asks for costs return.
         if gap <= _TINY * scale:
             return kappa, True
     return LCB_COEFS[-1], False
@@ -268,7 +276,9 @@ def _lengths(log: _Log, rows: Tensor, horizon: int) -> Tensor:
     last = len(log.episode) - 1
     ahead = rows[:, None] + torch.arange(horizon)
     index = ahead.clamp_max(last)
+    # Rows of an episode stand together: the next row is the next step while the episode is the same.
     is_same = (ahead <= last) & (log.episode[index] == log.episode[rows, None]) & log.known[index]
+    # The product stops at the first step that does not belong.
     return is_same.long().cumprod(1).sum(1)
 
 
@@ -276,6 +286,7 @@ def _logged_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths: T
     """`[s]`: `sum_{t<k} g^t r_t + g^k (1 - terminated) V(s_k)` along the log."""
     steps = torch.arange(int(lengths.max()))
     index = (rows[:, None] + steps).clamp_max(len(log.reward) - 1)
+    # g^t within the stretch, 0 beyond it.
     weight = problem.discount ** steps.to(problem.dtype) * (steps < lengths[:, None])
     last = rows + lengths - 1
     tail = problem.discount ** lengths.to(problem.dtype) * ~log.terminated[last]
@@ -285,12 +296,14 @@ def _logged_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths: T
 def _imagined_values(problem: PlanningProblem, log: _Log, rows: Tensor, lengths: Tensor) -> Tensor:
     """`[e, s]`: the same sum when each member replays the logged actions for itself."""
     members, count = problem.step.ensemble_size, len(rows)
+    # [e s] rows: each member has the stretch to itself, without noise, as its own prediction.
     member = torch.arange(members).repeat_interleave(count)
     obs = log.obs[rows].repeat(members, 1)
     total, alive = torch.zeros(members * count, dtype=problem.dtype), torch.ones(members * count)
     alive = alive.to(problem.dtype)
     length = lengths.repeat(members)
     for t in range(int(lengths.max())):
+        # The logged actions, so that both sums are of the behaviour.
         action = log.action[(rows + t).clamp_max(len(log.reward) - 1)].repeat(members, 1)
         out = problem.step(obs, action, member=member)
         # The step that ends a task still pays its reward; beyond it nothing counts.

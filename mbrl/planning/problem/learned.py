@@ -44,6 +44,7 @@ def learned_problem(
     box = None if prior.is_discrete else ActionBox(space)
     leaf = CriticLeaf(critics, prior, box)
     ending = dynamics.termination if termination is None else termination
+    # The default measure is in reward units by itself; others are scaled to them.
     measure: UncertaintyFn = TargetDeviation(ending, prior, leaf, discount, config.action_samples)
     if config.measure != "target_q_std":
         measure = posterior_uncertainty(
@@ -57,5 +58,6 @@ def with_pessimism(problem: PlanningProblem, pessimism: Pessimism) -> PlanningPr
     """The problem with uncertainty charged for; where nothing reads u, its steps no longer compute it."""
     step = problem.step
     if not pessimism.reads_uncertainty and isinstance(step, LearnedStep):
+        # Without a measure a row that follows one member costs one member instead of all.
         step = LearnedStep(step.model, step.termination, step.box)
     return dataclasses.replace(problem, step=step, pessimism=pessimism)

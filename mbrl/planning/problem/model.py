@@ -49,6 +49,7 @@ class LearnedStep:
         noise: Float[Tensor, "r outcome"] | None = None,
     ) -> StepOut:
         """See `mbrl.planning.problem.problem.StepFn`; all members are given the same draws."""
+        # The model was fitted in environment units.
         raw = action if self.box is None else self.box.unscale(action)
         uncertainty = torch.zeros_like(obs[:, 0])
         if member is not None and self.uncertainty is None:
@@ -61,7 +62,9 @@ class LearnedStep:
             moments = (posterior.mean, posterior.variance, posterior.reward_mean, posterior.reward_variance)
             if member is not None:
                 rows = torch.arange(len(obs), device=obs.device)
+                # `[e, r, ...]` to each row's own member.
                 moments = tuple(part[member, rows] for part in moments)
+        # Uncertainty first, draws last: u is of the step, not of its outcome.
         next_obs, reward = _draw(*moments, noise=noise)
         return StepOut(next_obs, reward, has_terminated(self.termination, obs, raw, next_obs), uncertainty)
 
@@ -83,5 +86,6 @@ def has_terminated(
     if next_obs.dim() == 2:
         return termination(obs, action, next_obs) > _TERMINATES_ABOVE
     members = len(next_obs)
+    # One pass of the head for all members' successors.
     obs, action = (x.expand(members, *x.shape).flatten(0, 1) for x in (obs, action))
     return (termination(obs, action, next_obs.flatten(0, 1)) > _TERMINATES_ABOVE).view(members, -1)

@@ -49,8 +49,10 @@ class PolicyPrior:
     ) -> Float[Tensor, "k r act_dim"]:
         """`k` draws for each observation."""
         if isinstance(self.policy, StochasticPolicy):
+            # More noise widens the policy's own distribution, before it is squashed or clipped.
             return self._scaled(self.policy.sample(obs, len(noise), noise * spread))
         mode = self._scaled(self.policy.act(obs))
+        # A policy without a density has no width of its own: proposals need one to differ.
         return torch.add(mode, noise, alpha=self.proposal_std * spread).clamp(-1.0, 1.0)
 
     def logits(self, obs: Float[Tensor, "r obs_dim"]) -> Float[Tensor, "r act_dim"]:
@@ -65,6 +67,7 @@ class PolicyPrior:
         )
 
     def _scaled(self, action: Tensor) -> Tensor:
+        # Rounding, or a policy that leaves its box.
         return self.box.scale(action).clamp(-1.0, 1.0)
 
 
@@ -110,6 +113,7 @@ class DiscretePrior:
     def logits(self, obs: Float[Tensor, "r obs_dim"]) -> Float[Tensor, "r act_dim"]:
         """`log pi(a|s)`, finite: a probability of 0 becomes the least positive number."""
         probs = self.policy.probs(obs)
+        # log 0 = -inf would make NaN of softmax differences.
         return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
 
@@ -133,4 +137,5 @@ def measure_action_spread(
         obs: logged states, at least one.
         action: logged actions, in [-1, 1].
     """
+    # Around the policy, not around the mean action: it measures how far plans may deviate and still be known.
     return (action - prior.act(obs)).square().mean(0).sqrt()

@@ -141,11 +141,13 @@ class Pessimism:
     @property
     def reads_uncertainty(self) -> bool:
         """Whether any lever depends on u; if not, a step need not compute it."""
+        # kappa is not among them: it reads returns of members.
         return self.penalty_coef != 0.0 or math.isfinite(self.halt_threshold) or self.soft_horizon_coef != 0.0
 
     def leaf(self, values: Float[Tensor, "c r"]) -> Float[Tensor, "r"]:
         """`mean_j V_j - kappa_c std_j V_j`, population deviation."""
         mean = values.mean(0)
+        # Without a coefficient nothing is subtracted, so that the plain planner is the same bit for bit.
         if self.critic_lcb_coef == 0.0 or len(values) == 1 or values.shape[1] == 0:
             return mean
         return mean - self.critic_lcb_coef * values.std(0, correction=0)
@@ -200,15 +202,19 @@ def pessimistic_edge(
         discount: gamma.
         pessimism: coefficients.
     """
+    # One u for all members of a step: it is their disagreement.
     uncertainty = out.uncertainty.expand_as(out.reward)
     ended, halted = has_ended(out, pessimism), uncertainty > pessimism.halt_threshold
     # lambda u (MOPO, Yu et al. 2020, eq. 7), or what takes a halting step down to -halt_loss (MOReL).
     penalty = torch.where(halted, out.reward + pessimism.halt_loss, pessimism.penalty_coef * uncertainty)
+    # 0 beyond an end: the child's value, whatever it is, does not count.
     alive = discount * (~ended).to(out.reward.dtype)
     if pessimism.soft_horizon_coef == 0.0:
         return Edge(out.reward, penalty, alive, torch.zeros_like(alive), ended)
     # omega = exp(-eta u / u_mean): that share of the future is the model's, the rest the critic's.
     trust = torch.exp(-pessimism.soft_horizon_coef / pessimism.uncertainty_mean * uncertainty)
+    # The distrusted share goes to the critic. To shrink the
+    # discount alone would make bad futures look better.
     return Edge(out.reward, penalty, alive * trust, alive * (1.0 - trust) * next_value, ended)
 
 

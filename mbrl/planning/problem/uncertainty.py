@@ -75,6 +75,7 @@ class TargetDeviation:
         ended = has_terminated(self.termination, obs, action, posterior.mean)
         alive = self.discount * (~ended).to(posterior.reward_mean.dtype)
         value = self._value(posterior.mean.flatten(0, 1)).view_as(alive)
+        # Population deviation: members are all there is, and one member has 0.
         return torch.addcmul(posterior.reward_mean, alive, value).std(0, correction=0)
 
     def _value(self, obs: Float[Tensor, "n obs_dim"]) -> Float[Tensor, "n"]:
@@ -82,6 +83,7 @@ class TargetDeviation:
         if self.action_samples == 0:
             return self.leaf.value(obs).mean(0)
         shape = (self.action_samples, 1, self.prior.act_dim)
+        # Common draws: with draws of their own, members that agree would differ by the noise of a'.
         noise = RowNoise(torch.tensor([_SHARED_SEED], device=obs.device)).normal("target", shape)[0]
         noise = noise.to(obs.dtype).expand(-1, len(obs), -1)
         if self.prior.is_discrete:
@@ -89,6 +91,7 @@ class TargetDeviation:
         else:
             actions = self.prior.sample(obs, noise)
         rows = obs.expand(self.action_samples, *obs.shape).flatten(0, 1)
+        # Over critics before members: what critics dispute is not uncertainty of the model.
         values = self.leaf.action_value(rows, actions.flatten(0, 1)).mean(0)
         return values.view(self.action_samples, -1).mean(0)
 
@@ -117,6 +120,7 @@ def posterior_uncertainty(
 
     def uncertainty(obs: Tensor, action: Tensor, posterior: DynamicsPosterior) -> Tensor:
         del obs, action
+        # Unit-free times the deviation of rewards: lambda then compares with that of `target_q_std`.
         return reward_scale * measure(posterior)
 
     return uncertainty

@@ -29,4 +29,5 @@ class CriticLeaf:
     ) -> Float[Tensor, "c r"]:
         """Q of an action."""
         raw = action if self.box is None else self.box.unscale(action)
+        # Critics are float32; a planner may count in float64.
         return self.critics.action_values(obs, raw).to(obs.dtype)

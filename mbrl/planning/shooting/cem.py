@@ -57,6 +57,7 @@ class CEM(ShootingPlanner):
 
     def weigh(self, score: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """Equal weights."""
+        # The elites alone decide: CEM refits to a set, whatever their scores are.
         return equal_weights(score)
 
     def keep(self, state: ShootingState) -> Plans | None:
@@ -72,6 +73,7 @@ class CEM(ShootingPlanner):
 
 def equal_weights(score: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     """The same for every finite score; -inf weighs nothing, and rows without a finite score are 0."""
+    # Plans in which the model blew up score -inf; 0 / 1 leaves rows of such plans alone without any weight.
     is_finite = score.isfinite().to(score.dtype)
     return is_finite / is_finite.sum(1, keepdim=True).clamp_min(1.0)
 

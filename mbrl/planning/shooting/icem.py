@@ -58,17 +58,21 @@ class ICEM(ShootingPlanner):
     def __init__(self, problem: PlanningProblem, config: ICEMConfig, clock: Clock | None = None) -> None:
         super().__init__(problem, config, clock)
         self.config = config
+        # Once: it depends on the settings alone, and is applied as one matrix product.
         self._filter = colour_filter(config.horizon, config.noise_exponent, dtype=problem.dtype)
 
     def sizes(self) -> tuple[int, ...]:
         """`N_i = max(2 elites, floor(N_{i-1} / shrink))`."""
         config, sizes = self.config, [self.config.population]
         while len(sizes) < config.iterations:
+            # Twice the elites at least, or nearly all plans would
+            # be elites and the deviation would not shrink.
             sizes.append(max(2 * config.elites, int(sizes[-1] / config.shrink)))
         return tuple(sizes)
 
     def colour(self, noise: Float[Tensor, "b n h act_dim"]) -> Float[Tensor, "b n h act_dim"]:
         """Along the horizon."""
+        # [h, h] @ [b, n, h, act_dim]: along the horizon, every dimension for itself.
         return self._filter.to(noise.device) @ noise
 
     def weigh(self, score: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:

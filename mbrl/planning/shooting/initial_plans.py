@@ -75,6 +75,7 @@ def make_initial_plans(
     given = _gather(problem, hints, _warm_rows(hints, obs), draws=draws.count, horizon=particles.horizon)
     # 1. One rollout of everything: p rows of the policy itself, m rows whose actions become plans.
     actor = _Actor(problem, particles.count, given, draws, noise, tally, keeps_modes=residuals)
+    # [p + m, b] rows, states fastest, as particles have them.
     rows = obs.expand(particles.count + len(given.source), *obs.shape).flatten(0, 1)
     extended = _extend(particles, len(given.source), problem.step.ensemble_size)
     returns = roll_out(problem, rows, actor, extended, plans=1, tally=tally)
@@ -85,6 +86,7 @@ def make_initial_plans(
     taken = torch.stack(actor.taken, 2).transpose(0, 1)  # [b, p + m, h, act_dim]
     policy_actions = taken[:, 0]
     if residuals:
+        # What was done beyond the policy's mode in the same state.
         taken = taken - torch.stack(actor.modes, 2).transpose(0, 1)
     policy_plan, others = taken[:, 0], taken[:, particles.count :]
     return InitialPlans(
@@ -121,6 +123,7 @@ def _warm_rows(hints: Hints, obs: Tensor) -> Tensor:
 def _gather(
     problem: PlanningProblem, hints: Hints, has_warm: Tensor, *, draws: int, horizon: int
 ) -> _GivenPlans:
+    # Rows of states without a warm plan are the policy's from their first step.
     remembered = torch.where(has_warm, _WARM, _POLICY)
     states, act_dim, modes = len(has_warm), problem.prior.act_dim, 0
     # Rows that end as the policy's mode come first, rows that end as its draws last.
@@ -144,6 +147,7 @@ def _gather(
     for given, counts, origin in groups:
         steps, these = min(given.shape[2], horizon), slice(first, first + given.shape[1])
         plans[these, :, :steps] = given[:, :, :steps].transpose(0, 1).to(problem.dtype)
+        # 0 where the row does not count: the policy then acts from the start.
         length[these], source[these] = counts * steps, origin
         first += given.shape[1]
     return _GivenPlans(plans, length, source, modes, has_warm)
@@ -172,6 +176,7 @@ class _Actor:
         self._noise = None
         if drawn:
             shape = (given.plans.shape[2], drawn, given.plans.shape[3])
+            # All steps at once, by state: what a state draws does not depend on the batch it is in.
             self._noise = noise.normal("policy", shape).to(problem.dtype).permute(1, 2, 0, 3)  # [h, m, b, d]
 
     def __call__(self, step: int, obs: Tensor) -> Tensor:
@@ -197,12 +202,14 @@ class _Actor:
     def _draw(self, obs: Tensor, noise: Tensor) -> Tensor:
         if self._draws.std is None:
             return self._prior.act(obs, noise)
+        # Perturbed modes, as in MBOP, for policies whose own draws are too narrow or do not exist.
         return torch.add(self._prior.act(obs), noise, alpha=self._draws.std)
 
     def _mix_(self, action: Tensor) -> None:
         """`a <- (1 - mix) a + mix a_warm` in the policy's draws of states that have a warm plan."""
         drawn = action[len(action) - self._draws.count :]
         share = self._draws.mix * self._given.has_warm.to(action.dtype)[:, None]
+        # The first given row is the warm plan, which the policy has extended to this step.
         warm = action[self._particles].clamp(-1.0, 1.0)
         drawn += share * (warm - drawn)
 
@@ -214,10 +221,12 @@ def _extend(particles: Particles, rows: int, members: int) -> Particles:
     member, noise = particles.member, particles.noise
     if member is not None:
         others = (torch.arange(rows, device=member.device) % members)[None, :, None]
+        # Rows that become plans need one future, not an average; different members make different plans.
         member = torch.cat((member, others.expand(len(member), rows, member.shape[2])), 1)
     if noise is not None:
         still = noise.new_zeros(noise.shape[0], rows, *noise.shape[2:])
         noise = torch.cat((noise, still), 1)
+    # They count nowhere: only the policy's own rows are pooled to its value.
     none = particles.average.new_zeros(len(particles.average), rows)
     average = torch.cat((particles.average, none), 1)
     return dataclasses.replace(particles, member=member, noise=noise, average=average)

@@ -123,6 +123,7 @@ class MPPI(ShootingPlanner):
 
     def __init__(self, problem: PlanningProblem, config: MPPIConfig, clock: Clock | None = None) -> None:
         super().__init__(problem, config, clock)
+        # The variance may shrink to its floor.
         if config.control_cost > 0.0 and config.std_min == 0.0:
             raise ConfigError("control_cost divides by the variance of the draws: set std_min above 0.")
         self.config = config
@@ -130,6 +131,7 @@ class MPPI(ShootingPlanner):
 
     def sizes(self) -> tuple[int, ...]:
         """The population, less the policy's plans once these are scored."""
+        # The policy's plans keep their scores and compete again, so each iteration has `population` of them.
         fresh = max(1, self.config.population - self.config.policy_plans)
         return (self.config.population, *[fresh] * (self.config.iterations - 1))
 
@@ -139,6 +141,7 @@ class MPPI(ShootingPlanner):
 
     def weigh(self, score: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """`exp(inverse_temperature (v - v_max) / max(sd, floor))`, sd over the finite elites, normalised."""
+        # A share of the spread of returns, so that scaling all rewards scales the floor with them.
         floor = self.config.scale_min * self.problem.value_scale
         return exponential_weights(
             score,

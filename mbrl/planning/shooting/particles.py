@@ -51,6 +51,7 @@ class Particles:
 
     def draws(self, step: int, plans: int) -> Tensor | None:
         """`[p b n, obs_dim + 1]` of a step."""
+        # The plans of a state share draws; the copies are views until they are flattened.
         return None if self.noise is None else _spread(self.noise[step], plans)
 
     def first(self) -> "Particles":
@@ -99,6 +100,7 @@ def draw_particles(
     if transition == "ts_inf":
         # Sorted, so that rows of one member stand together and its networks run over a slice.
         owner = (torch.arange(count, device=rows.device) % members).sort().values
+        # One step's members for the whole horizon: no memory, and `members` knows them by the stride of 0.
         member = owner[None, :, None].expand(shape)
         used = min(members, count)
         belongs = owner == torch.arange(used, device=rows.device)[:, None]
@@ -106,6 +108,7 @@ def draw_particles(
         # Sorted within a step for the same reason; a particle changes its member, so its order means nothing.
         draws = noise.uniform("particles", shape[:2]) * members
         member = draws.long().clamp_max(members - 1).permute(1, 2, 0).sort(1).values
+        # A single row: particles belong to no member, and a deviation over members is not defined.
         belongs = torch.ones(1, count, dtype=torch.bool, device=rows.device)
     draws = None
     if outcome == "sample":

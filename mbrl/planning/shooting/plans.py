@@ -27,6 +27,7 @@ class Plans:
     def take(self, index: Int[Tensor, "b k"]) -> "Plans":
         """Some of each state's plans."""
         actions = self.actions.take_along_dim(index[:, :, None, None], 1)
+        # [7, b, n] by [b, k]: all figures of a plan move together.
         figures = self.scores.figures.take_along_dim(index[None], 2)
         return Plans(actions, self.source.gather(1, index), Scores(figures))
 
@@ -101,9 +102,12 @@ def report(
         stats: what it cost.
         remembered: plans for the next step.
     """
+    # Without an iteration nothing is compared; empty slices keep the shapes below.
     compared, weights = (own.take(own.source[:, :0]), own.scores.score[:, :0]) if elites is None else elites
+    # 1 where no elite has weight: the policy's action then is the improved policy.
     left = (weights.sum(1, keepdim=True) <= 0.0).to(weights.dtype)
     plan, scores = chosen.actions[:, 0], chosen.scores
+    # -inf ranks plans; to callers a plan without a value is NaN.
     lower = torch.where(scores.score.isfinite(), scores.score, torch.nan)[:, 0]
     reward_part, penalty_part, bootstrap_part = scores.parts[:, :, 0]
     source = torch.cat((own.source, compared.source), 1)
@@ -121,6 +125,7 @@ def report(
         penalty_part=penalty_part,
         bootstrap_part=bootstrap_part,
         uncertainty=scores.uncertainty[:, 0],
+        # Both in the same particles, so that luck of the draw cancels.
         delta_lcb=lower - own.scores.score[:, 0],
         stats=stats,
         elites=remembered,

@@ -49,6 +49,7 @@ def add_residual(
     prior: Prior, obs: Float[Tensor, "r obs_dim"], residual: Float[Tensor, "r act_dim"]
 ) -> Float[Tensor, "r act_dim"]:
     """`clip(clip(pi(s)) + delta)`, the policy's mode as planners act it out."""
+    # The policy is clipped first: a residual against a saturated policy acts from the bound, not from beyond.
     return (prior.act(obs).clamp(-1.0, 1.0) + residual).clamp(-1.0, 1.0)
 
 
@@ -75,6 +76,7 @@ def to_actions(
         tally: counts.
     """
     count = residuals.shape[1]
+    # By step, so that each is a contiguous block of rows.
     entries = residuals.permute(2, 0, 1, 3).flatten(1, 2)  # [h, b n, act_dim]
     taken: list[Tensor] = []
 
@@ -83,5 +85,6 @@ def to_actions(
         return taken[-1]
 
     rows = obs[:, None].expand(len(obs), count, obs.shape[1]).flatten(0, 1)
+    # In the first particle alone: the actions that are followed need one future.
     roll_out(problem, rows, act, particles.first(), plans=count, tally=tally)
     return torch.stack(taken, 1).view_as(residuals)

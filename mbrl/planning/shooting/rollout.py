@@ -76,6 +76,7 @@ def roll_out(
         plans: n, rows of a particle and state.
         tally: counts.
     """
+    # g^t times the trust of the steps so far.
     weight = obs.new_ones(len(obs))
     zero = torch.zeros_like(weight)
     alive = torch.ones_like(weight, dtype=torch.bool)
@@ -109,8 +110,10 @@ def roll_out(
 
 def _price(problem: PlanningProblem, out: StepOut, zero: Tensor) -> tuple[Edge, Tensor]:
     """The step by parts, and where it is finite."""
+    # One sum a row: NaN and infinity survive it, and it is a single pass.
     finite = (out.next_observation.sum(-1) + out.reward + out.uncertainty).isfinite()
     next_value = zero
+    # Without a soft horizon only the last state needs a value, which saves the critic h - 1 times.
     if problem.pessimism.soft_horizon_coef != 0.0:
         next_value = problem.leaf_value(out.next_observation)
         finite &= next_value.isfinite()
@@ -134,6 +137,7 @@ def one_step(
         tally.rows += len(obs)
         return out
     tally.rows += len(obs) * problem.step.ensemble_size
+    # Half an end is none: the mean follows what most members say.
     share = out.terminated.to(obs.dtype).mean(0)
     return StepOut(out.next_observation.mean(0), out.reward.mean(0), share > 0.5, out.uncertainty)
 
@@ -190,8 +194,11 @@ def pool(returns: Returns, average: Float[Tensor, "e p"], *, states: int, lcb_co
     value = parts[0] - parts[1] + parts[2]
     score = value
     if lcb_coef != 0.0 and members > 1:
+        # Of total returns, not of parts: a member that promises more reward and less bootstrap may agree.
         score = value - lcb_coef * total.std(0, correction=0)
+    # One particle that was not finite makes the whole plan the worst: nothing is known of it.
     score = torch.where(score.isfinite(), score, -math.inf)
+    # Of the first step, the only one whose state is known.
     uncertainty = returns.uncertainty.view(particles, -1).mean(0)
     halts = returns.halted.view(particles, -1).to(value.dtype).mean(0)
     figures = torch.cat((torch.stack((score, value)), parts, torch.stack((uncertainty, halts))))
@@ -210,6 +217,7 @@ def score_plans(
 
     A chunk goes through all its steps before the next one, so that activations stay in the cache.
     """
+    # In states, since the plans of a state are scored in its particles.
     count = max(1, _CHUNK_ROWS // (particles.count * plans.shape[1]))
     chunks = [slice(k, k + count) for k in range(0, len(obs), count)]
     scores = [_score(problem, obs[c], plans[c], particles.states(c), tally=tally).figures for c in chunks]
@@ -225,6 +233,7 @@ def _score(
     actions = plans.permute(2, 0, 1, 3)
 
     def act(step: int, _: Tensor) -> Tensor:
+        # The state does not matter: the plan is followed in every particle.
         return actions[step].expand(*shape, -1).flatten(0, 2)
 
     returns = roll_out(problem, start, act, particles, plans=count, tally=tally)

@@ -92,6 +92,7 @@ class ShootingPlanner(abc.ABC):
         if config.std_min > config.std_max:
             raise ConfigError(f"std_min={config.std_min:g} lies above std_max={config.std_max:g}.")
         self._problem, self._config, self._clock = problem, config, clock
+        # Only scoring differs: draws, elites and refits are about plans, whatever their entries stand for.
         self._scored = residual_problem(problem) if config.plans == "residuals" else problem
         self._costs: Costs = {}
 
@@ -147,6 +148,7 @@ class ShootingPlanner(abc.ABC):
         mean = self._start(initial)
         state = ShootingState(mean, torch.full_like(mean, self._config.std_start), mean)
         # 2. Iterate: draw plans, score them, move towards the best, while there is budget.
+        # After the initial plans, whose time is gone: what is left decides the sizes.
         sizes = self._affordable(budget, deadline, states=len(obs))
         work = ("iteration", len(obs), sizes[0])
         for index in deadline.repeat(work, len(sizes), then=finish):
@@ -162,6 +164,7 @@ class ShootingPlanner(abc.ABC):
         most = share_out(self.sizes(), budget.sims)
         if budget.milliseconds is None:
             return most
+        # By halves: a handful of sizes is timed again and again, so estimates of their cost are good.
         totals = reversed(halve(sum(most), _FEW_PLANS))
         options = [
             (sizes, ("iteration", states, sizes[0]), len(sizes))
@@ -211,12 +214,15 @@ class ShootingPlanner(abc.ABC):
         scores = score_plans(self._scored, call.obs, actions, call.particles, tally=call.tally)
         scored = Plans(actions, source, scores)
         if state.rounds == 0:
+            # Initial plans come first among the scored ones; a small budget may have cut them.
             state.injected = scored.first(min(initial.plans.shape[1], size))
         everyone = scored if state.kept is None else state.kept.join(scored)
         # 3. Select the elites.
         rank = self._rank(everyone, state)
         count = min(self._config.elites, max(1, int(self.elite_share * rank.shape[1])))
+        # Stable: among equal plans the earlier source stays first.
         elites = everyone.take(torch.argsort(rank, dim=1, descending=True, stable=True)[:, :count])
+        # Ranked anew on the elites alone, since weights are taken over them.
         state.elites, state.weights = elites, self.weigh(self._rank(elites, state))
         self._note_best(state, elites.first(1))
         # 4. Move mean and deviation to those of the elites.
@@ -236,6 +242,8 @@ class ShootingPlanner(abc.ABC):
         """Scores, less `control_cost sum mean (a - mean) / variance` (Williams et al. 2017)."""
         if self.control_cost == 0.0:
             return plans.scores.score
+        # From the ratio of the two sampling densities (Williams et al.
+        # 2017): large controls cost, in units of the noise.
         pull = state.mean / state.std.square()
         away = plans.actions - state.mean[:, None]
         return plans.scores.score - self.control_cost * (pull[:, None] * away).sum((2, 3))
@@ -247,11 +255,13 @@ class ShootingPlanner(abc.ABC):
         ready, source = initial.plans[:, :0], initial.source[:, :0]
         if state.rounds == 0:
             ready, source = initial.plans[:, :size], initial.source[:, :size]
+        # The mean competes once, when it has been refined: it may be better than anything that was drawn.
         if is_last and self.adds_mean and ready.shape[1] < size:
             ready = torch.cat((ready, state.mean[:, None]), 1)
             source = torch.cat((source, torch.full_like(initial.source[:, :1], _SHOOTING)), 1)
         fresh = size - ready.shape[1]
         shape = (fresh, *state.mean.shape[1:])
+        # Named by the round: a draw does not depend on how many rounds there will be.
         white = call.noise.normal(f"plans {state.rounds}", shape).to(state.mean.dtype)
         drawn = torch.addcmul(state.mean[:, None], state.std[:, None], self.colour(white))
         origin = torch.full((len(drawn), fresh), _SHOOTING, device=drawn.device)
@@ -260,10 +270,12 @@ class ShootingPlanner(abc.ABC):
     def _refit(self, state: ShootingState, actions: Tensor, weights: Tensor) -> None:
         """`mean <- (1 - m) sum w a + m mean`, the deviation likewise, within its floor and ceiling."""
         config = self._config
+        # Weighted moments of the elites: mean sum w a, variance sum w (a - mean)^2.
         centre = torch.einsum("bk,bkhd->bhd", weights, actions)
         spread = torch.einsum("bk,bkhd->bhd", weights, (actions - centre[:, None]).square()).sqrt()
         known = (weights.sum(1) > 0.0)[:, None, None]  # no elite is finite: stay
         moved = torch.lerp(centre, state.mean, config.momentum)
+        # The floor keeps the search alive where elites agree; the ceiling bounds it where they lie far apart.
         widened = torch.lerp(spread, state.std, config.momentum).clamp(config.std_min, config.std_max)
         state.centre = torch.where(known, centre, state.centre)
         state.mean = torch.where(known, moved, state.mean)
@@ -282,6 +294,7 @@ class ShootingPlanner(abc.ABC):
         if self._config.execute == "best":
             return best
         if self._config.execute == "sample":
+            # Gumbel-max: argmax (log w + gumbel) is a draw by w, and a weight of 0 is never drawn.
             gumbel = call.noise.gumbel("execute", (weights.shape[1],)).to(weights.dtype)
             return elites.take((weights.log() + gumbel).argmax(1, keepdim=True))
         # The mean as a plan of its own: what is it worth, against what it averages?
@@ -289,6 +302,7 @@ class ShootingPlanner(abc.ABC):
         scores = score_plans(self._scored, call.obs, actions, call.particles, tally=call.tally)
         score = elites.scores.score
         average = torch.where(weights > 0.0, weights * score, 0.0).sum(1)
+        # With a slack for rounding: the mean of plans that are all alike is worth what they are.
         enough = scores.score[:, 0] >= average - _TIE * average.abs()
         stands = enough & scores.score[:, 0].isfinite() & ~(scores.halts & ~best.scores.halts)[:, 0]
         return Plans(actions, torch.full_like(best.source, _SHOOTING), scores).where(stands, best)
@@ -307,6 +321,7 @@ class ShootingPlanner(abc.ABC):
         chosen, elites, remembered = self._choose(call, state), state.elites, self.remember(state)
         if self._config.plans == "residuals":
             chosen, elites, remembered = self._as_actions(call, chosen, elites, remembered)
+        # Where even the best plan has no value the policy's own is followed.
         failed = ~chosen.scores.score[:, 0].isfinite()
         return report(
             own,
@@ -352,5 +367,6 @@ def share_out(sizes: tuple[int, ...], sims: int | None) -> tuple[int, ...]:
     if sims is None:
         return sizes
     rounds = min(len(sizes), max(1, sims // _LEAST_PLANS))
+    # Cumulated shares, rounded down, then their differences: sizes add up to `sims` exactly.
     ends = [sims * sum(sizes[: k + 1]) // sum(sizes[:rounds]) for k in range(rounds)]
     return tuple(end - start for start, end in itertools.pairwise((0, *ends)))

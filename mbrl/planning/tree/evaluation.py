@@ -76,11 +76,14 @@ class ModelEvaluation:
         self._problem, self._proposals, self._transition = problem, proposals, transition
         self._is_end_final = is_end_final
         self._members = problem.step.ensemble_size
+        # Indexed by state and simulation below: what a node is given does not
+        # depend on when, or beside which others, it is made.
         self._draws = proposals.draw(noise, sims)
         self._outcome = self._member = None
         if transition in _SAMPLED:
             self._outcome = noise.normal("tree/outcome", (sims, problem.obs_dim + 1)).to(problem.dtype)
         if transition == "ts1":
+            # One member for a simulation: an edge keeps the outcome that its first visit drew.
             self._member = (noise.uniform("tree/member", (sims,)) * self._members).long()
         self.model_rows = self.model_calls = 0
         self.clipped: Tensor | int = 0
@@ -94,11 +97,13 @@ class ModelEvaluation:
         out = _mark_bad(self._step(observation, action, rows))
         following, ended = out.next_observation, has_ended(out, problem.pessimism)
         alive = (~ended).nonzero().squeeze(1)
+        # None for all rows spares the copies that indexing makes.
         some = None if len(alive) == len(ended) else alive
         # 2. The critic's value of where it leads, read by the soft horizon as well; 0 beyond an end.
         value = out.reward.new_zeros(len(ended))
         if len(alive):
             value = _spread(problem.leaf_value(_take(following, some)), some, len(ended))
+        # What uncertainty costs is booked on the edge, before any value is scaled for selection.
         edge = pessimistic_edge(out, value, discount=problem.discount, pessimism=problem.pessimism)
         # 3. The prior's proposals there; mctx wants them below ends, too.
         logits, actions = self._propose(following, rows, some if self._is_end_final else None)
@@ -135,6 +140,7 @@ class ModelEvaluation:
             out = step(observation, action, noise=noise)
             terminated = out.terminated.to(out.reward.dtype).mean(0) > 0.5
             return StepOut(out.next_observation.mean(0), out.reward.mean(0), terminated, out.uncertainty)
+        # ts1: the drawn one; else the tree's own, tree p follows member p mod E.
         member = rows.copy % members if self._member is None else self._member[rows.state, rows.sim]
         return step(observation, action, member=member, noise=noise)
 
@@ -148,6 +154,7 @@ class ModelEvaluation:
         def by_tree(rows: Tensor) -> Tensor:
             return rows.view(members, -1, width, *rows.shape[2:]).transpose(0, 1).flatten(0, 2)
 
+        # Distinct edges `[b k]` are asked once, and all members answer, `[e, b k]`: a row for each tree.
         out = self._problem.step(first(observation), first(action))
         self.model_rows += len(out.uncertainty)
         uncertainty = out.uncertainty.expand(members, -1)
@@ -167,11 +174,13 @@ def _spread(rows: Tensor, index: Tensor | None, count: int) -> Tensor:
 
 def _mark_bad(out: StepOut) -> StepOut:
     """Ends rows that are not finite and makes their reward NaN, so that nothing else is asked about them."""
+    # NaN and infinity survive a sum: one look at the host tells that all is well, as it nearly always is.
     total = out.next_observation.sum() + out.reward.sum() + out.uncertainty.sum()
     if bool(total.isfinite()):
         return out
     finite = out.next_observation.isfinite().all(-1) & out.reward.isfinite() & out.uncertainty.isfinite()
     return StepOut(
+        # Finite again, since the prior and the critic see all rows; the NaN reward keeps the mark.
         out.next_observation.masked_fill(~finite[:, None], 0.0),
         out.reward.masked_fill(~finite, torch.nan),
         out.terminated | ~finite,

@@ -87,6 +87,8 @@ class _Rules(NamedTuple):
 def _batched_rules(config: GumbelConfig, value_scale: float) -> _Rules:
     def floor(root: RootSet) -> Float[Tensor, "b 1"]:
         """Spread of values that is no more than the critics' error."""
+        # Differences that the critics themselves dispute must not be
+        # stretched to the whole range of a value scale.
         return root.value_spread.clamp_min(_FLOOR_SHARE * value_scale)[:, None]
 
     def spanning(root: RootSet) -> Bool[Tensor, "b k"] | None:
@@ -119,6 +121,8 @@ class _RootScores:
         self._search, self._config, self._floor, self._spanning = search, config, floor, spanning
         logits = search.root.logits
         self._probs = logits.softmax(-1)
+        # Only differences of logits count; with the largest at 0 the
+        # floor of `__call__` means the same everywhere.
         self._leading = gumbel + (logits - logits.amax(-1, keepdim=True))
 
     def __call__(self, stats: RootStats) -> Float[Tensor, "b k"]:
@@ -127,6 +131,7 @@ class _RootScores:
 
     def weights(self, stats: RootStats) -> Float[Tensor, "b k"]:
         """The improved policy `softmax(logits + sigma(q))` (eq. 11)."""
+        # Without the Gumbel noise: it chooses what is tried, and must not stay in the target.
         improved = self._search.root.logits + self._sigma(stats)
         return mask_logits(improved, self._search.choosable).softmax(-1)
 
@@ -165,6 +170,8 @@ class GumbelStrategy:
 
     def run(self, search: Search, *, sims: int, noise: RowNoise, rounds: Rounds) -> Choice:
         """Searches until simulations or time are used up."""
+        # Without noise the search is deterministic: it acts. With it the considered actions are drawn from
+        # the prior without replacement (Gumbel top-k).
         gumbel = torch.zeros_like(search.root.logits)
         if self._config.gumbel_scale:
             drawn = noise.gumbel("root/gumbel", (gumbel.shape[1],)).to(gumbel.dtype)
@@ -190,6 +197,8 @@ class GumbelStrategy:
         done = rules.halving.run(search, scores, select=select, sims=sims, rounds=rounds)
         # 2. Act: of the most visited candidates the one that leads in gumbel + logits + sigma(q).
         stats = search.stats()
+        # -1 lies below any count, so that an excluded action is not
+        # the most visited even where nothing was visited.
         visits = stats.visits.masked_fill(~search.choosable, -1.0)
         best = scores(stats).masked_fill(visits != visits.amax(-1, keepdim=True), -torch.inf)
         best = best.masked_fill(~search.choosable, -torch.inf)
@@ -199,6 +208,7 @@ class GumbelStrategy:
     def _below(self, search: Search, floor: Float[Tensor, "b 1"]) -> Select:
         """`argmax_a pi'(a) - visits(a) / (1 + sum visits)`: visits follow the improved policy (eq. 14)."""
         tree, config = search.tree, self._config
+        # Views: what is booked later is seen by later selections.
         q, visits = tree.below(tree.q), tree.below(tree.visits)
         logits, probs = tree.below(tree.logits), tree.below(tree.probs)
 
@@ -215,6 +225,7 @@ class GumbelStrategy:
                 value_coef=config.value_coef,
             )
             improved = (logits.index_select(0, index) + sigma).softmax(-1)
+            # Deterministic: visit counts approach pi' with no noise below the root, and with few simulations.
             return (improved - seen / (1.0 + seen.sum(-1, keepdim=True))).argmax(-1)
 
         return select

@@ -39,6 +39,7 @@ def halving_rounds(considered: int, sims: int) -> tuple[Round, ...]:
     """
     if considered <= 1:
         return tuple(Round(1, sim == 0) for sim in range(sims))
+    # Each of the log2(m) phases gets an equal share of n, so later ones visit fewer actions more often.
     halvings = math.ceil(math.log2(considered))
     rounds: list[Round] = []
     left, width = sims, considered
@@ -49,6 +50,7 @@ def halving_rounds(considered: int, sims: int) -> tuple[Round, ...]:
                 break
             rounds.append(Round(size, index == 0 or size < width))
             left -= size
+        # Two at least: with one the rest of the budget would decide nothing.
         width = max(2, width // 2)
     return tuple(rounds)
 
@@ -65,6 +67,7 @@ def considered_visits(considered: int, sims: int) -> tuple[int, ...]:
         return tuple(range(sims))
     sequence: list[int] = []
     for visits, (size, _) in enumerate(halving_rounds(considered, sims)):
+        # In the r-th round each action has r visits, if it is still considered.
         sequence.extend([visits] * size)
     return tuple(sequence)
 
@@ -127,6 +130,7 @@ class HalvingByRounds:
                 active = None if bool(active.all()) else active
             search.run_round(action, done[:, None] + place, select=select, active=active)
             done = done + size
+        # Masks may leave some states fewer simulations: what is told is the number that every state had.
         return int(done.min())
 
     def _rank(
@@ -142,13 +146,16 @@ class HalvingByRounds:
         remaining = remaining & search.valid
         if search.may_exclude:  # all that were left have gone: begin anew with the others
             remaining = torch.where(remaining.any(-1, keepdim=True), remaining, search.valid)
+        # Excluded ones last; `score` itself stays finite for them.
         scored = score(search.stats()).masked_fill(~remaining, -torch.inf)
+        # Stable: equal scores keep the order of the candidates, on every device.
         order = torch.sort(scored, dim=-1, descending=True, stable=True).indices
         if not (is_first and self._keeps_policy):
             return order
         # Swap the policy's mode with the last of those taken, if it is not among them.
         mode, last = search.root.policy_slot[:, None], (size - 1)[:, None]
         rank = (order == mode).long().argmax(-1, keepdim=True)
+        # Not where one action alone is taken: the policy's mode would replace the best.
         target = torch.where((size[:, None] > 1) & (rank > last), last, rank)
         displaced = order.gather(1, target)
         return order.scatter(1, rank, displaced).scatter(1, target, mode)
@@ -175,6 +182,7 @@ class HalvingOneByOne:
         done = 0
         for sim in rounds(sims):
             stats = search.stats()
+            # As mctx: the action whose count is due, of several the one that leads.
             is_due = search.valid & (stats.visits == table[:, sim, None])
             action = score(stats).masked_fill(~is_due, -torch.inf).argmax(-1, keepdim=True)
             search.run_round(action, torch.full_like(action, sim), select=select)
@@ -184,6 +192,7 @@ class HalvingOneByOne:
 
 def count_considered(search: Search, most: int) -> tuple[list[int], Int[Tensor, "b"]]:
     """How many actions halving begins with, as distinct numbers and which of them is each state's."""
+    # Few distinct numbers, so that schedules are made once for each and not for each state.
     count = search.root.valid.sum(-1).clamp(max=most)
     numbers, of = cast(tuple[Tensor, Tensor], torch.unique(count, return_inverse=True))
     return cast(list[int], numbers.tolist()), of
@@ -213,5 +222,6 @@ class _Schedule:
 def _first(order: Int[Tensor, "b k"], size: Int[Tensor, "b"]) -> Bool[Tensor, "b k"]:
     """Which candidates are the first `size` of an order."""
     rank = torch.arange(order.shape[1], device=order.device)
+    # Back from ranks to candidates.
     none = torch.zeros(order.shape, dtype=torch.bool, device=order.device)
     return none.scatter(1, order, rank < size[:, None])

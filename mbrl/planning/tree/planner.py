@@ -140,6 +140,7 @@ class TreePlanner:
         self, obs: Float[Tensor, "b obs_dim"], *, budget: Budget, noise: RowNoise, hints: Hints | None = None
     ) -> PlanResult:
         """Plans, without gradients; see `Planner.plan`."""
+        # Cheaper than no_grad by the version counters; the results leave it, since callers may train on them.
         with torch.inference_mode():
             result = self._plan(obs, budget=budget, noise=noise, hints=hints or Hints())
         return leave_inference(result)
@@ -149,8 +150,10 @@ class TreePlanner:
         check_call(obs, noise, hints, problem=self._problem)
         obs = obs.to(self._problem.dtype)
         sims = self._affordable(budget, deadline, states=len(obs))
+        # No time even for the roots: the policy's action, marked as a fallback.
         if sims == 0:
             return act_by_policy(self._problem, obs, milliseconds=deadline.milliseconds)
+        # Before the search, so that there is an action whatever the model says.
         fallback, _ = clip_to_box(self._problem.prior.act(obs))
         evaluation = ModelEvaluation(
             self._problem,
@@ -183,6 +186,7 @@ class TreePlanner:
         cost = deadline.cost(work)
         if cost is None:
             return min(most, _FIRST_SIMS)
+        # Root and report are paid for in any case; what is left buys rounds.
         rest = (deadline.cost(start) or 0.0) + (deadline.cost(finish) or 0.0)
         sizes = halve(most, 1)
         return next((size for size in sizes if deadline.fits(self._strategy.rounds(size) * cost + rest)), 1)
@@ -205,6 +209,7 @@ class TreePlanner:
             copies,
             is_stored=self._proposals.is_stored,
             inner_width=self._proposals.width,
+            # A simulation makes one node at most, in a forest one in every tree.
             capacity=len(obs) * sims * (copies.count if copies.is_forest else 1),
             outcomes=self._strategy.outcomes,
             widening=self._strategy.widening,
@@ -218,6 +223,7 @@ class TreePlanner:
             lcb_coef=problem.pessimism.lcb_coef,
             max_depth=config.max_depth,
             halt_threshold=problem.pessimism.halt_threshold,
+            # A random first tree: over many states no member is asked more often than others.
             turn=(noise.uniform("tree/turn", (1,)) * copies.count).long().squeeze(1),
             backward=_BACKWARDS[config.node_value],
         )
@@ -285,6 +291,7 @@ def _works(states: int) -> tuple[tuple[str, int], ...]:
 def _compare(q: Tensor, visits: Tensor, *, slot: Tensor, other: Tensor) -> Float[Tensor, "b"]:
     """Difference of two candidates' Q; NaN where one was not visited."""
     both = torch.stack([slot, other], 1)
+    # Both bounds come from one search with the same draws, so much of their error cancels.
     difference = q.gather(1, both[:, :1]) - q.gather(1, both[:, 1:])
     seen = (visits.gather(1, both) > 0).all(1)
     return difference.squeeze(1).masked_fill(~seen, torch.nan)

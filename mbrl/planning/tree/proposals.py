@@ -74,6 +74,7 @@ class Proposals(Protocol):
 
 def clip_to_box(actions: Float[Tensor, "*k act_dim"]) -> tuple[Float[Tensor, "*k act_dim"], Int[Tensor, ""]]:
     """Actions within [-1, 1], and how many were not."""
+    # The model knows no actions outside of the box, and the robot would clip them anyway.
     clipped = actions.clamp(-1.0, 1.0)
     return clipped, (clipped != actions).any(-1).sum()
 
@@ -106,6 +107,7 @@ class DiscreteProposals:
         logits = self._problem.prior.logits(obs)
         valid = torch.ones_like(logits, dtype=torch.bool) if hints.mask is None else hints.mask
         logits = mask_logits(logits, valid)
+        # Before logged actions are injected: the fallback is the policy's own choice.
         mode = logits.argmax(-1)
         provenance = torch.full(logits.shape, SOURCES.index("policy"), device=logits.device)
         if hints.candidates is not None:
@@ -195,9 +197,11 @@ class SampledProposals:
         weight = self._weigh(source, valid, obs.dtype)
         # 3. Merge actions that coincide; the first of them keeps the weight of all.
         weight, survivor = merge_close(actions, weight, distance=self._sampled.merge_distance)
+        # Merged slots and unusable ones have none.
         valid = weight > 0
         # log(K w): a draw of the prior has the logit 0, n draws merged to one have log n.
         logits = (weight * weight.shape[1]).log().nan_to_num(neginf=0.0)
+        # The first slot of the policy holds its mode; where it was merged, its survivor stands for it.
         mode = int((source == SOURCES.index("policy")).nonzero()[0])
         value, spread = _evaluate(self._problem, obs)
         return RootSet(
@@ -223,6 +227,7 @@ class SampledProposals:
         """Draws of the prior, equally weighted."""
         assert draws is not None
         actions = self._problem.prior.sample(obs, draws.transpose(0, 1)).transpose(0, 1)
+        # Draws carry the prior in how often they are drawn: log(K / K) = 0 for each.
         return actions.new_zeros(actions.shape[:2]), actions
 
     def _gather(
@@ -232,6 +237,7 @@ class SampledProposals:
         problem, sampled = self._problem, self._sampled
         prior, rows = problem.prior, len(obs)
         groups: list[tuple[str, Tensor, Tensor | None]] = []
+        # The mode is one of them.
         draws = sampled.policy_samples - 1
         if hints.candidates is not None:
             groups.append(("dataset", hints.candidates, None))
@@ -239,6 +245,8 @@ class SampledProposals:
             drawn = noise.normal("root/clone", (sampled.clone_samples, prior.act_dim)).to(problem.dtype)
             groups.append(("clone", problem.clone.sample(obs, drawn.transpose(0, 1)).transpose(0, 1), None))
         else:
+            # Nobody stands for the behaviour: the policy gets its share, so
+            # that the number of candidates stays the same.
             draws += sampled.clone_samples
         groups.append(("policy", prior.act(obs)[:, None], None))
         flat = ("flat_policy", sampled.flat_samples, sampled.spread)
@@ -248,6 +256,7 @@ class SampledProposals:
                 action = prior.sample(obs, drawn.transpose(0, 1), spread=spread).transpose(0, 1)
                 groups.append((name, action, None))
         if hints.warm is not None:
+            # Only the first step of the plan before: a candidate is an action.
             groups.append(("warm", hints.warm[:, :1], hints.has_warm))
         every = torch.ones(rows, 1, dtype=torch.bool, device=obs.device)
         return [
@@ -259,6 +268,7 @@ class SampledProposals:
         """Prior weight of each slot: logged actions share their mass, the others the rest, in equal parts."""
         is_logged = valid & (source == SOURCES.index("dataset"))
         is_other = valid & ~is_logged
+        # 0 in states without a logged action, whose other candidates then share all of it.
         mass = self._injected_mass * is_logged.any(-1, keepdim=True)
         share = is_logged * mass / is_logged.sum(-1, keepdim=True).clamp_min(1)
         return (share + is_other * (1.0 - mass) / is_other.sum(-1, keepdim=True).clamp_min(1)).to(dtype)
@@ -285,10 +295,12 @@ def merge_close(
     # a ~ b ~ c is one chain: follow survivors to their own, twice as far each time.
     for _ in range(max(1, actions.shape[1] - 1).bit_length()):
         survivor = survivor.gather(1, survivor)
+    # Weights add up, so merging changes no probability.
     return torch.zeros_like(weight).scatter_add(1, survivor, weight), survivor
 
 
 def _evaluate(problem: PlanningProblem, obs: Tensor) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
     """V(s), and its deviation over critics."""
     values = problem.leaf.value(obs)
+    # Population deviation: 0 for a single critic.
     return problem.pessimism.leaf(values), values.std(0, correction=0)

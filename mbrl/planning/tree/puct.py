@@ -88,7 +88,9 @@ def score_puct(
 ) -> Float[Tensor, "r a"]:
     """`Q + sqrt(N) (c_init + log((N + c_base + 1) / c_base)) P / (n + 1)`."""
     total = node_visits[:, None]
+    # c_base keeps the logarithm at 0 until visits are many: exploration is about c_init for small budgets.
     exploration = init + torch.log((total + base + 1.0) / base)
+    # Q + P sqrt(N) / (1 + n): the bonus falls with visits of the action and rises with those of the others.
     return values + torch.sqrt(total) * exploration * probs / (visits + 1.0)
 
 
@@ -98,12 +100,14 @@ def reveal(
     """The first `clip(ceil(c visits^alpha), 1, A)` valid actions."""
     # 1e-6: 9^0.5 may round to 3.00.., whose ceiling would be 4.
     count = (coef * node_visits**exponent - 1e-6).ceil().clamp_min(1.0)
+    # Counted over valid actions: an excluded one takes nobody's place.
     return valid & (valid.long().cumsum(-1) <= count[:, None])
 
 
 def draw_dirichlet(noise: RowNoise, count: int, *, concentration: float) -> Float[Tensor, "b count"]:
     """Symmetric Dirichlet draws, from Gamma variates by inversion; float64."""
     uniform = noise.uniform("root/dirichlet", (count,)).numpy()
+    # At small concentrations nearly all variates round to 0; the floor keeps their sum positive.
     gamma = np.maximum(scipy.special.gammaincinv(concentration, uniform), np.finfo(np.float64).tiny)
     return torch.from_numpy(gamma / gamma.sum(-1, keepdims=True))
 
@@ -137,6 +141,7 @@ class PUCTStrategy:
             drawn = (drawn.to(probs) * root.valid) / (drawn.to(probs) * root.valid).sum(-1, keepdim=True)
             probs = (1.0 - config.dirichlet_fraction) * probs + config.dirichlet_fraction * drawn
         width = max(probs.shape[1], search.tree.inner_width)
+        # Drawn once for a search and the same at every node: a function of the state's stream alone.
         ties = _TIE_BREAK * noise.uniform("tree/ties", (width,)).to(probs.dtype)
         done = self.search(search, probs, sims=sims, ties=ties, rounds=rounds)
         return self._decide(search, noise, done)
@@ -166,6 +171,7 @@ class PUCTStrategy:
         for sim in rounds(sims):
             # 1. Score the candidates: values on one scale, an exploration bonus, noise that breaks ties.
             stats = search.stats()
+            # The root's own visit, as in mctx.
             total = stats.visits.sum(-1) + 1.0
             values = scale_visited(stats.q, stats.visits, node_value=search.root_values(), floor=floor)
             score = self._score(values, stats.visits, probs=probs, node_visits=total, ties=ties)
@@ -184,10 +190,12 @@ class PUCTStrategy:
         stats, temperature = search.stats(), self._config.temperature
         visits = stats.visits * search.choosable
         total = visits.sum(-1, keepdim=True)
+        # Nothing was visited: weights must sum to 1 all the same.
         even = torch.full_like(visits, 1.0 / visits.shape[1])
         weights = torch.where(total > 0, visits / total.clamp_min(1.0), even)
         if temperature == 0.0:
             most = visits == visits.amax(-1, keepdim=True)
+            # Among equals by value; the prior has had its say in the visits.
             slot = stats.q.masked_fill(~most | ~search.choosable, -torch.inf).argmax(-1)
         else:
             # Gumbel-max: a draw from visits^(1 / temperature), normalised.
@@ -228,6 +236,7 @@ class PUCTStrategy:
         def select(node: Tensor, rows: Tensor | None) -> Tensor:
             index, state = node - tree.trees, search.states_of(rows)
             seen, prior = visits.index_select(0, index), probs.index_select(0, index)
+            # The node's visits with the one that made it.
             total = tree.sums.index_select(0, node)[:, VISITS]
             values = scale_visited(
                 q.index_select(0, index),
@@ -239,6 +248,7 @@ class PUCTStrategy:
                 values, seen, probs=prior, node_visits=total, ties=ties.index_select(0, state)
             )
             if self._widening is not None:
+                # Masked ones keep their place: a probability of 0 leaves them no bonus.
                 usable = self._reveal(torch.ones_like(seen, dtype=torch.bool), total)
                 score = score.masked_fill(~usable, -torch.inf)
             return score.argmax(-1)

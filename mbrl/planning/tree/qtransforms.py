@@ -21,6 +21,7 @@ def mix_value(
     weight = probs.clamp_min(torch.finfo(probs.dtype).tiny) * (visits > 0)
     total = visits.sum(-1, keepdim=True)
     share = weight / weight.sum(-1, keepdim=True).clamp_min(torch.finfo(probs.dtype).tiny)
+    # V as one visit beside n: with more visits the actions that were tried say more than the critic.
     return (raw_value[:, None] + total * (share * q).sum(-1, keepdim=True)) / (1.0 + total)
 
 
@@ -74,7 +75,9 @@ def scale_visited(
     mctx calls it `qtransform_by_parent_and_siblings`; MuZero adds its exploration bonus to it (app. B).
     """
     here = node_value[:, None]
+    # Untried actions must not widen the range: they stand at the node's value, which is in it already.
     known = torch.where(visits > 0, q, here)
     low = torch.minimum(here, known.amin(-1, keepdim=True))
     high = torch.maximum(here, known.amax(-1, keepdim=True))
+    # 0 for untried ones, the least of the scale: PUCT's bonus alone brings them up.
     return torch.where(visits > 0, q - low, torch.zeros_like(q)) / torch.maximum(high - low, floor)

@@ -63,6 +63,7 @@ def instantiate_trees(
     """
 
     def repeat(rows: Tensor) -> Tensor:
+        # The trees of a state stand side by side, [b copies]: tree c of state s is s * copies + c.
         return rows if copies.count == 1 else rows.repeat_interleave(copies.count, 0)
 
     return Tree(
@@ -122,6 +123,7 @@ class Search:
         """Candidates worth a simulation: allowed, answered in numbers, not halted while another is not."""
         if self.halt_threshold == math.inf:
             return self._alive
+        # Where all are too uncertain none is better than another, and the search goes on with all.
         fine = self._alive & ~self._halted()
         return torch.where(fine.any(-1, keepdim=True), fine, self._alive)
 
@@ -130,6 +132,7 @@ class Search:
         """Candidates that a plan may begin with: the valid ones if any of them was tried, else all alive."""
         if self.halt_threshold == math.inf:
             return self._alive
+        # A candidate that halts may be chosen only where nothing else was tried.
         tried = self.valid & (self.stats().visits > 0)
         return torch.where(tried.any(-1, keepdim=True), self.valid, self._alive)
 
@@ -161,6 +164,7 @@ class Search:
         root = rows.state * self.copies.count + rows.copy
         path = simulate(self.tree, root, first, select=select, max_depth=self.max_depth)
         # 3. Expand: ask the model what is there. At the root the copies of a state ask for the same edges.
+        # Below the roots every tree has grown in its own way.
         if len(path.steps) > 1:
             rows = rows._replace(shared=0)
         self._exclude(expand(self.tree, path, rows, self._evaluate))
@@ -197,6 +201,7 @@ class Search:
 
     def root_values(self) -> Float[Tensor, "b"]:
         """What the roots of each state are worth; a mean of all that came back is lowered by exploration."""
+        # Sums and visits over the trees of a state: their mean by visits.
         sums = self.tree.sums[: self.tree.trees].view(-1, self.copies.count, 4).sum(1)
         return (sums[:, 0] - sums[:, 1] + sums[:, 2]) / sums[:, VISITS]
 
@@ -249,6 +254,7 @@ class Search:
         self.bad_rows += len(masked)
         at_root = masked // tree.outcomes
         at_root = at_root[at_root < tree.trees * tree.root_width]
+        # A copy: it begins as the root set's own mask, which is not ours to change.
         self._alive = self._alive.clone()
         self._alive[self._owner[at_root // tree.root_width], at_root % tree.root_width] = False
 
@@ -256,4 +262,5 @@ class Search:
         """Candidates whose first step was found too uncertain."""
         uncertainty = self.tree.at_root(self.tree.edge_uncertainty())
         by_copy = uncertainty.view(-1, self.copies.count, self.tree.root_width)
+        # In any tree: where particles take turns an edge was stepped in some of them only.
         return (by_copy > self.halt_threshold).any(1)

@@ -78,6 +78,7 @@ def choose_outcome(tree: Tree, edge: Int[Tensor, "r"]) -> Int[Tensor, "r"]:
     child = tree.child[slot]
     stored = (child != UNVISITED).sum(-1)
     due = (tree.visits[edge] ** tree.widening + 1e-6).floor() >= stored  # 1e-6: 9^0.5 may round to 2.99..
+    # The least visited: outcomes are draws of one distribution, so they should count alike.
     least = tree.slot_visits[slot].masked_fill(child < 0, torch.inf).argmin(-1)
     return edge * tree.outcomes + torch.where(due & (stored < tree.outcomes), stored, least)
 

@@ -23,6 +23,7 @@ def pool_parts(search: Search, slot: Int[Tensor, "b"]) -> PooledParts:
     """Parts of Q of one candidate a state, pooled as `Search.stats` pools Q."""
     edge = search.edges(slot)
     parts, visits = search.tree.edge_parts(edge), search.tree.visits[edge]
+    # As in `Search.stats`: members count alike in a forest, simulations elsewhere. So parts add up to Q.
     weight = (visits > 0).to(visits.dtype) if search.copies.is_forest else visits
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1.0)
     return PooledParts(*(weight[..., None] * parts).sum(1).unbind(-1))
@@ -41,6 +42,7 @@ def follow_plan(
 ) -> tuple[Float[Tensor, "b l act_dim"], Int[Tensor, "b"]]:
     """The plan that begins with a candidate, and its length."""
     edges = plan_edges(search, slot)
+    # Behind its end a plan repeats edge 0; the length says how much of it counts.
     return search.tree.action(edges.clamp_min(0)), (edges >= 0).sum(1)
 
 
@@ -73,6 +75,7 @@ def _next_edge(search: Search, edge: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
     """The most visited edge below each, of equals the one of most value; -1 where there is none."""
     tree = search.tree
     child = tree.child[tree.main_slot(edge.clamp_min(0))]
+    # Clamped so that rows without a child can be looked up; `going` discards what they find.
     row = (child - tree.trees).clamp_min(0)
     visits, q = tree.below(tree.visits)[row], tree.below(tree.q)[row]
     if search.halt_threshold < math.inf:  # a plan does not go where the model may not be trusted

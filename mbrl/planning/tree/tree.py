@@ -90,6 +90,7 @@ class Tree:
         roots = slice(0, self.trees)
         self.observation[roots] = observation
         self.raw_value[roots] = value
+        # A root begins as a leaf that was visited once: all its value is bootstrap.
         self.sums[roots, 2] = value
         self.sums[roots, VISITS] = 1.0
         self.at_root(self.logits).copy_(logits)
@@ -102,9 +103,11 @@ class Tree:
         nodes = self.trees + self.capacity + 1
         edges = self._first + self.capacity * self.inner_width + 1
         slots = edges * self.outcomes
+        # The last of each: indices stay valid, so that masked simulations need no branch.
         self.void, self.void_slot = nodes - 1, slots - 1
         self.sums = like.new_zeros(nodes, 4)  # reward, penalty and bootstrap parts, visits
         self.raw_value = like.new_zeros(nodes)
+        # Empty, not zero: every row is written before it is read, and most of the capacity may never be.
         self.observation = like.new_empty(nodes, observation.shape[1])
         self.is_end = torch.zeros(nodes, dtype=torch.bool, device=device)
         self.parent_slot = torch.full((nodes,), UNVISITED, device=device)
@@ -177,9 +180,11 @@ class Tree:
         slot = self.slots(edge)
         child, parts = self.child[slot].clamp_min(0), self.parts[slot]
         sums = self.sums[child]
+        # The child's mean by parts; clamped for children that are not there, whose weight is 0.
         below = sums[..., :3] / sums[..., VISITS, None].clamp_min(1.0)
         q_parts = parts[..., :3] + parts[..., DISCOUNT, None] * below
         by_outcome = torch.cat([q_parts, parts[..., UNCERTAINTY, None]], -1)
+        # Outcomes count by their visits: the mean is then over what was simulated.
         weight = self.slot_visits[slot]
         weight = weight / weight.sum(-1, keepdim=True).clamp_min(1.0)
         return (weight[..., None] * by_outcome).sum(-2)
@@ -202,6 +207,7 @@ class Tree:
             first = self._first + rows.start * self.inner_width
             self.actions[first : first + count * self.inner_width] = leaf.actions.flatten(0, 1)
         self.child[slot] = torch.arange(nodes.start, nodes.stop, device=slot.device)
+        # A flag for each slot: selection asks it once a level, instead of child and end.
         self.is_open[slot] = ~edge.ended if self.is_end_final else torch.ones_like(edge.ended)
         parts = (edge.reward, edge.penalty, edge.mixed, edge.discount, leaf.uncertainty)
         self.parts[slot] = torch.stack(parts, -1)
@@ -210,5 +216,6 @@ class Tree:
         """Closes slots for which the model gave no number; their edges are not proposed again."""
         self.child[slot] = MASKED
         edge = slot // self.outcomes
+        # The least finite number, not -inf: softmax over a node whose actions are all masked stays finite.
         self.logits[edge] = torch.finfo(self.logits.dtype).min
         self.probs[edge] = 0.0
