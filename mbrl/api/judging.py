@@ -11,18 +11,22 @@ from mbrl.api.policy import as_policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, open_workspace, origin_of, torch_settings
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, DataError
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
+from mbrl.off_policy.estimators.context import EstimatorSettings
 from mbrl.off_policy.judgement.families import BEHAVIOUR
 from mbrl.off_policy.judgement.report.documents import DeploymentReport
 from mbrl.off_policy.judgement.risk import RiskQuestion
 from mbrl.off_policy.judgement.verdict import EXIT_CODES, VerdictName
+from mbrl.off_policy.log.policies import is_stochastic
+from mbrl.off_policy.log.task_horizon import TaskHorizon
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE, Trials, deployment_stage, unique_names
-from mbrl.run.judge.model import AnyTermination, ModelRequest, choose_model
+from mbrl.run.judge.model import AnyTermination, ChosenModel, ModelRequest, choose_model
 from mbrl.run.judge.ope import OPESettings, ope_stage
+from mbrl.run.judge.question import RETURN_DISCOUNT, asked_horizon, question_words
 from mbrl.run.judge.tested import read_tested
 from mbrl.run.policies import StoredPolicy
 from mbrl.run.store import RunFolder
@@ -56,13 +60,25 @@ class OPEResult(Result):
         return self.report.proposed_report.verdict.final.verdict
 
     @property
+    def question(self) -> str:
+        """What was asked, in words, with who says how long an episode is."""
+        from mbrl.report.deployment.sentences import question_sentence
+
+        return question_sentence(self.report.proposed_report)
+
+    @property
     def exit_code(self) -> int:
         """Of the command line: 0 go, 10 go with guard, 20 no-go, 30 cannot tell."""
         return EXIT_CODES[self.report.proposed_report.verdict.final.verdict]
 
     def to_dict(self) -> dict[str, Any]:
         """The report, and the folder of the page."""
-        return jsonable({**self.report.to_json(), "path": str(self.path.parent)})
+        values = {"question": self.question, **self.report.to_json(), "path": str(self.path.parent)}
+        return jsonable(values)
+
+    def opening(self) -> Sequence[str]:
+        """What was asked."""
+        return [self.question]
 
     def tables(self) -> "Sequence[Table]":
         """Candidates side by side, then the estimates of each."""
@@ -104,15 +120,14 @@ class OPEOptions(BaseModel):
     """How `ope` asks a log.
 
     Attributes:
-        discount: of the value.
-        horizon: steps that count; None for the default of `mbrl.run.judge.ope.OPESettings`.
+        discount: of the value; 1 for the return, as it is reported, or that of a training.
+        horizon: steps that count; None for the whole task.
         stochastic: judge the policy's draws in place of its evaluation action.
         updates: gradient steps of a value fit.
         judges: dynamics ensembles that trained no policy, which value the policies by their roll-outs; they
             are shared by all policies of the log, and fitted where they are missing. 0 for none.
-        own_model: roll the model of each candidate's own run out in place of judges, which is flagged: a
-            policy exploits what it was trained in.
-        fit_dynamics: fit that model where no fit is found.
+        own_model: roll the model of each candidate's own run out in place of judges, fitted where it is
+            missing, which is flagged: a policy exploits what it was trained in.
         termination: end of roll-outs: `learned`, `task` (its known rule) or `never`; `auto` takes the rule
             where there is one.
         crossfit: folds of the values under dr, wdr and magic; 0 for none.
@@ -122,13 +137,12 @@ class OPEOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
-    horizon: Annotated[int | None, Field(ge=1)] = None
+    discount: Annotated[float, Field(ge=0, le=1)] = RETURN_DISCOUNT
+    horizon: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
     stochastic: bool = False
     updates: Annotated[int, Field(ge=1)] = 100_000
     judges: Annotated[int, Field(ge=0, le=20)] = 2
     own_model: bool = False
-    fit_dynamics: bool = False
     termination: AnyTermination = "auto"
     crossfit: Annotated[int, Field(ge=0, le=5)] = 0
     backtest: bool = True
@@ -177,21 +191,42 @@ def ope(
     names = unique_names([candidate.title for candidate in candidates])
     trials = _trials(tested, names, asked.test_episodes)
     settings = _settings(asked, risk, dynamics, seed)
+    is_behaviour = isinstance(baseline, str) and baseline == BEHAVIOUR
+    others = [] if is_behaviour else [as_policy(baseline).for_space(data.spec)]
+    horizon = _check(settings, data, candidates)
+    workspace.progress.message(question_words(horizon, discount=settings.discount))
     source = origin_of(data, workspace).source
 
-    def judged(stored: StoredPolicy) -> RunFolder:
+    def chosen_for(stored: StoredPolicy) -> ChosenModel | None:
         # All candidates have the same judges: those of the first one's config.
         among = candidates[0] if settings.model.judges > 0 else stored
         where = among.training or among.path
-        chosen = choose_model(where, data, settings.model, source=source, workspace=workspace)
-        return ope_stage(stored, data, settings, workspace, chosen=chosen)
+        return choose_model(where, data, settings.model, source=source, workspace=workspace)
 
     with torch_settings(threads):
-        folders = [judged(candidate) for candidate in candidates]
-        is_behaviour = isinstance(baseline, str) and baseline == BEHAVIOUR
-        other = None if is_behaviour else judged(as_policy(baseline).for_space(data.spec))
+        pairs = [(stored, chosen_for(stored)) for stored in [*candidates, *others]]
+        judged = [ope_stage(stored, data, settings, workspace, chosen=model) for stored, model in pairs]
+        folders, other = judged[: len(candidates)], None if is_behaviour else judged[-1]
         folder = deployment_stage(folders, other, data, workspace, trials=trials, command=command)
     return OPEResult(folder)
+
+
+def _check(settings: OPESettings, data: Dataset, policies: Sequence[StoredPolicy]) -> TaskHorizon:
+    """Refuses what can be refused before anything is fitted; returns the horizon of the question."""
+    horizon = asked_horizon(data, settings.horizon)
+    EstimatorSettings(horizon.estimand(settings.discount), settings.fqe, crossfit=settings.crossfit)
+    if len(data) < 2:
+        raise DataError(
+            f"an interval takes two episodes or more, dataset {data.info.name!r} has {len(data)}",
+            remedy="Log more episodes.",
+        )
+    for stored in policies:
+        if settings.stochastic and not is_stochastic(stored.policy):
+            raise ConfigError(
+                f"{stored.title} has no draws: it is deterministic, and --stochastic asks for them. Remedy: "
+                "judge its evaluation action, which is the default."
+            )
+    return horizon
 
 
 def _candidates(policies: Any, data: Dataset) -> list[StoredPolicy]:
@@ -214,9 +249,9 @@ def _settings(
         risk=RiskQuestion.parse(risk) if isinstance(risk, str) else risk or RiskQuestion(),
         model=ModelRequest(
             _model_path(dynamics),
-            asked.fit_dynamics,
+            asked.own_model,
             asked.termination,
-            0 if asked.own_model or asked.fit_dynamics else asked.judges,
+            0 if asked.own_model else asked.judges,
         ),
         crossfit=asked.crossfit,
         backtest=asked.backtest,

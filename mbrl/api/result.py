@@ -28,6 +28,10 @@ class Result(abc.ABC):
     def _headline(self) -> str:
         """The few words of `repr` that matter most."""
 
+    def opening(self) -> Sequence[str]:
+        """Sentences above the tables: what they answer."""
+        return ()
+
     def messages(self) -> Sequence[str]:
         """Sentences below the tables: conclusions and warnings."""
         return ()
@@ -44,7 +48,7 @@ class Result(abc.ABC):
     def __str__(self) -> str:
         from mbrl.report.kit.table import to_text
 
-        return "\n".join([to_text(self.tables()).rstrip("\n"), *self.messages()])
+        return "\n".join([*self.opening(), to_text(self.tables()).rstrip("\n"), *self.messages()])
 
     def _repr_html_(self) -> str:
         from mbrl.report.kit.html import fragment

@@ -21,12 +21,14 @@ Risk: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="termination:LIMIT|below:RETURN:LIMIT",
-        help="Largest probability permitted of an early end, or of a discounted return below a value.",
+        help="Largest probability permitted of an early end, or of a return below a value.",
     ),
 ]
-Discount: TypeAlias = Annotated[float, typer.Option(min=0.0, max=1.0, help="Discount of the value.")]
+Discount: TypeAlias = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Discount of the value; 1 is the return.")
+]
 Horizon: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Steps that count [the shortest time-out of the log].")
+    int | None, typer.Option(min=1, max=1_000_000, help="Steps that count [the whole task].")
 ]
 Stochastic: TypeAlias = Annotated[
     bool, typer.Option("--stochastic", help="Judge the policy's draws, not its evaluation action.")
@@ -35,9 +37,6 @@ Updates: TypeAlias = Annotated[int, typer.Option(min=1, help="Gradient steps of 
 Model: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="Dynamics model: folder of a fit, or its file [judges]."),
-]
-FitDynamics: TypeAlias = Annotated[
-    bool, typer.Option("--fit-dynamics", help="Fit the run's own model where no fit is found.")
 ]
 JudgeCount: TypeAlias = Annotated[
     int,
@@ -72,14 +71,13 @@ def ope(
     dataset: Log,
     baseline: Baseline = "behaviour",
     risk: Risk = None,
-    discount: Discount = 0.99,
+    discount: Discount = 1.0,
     horizon: Horizon = None,
     stochastic: Stochastic = False,
     updates: Updates = 100_000,
     dynamics: Model = None,
     judges: JudgeCount = 2,
     own_model: OwnModel = False,
-    fit_dynamics: FitDynamics = False,
     termination: Termination = "auto",
     crossfit: Crossfit = 0,
     backtest: Backtest = True,
@@ -92,6 +90,9 @@ def ope(
     debug: DebugFlag = False,
 ) -> None:
     """Judge policies by a log alone, and propose what to do: a table, JSON and a page.
+
+    The question is the mean return of an episode of the whole task, unless --discount or --horizon say else;
+    it is the first line of the answer.
 
     Exit status 0 go, 10 go with guard, 20 no-go, 30 cannot tell, 1 error. Of several candidates it is that of
     the proposed one: the best verdict at a level that holds for all of them at once.
@@ -111,7 +112,6 @@ def ope(
         dynamics=dynamics,
         judges=judges,
         own_model=own_model,
-        fit_dynamics=fit_dynamics,
         termination=termination,
         crossfit=crossfit,
         backtest=backtest,

@@ -23,8 +23,8 @@ def emit(result: "Result", *, is_json: bool, path: Path | None = None) -> None:
     """Prints a result.
 
     Args:
-        result: stdout is exactly its `to_dict` as one JSON object with `is_json`, else its tables and
-            messages.
+        result: stdout is exactly its `to_dict` as one JSON object with `is_json`, else its opening, its
+            tables and its messages.
         is_json: which of the two.
         path: what the command wrote; the last line for people.
     """
@@ -34,6 +34,8 @@ def emit(result: "Result", *, is_json: bool, path: Path | None = None) -> None:
         sys.stdout.write(json.dumps(result.to_dict()) + "\n")
         return
     console = stdout()
+    for sentence in result.opening():
+        console.print(sentence, markup=False)
     for table in result.tables():
         console.print(to_rich(table))
     for message in result.messages():

@@ -55,6 +55,10 @@ class Flag(enum.StrEnum):
         "boundary_actions",
         "many logged actions lie at a bound, where a density hides probability",
     )
+    CENSORED_LEFT_OUT = (
+        "censored_left_out",
+        "cut episodes are left out; whole ones stand for them by inverse probability of censoring",
+    )
     DIVERGED = "diverged", "the values grew without bound"
     DOMINATED = "dominated", "one episode carries more than a tenth of the weight"
     EXPLOITATION_ALARM = (
@@ -94,8 +98,8 @@ class Flag(enum.StrEnum):
 class Estimand:
     """What is estimated: `J = E[sum_{t < horizon} discount^t r_t]`, the first reward at discount^0.
 
-    A terminal state is absorbing with reward 0. A time-out is censoring: with a finite horizon every episode
-    is cut there, so no time-out may come sooner; without one the reward after a time-out is bootstrapped.
+    A terminal state is absorbing with reward 0. With a finite horizon every episode ends there. A cut before
+    is censoring and never a part of the question: what would have followed counts, and has to be estimated.
 
     Attributes:
         discount: gamma, in [0, 1].
@@ -150,7 +154,7 @@ class Estimand:
         return f"mean return of an episode of at most {self.horizon:,} step{plural}{factor}{share}"
 
     def describe(self) -> str:
-        """As a formula, such as `E[sum_{t<500} 0.99^t r_t], absorbing after terminal, cut at 500`."""
+        """As a formula, such as `E[sum_{t<500} 0.99^t r_t], absorbing after terminal, ...`."""
         limit = "t>=0" if self.horizon is None else f"t<{self.horizon}"
         factor = f"{1.0 - self.discount:g} " if self.normalised else ""
         censoring = (

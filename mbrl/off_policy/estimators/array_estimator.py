@@ -8,8 +8,10 @@ from typing import Final, TypeAlias
 import numpy as np
 import torch
 
+from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimate, Flag
 from mbrl.off_policy.estimators.context import EstimatorContext
+from mbrl.off_policy.log.censoring import whole_episodes, why_not_known
 from mbrl.off_policy.log.layout import OPEArrays
 from mbrl.off_policy.log.policies import require_density
 from mbrl.off_policy.log.weight_evidence import WeightEvidence
@@ -29,24 +31,45 @@ ArrayEstimator: TypeAlias = Callable[[OPEArrays], Estimate]
 
 
 def estimate_by_ratios(
-    context: EstimatorContext, compute: ArrayEstimator, *, generator: torch.Generator
+    context: EstimatorContext, compute: ArrayEstimator, *, generator: torch.Generator, is_whole: bool = False
 ) -> Estimate:
-    """An estimator that reads density ratios, and fitted values at time-outs alone.
+    """An estimator that reads density ratios, and fitted values where episodes were cut alone.
 
     Args:
         context: policy, log and question.
         compute: the estimator proper.
         generator: source of all draws.
+        is_whole: with a horizon it takes whole episodes in place of those that were cut (`whole_episodes`).
 
     Raises:
         UndefinedRatioError: the policy is deterministic.
+        EstimandError: it takes whole episodes, and they cannot stand for those that were cut.
     """
     require_density(context.policy)
+    if is_whole and context.needs_tail and context.estimand.horizon is not None:
+        return _estimate_by_whole_episodes(context, compute)
     values = context.values_on_log(generator, is_corrected=True) if context.needs_tail else None
-    arrays = context.ratio_arrays(values)
+    log_prob = context.log_prob()
+    arrays = context.arrays(log_prob, values)
     estimate = compute(arrays).flagged(*context.behaviour.flags(arrays))
+    if values is not None and values.members:  # a tail is not known: the members say how little
+        points = [compute(context.arrays(log_prob, member)).point for member in values.members]
+        estimate = widened_by_members(estimate, np.array(points))
     evidence = WeightEvidence.of_log(arrays, context.settings.weights)
     return judge_ratios(estimate, evidence, why_not_values=None if values is None else values.why_not)
+
+
+def _estimate_by_whole_episodes(context: EstimatorContext, compute: ArrayEstimator) -> Estimate:
+    cut = context.ratio_arrays()
+    problem = why_not_known(cut)
+    if problem is not None:
+        raise EstimandError(f"{problem}, so whole episodes cannot stand for those that were cut.")
+    arrays = whole_episodes(cut)
+    estimate = compute(arrays).flagged(Flag.CENSORED_LEFT_OUT, *context.behaviour.flags(cut))
+    estimate = dataclasses.replace(
+        estimate, details={**estimate.details, "left_out": int(cut.truncated.sum())}
+    )
+    return judge_ratios(estimate, WeightEvidence.of_log(arrays, context.settings.weights))
 
 
 def judge_ratios(

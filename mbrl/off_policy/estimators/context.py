@@ -107,9 +107,10 @@ class EstimatorContext:
 
     @property
     def needs_tail(self) -> bool:
-        """Whether time-outs cut episodes, so that ratios need values of what comes after."""
-        rows = self.dataset.transitions()
-        return self.estimand.horizon is None and bool(np.any(rows.truncated & ~rows.terminated))
+        """Whether episodes were cut before the horizon, so that ratios need values of what comes after."""
+        rows, horizon = self.dataset.transitions(), self.estimand.horizon
+        is_open = rows.truncated & ~rows.terminated
+        return bool(np.any(is_open if horizon is None else is_open & (rows.step + 1 < horizon)))
 
     def fit_values(self, generator: torch.Generator, *, is_corrected: bool = False) -> FQEResult:
         """The fit of the policy's values to these episodes.

@@ -99,10 +99,9 @@ def check_tail(arrays: OPEArrays, tail: TailRule) -> None:
     if cut == 0:
         return
     if tail == "error" or not arrays.has_values:
-        shortest = int(arrays.length[arrays.truncated].min())
         raise EstimandError(
-            f"{cut} of {len(arrays)} episodes were cut by a time-out, and ratios say nothing of what comes "
-            f"after. Remedy: a horizon of at most {shortest}, or values of the cut states (tail='bootstrap')."
+            f"{cut} of {len(arrays)} episodes were cut, and ratios say nothing of what comes after. Remedy: "
+            "values of the cut states (tail='bootstrap'), or whole episodes in their place (whole_episodes)."
         )
 
 
@@ -157,7 +156,8 @@ def _estimate(context: EstimatorContext, kind: Kind, generator: torch.Generator)
     def compute(arrays: OPEArrays) -> Estimate:
         return importance_sampling(arrays, kind=kind, tail="bootstrap", transform=context.settings.weights)
 
-    return estimate_by_ratios(context, compute, generator=generator)
+    # The ratio of a whole episode needs one; the others take each step with the ratio so far, and a tail.
+    return estimate_by_ratios(context, compute, generator=generator, is_whole=kind in {"is", "wis"})
 
 
 def _is_values(arrays: OPEArrays, transform: WeightTransform) -> Array:

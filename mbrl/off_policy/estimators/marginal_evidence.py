@@ -79,6 +79,7 @@ class MarginalEvidence:
             "landmarks": self.ratio.landmarks,
             "negative_share": self.ratio.negative_share,
             "witnessed_bias": self.witnessed_bias,
+            "tail_share": 0.0,  # cuts change what the log visits, and ratios are relative to that
         }
 
     def problem(self) -> tuple[str, Flag] | None:

@@ -102,8 +102,9 @@ def marginal_ratio(
 ) -> MarginalRatio:
     """Weights of logged steps by minimax weight learning, and the value that they give.
 
-    With a horizon the step in the episode is part of the state, and the episode ends there. Without one
-    time-outs cut nothing: the successor of a truncated step counts like any other. A terminal is absorbing;
+    With a horizon the step in the episode is part of the state, and the episode ends there. What a cut left
+    out changes how often the log visits later steps, and ratios are relative to that: the successor of a cut
+    step counts like any other, and no value stands for the rest. A terminal is absorbing;
     the mass of the steps after it is added in closed form. The value is `sum_t g^t (sum w r) / (sum w mass)`;
     where the discounts sum to infinity, `(1/n) sum w r`.
 
@@ -115,7 +116,7 @@ def marginal_ratio(
         generator: landmarks, draws of actions, and the rows of a long log.
 
     Raises:
-        EstimandError: the horizon lies beyond a time-out.
+        EstimandError: see `MarginalSteps.prepare`.
     """
     config = config or MWLConfig()
     steps = MarginalSteps.prepare(

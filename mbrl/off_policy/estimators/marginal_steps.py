@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.data.dataset import Dataset, Transitions
+from mbrl.off_policy.log.censoring import why_not_known
 from mbrl.off_policy.log.landmarks import LandmarkBasis, Points
 from mbrl.off_policy.log.layout import Array, pad_log
 from mbrl.off_policy.log.policies import action_probabilities, draw_actions
@@ -47,7 +49,7 @@ class MarginalSteps:
         payload: `[k, 2]`, the reward, and the mass of the step with that of an absorbing state after it.
         episode: `[k]`, of each step.
         rows: `[k]`, where they lie in the log.
-        returns: `[n]`, of the episodes.
+        returns: `[n]`, of what was logged.
         weight: of a step in a mean over episodes, 1 / n; more where steps were left out.
         estimand: discount and horizon.
         is_discrete: actions are one-hot vectors or probabilities.
@@ -87,10 +89,13 @@ class MarginalSteps:
             generator: of the part and of the draws.
 
         Raises:
-            EstimandError: the horizon lies beyond a time-out.
+            EstimandError: the log shows none of the late steps that the horizon includes.
+
         """
-        arrays = pad_log(dataset.episodes, None, estimand=estimand)  # refuses a horizon beyond a time-out
-        whole = dataset.transitions()
+        arrays, whole = pad_log(dataset.episodes, None, estimand=estimand), dataset.transitions()
+        unseen = why_not_known(arrays)
+        if estimand.horizon is not None and unseen is not None:
+            raise EstimandError(f"{unseen}: there are no later steps that weights could be put on.")
         rows, share = _choose_rows(whole, estimand, max_rows, generator)
         log = whole.select(rows)
         first = np.stack([episode.observations[0] for episode in dataset.episodes])
@@ -148,8 +153,8 @@ def _choose_rows(
 def _ends(log: Transitions, estimand: Estimand) -> tuple[Array, Array]:
     """`[k]` discount of the successor's value, and mass of each step.
 
-    A time-out cuts nothing: its successor counts like any other. A terminal is absorbing: no successor
-    counts, and the mass of the endless steps after it, `sum_j g^j`, is added in closed form.
+    A cut takes nothing away: the successor of the last logged step counts like any other. A terminal is
+    absorbing: no successor counts, and the mass of the steps after it, `sum_j g^j`, is added in closed form.
     """
     is_last = np.zeros(len(log), np.bool_) if estimand.horizon is None else log.step + 1 == estimand.horizon
     going_on = np.where(log.terminated | is_last, 0.0, estimand.discount)

@@ -1,5 +1,6 @@
 """Everything that a report says beside the estimates: data, diagnostics, baseline, risk."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from mbrl.off_policy.judgement.report.measured import Diagnostics, LoggedData, R
 from mbrl.off_policy.judgement.risk import RiskQuestion, risk_reasons, risk_section
 from mbrl.off_policy.judgement.segments import find_segments
 from mbrl.off_policy.judgement.support_map import SupportMap, map_support, support_by_place, support_by_time
+from mbrl.off_policy.log.censoring import whole_weights, why_not_known
 from mbrl.off_policy.log.diagnostics import RatioDiagnostics, ratio_diagnostics
 from mbrl.off_policy.log.layout import Array, OPEArrays, pad_log
 from mbrl.off_policy.value.model_estimate import model_diagnostics
@@ -76,7 +78,7 @@ def assess(
         diagnostics=diagnostics,
         baseline=baseline,
         risk=risk,
-        why_not={**reasons, **baseline_reasons(baseline), **risk_reasons(risk)},
+        why_not={**reasons, **baseline_reasons(baseline, plain), **risk_reasons(risk)},
     )
 
 
@@ -121,17 +123,26 @@ def describe_log(dataset: Dataset, plain: OPEArrays, behaviour: Mapping[str, Any
         behaviour: where the density of the policy that acted comes from (`Behaviour.facts`).
     """
     terminated = sum(e.terminated for e in dataset.episodes)
-    is_hidden = bool(plain.truncated.any()) or len(dataset) < 2
     return LoggedData(
         name=dataset.info.name,
         episodes=len(dataset),
         steps=dataset.num_transitions,
         terminals=terminated,
         time_outs=len(dataset) - terminated,
+        censored=int(plain.truncated.sum()),
         length_quantiles=np.quantile(dataset.episode_lengths, [0, 0.25, 0.5, 0.75, 1]).tolist(),
-        return_std=None if is_hidden else float(plain.returns().std(ddof=1)) * plain.estimand.scale,
+        return_std=_return_std(plain),
         **{name: behaviour[name] for name in _BEHAVIOUR_FIELDS},
     )
+
+
+def _return_std(plain: OPEArrays) -> float | None:
+    """Deviation of the returns of whole episodes, in place of those that were cut; None if unknown."""
+    if len(plain) < 2 or why_not_known(plain) is not None:
+        return None
+    weight, returns = whole_weights(plain), plain.returns()
+    variance = float(weight @ np.square(returns - weight @ returns)) / (1.0 - float(np.square(weight).sum()))
+    return math.sqrt(variance) * plain.estimand.scale
 
 
 def ratio_fields(found: RatioDiagnostics) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mbrl.off_policy.estimators.base import ESTIMATORS, backtested_estimators
 from mbrl.off_policy.estimators.context import EstimatorContext
 from mbrl.off_policy.estimators.importance import MAX_TAIL_SHARE
 from mbrl.off_policy.judgement.report.measured import Backtest, KnownValue
+from mbrl.off_policy.log.censoring import logged_returns, why_not_known
 from mbrl.off_policy.log.layout import Array, pad_log
 from mbrl.off_policy.log.policies import action_log_prob, is_stochastic
 from mbrl.off_policy.value.fqe import FQEConfig
@@ -89,13 +90,15 @@ def run_backtest(
         What they said; nothing where the log is too small, or where it does not tell the truth.
     """
     arrays = pad_log(dataset.episodes, None, estimand=estimand)
-    if arrays.truncated.any():
-        return _untested("time-outs cut the logged returns", folds)
+    unknown = why_not_known(arrays)
+    if unknown is not None:
+        return _untested(unknown, folds)
     if not names:
         return _untested("there was nothing to test", folds)
     if len(dataset) < 2 * folds:
         return _untested(f"{len(dataset)} episodes are too few for {folds} folds", folds)
-    returns, fold = arrays.returns() * estimand.scale, episode_folds(dataset, folds, rng.at("folds"))
+    # The truth takes no fitted value: one that stood in for cut episodes would be put to its own test.
+    returns, fold = logged_returns(arrays) * estimand.scale, episode_folds(dataset, folds, rng.at("folds"))
     truth, truth_se = _truth(returns, fold)
     answers: dict[str, list[Estimate | str]] = {name: [] for name in names}
     likelihoods: list[float] = []

@@ -11,6 +11,7 @@ from mbrl.off_policy.judgement.paired import Difference, Evidence, difference, r
 from mbrl.off_policy.judgement.report.documents import Measured
 from mbrl.off_policy.judgement.report.measured import Baseline, PairedDifference
 from mbrl.off_policy.judgement.rule import DEFAULT_RULE, JudgeRule
+from mbrl.off_policy.log.censoring import logged_returns, why_not_known
 from mbrl.off_policy.log.layout import OPEArrays
 from mbrl.off_policy.statistics.bounds import LEVEL, student_interval
 
@@ -27,7 +28,7 @@ def behaviour_baseline(
 ) -> Baseline:
     """Mean logged return of the policy that acted, and the difference of every estimate to it.
 
-    Empty where time-outs hide a part of the returns.
+    Episodes that were cut are made up for (`logged_returns`); it is empty where nothing can.
 
     Args:
         plain: the log without ratios.
@@ -35,9 +36,9 @@ def behaviour_baseline(
         ratios: the log with the candidate's, or None.
         corrected: level of a second, wider interval of the differences; None for none.
     """
-    if plain.truncated.any():
+    if why_not_known(plain) is not None:
         return Baseline(policy=BEHAVIOUR)
-    returns = plain.returns() * plain.estimand.scale
+    returns = logged_returns(plain) * plain.estimand.scale
     logged = dict.fromkeys(evidence, Evidence(returns))
     has_spread = returns.size > 1
     return Baseline(
@@ -85,13 +86,19 @@ def policy_baseline(
     )
 
 
-def baseline_reasons(baseline: Baseline) -> dict[str, str]:
-    """Why its fields are None, by `baseline.field`; reasons of fields that are not None do no harm."""
+def baseline_reasons(baseline: Baseline, plain: OPEArrays) -> dict[str, str]:
+    """Why its fields are None, by `baseline.field`; reasons of fields that are not None do no harm.
+
+    Args:
+        baseline: what a candidate is compared with.
+        plain: the log without ratios.
+    """
     fields = ("value", "se", "ci95", "estimator")
     if baseline.policy != BEHAVIOUR:
         return {f"baseline.{field}": "no family of the baseline counts" for field in fields}
     if baseline.value is None:
-        return {f"baseline.{field}": "time-outs cut the logged returns" for field in (*fields, "paired")}
+        reason = why_not_known(plain) or "the log does not tell the mean return"
+        return {f"baseline.{field}": reason for field in (*fields, "paired")}
     lonely = "one episode has no spread"
     return {
         "baseline.se": lonely,

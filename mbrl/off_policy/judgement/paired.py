@@ -16,6 +16,7 @@ from mbrl.core.estimates import Estimate
 from mbrl.off_policy.estimators.base import primary_estimators
 from mbrl.off_policy.estimators.importance import pdwis_terms
 from mbrl.off_policy.judgement.report.measured import PairedDifference
+from mbrl.off_policy.log.censoring import logged_returns
 from mbrl.off_policy.log.layout import Array, OPEArrays
 from mbrl.off_policy.statistics.bounds import LEVEL, NOTHING, Ends, default_interval
 from mbrl.off_policy.statistics.ensembles import member_quantile
@@ -162,10 +163,10 @@ def _joined(first: OPEArrays, second: OPEArrays | None) -> Terms:
 
 
 def _mean_return_terms(arrays: OPEArrays) -> Terms:
-    n = len(arrays)
+    n, returns = len(arrays), logged_returns(arrays)
 
     def stream() -> Iterator[Term]:
-        yield Term(np.full((n, 1), 1.0 / n), arrays.returns()[:, None], np.ones(1))
+        yield Term(np.full((n, 1), 1.0 / n), returns[:, None], np.ones(1))
 
     return stream
 

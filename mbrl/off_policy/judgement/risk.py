@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
 from mbrl.off_policy.judgement.report.measured import Risk, RiskSource
+from mbrl.off_policy.log.censoring import whole_episodes, why_not_known
 from mbrl.off_policy.log.layout import Array, OPEArrays
 from mbrl.off_policy.log.weight_evidence import WeightEvidence
 from mbrl.off_policy.log.weights import final_block, final_ess
@@ -33,7 +34,8 @@ class RiskQuestion:
     """An event that should be rare.
 
     Attributes:
-        event: `termination` before the horizon, or a discounted return `below` the threshold.
+        event: `termination` before the horizon, or a return `below` the threshold, discounted as that of the
+            estimand.
         threshold: of the return, units of the estimand.
         limit: probability that is still permitted; None asks without a limit.
 
@@ -78,7 +80,7 @@ class RiskQuestion:
         """In words."""
         if self.threshold is None:
             return "the episode terminates before its horizon"
-        return f"the discounted return is below {self.threshold:g}"
+        return f"the return is below {self.threshold:g}"
 
     def is_violated(self, returns: Array, terminated: NDArray[np.bool_]) -> Array:
         """1.0 for each episode that shows the event; arrays of one shape."""
@@ -154,12 +156,14 @@ def ratio_risk(arrays: OPEArrays, question: RiskQuestion, *, level: float = LEVE
     """Risk from logged returns, weighted by the normalised ratios of whole episodes.
 
     Args:
-        arrays: padded log with ratios; no time-out may cut an episode.
+        arrays: padded log with ratios; whole episodes stand for those that were cut.
         question: which event.
         level: of the intervals.
     """
-    if arrays.truncated.any():
-        return _unknown("ratio", "time-outs cut episodes, so that their returns are not known")
+    unknown = why_not_known(arrays)
+    if unknown is not None:
+        return _unknown("ratio", unknown)
+    arrays = whole_episodes(arrays)
     block = final_block(arrays)
     share, problem = block.share[:, -1], WeightEvidence.of_log(arrays).problem()
     if not np.isfinite(share).all():

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mbrl.core.errors import DataError, EstimandError
+from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand
 from mbrl.core.types import Episode
 
@@ -36,10 +36,12 @@ class OPEArrays:
             time-out that is bootstrapped, 0 after a terminal.
         length: `[n]` steps.
         terminated: `[n]`.
-        truncated: `[n]`, never together with `terminated`; False too where a finite horizon cut the episode.
+        truncated: `[n]`, cut before the horizon, with more to come; never together with `terminated`, and
+            False where the horizon ends the episode.
         estimand: what is to be estimated.
         has_values: whether Q and V were given.
         both_flags: episodes that were marked terminated and truncated; they count as terminated.
+        log_start: `[n]`, logarithm of the weight that each episode starts with; None for 0 everywhere.
 
     Raises:
         DataError: an entry makes estimates wrong; the message names episode and row.
@@ -55,6 +57,7 @@ class OPEArrays:
     estimand: Estimand
     has_values: bool = True
     both_flags: int = 0
+    log_start: Array | None = None
 
     def __post_init__(self) -> None:
         n, steps = self.reward.shape
@@ -66,6 +69,8 @@ class OPEArrays:
             "terminated": (n,),
             "truncated": (n,),
         }
+        if self.log_start is not None:
+            shapes["log_start"] = (n,)
         for name, shape in shapes.items():
             found = getattr(self, name).shape
             if found != shape:
@@ -74,8 +79,8 @@ class OPEArrays:
             array = np.asfortranarray(getattr(self, name), dtype=np.float64)
             object.__setattr__(self, name, array)
             _refuse_bad(name, array)
-        for field in ("log_ratio", "reward", "action_value", "value", "length", "terminated", "truncated"):
-            getattr(self, field).setflags(write=False)
+        for name in shapes:
+            getattr(self, name).setflags(write=False)
 
     def __len__(self) -> int:
         return self.reward.shape[0]
@@ -135,7 +140,6 @@ def pad_log(
 
     Raises:
         DataError: lengths differ, an entry cannot be used, or an episode ends without a flag.
-        EstimandError: the horizon lies beyond the end of an episode that was cut by a time-out.
     """
     grid = _Grid.of(episodes, estimand)
     log_ratio = np.zeros(grid.rows)
@@ -174,10 +178,10 @@ class _Grid:
 
     @classmethod
     def of(cls, episodes: Sequence[Episode], estimand: Estimand) -> "_Grid":
-        lengths, horizon = _checked_lengths(episodes, estimand), estimand.horizon
+        lengths, horizon = _checked_lengths(episodes), estimand.horizon
         kept = lengths if horizon is None else np.minimum(lengths, horizon)
         # The horizon ends an episode like a terminal: neither flag remains where it cut, and one that ends
-        # just there has nothing to come either.
+        # just there has nothing to come either. What was cut before it is censored: a tail is to come.
         ends_inside = kept == lengths if horizon is None else lengths < horizon
         terminated = np.array([e.terminated for e in episodes]) & (kept == lengths)
         truncated = np.array([e.truncated for e in episodes]) & ends_inside & ~terminated
@@ -209,7 +213,7 @@ class _Grid:
         return values
 
 
-def _checked_lengths(episodes: Sequence[Episode], estimand: Estimand) -> NDArray[np.int64]:
+def _checked_lengths(episodes: Sequence[Episode]) -> NDArray[np.int64]:
     if not episodes:
         raise DataError("there are no episodes", remedy="Check the path and the options.")
     lengths = np.array([len(episode) for episode in episodes], dtype=np.int64)
@@ -220,13 +224,6 @@ def _checked_lengths(episodes: Sequence[Episode], estimand: Estimand) -> NDArray
                 episode=index,
                 row=len(episode) - 1,
                 remedy="Mark the end of a log as truncated.",
-            )
-        is_short = estimand.horizon is not None and len(episode) < estimand.horizon
-        if is_short and episode.truncated and not episode.terminated:
-            shortest = min(len(e) for e in episodes if e.truncated and not e.terminated)
-            raise EstimandError(
-                f"The horizon is {estimand.horizon} steps, but a time-out cut episode {index} after "
-                f"{len(episode)}. Remedy: a horizon of at most {shortest}, the shortest of them."
             )
     return lengths
 

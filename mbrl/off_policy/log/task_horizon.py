@@ -17,13 +17,14 @@ truncated episodes end, or nobody, so that it is the longest episode."""
 LIMIT_SLACK: Final = 0.01
 """Share by which lengths of episodes that one time limit cut may differ: a machine's clock is not exact."""
 
-_SOURCES: Final[dict[HorizonSource, str]] = {
+SOURCE_WORDS: Final[dict[HorizonSource, str]] = {
     "asked": "as asked",
     "task": "the time limit of the task",
     "log": "the time limit that the log states",
     "truncations": "the length at which most truncated episodes of the log end",
     "longest": "the longest episode of the log, which states no time limit",
 }
+"""Each of them in words."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +48,7 @@ class TaskHorizon:
     @property
     def source_words(self) -> str:
         """`the time limit that the log states`, say."""
-        return _SOURCES[self.source]
+        return SOURCE_WORDS[self.source]
 
     @property
     def words(self) -> str:

@@ -67,8 +67,8 @@ class WeightBlock:
         rows: which steps.
         log_weight: `[n, k]`, log w_t.
         share: `[n, k]`, `w_t / sum_i w_t`; columns sum to 1, or are NaN where every weight is 0.
-        before_log_weight: `[n]`, log w of the step before the block; 0 at the start.
-        before_share: `[n]`, likewise; 1/n at the start.
+        before_log_weight: `[n]`, log w of the step before the block; `OPEArrays.log_start` at the start.
+        before_share: `[n]`, likewise; 1/n at the start without one.
     """
 
     rows: slice
@@ -100,8 +100,9 @@ def weight_blocks(
     """
     n = len(arrays)
     width = max(1, entries // n)
-    raw = np.zeros(n)  # cumulative, before the transform of cumulative weights
-    before, before_share = np.zeros(n), np.full(n, 1.0 / n)
+    # Cumulative, before the transform of cumulative weights.
+    raw = np.zeros(n) if arrays.log_start is None else arrays.log_start
+    before, before_share = raw, _normalised(raw[:, None])[:, 0]
     for start in range(0, arrays.steps, width):
         rows = slice(start, min(start + width, arrays.steps))
         # log w_t = log w_{t-1} + log rho_t, carried over from the block before.

@@ -163,6 +163,7 @@ class FQEFit:
         self._members = member_rows(
             dataset, config.members, generator=rng.at("episodes"), bootstrap=config.bootstrap, fold=fold
         )
+        self._polyak = config.polyak_share(estimand)
         self._bounds = target_bounds(dataset, self._fresh) if config.clip_targets else None
         self._draws_actions = self._rows.next_choices is not None and not self._fresh.is_discrete
         self._block = (-1, torch.empty(0))
@@ -189,7 +190,7 @@ class FQEFit:
                 state.clipped += (inside != y).double().mean()
             y = inside
         # 4. Regression, mean over rows; summed over members, which share nothing.
-        prediction = self._rows.predictions(values, batch, to_go)
+        prediction, y = self._rows.predictions(values, batch, to_go), y / values.unit(to_go)
         if self.config.loss == "mse":
             loss = (prediction - y).square().mean(1).sum()
         else:
@@ -198,7 +199,7 @@ class FQEFit:
         loss.backward()
         state.optimiser.step()
         # 5. Target networks follow: theta' <- (1 - tau) theta' + tau theta.
-        polyak_update(state.target.flat, values.net.flat, polyak_tau=self.config.polyak_tau)
+        polyak_update(state.target.flat, values.net.flat, polyak_tau=self._polyak)
         state.updates += 1
         if state.updates % max(1, self.config.updates // _LOOKS) == 0:
             state.history.append(float(self._watched.values(values).mean()))

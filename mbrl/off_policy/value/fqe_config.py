@@ -1,11 +1,14 @@
 """Hyper-parameters of fitted Q evaluation."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.estimates import Estimand
+
+POLYAK_LIMITS: Final = (0.005, 0.1)
+"""Least and largest share of the networks that enters the target networks where none is given."""
 
 
 class FQEConfig(BaseModel):
@@ -19,7 +22,8 @@ class FQEConfig(BaseModel):
         weight_decay: of AdamW.
         batch_size: rows of each member in an update.
         updates: gradient steps (DOPE runs a million).
-        polyak_tau: share of the networks that enters the target networks in an update.
+        polyak_tau: share of the networks that enters the target networks in an update; None takes as much as
+            values need to cross the horizon twice in these updates, between 0.005 and 0.1.
         action_samples: draws of a stochastic policy at each state; a deterministic one needs one.
         loss: `mse`; `huber` regresses to something other than the mean and makes the result invalid.
         clip_targets: clip targets to what the logged rewards permit.
@@ -34,7 +38,7 @@ class FQEConfig(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-5
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 256
     updates: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
-    polyak_tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    polyak_tau: Annotated[float, Field(gt=0, le=1)] | None = None
     action_samples: Annotated[int, Field(ge=10, le=1000)] = 10
     loss: Literal["mse", "huber"] = "mse"
     clip_targets: bool = True
@@ -45,5 +49,20 @@ class FQEConfig(BaseModel):
 
         Target networks need `1 / polyak_tau` updates to follow, and carry a value one step further each time.
         """
-        steps = estimand.weight_sum  # endless where every episode surely ends: then no horizon is known
-        return round((steps if math.isfinite(steps) else 1.0) / self.polyak_tau)
+        return round(_steps(estimand) / self.polyak_share(estimand))
+
+    def polyak_share(self, estimand: Estimand) -> float:
+        """`polyak_tau`, or what is taken in its place: `2 sum_t discount^t / updates`, within limits.
+
+        A long horizon needs target networks that follow sooner, or more updates than anybody waits for: 1,000
+        steps at 0.005 take 200,000 of them.
+        """
+        if self.polyak_tau is not None:
+            return self.polyak_tau
+        low, high = POLYAK_LIMITS
+        return min(max(2.0 * _steps(estimand) / self.updates, low), high)
+
+
+def _steps(estimand: Estimand) -> float:
+    """Discounted steps; 1 where they are endless because every episode surely ends: no horizon is known."""
+    return estimand.weight_sum if math.isfinite(estimand.weight_sum) else 1.0

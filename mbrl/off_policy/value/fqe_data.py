@@ -62,7 +62,7 @@ class PreparedRows:
         return self.reward.shape[0]
 
     def predictions(self, values: QEnsemble, index: Tensor, to_go: Tensor | None) -> Tensor:
-        """`[k, b]`, differentiable."""
+        """`[k, b]`, differentiable, in units of `QEnsemble.unit`."""
         out = values.net(values.with_clock(_rows(self.features, index), to_go))
         return (out * self.action[index]).sum(-1) if values.is_discrete else out.squeeze(-1)
 
@@ -84,8 +84,10 @@ class PreparedRows:
         with torch.no_grad():
             out = target(inputs)
         if values.is_discrete and self.next_choices is not None:
-            return (out * self.next_choices[index]).sum(-1)
-        return out.squeeze(-1)
+            value = (out * self.next_choices[index]).sum(-1)
+        else:
+            value = out.squeeze(-1)
+        return value if to_go is None else value * values.unit(to_go - 1)
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:

@@ -98,6 +98,16 @@ class QEnsemble:
             return features
         return torch.cat([features, (to_go / self.estimand.horizon)[..., None].to(features.dtype)], -1)
 
+    def unit(self, to_go: Tensor | None) -> Tensor | float:
+        """What one of a network's output is worth, `sum_{t < to go} discount^t` scaled rewards; else 1.
+
+        With a horizon the network says the mean reward of the steps to go, whose size does not depend on how
+        many they are; at 0 steps every value is 0.
+        """
+        if to_go is None or self.estimand.horizon is None:
+            return 1.0
+        return discounted_steps(to_go, self.estimand.discount).float()
+
     def offset(self, to_go: Tensor | None) -> Tensor | float:
         """What the subtracted mean reward is worth, `mean * sum_{t < to go} discount^t`."""
         if self.scale.mean == 0.0:
@@ -117,7 +127,7 @@ class QEnsemble:
             # Discrete actions choose one of the outputs; the scale of rewards is undone, in float64.
             out = self.net(self.with_clock(self.features(obs[rows], action[rows]), clock))
             value = (out * action[rows]).sum(-1) if self.is_discrete else out.squeeze(-1)
-            parts.append(value.double() * self.scale.std + self.offset(clock))
+            parts.append(value.double() * self.unit(clock) * self.scale.std + self.offset(clock))
         return torch.cat(parts, 1)
 
     @torch.no_grad()

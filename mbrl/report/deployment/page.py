@@ -19,7 +19,7 @@ from mbrl.report.deployment.sections import (
     risk_section,
     support_section,
 )
-from mbrl.report.deployment.sentences import baseline_name, verdict_messages
+from mbrl.report.deployment.sentences import baseline_name, question_sentence, verdict_messages
 from mbrl.report.kit.html import Section, render_page
 from mbrl.report.kit.message import Message
 from mbrl.report.kit.wording import format_count, format_number
@@ -36,7 +36,10 @@ def deployment_page(whole: DeploymentReport, *, provenance: Mapping[str, str] | 
     return render_page(
         f"May it be deployed? {', '.join(whole.candidates)}",
         deployment_sections(whole),
-        subtitle=f"Judged by the log {proposed.data.name} alone, against {baseline_name(proposed)}.",
+        subtitle=(
+            f"Judged by the log {proposed.data.name} alone, against {baseline_name(proposed)}. "
+            f"{question_sentence(proposed)}"
+        ),
         facts=deployment_facts(proposed),
         messages=deployment_messages(whole),
         provenance=provenance,

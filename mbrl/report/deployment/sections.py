@@ -172,6 +172,7 @@ def risk_section(report: OPEReport, *, key: str) -> Section:
     sources = [s for s in [*risk.sources, risk.behaviour] if s.p_violation is not None]
     pictures: list[Picture] = []
     if sources:
+        axis = "return" if report.estimand.discount == 1.0 else "discounted return"
         pictures = [
             Picture(
                 f"{key}-event",
@@ -183,7 +184,7 @@ def risk_section(report: OPEReport, *, key: str) -> Section:
             Picture(
                 f"{key}-returns",
                 "Distribution of the return",
-                plots.return_distributions(sources, x_label="discounted return"),
+                plots.return_distributions(sources, x_label=axis),
                 alt="; ".join(f"{s.source}: worst tenth {format_number(s.cvar10)}" for s in sources),
                 note="Curves farther to the left are worse.",
             ),
@@ -219,7 +220,8 @@ def data_section(report: OPEReport) -> Section:
     rows = [
         ("episodes", format_number(data.episodes)),
         ("steps", format_number(data.steps)),
-        ("terminated / cut by a time-out", f"{data.terminals:,} / {data.time_outs:,}"),
+        ("terminated / cut, by the time limit or else", f"{data.terminals:,} / {data.time_outs:,}"),
+        ("of them cut before the horizon", format_number(data.censored)),
         ("length: least, quartiles, largest", lengths),
         ("density of the behaviour", data.behaviour or "not known"),
         ("held-out log-likelihood of its fit, negative", format_number(data.fit_nll)),

@@ -6,6 +6,7 @@ from typing import Final
 from mbrl.off_policy.judgement.families import BEHAVIOUR
 from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS, VerdictName
 from mbrl.off_policy.judgement.report.documents import OPEReport
+from mbrl.off_policy.log.task_horizon import SOURCE_WORDS
 from mbrl.report.kit.message import Message, Tone
 from mbrl.report.kit.wording import format_count, format_number, format_share
 
@@ -34,6 +35,18 @@ def baseline_name(report: OPEReport) -> str:
     """What the candidate is compared with, in words."""
     name = report.baseline.policy
     return "the logged behaviour" if name == BEHAVIOUR else name
+
+
+def question_sentence(report: OPEReport) -> str:
+    """What was asked, who says how long an episode is, and how much of the log was cut before."""
+    data, cut = report.data, report.data.censored
+    text = f"Asked: {report.estimand.words}"
+    if report.estimand.horizon is not None:
+        text += f" ({SOURCE_WORDS[report.horizon_source]})"
+    if cut == 0:
+        return f"{text}."
+    verb = "was" if cut == 1 else "were"
+    return f"{text}. {cut:,} of {data.episodes:,} logged episodes {verb} cut sooner."
 
 
 def verdict_message(report: OPEReport) -> Message:

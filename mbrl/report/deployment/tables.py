@@ -6,7 +6,7 @@ from mbrl.off_policy.estimators.base import primary_estimators
 from mbrl.off_policy.judgement.families import count_families
 from mbrl.off_policy.judgement.report.concluded import VERDICT_WORDS
 from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
-from mbrl.off_policy.judgement.report.measured import Segment, SegmentKind
+from mbrl.off_policy.judgement.report.measured import ReportedEstimate, Segment, SegmentKind
 from mbrl.off_policy.judgement.report.records import Ends, known_ends
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import MISSING, format_count, format_number, format_share
@@ -51,13 +51,23 @@ def estimate_table(report: OPEReport) -> Table:
                 format_ends(estimate.ci95),
                 "" if paired is None else format_ends(paired.ci95, signed=True),
                 estimate.n_eff,
+                _tail(estimate),
                 "yes" if estimate.name in counted else "",
             ]
         )
-    rows.append([baseline.policy, baseline.value, format_ends(baseline.ci95), "", "", ""])
+    rows.append([baseline.policy, baseline.value, format_ends(baseline.ci95), "", "", "", ""])
     caption = f"{report.candidate} on {report.data.name}: {report.estimand.describe()}"
-    columns = ("estimator", "value", "95 % interval", f"less {baseline.policy}", "n_eff", "counts")
+    columns = ("estimator", "value", "95 % interval", f"less {baseline.policy}", "n_eff", "tail", "counts")
     return Table(caption, columns, rows)
+
+
+def _tail(estimate: ReportedEstimate) -> str:
+    """Share of an estimate that fitted values stand for in place of what was not seen."""
+    if estimate.point is None:
+        return ""
+    if estimate.tail_share is None:
+        return "fitted" if estimate.family == "value" else ""
+    return format_share(estimate.tail_share)
 
 
 def reason_table(report: OPEReport) -> Table:

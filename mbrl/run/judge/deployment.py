@@ -207,7 +207,7 @@ def _against(
     kept = {path: text for path, text in old.why_not.items() if path.partition(".")[0] in _KEPT}
     return conclude(
         old.model_copy(update={"baseline": section, "risk": risk}),
-        reasons={**kept, **baseline_reasons(section)},
+        reasons={**kept, **baseline_reasons(section, plain)},
         paired_z=old.agreement.paired_z,
         candidates=count,
     )

@@ -29,12 +29,14 @@ class StoredEvidence:
         log_ratio: `[n, T]`, padded; None without ratios.
         rollouts: `[2, m, n]`, returns of model roll-outs and whether they terminated; None without them.
         actions: `[k, d]`, what the policy does in some logged states (`comparable_actions`); None if unknown.
+        tail: `[n]`, fitted value of the state in which each episode was cut; None where none was.
     """
 
     by_estimator: Mapping[str, Evidence]
     log_ratio: Array | None = None
     rollouts: Array | None = None
     actions: Array | None = None
+    tail: Array | None = None
 
     @classmethod
     def of(
@@ -42,11 +44,13 @@ class StoredEvidence:
     ) -> "StoredEvidence":
         """What the estimates rest on."""
         model = estimates.get("model_value")
+        has_ratios = not isinstance(arrays, str)
         return cls(
             evidence_of(estimates),
-            None if isinstance(arrays, str) else arrays.log_ratio,
+            arrays.log_ratio if has_ratios else None,
             None if model is None else rollouts_of(model),
             actions,
+            arrays.tail if has_ratios and arrays.truncated.any() else None,
         )
 
     def save(self, path: Path) -> None:
@@ -56,7 +60,7 @@ class StoredEvidence:
             entries[f"per_episode/{name}"] = evidence.per_episode
             if evidence.members is not None:
                 entries[f"members/{name}"] = evidence.members
-        for name in ("log_ratio", "rollouts", "actions"):
+        for name in ("log_ratio", "tail", "rollouts", "actions"):
             array = getattr(self, name)
             if array is not None:
                 entries[name] = array
@@ -79,18 +83,21 @@ class StoredEvidence:
             arrays.get("log_ratio"),
             arrays.get("rollouts"),
             arrays.get("actions"),
+            arrays.get("tail"),
         )
 
     def arrays(self, dataset: Dataset, estimand: Estimand) -> OPEArrays | None:
         """The log with these ratios; None without them."""
         if self.log_ratio is None:
             return None
-        return dataclasses.replace(
-            pad_log(dataset.episodes, None, estimand=estimand), log_ratio=self.log_ratio
-        )
+        plain = pad_log(dataset.episodes, None, estimand=estimand)
+        value = plain.value.copy()
+        if self.tail is not None:
+            value[np.arange(len(plain)), plain.length] = self.tail
+        return dataclasses.replace(plain, log_ratio=self.log_ratio, value=value)
 
 
-_DIMS: Final = {"per_episode": 1, "members": 1, "log_ratio": 2, "rollouts": 3, "actions": 2}
+_DIMS: Final = {"per_episode": 1, "members": 1, "log_ratio": 2, "tail": 1, "rollouts": 3, "actions": 2}
 """Dimensions of the arrays, by the first part of their names."""
 
 
@@ -107,7 +114,9 @@ def _read_arrays(path: Path) -> dict[str, Array]:
         if _DIMS.get(name.partition("/")[0]) != array.ndim or array.dtype.kind != "f":
             problem = f"an array of {array.dtype} {list(array.shape)}"
             raise DataError(problem, file=path, field=name[:60], remedy=remedy)
-    lengths = {len(array) for name, array in arrays.items() if name.startswith(("per_episode/", "log_ratio"))}
+    lengths = {
+        len(array) for name, array in arrays.items() if name.startswith(("per_episode/", "log_ratio", "tail"))
+    }
     if len(lengths) > 1:
         problem = f"its arrays have {', '.join(map(str, sorted(lengths)))} episodes"
         raise DataError(problem, file=path, remedy=remedy)

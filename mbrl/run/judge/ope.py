@@ -33,6 +33,7 @@ from mbrl.run.files import write_json
 from mbrl.run.judge.backtest import backtest_stage, read_backtest
 from mbrl.run.judge.evidence import EVIDENCE_FILE, StoredEvidence
 from mbrl.run.judge.model import ChosenModel, ModelRequest
+from mbrl.run.judge.question import RETURN_DISCOUNT, asked_estimand, asked_horizon
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import StoredPolicy
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
@@ -51,8 +52,7 @@ class OPESettings:
 
     Attributes:
         discount: of the estimand.
-        horizon: steps that count; None takes the shortest time-out of the log, so that nothing of what is
-            compared has to be bootstrapped, or all steps where no time-out cut an episode.
+        horizon: steps that count; None takes the whole task (`asked_horizon`).
         stochastic: evaluate the policy's draws in place of its evaluation action.
         fqe: of the value fits.
         seed: of all draws.
@@ -63,7 +63,7 @@ class OPESettings:
         risk: event whose probability is estimated.
     """
 
-    discount: float = 0.99
+    discount: float = RETURN_DISCOUNT
     horizon: int | None = None
     stochastic: bool = False
     fqe: FQEConfig = dataclasses.field(default_factory=FQEConfig)
@@ -76,9 +76,7 @@ class OPESettings:
 
     def estimand(self, dataset: Dataset) -> Estimand:
         """What is estimated on this log."""
-        cut = [len(e) for e in dataset.episodes if not e.terminated]
-        horizon = self.horizon if self.horizon is not None or not cut else min(cut)
-        return Estimand(self.discount, horizon)
+        return asked_estimand(dataset, discount=self.discount, steps=self.horizon)
 
 
 def ope_stage(
@@ -185,6 +183,9 @@ def evaluate_with_evidence(
     context = EstimatorContext(policy, dataset, asked)
     arrays = _ratios(context)
     estimates = _ask_all(context, arrays, backtest, rng)
+    if not isinstance(arrays, str) and context.needs_tail:
+        # What estimators took in place of what cuts left out; comparisons with other policies take it too.
+        arrays = context.ratio_arrays(context.values_on_log(rng.at("tails"), is_corrected=True))
     measured = assess(
         policy,
         dataset,
@@ -196,7 +197,10 @@ def evaluate_with_evidence(
     )
     blend = blend_primaries(estimates, least_ess=DEFAULT_RULE.least_ess)
     shown = [*measured.estimates, *([] if blend is None else [ReportedEstimate.of(blend)])]
-    measured = measured.model_copy(update={"estimates": tuple(shown), "backtest": backtest})
+    source = asked_horizon(dataset, settings.horizon).source
+    measured = measured.model_copy(
+        update={"estimates": tuple(shown), "backtest": backtest, "horizon_source": source}
+    )
     report = conclude(measured, paired_z=paired_z(evidence_of(estimates)))
     states = dataset.transitions().observation
     some = torch.tensor(states[:: max(1, len(states) // _COMPARED_STATES)])

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mbrl.off_policy.value.fqe_config import FQEConfig
+from mbrl.run.judge.question import RETURN_DISCOUNT
 
 RuleName: TypeAlias = Literal["judge", "last", "fqe"]
 
@@ -18,8 +19,8 @@ class SelectRule(BaseModel):
             fitted Q evaluation of the evaluation action. null is `judge` for recipes that need a model, else
             `last`.
         kept: policies of a training that are kept at even intervals and may be chosen.
-        discount: of the value under `fqe`.
-        horizon: steps that count under `fqe`; null takes what `mbrl ope` takes.
+        discount: of the value under `fqe`; 1 is the return.
+        horizon: steps that count under `fqe`; null takes the whole task, as `mbrl ope` does.
         fqe: of the value fits.
     """
 
@@ -27,7 +28,7 @@ class SelectRule(BaseModel):
 
     rule: RuleName | None = None
     kept: Annotated[int, Field(ge=1, le=1000)] = 20
-    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
+    discount: Annotated[float, Field(ge=0, le=1)] = RETURN_DISCOUNT
     horizon: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     fqe: FQEConfig = FQEConfig()
 

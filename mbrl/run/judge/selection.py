@@ -15,7 +15,7 @@ from mbrl.off_policy.log.policies import DeterministicMode
 from mbrl.off_policy.value.judged import JudgedValue, choose_best, honest_value
 from mbrl.run.files import read_record, write_json
 from mbrl.run.judge.judges import Judges
-from mbrl.run.judge.ope import OPESettings
+from mbrl.run.judge.question import asked_estimand
 from mbrl.run.judge.rule import SelectRule
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.records import SelectionRecord
@@ -175,7 +175,7 @@ def _select_by_values(
     candidates: Sequence[Candidate], dataset: Dataset, rule: SelectRule, *, rng: RngStreams, kept: KeptFits
 ) -> Selection:
     """By fitted values. All fits see the same batches, so that policies differ by what they do alone."""
-    estimand = OPESettings(rule.discount, rule.horizon).estimand(dataset)
+    estimand = asked_estimand(dataset, discount=rule.discount, steps=rule.horizon)
     contestants: list[Contestant] = []
     for index, candidate in enumerate(candidates):
         label = f"select: fit values {index + 1} of {len(candidates)}"

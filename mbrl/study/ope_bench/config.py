@@ -49,7 +49,7 @@ class BenchTaskConfig(BaseModel):
     Attributes:
         task: name of a shipped task or path of a task's yaml; it must have a simulator.
         discount: of the estimand.
-        horizon: steps that count. Logged episodes that something else than the task cut sooner are left out.
+        horizon: steps that count; logged episodes that were cut sooner are censored.
         datasets: by label; policies are trained on each, and evaluated on each.
         dynamics: the ensemble, fitted once to each log; for `model_value` and algorithms that need one.
         algorithms: by label; none takes shipped policies only.

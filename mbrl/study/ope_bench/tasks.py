@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mbrl.core.errors import ConfigError, DataError
+from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import finite_or_none
 from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy, StochasticPolicy
@@ -93,26 +93,9 @@ class Log:
     identity: str
     collection: CollectTask | None = None
 
-    def open(self, site: Site, horizon: int) -> Dataset:
-        """The episodes that tell of `horizon` steps."""
-        dataset = open_dataset(self.source, LoadOptions(), minari_root=site.minari_root)
-        return select_whole(dataset, horizon)
-
-
-def select_whole(dataset: Dataset, horizon: int) -> Dataset:
-    """Without the episodes that were cut before the horizon, as a budget of steps cuts the last one.
-
-    Raises:
-        DataError: fewer than two are left.
-    """
-    whole = [k for k, episode in enumerate(dataset.episodes) if episode.terminated or len(episode) >= horizon]
-    if len(whole) < 2:
-        raise DataError(
-            f"dataset {dataset.info.name!r} has {len(whole)} episodes that end by themselves or last for "
-            f"{horizon} steps",
-            remedy="Lower the horizon.",
-        )
-    return dataset if len(whole) == len(dataset) else dataset.select(whole)
+    def open(self, site: Site) -> Dataset:
+        """All of its episodes."""
+        return open_dataset(self.source, LoadOptions(), minari_root=site.minari_root)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +161,7 @@ class EstimateTask(Task):
             fqe=self.config.fqe,
             seed=self.draws,
         )
-        dataset = self.log.open(site, self.config.horizon)
+        dataset = self.log.open(site)
         model = EvaluationModel.of(load_dynamics(_run_of(self.fit, site)))
         model = dataclasses.replace(model, dataset_hash=dataset.content_hash)  # of the log before its cut
         backtest = None if self.backtest is None else read_backtest(_run_of(self.backtest, site))
@@ -211,7 +194,7 @@ class BacktestTask(Task):
         set_up_torch(1)
         fit = _run_of(self.fit, site)
         return backtest_stage(
-            self.log.open(site, self.config.horizon),
+            self.log.open(site),
             Workspace(RunStore(site.runs), progress, site.minari_root),
             estimand=self.config.estimand,
             fqe=self.config.fqe,
@@ -256,7 +239,7 @@ class PeerTask(Task):
             folder=site.folder.path / "answers" / f"{self.id}-{self.fingerprint[:8]}",
         )
         policies = {candidate.label: candidate.open(site) for candidate in self.candidates}
-        answers = ask_peer(policies, self.log.open(site, self.config.horizon), request, progress)
+        answers = ask_peer(policies, self.log.open(site), request, progress)
         facts = {
             label: {**dataclasses.asdict(answer), "value": finite_or_none(answer.value)}
             for label, answer in answers.items()

@@ -194,9 +194,9 @@ def test_the_delta_method_of_wis_is_the_textbook_form():
 def test_time_outs_are_refused_or_bootstrapped_with_the_weight_they_were_reached_with():
     arrays = logged(estimand=Estimand(0.9))
     assert arrays.truncated.any()
-    with pytest.raises(EstimandError, match="cut by a time-out"):
+    with pytest.raises(EstimandError, match="episodes were cut"):
         importance_sampling(arrays, kind="pdis")
-    with pytest.raises(EstimandError, match="cut by a time-out"):
+    with pytest.raises(EstimandError, match="episodes were cut"):
         importance_sampling(dataclasses.replace(arrays, has_values=False), kind="pdis", tail="bootstrap")
     weight = np.exp(np.cumsum(arrays.log_ratio, 1))
     tail = arrays.tail * 0.9**arrays.length

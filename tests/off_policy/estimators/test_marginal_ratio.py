@@ -235,7 +235,7 @@ def test_a_deterministic_mode_and_a_horizon_beyond_a_time_out():
     dataset = lqg_log(40, 5)
     mode = DeterministicMode(linear(0.4, 0.4))
     assert by_ratios("mwl", dataset, mode, Estimand(1.0, horizon=5), MWLConfig()).family == "ratio"
-    with pytest.raises(EstimandError, match="time-out"):
+    with pytest.raises(EstimandError, match="beyond step 5 of 6"):
         by_ratios("mwl", dataset, linear(0.4, 0.4), Estimand(1.0, horizon=6), MWLConfig())
 
 

@@ -62,5 +62,5 @@ def test_of_a_long_log_a_part_weighs_more_and_a_late_horizon_is_refused():
     steps = prepare(dataset, policy, Estimand(0.8), max_rows=40)
     assert len(steps.rows) == 40
     assert steps.weight == pytest.approx(len(dataset.transitions()) / 40 / 50)
-    with pytest.raises(EstimandError, match="time-out"):
+    with pytest.raises(EstimandError, match="beyond step 8 of 20"):
         prepare(dataset, policy, Estimand(0.8, horizon=20))

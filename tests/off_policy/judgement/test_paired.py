@@ -101,12 +101,13 @@ def test_the_behaviour_as_baseline_is_the_mean_logged_return_in_units_of_the_est
     entry = found.difference("pdwis")
     assert entry.difference == pytest.approx(evidence["pdwis"].point - found.value, rel=1e-9)
     assert entry.ends("ci_corrected")[0] < entry.ends("ci95")[0]
-    assert baseline_reasons(found).keys() >= {"baseline.estimator"}
-    cut = dataclasses.replace(arrays, truncated=~arrays.terminated, has_values=True)
+    assert baseline_reasons(found, arrays).keys() >= {"baseline.estimator"}
+    endless = Estimand(0.9, normalised=True)
+    cut = dataclasses.replace(arrays, truncated=~arrays.terminated, has_values=True, estimand=endless)
     assert cut.truncated.any()
     hidden = behaviour_baseline(cut, evidence, arrays)
     assert (hidden.value, hidden.paired) == (None, None)
-    assert set(baseline_reasons(hidden).values()) == {"time-outs cut the logged returns"}
+    assert set(baseline_reasons(hidden, cut).values()) == {"time-outs cut the logged returns"}
 
 
 def test_another_policy_as_baseline_says_which_of_its_families_do_not_count():
@@ -122,7 +123,7 @@ def test_another_policy_as_baseline_says_which_of_its_families_do_not_count():
     assert found.paired["pdwis"].difference == 1.0
     nothing = policy_baseline(report().named("other"), pair, None)
     assert nothing.value is None
-    assert baseline_reasons(nothing)["baseline.value"] == "no family of the baseline counts"
+    assert baseline_reasons(nothing, logged())["baseline.value"] == "no family of the baseline counts"
 
 
 def test_estimators_of_one_policy_are_compared_by_pairs_of_the_primary_ones():

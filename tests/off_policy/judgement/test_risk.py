@@ -154,4 +154,4 @@ def test_questions() -> None:
     below = RiskQuestion.parse("below:-200:0.1")
     assert below == RiskQuestion("below", -200.0, 0.1)
     assert below.is_violated(np.array([-201.0, -200.0]), np.array([True, True])).tolist() == [1.0, 0.0]
-    assert below.to_json()["text"] == "the discounted return is below -200"
+    assert below.to_json()["text"] == "the return is below -200"

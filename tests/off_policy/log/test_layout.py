@@ -54,10 +54,12 @@ def test_a_horizon_cuts_episodes_without_making_them_terminal_or_truncated():
     assert arrays.value.tolist() == [[1, 1, 0], [1, 1, 0], [1, 0, 0]]
 
 
-def test_a_horizon_beyond_a_time_out_is_refused_with_the_longest_that_works():
-    episodes = [episode([1, 1, 1], terminated=False), episode([1, 1], terminated=False)]
-    with pytest.raises(EstimandError, match="at most 2"):
-        pad_log(episodes, np.zeros(5), estimand=Estimand(1.0, horizon=3))
+def test_a_cut_before_the_horizon_censors_and_keeps_the_value_of_what_is_to_come():
+    episodes = [episode([1, 1, 1], terminated=False), episode([2, 2], terminated=False), episode([3])]
+    arrays = pad_log(episodes, np.zeros(6), estimand=Estimand(1.0, horizon=3), value=np.arange(10.0, 19.0))
+    assert arrays.truncated.tolist() == [False, True, False]
+    assert arrays.tail.tolist() == [0, 16, 0]  # the first ran to the horizon, the last ended by itself
+    assert arrays.value.tolist() == [[10, 11, 12, 0], [14, 15, 16, 0], [17, 0, 0, 0]]
 
 
 def test_both_flags_count_as_terminated():

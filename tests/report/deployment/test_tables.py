@@ -29,8 +29,9 @@ def test_what_does_not_count_says_why():
     assert "deterministic" in reasons["magic"]
     table = estimate_table(single(support_share=0.3))
     rows = {row[0]: row for row in table.rows}
-    assert rows["pdwis"][5] == "yes"
-    assert rows["fqe"][5] == ""
+    assert rows["pdwis"][6] == "yes"
+    assert rows["fqe"][5:] == ["fitted", ""]
+    assert table.columns[5:] == ("tail", "counts")
     assert rows["pdwis"][3] == "[+32, +88]"
     text = Page(deployment_page(alone(support_share=0.3))).text
     assert "30% of the policy's actions are ones that the log does not know" in text

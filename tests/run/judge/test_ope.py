@@ -39,8 +39,9 @@ def test_the_report_is_strict_json_and_its_verdict_follows_from_it(tmp_path, sto
     report = OPEReport.load(folder.path / REPORT_FILE)
     assert report.candidate == "toy-s0"
     assert judge(report).verdict == report.verdict.verdict
-    assert report.estimand.horizon == 4  # the shortest time-out
-    returns = [e.rewards.astype(np.float64) @ 0.99 ** np.arange(4) for e in dataset.episodes]
+    assert (report.estimand.horizon, report.estimand.discount) == (4, 1.0)  # whole episodes, as reported
+    assert report.horizon_source == "truncations"
+    returns = [e.rewards.sum(dtype=np.float64) for e in dataset.episodes]
     assert report.baseline.value == pytest.approx(np.mean(returns), rel=1e-12)
     points = {e.name: e.point for e in report.estimates}
     assert points["fqe"] is not None

@@ -16,7 +16,7 @@ from mbrl.bench.peers.d3rlpy_fqe import DrawnActions
 from mbrl.cli.app import app
 from mbrl.cli.compare import RUNS_FAILED
 from mbrl.core.assets import configs_dir
-from mbrl.core.errors import ConfigError, DataError
+from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
 from mbrl.core.progress import SilentProgress
 from mbrl.core.rng import RngStreams
@@ -30,7 +30,7 @@ from mbrl.study.ope_bench import peer as ope_peer
 from mbrl.study.ope_bench.config import FOLDER, PeerConfig, load_ope_bench
 from mbrl.study.ope_bench.peer import PeerError, PeerRequest, ask_peer
 from mbrl.study.ope_bench.plan import plan_ope_bench
-from mbrl.study.ope_bench.tasks import PeerTask, TruthTask, select_whole
+from mbrl.study.ope_bench.tasks import PeerTask, TruthTask
 from mbrl.study.tasks import Site
 from tests.off_policy.lqg import LinearPolicy, scalar_task
 from tests.study.toy_study import InlineEngine
@@ -124,16 +124,6 @@ def test_a_horizon_beyond_the_time_limit_is_refused(tmp_path: Path):
     task = next(task for task in plan.tasks if task.kind == "simulate")
     with pytest.raises(ConfigError, match="beyond the time limit 200"):
         task.perform(site, SilentProgress())
-
-
-def test_episodes_that_a_budget_cut_are_left_out():
-    policy = LinearPolicy(torch.tensor([[0.4]]), 8.0)
-    long, short = scalar_task().simulate(policy, 3, 6, 0), scalar_task().simulate(policy, 1, 2, 0)
-    mixed = type(long)((*long.episodes, *short.episodes), long.spec, long.info)
-    assert len(select_whole(mixed, 6)) == 3
-    assert select_whole(mixed, 2) is mixed
-    with pytest.raises(DataError, match="0 episodes"):
-        select_whole(mixed, 7)
 
 
 PROGRAM = """

@@ -18,8 +18,9 @@ from mbrl.off_policy.judgement.report.measured import (
     Risk,
 )
 from mbrl.off_policy.judgement.report.records import Record, ReportedEstimand
+from mbrl.off_policy.log.task_horizon import HorizonSource
 
-REPORT_VERSION: Final = 1
+REPORT_VERSION: Final = 2
 """Of the JSON of a report. It rises with every change of a key or of a meaning; other files are refused."""
 
 D = TypeVar("D", bound="Document")
@@ -35,7 +36,7 @@ class Document(Record):
         version: of the JSON.
     """
 
-    version: Literal[1] = REPORT_VERSION
+    version: Literal[2] = REPORT_VERSION
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON, the version in front."""
@@ -89,6 +90,7 @@ class Measured(Record):
     Attributes:
         candidate: its name.
         estimand: what is estimated.
+        horizon_source: who says how long an episode is.
         estimates: every estimator's answer.
         data: what the log holds.
         diagnostics: how far the families may be trusted.
@@ -100,6 +102,7 @@ class Measured(Record):
 
     candidate: str = "candidate"
     estimand: ReportedEstimand
+    horizon_source: HorizonSource = "asked"
     estimates: tuple[ReportedEstimate, ...]
     data: LoggedData
     diagnostics: Diagnostics

@@ -27,7 +27,8 @@ class ReportedEstimate(Record):
         flags: what to know before believing it.
         valid: whether it may enter a verdict.
         why_not: the reason if it may not.
-        tail_share: part of it that bootstrapped tails stand for; None where it has no tails.
+        tail_share: share of it that fitted values stand for in place of what cuts left out, or of what
+            roll-outs left out; None where it takes none, or consists of fitted values.
     """
 
     name: str
@@ -69,7 +70,8 @@ class LoggedData(Record):
         episodes: how many.
         steps: of all episodes.
         terminals: episodes that terminated.
-        time_outs: episodes that were cut.
+        time_outs: episodes that were cut, by the time limit or else.
+        censored: those that were cut before the horizon, so that their returns are not known.
         length_quantiles: shortest, quartiles and longest episode, steps.
         return_std: deviation of the returns, units of the estimand.
         behaviour: `given` where the log holds the densities of its actions, else `fitted`.
@@ -83,6 +85,7 @@ class LoggedData(Record):
     steps: int
     terminals: int
     time_outs: int
+    censored: int = 0
     length_quantiles: tuple[float, ...]
     return_std: Number = None
     behaviour: Literal["given", "fitted"] | None = None

@@ -14,7 +14,7 @@ _NO_DIFFERENCE: Final = "no family that counts has a difference to the baseline"
 
 REASONS: Final[Mapping[str, str]] = {
     "estimand.horizon": "all steps count",
-    "data.return_std": "time-outs hide a part of the returns, or there is one episode",
+    "data.return_std": "cuts hide a part of the returns, or there is one episode",
     "data.fit_nll": _NO_FIT,
     "data.calibration_error": _NO_FIT,
     "data.floored_rows": _NO_FIT,

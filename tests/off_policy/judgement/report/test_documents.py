@@ -41,7 +41,7 @@ def test_a_report_survives_its_file_and_so_does_its_verdict(tmp_path: Path) -> N
 def test_another_version_is_refused_with_file_and_remedy(tmp_path: Path, version: object) -> None:
     path = write(tmp_path / "ope.json", {**WHOLE.to_json(), "version": version})
     for kind in (OPEReport, DeploymentReport):
-        with pytest.raises(DataError, match=r"reads version 1.*Remedy: Run mbrl ope again") as caught:
+        with pytest.raises(DataError, match=r"reads version 2.*Remedy: Run mbrl ope again") as caught:
             kind.load(path)
         assert (caught.value.file, caught.value.field) == (path, "version")
 
