@@ -126,9 +126,8 @@ class OPEOptions(BaseModel):
         updates: gradient steps of a value fit.
         judges: dynamics ensembles that trained no policy, which value the policies by their roll-outs; they
             are shared by all policies of the log, and fitted where they are missing. 0 for none.
-        own_model: roll the model of each candidate's own run out in place of judges, which is flagged: a
-            policy exploits what it was trained in.
-        fit_dynamics: fit that model where no fit is found.
+        own_model: roll the model of each candidate's own run out in place of judges, fitted where it is
+            missing, which is flagged: a policy exploits what it was trained in.
         termination: end of roll-outs: `learned`, `task` (its known rule) or `never`; `auto` takes the rule
             where there is one.
         crossfit: folds of the values under dr, wdr and magic; 0 for none.
@@ -145,7 +144,6 @@ class OPEOptions(BaseModel):
     updates: Annotated[int, Field(ge=1)] = 100_000
     judges: Annotated[int, Field(ge=0, le=20)] = 2
     own_model: bool = False
-    fit_dynamics: bool = False
     termination: AnyTermination = "auto"
     crossfit: Annotated[int, Field(ge=0, le=5)] = 0
     backtest: bool = False
@@ -252,9 +250,9 @@ def _settings(
         risk=RiskQuestion.parse(risk) if isinstance(risk, str) else risk or RiskQuestion(),
         model=ModelRequest(
             _model_path(dynamics),
-            asked.fit_dynamics,
+            asked.own_model,
             asked.termination,
-            0 if asked.own_model or asked.fit_dynamics else asked.judges,
+            0 if asked.own_model else asked.judges,
         ),
         crossfit=asked.crossfit,
         backtest=asked.backtest,

@@ -38,9 +38,6 @@ Model: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="Dynamics model: folder of a fit, or its file [judges]."),
 ]
-FitDynamics: TypeAlias = Annotated[
-    bool, typer.Option("--fit-dynamics", help="Fit the run's own model where no fit is found.")
-]
 JudgeCount: TypeAlias = Annotated[
     int,
     typer.Option("--judges", min=0, max=20, help="Models that trained no policy and value them; 0: none."),
@@ -82,7 +79,6 @@ def ope(
     dynamics: Model = None,
     judges: JudgeCount = 2,
     own_model: OwnModel = False,
-    fit_dynamics: FitDynamics = False,
     termination: Termination = "auto",
     crossfit: Crossfit = 0,
     backtest: Backtest = False,
@@ -117,7 +113,6 @@ def ope(
         dynamics=dynamics,
         judges=judges,
         own_model=own_model,
-        fit_dynamics=fit_dynamics,
         termination=termination,
         crossfit=crossfit,
         backtest=backtest,

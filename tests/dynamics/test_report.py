@@ -55,7 +55,7 @@ def _fit_of(errors: tuple[float, ...], *, max_updates: int) -> TrainingReport:
         is_split_by_block=False,
         updates=tuple(100 * (k + 1) for k in range(len(errors))),
         member_errors=(errors, tuple(10 * error for error in errors)),
-        member_best=(min(errors), 10 * min(errors)),
+        member_best=(min(errors, default=1.0), 10 * min(errors, default=1.0)),
         elites=(0,),
         max_updates=max_updates,
     )

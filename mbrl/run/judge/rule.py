@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mbrl.off_policy.value.fqe_config import FQEConfig
+from mbrl.run.judge.question import RETURN_DISCOUNT
 
 RuleName: TypeAlias = Literal["judge", "last", "fqe"]
 
@@ -27,7 +28,7 @@ class SelectRule(BaseModel):
 
     rule: RuleName | None = None
     kept: Annotated[int, Field(ge=1, le=1000)] = 20
-    discount: Annotated[float, Field(ge=0, le=1)] = 1.0
+    discount: Annotated[float, Field(ge=0, le=1)] = RETURN_DISCOUNT
     horizon: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     fqe: FQEConfig = FQEConfig()
 

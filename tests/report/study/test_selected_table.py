@@ -9,6 +9,6 @@ def test_the_selected_policy_stands_beside_the_last_of_the_same_trainings(doctor
 
     study = small_study(doctor_report, {"bc": [trained(0, 1.0, 3.0), trained(1, 4.0, 2.0)]})
     table = selected_table(study, study.datasets[0])
-    assert [list(row) for row in table.rows] == [["bc", "2.5", "2.5", "5", "1 of 2", 2]]
+    assert [list(row) for row in table.rows] == [["bc", "2.50", "2.50", "5", "1 of 2", 2]]
     plain = small_study(doctor_report, {"bc": [1.0, 2.0]})
     assert selected_table(plain, plain.datasets[0]) is None

@@ -194,3 +194,22 @@ def test_judges_are_taken_in_place_of_the_own_fit_and_the_own_fit_says_so(tmp_pa
     assert own.is_own
     assert own.for_evaluation(log).is_own
     assert own.identity() != again.identity()
+
+
+def test_the_estimate_by_the_own_model_is_flagged_and_that_by_judges_is_not(tmp_path, source, log):
+    folder, _ = candidate(tmp_path / "runs", source)
+    values = {"dataset": str(source), "algorithm": "mopo", "dynamics": TINY_DYNAMICS}
+    text = resolve(arguments=values, overrides=["judges.max_updates=20"]).to_yaml()
+    (folder / "config.yaml").write_text(text)
+    workspace = Workspace(RunStore(tmp_path / "runs"))
+    stored = load_policy(policy_file(tmp_path))
+    settings = OPESettings(discount=0.9, horizon=3, fqe=FQEConfig(hidden=(4,), updates=4), backtest=False)
+    flags = {}
+    for name, request in (("own", ModelRequest(fit=True)), ("judges", ModelRequest(judges=2))):
+        chosen = choose(folder, log, workspace, request)
+        report = ope_stage(stored, log, settings, workspace, chosen=chosen).summary()
+        (model,) = [one for one in report["estimates"] if one["name"] == "model_value"]
+        assert model["point"] is not None
+        flags[name] = model["flags"]
+    assert "own_model" in flags["own"]
+    assert "own_model" not in flags["judges"]
