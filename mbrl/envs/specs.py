@@ -259,7 +259,7 @@ def refuse_import(name: str | None, *, source: str) -> None:
         raise ConfigError(
             f"{source} names the task {reprlib.repr(name)}, whose simulator {reprlib.repr(env_id)} is in a "
             "module that would be imported; documents may not do that. Remedy: give the task's yaml with "
-            "--task, or let its package register the id (entry points of gymnasium.envs) and leave the module out."
+            "--task, or let its package register the id (entry points of gymnasium.envs), without the module."
         )
 
 
