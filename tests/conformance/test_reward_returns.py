@@ -28,21 +28,20 @@ pytestmark = pytest.mark.slow
 SPACE = SpaceSpec(obs_dim=2, act_dim=1, act_low=(-1.0,), act_high=(1.0,))
 STEPS, EPISODES = 40, 30
 FACTORS = (1e-4, 1.0, 1e4)
-UPDATES = 400
+UPDATES = 200
 SMALL: dict[str, Any] = {
     "updates": UPDATES,
     "learner.hidden": [32, 32],
     "learner.batch_size": 64,
-    "refresh_interval": 100,
+    "refresh_interval": 50,
     "rollout.starts": 200,
     "rollout.horizon": 3,
     "rollout.respect_trusted_horizon": False,
     "states": 16,
     "sims": 8,
-    "search_from": 100,
+    "search_from": 50,
 }
 FIT = {"members": 3, "elites": 2, "hidden": [32, 32], "weight_decay": None, "max_updates": 600}
-SEEDS = (0, 1)
 
 
 def algorithm(name: str) -> tuple[str, Any]:
@@ -93,7 +92,7 @@ def dynamics(factor: float) -> FittedDynamics:
     return fit_dynamics(dataset(factor), config, RngStreams(0), measures=held_out_measures)
 
 
-def trained(name: str, factor: float, seed: int) -> Policy:
+def trained(name: str, factor: float) -> Policy:
     rows = dataset(factor).transitions()
     mean, std = fit_moments(rows.observation)
     recipe, config = algorithm(name)
@@ -104,7 +103,7 @@ def trained(name: str, factor: float, seed: int) -> Policy:
         dynamics(factor) if RECIPES.get(recipe).needs_dynamics else None,
         episode=torch.tensor(rows.episode),
     )
-    training, rng = RECIPES.get(recipe).build(config, context), RngStreams(seed)
+    training, rng = RECIPES.get(recipe).build(config, context), RngStreams(0)
     state = training.learner.init(rng.at("init"))
     for update in range(UPDATES):
         if training.refresh is not None and update % training.refresh_interval == 0:
@@ -115,9 +114,9 @@ def trained(name: str, factor: float, seed: int) -> Policy:
 
 
 @functools.cache
-def mean_return(name: str, factor: float, seed: int) -> float:
+def mean_return(name: str, factor: float) -> float:
     """In the units of factor 1, over 200 starts that are the same for all."""
-    policy = trained(name, factor, seed)
+    policy = trained(name, factor)
     state, total = np.random.default_rng(1).normal(size=(200, 2)), 0.0
     for _ in range(STEPS):
         with torch.no_grad():
@@ -137,9 +136,10 @@ def _forget() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_return_does_not_depend_on_the_unit_of_rewards(name: str) -> None:
-    """Within what another seed changes, or a twentieth of what the log's own policy earns."""
-    by_unit = [mean_return(name, factor, 0) for factor in FACTORS]
-    noise = abs(mean_return(name, 1.0, 1) - mean_return(name, 1.0, 0))
+    """Within a fiftieth of what the log's own policy earns, far less than what another seed changes.
+
+    So short a training says nothing of how good a method is: what would differ is what depends on units.
+    """
+    by_unit = [mean_return(name, factor) for factor in FACTORS]
     behaviour = float(dataset(1.0).episode_returns.mean())
-    assert max(by_unit) - min(by_unit) <= max(2 * noise, 0.05 * abs(behaviour)), by_unit
-    assert min(by_unit) > 3 * behaviour, (by_unit, behaviour)  # none has collapsed
+    assert max(by_unit) - min(by_unit) <= 0.02 * abs(behaviour), by_unit
