@@ -22,7 +22,7 @@ SHOWN = 240
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures, writes, and tells whether all went well."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "reliability")
     parser.add_argument("--every", type=int, default=1, help="take every Nth input")
     options = parser.parse_args(arguments)

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -53,6 +54,13 @@ def test_a_batch_is_frozen():
 def test_contradicting_bounds_are_refused(low, high):
     with pytest.raises(ValueError, match="bound"):
         SpaceSpec(3, 2, low, high)
+
+
+@pytest.mark.parametrize("bound", [math.inf, -math.inf, math.nan])
+def test_bounds_without_an_end_say_what_to_give(bound: float):
+    for low, high in (((bound,), (1.0,)), ((-1.0,), (bound,))):
+        with pytest.raises(ValueError, match=r"must be finite.*limits of the machine"):
+            SpaceSpec(2, 1, low, high)
 
 
 def test_an_episode_is_read_only_and_sums_in_float64():

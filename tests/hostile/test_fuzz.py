@@ -18,7 +18,10 @@ from mbrl.data.info import DatasetInfo
 from mbrl.data.inspection.report import inspect_log
 from mbrl.data.open import open_dataset, parse_log
 from mbrl.envs.specs import load_task
-from tests.hostile import hdf5, npz, others
+from mbrl.run.config import resolve
+from mbrl.run.policies import open_policy
+from mbrl.run.store import RunFolder
+from tests.hostile import hdf5, npz, others, policies
 from tests.hostile.case import limits
 
 pytestmark = pytest.mark.slow
@@ -63,11 +66,11 @@ def check_refusal(act: Callable[[], object], place: str) -> None:
     refusal = None
     try:
         act()
-    except DataError as error:
+    except (DataError, ConfigError) as error:
         refusal = error
     if refusal is not None:
         assert place in str(refusal)
-        assert refusal.remedy
+        assert "Remedy: " in str(refusal)
         assert len(str(refusal)) < 3000
 
 
@@ -113,6 +116,60 @@ def test_arrays_of_any_kind(key: str, values: np.ndarray):
 def test_flat_arrays_of_any_kind(key: str, values: np.ndarray):
     with tempfile.TemporaryDirectory() as folder:
         open_or_refuse(hdf5.flat("fuzz", "", None, **{key: values}).make(Path(folder)))
+
+
+@settings(max_examples=100)
+@given(JSON, st.data())
+def test_policy_headers_of_any_kind(value: Any, data: st.DataObject):
+    header, body = policies.sound()
+    entries = json.loads(header)
+    own = json.loads(entries["__metadata__"]["mbrl"])
+    at = data.draw(st.sampled_from([(), ("actor",), ("actor", "space"), ("facts",)]))
+    place: Any = own
+    for key in at:
+        place = place[key]
+    place[data.draw(st.sampled_from(sorted(place)))] = value
+    entries["__metadata__"]["mbrl"] = json.dumps(own)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "p.safetensors"
+        path.write_bytes(policies.packed(json.dumps(entries), body))
+        with limits():
+            check_refusal(lambda: open_policy(path), str(path))
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_policies_of_damaged_bytes(data: st.DataObject):
+    content = bytearray(policies.packed(*policies.sound()))
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=12)):
+        content[place] = data.draw(st.integers(0, 255))
+    keep = data.draw(st.integers(0, len(content)) | st.just(len(content)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "p.safetensors"
+        path.write_bytes(content[:keep])
+        with limits():
+            check_refusal(lambda: open_policy(path), str(path))
+
+
+@settings(max_examples=100)
+@given(JSON)
+def test_manifests_of_any_kind(value: Any):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "manifest.json"
+        path.write_text(json.dumps(value))
+        check_refusal(RunFolder(Path(folder)).manifest, str(path))
+
+
+@settings(max_examples=100)
+@given(JSON.map(json.dumps) | st.text(max_size=60))
+def test_configs_of_any_kind(text: str):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "own.yaml"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        with pytest.raises(ConfigError) as caught:
+            resolve(path)
+        assert str(path) in str(caught.value)
+        assert len(str(caught.value)) < 3000
 
 
 @settings(max_examples=100)

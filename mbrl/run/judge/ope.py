@@ -105,7 +105,8 @@ def ope_stage(
     def work(work: StageWork) -> Mapping[str, Any]:
         policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
         backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
-        work.progress.message(_forecast(label, policy, dataset, settings))
+        if not (work.path / "checkpoints").exists():  # what goes on was told before
+            work.progress.message(_forecast(label, policy, dataset, settings))
         model = None if chosen is None else chosen.for_evaluation(dataset)
         kept = KeptFits.of(work, f"fit values of {label}")
         found, evidence = evaluate_with_evidence(
