@@ -287,3 +287,24 @@ def test_damaged_columns(data: st.DataObject):
         keep = data.draw(st.integers(0, len(content)) | st.just(len(content)))
         file.write_bytes(content[:keep])
         open_or_refuse(path)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(["bag", "db3", "mcap"]), st.data())
+def test_damaged_bags(kind: str, data: st.DataObject):
+    pytest.importorskip("rosbags")
+    from mbrl.data.tables.rosbag import list_topics, read_bag
+    from tests.data.tables.bags import record
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = record(Path(folder), kind)
+        files = [path] if path.is_file() else sorted(path.iterdir())
+        file = data.draw(st.sampled_from(files))
+        content = bytearray(file.read_bytes())
+        for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
+            content[place] = data.draw(st.integers(0, 255))
+        keep = data.draw(st.integers(0, len(content)) | st.just(len(content)))
+        file.write_bytes(content[:keep])
+        with limits():
+            check_refusal(functools.partial(list_topics, path), str(path))
+            check_refusal(functools.partial(read_bag, path), str(path))

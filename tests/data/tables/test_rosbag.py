@@ -130,3 +130,19 @@ def test_too_many_numbers_are_no_signal(tmp_path: Path, monkeypatch: pytest.Monk
         recorder.write("/joints", recorder.joints(START, ["a", "b", "c"], [1, 2, 3]), START)
     with pytest.raises(DataError, match="more than 2 numbers"):
         read_bag(tmp_path / "log.bag")
+
+
+def test_a_name_of_a_type_that_is_code_is_not_run(tmp_path: Path):
+    """The library makes classes of definitions in the bag; its grammar lets names through that are names alone."""
+    from rosbags.rosbag1 import Writer
+
+    trap = tmp_path / "sprung"
+    for index, name in enumerate((f"a/msg/B:\n    open({str(trap)!r}, 'w')\nclass C", "a/msg/B(print('x'))")):
+        path = tmp_path / f"log{index}.bag"
+        with Writer(path) as writer:
+            link = writer.add_connection("/x", name, msgdef="float64 data\n", md5sum="*" * 32)
+            writer.write(link, START, bytes(8))
+        with pytest.raises(DataError, match="cannot be read") as caught:
+            read_bag(path)
+        assert caught.value.file == path
+    assert not trap.exists()
