@@ -14,23 +14,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mbrl.api.bags import BagResult as BagResult, topics
+    from mbrl.api.bags import BagResult as BagResult
+    from mbrl.api.bags import topics
     from mbrl.api.catalogue import catalogue, registry, status
-    from mbrl.api.comparison import ComparisonResult as ComparisonResult, compare
-    from mbrl.api.data import InspectionResult as InspectionResult, collect, inspect, load, save
-    from mbrl.api.evaluation import EvaluationResult as EvaluationResult, evaluate
+    from mbrl.api.comparison import ComparisonResult as ComparisonResult
+    from mbrl.api.comparison import compare
+    from mbrl.api.data import InspectionResult as InspectionResult
+    from mbrl.api.data import collect, inspect, load, save
+    from mbrl.api.evaluation import EvaluationResult as EvaluationResult
+    from mbrl.api.evaluation import evaluate
     from mbrl.api.importing import (
         GuessResult as GuessResult,
+    )
+    from mbrl.api.importing import (
         ImportResult as ImportResult,
+    )
+    from mbrl.api.importing import (
         guess_schema,
         import_log,
         relabel,
     )
-    from mbrl.api.judging import OPEResult as OPEResult, ope
+    from mbrl.api.judging import OPEResult as OPEResult
+    from mbrl.api.judging import ope
     from mbrl.api.model import Dynamics, fit
-    from mbrl.api.planning import PlanResult as PlanResult, explain_plan, plan, planner
+    from mbrl.api.planning import PlanResult as PlanResult
+    from mbrl.api.planning import explain_plan, plan, planner
     from mbrl.api.policy import Policy
-    from mbrl.api.selecting import SelectionResult as SelectionResult, select
+    from mbrl.api.selecting import SelectionResult as SelectionResult
+    from mbrl.api.selecting import select
     from mbrl.api.training import Run, train
     from mbrl.core.errors import ConfigError, DataError, MbrlError
     from mbrl.data.dataset import Dataset

@@ -50,14 +50,14 @@ def settle_halt_reward(
     A halted rollout earns it once and nothing after, so it has to be a value: the least that the logged
     rewards permit, as if the worst of them went on for ever. Halting then never pays, whatever the sign of
     the rewards; an end with reward 0 would be the best there is where rewards are negative. The worst reward
-    is the least that is no outlier (`PlausibleRange.of_most`): a single wrong row would count
-    `1 / (1 - discount)` times over.
+    is the least that is no outlier (`PlausibleRange.of_all_but_few`: falls that come back are none): a single
+    wrong row would count `1 / (1 - discount)` times over.
     """
     if rollout.flagged != "halt" or rollout.halt_reward is not None:
         return rollout
     reward = transitions.reward
     # Never above 0: with rewards that are all positive, to earn nothing more is the worst.
-    worst = min(float(PlausibleRange.of_most(reward).clip(reward).min()), 0.0)
+    worst = min(PlausibleRange.of_all_but_few(reward).least, 0.0)
     return rollout.model_copy(update={"halt_reward": worst / (1 - discount)})
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mbrl.planning.problem.problem import Pessimism, halt_loss
+from mbrl.planning.problem.problem import Pessimism, discounted_steps
 from mbrl.planning.tree.summary import plan_edges
 from tests.planning.tasks import DOUBLE, box_problem, plan, states, table_problem
 
@@ -90,7 +90,8 @@ def test_no_plan_enters_what_is_too_uncertain_where_a_way_around_is_known(sign: 
         logits=logits,
         discount=0.9,
         pessimism=Pessimism(
-            halt_threshold=0.5, halt_loss=halt_loss(float(safe[uncertainty == 0].min()), 0.9)
+            halt_threshold=0.5,
+            halt_loss=-min(float(safe[uncertainty == 0].min()), 0.0) * discounted_steps(0.9, None),
         ),
     )
     result = plan(name, problem, states(*range(40)), sims=32, keep_tree=True, **(

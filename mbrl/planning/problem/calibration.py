@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mbrl.data.dataset import Transitions
 from mbrl.nets.action_box import ActionBox
-from mbrl.planning.problem.problem import Pessimism, PlanningProblem, halt_loss
+from mbrl.ops.spread import PlausibleRange
+from mbrl.planning.problem.problem import Pessimism, PlanningProblem, discounted_steps
 
 LCB_COEFS: Final = (0.0, 0.5, 1.0, 2.0)
 """What kappa is chosen from: none, and one and two deviations with a step between none and one."""
@@ -65,7 +66,8 @@ class PlannerCalibration(BaseModel):
         penalty_coef: lambda.
         lcb_coef: kappa.
         halt_threshold: u_max, reward units.
-        halt_loss: what halting costs besides, return units.
+        reward_least: least logged reward that is no outlier, reward units.
+        reward_steps: `sum_t discount^t` over the longest episode, or without an end: how often it may come.
         uncertainty_mean: mean u on held-out rows, reward units, > 0.
         uncertainty_floor: what a lower u counts as.
         coverage: share of held-out rows with `|delta| <= lambda u`.
@@ -82,7 +84,8 @@ class PlannerCalibration(BaseModel):
     penalty_coef: Annotated[float, Field(ge=0)]
     lcb_coef: Annotated[float, Field(ge=0)]
     halt_threshold: Annotated[float, Field(ge=0)]
-    halt_loss: Annotated[float, Field(ge=0)]
+    reward_least: float
+    reward_steps: Annotated[float, Field(gt=0)]
     uncertainty_mean: Annotated[float, Field(gt=0)]
     uncertainty_floor: Annotated[float, Field(ge=0)]
     coverage: Annotated[float, Field(ge=0, le=1)]
@@ -96,18 +99,23 @@ class PlannerCalibration(BaseModel):
     def pessimism(
         self, *, scale: float = 1.0, halts: bool = False, soft_horizon_coef: float = 0.0
     ) -> Pessimism:
-        """The calibrated coefficients.
+        """The calibrated coefficients; where edges halt, so that halting never pays.
+
+        The worst that an edge may cost without halting is `r_min - lambda u_max` at every step, so halting
+        costs as much as that for ever (or to the end of the longest episode).
 
         Args:
             scale: multiplies lambda and kappa; 0 is the plain planner.
             halts: whether edges beyond the halt threshold end.
             soft_horizon_coef: eta of the soft horizon.
         """
+        penalty_coef = scale * self.penalty_coef
+        worst = min(self.reward_least - penalty_coef * self.halt_threshold, 0.0)
         return Pessimism(
-            penalty_coef=scale * self.penalty_coef,
+            penalty_coef=penalty_coef,
             lcb_coef=scale * self.lcb_coef,
             halt_threshold=self.halt_threshold if halts else math.inf,
-            halt_loss=self.halt_loss if halts else 0.0,
+            halt_loss=-worst * self.reward_steps if halts else 0.0,
             soft_horizon_coef=soft_horizon_coef,
             uncertainty_mean=self.uncertainty_mean,
         )
@@ -163,10 +171,10 @@ def calibrate_planner(
         penalty_coef=coef,
         lcb_coef=kappa,
         halt_threshold=float(uncertainty.quantile(config.halt_quantile)),
-        halt_loss=halt_loss(
-            float(held_out.reward.min()),
-            problem.discount,
-            steps=None if problem.discount < 1.0 else int(held_out.step.max()) + 1,
+        # One wrong row must not set what halting costs; falls that come back are no outliers.
+        reward_least=PlausibleRange.of_all_but_few(torch.tensor(held_out.reward)).least,
+        reward_steps=discounted_steps(
+            problem.discount, None if problem.discount < 1.0 else int(held_out.step.max()) + 1
         ),
         uncertainty_mean=max(float(uncertainty.mean()), slack),
         uncertainty_floor=floor,

@@ -163,11 +163,10 @@ class Edge(NamedTuple):
     ended: Tensor  # terminated or halted
 
 
-def halt_loss(reward_min: float, discount: float, *, steps: int | None = None) -> float:
-    """`-min(r_min, 0) sum_t discount^t`: what halting must cost so that it never pays.
+def discounted_steps(discount: float, steps: int | None) -> float:
+    """`sum_t discount^t` over the steps that remain: how much a reward of 1 at each of them is worth.
 
     Args:
-        reward_min: least reward of the data; with penalties, less `penalty_coef * halt_threshold`.
         discount: in [0, 1].
         steps: that remain at most; None for endless ones.
 
@@ -177,10 +176,8 @@ def halt_loss(reward_min: float, discount: float, *, steps: int | None = None) -
     if steps is None and discount >= 1.0:
         raise ValueError("halting at discount 1 needs the number of steps that remain")
     if steps is None:
-        total = 1.0 / (1.0 - discount)
-    else:
-        total = float(steps) if discount == 1.0 else (1.0 - discount**steps) / (1.0 - discount)
-    return -min(reward_min, 0.0) * total
+        return 1.0 / (1.0 - discount)
+    return float(steps) if discount == 1.0 else (1.0 - discount**steps) / (1.0 - discount)
 
 
 def has_ended(out: StepOut, pessimism: Pessimism) -> Bool[Tensor, "*e r"]:

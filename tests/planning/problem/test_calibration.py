@@ -1,5 +1,6 @@
 """The cost of uncertainty on models whose errors are known."""
 
+import dataclasses
 import json
 
 import pytest
@@ -106,11 +107,26 @@ def test_halting_is_set_by_a_quantile_and_never_pays():
     assert calibration.halt_threshold == pytest.approx(
         float(torch.tensor(abs(log.action[:, 0])).quantile(0.9)), 1e-3
     )
-    assert calibration.halt_loss == pytest.approx(-float(log.reward.min()) / (1 - DISCOUNT), rel=1e-6)
     pessimism = calibration.pessimism(scale=2.0, halts=True)
     assert pessimism.penalty_coef == 2 * calibration.penalty_coef
+    # An edge that just does not halt may cost its penalty besides its reward, at every step.
+    worst = float(log.reward.min()) - pessimism.penalty_coef * calibration.halt_threshold
+    assert pessimism.halt_loss == pytest.approx(-worst / (1 - DISCOUNT), rel=1e-6)
+    assert calibration.pessimism(scale=2.0).halt_loss == 0.0
     assert pessimism.halt_threshold == calibration.halt_threshold
     assert not calibration.pessimism(scale=0.0).reads_uncertainty
+
+
+def test_one_wrong_reward_does_not_set_what_halting_costs():
+    log = simulate()
+    wrong = log.episodes[3].rewards.copy()
+    wrong[5] = -1e6
+    episodes = list(log.episodes)
+    episodes[3] = dataclasses.replace(episodes[3], rewards=wrong)
+    spoiled = dataclasses.replace(log, episodes=tuple(episodes))
+    model = LinearModel((0.0, 0.0), (0.0, 0.0))
+    right, found = (calibrate(model, log=part, uncertainty=_ActionSize()) for part in (log, spoiled))
+    assert found.reward_least == pytest.approx(right.reward_least, rel=0.2)
 
 
 def test_a_calibration_survives_its_json():

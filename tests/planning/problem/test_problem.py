@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mbrl.planning.problem.problem import Pessimism, StepOut, halt_loss, pessimistic_edge
+from mbrl.planning.problem.problem import Pessimism, StepOut, discounted_steps, pessimistic_edge
 
 
 def _step(uncertainty: list[float], terminated: list[bool]) -> StepOut:
@@ -44,13 +44,12 @@ def test_a_soft_horizon_hands_the_rest_to_the_critic():
     assert float(edge.mixed) == pytest.approx(0.5 * (1 - trust) * 10.0)
 
 
-def test_the_loss_of_halting():
-    assert halt_loss(-2.0, 0.9) == pytest.approx(20.0)
-    assert halt_loss(3.0, 0.9) == 0.0
-    assert halt_loss(-2.0, 1.0, steps=5) == pytest.approx(10.0)
-    assert halt_loss(-2.0, 0.5, steps=2) == pytest.approx(3.0)
+def test_how_much_a_reward_at_every_step_is_worth():
+    assert discounted_steps(0.9, None) == pytest.approx(10.0)
+    assert discounted_steps(1.0, 5) == 5.0
+    assert discounted_steps(0.5, 2) == pytest.approx(1.5)
     with pytest.raises(ValueError, match="remain"):
-        halt_loss(-1.0, 1.0)
+        discounted_steps(1.0, None)
 
 
 def test_a_leaf_is_the_mean_less_deviations_over_critics():
