@@ -9,8 +9,7 @@ from mbrl.api.board import make_board
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener, choose_progress
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import minari_root, open_workspace, torch_settings
-from mbrl.api.settings import named_overrides
+from mbrl.api.session import minari_root, named_overrides, open_workspace, torch_settings
 from mbrl.core.errors import ConfigError
 from mbrl.core.progress import SilentProgress
 from mbrl.report.study.facts import Study, StudyAlgorithm, StudyRun

@@ -8,8 +8,7 @@ from mbrl.api.model import Dynamics
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import open_workspace, torch_settings
-from mbrl.api.settings import named_overrides
+from mbrl.api.session import named_overrides, open_workspace, torch_settings
 from mbrl.api.training import Run
 from mbrl.envs.specs import load_task
 from mbrl.planning.policy import PlannerPolicy

@@ -1,4 +1,4 @@
-"""Where the API works: the run store, whom long work tells, and the settings of torch meanwhile."""
+"""Where the API works and with what: the run store, whom long work tells, torch, keywords as settings."""
 
 import atexit
 import contextlib
@@ -6,9 +6,9 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 
@@ -17,6 +17,8 @@ from mbrl.core.progress import Progress
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
 from mbrl.data.options import LoadOptions, Origin
+from mbrl.run.config import RunConfig
+from mbrl.run.documents import KeyPath, Override
 from mbrl.run.files import locked
 from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunStore
@@ -24,6 +26,9 @@ from mbrl.run.store import RunStore
 MINARI_VARIABLE: Final = "MINARI_DATASETS_PATH"
 DATASETS: Final = "datasets"
 """Folder of a run store that holds logs which came from memory, so that their runs can be opened again."""
+
+_SECTIONS = frozenset(RunConfig.model_fields) - {"recipe"}
+"""Of a run's config; other keywords are settings of the algorithm."""
 
 
 def minari_root() -> Path | None:
@@ -103,3 +108,27 @@ def log_arguments(log: Dataset | str | Path | None, workspace: Workspace) -> dic
     origin = origin_of(log, workspace)
     options = origin.options.model_dump(mode="json", exclude_defaults=True)
     return {"dataset": origin.source, "dataset_options": options or None}
+
+
+def named_overrides(keywords: Mapping[str, Any], *, home: str | None = "algorithm") -> list[Override]:
+    """Dotted keys and values; mappings set what they name and leave the rest.
+
+    Args:
+        keywords: by name or dotted name.
+        home: section of a key whose first part is no section of a run's config; None for no such section.
+    """
+    found: list[Override] = []
+    for name, value in keywords.items():
+        path = tuple(name.split("."))
+        if home is not None and path[0] not in _SECTIONS:
+            path = (home, *path)
+        found += _leaves(path, value)
+    return found
+
+
+def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, below in cast("Mapping[str, Any]", value).items():
+            yield from _leaves((*path, *str(key).split(".")), below)
+    else:
+        yield path, list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value

@@ -9,8 +9,7 @@ from mbrl.api.model import Dynamics
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import is_temporary, log_arguments, open_workspace, torch_settings
-from mbrl.api.settings import named_overrides
+from mbrl.api.session import is_temporary, log_arguments, named_overrides, open_workspace, torch_settings
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.run.config import ResolvedConfig, resolve
