@@ -102,7 +102,7 @@ class OPEResult(Result):
         from mbrl.report.deployment.page import deployment_messages, deployment_sections
         from mbrl.report.kit.html import Section
 
-        verdict = Section("Verdict", messages=deployment_messages(self.report))
+        verdict = Section("Verdict", text=self.question, messages=deployment_messages(self.report))
         return [verdict, *deployment_sections(self.report)]
 
     def to_html(self, path: str | Path) -> Path:

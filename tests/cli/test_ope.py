@@ -29,6 +29,7 @@ def found(runs: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_the_command_judges_candidates_against_another_policy(found: dict[str, Any]) -> None:
     assert len(found["reports"]) == 2
+    assert found["question"].startswith("Asked: mean return of an episode of at most 200 steps")
     assert found["proposed"] in found["candidates"]
     assert found["ranking"]["estimator"] == "fqe"
     assert not found["ranking"]["counts_for_all"]
@@ -51,6 +52,7 @@ def test_the_terminal_shows_tables_of_at_most_100_columns(found: dict[str, Any],
     text = call("ope", BEHAVIOUR / "medium.safetensors", *COMMON, *options, status=30).stdout
     lines = text.splitlines()
     assert max(len(line) for line in lines[:-1]) <= 100
+    assert lines[0].startswith("Asked: mean return of an episode of at most 200 steps (the time limit that")
     assert lines[-1].endswith("index.html")
     assert "CANNOT TELL" in text
     assert "less behaviour" in text

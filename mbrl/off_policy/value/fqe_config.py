@@ -10,6 +10,9 @@ from mbrl.core.estimates import Estimand
 POLYAK_LIMITS: Final = (0.005, 0.1)
 """Least and largest share of the networks that enters the target networks where none is given."""
 
+_CROSSING_UPDATES: Final = 50_000
+"""Updates in which a value crosses a long horizon: half of the default."""
+
 
 class FQEConfig(BaseModel):
     """Fitted Q evaluation.
@@ -22,8 +25,8 @@ class FQEConfig(BaseModel):
         weight_decay: of AdamW.
         batch_size: rows of each member in an update.
         updates: gradient steps (DOPE runs a million).
-        polyak_tau: share of the networks that enters the target networks in an update; None takes as much as
-            values need to cross the horizon twice in these updates, between 0.005 and 0.1.
+        polyak_tau: share of the networks that enters the target networks in an update; None takes what
+            the horizon asks for (`polyak_share`).
         action_samples: draws of a stochastic policy at each state; a deterministic one needs one.
         loss: `mse`; `huber` regresses to something other than the mean and makes the result invalid.
         clip_targets: clip targets to what the logged rewards permit.
@@ -52,15 +55,16 @@ class FQEConfig(BaseModel):
         return round(_steps(estimand) / self.polyak_share(estimand))
 
     def polyak_share(self, estimand: Estimand) -> float:
-        """`polyak_tau`, or what is taken in its place: `2 sum_t discount^t / updates`, within limits.
+        """`polyak_tau`, or what is taken in its place: `sum_t discount^t / 50,000`, within `POLYAK_LIMITS`.
 
-        A long horizon needs target networks that follow sooner, or more updates than anybody waits for: 1,000
-        steps at 0.005 take 200,000 of them.
+        A long horizon needs target networks that follow sooner: at 0.005 a value takes 200,000 updates to
+        cross 1,000 steps. What is taken lets it cross twice in the default number of updates. It does not
+        depend on how many are made: a short fit would else seem to have settled.
         """
         if self.polyak_tau is not None:
             return self.polyak_tau
         low, high = POLYAK_LIMITS
-        return min(max(2.0 * _steps(estimand) / self.updates, low), high)
+        return min(max(_steps(estimand) / _CROSSING_UPDATES, low), high)
 
 
 def _steps(estimand: Estimand) -> float:

@@ -101,6 +101,10 @@ _DIMS: Final = {"per_episode": 1, "members": 1, "log_ratio": 2, "tail": 1, "roll
 """Dimensions of the arrays, by the first part of their names."""
 
 
+_BY_START: Final = "per_episode/model_value"
+"""Roll-outs may start from a part of the first states (`ModelValueConfig.max_starts`)."""
+
+
 def _read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of a file, held against its size before they are read, and against one another."""
     remedy = "Delete its folder, and run mbrl ope again."
@@ -114,9 +118,12 @@ def _read_arrays(path: Path) -> dict[str, Array]:
         if _DIMS.get(name.partition("/")[0]) != array.ndim or array.dtype.kind != "f":
             problem = f"an array of {array.dtype} {list(array.shape)}"
             raise DataError(problem, file=path, field=name[:60], remedy=remedy)
-    lengths = {
-        len(array) for name, array in arrays.items() if name.startswith(("per_episode/", "log_ratio", "tail"))
+    by_episode = {
+        name: array
+        for name, array in arrays.items()
+        if name.startswith(("per_episode/", "log_ratio", "tail")) and name != _BY_START
     }
+    lengths = set(map(len, by_episode.values()))
     if len(lengths) > 1:
         problem = f"its arrays have {', '.join(map(str, sorted(lengths)))} episodes"
         raise DataError(problem, file=path, remedy=remedy)

@@ -10,8 +10,10 @@ import torch
 from mbrl.core.errors import ConfigError, DataError
 from mbrl.core.estimates import Estimand
 from mbrl.core.types import SpaceSpec
+from mbrl.data.splits import cut
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
+from mbrl.off_policy.judgement.paired import Evidence
 from mbrl.off_policy.judgement.report.documents import DeploymentReport, OPEReport
 from mbrl.off_policy.judgement.risk import RiskQuestion, rollout_risk
 from mbrl.off_policy.judgement.verdict import judge
@@ -195,7 +197,23 @@ def test_evidence_survives_its_file(folders, dataset, tmp_path):
     copy = StoredEvidence.load(tmp_path / "copy.npz")
     assert (copy.log_ratio == stored.log_ratio).all()
     assert copy.rollouts is None
+    assert copy.tail is None  # no episode was cut
     assert copy.by_estimator.keys() == stored.by_estimator.keys()
+
+
+def test_what_stood_for_cut_episodes_and_roll_outs_of_some_starts_survive_the_file(dataset, tmp_path):
+    n, found = len(dataset), dataset.episodes
+    short = dataclasses.replace(cut(found[1], 0, 2), whole=None)
+    log = dataclasses.replace(dataset, episodes=(found[0], short, *found[2:]))
+    ends = np.where(np.arange(n) == 1, 7.0, 0.0)
+    evidence = {"pdwis": Evidence(np.ones(n)), "model_value": Evidence(np.ones(n - 2))}
+    steps = len(found[0])
+    StoredEvidence(evidence, np.zeros((n, steps)), tail=ends).save(tmp_path / "cut.npz")
+    copy = StoredEvidence.load(tmp_path / "cut.npz")
+    assert copy.by_estimator["model_value"].per_episode.size == n - 2
+    arrays = copy.arrays(log, Estimand(1.0, steps))
+    assert arrays.tail.tolist() == ends.tolist()
+    assert arrays.truncated.tolist() == (ends > 0).tolist()
 
 
 def test_names_are_told_apart():
