@@ -253,4 +253,4 @@ def load_reward_function(text: str) -> tuple[RewardFunction, str]:
 
 
 def _public(module: Any) -> Iterator[str]:
-    return (name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
+    return (n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n)))

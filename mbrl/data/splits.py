@@ -22,6 +22,9 @@ MAX_BLOCKS: Final = 5
 DEFAULT_GAP: Final = 25
 DEFAULT_FRACTION: Final = 0.1
 
+TEST_INFO: Final = "is_test"
+"""Info of `[T]` flags that tags an episode as kept for tests."""
+
 MIN_KNOWN_HOLDOUT: Final = 2
 """Held-out steps with a known successor that a fit needs: one half recalibrates, the other judges that."""
 
@@ -55,7 +58,7 @@ def split_episodes(
     generator: torch.Generator,
     gap: int = DEFAULT_GAP,
 ) -> Split:
-    """Holds episodes out, stratified by return.
+    """Holds out the episodes that are tagged as tests (`TEST_INFO`); else some, stratified by return.
 
     With at least 10 episodes: `max(5, fraction * episodes)` strata of neighbouring returns give one random
     episode each. Where that would exceed `max(20 %, fraction)` of the rows the cap wins: strata whose
@@ -76,14 +79,22 @@ def split_episodes(
         raise ValueError(f"fraction must lie in (0, 0.5], not {fraction}")
     if gap < 0:
         raise ValueError(f"gap must not be negative, not {gap}")
-    if len(dataset) < MIN_EPISODES:
+    held = _tagged(dataset)
+    if not held and len(dataset) < MIN_EPISODES:
         return split_blocks(dataset, fraction=fraction, generator=generator, gap=gap)
-    held = _draw_holdout(dataset, fraction, generator)
+    held = held or _draw_holdout(dataset, fraction, generator)
     return Split(
         train=dataset.select(index for index in range(len(dataset)) if index not in held),
         holdout=dataset.select(sorted(held)),
         is_by_block=False,
     )
+
+
+def _tagged(dataset: Dataset) -> set[int]:
+    """Episodes that are tagged as tests; none where all are or none is."""
+    flags = [episode.infos.get(TEST_INFO) for episode in dataset.episodes]
+    held = {index for index, flag in enumerate(flags) if flag is not None and bool(flag.any())}
+    return held if len(held) < len(dataset) else set()
 
 
 def _draw_holdout(dataset: Dataset, fraction: float, generator: torch.Generator) -> set[int]:

@@ -25,6 +25,8 @@ COMMANDS = (
     "inspect",
     "import",
     "collect",
+    "topics",
+    "relabel",
     "fit",
     "train",
     "evaluate",

@@ -1,13 +1,13 @@
 """Fits of real and simulated robots beat the trivial models, with a small budget."""
 
 import pytest
-from mbrl.data.quanser_qube import load_quanser_qube
 
 from mbrl.core.rng import RngStreams
 from mbrl.data.open import open_dataset
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.uncertainty.held_out import held_out_measures
+from tests.data.importing.qube import import_qube
 
 CONFIG = DynamicsConfig(
     members=3,
@@ -22,11 +22,11 @@ CONFIG = DynamicsConfig(
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("robot", ["hopper", "quanser_qube"])
-def test_errors_lie_below_persistence_and_linear(robot, shared_data):
+def test_errors_lie_below_persistence_and_linear(robot, shared_data, tmp_path):
     dataset = (
         open_dataset(shared_data / "sim" / "hopper" / "medium-replay-v0")
         if robot == "hopper"
-        else load_quanser_qube(shared_data / "real" / "quanser_qube" / "quanser_qube.npz")
+        else import_qube(shared_data, tmp_path)
     )
     report = fit_dynamics(dataset, CONFIG, RngStreams(0), measures=held_out_measures).report
     assert report.one_step.nrmse < min(report.one_step.nrmse_persistence, report.one_step.nrmse_linear)

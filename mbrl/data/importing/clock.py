@@ -20,7 +20,7 @@ def read_clock(table: Table, config: TimeConfig) -> NDArray[np.float64]:
     """
     if config.column is None:
         assert config.step is not None
-        return np.arange(table.rows) * config.step
+        return np.arange(table.rows, dtype=np.float64) * config.step
     stamps = table.columns[config.column]
     if stamps.dtype.kind == "U":
         raise DataError(

@@ -23,9 +23,7 @@ from mbrl.data.importing.tables import expand, unknown_column
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawEpisode, RawLog, absent_rewards
-
-TEST_INFO: Final = "is_test"
-"""Info of `[T]` flags: the episode is kept for tests."""
+from mbrl.data.splits import TEST_INFO
 
 _MAX_LISTED: Final = 2000
 
@@ -181,7 +179,7 @@ def _has_failed(steps: Steps, stretch: Stretch, schema: ImportSchema, counts: Co
     """Whether an episode was stopped by a failure that nothing marks."""
     failures = schema.failures
     is_early = failures.ends_before is not None and stretch.stop - stretch.begun < failures.ends_before
-    is_beyond = failures.limit is not None and bool(steps.evaluate(failures.limit, flags=True)[-1])
+    is_beyond = failures.limit is not None and steps.holds_at_end(failures.limit)
     if is_early or is_beyond:
         counts["episodes taken to end by a failure"] += 1
     return is_early or is_beyond

@@ -68,6 +68,16 @@ class Steps:
         values = {name: self._values(name, flags=flags) for name in expression.names}
         return expression.evaluate(values, len(self._edges) - 1)
 
+    def holds_at_end(self, text: str) -> bool:
+        """Whether a condition holds at the end: channels have their values after the last step."""
+        expression = parse_expression(text)
+        after = {*self._columns, *self._angles}
+        values = {
+            name: self._values(NEXT + name if NEXT + name in after else name, flags=True)
+            for name in expression.names
+        }
+        return bool(expression.evaluate(values, len(self._edges) - 1)[-1])
+
     def rewards(self, text: str, *, file: object, episode: str) -> NDArray[np.float64]:
         """`[T]` finite rewards.
 

@@ -258,7 +258,7 @@ class FailureConfig(Part):
 
     Attributes:
         ends_before: an episode whose log ends within so many seconds of its start was stopped by a failure.
-        limit: condition; an episode whose last step fulfils it was stopped by a failure.
+        limit: condition on the end of an episode: where it holds, a failure stopped it.
     """
 
     ends_before: Positive | None = None

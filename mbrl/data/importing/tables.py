@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -108,7 +109,7 @@ def unknown_column(name: str, names: Sequence[str], *, place: str, file: Path) -
 
 def _csv_names(path: Path, dialect: CsvConfig) -> list[str]:
     head = _header_text(path, dialect)
-    row = next(csv.reader(io.StringIO(head), delimiter=dialect.delimiter), [])
+    row: list[str] = next(csv.reader(io.StringIO(head), delimiter=dialect.delimiter), [])
     names = [cell.strip() for cell in row] if dialect.header else [""] * len(row)
     names = [name or f"column_{index}" for index, name in enumerate(names)]
     _check_names(names, path)
@@ -116,15 +117,16 @@ def _csv_names(path: Path, dialect: CsvConfig) -> list[str]:
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:
-    report = {"file": path, "remedy": "Correct the header, or csv.delimiter and csv.skip_rows."}
+    remedy = "Correct the header, or csv.delimiter and csv.skip_rows."
+    report = functools.partial(DataError, file=path, remedy=remedy)
     if len(names) > MAX_COLUMNS:
-        raise DataError(f"{len(names):,} columns, where {MAX_COLUMNS:,} are the most", **report)
+        raise report(f"{len(names):,} columns, where {MAX_COLUMNS:,} are the most")
     seen: set[str] = set()
     for name in names:
         if len(name) > MAX_NAME:
-            raise DataError(f"a column name of {len(name):,} characters ({name[:20]!r}...)", **report)
+            raise report(f"a column name of {len(name):,} characters ({name[:20]!r}...)")
         if name in seen:
-            raise DataError(f"two columns are called {name!r}", **report)
+            raise report(f"two columns are called {name!r}")
         seen.add(name)
 
 
@@ -166,7 +168,7 @@ def _read_csv(path: Path, dialect: CsvConfig, names: Collection[str], raw: Colle
     }
 
     def read(types: dict[str, Any]) -> Any:
-        return arrow_csv.read_csv(
+        table: Any = arrow_csv.read_csv(
             path,
             convert_options=arrow_csv.ConvertOptions(
                 include_columns=wanted,
@@ -177,6 +179,7 @@ def _read_csv(path: Path, dialect: CsvConfig, names: Collection[str], raw: Colle
             ),
             **options,
         )
+        return table
 
     numbers = {name: pa.float64() for name in wanted if name not in raw}
     try:

@@ -46,8 +46,9 @@ def _schema_rows(text: str) -> list[tuple[str, str]]:
     schema: dict[str, Any] = json.loads(text)
     rows: list[tuple[str, str]] = []
     for key, value in schema.items():
-        parts = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
-        for index, part in enumerate(cast("list[Any]", parts)):
+        entries = cast("list[Any]", value) if isinstance(value, list) else []
+        parts: list[Any] = entries if entries and isinstance(entries[0], dict) else [value]
+        for index, part in enumerate(parts):
             shown = _compact(part)
             if shown:
                 rows.append((f"{key}.{index}" if len(parts) > 1 else key, shown))

@@ -8,9 +8,10 @@ import pytest
 
 import mbrl
 from mbrl.core.errors import DataError
+from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.expressions.parse import parse_expression
-from mbrl.data.importing.importer import TEST_INFO
+from mbrl.data.splits import TEST_INFO, split_episodes
 from tests.data.importing.machines import write_csv
 
 
@@ -180,8 +181,8 @@ def test_failures_that_nothing_marks(tmp_path: Path):
     assert early.episodes[0].terminated
     assert early.dropped["episodes taken to end by a failure"] == 1
     assert not make(tmp_path / "l", failures={"ends_before": 5.0}).episodes[0].terminated
-    assert make(tmp_path / "m", failures={"limit": "x > 19"}).episodes[0].terminated
-    assert not make(tmp_path / "n", failures={"limit": "x > 19.9"}).episodes[0].terminated
+    assert make(tmp_path / "m", failures={"limit": "x > 19.9"}).episodes[0].terminated
+    assert not make(tmp_path / "n", failures={"limit": "x > 20"}).episodes[0].terminated
 
 
 def test_clocks(tmp_path: Path):
@@ -257,6 +258,9 @@ def test_tests_are_tagged(tmp_path: Path):
     assert [bool(e.infos[TEST_INFO][0]) for e in by_file.episodes] == [False, False, True, False]
     by_count = mbrl.import_log({**BASE, "tags": {"every": 2}}, tmp_path).log
     assert [bool(e.infos[TEST_INFO][0]) for e in by_count.episodes] == [False, True, False, True]
+    parts = split_episodes(by_file, generator=RngStreams(0).at("split"))
+    assert parts.holdout.episodes == (by_file.episodes[2],)
+    assert len(parts.train) == 3
 
 
 def test_the_schema_travels_is_hashed_and_shown(tmp_path: Path):
