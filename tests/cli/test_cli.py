@@ -25,6 +25,8 @@ COMMANDS = (
     "inspect",
     "import",
     "collect",
+    "topics",
+    "relabel",
     "fit",
     "train",
     "select",
@@ -202,7 +204,7 @@ def test_import_converts_between_formats(dataset_path: Path, tmp_path: Path) -> 
     back = call_json("import", out, "--layout", "npz", "--out", tmp_path / "back")
     assert back["content_hash"] == make_dataset().content_hash
     result = call("import", out, "--layout", "nope", "--out", tmp_path / "x", status=1)
-    assert "Unknown layout 'nope'. Legal names: auto, d4rl" in result.stderr
+    assert "Unknown layout 'nope'. Legal names: auto, d3rlpy, d4rl, " in result.stderr
 
 
 def test_errors_are_one_paragraph_on_stderr(dataset_path: Path, tmp_path: Path) -> None:

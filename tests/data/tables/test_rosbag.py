@@ -133,7 +133,7 @@ def test_too_many_numbers_are_no_signal(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_name_of_a_type_that_is_code_is_not_run(tmp_path: Path):
-    """The library makes classes of definitions in the bag; its grammar lets plain names through alone."""
+    """The library makes classes of definitions in a bag; its grammar lets through what is a name alone."""
     from rosbags.rosbag1 import Writer
 
     trap = tmp_path / "sprung"
