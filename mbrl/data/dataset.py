@@ -54,7 +54,7 @@ class Dataset:
             if episode.has_rewards != self.episodes[0].has_rewards:
                 raise DataError(
                     "the rewards are missing here or in the first episode, and are there in others",
-                    episode=index,
+                    episode=str(index),
                     field="rewards",
                     remedy="Give rewards to all of them or to none.",
                 )

@@ -24,6 +24,7 @@ COMMANDS = (
     "list",
     "inspect",
     "import",
+    "relabel",
     "collect",
     "topics",
     "relabel",

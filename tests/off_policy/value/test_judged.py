@@ -183,7 +183,7 @@ def test_halves_share_neither_members_nor_starts():
 def test_a_panel_is_its_members_side_by_side():
     first, second = LinearGaussian(members(1.0, 1.1)), LinearGaussian(members(0.5))
     panel = ModelPanel((first, second))
-    obs, action = torch.randn(6, 1), torch.randn(6, 1)
+    obs, action = torch.randn(2, 6, 1, generator=torch.Generator().manual_seed(2))
     whole = panel.predict(obs, action)
     assert panel.ensemble_size == len(whole.mean) == 3
     assert torch.equal(whole.mean[:2], first.predict(obs, action).mean)

@@ -261,7 +261,7 @@ def _actions_by_lag(
 
 def _observation(look: ColumnLook, velocities: Mapping[str, str], seen: _Seen) -> list[str]:
     name, notes = look.name, [look.note]
-    entry = [f"column: {_text(name)}"]
+    entry = _column(name)
     if look.period is not None:
         entry.append("wrap: cossin")
         if look.period == 360:
@@ -277,7 +277,9 @@ def _observation(look: ColumnLook, velocities: Mapping[str, str], seen: _Seen) -
         why = f"no column is its velocity; the mean over {window:.3g} s"
         if look.tick is not None:
             why += f", in steps of {look.tick / window:.3g}"
-        velocity = f"name: {_text(name + '_velocity')}, derivative: {_text(name)}, window: {window:.3g}"
+        velocity = (
+            f"name: {_text(_printable(name) + '_velocity')}, derivative: {_text(name)}, window: {window:.3g}"
+        )
         lines.append(f"  - {{{velocity}}}  # {why}")
     return lines
 
@@ -288,7 +290,7 @@ def _window(seen: _Seen) -> float:
 
 
 def _action(look: ColumnLook) -> str:
-    entry = [f"column: {_text(look.name)}", "kind: commanded", "resample: mean"]
+    entry = [*_column(look.name), "kind: commanded", "resample: mean"]
     if look.bounds is not None:
         entry += [f"low: {look.bounds[0]!r}", f"high: {look.bounds[1]!r}"]
     return f"{{{', '.join(entry)}}}"
@@ -313,6 +315,12 @@ def _rule_lines(seen: _Seen) -> list[str]:
     else:
         lines.append("episodes: {by: file}  # and at every gap, and where the clock restarts")
     return lines
+
+
+def _column(name: str) -> list[str]:
+    """The column of a channel, and a name that can be shown where that of the column cannot."""
+    own = [] if name.isprintable() else [f"name: {_text(_printable(name))}"]
+    return [f"column: {_text(name)}", *own]
 
 
 def _printable(line: str) -> str:
