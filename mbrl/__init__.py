@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mbrl.api.comparison import ComparisonResult, compare
     from mbrl.api.data import InspectionResult, collect, inspect, load, save
     from mbrl.api.evaluation import EvaluationResult, evaluate
-    from mbrl.api.importing import GuessResult, ImportResult, guess_schema, import_log, relabel
+    from mbrl.api.importing import guess_schema, import_log, relabel
     from mbrl.api.judging import OPEResult, ope
     from mbrl.api.model import Dynamics, fit
     from mbrl.api.planning import PlanResult, explain_plan, plan, planner
@@ -41,9 +41,7 @@ _HOMES = {
     "explain_plan": "mbrl.api.planning",
     "fit": "mbrl.api.model",
     "guess_schema": "mbrl.api.importing",
-    "GuessResult": "mbrl.api.importing",
     "import_log": "mbrl.api.importing",
-    "ImportResult": "mbrl.api.importing",
     "inspect": "mbrl.api.data",
     "InspectionResult": "mbrl.api.data",
     "load": "mbrl.api.data",
@@ -66,7 +64,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order of the work
     "load", "save", "guess_schema", "import_log", "relabel", "collect", "inspect", "fit", "train",
     "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue", "registry", "status",
-    "Dataset", "Policy", "Dynamics", "Run", "ImportResult", "GuessResult", "InspectionResult",
+    "Dataset", "Policy", "Dynamics", "Run", "InspectionResult",
     "EvaluationResult", "OPEResult", "PlanResult", "ComparisonResult",
     "MbrlError", "ConfigError", "DataError",
 ]  # fmt: skip
