@@ -131,8 +131,8 @@ class Judges:
             if not training.settled:
                 found.append(
                     f"The held-out error of judge {number} ({run.path}) had not settled: it fell by "
-                    f"{training.late_gain:.0%} over the last fifth of its updates. It ranks policies, but may "
-                    "measure them wrongly. Remedy: raise judges.max_updates."
+                    f"{training.late_gain:.0%} over the last fifth of its updates. It ranks policies, but "
+                    "may measure them wrongly. Remedy: raise judges.max_updates."
                 )
         return found
 
