@@ -127,11 +127,12 @@ class Judges:
         """Judges that may not be asked to measure, each with a remedy."""
         found: list[str] = []
         for number, (run, fit) in enumerate(zip(self.runs, self.fits, strict=True)):
-            if not fit.report.training.settled:
+            training = fit.report.training
+            if not training.settled:
                 found.append(
-                    f"The held-out error of judge {number} ({run.path}) had not settled: "
-                    f"{fit.report.training.settled_words}. It ranks policies, but may measure them too low. "
-                    "Remedy: raise judges.max_updates."
+                    f"The held-out error of judge {number} ({run.path}) had not settled: it fell by "
+                    f"{training.late_gain:.0%} over the last fifth of its updates. It ranks policies, but "
+                    "may measure them wrongly. Remedy: raise judges.max_updates."
                 )
         return found
 
