@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mbrl.data.expressions.parse import parse_expression
+from mbrl.core.errors import DataError
+from mbrl.data.expressions.parse import ExpressionError, parse_expression
 from mbrl.data.info import DatasetInfo
 
 _NEXT = "next_"
@@ -35,19 +36,30 @@ class LoggedTermination:
         action: Float[Tensor, "b act_dim"],
         next_obs: Float[Tensor, "b obs_dim"],
     ) -> Float[Tensor, "b"]:
-        """`[b]`, 0 or 1 in the type of `next_obs`; what is no number, in a state or an answer, gives 1."""
+        """`[b]`, 0 or 1 in the type of `next_obs`; a successor that is not finite gives 1."""
         columns = {
             **dict(zip(self._obs_names, obs.unbind(-1), strict=True)),
             **dict(zip(self._act_names, action.unbind(-1), strict=True)),
             **dict(zip((_NEXT + name for name in self._obs_names), next_obs.unbind(-1), strict=True)),
         }
         value = self._rule.evaluate_torch(columns, like=next_obs[:, 0])
-        # NaN differs from 0: where the condition has no answer, nothing may be imagined further.
+        # Beyond what is finite nothing may be imagined further.
         return ((value != 0) | ~torch.isfinite(next_obs).all(-1)).to(next_obs.dtype)
 
 
 def logged_termination(info: DatasetInfo) -> LoggedTermination | None:
-    """The condition that a log carries over all of its dimensions, or None."""
+    """The condition that a log carries over all of its dimensions, or None.
+
+    Raises:
+        DataError: what it carries is no condition over its names.
+    """
     if info.termination_rule is None or info.obs_names is None or info.act_names is None:
         return None
-    return LoggedTermination(info.termination_rule, info.obs_names, info.act_names)
+    try:
+        return LoggedTermination(info.termination_rule, info.obs_names, info.act_names)
+    except ExpressionError as error:
+        raise DataError(
+            f"the log {info.name!r} carries no condition over its names: {error}",
+            field="termination_rule",
+            remedy="Write another dataset with mbrl relabel LOG --termination EXPRESSION --out NEW.",
+        ) from error

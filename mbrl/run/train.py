@@ -76,9 +76,7 @@ def train_policy_stage(
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, fit)
         if getattr(config.algorithm, "termination", None) == "auto" and context.known_termination is not None:
-            work.progress.message(
-                "Imagined episodes end by the known rule of the task, not by the learned head."
-            )
+            work.progress.message("Imagined episodes end by the known rule of the task.")
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
         _warn_of_outliers(dataset)
