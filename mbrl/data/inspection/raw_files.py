@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.data.expressions.parse import parse_expression
@@ -18,6 +19,7 @@ from mbrl.data.importing.runs import FileKind, Run, group_files, list_files
 from mbrl.data.importing.schema import ImportSchema
 from mbrl.data.importing.signals import usual_interval
 from mbrl.data.importing.tables import PARQUET, Table, column_names, read_table
+from mbrl.data.inspection.names import short_names
 from mbrl.data.inspection.record import Channel, ClockFault, Floats, Record, Trace
 
 MAX_CHANNELS: Final = 200
@@ -114,7 +116,9 @@ class _Builder:
     def fault(self, run: Run) -> str | None:
         """Why a run cannot be read by the schema; None if it can."""
         try:
-            known = {name for kind, file in zip(self._kinds, run.files, strict=True) for name in kind.names(file)}
+            known = {
+                name for kind, file in zip(self._kinds, run.files, strict=True) for name in kind.names(file)
+            }
         except DataError as error:
             return error.problem
         times = {kind.time.column for kind in self._kinds} - {None}
@@ -185,7 +189,9 @@ class _Builder:
                 scale, offset = self._scales.get(channel.source, (1.0, 0.0))
                 values[:, index] = scale * columns[channel.source] + offset
         labels = tables[0].columns.get(self._schema.episodes.column or "") if lead == 0 else None
-        changes = np.zeros(0, dtype=np.int64) if labels is None else np.flatnonzero(labels[1:] != labels[:-1]) + 1
+        changes = (
+            np.zeros(0, dtype=np.int64) if labels is None else np.flatnonzero(labels[1:] != labels[:-1]) + 1
+        )
         actions = [k for k, channel in enumerate(self._channels) if channel.role == "action"]
         cuts = np.union1d(resets, changes)
         for rows in np.split(np.arange(len(time)), cuts):
@@ -195,7 +201,7 @@ class _Builder:
             name = "/".join(Path(run.name).parts[-2:]) if name.count(".") < 2 else name
             self.traces.append(
                 Trace(
-                    name if not len(cuts) else f"{name} from row {rows[0]}",
+                    "" if not len(cuts) else f", from row {tables[lead].number(int(rows[0]))}",
                     run.name,
                     time[kept],
                     part,
@@ -205,7 +211,9 @@ class _Builder:
         where = np.searchsorted(cuts, np.arange(len(time)), side="right")
         for faults, found in ((self._resets, resets), (self._repeats, repeats[:_MANY_REPEATS])):
             faults += [
-                ClockFault(base + int(where[row]), tables[lead].number(row), float(time[row - 1]), float(time[row]))
+                ClockFault(
+                    base + int(where[row]), tables[lead].number(row), float(time[row - 1]), float(time[row])
+                )
                 for row in found.tolist()
             ]
 
@@ -223,7 +231,9 @@ class _Builder:
                 numbers[~np.isfinite(numbers)] = np.nan
                 if number != lead:
                     known = np.isfinite(numbers)
-                    numbers = np.interp(clocks[lead], clock[known], numbers[known]) if known.any() else numbers[:0]
+                    numbers = (
+                        np.interp(clocks[lead], clock[known], numbers[known]) if known.any() else numbers[:0]
+                    )
                 if len(numbers) == tables[lead].rows:
                     columns[name] = numbers
         for name, text in self._schema.columns.items():
@@ -232,7 +242,7 @@ class _Builder:
                 columns[name] = np.asarray(expression.evaluate(columns, tables[lead].rows), dtype=np.float64)
         return columns
 
-    def _note_text(self, file: Path, name: str, values: "np.ndarray[Any, Any]") -> None:
+    def _note_text(self, file: Path, name: str, values: NDArray[Any]) -> None:
         needed = {channel.source for channel in self._channels if channel.role != "other"}
         example = str(values[0])
         if name in needed or re.search(r"\d", example):
@@ -262,10 +272,14 @@ class _Builder:
             for k in range(len(self._channels))
             if any(np.isfinite(trace.values[:, k]).any() for trace in self.traces)
         ]
-        traces = tuple(dataclasses.replace(trace, values=trace.values[:, kept]) for trace in self.traces)
+        files = list(dict.fromkeys(trace.file for trace in self.traces))
+        short = dict(zip(files, short_names(files), strict=True))
+        traces = tuple(
+            dataclasses.replace(trace, name=short[trace.file] + trace.name, values=trace.values[:, kept])
+            for trace in self.traces
+        )
         usual = float(np.median([usual_interval(trace.time) for trace in traces]))
-        joined = {file for run_files in self._headers.values() for file in run_files} if schema.sources else set()
-        headers = {} if joined else {names: tuple(files) for names, files in self._headers.items()}
+        headers = {names: tuple(files) for names, files in self._headers.items()}
         return Record(
             schema.name,
             tuple(self._channels[k] for k in kept),
@@ -275,7 +289,7 @@ class _Builder:
             is_timed=any(kind.time.column is not None for kind in self._kinds),
             resets=tuple(self._resets),
             repeats=tuple(self._repeats),
-            headers=headers,
+            headers={} if schema.sources else headers,
             texts=self._texts,
             faults=self.faults,
         )

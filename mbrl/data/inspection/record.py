@@ -156,9 +156,8 @@ def record_of(dataset: Dataset) -> Record:
         if not episode.is_final_observation_known:
             values[-1] = np.nan
         timed = timed and episode.timestamps is not None
-        time = episode.timestamps
-        if time is None:
-            time = step * np.arange(len(episode) + 1)
+        counted = step * np.arange(len(episode) + 1, dtype=np.float64)
+        time = counted if episode.timestamps is None else episode.timestamps.astype(np.float64)
         traces.append(Trace(f"episode {index}", "", time, values, episode.terminated, has_final=True))
     return Record(info.name, tuple(channels), tuple(traces), step, is_timed=timed)
 

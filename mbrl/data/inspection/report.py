@@ -146,7 +146,9 @@ def inspect_record(record: Record, schema: ImportSchema, *, is_guessed: bool) ->
     channels: list[tuple[str, str, str, float, float]] = []
     for index, channel in record.enumerated():
         values = np.concatenate(record.column(index))
-        channels.append((channel.name, channel.role, channel.source, float(values.min()), float(values.max())))
+        channels.append(
+            (channel.name, channel.role, channel.source, float(values.min()), float(values.max()))
+        )
     raw = RawFacts(
         files=len({trace.file for trace in record.traces}),
         rows=record.rows,

@@ -82,9 +82,9 @@ def _waves(state: Floats) -> Floats:
     generator = np.random.default_rng(0)
     dims = state.shape[1]
     scaled = (state - state.mean(axis=0)) / np.maximum(state.std(axis=0), 1e-9)
-    weights = generator.normal(size=(dims, _WAVES)) / np.sqrt(dims)
+    weights = generator.standard_normal((dims, _WAVES)) / float(np.sqrt(dims))
     phases = generator.uniform(0.0, 2 * np.pi, size=_WAVES)
-    return np.concatenate([state, np.cos(scaled @ weights + phases)], axis=1)
+    return np.concatenate([state, np.cos(scaled.dot(weights) + phases)], axis=1)
 
 
 def control_steps(record: Record) -> Steps | None:
@@ -117,7 +117,9 @@ def _windows(stretches: list[tuple[int, Floats, Floats]], count: int, names: tup
         obs_parts.append(obs[rows[:, None] + np.arange(-MAX_LAG, 2)])
         act_parts.append(act[rows[:, None] + np.arange(-MAX_LAG, 1)])
         block = rows * _BLOCKS // len(act)
-        held_parts.append(np.isin(block, _HELD_OUT_BLOCKS) if not tests else np.full(len(rows), number in tests))
+        held_parts.append(
+            np.isin(block, _HELD_OUT_BLOCKS) if not tests else np.full(len(rows), number in tests)
+        )
     obs, act = np.concatenate(obs_parts), np.concatenate(act_parts)
     held = np.concatenate(held_parts)
     scale = obs[:, -2].std(axis=0)
@@ -151,7 +153,9 @@ def _stretches(
     if len(time) < MAX_LAG + 2:
         return []
     usual = usual_interval(time)
-    is_even = float(np.abs(np.diff(time) - usual).max()) < 0.05 * usual and abs(usual - record.step) < 0.05 * usual
+    is_even = (
+        float(np.abs(np.diff(time) - usual).max()) < 0.05 * usual and abs(usual - record.step) < 0.05 * usual
+    )
     if not record.is_raw or not record.is_timed or is_even:
         parts = [(obs, act[:-1])]
     else:
@@ -168,10 +172,10 @@ def _resampled(time: Floats, obs: Floats, act: Floats, step: float) -> tuple[Flo
     """Linear observations and mean held actions, as an import makes them."""
     edges = np.arange(time[0], time[-1] + 1e-9, step)
     interval = usual_interval(time)
-    grid = np.stack([np.interp(edges, time, column) for column in obs.T], axis=1)
+    grid: Floats = np.stack([np.interp(edges, time, obs[:, k]) for k in range(obs.shape[1])], axis=1)
     if len(edges) < 2:
         return grid, act[:0]
-    means = [Signal(time, np.nan_to_num(column), interval).mean(edges) for column in act.T]
+    means = [Signal(time, np.nan_to_num(act[:, k]), interval).mean(edges) for k in range(act.shape[1])]
     return grid, np.stack(means, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Pages of text, tables and figures in one self-contained HTML file: no network; a script for a viewer alone."""
+"""Pages of text, tables and figures in one self-contained HTML file: no network, no script but a viewer's."""
 
 import dataclasses
 import hashlib

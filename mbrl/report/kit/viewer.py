@@ -1,4 +1,4 @@
-"""Channels of episodes against time, to be looked through in a page without a server: data and script inside."""
+"""Channels of episodes against time, to be looked through in a page: data and script inside."""
 
 import dataclasses
 import json

@@ -117,7 +117,11 @@ def verdict(report: Inspection) -> Message:
     warnings = sum(finding.severity == "warning" for finding in report.findings)
     if report.raw is not None:
         noun = format_count(warnings, "warning")
-        text = f"Raw files, before an import: {noun} to read first." if warnings else "Raw files, before an import."
+        text = (
+            f"Raw files, before an import: {noun} to read first."
+            if warnings
+            else "Raw files, before an import."
+        )
         return Message(text, "caution" if warnings else "good")
     if not report.may_train:
         return Message(f"Training must not start: {format_count(errors, 'error')}.", "bad")

@@ -23,7 +23,13 @@ def finding_pictures(findings: Sequence[DataFinding]) -> list[Picture]:
         if finding.chart is not None:
             name = f"finding-{number}-{finding.kind.replace('_', '-')}"
             pictures.append(
-                Picture(name, finding.chart.title, draw_chart(finding.chart), alt=finding.text, note=finding.remedy)
+                Picture(
+                    name,
+                    finding.chart.title,
+                    draw_chart(finding.chart),
+                    alt=finding.text,
+                    note=finding.remedy,
+                )
             )
     return pictures
 
@@ -32,7 +38,7 @@ def draw_chart(chart: Chart) -> Figure:
     """A chart in the style of all figures."""
     if chart.bars:
         groups = [Bars(curve.label, curve.y, k) for k, curve in enumerate(chart.curves)]
-        return draw_bars([_shortened(name) for name in chart.bars], groups, x_label=chart.x_label)
+        return draw_bars(_shortened(chart.bars), groups, x_label=chart.x_label)
     lines = [Line(curve.label, curve.x, curve.y) for curve in chart.curves]
     return draw_lines(
         lines,
@@ -45,8 +51,20 @@ def draw_chart(chart: Chart) -> Figure:
     )
 
 
-def _shortened(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else f"...{name[3 - most :]}"
+def _shortened(names: Sequence[str], most: int = 26) -> list[str]:
+    """Names without the beginning and the end that all share, where they are long."""
+    if len(names) < 2 or max(map(len, names)) <= most:
+        return list(names)
+    start = _shared(names)
+    stop = _shared([name[start:][::-1] for name in names])
+    inner = [name[start : len(name) - stop] or name for name in names]
+    return [name if len(name) <= most else f"...{name[3 - most :]}" for name in inner]
+
+
+def _shared(texts: Sequence[str]) -> int:
+    """Letters that all texts begin with."""
+    columns = zip(*texts, strict=False)
+    return next((k for k, letters in enumerate(columns) if len(set(letters)) > 1), min(map(len, texts)))
 
 
 def viewer_section(record: Record, findings: Sequence[DataFinding]) -> Section:
@@ -55,7 +73,8 @@ def viewer_section(record: Record, findings: Sequence[DataFinding]) -> Section:
     shown, whole = len(viewer.episodes), len(record.traces)
     noun = "run" if record.is_raw else "episode"
     text = f"{'All' if shown == whole else f'{shown} of'} {format_count(whole, noun)}; "
-    text += f"at most {viewer.points} points for each channel, the smallest and the largest value of every stretch. "
+    text += f"at most {viewer.points} points for each channel, the smallest and the largest value of every "
+    text += "stretch. "
     text += "Marked are the findings that stand at a place; choose one to look closer."
     if len(record.channels) > len(viewer.channels):
         text += f" The first {len(viewer.channels)} of {len(record.channels)} columns are shown."

@@ -30,7 +30,12 @@ def find_wraps(record: Record) -> Iterator[DataFinding]:
             rows = np.flatnonzero(np.abs(np.diff(trace.values[:, index])) > 0.9 * turn)
             count += len(rows)
             places += [
-                Place(episode=number, start=trace.time[r], stop=trace.time[r + 1], channel=channel.name)
+                Place(
+                    episode=number,
+                    start=float(trace.time[r]),
+                    stop=float(trace.time[r + 1]),
+                    channel=channel.name,
+                )
                 for r in rows[: MAX_PLACES - len(places)].tolist()
             ]
         scale = "" if turn < 100 else "scale: 0.017453292519943295, "

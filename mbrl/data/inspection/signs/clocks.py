@@ -1,12 +1,12 @@
 """Clocks: rates that differ, jitter, gaps, resets, repeated stamps."""
 
-import os
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from mbrl.data.inspection.finding import MAX_PLACES, Chart, Curve, DataFinding, Place
+from mbrl.data.inspection.names import short_names
 from mbrl.data.inspection.record import Floats, Record
 
 UNLIKE_RATES: Final = 1.25
@@ -36,7 +36,7 @@ def find_rates(record: Record) -> Iterator[DataFinding]:
     values = [float(np.nanmedian(intervals)) for _, intervals in _by_file(record, usual)]
     rate = _round_rate(1.0 / float(known.max()))
     order = np.argsort(values)
-    shown = [int(k) for k in (order if len(order) <= 24 else [*order[:12], *order[-12:]])]
+    shown = [int(k) for k in (order if len(order) <= 12 else [*order[:6], *order[-6:]])]
     fast, slow = names[int(order[0])], names[int(order[-1])]
     yield DataFinding(
         severity="warning",
@@ -72,8 +72,8 @@ def find_jitter(record: Record) -> Iterator[DataFinding]:
         return
     steps = 1e3 * np.diff(record.traces[worst].time)
     usual = float(np.median(steps))
-    counts, edges = np.histogram(steps, bins=60, range=(0.0, 3.0 * usual))
-    centres = (edges[:-1] + edges[1:]) / 2
+    counts, edges = np.histogram(steps, bins=60, range=(0.0, max(3.0 * usual, float(steps.max()))))
+    centres, counts = ((edges[:-1] + edges[1:]) / 2)[counts > 0], counts[counts > 0]
     yield DataFinding(
         severity="warning",
         kind="jitter",
@@ -87,6 +87,8 @@ def find_jitter(record: Record) -> Iterator[DataFinding]:
             y_label="rows",
             curves=(Curve(label="", x=tuple(centres.tolist()), y=tuple(map(float, counts))),),
             upright=(("median", usual),),
+            is_log=True,
+            is_dots=True,
         ),
     )
 
@@ -105,7 +107,7 @@ def find_gaps(record: Record) -> Iterator[DataFinding]:
         rows = np.flatnonzero(steps > GAP * usual)
         count += len(rows)
         for row in rows[:MAX_PLACES].tolist():
-            places.append(Place(episode=index, start=trace.time[row], stop=trace.time[row + 1]))
+            places.append(Place(episode=index, start=float(trace.time[row]), stop=float(trace.time[row + 1])))
         if len(rows) and steps.max() > longest:
             longest, where = float(steps.max()), (index, int(steps.argmax()))
             ratio = longest / usual
@@ -119,7 +121,8 @@ def find_gaps(record: Record) -> Iterator[DataFinding]:
         kind="gaps",
         text=f"{count} pauses are longer than {GAP:g} usual intervals; the longest, {1e3 * longest:.3g} ms, "
         f"follows row {row} of {trace.name}.",
-        remedy=f"max_gap: {_round_up(2.5 * longest / ratio):g} (no step crosses a longer one), or a larger one "
+        remedy=f"max_gap: {_round_up(2.5 * longest / ratio):g} (no step crosses a longer one), or a "
+        f"larger one "
         "to interpolate across short pauses.",
         places=tuple(places[:MAX_PLACES]),
         chart=Chart(
@@ -140,7 +143,7 @@ def find_resets(record: Record) -> Iterator[DataFinding]:
             severity="warning",
             kind="resets",
             text=f"The clock goes back {len(record.resets)} times, first from {first.before:.6g} s to "
-            f"{first.after:.6g} s at row {first.row} of {record.traces[first.trace].file or 'the log'}.",
+            f"{first.after:.6g} s at row {first.row} of {record.traces[first.trace].name}.",
             remedy="time: {restarts: new_episode}, if the clock was reset there; else sort the rows.",
             places=tuple(places),
         )
@@ -150,7 +153,7 @@ def find_resets(record: Record) -> Iterator[DataFinding]:
             severity="warning",
             kind="repeats",
             text=f"{len(record.repeats)} stamps equal the one above them, first {first.after:.6g} s at row "
-            f"{first.row} of {record.traces[first.trace].file or 'the log'}.",
+            f"{first.row} of {record.traces[first.trace].name}.",
             remedy="time: {repeated: drop} leaves such rows out; check time.unit if there are many.",
             places=tuple(
                 Place(episode=fault.trace, start=fault.after, stop=fault.after)
@@ -170,14 +173,6 @@ def _by_file(record: Record, values: Floats) -> list[tuple[str, list[float]]]:
         groups.setdefault(trace.file or trace.name, []).append(value)
     kept = [(name, found) for name, found in groups.items() if np.isfinite(found).any()]
     return list(zip(short_names([name for name, _ in kept]), [found for _, found in kept], strict=True))
-
-
-def short_names(paths: list[str]) -> list[str]:
-    """Paths without the folders that all of them lie in."""
-    if len(paths) < 2 or not all("/" in path for path in paths):
-        return [path.rsplit("/", 1)[-1] for path in paths]
-    shared = os.path.commonpath([path.rsplit("/", 1)[0] for path in paths])
-    return [path.removeprefix(shared).lstrip("/") for path in paths]
 
 
 def _round_rate(rate: float) -> float:

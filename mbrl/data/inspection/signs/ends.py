@@ -27,7 +27,8 @@ def find_missing_final(record: Record) -> Iterator[DataFinding]:
             severity="note",
             kind="no_final",
             text=f"{count} of {len(record.traces)} runs log no final observation: T rows make T - 1 steps.",
-            remedy="None needed: the import leaves the last command out. To keep it, log one more row with an "
+            remedy="None needed: the import leaves the last command out. To keep it, log one more row "
+            "with an "
             "empty command (missing: skip).",
         )
 
@@ -64,7 +65,8 @@ def find_early_stops(record: Record) -> Iterator[DataFinding]:
         severity="warning",
         kind="early_stops",
         channels=tuple(names),
-        text=f"{len(stopped)} of {len(seconds)} episodes end early ({times.min():.3g} to {times.max():.3g} s, "
+        text=f"{len(stopped)} of {len(seconds)} episodes end early ({times.min():.3g} to "
+        f"{times.max():.3g} s, "
         f"usually {usual:.3g} s), at extreme values of {', '.join(names)} (|value| {min(largest):.3g} to "
         f"{max(largest):.3g}), and nothing marks them: they look like failures.",
         remedy=f'failures: {{limit: "{condition} > {limit:g}"}} (they are terminated then, not cut).',
@@ -81,7 +83,7 @@ def find_early_stops(record: Record) -> Iterator[DataFinding]:
 
 
 def _fewest(stops: dict[int, dict[int, float]]) -> dict[int, dict[int, float]]:
-    """Channels that explain the stops: the one that explains most, then any that explains two more or more."""
+    """Channels that explain the stops: the one that explains most, then those that explain two more."""
     chosen: dict[int, dict[int, float]] = {}
     explained: set[int] = set()
     while stops:

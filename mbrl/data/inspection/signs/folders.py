@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 
 from mbrl.data.inspection.finding import MAX_PLACES, Chart, Curve, DataFinding, Place
+from mbrl.data.inspection.names import short_names
 from mbrl.data.inspection.record import Floats, Record
 from mbrl.data.inspection.rows import find_copied_rows, hash_rows
-from mbrl.data.inspection.signs.clocks import short_names
 
 SLIP: Final = 8.0
 """Ratio of scales from which a slip of units is thought of."""
@@ -38,21 +38,24 @@ def find_other_columns(record: Record) -> Iterator[DataFinding]:
         for header, files in others[:5]:
             added = [name for name in header if name not in usual]
             gone = [name for name in usual if name not in header]
-            differs = [f"has {', '.join(added[:8])}"] if added else []
-            differs += [f"lacks {', '.join(gone[:8])}"] if gone else []
-            shown = short_names([*files, *(f for f in record.headers[usual])])[0]
+            has, lacks = ("has", "lacks") if len(files) == 1 else ("have", "lack")
+            differs = [f"{has} {', '.join(added[:8])}"] if added else []
+            differs += [f"{lacks} {', '.join(gone[:8])}"] if gone else []
+            shown = short_names([*files, *record.headers[usual]])[0]
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            texts.append(f"{shown}{more} {' and '.join(differs) or 'has them in another order'}")
+            texts.append(f"{shown}{more} {' and '.join(differs) or f'{has} them in another order'}")
         needed = {channel.source for channel in record.channels if channel.role != "other"}
         is_lacking = any(needed & set(usual) - set(header) for header, _ in others)
         yield DataFinding(
             severity="warning" if is_lacking else "note",
             kind="columns",
             text=f"Columns drift inside the folder: {'; '.join(texts)}.",
-            remedy="Read columns by name. Give files of other columns a schema of their own, or leave them out: "
+            remedy="Read columns by name. Give files of other columns a schema of their own, or leave "
+            "them out: "
             'files: "PATTERN".',
         )
-    for file, columns in record.texts.items():
+    for path, columns in record.texts.items():
+        file = "/".join(path.rsplit("/", 2)[-2:])
         name, example = next(iter(columns.items()))
         what = "complex numbers" if _COMPLEX.search(example) else "texts"
         yield DataFinding(
@@ -75,11 +78,13 @@ def find_unit_slips(record: Record) -> Iterator[DataFinding]:
     groups = _file_groups(record)
     if len(groups) < 3:
         return
-    scales = np.array([[_scales(record, members, k) for k in range(len(record.channels))] for _, members in groups])
+    scales = np.array(
+        [[_scales(record, members, k) for k in range(len(record.channels))] for _, members in groups]
+    )
     usual = np.array([_median(scales[:, k]) for k in range(len(record.channels))])  # [channels, 3]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(scales / usual)
-    for index, channel in record.enumerated("observation", "action", "other"):
+    for index, _ in record.enumerated():
         others = [k for k in record.indices("observation", "action") if k != index]
         slipped: list[tuple[int, float]] = []
         for number in range(len(groups)):
@@ -126,14 +131,17 @@ def _slip(
         for number, _ in slipped
         for k in groups[number][1]
     ]
-    shown = range(min(len(groups), 24)) if len(groups) <= 24 else [number for number, _ in slipped][:24]
+    shown = list(range(len(groups))) if len(groups) <= 24 else [number for number, _ in slipped][:24]
     return DataFinding(
         severity="warning",
         kind="unit_slip",
         channels=(name,),
-        text=f"{name} is {factor if is_large else 1 / factor:.3g} times {'larger' if is_large else 'smaller'} in "
-        f"{', '.join(files[:4])}{' ...' if len(files) > 4 else ''} than elsewhere, near {size:g}: {known[1]}?",
-        remedy=f"Import these files by a schema of their own with scale: {1 / size if is_large else size:.6g}, or "
+        text=f"{name} is {factor if is_large else 1 / factor:.3g} times "
+        f"{'larger' if is_large else 'smaller'} in "
+        f"{', '.join(files[:4])}{' ...' if len(files) > 4 else ''} than elsewhere, near {size:g}: "
+        f"{known[1]}?",
+        remedy=f"Import these files by a schema of their own with scale: "
+        f"{1 / size if is_large else size:.6g}, or "
         "correct them.",
         places=tuple(places[:MAX_PLACES]),
         chart=Chart(
@@ -183,7 +191,7 @@ def _scales(record: Record, members: list[int], index: int) -> list[float]:
 
 
 def find_copies(record: Record) -> Iterator[DataFinding]:
-    """Stretches of raw rows that repeat others number by number; those of datasets are found from their steps."""
+    """Stretches of raw rows that repeat others number by number; of datasets, those of steps are found."""
     chosen = record.indices("observation", "action")
     if not record.is_raw or not chosen:
         return
@@ -194,7 +202,8 @@ def find_copies(record: Record) -> Iterator[DataFinding]:
         return
     starts = np.concatenate([[0], np.cumsum([len(trace.time) for trace in record.traces])])
     places: list[Place] = []
-    for k in np.unique(episode[is_copy]).tolist():
+    touched: list[int] = np.unique(episode[is_copy]).tolist()
+    for k in touched:
         own = np.flatnonzero(is_copy[starts[k] : starts[k + 1]])
         time = record.traces[k].time
         places.append(Place(episode=k, start=float(time[own[0]]), stop=float(time[own[-1]])))

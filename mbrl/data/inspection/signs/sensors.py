@@ -105,9 +105,7 @@ def _stuck(record: Record, index: int, places: list[Place], worst: tuple[int, in
             title=f"{name} in {trace.name}",
             x_label="time, s",
             y_label=name,
-            curves=(
-                Curve(label="", x=tuple(trace.time[at].tolist()), y=_plain(trace.values[at, index])),
-            ),
+            curves=(Curve(label="", x=tuple(trace.time[at].tolist()), y=_plain(trace.values[at, index])),),
         ),
     )
 

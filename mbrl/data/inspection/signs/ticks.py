@@ -151,9 +151,7 @@ def _chart(record: Record, longest: int, interval: float, tick: Tick) -> Chart:
         )
         for label, back in (("one row", 1), (f"{1e3 * ahead * interval:.0f} ms", ahead))
     ]
-    return Chart(
-        title=f"Velocity of {name}", x_label="time, s", y_label="per second", curves=tuple(curves)
-    )
+    return Chart(title=f"Velocity of {name}", x_label="time, s", y_label="per second", curves=tuple(curves))
 
 
 def _speed(values: Floats, tick: float, interval: float) -> float:
