@@ -16,9 +16,9 @@ from mbrl.data.importing.guess.files import find_files
 from mbrl.data.importing.guess.write import guess_files
 from mbrl.data.importing.importer import resolve
 from mbrl.data.importing.runs import FileKind, Run, group_files, list_files
-from mbrl.data.importing.schema import ImportSchema
+from mbrl.data.importing.schema import ALL, ImportSchema
 from mbrl.data.importing.signals import usual_interval
-from mbrl.data.importing.tables import PARQUET, Table, column_names, read_table
+from mbrl.data.importing.tables import PARQUET, Table, column_names, read_table, unknown_column
 from mbrl.data.inspection.names import short_names
 from mbrl.data.inspection.record import Channel, ClockFault, Floats, Record, Trace
 
@@ -61,7 +61,14 @@ def read_record(paths: Sequence[Path], schema: ImportSchema | None = None) -> tu
         files = list_files(paths, schema)
     builder = _Builder(schema)
     runs = group_files(files, schema)
-    first = next((run for run in runs if builder.fault(run) is None), runs[0])
+    first = next((run for run in runs if builder.fault(run) is None), None)
+    if first is None:  # the error of an import names the column that was meant
+        places = [
+            *schema.read_columns(),
+            *(("time.column", n) for n in [schema.time.column] if n is not None),
+        ]
+        _refuse_unknown(runs[0], schema, places)
+        first = runs[0]
     resolved = resolve(schema, first)
     builder.name_channels(resolved, first)
     for run in runs:
@@ -98,6 +105,24 @@ def _names(file: Path, schema: ImportSchema) -> list[str]:
         return []
 
 
+def _refuse_unknown(run: Run, schema: ImportSchema, places: Sequence[tuple[str, str]]) -> None:
+    """Raises for the first column that no file of a run has.
+
+    Args:
+        run: the files.
+        schema: how they are read.
+        places: where the schema names a column, and its name.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    names = [n for kind, file in zip(FileKind.of(schema), run.files, strict=True) for n in kind.names(file)]
+    names += list(schema.columns)
+    for place, name in places:
+        if not name.endswith(ALL) and name not in names:
+            raise unknown_column(name, names, place=place, file=run.files[0])
+
+
 class _Builder:
     """Gathers the traces of runs."""
 
@@ -122,7 +147,7 @@ class _Builder:
         except DataError as error:
             return error.problem
         times = {kind.time.column for kind in self._kinds} - {None}
-        wanted = {name for _, name in self._schema.read_columns() if not name.endswith("[*]")}
+        wanted = {name for _, name in self._schema.read_columns() if not name.endswith(ALL)}
         lacking = sorted((wanted | times) - known - set(self._schema.columns), key=str)  # type: ignore[operator]
         return f"it lacks the columns {', '.join(map(str, lacking[:8]))}" if lacking else None
 

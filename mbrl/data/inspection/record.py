@@ -97,6 +97,7 @@ class Record:
         step: seconds of a control step, which models are judged at.
         is_raw: rows of files; else steps of a dataset.
         is_timed: whether the stamps were logged.
+        is_simulated: whether it names the environment that made it, whose bounds are its own.
         resets: where clocks go back; a trace begins behind each.
         repeats: where a stamp equals the one above it; the second row is left out.
         headers: files by their columns, raw files alone.
@@ -110,6 +111,7 @@ class Record:
     step: float
     is_raw: bool = False
     is_timed: bool = True
+    is_simulated: bool = False
     resets: tuple[ClockFault, ...] = ()
     repeats: tuple[ClockFault, ...] = ()
     headers: Mapping[tuple[str, ...], tuple[str, ...]] = dataclasses.field(
@@ -159,7 +161,9 @@ def record_of(dataset: Dataset) -> Record:
         counted = step * np.arange(len(episode) + 1, dtype=np.float64)
         time = counted if episode.timestamps is None else episode.timestamps.astype(np.float64)
         traces.append(Trace(f"episode {index}", "", time, values, episode.terminated, has_final=True))
-    return Record(info.name, tuple(channels), tuple(traces), step, is_timed=timed)
+    return Record(
+        info.name, tuple(channels), tuple(traces), step, is_timed=timed, is_simulated=info.env_id is not None
+    )
 
 
 def _names(names: tuple[str, ...] | None, prefix: str, count: int) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ MAX_LAG: Final = 8
 
 _MOST_ROWS: Final = 15_000
 _MOST_DIMS: Final = 64
-_WAVES: Final = 150  # random features of the present state and action
+_WAVES: Final = 400  # most random features of the present state and action
+_ROWS_A_WAVE: Final = 20
 _BLOCKS: Final = 10
 _HELD_OUT_BLOCKS: Final = (3, 7)
 _FEWEST_ROWS: Final = 200
@@ -81,9 +82,10 @@ class Steps:
 def _waves(state: Floats) -> Floats:
     generator = np.random.default_rng(0)
     dims = state.shape[1]
+    waves = max(min(_WAVES, len(state) // _ROWS_A_WAVE), 1)
     scaled = (state - state.mean(axis=0)) / np.maximum(state.std(axis=0), 1e-9)
-    weights = generator.standard_normal((dims, _WAVES)) / float(np.sqrt(dims))
-    phases = generator.uniform(0.0, 2 * np.pi, size=_WAVES)
+    weights = cast("Floats", generator.standard_normal((dims, waves))) / np.sqrt(dims)
+    phases = generator.uniform(0.0, 2 * np.pi, size=waves)
     return np.concatenate([state, np.cos(scaled.dot(weights) + phases)], axis=1)
 
 

@@ -121,7 +121,7 @@ def find_gaps(record: Record) -> Iterator[DataFinding]:
         kind="gaps",
         text=f"{count} pauses are longer than {GAP:g} usual intervals; the longest, {1e3 * longest:.3g} ms, "
         f"follows row {row} of {trace.name}.",
-        remedy=f"max_gap: {_round_up(2.5 * longest / ratio):g} (no step crosses a longer one), or a "
+        remedy=f"max_gap: {2.5 * longest / ratio:.2g} (no step crosses a longer one), or a "
         f"larger one "
         "to interpolate across short pauses.",
         places=tuple(places[:MAX_PLACES]),
@@ -177,7 +177,3 @@ def _by_file(record: Record, values: Floats) -> list[tuple[str, list[float]]]:
 
 def _round_rate(rate: float) -> float:
     return float(f"{rate:.2g}") if rate < 200 else 50.0
-
-
-def _round_up(seconds: float) -> float:
-    return float(f"{seconds:.1g}") if float(f"{seconds:.1g}") >= seconds else float(f"{1.5 * seconds:.1g}")

@@ -171,7 +171,7 @@ def find_measured_commands(record: Record) -> Iterator[DataFinding]:
             lag, likeness = find_response(longest.values[:, index], longest.values[:, other])
             difference = longest.values[:, other] - longest.values[:, index]
             size = float(np.sqrt(np.mean(np.square(difference))))
-            if abs(likeness) < ALIKE or lag < 0 or likeness > 1 - 1e-9:
+            if abs(likeness) < ALIKE or lag < 0 or size == 0:
                 continue
             seen.add(pair)
             part = _busiest(longest.values[:, index])

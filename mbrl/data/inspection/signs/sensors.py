@@ -132,10 +132,12 @@ def _others_move(trace: Trace, rows: slice, others: list[int], scale: Floats) ->
 def find_saturation(record: Record) -> Iterator[DataFinding]:
     """Signals that stay at their least or largest value, where their neighbours are rare.
 
-    Of a dataset, actions at their bounds are found from its dimensions.
+    Of a dataset, actions at their bounds are found from its dimensions; what a simulator clips is its task's.
     """
     found: list[tuple[str, str, str, float, float]] = []
     roles: tuple[Role, ...] = ("observation", "action") if record.is_raw else ("observation",)
+    if record.is_simulated:
+        return
     for index, channel in record.enumerated(*roles):
         values = np.concatenate(record.column(index))
         if len(values) < 100 or len(np.unique(values[:: max(len(values) // 5000, 1)])) < 8:
