@@ -10,12 +10,13 @@ from torch import Tensor
 
 from mbrl.algorithms.rewards import RewardTransform, reward_unit
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import BatchSource, Learner, Refresh, Training, ValueRefresh
+from mbrl.core.protocols import BatchSource, Learner, Refresh, TerminationFn, Training, ValueRefresh
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, TransitionBatch
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
+from mbrl.envs.termination import KnownTermination
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
 from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
@@ -161,6 +162,7 @@ class RecipeContext:
         task: the task, where one is known; online recipes need it for its simulator.
         episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
         whole: the logged episodes that the transitions were taken from; None if they are whole themselves.
+        log_termination: the condition under which a step ends the task, where the log carries it.
     """
 
     space: SpaceSpec
@@ -170,6 +172,14 @@ class RecipeContext:
     task: TaskSpec | None = None
     episode: Tensor | None = None
     whole: LoggedEpisodes | None = None
+    log_termination: TerminationFn | None = None
+
+    @property
+    def known_termination(self) -> TerminationFn | None:
+        """The rule that ends the task: its own where it declares one, else the log's; None if unknown."""
+        if self.task is not None and self.task.termination is not None:
+            return KnownTermination(self.task.termination)
+        return self.log_termination
 
     @property
     def episodes(self) -> LoggedEpisodes | None:

@@ -11,7 +11,6 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import TransitionBatch
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.termination import NeverTerminates
-from mbrl.envs.termination import KnownTermination
 from mbrl.ops.spread import PlausibleRange
 from mbrl.ops.targets import value_bounds
 from mbrl.rollouts.box import Box
@@ -19,7 +18,7 @@ from mbrl.rollouts.config import RolloutConfig
 from mbrl.rollouts.generate import Imagination
 from mbrl.uncertainty.density import DensityReference
 
-TerminationSource: TypeAlias = Literal["learned", "task", "never"]
+TerminationSource: TypeAlias = Literal["auto", "learned", "task", "never"]
 
 
 def limit_horizon(rollout: RolloutConfig, dynamics: FittedDynamics) -> RolloutConfig:
@@ -64,22 +63,25 @@ def settle_halt_reward(
 def choose_termination(
     source: TerminationSource, context: RecipeContext, dynamics: FittedDynamics
 ) -> TerminationFn:
-    """The learned head, the task's known rule, or none.
+    """The learned head, a known rule of the task or the log, or none; `auto` takes a rule if there is one.
+
+    A head is exploited like everything that is learned: a policy finds the falls that it overlooks.
 
     Raises:
-        ConfigError: the task declares no rule.
+        ConfigError: a rule is asked for, and none is known.
     """
-    if source == "learned":
+    known = context.known_termination
+    if source == "learned" or (source == "auto" and known is None):
         return dynamics.termination
     if source == "never":
         return NeverTerminates()
-    if context.task is None or context.task.termination is None:
+    if known is None:
         name = "no task is known" if context.task is None else f"the task {context.task.name!r} declares none"
         raise ConfigError(
             f"algorithm.termination=task needs a known termination rule, but {name}. "
-            "Remedy: declare one in the task's yaml, or use termination=learned."
+            "Remedy: declare one in the task's yaml or the log's schema, or use termination=learned."
         )
-    return KnownTermination(context.task.termination)
+    return known
 
 
 def imagine(

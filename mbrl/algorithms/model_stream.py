@@ -41,7 +41,8 @@ class ModelBasedConfig(RecipeConfig):
     Attributes:
         rollout: how imagination runs.
         penalty: how uncertainty lowers imagined rewards.
-        termination: who ends imagined episodes: the `learned` head, the known rule of the `task`, or nobody.
+        termination: who ends imagined episodes: the `learned` head, the known rule of the `task` (or of the
+            log), or nobody; `auto` takes the rule where there is one.
         real_ratio: rho, share of logged transitions in a batch; 1 never touches the model.
         refresh_interval: updates between two refreshes of the imagined data.
         retain: refreshes whose rows the buffer can hold.
@@ -52,7 +53,7 @@ class ModelBasedConfig(RecipeConfig):
 
     rollout: RolloutConfig = RolloutConfig()
     penalty: PenaltyConfig = PenaltyConfig()
-    termination: TerminationSource = "learned"
+    termination: TerminationSource = "auto"
     real_ratio: RealRatio = 0.5
     refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     retain: Annotated[int, Field(ge=1, le=1000)] = 5

@@ -71,7 +71,8 @@ class ReanalyseConfig(RecipeConfig):
         penalty_coef: lambda, on the uncertainty of imagined steps.
         lcb_coef: kappa, deviations over members that are subtracted from returns.
         uncertainty: how it is measured.
-        termination: who ends imagined episodes: the `learned` head, the known rule of the `task`, or nobody.
+        termination: who ends imagined episodes: the `learned` head, the known rule of the `task` (or of the
+            log), or nobody; `auto` takes the rule where there is one.
     """
 
     planner: PlannerField
@@ -88,7 +89,7 @@ class ReanalyseConfig(RecipeConfig):
     penalty_coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     lcb_coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     uncertainty: UncertaintyConfig = UncertaintyConfig()
-    termination: TerminationSource = "learned"
+    termination: TerminationSource = "auto"
 
     @model_validator(mode="after")
     def _values_belong_to_actions(self) -> "ReanalyseConfig":

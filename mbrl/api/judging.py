@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mbrl.algorithms.imagination import TerminationSource
 from mbrl.api.model import Dynamics
 from mbrl.api.policy import as_policy
 from mbrl.api.progress import Listener
@@ -24,7 +25,7 @@ from mbrl.off_policy.log.policies import is_stochastic
 from mbrl.off_policy.log.task_horizon import TaskHorizon
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE, Trials, deployment_stage, unique_names
-from mbrl.run.judge.model import AnyTermination, ChosenModel, ModelRequest, choose_model
+from mbrl.run.judge.model import ChosenModel, ModelRequest, choose_model
 from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.judge.question import RETURN_DISCOUNT, asked_horizon, question_words
 from mbrl.run.judge.tested import read_tested
@@ -144,7 +145,7 @@ class OPEOptions(BaseModel):
     updates: Annotated[int, Field(ge=1)] = 100_000
     judges: Annotated[int, Field(ge=0, le=20)] = 2
     own_model: bool = False
-    termination: AnyTermination = "auto"
+    termination: TerminationSource = "auto"
     crossfit: Annotated[int, Field(ge=0, le=5)] = 0
     backtest: bool = False
     test_episodes: Annotated[int, Field(ge=1, le=10_000)] = 10

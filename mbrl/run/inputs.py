@@ -3,10 +3,13 @@
 from typing import Any
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import TerminationFn
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
+from mbrl.data.rules import logged_termination
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.envs.specs import TaskSpec, find_task, load_named_task, load_task
+from mbrl.envs.termination import KnownTermination
 from mbrl.run.config import RunConfig
 from mbrl.run.stage import Workspace
 
@@ -54,6 +57,13 @@ def _named_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None:
             content_hash=info.provenance.get("task_hash"),
         )
     return None if dataset.info.env_id is None else find_task(dataset.info.env_id)
+
+
+def known_termination(task: TaskSpec | None, dataset: Dataset) -> TerminationFn | None:
+    """The rule that ends the task: of the task where it declares one, else of the log; None if unknown."""
+    if task is not None and task.termination is not None:
+        return KnownTermination(task.termination)
+    return logged_termination(dataset.info)
 
 
 def split_identity(config: DynamicsConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mbrl.data.dataset import Dataset
 from mbrl.data.inspection.rows import find_reward_outliers
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.returns import LoggedEpisodes
+from mbrl.data.rules import logged_termination
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
@@ -74,6 +75,8 @@ def train_policy_stage(
         kept = KeptPolicies.of(config, work.path, facts)
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, fit)
+        if getattr(config.algorithm, "termination", None) == "auto" and context.known_termination is not None:
+            work.progress.message("Imagined episodes end by the known rule of the task.")
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
         _warn_of_outliers(dataset)
@@ -117,6 +120,7 @@ def make_recipe_context(
         task=task,
         episode=torch.tensor(train.episode),
         whole=LoggedEpisodes.of(part),
+        log_termination=logged_termination(dataset.info),
     )
 
 

@@ -66,7 +66,7 @@ def test_mopo_is_penalised_has_many_critics_and_a_deterministic_backup() -> None
     )
     assert (config.rollout.truncation_quantile, config.rollout.horizon, config.real_ratio) == (0.99, 5, 0.5)
     assert config.rollout.respect_trusted_horizon
-    assert config.termination == "learned"
+    assert config.termination == "auto"
     assert learner.critics >= 5
     assert learner.critic_layer_norm
     assert not learner.has_entropy_backup

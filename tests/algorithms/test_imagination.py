@@ -91,3 +91,17 @@ def test_without_a_way_to_halt_the_halt_reward_does_not_count(toy):
     rule = UncertaintyRule.make(rollout, PenaltyConfig(coef=0.0), toy, transitions=logged)
     bounds = imagined_value_bounds(logged, rule, rollout=rollout, discount=0.9)
     assert bounds == pytest.approx((10 * float(logged.reward.min()), float(logged.reward.max())))
+
+
+def test_auto_takes_a_rule_where_one_is_known(fitted):
+    bare = make_context(fitted)
+    assert choose_termination("auto", bare, fitted) is fitted.termination
+
+    def rule(obs, action, next_obs):
+        del obs, action
+        return torch.ones(len(next_obs))
+
+    carried = dataclasses.replace(bare, log_termination=rule)
+    assert choose_termination("auto", carried, fitted) is rule
+    assert choose_termination("task", carried, fitted) is rule
+    assert choose_termination("learned", carried, fitted) is fitted.termination

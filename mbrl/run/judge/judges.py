@@ -16,8 +16,6 @@ from mbrl.data.dataset import Dataset
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.dynamics.termination import NeverTerminates
-from mbrl.envs.specs import TaskSpec
-from mbrl.envs.termination import KnownTermination
 from mbrl.off_policy.log.task_horizon import TaskHorizon, task_horizon
 from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.off_policy.value.judge_rollouts import EpisodeQuestion, JudgeModel, imagine_episodes
@@ -25,7 +23,7 @@ from mbrl.off_policy.value.judged import JudgedValue
 from mbrl.rollouts.box import Box
 from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.fit import fit_judge_stage, judge_dynamics, judge_key, judge_streams
-from mbrl.run.inputs import find_run_task
+from mbrl.run.inputs import find_run_task, known_termination
 from mbrl.run.judge.judge_backtest import JudgeBacktest, backtest_judges
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder
@@ -46,7 +44,7 @@ class Judges:
         held_out: how many of them come from episodes that a judge held out.
         question: horizon, discount, randomness.
         horizon: where the horizon comes from.
-        task: whose rule of termination is known, or None.
+        rule: that is known to end the task, of the task or of the log; None if there is none.
         backtest: what decided between mean and draws; None where the config did.
     """
 
@@ -57,19 +55,19 @@ class Judges:
     held_out: int
     question: EpisodeQuestion
     horizon: TaskHorizon
-    task: TaskSpec | None
+    rule: TerminationFn | None
     backtest: JudgeBacktest | None
 
     @property
     def termination(self) -> str:
         """Who ends an imagined episode: `task`, `learned` or `never`."""
-        return _termination_name(self.config, self.task)
+        return _termination_name(self.config, self.rule)
 
     @property
     def can_compare_ends(self) -> bool:
         """Whether a known rule and a learned head both say when the task ends."""
         has_head = all(not isinstance(fit.termination, NeverTerminates) for fit in self.fits)
-        return has_head and self.task is not None and self.task.termination is not None
+        return has_head and self.rule is not None
 
     def judge(
         self,
@@ -100,7 +98,7 @@ class Judges:
         by_fit: list[list[Any]] = []
         for number, fit in enumerate(fits):
             told.start(f"judge {len(policies)} policies, model {number + 1} of {len(fits)}", self.steps)
-            end = _termination(termination or self.termination, fit, self.task)
+            end = _termination(termination or self.termination, fit, self.rule)
             model = JudgeModel(fit.model, end)
             by_fit.append(imagine_episodes(model, policies, self.starts, self.question, progress=told))
             told.finish()
@@ -127,11 +125,12 @@ class Judges:
         """Judges that may not be asked to measure, each with a remedy."""
         found: list[str] = []
         for number, (run, fit) in enumerate(zip(self.runs, self.fits, strict=True)):
-            if not fit.report.training.settled:
+            training = fit.report.training
+            if not training.settled:
                 found.append(
-                    f"The held-out error of judge {number} ({run.path}) had not settled: "
-                    f"{fit.report.training.settled_words}. It ranks policies, but may measure them too low. "
-                    "Remedy: raise judges.max_updates."
+                    f"The held-out error of judge {number} ({run.path}) had not settled: it fell by "
+                    f"{training.late_gain:.0%} over the last fifth of its updates. It ranks policies, but "
+                    "may measure them wrongly. Remedy: raise judges.max_updates."
                 )
         return found
 
@@ -178,10 +177,11 @@ def open_judges(resolved: ResolvedConfig, dataset: Dataset, workspace: Workspace
     if config.count == 0:
         raise ConfigError("judges.count is 0, so nobody can judge. Remedy: judges.count=2, or select=last.")
     task = find_run_task(run, dataset)
-    if config.termination == "task" and (task is None or task.termination is None):
+    rule = known_termination(task, dataset)
+    if config.termination == "task" and rule is None:
         raise ConfigError(
             "judges.termination=task needs a task with a known rule of termination. Remedy: declare it in "
-            "the task's yaml, or use judges.termination=auto."
+            "the task's yaml or the log's schema, or use judges.termination=auto."
         )
     fitted = [fit_judge_stage(resolved, dataset, workspace, number=k) for k in range(config.count)]
     fits, runs = tuple(fit for fit, _ in fitted), tuple(folder for _, folder in fitted)
@@ -202,7 +202,7 @@ def open_judges(resolved: ResolvedConfig, dataset: Dataset, workspace: Workspace
             box=None if config.box_margin is None else _box(batch, config.box_margin),
         ),
         horizon,
-        task,
+        rule,
         None,
     )
     if config.draws != "auto":
@@ -245,15 +245,15 @@ def _box(batch: Any, margin: float) -> Box:
     return dataclasses.replace(box, reward_low=box.reward_low - spare, reward_high=box.reward_high + spare)
 
 
-def _termination_name(config: JudgesConfig, task: TaskSpec | None) -> str:
+def _termination_name(config: JudgesConfig, rule: TerminationFn | None) -> str:
     if config.termination != "auto":
         return config.termination
-    return "task" if task is not None and task.termination is not None else "learned"
+    return "learned" if rule is None else "task"
 
 
-def _termination(name: str, fit: FittedDynamics, task: TaskSpec | None) -> TerminationFn:
-    if name == "task" and task is not None and task.termination is not None:
-        return KnownTermination(task.termination)
+def _termination(name: str, fit: FittedDynamics, rule: TerminationFn | None) -> TerminationFn:
+    if name == "task" and rule is not None:
+        return rule
     return fit.termination if name == "learned" else NeverTerminates()
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import torch
 
@@ -11,6 +11,7 @@ from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
+from mbrl.data.rules import logged_termination
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.nets.normaliser import Normaliser
@@ -26,11 +27,9 @@ from mbrl.run.fit import (
     judge_streams,
     open_dynamics,
 )
-from mbrl.run.inputs import find_run_task
+from mbrl.run.inputs import find_run_task, known_termination
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
-
-AnyTermination: TypeAlias = TerminationSource | Literal["auto"]
 
 _THRESHOLD_ROWS: Final = 5_000
 """Most held-out rows of each judge that tell how far judges disagree on the log."""
@@ -52,7 +51,7 @@ class ModelRequest:
 
     dynamics: Path | None = None
     fit: bool = False
-    termination: AnyTermination = "auto"
+    termination: TerminationSource = "auto"
     judges: int = 0
 
 
@@ -168,11 +167,13 @@ def _judges(
     return ChosenModel(*judges[0], resolved, termination, judges)
 
 
-def _termination_of(asked: AnyTermination, resolved: ResolvedConfig, dataset: Dataset) -> TerminationSource:
+def _termination_of(
+    asked: TerminationSource, resolved: ResolvedConfig, dataset: Dataset
+) -> TerminationSource:
     if asked != "auto":
         return asked
-    task = find_run_task(resolved.run, dataset)
-    return "task" if task is not None and task.termination is not None else "learned"
+    known = known_termination(find_run_task(resolved.run, dataset), dataset)
+    return "learned" if known is None else "task"
 
 
 def _trained_in(training: Path | None, fit: Path) -> bool:
@@ -219,7 +220,12 @@ def _checked(chosen: ChosenModel, dataset: Dataset) -> ChosenModel:
 
 def _evaluation_model(fitted: FittedDynamics, chosen: ChosenModel, dataset: Dataset) -> EvaluationModel:
     task = find_run_task(chosen.resolved.run, dataset) if chosen.termination == "task" else None
-    context = RecipeContext(dataset.spec, Normaliser.identity(dataset.spec.obs_dim), task=task)
+    context = RecipeContext(
+        dataset.spec,
+        Normaliser.identity(dataset.spec.obs_dim),
+        task=task,
+        log_termination=logged_termination(dataset.info),
+    )
     termination = choose_termination(chosen.termination, context, fitted)
     return EvaluationModel.of(fitted, termination=termination)
 

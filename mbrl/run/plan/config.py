@@ -33,7 +33,8 @@ class PlanConfig(BaseModel):
         critic_lcb_coef: deviations over critics that are subtracted at leaves.
         uncertainty: how that of a step is measured.
         calibration: how the cost of uncertainty is set on held-out rows.
-        termination: who ends imagined episodes: the `learned` head or the known rule of the `task`.
+        termination: who ends imagined episodes: the `learned` head or the known rule of the `task` (or the
+            one that the log carries); `auto` takes the rule where there is one.
         critic: whose values stand at leaves: the `learner`'s, those of an `fqe` ensemble that is fitted to
             the log, or `auto`: the learner's where it has some.
         fqe: of that ensemble.
@@ -54,7 +55,7 @@ class PlanConfig(BaseModel):
     critic_lcb_coef: Annotated[float, Field(ge=0, le=1000)] = 0.0
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     calibration: CalibrationConfig = CalibrationConfig()
-    termination: Literal["learned", "task"] = "learned"
+    termination: Literal["auto", "learned", "task"] = "auto"
     critic: CriticSource = "auto"
     fqe: FQEConfig = FQEConfig(updates=20_000, hidden=(128, 128))
     is_warm: bool = True

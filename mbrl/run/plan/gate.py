@@ -14,7 +14,7 @@ from mbrl.planning.problem.model import LearnedStep
 from mbrl.planning.problem.problem import Pessimism
 from mbrl.run.files import read_record, write_json
 from mbrl.run.fit import fit_judge_stage
-from mbrl.run.inputs import manifest_facts
+from mbrl.run.inputs import known_termination, manifest_facts
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
@@ -57,8 +57,9 @@ def gate_stage(
         problem = planner.problem
         # The judge is asked for what happens, not for what it would rather not be sure of.
         ending: TerminationFn = fitted.termination
-        if config.termination == "task" and isinstance(problem.step, LearnedStep):
-            ending = problem.step.termination
+        rule = known_termination(basis.task, basis.dataset)
+        if config.termination != "learned" and rule is not None:
+            ending = rule
         step = LearnedStep(fitted.model, ending, basis.box)
         found = calibrate_gate(
             planner,

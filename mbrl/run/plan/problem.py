@@ -12,13 +12,12 @@ from mbrl.core.protocols import TerminationFn
 from mbrl.core.rng import RngStreams
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.arrays import thin
-from mbrl.envs.termination import KnownTermination
 from mbrl.planning.problem.calibration import PlannerCalibration, calibrate_planner
 from mbrl.planning.problem.learned import learned_problem, with_pessimism
 from mbrl.planning.problem.prior import measure_action_spread
 from mbrl.planning.problem.problem import PlanningProblem
 from mbrl.run.files import read_record, write_json
-from mbrl.run.inputs import manifest_facts
+from mbrl.run.inputs import known_termination, manifest_facts
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.critics import LeafCritics, find_critics
@@ -72,12 +71,13 @@ def _action_spread(basis: PlanBasis, problem: PlanningProblem) -> Tensor:
 def _termination(basis: PlanBasis, config: PlanConfig) -> TerminationFn | None:
     if config.termination == "learned":
         return None
-    if basis.task is None or basis.task.termination is None:
+    known = known_termination(basis.task, basis.dataset)
+    if known is None and config.termination == "task":
         raise ConfigError(
             "termination=task needs a known termination rule, and there is none here. "
-            "Remedy: declare one in the task's yaml, or use termination=learned."
+            "Remedy: declare one in the task's yaml or the log's schema, or use termination=learned."
         )
-    return KnownTermination(basis.task.termination)
+    return known
 
 
 def calibrate_stage(

@@ -299,3 +299,25 @@ def test_parquet_with_lists(tmp_path: Path):
     data = mbrl.import_log(schema, tmp_path / "e.parquet").log
     assert data.info.obs_names == ("q[0]", "q[1]")
     np.testing.assert_array_equal(data.episodes[0].rewards, -2.0 * np.arange(49))
+
+
+def test_clocks_that_count_from_one_day_are_joined_on_it(tmp_path: Path):
+    day = 1_700_000_000_000
+    slow, fast = np.arange(0, 8001, 100.0), np.arange(0, 10_001, 10.0)
+    write_csv(tmp_path / "pos.csv", {"time": day + fast, "x": fast / 1000})
+    late = slow + 1500  # its first row comes 1.5 s after that of the other file, and it counts in seconds
+    write_csv(tmp_path / "cmd.csv", {"time": (day + late) / 1000, "u": late / 10_000})
+    schema = {
+        "name": "demo",
+        "time": {"column": "time", "unit": "ms", "epoch": True},
+        "rate": 10,
+        "sources": [
+            {"files": "pos.csv"},
+            {"files": "cmd.csv", "time": {"column": "time", "unit": "s", "epoch": True}},
+        ],
+        "observations": ["x"],
+        "actions": [{"column": "u", "resample": "hold"}],
+    }
+    (episode,) = mbrl.import_log(schema, tmp_path).log.episodes
+    np.testing.assert_allclose(episode.observations[:3, 0], [1.5, 1.6, 1.7], atol=1e-5)
+    np.testing.assert_allclose(episode.actions[:3, 0], [0.15, 0.16, 0.17], atol=1e-5)
