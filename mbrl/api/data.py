@@ -10,7 +10,10 @@ from mbrl.api.session import minari_root, torch_settings
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
-from mbrl.data.inspection.report import DataFinding, Inspection, inspect_dataset, inspect_log
+from mbrl.data.inspection.finding import DataFinding
+from mbrl.data.inspection.raw_files import holds_tables, is_table, read_record
+from mbrl.data.inspection.record import Record, record_of
+from mbrl.data.inspection.report import Inspection, inspect_dataset, inspect_episodes, inspect_record
 from mbrl.data.open import locate, open_dataset, parse_log
 from mbrl.data.options import LoadOptions
 from mbrl.run.collect import CollectionConfig, PartConfig, collect_dataset, load_collection
@@ -19,6 +22,7 @@ from mbrl.run.files import write_text
 from mbrl.run.validation import validate
 
 if TYPE_CHECKING:
+    from mbrl.data.importing.schema import ImportSchema
     from mbrl.report.kit.html import Section
     from mbrl.report.kit.table import Table
 
@@ -64,10 +68,11 @@ class InspectionResult(Result):
 
     Attributes:
         report: findings and figures, typed.
+        record: channels against time, for the episode viewer of the page; None where nothing could be read.
     """
 
-    def __init__(self, report: Inspection) -> None:
-        self.report = report
+    def __init__(self, report: Inspection, record: Record | None = None) -> None:
+        self.report, self.record = report, record
 
     @property
     def may_train(self) -> bool:
@@ -96,11 +101,11 @@ class InspectionResult(Result):
         return data_sections(self.report)
 
     def to_html(self, path: str | Path, *, command: str = "mbrl.inspect") -> Path:
-        """Writes one self-contained page with figures."""
+        """Writes one self-contained page with figures and a viewer of episodes."""
         from mbrl.report.run.pages import doctor_page
 
         target = Path(path)
-        write_text(target, doctor_page(self.report, provenance={"command": command}))
+        write_text(target, doctor_page(self.report, self.record, provenance={"command": command}))
         return target
 
     def _headline(self) -> str:
@@ -112,32 +117,71 @@ _SEVERITIES = ("error", "warning", "note")
 
 
 def inspect(
-    log: Dataset | str | Path, *, overrides: Sequence[Override] = (), **options: Any
+    log: Dataset | str | Path | Sequence[str | Path],
+    *,
+    schema: "str | Path | Mapping[str, Any] | ImportSchema | None" = None,
+    overrides: Sequence[Override] = (),
+    **options: Any,
 ) -> InspectionResult:
     """Examines a log: every problem, what is in it, and whether training may start.
 
     Args:
         log: an open log, or what `load` takes; a file that `load` refuses is examined as far as it can be
-            read, and every problem is listed.
-        overrides: as for `load`; for a log that is not open yet.
-        options: likewise.
+            read, and every problem is listed. Raw csv or Parquet files, and folders of them, are examined as
+            they lie there, before an import.
+        schema: what the columns of raw files are, as for `import_log`; what it sees to is said. Without one
+            it is guessed.
+        overrides: as for `load`, for a log that is not open yet; changes of the schema for raw files.
+        options: as for `load`.
 
     Raises:
         DataError: nothing is there, no format reads it, or the file is damaged.
+        ConfigError: options of a load are given for an open log or for raw files.
 
     Example:
         >>> import mbrl
         >>> mbrl.inspect("pendulum-mixed").may_train
         True
     """
-    checked = _options(options, overrides)
     if isinstance(log, Dataset):
-        if options or overrides:
+        if options or overrides or schema is not None:
             raise ConfigError(
                 "Options of a load belong to a source; this log is open. Remedy: give its path."
             )
-        return InspectionResult(inspect_dataset(log))
-    return InspectionResult(inspect_log(parse_log(log, checked, minari_root=minari_root()), checked))
+        return InspectionResult(inspect_dataset(log), record_of(log))
+    paths = [log] if isinstance(log, (str, Path)) else list(log)
+    if schema is not None or _are_raw(paths):
+        if options:
+            raise ConfigError("Options of a load do not hold for raw files. Remedy: give a schema.")
+        return _inspect_raw([Path(path) for path in paths], schema, overrides)
+    checked = _options(options, overrides)
+    parsed = parse_log(paths[0], checked, minari_root=minari_root())
+    report, dataset = inspect_episodes(parsed, checked)
+    return InspectionResult(report, None if dataset is None else record_of(dataset))
+
+
+def _are_raw(paths: Sequence[str | Path]) -> bool:
+    """Whether paths are raw files: several, or one that no format reads and that holds tables."""
+    if len(paths) != 1:
+        return True
+    path = Path(paths[0]).expanduser()
+    if not (is_table(path) or holds_tables(path)):
+        return False
+    return all(FORMATS.get(name).refuse(path) is not None for name in FORMATS.names())
+
+
+def _inspect_raw(
+    paths: Sequence[Path],
+    schema: "str | Path | Mapping[str, Any] | ImportSchema | None",
+    overrides: Sequence[Override],
+) -> InspectionResult:
+    from mbrl.api.importing import read_schema
+
+    wanted = None if schema is None else read_schema(schema, overrides)
+    if wanted is None and overrides:
+        raise ConfigError("Changes of a schema need one. Remedy: give schema (--schema).")
+    record, used = read_record(paths, wanted)
+    return InspectionResult(inspect_record(record, used, is_guessed=wanted is None), record)
 
 
 def collect(

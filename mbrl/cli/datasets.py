@@ -14,20 +14,38 @@ REFUSED = 1
 
 @guarded
 def inspect(
-    path: Source,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATASET | FILES...",
+            help="Path, minari:<id>, or name of a bundled dataset; or raw csv or Parquet files and folders.",
+        ),
+    ],
     *,
-    html: Annotated[Path | None, typer.Option(help="Also write one page of figures.")] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(help="Schema of raw files: a .yaml, or the name of a shipped one. Else it is guessed."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write one page of figures, with a viewer of episodes.")
+    ] = None,
     overrides: Overrides = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Examine a dataset; exit status 1 if training may not start."""
+    """Examine a dataset, or raw files before their import; exit status 1 if training may not start."""
     del debug
     from mbrl.api.data import inspect as inspect_log
+    from mbrl.api.importing import is_schema
+    from mbrl.core.errors import ConfigError
 
-    found = inspect_log(path, overrides=overrides or [])
+    if schema is None and len(paths) > 1 and is_schema(paths[0]):
+        raise ConfigError(f"{paths[0]} is a schema. Remedy: mbrl inspect --schema {paths[0]} FILES.")
+    log = paths[0] if len(paths) == 1 else paths
+    found = inspect_log(log, schema=schema, overrides=overrides or [])
     if html is not None:
-        found.to_html(html, command=f"mbrl inspect {path} --html {html}")
+        named = "" if schema is None else f"--schema {schema} "
+        found.to_html(html, command=f"mbrl inspect {named}{' '.join(paths)} --html {html}")
     emit(found, is_json=json, path=html)
     if not found.may_train:
         raise typer.Exit(REFUSED)

@@ -2,17 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from mbrl.data.dataset import Dataset
+from mbrl.data.inspection.finding import DataFinding
 from mbrl.data.inspection.stats import DatasetStats, Dimension
 from mbrl.data.splits import MIN_EPISODES
-
-Severity = Literal["error", "warning", "note"]
 
 MIN_TRANSITIONS: Final = 1000
 MANY_SATURATED: Final = 0.5
@@ -30,23 +28,6 @@ IMPROBABLE: Final = -100.0
 
 _COMMON_LENGTH: Final = 0.2  # share of the episodes, from which one length looks like a time limit
 _CLOCK_TOLERANCE: Final = 0.2
-
-
-class DataFinding(BaseModel):
-    """One thing that the user should know.
-
-    Attributes:
-        severity: an `error` forbids training, a `warning` makes its result doubtful, a `note` is worth
-            knowing.
-        text: what was found.
-        remedy: what to do about it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    severity: Severity
-    text: str
-    remedy: str
 
 
 def dataset_findings(dataset: Dataset) -> Iterator[DataFinding]:

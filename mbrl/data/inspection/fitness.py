@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.data.inspection.findings import DataFinding
+from mbrl.data.inspection.finding import DataFinding
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.data.splits import DEFAULT_FRACTION, DEFAULT_GAP, Split, check_fit_parts, split_episodes
 

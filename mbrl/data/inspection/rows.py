@@ -106,12 +106,22 @@ def count_copies(rows: Transitions) -> int:
     Of an episode shorter than that, the whole has to be repeated. Stretches that stand still do not count:
     two machines at rest look alike without being copies.
     """
-    hashes = _hash_transitions(rows)
-    moves = ~_is_still(rows, hashes)
+    return int(find_copied_rows(_hash_transitions(rows), rows.episode).sum())
+
+
+def find_copied_rows(hashes: NDArray[np.uint64], episode: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """`[n]`, rows in stretches of 8 that repeat those of an earlier episode, as in `count_copies`.
+
+    Args:
+        hashes: `[n]` one for each row; equal rows have equal ones.
+        episode: `[n]` ascending numbers.
+    """
+    moves = np.ones(len(hashes), dtype=np.bool_)
+    moves[1:] = (hashes[1:] != hashes[:-1]) | (episode[1:] != episode[:-1])
     count = len(hashes)
-    ends = np.searchsorted(rows.episode, rows.episode, side="right")
+    ends = np.searchsorted(episode, episode, side="right")
     is_first = np.ones(count, dtype=np.bool_)
-    is_first[1:] = rows.episode[1:] != rows.episode[:-1]
+    is_first[1:] = episode[1:] != episode[:-1]
     span = np.minimum(COPIED_ROWS, ends - np.arange(count))  # rows of the window that starts here
     starts = np.flatnonzero((span == COPIED_ROWS) | is_first)
     digest = span[starts].astype(np.uint64)
@@ -122,11 +132,11 @@ def count_copies(rows: Transitions) -> int:
         digest = np.where(is_in, _mix(digest, hashes[index]), digest)
         is_moving |= is_in & moves[index] & (ahead > 0)
     _, first, inverse = np.unique(digest, return_index=True, return_inverse=True)
-    is_copy = is_moving & (rows.episode[starts[first[inverse.reshape(-1)]]] != rows.episode[starts])
+    is_copy = is_moving & (episode[starts[first[inverse.reshape(-1)]]] != episode[starts])
     covered = np.zeros(count + 1, dtype=np.int64)  # +1 where a copied window starts, -1 behind its end
     np.add.at(covered, starts[is_copy], 1)
     np.add.at(covered, (starts + span[starts])[is_copy], -1)
-    return int((np.cumsum(covered)[:count] > 0).sum())
+    return np.asarray(np.cumsum(covered)[:count] > 0)
 
 
 def _mix(digest: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.uint64]:

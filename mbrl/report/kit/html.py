@@ -1,4 +1,4 @@
-"""Pages of text, tables and figures in one self-contained HTML file: no network, no script."""
+"""Pages of text, tables and figures in one self-contained HTML file: no network, no script but a viewer's."""
 
 import dataclasses
 import hashlib
@@ -15,6 +15,7 @@ from mbrl.report.kit.message import Message
 from mbrl.report.kit.palette import DARK, LIGHT, css_name
 from mbrl.report.kit.style import to_svg
 from mbrl.report.kit.table import Table, format_cell, is_missing, to_text
+from mbrl.report.kit.viewer import Viewer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,13 +41,17 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Section:
-    """One part of a page: a heading, then messages, pictures side by side, and tables."""
+    """One part of a page: a heading, then messages, pictures side by side, tables, and a viewer of episodes.
+
+    One section of a page may have a viewer; pieces for notebooks leave it out, as it needs a script.
+    """
 
     title: str
     text: str = ""
     messages: Sequence[Message] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+    viewer: Viewer | None = None
 
 
 def render_page(
@@ -82,6 +87,7 @@ def render_page(
         light=_variables(LIGHT),
         dark=_variables(DARK),
         draw=_draw,
+        script=_script(),
     )
 
 
@@ -163,6 +169,11 @@ def _environment() -> jinja2.Environment:
     environment.filters["cell"] = _unbroken
     environment.tests["missing"] = is_missing
     return environment
+
+
+def _script() -> Markup:
+    """Of the viewer; a file of the package, which is not escaped."""
+    return Markup(_environment().loader.get_source(_environment(), "viewer.js")[0])  # type: ignore[union-attr]
 
 
 def _template(name: str) -> jinja2.Template:

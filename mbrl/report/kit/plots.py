@@ -85,6 +85,7 @@ def draw_lines(
     upright: Sequence[Mark] = (),
     y_limits: tuple[float | None, float | None] = (None, None),
     is_log: bool = False,
+    is_dots: bool = False,
 ) -> Figure:
     """Lines with bands.
 
@@ -96,11 +97,19 @@ def draw_lines(
         upright: vertical reference lines.
         y_limits: ends of the vertical axis; None leaves an end to the data.
         is_log: whether the vertical axis is logarithmic.
+        is_dots: dots in place of lines.
     """
     with panel(x_label=x_label, y_label=y_label) as (figure, axes):
         alpha = 0.18 if sum(line.low is not None for line in lines) <= 3 else 0.08  # many bands hide lines
         for index, line in enumerate(lines):
-            _draw_line(axes, line, index if line.role is None else line.role, alpha=alpha)
+            role = index if line.role is None else line.role
+            if is_dots:
+                shape = "Dso^v*PX"[role % 8]
+                axes.plot(
+                    line.x, line.y, shape, color=series_colour(role), markersize=5.0, label=line.label or None
+                )
+            else:
+                _draw_line(axes, line, role, alpha=alpha)
         if is_log:
             _set_log(axes)
         _shorten_steps(axes)

@@ -1,26 +1,38 @@
 """The parts of a page that show a logged dataset."""
 
+from mbrl.data.inspection.record import Record
 from mbrl.data.inspection.report import Inspection
 from mbrl.data.inspection.stats import DatasetStats, Dimension, Distribution
 from mbrl.report.kit.html import Picture, Section
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_number, format_share
 from mbrl.report.run import data_plots
-from mbrl.report.run.data_tables import dimension_table, finding_message, inspection_tables, making_table
+from mbrl.report.run.data_tables import (
+    dimension_table,
+    finding_message,
+    inspection_tables,
+    making_table,
+    raw_tables,
+)
+from mbrl.report.run.finding_pictures import finding_pictures, viewer_section
 
 _MANY_ACTIONS = 6
 """Dimensions of the action that are drawn; of more, those that vary most."""
 
 
-def data_sections(report: Inspection) -> list[Section]:
-    """Findings, episodes, observations and actions."""
+def data_sections(report: Inspection, record: Record | None = None) -> list[Section]:
+    """Findings, episodes, observations and actions; with a record, the viewer of episodes."""
     findings = Section(
         "Findings",
         text="" if report.findings else "Nothing was found that a user should know.",
         messages=[finding_message(finding) for finding in report.findings],
+        pictures=finding_pictures(report.findings),
     )
+    viewed = [] if record is None else [viewer_section(record, report.findings)]
+    if report.raw is not None:
+        return [findings, *viewed, Section("Files", tables=raw_tables(report.name, report.raw))]
     if report.stats is None:
-        return [findings]
+        return [findings, *viewed]
     stats, tables = report.stats, {table.caption: table for table in inspection_tables(report)}
     episodes = Section(
         "Episodes and rewards",
@@ -28,7 +40,7 @@ def data_sections(report: Inspection) -> list[Section]:
         tables=[tables["Episodes"], tables[f"Contents of {report.name}"]],
     )
     made = [Section("How it was made", tables=[making_table(report.making)])] if report.making else []
-    return [findings, episodes, _observations(stats), _actions(stats), *made]
+    return [findings, *viewed, episodes, _observations(stats), _actions(stats), *made]
 
 
 def episode_pictures(stats: DatasetStats) -> list[Picture]:

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from mbrl.data.dataset import Dataset
 from mbrl.data.importing.report import ImportReport
-from mbrl.data.inspection.report import DataFinding, Inspection
+from mbrl.data.inspection.finding import DataFinding
+from mbrl.data.inspection.report import Inspection, RawFacts
 from mbrl.data.inspection.stats import DatasetStats, Dimension, Distribution
 from mbrl.report.kit.message import Message, Tone
 from mbrl.report.kit.table import Table
@@ -21,6 +22,8 @@ def inspection_tables(report: Inspection) -> list[Table]:
     if report.findings:
         rows = [(finding.severity, finding.text, finding.remedy) for finding in report.findings]
         tables.append(Table(f"Findings on {report.name}", ("severity", "what", "what to do"), rows))
+    if report.raw is not None:
+        tables += raw_tables(report.name, report.raw)
     if report.stats is None:
         return tables
     stats = report.stats
@@ -31,6 +34,23 @@ def inspection_tables(report: Inspection) -> list[Table]:
     tables.append(dimension_table("Observations", stats.observations))
     tables.append(dimension_table("Actions", stats.actions))
     return tables
+
+
+def raw_tables(name: str, raw: RawFacts) -> list[Table]:
+    """Sizes of raw files, and a row for each column."""
+    sizes = [
+        ("files", raw.files),
+        ("runs", raw.traces),
+        ("rows", raw.rows),
+        ("seconds", raw.seconds),
+        ("ms between rows, fastest run", 1e3 * raw.least_interval),
+        ("ms between rows, slowest run", 1e3 * raw.largest_interval),
+        ("schema", "guessed" if raw.is_guessed else "given"),
+    ]
+    return [
+        Table(f"Files of {name}", ("", "value"), sizes),
+        Table("Columns", ("name", "role", "column", "least", "largest"), raw.channels),
+    ]
 
 
 def making_table(making: Mapping[str, str]) -> Table:
@@ -95,6 +115,14 @@ def verdict(report: Inspection) -> Message:
     """Whether training may start."""
     errors = sum(finding.severity == "error" for finding in report.findings)
     warnings = sum(finding.severity == "warning" for finding in report.findings)
+    if report.raw is not None:
+        noun = format_count(warnings, "warning")
+        text = (
+            f"Raw files, before an import: {noun} to read first."
+            if warnings
+            else "Raw files, before an import."
+        )
+        return Message(text, "caution" if warnings else "good")
     if not report.may_train:
         return Message(f"Training must not start: {format_count(errors, 'error')}.", "bad")
     if warnings:

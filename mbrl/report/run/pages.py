@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mbrl.data.inspection.record import Record
 from mbrl.data.inspection.report import Inspection
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.evaluation.evaluator import Evaluation
@@ -50,16 +51,26 @@ class DemoResults:
     )
 
 
-def doctor_page(report: Inspection, *, provenance: Mapping[str, str] | None = None) -> str:
-    """What is in a dataset, and whether training may start.
+def doctor_page(
+    report: Inspection, record: Record | None = None, *, provenance: Mapping[str, str] | None = None
+) -> str:
+    """What is in a log, and whether training may start.
 
     Args:
         report: of the doctor.
+        record: channels against time, for the viewer of episodes; None leaves it out.
         provenance: versions and the command that makes this page again.
     """
     stats = report.stats
     facts: list[tuple[str, str]] = []
     hashes: dict[str, str] = {}
+    if report.raw is not None:
+        facts = [
+            ("files", format_number(report.raw.files)),
+            ("rows", format_number(report.raw.rows)),
+            ("seconds", format_number(report.raw.seconds)),
+            ("columns", format_number(len(report.raw.channels))),
+        ]
     if stats is not None:
         facts = [
             ("episodes", format_number(stats.num_episodes)),
@@ -71,10 +82,13 @@ def doctor_page(report: Inspection, *, provenance: Mapping[str, str] | None = No
             ("observation, action", f"{len(stats.observations)}, {len(stats.actions)}"),
         ]
         hashes = {"dataset hash": stats.content_hash}
+    is_raw = report.raw is not None
     return render_page(
-        f"Dataset {report.name}",
-        data_sections(report),
-        subtitle="What is in the log, and whether a model may be trained on it.",
+        f"{'Raw log' if is_raw else 'Dataset'} {report.name}",
+        data_sections(report, record),
+        subtitle="What is in the files, and what an import has to see to."
+        if is_raw
+        else "What is in the log, and whether a model may be trained on it.",
         facts=facts,
         messages=[verdict(report)],
         provenance={**hashes, **(provenance or {})},

@@ -91,6 +91,11 @@ def look_at(name: str, values: NDArray[Any]) -> ColumnLook:
     return ColumnLook(name, kind, period, tick, is_position, bounds, ", ".join(notes))
 
 
+def is_reference(name: str) -> bool:
+    """Whether a name is that of a target or a setpoint."""
+    return _TARGET.search(name) is not None
+
+
 def _kind(name: str, known: Floats, distinct: Floats) -> str:
     is_whole = bool((distinct == np.round(distinct)).all())
     steps = np.diff(known)
@@ -101,7 +106,7 @@ def _kind(name: str, known: Floats, distinct: Floats) -> str:
         "reward": _REWARD.search(name) is not None,
         "end": _END.search(name) is not None and len(distinct) <= 2,
         "index": is_counter,
-        "target": _TARGET.search(name) is not None,
+        "target": is_reference(name),
         "action": _ACTION.search(name) is not None,
     }
     return next((kind for kind, found in looks.items() if found), "state")
