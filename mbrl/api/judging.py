@@ -195,6 +195,7 @@ def ope(
     settings = _settings(asked, risk, dynamics, seed)
     is_behaviour = isinstance(baseline, str) and baseline == BEHAVIOUR
     others = [] if is_behaviour else [as_policy(baseline).for_space(data.spec)]
+    data.require_rewards("Off-policy evaluation")
     horizon = _check(settings, data, candidates)
     workspace.progress.message(question_words(horizon, discount=settings.discount))
     source = origin_of(data, workspace).source
