@@ -195,7 +195,6 @@ def ope(
     settings = _settings(asked, risk, dynamics, seed)
     is_behaviour = isinstance(baseline, str) and baseline == BEHAVIOUR
     others = [] if is_behaviour else [as_policy(baseline).for_space(data.spec)]
-    data.require_rewards("Off-policy evaluation")
     horizon = _check(settings, data, candidates)
     workspace.progress.message(question_words(horizon, discount=settings.discount))
     source = origin_of(data, workspace).source
@@ -216,6 +215,7 @@ def ope(
 
 def _check(settings: OPESettings, data: Dataset, policies: Sequence[StoredPolicy]) -> TaskHorizon:
     """Refuses what can be refused before anything is fitted; returns the horizon of the question."""
+    data.require_rewards("Off-policy evaluation")
     horizon = asked_horizon(data, settings.horizon)
     EstimatorSettings(horizon.estimand(settings.discount), settings.fqe, crossfit=settings.crossfit)
     if len(data) < 2:

@@ -75,8 +75,7 @@ def train_policy_stage(
         kept = KeptPolicies.of(config, work.path, facts)
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, fit)
-        if getattr(config.algorithm, "termination", None) == "auto" and context.known_termination is not None:
-            work.progress.message("Imagined episodes end by the known rule of the task.")
+        _tell_ending(config, context, work)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
         _warn_of_outliers(dataset)
@@ -122,6 +121,13 @@ def make_recipe_context(
         whole=LoggedEpisodes.of(part),
         log_termination=logged_termination(dataset.info),
     )
+
+
+def _tell_ending(config: RunConfig, context: RecipeContext, work: StageWork) -> None:
+    """Says so where a rule that nobody asked for takes the place of the learned head."""
+    is_open = getattr(config.algorithm, "termination", None) == "auto"
+    if is_open and context.known_termination is not None:
+        work.progress.message("Imagined episodes end by the known rule of the task.")
 
 
 def _warn_of_outliers(dataset: Dataset | None) -> None:
