@@ -17,6 +17,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, Metrics, TransitionBatch
 from mbrl.data.sources import ModelBuffer, RowLayout
 from mbrl.envs.specs import TaskSpec
+from mbrl.nets.random_policy import RandomPolicy
 
 
 class OnlineConfig(RecipeConfig):
@@ -70,7 +71,7 @@ class Online(Recipe):
         # No larger than what will ever be collected: memory is reserved at once.
         buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
 
-        from mbrl.envs.collect import RandomPolicy, collect  # only this recipe meets a simulator
+        from mbrl.envs.collect import collect  # only this recipe meets a simulator
 
         def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
             # Simulators want seeds of their own; drawn from the

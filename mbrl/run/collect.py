@@ -15,9 +15,10 @@ from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset, DatasetInfo
-from mbrl.envs.collect import RandomPolicy, collect
+from mbrl.envs.collect import collect
 from mbrl.envs.make import env_versions
 from mbrl.envs.specs import TaskSpec, load_task, own_task_hash, refuse_import
+from mbrl.nets.random_policy import RandomPolicy
 from mbrl.run.documents import read_yaml
 from mbrl.run.policies import open_policy
 from mbrl.run.store import package_version

@@ -125,7 +125,9 @@ def make_recipe_context(
 
 
 def _warn_of_outliers(dataset: Dataset | None) -> None:
-    outliers = () if dataset is None else find_reward_outliers(dataset.transitions())
+    if dataset is None or not dataset.has_rewards:
+        return
+    outliers = find_reward_outliers(dataset.transitions())
     for outlier in outliers[:1]:
         others = "" if len(outliers) == 1 else f" ({len(outliers) - 1} more are like it)"
         warnings.warn(

@@ -112,7 +112,9 @@ def test_model_free_serves_logged_rows_and_nothing_else():
     assert not batch.from_model.any()
     logged = {tuple(row) for row in torch.cat([transitions().observation, transitions().action], -1).tolist()}
     assert {tuple(row) for row in torch.cat([batch.observation, batch.action], -1).tolist()} <= logged
-    assert training.value_bounds == data_value_bounds(transitions(), 0.9)
+    assert training.value_bounds is None  # a clone has no values
+    valued = ModelFree.build(config(name="iql", discount=0.9), make_context(None))
+    assert valued.value_bounds == data_value_bounds(transitions(), 0.9)
     with pytest.raises(ConfigError, match="ModelFree learns from logs"):
         ModelFree.build(config(), make_context(None, transitions=None))
 

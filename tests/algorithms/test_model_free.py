@@ -34,7 +34,10 @@ def test_the_best_fraction_is_made_of_whole_episodes_by_return():
 
 def test_the_unit_of_the_rewards_is_that_of_all_episodes():
     everything, best = (
-        ModelFree.build(config(best_fraction=share), context()).reward_unit for share in (1.0, 0.25)
+        ModelFree.build(
+            config(best_fraction=share, learner={"name": "iql", "hidden": [8]}), context()
+        ).reward_unit
+        for share in (1.0, 0.25)
     )
     assert everything == best == pytest.approx(float(transitions().reward.double().std(correction=0)))
 

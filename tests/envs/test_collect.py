@@ -14,8 +14,9 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import StochasticPolicy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, SpaceSpec
-from mbrl.envs.collect import RandomPolicy, collect
+from mbrl.envs.collect import collect
 from mbrl.envs.specs import TaskSpec, load_task
+from mbrl.nets.random_policy import RandomPolicy
 
 BOX = SpaceSpec(obs_dim=2, act_dim=3, act_low=(-1.0, 0.0, -7.0), act_high=(1.0, 0.25, 5.0))
 

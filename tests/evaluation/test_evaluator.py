@@ -12,11 +12,12 @@ from torch import Tensor
 
 from mbrl.core.errors import ConfigError, MissingExtraError
 from mbrl.core.rng import RngStreams
-from mbrl.envs.collect import RandomPolicy, collect
+from mbrl.envs.collect import collect
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.evaluation import video as video_module
 from mbrl.evaluation.evaluator import evaluate
 from mbrl.evaluation.video import Recorder
+from mbrl.nets.random_policy import RandomPolicy
 
 PENDULUM = load_task("pendulum")
 

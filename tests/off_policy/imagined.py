@@ -97,4 +97,4 @@ def evaluation(*tasks: LQG, limit: float = math.inf, reward_scale: float = 1.0) 
 def wide_box(obs_dim: int) -> Box:
     """Clips nothing."""
     end = torch.full((obs_dim,), 1e9)
-    return Box(-end, end, torch.tensor(-1e9), torch.tensor(1e9))
+    return Box(-end, end, torch.tensor(-1e9), torch.tensor(1e9), torch.ones(len(end) + 1, dtype=torch.bool))

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from mbrl.core.errors import ConfigError
-from mbrl.envs.collect import RandomPolicy
 from mbrl.nets.actors import Actor, ActorKind, ActorSpec, build_actor
 from mbrl.nets.bcq import BCQKind, BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.random_policy import RandomPolicy
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.policies import load_policy, save_policy
 from tests.run.toy import SPACE

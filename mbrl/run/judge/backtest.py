@@ -14,10 +14,10 @@ from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.sources import DatasetSource
-from mbrl.envs.collect import RandomPolicy
 from mbrl.learners.base import LearnerContext
 from mbrl.learners.bc import BC, BCConfig
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.random_policy import RandomPolicy
 from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.off_policy.judgement.backtest import backtest_config, run_backtest
 from mbrl.off_policy.judgement.report.measured import Backtest

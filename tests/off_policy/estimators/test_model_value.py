@@ -17,7 +17,7 @@ from tests.off_policy.imagined import LinearGaussian, evaluation, members
 from tests.off_policy.logs import ask, context_of
 from tests.off_policy.lqg import LinearPolicy, NoisyLinearPolicy, scalar_task
 
-FQE = FQEConfig(hidden=(8,), updates=20, batch_size=16)
+FQE = FQEConfig(hidden=(8,), updates=600, batch_size=16)
 
 
 def logged() -> Dataset:

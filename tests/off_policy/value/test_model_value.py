@@ -269,7 +269,8 @@ def test_without_a_horizon_a_value_or_a_bound_stands_for_what_follows():
 def test_what_leaves_the_data_is_clipped_and_counted():
     task = dataclasses.replace(scalar_task(), a=2 * np.ones((1, 1)), noise=np.zeros((1, 1)))
     starts = torch.tensor([[1.0], [0.1]], dtype=torch.float64)
-    box = Box(torch.tensor([-1.5]), torch.tensor([1.5]), torch.tensor(-2.0), torch.tensor(0.0))
+    varies = torch.ones(2, dtype=torch.bool)
+    box = Box(torch.tensor([-1.5]), torch.tensor([1.5]), torch.tensor(-2.0), torch.tensor(0.0), varies)
     found = evaluate(
         evaluation(task), LinearPolicy(gain(0.0), 8.0), starts, Estimand(1.0, horizon=3), box=box
     )

@@ -106,7 +106,7 @@ def test_the_table_of_a_planning_says_what_is_missing() -> None:
     assert (
         rows["gain in the model, per state"] == "0.800, at least not available (95 %, if the model is right)"
     )
-    assert plan_table({**summary, "certificate": None, "plans": {}}).rows[5][1] == "not available"
+    assert plan_table({**summary, "certificate": None, "plans": {}}).rows[6][1] == "not available"
     assert max(map(len, to_text([plan_table(summary)]).splitlines())) <= 100
 
 

@@ -1,6 +1,6 @@
 from mbrl.core.estimates import Estimand
 from mbrl.dynamics.config import DynamicsConfig
-from mbrl.envs.collect import RandomPolicy
+from mbrl.nets.random_policy import RandomPolicy
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.judge.forecast import (
     forecast_backtest,
