@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
+import numpy as np
+
 from mbrl.data.importing.schema import ImportSchema
 from mbrl.data.inspection.finding import DataFinding
 from mbrl.data.inspection.record import Record
@@ -49,7 +51,11 @@ def examine(record: Record, schema: ImportSchema | None = None) -> Iterator[Data
     if not record.traces:
         return
     for sign in SIGNS:
-        for finding in sign(record):
+        with np.errstate(
+            over="ignore", invalid="ignore", divide="ignore"
+        ):  # of values near the largest float
+            findings = list(sign(record))
+        for finding in findings:
             line = None if schema is None else settled_by(finding, schema)
             if line is None:
                 yield finding

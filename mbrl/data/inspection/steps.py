@@ -73,7 +73,7 @@ class Steps:
         target = self.change[~self.is_held_out]
         offset = target.mean(axis=0)
         gram = train.T @ train + 1e-5 * len(train) * np.eye(train.shape[1])
-        weights = np.linalg.solve(gram, train.T @ (target - offset))
+        weights = cast("Floats", np.linalg.solve(gram, train.T @ (target - offset)))
         known = self.change[self.is_held_out]
         error = np.square(known - offset - test @ weights).mean(axis=0)
         return np.sqrt(error / np.maximum(np.square(known - offset).mean(axis=0), 1e-300))
@@ -84,7 +84,7 @@ def _waves(state: Floats) -> Floats:
     dims = state.shape[1]
     waves = max(min(_WAVES, len(state) // _ROWS_A_WAVE), 1)
     scaled = (state - state.mean(axis=0)) / np.maximum(state.std(axis=0), 1e-9)
-    weights = cast("Floats", generator.standard_normal((dims, waves))) / np.sqrt(dims)
+    weights = generator.standard_normal((dims, waves)) / np.sqrt(dims)
     phases = generator.uniform(0.0, 2 * np.pi, size=waves)
     return np.concatenate([state, np.cos(scaled.dot(weights) + phases)], axis=1)
 

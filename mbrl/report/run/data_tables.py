@@ -115,7 +115,7 @@ def verdict(report: Inspection) -> Message:
     """Whether training may start."""
     errors = sum(finding.severity == "error" for finding in report.findings)
     warnings = sum(finding.severity == "warning" for finding in report.findings)
-    if report.raw is not None:
+    if report.raw is not None and report.may_train:
         noun = format_count(warnings, "warning")
         text = (
             f"Raw files, before an import: {noun} to read first."
@@ -123,6 +123,8 @@ def verdict(report: Inspection) -> Message:
             else "Raw files, before an import."
         )
         return Message(text, "caution" if warnings else "good")
+    if report.raw is not None:
+        return Message(f"An import would fail: {format_count(errors, 'error')}.", "bad")
     if not report.may_train:
         return Message(f"Training must not start: {format_count(errors, 'error')}.", "bad")
     if warnings:

@@ -145,3 +145,23 @@ def test_episodes_by_a_column(tmp_path: Path):
     found = mbrl.inspect(tmp_path / "a.csv", schema=schema)
     assert found.record is not None
     assert [len(trace.time) for trace in found.record.traces] == [30, 30, 30]
+
+
+def test_texts_in_a_column_of_the_schema_forbid_an_import(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("t,pos,vel,cmd\n0,1,n/a,1\n1,2,n/a,2\n")
+    found = mbrl.inspect(tmp_path / "a.csv", schema=SCHEMA)
+    (finding,) = (f for f in found.findings if f.kind == "texts")
+    assert finding.severity == "error"
+    assert "vel hold texts" in finding.text
+    assert not found.may_train
+    assert "An import would fail: 1 error." in found.to_html(tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "rows", ["0,1e300,0,1\n1,-1e300,1,2\n", "0,,,\n1,,,\n2,,,1\n", "0,inf,1,1\n1,-inf,2,3\n"]
+)
+def test_odd_values_are_no_internal_error(rows: str, tmp_path: Path):
+    (tmp_path / "a.csv").write_text("t,pos,vel,cmd\n" + rows)
+    found = mbrl.inspect(tmp_path / "a.csv", schema=SCHEMA)
+    found.to_html(tmp_path / "page.html")
+    assert any(finding.kind == "no_final" for finding in found.findings)

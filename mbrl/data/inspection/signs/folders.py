@@ -54,12 +54,13 @@ def find_other_columns(record: Record) -> Iterator[DataFinding]:
             "them out: "
             'files: "PATTERN".',
         )
+    examined = {trace.file for trace in record.traces}
     for path, columns in record.texts.items():
         file = "/".join(path.rsplit("/", 2)[-2:])
         name, example = next(iter(columns.items()))
         what = "complex numbers" if _COMPLEX.search(example) else "texts"
         yield DataFinding(
-            severity="warning",
+            severity="error" if path in examined else "warning",
             kind="texts",
             text=f"{file}: {', '.join(columns)} hold {what}, no numbers ({name} is {example[:40]!r}).",
             remedy='Leave the file out (files: "PATTERN"), or write its real numbers.',
