@@ -71,14 +71,12 @@ def train_policy_stage(
     key = StageKey("train_policy", place, resolved.name, config.seed, identity)
 
     def work(work: StageWork) -> Mapping[str, Any]:
-        facts = _policy_facts(resolved, task, key)
-        kept = KeptPolicies.of(config, work.path, facts)
+        kept = KeptPolicies.of(config, work.path, _policy_facts(resolved, task, key))
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, fit)
-        _tell_ending(config, context, work)
+        _tell_what_matters(config, dataset, context, work)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
-        _warn_of_outliers(dataset)
         shift = _make_monitor(config, dataset, context, training, workspace)
         outcome = _run_loop(resolved, training, shift, kept, work)
         summary = _conclude(config, training, outcome, shift, kept, work)
@@ -123,8 +121,11 @@ def make_recipe_context(
     )
 
 
-def _tell_ending(config: RunConfig, context: RecipeContext, work: StageWork) -> None:
-    """Says so where a rule that nobody asked for takes the place of the learned head."""
+def _tell_what_matters(
+    config: RunConfig, dataset: Dataset | None, context: RecipeContext, work: StageWork
+) -> None:
+    """Warns of outliers, and says so where a known rule takes the place of the learned head unasked."""
+    _warn_of_outliers(dataset)
     is_open = getattr(config.algorithm, "termination", None) == "auto"
     if is_open and context.known_termination is not None:
         work.progress.message("Imagined episodes end by the known rule of the task.")
