@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "python").glob("*.md"))
 BLOCK = re.compile(r"(<!-- shown[^\n]*\n)?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOTEBOOK = ROOT / "docs" / "tutorials" / "first-policy.ipynb"
+QUICK_JUDGES = '{"max_updates": FIT_UPDATES, "draws": "mean", "starts": 4, "horizon": 5}'
 
 
 def blocks(text: str) -> list[tuple[bool, str]]:
@@ -95,7 +96,8 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     sources[0] = sources[0].replace("15_000, 3_000, 30_000", "40, 40, 40")
     scope: dict[str, Any] = {"__name__": "notebook"}
     for source in sources:
-        run_quickly(source.replace(LOAD, FEW), scope)
+        quick = source.replace(LOAD, FEW).replace('{"max_updates": FIT_UPDATES}', QUICK_JUDGES)
+        run_quickly(quick, scope)
     assert scope["plan"].act([1.0, 0.0, 0.0]).shape == (1,)
     assert "<table" in scope["run"]._repr_html_()
 
