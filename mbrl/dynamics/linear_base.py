@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbrl.dynamics.training import TrainingArrays
+from mbrl.ops.ridge import ridge_solutions, with_ones
 
 RIDGES: Final = (1e-6, 1e-4, 1e-2, 1e-1, 1.0, math.inf)
 """Strengths that a fit chooses from, per row, on standardised inputs; the last one is a constant."""
@@ -100,7 +101,7 @@ def fit_linear_base(arrays: TrainingArrays) -> LinearBase:
     inputs, targets = arrays.inputs, arrays.targets
     best = torch.full((targets.shape[1],), torch.inf, dtype=torch.float64)
     weight = torch.zeros(inputs.shape[1] + 1, targets.shape[1], dtype=torch.float64)
-    for candidate in ridge_solutions(inputs, targets, RIDGES):
+    for candidate in ridge_solutions(_blocks(inputs, targets), RIDGES):
         error = _squared_error(candidate, arrays.holdout_inputs, arrays.holdout_targets)
         better = error < best
         best = torch.where(better, error, best)
@@ -116,47 +117,13 @@ def fit_linear_base(arrays: TrainingArrays) -> LinearBase:
     )
 
 
-def ridge_solutions(
-    inputs: Float[Tensor, "n in"], targets: Float[Tensor, "n k"], ridges: tuple[float, ...]
-) -> list[Float[Tensor, "in1 k"]]:
-    """`W = (X^T X + ridge n I)^-1 X^T y` for each ridge, X with a last column of ones that is not penalised.
-
-    Normal equations in float64, streamed; an infinite ridge leaves the mean of the targets.
-
-    Returns:
-        `[in + 1, k]` each, float64.
-    """
-    size, rows = inputs.shape[1] + 1, len(inputs)
-    gram = torch.zeros(size, size, dtype=torch.float64)
-    moment = torch.zeros(size, targets.shape[1], dtype=torch.float64)
-    for x, y in _blocks(inputs, targets):
-        features = _with_ones(x)
-        gram += features.T @ features
-        moment += features.T @ y.double()
-    penalised = torch.ones(size, dtype=torch.float64)
-    penalised[-1] = 0.0
-    found: list[Tensor] = []
-    for ridge in ridges:
-        solution = torch.zeros_like(moment)
-        if math.isinf(ridge):
-            solution[-1] = moment[-1] / rows
-        else:
-            solution = cast("Tensor", torch.linalg.solve(gram + ridge * rows * torch.diag(penalised), moment))
-        found.append(solution)
-    return found
-
-
 def _squared_error(weight: Tensor, inputs: Tensor, targets: Tensor) -> Float[Tensor, "k"]:
     total = torch.zeros(targets.shape[1], dtype=torch.float64)
     for x, y in _blocks(inputs, targets):
-        total += (_with_ones(x) @ weight - y).square().sum(0)
+        total += (with_ones(x) @ weight - y).square().sum(0)
     return total
 
 
 def _blocks(inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, len(inputs), _BLOCK_ROWS):
         yield inputs[start : start + _BLOCK_ROWS], targets[start : start + _BLOCK_ROWS]
-
-
-def _with_ones(x: Tensor) -> Tensor:
-    return torch.cat((x.double(), torch.ones(len(x), 1, dtype=torch.float64)), 1)

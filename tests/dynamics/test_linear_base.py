@@ -1,12 +1,11 @@
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.fit import DynamicsFit
-from mbrl.dynamics.linear_base import RIDGES, LinearBase, fit_linear_base, ridge_solutions
+from mbrl.dynamics.linear_base import LinearBase, fit_linear_base
 from mbrl.dynamics.training import TrainingArrays
 from tests.dynamics.systems import make_dataset, small_config
 from tests.dynamics.test_ensemble import make_ensemble
@@ -19,21 +18,6 @@ def arrays(rows: int = 400, holdout: int = 100, noise: float = 0.0, seed: int = 
     linear = x @ torch.tensor([0.5, -0.3, 0.2]) + 0.1 + noise * torch.randn(len(x), generator=generator)
     target = torch.stack((linear, torch.randn(len(x), generator=generator), torch.zeros(len(x))), 1)
     return TrainingArrays(x[:rows], target[:rows], x[rows:], target[rows:])
-
-
-def test_ridge_solutions_are_those_of_least_squares_on_augmented_rows():
-    data = arrays(noise=0.3)
-    x = np.c_[data.inputs.double().numpy(), np.ones(len(data.inputs))]
-    for ridge, found in zip(RIDGES[:-1], ridge_solutions(data.inputs, data.targets, RIDGES), strict=False):
-        # || X W - y ||^2 + ridge n || W ||^2 without the bias, as rows that say "the weight is 0".
-        rows = np.sqrt(ridge * len(x)) * np.eye(4)[:3]
-        expected = np.linalg.lstsq(
-            np.r_[x, rows], np.r_[data.targets.double().numpy(), np.zeros((3, 3))], rcond=None
-        )
-        np.testing.assert_allclose(found.numpy(), expected[0], rtol=1e-8, atol=1e-8)
-    mean = ridge_solutions(data.inputs, data.targets, RIDGES)[-1]
-    torch.testing.assert_close(mean[-1], data.targets.double().mean(0))
-    assert not mean[:-1].any()
 
 
 def test_what_is_linear_is_left_without_a_residual_and_noise_keeps_its_mean():

@@ -142,3 +142,29 @@ def test_without_milliseconds_nothing_is_refused():
     assert math.isnan(deadline.milliseconds)
     with pytest.raises(ValueError, match="clock"):
         Deadline(Budget(milliseconds=1.0), None, {})
+
+
+OPTIONS = [(4, "4", 2), (8, "8", 2), (16, "16", 2)]
+
+
+def test_without_a_limit_of_time_everything_is_affordable_whatever_the_clock_says():
+    slow = known(**{"4": 1e6, "8": 1e6, "16": 1e6})
+    assert Deadline(Budget(sims=9), Hands(), slow).most_affordable(OPTIONS) == 16
+    assert Deadline(Budget(sims=9), Hands(), {}).most_affordable(OPTIONS) == 16
+    assert Deadline(Budget(sims=9), None, {}).most_affordable(OPTIONS) == 16
+
+
+@pytest.mark.parametrize(
+    ("costs", "then", "expected"),
+    [
+        ({}, 0.0, 4),  # new work begins small
+        ({"4": 0.001}, 0.0, 16),  # 2 * 4 ms are expected of 16, which were never tried
+        ({"4": 0.004}, 0.0, 8),  # 1.3 * 2 * 8 ms fit in 30 ms, twice as much does not
+        ({"4": 0.004}, 0.012, 4),
+        ({"4": 0.001, "8": 0.050}, 0.0, 4),  # what was timed counts
+        ({"4": 9.0}, 0.0, 4),  # the least is given back all the same
+    ],
+)
+def test_the_largest_that_should_fit(costs, then, expected):
+    deadline = Deadline(Budget(milliseconds=30.0), Hands(), known(**costs))
+    assert deadline.most_affordable(OPTIONS, then=then) == expected

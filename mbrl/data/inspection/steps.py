@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mbrl.data.importing.signals import Signal, usual_interval
 from mbrl.data.inspection.record import TURNS, Floats, Record, Trace
 from mbrl.data.inspection.signs.angles import turn_of
+from mbrl.ops.ridge import ridge_solutions
 
 MAX_LAG: Final = 8
 """Steps back that models may look."""
@@ -18,6 +20,7 @@ _MOST_ROWS: Final = 15_000
 _MOST_DIMS: Final = 64
 _WAVES: Final = 400  # most random features of the present state and action
 _ROWS_A_WAVE: Final = 20
+_RIDGE: Final = 1e-5  # a row, on standardised features
 _BLOCKS: Final = 10
 _HELD_OUT_BLOCKS: Final = (3, 7)
 _FEWEST_ROWS: Final = 200
@@ -72,8 +75,8 @@ class Steps:
         train, test = (train[:, kept] - mean[kept]) / scale[kept], (test[:, kept] - mean[kept]) / scale[kept]
         target = self.change[~self.is_held_out]
         offset = target.mean(axis=0)
-        gram = train.T @ train + 1e-5 * len(train) * np.eye(train.shape[1])
-        weights = cast("Floats", np.linalg.solve(gram, train.T @ (target - offset)))
+        rows = (torch.from_numpy(train), torch.from_numpy(target - offset))
+        weights = ridge_solutions([rows], (_RIDGE,))[0][:-1].numpy()  # both are centred: no intercept is left
         known = self.change[self.is_held_out]
         error = np.square(known - offset - test @ weights).mean(axis=0)
         return np.sqrt(error / np.maximum(np.square(known - offset).mean(axis=0), 1e-300))

@@ -3,10 +3,13 @@
 import dataclasses
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mbrl.data.dataset import Transitions
 from mbrl.data.normaliser import fit_moments
+from mbrl.ops.ridge import ridge_solutions
 
 _CHUNK = 65_536
 _RIDGE = (
@@ -32,28 +35,28 @@ class LinearModel:
     def fit(cls, rows: Transitions) -> "LinearModel":
         """Least squares over `rows`, whose successors are known; normal equations in float64, streamed."""
         mean, std = fit_moments(np.concatenate((rows.observation, rows.action), 1))
-        size = len(mean) + 1
-        gram, moment = np.zeros((size, size)), np.zeros((size, rows.observation.shape[1]))
-        for start in range(0, len(rows), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            x = _features(rows.observation[part], rows.action[part], mean, std)
-            delta = rows.next_observation[part].astype(np.float64) - rows.observation[part]
-            # W = (X^T X + ridge n I)^-1 X^T (s' - s)
-            gram += x.T @ x
-            moment += x.T @ delta
-        weights = np.linalg.solve(gram + _RIDGE * len(rows) * np.eye(size), moment)
-        return cls(mean, std, weights.astype(np.float64))
+        blocks = (_block(rows, slice(k, k + _CHUNK), mean, std) for k in range(0, len(rows), _CHUNK))
+        (weights,) = ridge_solutions(blocks, (_RIDGE,))
+        return cls(mean, std, weights.numpy())
 
     def predict(self, obs: NDArray[np.floating], action: NDArray[np.floating]) -> NDArray[np.float64]:
         """`[b, obs_dim]` next observation, raw units."""
-        return obs + _features(obs, action, self.mean, self.std) @ self.weights
+        return obs + _standardised(obs, action, self.mean, self.std) @ self.weights[:-1] + self.weights[-1]
 
 
-def _features(
+def _block(
+    rows: Transitions, part: slice, mean: NDArray[np.float64], std: NDArray[np.float64]
+) -> tuple[Tensor, Tensor]:
+    x = _standardised(rows.observation[part], rows.action[part], mean, std)
+    return torch.from_numpy(x), torch.from_numpy(
+        rows.next_observation[part].astype(np.float64) - rows.observation[part]
+    )
+
+
+def _standardised(
     obs: NDArray[np.floating],
     action: NDArray[np.floating],
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    x = (np.concatenate((obs, action), 1).astype(np.float64) - mean) / std
-    return np.concatenate((x, np.ones((len(x), 1))), 1)
+    return (np.concatenate((obs, action), 1).astype(np.float64) - mean) / std

@@ -152,3 +152,17 @@ def test_an_improved_action_really_gains_in_the_system_itself():
     torch.testing.assert_close(real, result.delta_lcb, rtol=1e-3, atol=1e-3)
     assert bool((real[[0, 1, 2, 6, 7, 8]] > 0.1).all())
     assert bool((real >= 0).all())
+
+
+def test_without_a_limit_of_time_a_clock_changes_nothing():
+    """As planners are built for a run: with a clock, and a budget of candidates alone."""
+    obs, config = torch.tensor([[1.5], [-0.7]], dtype=torch.float64), RolloutPlannerConfig(horizon=5)
+    ticks = iter(range(1000))
+    results = [
+        RolloutPlanner(make_problem(), config, clock).plan(
+            obs, budget=Budget(sims=9), noise=RowNoise(torch.arange(2))
+        )
+        for clock in (None, lambda: float(next(ticks)))
+    ]
+    assert [result.stats.sims for result in results] == [9, 9]
+    assert torch.equal(results[0].action, results[1].action)
