@@ -79,6 +79,7 @@ class Gate(BaseModel):
         realised: gains of the same actions in the judging model.
         horizon: steps that these were followed.
         asked: states.
+        compared: of these, the ones where the planner told its gain over the policy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +91,7 @@ class Gate(BaseModel):
     realised: tuple[float, ...]
     horizon: int
     asked: int
+    compared: int
 
     @property
     def is_open(self) -> bool:
@@ -101,6 +103,8 @@ class Gate(BaseModel):
         """In words."""
         if self.threshold is not None:
             return f"Open: estimated gains above {self.threshold:.3g} were real ones on held-out states."
+        if self.compared == 0:
+            return "Closed: the planner compares nothing with its policy, which acts; gate.by=none follows plans."
         if not self.estimated:
             return "Closed: nowhere on held-out states did anything seem to gain; the policy acts."
         return "Closed: no level of estimated gains proved real on held-out states; the policy acts."
@@ -110,6 +114,7 @@ class _Tried(NamedTuple):
     estimated: Float[Tensor, "n"]
     realised: Float[Tensor, "n"]
     episode: Int[Tensor, "n"]
+    compared: int
 
 
 def calibrate_gate(
@@ -157,6 +162,7 @@ def calibrate_gate(
         realised=tuple(map(float, tried.realised)),
         horizon=horizon,
         asked=len(obs),
+        compared=tried.compared,
     )
 
 
@@ -183,11 +189,11 @@ def _try(
         )
     if not estimated:
         none = torch.empty(0, dtype=torch.float64)
-        return _Tried(none, none, episode)
+        return _Tried(none, none, episode, 0)
     before, after = torch.cat(estimated), torch.cat(realised).double()
     # What the planner does not prefer to the policy says nothing of the gains that it would act upon.
     rows = (before > 0.0) & before.isfinite() & after.isfinite()
-    return _Tried(before[rows], after[rows], episode[rows])
+    return _Tried(before[rows], after[rows], episode[rows], int(before.isfinite().sum()))
 
 
 def _point(

@@ -1,5 +1,7 @@
 """The gate opens for gains that are real, and for no others."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -100,3 +102,25 @@ def test_only_gains_above_the_threshold_are_acted_upon():
     assert not result.action[~passes].any()  # the policy does nothing
     closed = opened.model_copy(update={"threshold": None})
     assert not GatedPlanner(planner, closed).plan(obs, budget=Budget(sims=9), noise=noise).action.any()
+
+
+class Silent:
+    """Compares nothing."""
+
+    def __init__(self, planner: RolloutPlanner) -> None:
+        self.planner, self.problem = planner, planner.problem
+
+    def plan(self, obs, *, budget, noise, hints=None):
+        found = self.planner.plan(obs, budget=budget, noise=noise, hints=hints)
+        return dataclasses.replace(found, delta_lcb=torch.full_like(found.delta_lcb, torch.nan))
+
+
+def test_a_planner_that_compares_nothing_is_told_apart_from_one_that_sees_no_gain():
+    planner = Silent(RolloutPlanner(make_problem(2.0), RolloutPlannerConfig(horizon=1, has_tail=False)))
+    found = calibrate_gate(
+        planner, make_problem(1.0), torch.zeros(40, 1), torch.arange(40) % 8,
+        horizon=1, budget=Budget(sims=9), generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert (found.threshold, found.compared, found.asked) == (None, 0, 40)
+    assert "compares nothing" in found.verdict
+    assert gate(-1.0, 1.0).compared == STATES
