@@ -104,7 +104,7 @@ class Gate(BaseModel):
         if self.threshold is not None:
             return f"Open: estimated gains above {self.threshold:.3g} were real ones on held-out states."
         if self.compared == 0:
-            return "Closed: the planner compares nothing with its policy, which acts; gate.by=none follows plans."
+            return "Closed: the planner compares nothing with its policy, which acts (gate.by=none: plans do)."
         if not self.estimated:
             return "Closed: nowhere on held-out states did anything seem to gain; the policy acts."
         return "Closed: no level of estimated gains proved real on held-out states; the policy acts."
