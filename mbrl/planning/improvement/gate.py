@@ -2,7 +2,7 @@
 
 An estimated gain is the largest of many noisy numbers, and what it says of itself is worth nothing. So gains
 are estimated at held-out logged states, the actions that they recommend are followed in a model that neither
-the planner nor its policy ever met, and the level is found above which the gains were real on average.
+the planner nor its policy was trained in, and the level is found above which they were real on average.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class GateConfig(BaseModel):
     """Whether gains have to prove themselves before a planner may override its policy.
 
     Attributes:
-        by: `judge`, a model of the log that had no part in policy or planner; or `none`: every gain is
+        by: `judge`, a model of the log that trained neither policy nor planner; or `none`: every gain is
             believed, and a planner may be worse than its policy.
         states: held-out states where gains are estimated, at most.
         horizon: steps that the policy follows an action for in the judging model.
@@ -104,7 +104,9 @@ class Gate(BaseModel):
         if self.threshold is not None:
             return f"Open: estimated gains above {self.threshold:.3g} were real ones on held-out states."
         if self.compared == 0:
-            return "Closed: the planner compares nothing with its policy, which acts (gate.by=none: plans do)."
+            return (
+                "Closed: the planner compares nothing with its policy, which acts (gate.by=none: plans do)."
+            )
         if not self.estimated:
             return "Closed: nowhere on held-out states did anything seem to gain; the policy acts."
         return "Closed: no level of estimated gains proved real on held-out states; the policy acts."
@@ -133,7 +135,7 @@ def calibrate_gate(
 
     Args:
         planner: tells `delta_lcb`, its estimate of the gain over the policy.
-        judge: the same policy in a model that had no part in policy or planner.
+        judge: the same policy in a model that trained neither policy nor planner.
         obs: states of held-out episodes, raw units.
         episode: of each state; whole episodes are resampled.
         horizon: steps that actions are followed for in the judging model.

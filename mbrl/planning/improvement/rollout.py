@@ -7,7 +7,7 @@ the same member, with the same noise. What members agree on cancels, and so does
 """
 
 import dataclasses
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,10 +32,7 @@ from mbrl.planning.improvement.candidates import Candidates, draw_candidates
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import Clock, PlanningProblem
 from mbrl.planning.shooting.particles import Outcome, Particles, draw_particles
-from mbrl.planning.shooting.rollout import Returns, Scores, Tally, pool, roll_out
-
-_CHUNK_ROWS: Final = 8192
-"""Rows that are imagined together: their activations in layers of 200 to 256 units fit a cache of 8 MB."""
+from mbrl.planning.shooting.rollout import CHUNK_ROWS, Returns, Scores, Tally, pool, roll_out
 
 
 class RolloutPlannerConfig(PlannerConfig):
@@ -208,7 +205,7 @@ def score_first_actions(
     tally: Tally,
 ) -> ScoredActions:
     """What first actions are worth when the policy follows, and their gains over the first of them."""
-    count = max(1, _CHUNK_ROWS // (particles.count * action.shape[1]))
+    count = max(1, CHUNK_ROWS // (particles.count * action.shape[1]))
     parts: list[ScoredActions] = []
     for start in range(0, len(obs), count):
         rows = slice(start, start + count)

@@ -15,7 +15,7 @@ from mbrl.planning.shooting.particles import Particles
 ActFn: TypeAlias = Callable[[int, Tensor], Tensor]
 """Actions `[r, act_dim]` at step t in observations `[r, obs_dim]`."""
 
-_CHUNK_ROWS: Final = 8192
+CHUNK_ROWS: Final = 8192
 """Rows that are imagined together: their activations in layers of 200 to 256 units fit a cache of 8 MB."""
 
 
@@ -218,7 +218,7 @@ def score_plans(
     A chunk goes through all its steps before the next one, so that activations stay in the cache.
     """
     # In states, since the plans of a state are scored in its particles.
-    count = max(1, _CHUNK_ROWS // (particles.count * plans.shape[1]))
+    count = max(1, CHUNK_ROWS // (particles.count * plans.shape[1]))
     chunks = [slice(k, k + count) for k in range(0, len(obs), count)]
     scores = [_score(problem, obs[c], plans[c], particles.states(c), tally=tally).figures for c in chunks]
     return Scores(scores[0] if len(scores) == 1 else torch.cat(scores, 1))

@@ -1,4 +1,4 @@
-"""The gate of a planner as a stage: which of its gains a model that it never met confirms."""
+"""The gate of a planner as a stage: which of its gains are confirmed by a model that it does not plan in."""
 
 import dataclasses
 from collections.abc import Mapping
