@@ -105,7 +105,7 @@ class Gate(BaseModel):
             return f"Open: estimated gains above {self.threshold:.3g} were real ones on held-out states."
         if self.compared == 0:
             return (
-                "Closed: the planner compares nothing with its policy, which acts (gate.by=none: plans do)."
+                "Closed: the planner compares nothing with its policy, and that acts (gate.by=none: plans)."
             )
         if not self.estimated:
             return "Closed: nowhere on held-out states did anything seem to gain; the policy acts."
