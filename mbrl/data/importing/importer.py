@@ -63,8 +63,7 @@ def import_files(schema: ImportSchema, paths: Sequence[Path]) -> tuple[Dataset, 
             remedy="Check rate, max_gap, windows and episodes.min_steps in the schema, and time.unit.",
         )
     log = _log(schema, runs, episodes, counts, clocks)
-    options = LoadOptions(order="check")
-    dataset = assemble(log, options)
+    dataset = assemble(log, LoadOptions())
     report = ImportReport.of(schema, files, rows, dataset, clocks)
     return dataset, report
 
@@ -156,7 +155,7 @@ def _episode(
         terminated = _has_failed(steps, stretch, schema, counts)
     rewards = absent_rewards(count)
     if schema.reward is not None:
-        rewards = steps.rewards(schema.reward, file=None, episode=name)[:count]
+        rewards = steps.rewards(schema.reward, episode=name)[:count]
     stacked = np.concatenate(
         [frames[skipped - lag : count + 1 - lag] for lag in range(schema.history)], axis=1
     )

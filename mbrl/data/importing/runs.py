@@ -87,7 +87,6 @@ class Piece:
         signals: columns of numbers against time.
         clock: `[n]` time of the rows of the first kind of files.
         labels: of those rows, the column that tells episodes apart; None without one.
-        is_whole: False where the clock restarts before or after.
     """
 
     signals: Mapping[str, Signal]

@@ -222,8 +222,6 @@ class _Builder:
         for rows in np.split(np.arange(len(time)), cuts):
             kept = rows[np.concatenate([[True], np.diff(time[rows]) != 0])]
             part = values[kept]
-            name = Path(run.name).name if len(run.name) < 60 else run.name[-57:]
-            name = "/".join(Path(run.name).parts[-2:]) if name.count(".") < 2 else name
             self.traces.append(
                 Trace(
                     "" if not len(cuts) else f", from row {tables[lead].number(int(rows[0]))}",

@@ -1,7 +1,6 @@
 """Channels against time, the form in which raw files and datasets are examined alike."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias
@@ -13,9 +12,6 @@ from mbrl.data.dataset import Dataset
 
 Floats: TypeAlias = NDArray[np.float64]
 Role: TypeAlias = Literal["observation", "action", "other"]
-
-TURNS: Final = (2 * math.pi, 360.0)
-"""Turns of an angle in radians and in degrees."""
 
 _ANGLE: Final = re.compile(
     r"(^|[^a-z])(pos|position|angle|theta|alpha|phi|psi|beta|q|yaw|pitch|roll|joint|winkel)([^a-z]|$|\d)|pos_|_pos",
@@ -170,8 +166,3 @@ def _names(names: tuple[str, ...] | None, prefix: str, count: int) -> tuple[str,
     if names is not None and len(names) == count:
         return names
     return tuple(f"{prefix}_{index}" for index in range(count))
-
-
-def thinned(values: Floats, most: int) -> list[int]:
-    """At most `most` row numbers, evenly spread."""
-    return np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).astype(np.int64)).tolist()

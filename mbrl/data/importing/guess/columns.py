@@ -13,6 +13,9 @@ from mbrl.data.importing.schema import TimeConfig
 
 Floats = NDArray[np.float64]
 
+TURNS: Final = (2 * math.pi, 360.0)
+"""Turns of an angle in radians and in degrees."""
+
 MAX_TICKS: Final = 0.5
 """Distinct values as a share of the rows, below which a column may be one of ticks."""
 
@@ -78,7 +81,7 @@ def look_at(name: str, values: NDArray[Any]) -> ColumnLook:
         return ColumnLook(name, "constant", note=f"constant: {shown}")
     distinct = np.unique(known)
     kind = _kind(name, known, distinct)
-    period, tick = find_period(known), find_tick(known, distinct)
+    period, tick = find_turn([known]), find_tick(known, distinct)
     notes = [f"{known.min():.4g} to {known.max():.4g}"]
     notes += [] if period is None else [f"jumps of a turn ({period:.4g})"]
     notes += [] if tick is None else [f"changes in steps of {tick:.4g}"]
@@ -116,15 +119,18 @@ def _is_index(name: str, steps: Floats) -> bool:
     return _INDEX.search(name) is not None and float((steps >= 0).mean()) > 0.9
 
 
-def find_period(values: Floats) -> float | None:
-    """2 pi or 360, where a column stays within a turn and jumps by nearly one; else None."""
-    if len(values) < 3:
+def find_turn(columns: Sequence[Floats]) -> float | None:
+    """2 pi or 360, where values stay within a turn and jump by nearly one; else None.
+
+    Args:
+        columns: of one channel, run by run: none is a jump from the end of one to the start of the next.
+    """
+    known = [values for values in columns if len(values) > 1]
+    if not known:
         return None
-    width, jump = float(np.ptp(values)), float(np.abs(np.diff(values)).max())
-    for period in (2 * math.pi, 360.0):
-        if 0.9 * period < jump <= width <= 1.001 * period:
-            return period
-    return None
+    width = max(float(values.max()) for values in known) - min(float(values.min()) for values in known)
+    jump = max(float(np.abs(np.diff(values)).max()) for values in known)
+    return next((turn for turn in TURNS if 0.9 * turn < jump <= width <= 1.001 * turn), None)
 
 
 def find_tick(values: Floats, distinct: Floats) -> float | None:

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mbrl.data.inspection.signs.angles import find_turns, find_wraps, turn_of
+from mbrl.data.importing.guess.columns import find_turn
+from mbrl.data.inspection.signs.angles import find_turns, find_wraps
 from mbrl.data.inspection.signs.sensors import find_dead, find_saturation, find_stuck, runs_of
 from mbrl.data.inspection.signs.ticks import find_ticks, tick_of
 from tests.data.inspection.records import STEP, clean, edited, only
@@ -27,7 +28,7 @@ def test_wraps(turn: float, scale: str):
     assert f"it jumps by a turn ({turn:.4g}) 3 times" in found.text
     assert found.remedy.startswith(f"{{column: pos_x, {scale}wrap: cossin}}")
     assert len(found.places) == 3
-    assert turn_of(record.column(0)) == turn
+    assert find_turn(record.column(0)) == turn
 
 
 def test_turns_of_angles_that_count_on():
