@@ -53,7 +53,7 @@ def relabel_dataset(
     """
     if (reward is None and termination is None and function is None) or (reward and function):
         raise ConfigError("Give a reward (an expression or a function, not both), a termination, or both.")
-    names = _Names.of(dataset)
+    names = _Names(dataset.obs_names, dataset.act_names)
     rule, condition = names.parse(reward), names.parse(termination)
     counts: Counter[str] = Counter()
     reads_next = any(e is not None and any(n.startswith(NEXT) for n in e.names) for e in (rule, condition))
@@ -77,12 +77,6 @@ class _Names:
 
     obs: tuple[str, ...]
     act: tuple[str, ...]
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "_Names":
-        spec, info = dataset.spec, dataset.info
-        obs = info.obs_names or tuple(f"obs_{k}" for k in range(spec.obs_dim))
-        return cls(obs, info.act_names or tuple(f"act_{k}" for k in range(spec.act_dim)))
 
     def parse(self, text: str | None) -> Expression | None:
         """The expression over dimensions alone."""

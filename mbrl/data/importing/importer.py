@@ -75,7 +75,7 @@ def resolve(schema: ImportSchema, run: Run) -> ImportSchema:
         DataError: a name with `[*]` stands for nothing.
         ExpressionError: an expression reads an unknown name.
     """
-    names = _known_columns(schema, run)
+    names = run.columns(FileKind.of(schema))
     updates: dict[str, Any] = {}
     for kind in ("observations", "actions"):
         channels: list[Any] = []
@@ -98,11 +98,6 @@ def resolve(schema: ImportSchema, run: Run) -> ImportSchema:
     resolved = ImportSchema.model_validate(resolved.model_dump())  # names are unique now, too
     check_formulas(resolved, [*names, *schema.columns])
     return resolved
-
-
-def _known_columns(schema: ImportSchema, run: Run) -> list[str]:
-    kinds = zip(FileKind.of(schema), run.files, strict=True)
-    return [name for kind, file in kinds for name in kind.names(file)]
 
 
 def _wanted(schema: ImportSchema) -> list[tuple[str, str]]:

@@ -140,10 +140,8 @@ class Record:
 def record_of(dataset: Dataset) -> Record:
     """The episodes of a dataset as a record."""
     info, spec = dataset.info, dataset.spec
-    obs_names = _names(info.obs_names, "obs", spec.obs_dim)
-    act_names = _names(info.act_names, "act", spec.act_dim)
-    channels = [Channel(name, "observation") for name in obs_names]
-    channels += [Channel(name, "action") for name in act_names]
+    channels = [Channel(name, "observation") for name in dataset.obs_names]
+    channels += [Channel(name, "action") for name in dataset.act_names]
     step = info.time_step or 1.0
     traces: list[Trace] = []
     timed = True
@@ -160,9 +158,3 @@ def record_of(dataset: Dataset) -> Record:
     return Record(
         info.name, tuple(channels), tuple(traces), step, is_timed=timed, is_simulated=info.env_id is not None
     )
-
-
-def _names(names: tuple[str, ...] | None, prefix: str, count: int) -> tuple[str, ...]:
-    if names is not None and len(names) == count:
-        return names
-    return tuple(f"{prefix}_{index}" for index in range(count))

@@ -80,6 +80,7 @@ def find_ticks(record: Record) -> Iterator[DataFinding]:
     if not np.isfinite(interval):
         return
     found: list[Tick] = []
+    velocities: dict[int, str] | None = None
     for index, _ in record.enumerated("observation"):
         values = trace.values[:, index]
         values = values[np.isfinite(values)]
@@ -89,21 +90,23 @@ def find_ticks(record: Record) -> Iterator[DataFinding]:
             continue
         rows = min(max(math.ceil(size / interval / (VISIBLE * speed)), 2), MOST_WINDOW)
         window = float(f"{interval * rows:.2g}")
-        velocity = _velocity(record, longest, index)
-        found.append(Tick(index, size, size / interval, speed, window, velocity))
+        velocities = _velocities(record, longest) if velocities is None else velocities
+        found.append(Tick(index, size, size / interval, speed, window, velocities.get(index)))
     for is_known in (False, True):
         group = [tick for tick in found if (tick.velocity is not None) == is_known]
         if group:
             yield _finding(record, longest, interval, sorted(group, key=lambda t: -t.resolution / t.speed))
 
 
-def _velocity(record: Record, longest: int, index: int) -> str | None:
-    """The channel that logs the velocity of another one."""
+def _velocities(record: Record, longest: int) -> dict[int, str]:
+    """By channel, the one that logs its velocity."""
     trace = record.traces[longest]
-    others = [k for k in record.indices("observation") if k != index]
-    columns = {str(k): trace.values[:_MOST_ROWS, k] for k in (index, *others[:20])}
+    columns = {str(k): trace.values[:_MOST_ROWS, k] for k in record.indices("observation")}
     found = find_velocities(columns, trace.time[:_MOST_ROWS], {})
-    return next((record.channels[int(v)].name for v, p in found.items() if p == str(index)), None)
+    names: dict[int, str] = {}
+    for velocity, position in found.items():
+        names.setdefault(int(position), record.channels[int(velocity)].name)
+    return names
 
 
 def _finding(record: Record, longest: int, interval: float, ticks: list[Tick]) -> DataFinding:
