@@ -81,7 +81,7 @@ def look_at(name: str, values: NDArray[Any]) -> ColumnLook:
         return ColumnLook(name, "constant", note=f"constant: {shown}")
     distinct = np.unique(known)
     kind = _kind(name, known, distinct)
-    period, tick = find_turn([known]), find_tick(known, distinct)
+    period, tick = find_turn([known]), find_tick(known)
     notes = [f"{known.min():.4g} to {known.max():.4g}"]
     notes += [] if period is None else [f"jumps of a turn ({period:.4g})"]
     notes += [] if tick is None else [f"changes in steps of {tick:.4g}"]
@@ -133,22 +133,31 @@ def find_turn(columns: Sequence[Floats]) -> float | None:
     return next((turn for turn in TURNS if 0.9 * turn < jump <= width <= 1.001 * turn), None)
 
 
-def find_tick(values: Floats, distinct: Floats) -> float | None:
-    """The step that all values are apart by multiples of, where there are few of them; else None."""
-    if len(distinct) < 3 or len(distinct) > MAX_TICKS * len(values):
+def find_tick(values: Floats) -> float | None:
+    """The step that all values are apart by multiples of; None without one, or for digits of a text.
+
+    Args:
+        values: finite; float32 or better, so steps below a millionth of the largest value are not seen.
+    """
+    if len(values) < 100:
+        return None
+    size = float(np.abs(values).max())
+    grid = max(1e-6 * size, 1e-300)
+    distinct = np.unique(np.round(values / grid)) * grid
+    if not 8 <= len(distinct) <= MAX_TICKS * len(values):
         return None
     apart = np.diff(distinct)
-    tick = float(apart.min())
-    if tick <= 1e-9 * float(np.abs(distinct).max()):
+    tick = float(np.quantile(apart, 0.02))
+    if tick < 50 * grid:
         return None
-    if tick < 0.01 * float(values.std()) and abs(math.log10(tick) - round(math.log10(tick))) < 1e-3:
-        return None  # digits of a text, not steps of a sensor
-    multiples = apart / tick
-    return (
-        tick
-        if bool((np.abs(multiples - np.round(multiples)) < 0.01 * np.maximum(multiples, 1)).all())
-        else None
-    )
+    multiples = np.round(apart / tick)
+    if (multiples < 1).any():
+        return None
+    tick = float(apart.sum() / multiples.sum())  # the mean over all of them
+    if float(np.quantile(np.abs(apart / tick - np.round(apart / tick)), 0.98)) > 0.02:
+        return None
+    digits = abs(math.log10(tick) - round(math.log10(tick))) < 1e-3
+    return None if digits and tick < 0.01 * float(values.std()) else tick
 
 
 def find_clock(columns: Mapping[str, NDArray[Any]]) -> str | None:

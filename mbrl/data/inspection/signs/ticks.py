@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from mbrl.data.importing.guess.columns import find_tick
 from mbrl.data.importing.guess.pairs import find_velocities
 from mbrl.data.inspection.finding import Chart, Curve, DataFinding
 from mbrl.data.inspection.record import Floats, Record
@@ -22,33 +23,6 @@ MOST_WINDOW: Final = 20
 """Rows of the longest window that is advised."""
 
 _MOST_ROWS: Final = 50_000
-
-
-def tick_of(values: Floats) -> float | None:
-    """The step that all values are apart by multiples of; None without one, or for digits of a text.
-
-    Args:
-        values: finite; float32 or better, so steps below a millionth of the largest value are not seen.
-    """
-    if len(values) < 100:
-        return None
-    size = float(np.abs(values).max())
-    grid = max(1e-6 * size, 1e-300)
-    distinct = np.unique(np.round(values / grid)) * grid
-    if not 8 <= len(distinct) <= 0.5 * len(values):
-        return None
-    apart = np.diff(distinct)
-    tick = float(np.quantile(apart, 0.02))
-    if tick < 50 * grid:
-        return None
-    multiples = np.round(apart / tick)
-    if (multiples < 1).any():
-        return None
-    tick = float(apart.sum() / multiples.sum())  # the mean over all of them
-    if float(np.quantile(np.abs(apart / tick - np.round(apart / tick)), 0.98)) > 0.02:
-        return None
-    digits = abs(math.log10(tick) - round(math.log10(tick))) < 1e-3
-    return None if digits and tick < 0.01 * float(values.std()) else tick
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,7 +58,7 @@ def find_ticks(record: Record) -> Iterator[DataFinding]:
     for index, _ in record.enumerated("observation"):
         values = trace.values[:, index]
         values = values[np.isfinite(values)]
-        size = tick_of(values[:_MOST_ROWS])
+        size = find_tick(values[:_MOST_ROWS])
         speed = 0.0 if size is None else _speed(values, size, interval)
         if size is None or speed == 0.0 or size / interval < VISIBLE * speed:
             continue
