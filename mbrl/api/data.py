@@ -184,6 +184,16 @@ def _inspect_raw(
     return InspectionResult(inspect_record(record, used, is_guessed=wanted is None), record)
 
 
+def require_free(out: str | Path | None) -> None:
+    """Refuses a place that holds something, before any work is done for it; None is none.
+
+    Raises:
+        ConfigError: `out` exists.
+    """
+    if out is not None and Path(out).exists():
+        raise ConfigError(f"{out} exists already. Remedy: give another out (--out), or remove it.")
+
+
 def collect(
     what: str | CollectionConfig,
     *,
@@ -217,8 +227,7 @@ def collect(
         >>> log.num_transitions
         400
     """
-    if out is not None and Path(out).exists():
-        raise ConfigError(f"{out} exists already. Remedy: give another out (--out), or remove it.")
+    require_free(out)
     if isinstance(what, CollectionConfig):
         config, label = what, name or what.task
     else:

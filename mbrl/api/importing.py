@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbrl.api.data import load, save
+from mbrl.api.data import load, require_free, save
 from mbrl.api.result import Result, jsonable
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError
@@ -100,8 +100,7 @@ def import_log(
         99
     """
     read = read_schema(schema, overrides)
-    if out is not None and Path(out).exists():
-        raise ConfigError(f"{out} exists already. Remedy: give another out (--out), or remove it.")
+    require_free(out)
     paths = [files] if isinstance(files, (str, Path)) else files
     log, report = import_files(read, [Path(path) for path in paths])
     if out is None:
@@ -206,8 +205,7 @@ def guess_schema(files: str | Path | Sequence[str | Path], *, out: str | Path | 
         DataError: the files are no tables, or have no time.
         ConfigError: `out` exists.
     """
-    if out is not None and Path(out).exists():
-        raise ConfigError(f"{out} exists already. Remedy: give another out (--out), or remove it.")
+    require_free(out)
     paths = [files] if isinstance(files, (str, Path)) else files
     guess = guess_files([Path(path) for path in paths])
     if out is not None:
@@ -245,8 +243,7 @@ def relabel(
         >>> log.info.derived_from == mbrl.load("pendulum-mixed").content_hash
         True
     """
-    if out is not None and Path(out).exists():
-        raise ConfigError(f"{out} exists already. Remedy: give another out (--out), or remove it.")
+    require_free(out)
     before = log if isinstance(log, Dataset) else load(log)
     function, name = None, ""
     if isinstance(module, str):

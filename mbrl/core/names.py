@@ -1,7 +1,7 @@
 """Names in messages: near misses and lists."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 _LONGEST: Final = 100
@@ -17,3 +17,9 @@ def suggest(name: str, legal: Iterable[str]) -> str:
 def listed(names: Iterable[str]) -> str:
     """Names in alphabetical order, with commas; `none` where there are none."""
     return ", ".join(sorted(names)) or "none"
+
+
+def shared_letters(texts: Sequence[str]) -> int:
+    """How many letters all texts begin with."""
+    columns = zip(*texts, strict=False)
+    return next((k for k, letters in enumerate(columns) if len(set(letters)) > 1), min(map(len, texts)))

@@ -207,6 +207,16 @@ class Dataset:
         return sum(len(episode) for episode in self.episodes)
 
     @property
+    def obs_names(self) -> tuple[str, ...]:
+        """Names of the observation dimensions; `obs_0`, `obs_1`, ... where the log has none."""
+        return _named(self.info.obs_names, "obs", self.spec.obs_dim)
+
+    @property
+    def act_names(self) -> tuple[str, ...]:
+        """Names of the action dimensions; `act_0`, `act_1`, ... where the log has none."""
+        return _named(self.info.act_names, "act", self.spec.act_dim)
+
+    @property
     def has_rewards(self) -> bool:
         """Whether the steps have rewards; without them dynamics can be fitted and behaviour cloned."""
         return self.episodes[0].has_rewards
@@ -327,6 +337,12 @@ def _cuts(truncations: ArrayLike | None, timeouts: ArrayLike | None) -> ArrayLik
     if truncations is not None and timeouts is not None:
         raise DataError("it is another name of truncations", field="timeouts", remedy="Give one of them.")
     return timeouts if truncations is None else truncations
+
+
+def _named(names: tuple[str, ...] | None, prefix: str, count: int) -> tuple[str, ...]:
+    if names is not None and len(names) == count:
+        return names
+    return tuple(f"{prefix}_{index}" for index in range(count))
 
 
 def _join(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

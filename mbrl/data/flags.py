@@ -140,28 +140,35 @@ def advise_overlap(raws: Sequence[RawEpisode], limit: int | None) -> str:
 
 
 def settle_dones(
-    lengths: NDArray[np.int64], options: LoadOptions, report: Report, *, field: str
+    marked: NDArray[np.bool_],
+    lengths: NDArray[np.int64],
+    options: LoadOptions,
+    report: Report,
+    *,
+    field: str,
 ) -> NDArray[np.bool_]:
-    """Which episodes whose last step is marked as done terminated, by what the options say.
+    """Which episodes terminated of those whose last step is marked as done, by what the options say.
 
     Args:
-        lengths: `[e]`, steps of these episodes.
+        marked: `[e]`, whether the last step is.
+        lengths: `[e]`, steps.
         options: of the load.
         report: makes an error.
         field: name of the flag.
 
     Returns:
-        `[e]`, False where the recording was cut.
+        `[e]`, False where the recording was cut, or nothing is marked.
 
     Raises:
-        DataError: there are such episodes, and the options do not say what the flag means.
+        DataError: some are, and the options do not say what the flag means.
     """
-    if len(lengths) == 0 or options.dones == "truncated":
-        return np.zeros(len(lengths), dtype=np.bool_)
+    if not bool(marked.any()) or options.dones == "truncated":
+        return np.zeros_like(marked)
     if options.dones == "limit":
-        return lengths < (options.max_episode_steps or 0)
+        return marked & (lengths < (options.max_episode_steps or 0))
     if options.dones == "terminated":
-        return np.ones(len(lengths), dtype=np.bool_)
+        return marked
+    lengths = lengths[marked]
     shortest, longest = int(lengths.min()), int(lengths.max())
     seen = f"the {len(lengths)} episodes that it ends have {shortest} to {longest} steps"
     if shortest == longest and len(lengths) > 1:

@@ -204,7 +204,7 @@ def name_ends(
         arrays["terminals"] = dones
         return
     ends = np.flatnonzero(dones)
-    is_terminal = settle_dones(np.diff(ends, prepend=-1), options, report, field=names["dones"])
+    is_terminal = settle_dones(dones[ends], np.diff(ends, prepend=-1), options, report, field=names["dones"])
     arrays["terminals"] = np.zeros(count, dtype=np.bool_)
     arrays["terminals"][ends] = is_terminal
     if len(ends) and options.dones != "terminated":

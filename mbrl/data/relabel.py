@@ -6,7 +6,7 @@ import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,12 @@ from mbrl.core.errors import ConfigError, DataError
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
 from mbrl.data.expressions.parse import parse_expression
-from mbrl.data.expressions.tree import Expression, Name, Node, Operation, substitute, write
+from mbrl.data.expressions.steps import COSINE, NEXT, SINE, angle_nodes, step_columns
+from mbrl.data.expressions.tree import Expression, Node, substitute, write
 from mbrl.data.info import DatasetInfo
 
 RewardFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
 """Observations `[T, obs_dim]`, actions `[T, act_dim]`, next observations `[T, obs_dim]` to rewards `[T]`."""
-
-NEXT: Final = "next_"
-_COSINE, _SINE = "_cos", "_sin"
 
 
 def relabel_dataset(
@@ -55,7 +53,7 @@ def relabel_dataset(
     """
     if (reward is None and termination is None and function is None) or (reward and function):
         raise ConfigError("Give a reward (an expression or a function, not both), a termination, or both.")
-    names = _Names.of(dataset)
+    names = _Names(dataset.obs_names, dataset.act_names)
     rule, condition = names.parse(reward), names.parse(termination)
     counts: Counter[str] = Counter()
     reads_next = any(e is not None and any(n.startswith(NEXT) for n in e.names) for e in (rule, condition))
@@ -80,12 +78,6 @@ class _Names:
     obs: tuple[str, ...]
     act: tuple[str, ...]
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> "_Names":
-        spec, info = dataset.spec, dataset.info
-        obs = info.obs_names or tuple(f"obs_{k}" for k in range(spec.obs_dim))
-        return cls(obs, info.act_names or tuple(f"act_{k}" for k in range(spec.act_dim)))
-
     def parse(self, text: str | None) -> Expression | None:
         """The expression over dimensions alone."""
         if text is None:
@@ -97,22 +89,13 @@ class _Names:
         return Expression(write(root), root)
 
     def _angles(self) -> dict[str, Node]:
-        angles: dict[str, Node] = {}
-        for name in self.obs:
-            angle = name.removesuffix(_COSINE)
-            if angle == name or angle + _SINE not in self.obs or angle in self.obs:
-                continue
-            for prefix in ("", NEXT):
-                parts = (Name(prefix + angle + _SINE, 1), Name(prefix + angle + _COSINE, 1))
-                angles[prefix + angle] = Operation("atan2", parts)
-        return angles
+        roots = (name.removesuffix(COSINE) for name in self.obs if name.endswith(COSINE))
+        angles = [name for name in roots if name + SINE in self.obs and name not in self.obs]
+        return {**angle_nodes(angles), **angle_nodes(angles, NEXT)}
 
     def columns(self, episode: Episode) -> dict[str, NDArray[Any]]:
         """`[T]` by name."""
-        obs, act = episode.observations, episode.actions
-        columns: dict[str, NDArray[Any]] = {name: obs[:-1, k] for k, name in enumerate(self.obs)}
-        columns |= {NEXT + name: obs[1:, k] for k, name in enumerate(self.obs)}
-        return columns | {name: act[:, k] for k, name in enumerate(self.act)}
+        return step_columns(self.obs, self.act, episode.observations, episode.actions)
 
 
 def _relabel(

@@ -6,9 +6,8 @@ from torch import Tensor
 
 from mbrl.core.errors import DataError
 from mbrl.data.expressions.parse import ExpressionError, parse_expression
+from mbrl.data.expressions.steps import NEXT
 from mbrl.data.info import DatasetInfo
-
-_NEXT = "next_"
 
 
 class LoggedTermination:
@@ -27,7 +26,7 @@ class LoggedTermination:
 
     def __init__(self, rule: str, obs_names: tuple[str, ...], act_names: tuple[str, ...]) -> None:
         self._obs_names, self._act_names = obs_names, act_names
-        known = [*obs_names, *act_names, *(_NEXT + name for name in obs_names)]
+        known = [*obs_names, *act_names, *(NEXT + name for name in obs_names)]
         self._rule = parse_expression(rule, known=known)
 
     def __call__(
@@ -40,7 +39,7 @@ class LoggedTermination:
         columns = {
             **dict(zip(self._obs_names, obs.unbind(-1), strict=True)),
             **dict(zip(self._act_names, action.unbind(-1), strict=True)),
-            **dict(zip((_NEXT + name for name in self._obs_names), next_obs.unbind(-1), strict=True)),
+            **dict(zip((NEXT + name for name in self._obs_names), next_obs.unbind(-1), strict=True)),
         }
         value = self._rule.evaluate_torch(columns, like=next_obs[:, 0])
         # Beyond what is finite nothing may be imagined further.

@@ -55,11 +55,6 @@ class Expression:
         """The columns that it reads, each once, in the order of the text."""
         return tuple(dict.fromkeys(leaf.name for leaf in leaves(self.root)))
 
-    @property
-    def is_condition(self) -> bool:
-        """Whether it is true or false, rather than a number."""
-        return isinstance(self.root, Operation) and self.root.name in TRUTHS
-
     def evaluate(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.float64]:
         """Its value in each row, `[rows]` float64; a condition is 1 or 0.
 

@@ -16,6 +16,7 @@ from mbrl.data.formats.limits import ReadBudget, reading
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray
+from mbrl.data.spaces import read_bounds
 
 Layout: TypeAlias = Literal["npz", "flat_npz", "neorl", "ogbench"]
 
@@ -134,3 +135,18 @@ def archive_info(arrays: Mapping[str, AnyArray], file: Path, options: LoadOption
             remedy="Store the JSON of DatasetInfo as text, or leave the key out.",
         )
     return DatasetInfo.from_json(str(text.reshape(-1)[0]), file=file)
+
+
+def archive_bounds(
+    arrays: Mapping[str, AnyArray], file: Path
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """The action bounds under the keys `act_low` and `act_high`, None where there are none.
+
+    Raises:
+        DataError: they are no vectors of numbers.
+    """
+    low, high = (
+        read_bounds(arrays[key], file=file, field=key) if key in arrays else None
+        for key in ("act_low", "act_high")
+    )
+    return low, high

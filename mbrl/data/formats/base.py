@@ -11,9 +11,10 @@ from mbrl.core.errors import DataError
 from mbrl.core.registry import Registry
 from mbrl.data.assemble import assemble
 from mbrl.data.dataset import Dataset
+from mbrl.data.flat import LOG_PROB
 from mbrl.data.formats.limits import reading
 from mbrl.data.options import LoadOptions
-from mbrl.data.raw import RawLog
+from mbrl.data.raw import AnyArray, RawLog
 
 SPLIT: Final = "split/"
 """Prefix of infos `[T]` that say whether an episode belongs to a split of the file: `split/train`, ..."""
@@ -122,6 +123,30 @@ def common_infos(dataset: Dataset) -> tuple[str, ...]:
     """Names of the infos that every episode has, sorted."""
     first, *others = (set(episode.infos) for episode in dataset.episodes)
     return tuple(sorted(first.intersection(*others)))
+
+
+def flat_rows(dataset: Dataset) -> tuple[dict[str, AnyArray], dict[str, AnyArray]]:
+    """The steps of a dataset as flat layouts hold them: arrays of N rows by name, and infos likewise.
+
+    Successors are the true ones. There is no place for time stamps, nor for the last row of infos of T + 1.
+
+    Raises:
+        DataError: see `behaviour_log_probs`.
+    """
+    rows, log_probs = dataset.transitions(), behaviour_log_probs(dataset)
+    arrays: dict[str, AnyArray] = {
+        "observations": rows.observation,
+        "actions": rows.action,
+        "rewards": rows.reward,
+        "next_observations": rows.next_observation,
+        "terminals": rows.terminated,
+        "timeouts": rows.truncated,
+        "is_successor_known": rows.is_successor_known,
+    }
+    infos: dict[str, AnyArray] = {} if log_probs is None else {LOG_PROB: log_probs}
+    for name in common_infos(dataset):
+        infos[name] = np.concatenate([episode.infos[name][: len(episode)] for episode in dataset.episodes])
+    return arrays, infos
 
 
 FORMATS: Registry[Format] = Registry(

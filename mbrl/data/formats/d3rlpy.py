@@ -18,13 +18,12 @@ import numpy as np
 from mbrl.core.errors import DataError
 from mbrl.data.flags import flag_array, read_flags
 from mbrl.data.flat import cut_flat, read_flat
-from mbrl.data.formats.base import FORMATS, ReadOnlyFormat, only_file
-from mbrl.data.formats.hdf5 import StoredGroup, is_hdf5, open_hdf5
+from mbrl.data.formats.base import FORMATS, ReadOnlyFormat
+from mbrl.data.formats.hdf5 import StoredGroup, hdf5_at, open_hdf5, refuse_hdf5
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
 
-_SUFFIXES: Final = (".hdf5", ".h5")
 _ACTIONS: Final = re.compile(r"actions_(\d+)")
 _VERSION_1: Final = ("observations", "actions", "rewards", "terminals", "episode_terminals")
 _CHOICES: Final = (
@@ -37,20 +36,11 @@ class D3rlpyFormat(ReadOnlyFormat):
 
     def sniff(self, path: Path) -> str | None:
         """Accepts an HDF5 file with arrays for each episode, or with version 1's flags."""
-        file = only_file(path, _SUFFIXES)
-        if file is None:
-            return "not a file, nor a folder with exactly one .hdf5 file"
-        if not is_hdf5(file):
-            return "does not start as HDF5 files do"
-        with open_hdf5(file) as content:
-            names = set(content.names())
-        if "actions_0" in names or {"episode_terminals", "discrete_action"} <= names:
-            return None
-        return "no actions_0, nor episode_terminals with discrete_action"
+        return refuse_hdf5(path, _refuse)
 
     def parse(self, path: Path, options: LoadOptions) -> RawLog:
         """Reads either version."""
-        file = only_file(path, _SUFFIXES) or path
+        file = hdf5_at(path)
         counts: Counter[str] = Counter()
         with open_hdf5(file) as content:
             if "actions_0" in content.names():
@@ -67,6 +57,13 @@ class D3rlpyFormat(ReadOnlyFormat):
             ),
             counts=counts,
         )
+
+
+def _refuse(content: StoredGroup) -> str | None:
+    names = set(content.names())
+    if "actions_0" in names or {"episode_terminals", "discrete_action"} <= names:
+        return None
+    return "no actions_0, nor episode_terminals with discrete_action"
 
 
 def _parse_episodes(content: StoredGroup, file: Path) -> tuple[RawEpisode, ...]:

@@ -12,15 +12,24 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from mbrl.data.checks import ACTION_TOLERANCE
 from mbrl.data.dataset import Dataset
 from mbrl.data.flat import FLAT_NAMES, LOG_PROB, cut_flat, find_names, name_ends, read_flat
-from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
-from mbrl.data.formats.hdf5 import Group, StoredGroup, is_hdf5, make_hdf5, open_hdf5, set_attribute, store
+from mbrl.data.formats.base import FORMATS, Format, flat_rows
+from mbrl.data.formats.hdf5 import (
+    Group,
+    StoredGroup,
+    hdf5_at,
+    make_hdf5,
+    open_hdf5,
+    refuse_hdf5,
+    set_attribute,
+    store,
+)
 from mbrl.data.formats.metadata import Metadata
 from mbrl.data.formats.output import write_file
 from mbrl.data.info import DatasetInfo
@@ -28,30 +37,17 @@ from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawLog
 from mbrl.data.spaces import read_bounds
 
-_SUFFIXES: Final = (".hdf5", ".h5")
-
 
 class D4rlFormat(Format):
     """D4RL HDF5 file: flat arrays with terminals and time-outs."""
 
     def sniff(self, path: Path) -> str | None:
         """Accepts an HDF5 file with flat arrays at its top."""
-        file = only_file(path, _SUFFIXES)
-        if file is None:
-            return "not a file, nor a folder with exactly one .hdf5 file"
-        if not is_hdf5(file):
-            return "does not start as HDF5 files do"
-        with open_hdf5(file) as content:
-            names = set(content.names())
-            if not any(names & set(FLAT_NAMES[key]) for key in ("observations", "actions", "rewards")):
-                return "no flat observations, actions or rewards at its top"
-            if {"episode_terminals", "discrete_action"} <= names:
-                return "its keys are those of d3rlpy"
-        return None
+        return refuse_hdf5(path, _refuse)
 
     def parse(self, path: Path, options: LoadOptions) -> RawLog:
         """Reads the flat arrays and cuts them into episodes."""
-        file = only_file(path, _SUFFIXES) or path
+        file = hdf5_at(path)
         counts: Counter[str] = Counter()
         with open_hdf5(file) as content:
             names = find_names(content.names(), options, file=file)
@@ -80,27 +76,28 @@ class D4rlFormat(Format):
         The layout has no place for time stamps, nor for the last row of infos of T + 1 rows.
         """
         dataset.require_rewards("The layout of D4RL")
-        rows, log_probs = dataset.transitions(), behaviour_log_probs(dataset)
+        arrays, further = flat_rows(dataset)
 
         def fill(file: Group) -> None:
-            store(file, "observations", rows.observation)
-            store(file, "actions", rows.action)
-            store(file, "rewards", rows.reward)
-            store(file, "next_observations", rows.next_observation)
-            store(file, "terminals", rows.terminated)
-            store(file, "timeouts", rows.truncated)
-            store(file, "is_successor_known", rows.is_successor_known)
+            for name, values in arrays.items():
+                store(file, name, values)
             infos = file.create_group("infos")
-            if log_probs is not None:
-                store(infos, LOG_PROB, log_probs)
-            for name in common_infos(dataset):
-                parts = [episode.infos[name][: len(episode)] for episode in dataset.episodes]
-                store(infos, name, np.concatenate(parts))
+            for name, values in further.items():
+                store(infos, name, values)
             set_attribute(file, "info", dataset.info.to_json())
             set_attribute(file, "act_low", np.array(dataset.spec.act_low))
             set_attribute(file, "act_high", np.array(dataset.spec.act_high))
 
         return write_file(path, make_hdf5(fill))
+
+
+def _refuse(content: StoredGroup) -> str | None:
+    names = set(content.names())
+    if not any(names & set(FLAT_NAMES[key]) for key in ("observations", "actions", "rewards")):
+        return "no flat observations, actions or rewards at its top"
+    if {"episode_terminals", "discrete_action"} <= names:
+        return "its keys are those of d3rlpy"
+    return None
 
 
 def _parse_infos(content: StoredGroup, options: LoadOptions) -> dict[str, AnyArray]:

@@ -18,13 +18,12 @@ import numpy as np
 
 from mbrl.core.errors import DataError
 from mbrl.data.dataset import Dataset
-from mbrl.data.flat import LOG_PROB, cut_flat, find_names, name_ends, read_flat
-from mbrl.data.formats.archive import archive_info, load_archive, refuse_archive
-from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
+from mbrl.data.flat import cut_flat, find_names, name_ends, read_flat
+from mbrl.data.formats.archive import archive_bounds, archive_info, load_archive, refuse_archive
+from mbrl.data.formats.base import FORMATS, Format, flat_rows, only_file
 from mbrl.data.formats.output import write_file
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawLog
-from mbrl.data.spaces import read_bounds
 
 _INFO: Final = "infos/"
 _OWN: Final = frozenset({"info", "act_low", "act_high"})
@@ -54,10 +53,7 @@ class FlatNpzFormat(Format):
         counts: Counter[str] = Counter()
         flat = read_flat(arrays, further, counts, file=file, names=names)
         limit = info.max_episode_steps or options.max_episode_steps
-        low, high = (
-            read_bounds(stored[key], file=file, field=key) if key in stored else None
-            for key in ("act_low", "act_high")
-        )
+        low, high = archive_bounds(stored, file)
         return RawLog(
             file=file,
             episodes=cut_flat(flat, counts, max_episode_steps=limit),
@@ -89,25 +85,14 @@ def _refuse_episode_flags(arrays: dict[str, Any], names: dict[str, str], file: P
 
 
 def _flatten(dataset: Dataset) -> dict[str, Any]:
-    rows, log_probs = dataset.transitions(), behaviour_log_probs(dataset)
-    arrays: dict[str, Any] = {
-        "observations": rows.observation,
-        "actions": rows.action,
-        "rewards": rows.reward,
-        "next_observations": rows.next_observation,
-        "terminals": rows.terminated,
-        "timeouts": rows.truncated,
-        "is_successor_known": rows.is_successor_known,
+    arrays, infos = flat_rows(dataset)
+    return {
+        **arrays,
         "act_low": np.array(dataset.spec.act_low),
         "act_high": np.array(dataset.spec.act_high),
         "info": np.array(dataset.info.to_json()),
+        **{_INFO + name: values for name, values in infos.items()},
     }
-    if log_probs is not None:
-        arrays[_INFO + LOG_PROB] = log_probs
-    for name in common_infos(dataset):
-        parts = [episode.infos[name][: len(episode)] for episode in dataset.episodes]
-        arrays[_INFO + name] = np.concatenate(parts)
-    return arrays
 
 
 FORMATS.register("flat_npz")(FlatNpzFormat())

@@ -45,6 +45,7 @@ _BY_START: Final[tuple[tuple[bytes, _Answer], ...]] = (
     *((b"\x80" + bytes([protocol]), _PICKLE) for protocol in (2, 3, 4, 5)),
 )
 _BY_SUFFIX: Final[dict[str, _Answer]] = {
+    **dict.fromkeys((".csv", ".tsv"), _TABLE),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), _PICKLE),
     **dict.fromkeys((".pt", ".pth"), _TORCH),
     **dict.fromkeys((".mp4", ".avi", ".mkv", ".webm", ".mov"), _VIDEO),

@@ -16,11 +16,13 @@ import h5py
 import numpy as np
 
 from mbrl.core.errors import DataError
+from mbrl.data.formats.base import only_file
 from mbrl.data.formats.limits import ReadBudget, reading
 from mbrl.data.raw import AnyArray
 
 Group: TypeAlias = h5py.Group
 HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+HDF5_SUFFIXES: Final = (".hdf5", ".h5")
 
 _COMPRESS_FROM: Final = 256
 _MAX_DEPTH: Final = 16
@@ -195,6 +197,26 @@ def is_hdf5(path: Path) -> bool:
         return False
     with path.open("rb") as stream:
         return stream.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+
+
+def hdf5_at(path: Path) -> Path:
+    """`path` itself, or the only HDF5 file of a folder."""
+    return only_file(path, HDF5_SUFFIXES) or path
+
+
+def refuse_hdf5(path: Path, refuse: Callable[[StoredGroup], str | None]) -> str | None:
+    """Why `path` is no HDF5 file, nor a folder with exactly one, or what `refuse` says of its content.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    file = only_file(path, HDF5_SUFFIXES)
+    if file is None:
+        return "not a file, nor a folder with exactly one .hdf5 file"
+    if not is_hdf5(file):
+        return "does not start as HDF5 files do"
+    with open_hdf5(file) as content:
+        return refuse(content)
 
 
 @contextlib.contextmanager

@@ -344,7 +344,6 @@ def _terminated(episodes: Sequence[_Episode], options: LoadOptions, path: Path) 
     """Whether each episode terminated, by its last flags."""
     report = functools.partial(DataError, file=path)
     marked: list[bool] = []
-    lengths: list[int] = []
     for episode in episodes:
         last = {
             name: bool(
@@ -355,11 +354,10 @@ def _terminated(episodes: Sequence[_Episode], options: LoadOptions, path: Path) 
         }
         is_done = last.get(_DONE, False) and not last.get(_CUT, False)
         marked.append(is_done)
-        lengths += [len(episode.frames[_EPISODE])] if is_done else []
     if any(_CUT in episode.frames for episode in episodes):
         return marked
-    settled = iter(settle_dones(np.array(lengths, dtype=np.int64), options, report, field=_DONE).tolist())
-    return [is_done and bool(next(settled)) for is_done in marked]
+    lengths = np.array([len(episode.frames[_EPISODE]) for episode in episodes], dtype=np.int64)
+    return settle_dones(np.array(marked), lengths, options, report, field=_DONE).tolist()
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:

@@ -88,9 +88,8 @@ def _terminated(
     file: Path,
 ) -> NDArray[np.bool_]:
     """`[episodes]`, by the flag of the last rows; flags within a trajectory contradict the index."""
-    terminated = np.zeros(len(starts), dtype=np.bool_)
     if "done" not in arrays:
-        return terminated
+        return np.zeros(len(starts), dtype=np.bool_)
     report = functools.partial(DataError, file=file)
     done = read_flags(arrays["done"], report, field="done", count=len(arrays["action"]))
     is_last = np.zeros_like(done)
@@ -103,9 +102,7 @@ def _terminated(
             row=int(early.argmax()),
             remedy=_REMEDY,
         )
-    marked = done[stops - 1]
-    terminated[marked] = settle_dones((stops - starts)[marked], options, report, field="done")
-    return terminated
+    return settle_dones(done[stops - 1], stops - starts, options, report, field="done")
 
 
 def _episode(

@@ -30,12 +30,11 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.data.dataset import Dataset
 from mbrl.data.flags import flag_array, read_flags
-from mbrl.data.formats.archive import archive_info, load_archive, refuse_archive
+from mbrl.data.formats.archive import archive_bounds, archive_info, load_archive, refuse_archive
 from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
 from mbrl.data.formats.output import write_file
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
-from mbrl.data.spaces import read_bounds
 
 _INFO_PREFIX: Final = "infos/"
 _FLAGS: Final = ("terminated", "truncated", "is_final_observation_known")
@@ -62,12 +61,13 @@ class NpzFormat(Format):
                     field=key,
                     remedy="Write the key; the module mbrl.data.formats.npz documents the layout.",
                 )
+        low, high = archive_bounds(arrays, file)
         return RawLog(
             file=file,
             episodes=_cut(arrays, file),
             info=archive_info(arrays, file, options),
-            act_low=_bounds(arrays, "act_low", file),
-            act_high=_bounds(arrays, "act_high", file),
+            act_low=low,
+            act_high=high,
         )
 
     def write(self, dataset: Dataset, path: Path) -> Path:
@@ -90,10 +90,6 @@ def _has_rewards(arrays: Mapping[str, AnyArray], file: Path) -> bool:
             remedy="Leave one of the two out.",
         )
     return bool(flag[0])
-
-
-def _bounds(arrays: Mapping[str, AnyArray], key: str, file: Path) -> tuple[float, ...] | None:
-    return read_bounds(arrays[key], file=file, field=key) if key in arrays else None
 
 
 def _read_lengths(values: AnyArray, file: Path) -> NDArray[np.int64]:

@@ -24,14 +24,13 @@ import numpy as np
 from mbrl.core.errors import DataError
 from mbrl.core.names import listed, suggest
 from mbrl.data.flags import flag_array, read_flags, settle_dones
-from mbrl.data.formats.base import FORMATS, SPLIT, ReadOnlyFormat, only_file
-from mbrl.data.formats.hdf5 import StoredGroup, is_hdf5, open_hdf5
+from mbrl.data.formats.base import FORMATS, SPLIT, ReadOnlyFormat
+from mbrl.data.formats.hdf5 import StoredGroup, hdf5_at, open_hdf5, refuse_hdf5
 from mbrl.data.formats.metadata import Metadata
 from mbrl.data.info import DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
 
-_SUFFIXES: Final = (".hdf5", ".h5")
 _DEMO: Final = re.compile(r"demo_(\d+)")
 _OBS: Final = "obs"
 _NEXT: Final = "next_obs"
@@ -42,20 +41,11 @@ class RobomimicFormat(ReadOnlyFormat):
 
     def sniff(self, path: Path) -> str | None:
         """Accepts an HDF5 file with `data/demo_<number>`."""
-        file = only_file(path, _SUFFIXES)
-        if file is None:
-            return "not a file, nor a folder with exactly one .hdf5 file"
-        if not is_hdf5(file):
-            return "does not start as HDF5 files do"
-        with open_hdf5(file) as content:
-            group = content.subgroup("data") if "data" in content.names() else None
-            if group is None or not any(_DEMO.fullmatch(name) for name in group.names()):
-                return "no groups named data/demo_<number>"
-        return None
+        return refuse_hdf5(path, _refuse)
 
     def parse(self, path: Path, options: LoadOptions) -> RawLog:
         """Reads every demonstration, in the order of their numbers."""
-        file = only_file(path, _SUFFIXES) or path
+        file = hdf5_at(path)
         counts: Counter[str] = Counter()
         with open_hdf5(file) as content:
             data = content.subgroup("data")
@@ -73,6 +63,13 @@ class RobomimicFormat(ReadOnlyFormat):
             demo.episode(masks, counts, terminated=ends) for demo, ends in zip(demos, terminated, strict=True)
         )
         return RawLog(file=file, episodes=episodes, info=info, counts=counts)
+
+
+def _refuse(content: StoredGroup) -> str | None:
+    group = content.subgroup("data")
+    if group is None or not any(_DEMO.fullmatch(name) for name in group.names()):
+        return "no groups named data/demo_<number>"
+    return None
 
 
 class _Demo:
@@ -230,20 +227,19 @@ def _same_keys(demos: list[_Demo], file: Path) -> tuple[str, ...]:
 def _terminated(demos: list[_Demo], options: LoadOptions, file: Path) -> list[bool]:
     """Whether each demonstration terminated: by its last flag, if the options say what that means."""
     marked = [demo.dones is not None and len(demo.dones) > 0 and bool(demo.dones[-1]) for demo in demos]
-    lengths = np.array(
-        [len(demo.actions) for demo, is_marked in zip(demos, marked, strict=True) if is_marked]
-    )
+    lengths = np.array([len(demo.actions) for demo in demos], dtype=np.int64)
     report = functools.partial(DataError, file=file)
-    settled = iter(settle_dones(lengths.astype(np.int64), options, report, field="dones").tolist())
-    return [bool(is_marked and next(settled)) for is_marked in marked]
+    return settle_dones(np.array(marked), lengths, options, report, field="dones").tolist()
 
 
 def _read_masks(content: StoredGroup, file: Path) -> dict[str, frozenset[str]]:
     """Names of the demonstrations of each filter key."""
-    group = content.subgroup("mask") if "mask" in content.names() else None
+    group = content.subgroup("mask")
     masks: dict[str, frozenset[str]] = {}
-    for key in group.names() if group is not None else ():
-        values = group.require(key) if group is not None else np.zeros(0)
+    if group is None:
+        return masks
+    for key in group.names():
+        values = group.require(key)
         if values.ndim != 1 or values.dtype.kind not in "OSU":
             raise DataError(
                 f"shape {values.shape}, dtype {values.dtype}, where names of demonstrations are needed",

@@ -7,8 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mbrl.data.expressions.parse import parse_expression
-from mbrl.data.expressions.tree import Name, Node, Operation
-from mbrl.data.importing.schema import COSINE, SINE, Action, ImportSchema, Observation
+from mbrl.data.importing.schema import Action, ImportSchema, Observation
 from mbrl.data.importing.signals import Floats, Signal, unwrapped
 
 Signals: TypeAlias = Mapping[str, Signal]
@@ -83,9 +82,7 @@ class Sampler:
             assert channel.window is not None
             if signal is not None:
                 return signal.rate(at, channel.window)
-            return (
-                _scale(channel) * self.signals[channel.derivative].rate(at, channel.window) + channel.offset
-            )
+            return _scaled(channel, self.signals[channel.derivative].rate(at, channel.window))
         if signal is not None:
             return signal.linear(at)
         if channel.expression is not None:
@@ -115,21 +112,5 @@ class Sampler:
         return np.where(is_near, np.clip(found, channel.low, channel.high), found)
 
 
-def _scale(channel: Observation | Action) -> float:
-    return 1.0 if channel.scale is None else channel.scale
-
-
 def _scaled(channel: Observation | Action, values: Floats) -> Floats:
-    return _scale(channel) * values + channel.offset
-
-
-def angle_nodes(schema: ImportSchema, prefix: str = "") -> dict[str, Node]:
-    """What the own name of an angle that became cosine and sine stands for: `atan2(q_sin, q_cos)`."""
-    return {
-        prefix + channel.label: Operation(
-            "atan2",
-            (Name(prefix + channel.label + SINE, 1), Name(prefix + channel.label + COSINE, 1)),
-        )
-        for channel in schema.observations
-        if channel.wrap == "cossin"
-    }
+    return (1.0 if channel.scale is None else channel.scale) * values + channel.offset

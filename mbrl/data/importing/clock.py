@@ -1,6 +1,7 @@
 """Time stamps to seconds, and the rows that belong together: between two restarts of the clock."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,22 @@ def read_clock(table: Table, config: TimeConfig) -> NDArray[np.float64]:
     return whole.astype(np.float64) / _PER_SECOND[config.unit]
 
 
-def clock_origin(table: Table, config: TimeConfig) -> int | None:
+def read_clocks(tables: Sequence[Table], configs: Sequence[TimeConfig]) -> list[NDArray[np.float64]]:
+    """`[rows]` seconds of each of several files of a run, on one axis where they count from a common day.
+
+    Raises:
+        DataError: see `read_clock`.
+    """
+    clocks = [read_clock(table, config) for table, config in zip(tables, configs, strict=True)]
+    origins = [_origin(table, config) for table, config in zip(tables, configs, strict=True)]
+    first = min((origin for origin in origins if origin is not None), default=0)
+    return [
+        time if origin is None else time + (origin - first) / 1e9
+        for time, origin in zip(clocks, origins, strict=True)
+    ]
+
+
+def _origin(table: Table, config: TimeConfig) -> int | None:
     """Nanoseconds of the first stamp since the epoch; None for a clock that counts from no common day."""
     if config.column is None:
         return None

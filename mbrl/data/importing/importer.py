@@ -63,8 +63,7 @@ def import_files(schema: ImportSchema, paths: Sequence[Path]) -> tuple[Dataset, 
             remedy="Check rate, max_gap, windows and episodes.min_steps in the schema, and time.unit.",
         )
     log = _log(schema, runs, episodes, counts, clocks)
-    options = LoadOptions(order="check")
-    dataset = assemble(log, options)
+    dataset = assemble(log, LoadOptions())
     report = ImportReport.of(schema, files, rows, dataset, clocks)
     return dataset, report
 
@@ -76,7 +75,7 @@ def resolve(schema: ImportSchema, run: Run) -> ImportSchema:
         DataError: a name with `[*]` stands for nothing.
         ExpressionError: an expression reads an unknown name.
     """
-    names = _known_columns(schema, run)
+    names = run.columns(FileKind.of(schema))
     updates: dict[str, Any] = {}
     for kind in ("observations", "actions"):
         channels: list[Any] = []
@@ -99,11 +98,6 @@ def resolve(schema: ImportSchema, run: Run) -> ImportSchema:
     resolved = ImportSchema.model_validate(resolved.model_dump())  # names are unique now, too
     check_formulas(resolved, [*names, *schema.columns])
     return resolved
-
-
-def _known_columns(schema: ImportSchema, run: Run) -> list[str]:
-    kinds = zip(FileKind.of(schema), run.files, strict=True)
-    return [name for kind, file in kinds for name in kind.names(file)]
 
 
 def _wanted(schema: ImportSchema) -> list[tuple[str, str]]:
@@ -156,7 +150,7 @@ def _episode(
         terminated = _has_failed(steps, stretch, schema, counts)
     rewards = absent_rewards(count)
     if schema.reward is not None:
-        rewards = steps.rewards(schema.reward, file=None, episode=name)[:count]
+        rewards = steps.rewards(schema.reward, episode=name)[:count]
     stacked = np.concatenate(
         [frames[skipped - lag : count + 1 - lag] for lag in range(schema.history)], axis=1
     )

@@ -1,21 +1,23 @@
 """Rewards and terminations of the steps of an episode, by the expressions of a schema."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.data.expressions.parse import parse_expression
-from mbrl.data.expressions.tree import leaves, substitute, write
-from mbrl.data.importing.channels import Signals, angle_nodes
-from mbrl.data.importing.schema import NEXT, ImportSchema
-from mbrl.data.importing.signals import Floats, is_flag
+from mbrl.data.expressions.steps import NEXT, angle_nodes, step_columns
+from mbrl.data.expressions.tree import Expression, Node, leaves, substitute, write
+from mbrl.data.flags import first_odd_flag
+from mbrl.data.importing.channels import Signals
+from mbrl.data.importing.schema import ImportSchema
+from mbrl.data.importing.signals import Floats
 
 
 def channel_names(schema: ImportSchema) -> list[str]:
     """What an expression may read besides columns: channels, angles, and both after the step."""
-    here = [*schema.frame_names, *angle_nodes(schema)]
+    here = [*schema.frame_names, *schema.angles]
     return [*here, *(NEXT + name for name in here), *schema.action_names]
 
 
@@ -30,11 +32,15 @@ def known_rule(schema: ImportSchema, text: str | None) -> str | None:
     """The expression over the dimensions of the dataset alone; None where it reads a column besides."""
     if text is None:
         return None
-    root = substitute(parse_expression(text).root, {**angle_nodes(schema), **angle_nodes(schema, NEXT)})
+    root = substitute(parse_expression(text).root, _angles(schema))
     dimensions = set(schema.frame_names) | {NEXT + name for name in schema.frame_names}
     if any(leaf.name not in dimensions | set(schema.action_names) for leaf in leaves(root)):
         return None
     return write(root)
+
+
+def _angles(schema: ImportSchema) -> Mapping[str, Node]:
+    return {**angle_nodes(schema.angles), **angle_nodes(schema.angles, NEXT)}
 
 
 class Steps:
@@ -51,11 +57,8 @@ class Steps:
     def __init__(
         self, schema: ImportSchema, signals: Signals, edges: Floats, frames: Floats, actions: Floats
     ) -> None:
-        self._schema, self._signals, self._edges = schema, signals, edges
-        self._angles = {**angle_nodes(schema), **angle_nodes(schema, NEXT)}
-        self._columns = {name: frames[:-1, k] for k, name in enumerate(schema.frame_names)}
-        self._columns |= {NEXT + name: frames[1:, k] for k, name in enumerate(schema.frame_names)}
-        self._columns |= {name: actions[:, k] for k, name in enumerate(schema.action_names)}
+        self._signals, self._edges, self._angles = signals, edges, _angles(schema)
+        self._columns = step_columns(schema.frame_names, schema.action_names, frames, actions)
 
     def evaluate(self, text: str, *, flags: bool = False) -> NDArray[np.float64]:
         """`[T]` values.
@@ -78,7 +81,7 @@ class Steps:
         }
         return bool(expression.evaluate(values, len(self._edges) - 1)[-1])
 
-    def rewards(self, text: str, *, file: object, episode: str) -> NDArray[np.float64]:
+    def rewards(self, text: str, *, episode: str) -> NDArray[np.float64]:
         """`[T]` finite rewards.
 
         Raises:
@@ -92,7 +95,6 @@ class Steps:
             shown = ", ".join(f"{name} = {value:.6g}" for name, value in list(read.items())[:6])
             raise DataError(
                 f"the reward {found[row]} is none ({int(is_bad.sum())} such steps), with {shown}",
-                file=file,
                 episode=episode,
                 field="reward",
                 row=row,
@@ -104,11 +106,9 @@ class Steps:
         if name in self._columns:
             return self._columns[name]
         if name in self._angles:
-            node = self._angles[name]
-            expression = parse_expression(write(node))
-            return expression.evaluate(self._columns, len(self._edges) - 1)
+            return Expression(name, self._angles[name]).evaluate(self._columns, len(self._edges) - 1)
         signal = self._signals[name.removeprefix(NEXT)]
-        if flags and is_flag(signal.value):
+        if flags and first_odd_flag(signal.value) is None:
             return signal.largest(self._edges)
         edges = self._edges[1:] if name.startswith(NEXT) else self._edges[:-1]
         return signal.held(edges)

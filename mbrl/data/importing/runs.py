@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.data.expressions.parse import parse_expression
-from mbrl.data.importing.clock import clock_origin, cut_at_restarts, read_clock
+from mbrl.data.importing.clock import cut_at_restarts, read_clocks
 from mbrl.data.importing.schema import CsvConfig, ImportSchema, SourceConfig, TimeConfig
 from mbrl.data.importing.signals import Floats, Signal, usual_interval
 from mbrl.data.importing.tables import Table, column_names, read_table, unknown_column
@@ -73,6 +73,14 @@ class Run:
 
     files: tuple[Path, ...]
 
+    def columns(self, kinds: Sequence[FileKind]) -> list[str]:
+        """Columns of all files, under their new names.
+
+        Raises:
+            DataError: see `FileKind.names`.
+        """
+        return [name for kind, file in zip(kinds, self.files, strict=True) for name in kind.names(file)]
+
     @property
     def name(self) -> str:
         """How messages call it."""
@@ -87,7 +95,6 @@ class Piece:
         signals: columns of numbers against time.
         clock: `[n]` time of the rows of the first kind of files.
         labels: of those rows, the column that tells episodes apart; None without one.
-        is_whole: False where the clock restarts before or after.
     """
 
     signals: Mapping[str, Signal]
@@ -174,13 +181,7 @@ def read_pieces(
     kinds = FileKind.of(schema)
     tables = _read_tables(run, kinds, schema, wanted)
     counts["rows read"] += sum(table.rows for table in tables)
-    clocks = [read_clock(table, kind.time) for table, kind in zip(tables, kinds, strict=True)]
-    origins = [clock_origin(table, kind.time) for table, kind in zip(tables, kinds, strict=True)]
-    first = min((origin for origin in origins if origin is not None), default=0)
-    clocks = [
-        time if origin is None else time + (origin - first) / 1e9
-        for time, origin in zip(clocks, origins, strict=True)
-    ]
+    clocks = read_clocks(tables, [kind.time for kind in kinds])
     cuts = [
         cut_at_restarts(table, time, kind.time, counts)
         for table, time, kind in zip(tables, clocks, kinds, strict=True)
@@ -253,10 +254,7 @@ def _signals(
         for name, values in table.columns.items()
         if values.dtype.kind in "fiu"
     }
-    for name, text in schema.columns.items():
-        expression = parse_expression(text)
-        if all(inner in columns for inner in expression.names):
-            columns[name] = expression.evaluate(columns, len(rows))
+    add_derived(columns, schema, len(rows))
     signals: dict[str, Signal] = {}
     shared = time[rows]
     interval = usual_interval(shared)
@@ -280,6 +278,14 @@ def _signals(
         else:
             signals[name] = Signal(shared, values, interval)
     return signals
+
+
+def add_derived(columns: dict[str, Floats], schema: ImportSchema, rows: int) -> None:
+    """Adds the derived columns of a schema that all parts are there of, `[rows]`; in place."""
+    for name, text in schema.columns.items():
+        expression = parse_expression(text)
+        if all(inner in columns for inner in expression.names):
+            columns[name] = expression.evaluate(columns, rows)
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from mbrl.core.types import MAX_DIM
 from mbrl.data.expressions.parse import ExpressionError, parse_expression
+from mbrl.data.expressions.steps import COSINE, NEXT, SINE
 from mbrl.data.info import MAX_NAME
 
 Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -18,8 +19,8 @@ Finite: TypeAlias = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=Fals
 Label: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Glob: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
 
-COSINE, SINE, LAG, NEXT = "_cos", "_sin", "_lag", "next_"
-"""In names: `q_cos`, `q_sin` of a wrapped angle, `x_lag1` of the frame before, `next_x` of the one after."""
+LAG: Final = "_lag"
+"""In names: `x_lag1` of the frame before."""
 
 ALL: Final = "[*]"
 """Ends the name of a column that is a list: all its entries, `state[0]`, `state[1]`, ..."""
@@ -351,6 +352,11 @@ class ImportSchema(Part):
     def frame_names(self) -> tuple[str, ...]:
         """Names of the dimensions of one frame."""
         return tuple(name for channel in self.observations for name in channel.names)
+
+    @property
+    def angles(self) -> tuple[str, ...]:
+        """Names of the angles that became cosine and sine."""
+        return tuple(channel.label for channel in self.observations if channel.wrap == "cossin")
 
     @property
     def obs_names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Values between rows: linear, held, averaged, differenced; and where nothing is known of them."""
 
 import dataclasses
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +78,3 @@ def usual_interval(time: Floats) -> float:
 def unwrapped(values: Floats) -> Floats:
     """Angles without jumps of a turn, rad."""
     return np.asarray(np.unwrap(values), dtype=np.float64)
-
-
-def is_flag(values: NDArray[Any]) -> bool:
-    """Whether a column holds 0 and 1 alone."""
-    return bool(((values == 0) | (values == 1)).all())

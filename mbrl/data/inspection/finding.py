@@ -1,10 +1,13 @@
 """What an inspection says: a finding, where in the log it stands, and a chart that shows it."""
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
+
+MAX_PLACES: Final = 50
+"""Places that a finding names at most."""
 
 
 class Place(BaseModel):
@@ -73,7 +76,7 @@ class DataFinding(BaseModel):
         remedy: what to do about it.
         kind: short name of the sign, such as `gaps`; empty for findings without one.
         channels: that it is about.
-        places: where it stands; of many, the first 50.
+        places: where it stands; of many, the first `MAX_PLACES`.
         chart: a figure that shows it; not part of the JSON.
     """
 
@@ -86,6 +89,3 @@ class DataFinding(BaseModel):
     channels: tuple[str, ...] = ()
     places: tuple[Place, ...] = ()
     chart: Chart | None = Field(default=None, exclude=True, repr=False)
-
-
-MAX_PLACES = 50

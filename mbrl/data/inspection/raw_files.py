@@ -10,33 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
-from mbrl.data.expressions.parse import parse_expression
-from mbrl.data.importing.clock import clock_origin, read_clock
-from mbrl.data.importing.guess.files import find_files
+from mbrl.data.importing.clock import read_clocks
+from mbrl.data.importing.guess.files import MAYBE_TABLES, TABLES, find_files
 from mbrl.data.importing.guess.write import guess_files
 from mbrl.data.importing.importer import resolve
-from mbrl.data.importing.runs import FileKind, Run, group_files, list_files
+from mbrl.data.importing.runs import FileKind, Run, add_derived, group_files, list_files
 from mbrl.data.importing.schema import ALL, ImportSchema
 from mbrl.data.importing.signals import usual_interval
-from mbrl.data.importing.tables import PARQUET, Table, column_names, read_table, unknown_column
+from mbrl.data.importing.tables import Table, column_names, read_table, unknown_column
 from mbrl.data.inspection.names import short_names
 from mbrl.data.inspection.record import Channel, ClockFault, Floats, Record, Trace
 
 MAX_CHANNELS: Final = 200
 """Columns that are examined; those of the schema come first."""
 
-_TABLES: Final = (".csv", ".tsv", *PARQUET)
 _MANY_REPEATS: Final = 100_000
 
 
 def is_table(path: Path) -> bool:
     """Whether a path is a raw table by its suffix."""
-    return path.is_file() and path.suffix.lower() in (*_TABLES, ".txt", ".dat")
+    return path.is_file() and path.suffix.lower() in MAYBE_TABLES
 
 
 def holds_tables(path: Path) -> bool:
     """Whether a folder holds tables, in it or in folders below."""
-    return path.is_dir() and any(file.suffix.lower() in _TABLES for file in path.rglob("*") if file.is_file())
+    return path.is_dir() and any(file.suffix.lower() in TABLES for file in path.rglob("*") if file.is_file())
 
 
 def read_record(paths: Sequence[Path], schema: ImportSchema | None = None) -> tuple[Record, ImportSchema]:
@@ -86,7 +84,7 @@ def _tables_of(paths: Sequence[Path]) -> list[Path]:
     folders = [path for path in paths if path.is_dir()]
     named = [path for path in paths if not path.is_dir()]
     inside = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
-    found = [file for file in inside if file.suffix.lower() in _TABLES]
+    found = [file for file in inside if file.suffix.lower() in TABLES]
     return [*find_files(named), *found] if named else found
 
 
@@ -116,8 +114,7 @@ def _refuse_unknown(run: Run, schema: ImportSchema, places: Sequence[tuple[str, 
     Raises:
         DataError: a column is missing.
     """
-    names = [n for kind, file in zip(FileKind.of(schema), run.files, strict=True) for n in kind.names(file)]
-    names += list(schema.columns)
+    names = [*run.columns(FileKind.of(schema)), *schema.columns]
     for place, name in places:
         if not name.endswith(ALL) and name not in names:
             raise unknown_column(name, names, place=place, file=run.files[0])
@@ -141,9 +138,7 @@ class _Builder:
     def fault(self, run: Run) -> str | None:
         """Why a run cannot be read by the schema; None if it can."""
         try:
-            known = {
-                name for kind, file in zip(self._kinds, run.files, strict=True) for name in kind.names(file)
-            }
+            known = set(run.columns(self._kinds))
         except DataError as error:
             return error.problem
         times = {kind.time.column for kind in self._kinds} - {None}
@@ -164,8 +159,7 @@ class _Builder:
                     Channel(channel.label, role, channel.column, channel.unit or "")  # type: ignore[arg-type]
                 )
         skip = {kind.time.column for kind in self._kinds} | seen | {schema.episodes.column}
-        names = [n for kind, file in zip(self._kinds, run.files, strict=True) for n in kind.names(file)]
-        names += list(schema.columns)
+        names = [*run.columns(self._kinds), *schema.columns]
         taken = {channel.name for channel in self._channels}
         for name in dict.fromkeys(names):
             if name not in skip and len(self._channels) < MAX_CHANNELS:
@@ -177,16 +171,10 @@ class _Builder:
         if reason is None:
             try:
                 tables = [self._read(kind, file) for kind, file in zip(self._kinds, run.files, strict=True)]
-                clocks = [read_clock(t, kind.time) for t, kind in zip(tables, self._kinds, strict=True)]
-                origins = [clock_origin(t, kind.time) for t, kind in zip(tables, self._kinds, strict=True)]
+                clocks = read_clocks(tables, [kind.time for kind in self._kinds])
             except DataError as error:
                 reason = error.problem
             else:
-                first = min((origin for origin in origins if origin is not None), default=0)
-                clocks = [
-                    clock if origin is None else clock + (origin - first) / 1e9
-                    for clock, origin in zip(clocks, origins, strict=True)
-                ]
                 self._cut(run, tables, clocks)
         if reason is not None:
             self.faults[run.name] = reason
@@ -222,8 +210,6 @@ class _Builder:
         for rows in np.split(np.arange(len(time)), cuts):
             kept = rows[np.concatenate([[True], np.diff(time[rows]) != 0])]
             part = values[kept]
-            name = Path(run.name).name if len(run.name) < 60 else run.name[-57:]
-            name = "/".join(Path(run.name).parts[-2:]) if name.count(".") < 2 else name
             self.traces.append(
                 Trace(
                     "" if not len(cuts) else f", from row {tables[lead].number(int(rows[0]))}",
@@ -261,10 +247,7 @@ class _Builder:
                     )
                 if len(numbers) == tables[lead].rows:
                     columns[name] = numbers
-        for name, text in self._schema.columns.items():
-            expression = parse_expression(text)
-            if all(inner in columns for inner in expression.names):
-                columns[name] = np.asarray(expression.evaluate(columns, tables[lead].rows), dtype=np.float64)
+        add_derived(columns, self._schema, tables[lead].rows)
         return columns
 
     def _note_text(self, file: Path, name: str, values: NDArray[Any]) -> None:

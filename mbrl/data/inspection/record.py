@@ -1,7 +1,6 @@
 """Channels against time, the form in which raw files and datasets are examined alike."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias
@@ -13,9 +12,6 @@ from mbrl.data.dataset import Dataset
 
 Floats: TypeAlias = NDArray[np.float64]
 Role: TypeAlias = Literal["observation", "action", "other"]
-
-TURNS: Final = (2 * math.pi, 360.0)
-"""Turns of an angle in radians and in degrees."""
 
 _ANGLE: Final = re.compile(
     r"(^|[^a-z])(pos|position|angle|theta|alpha|phi|psi|beta|q|yaw|pitch|roll|joint|winkel)([^a-z]|$|\d)|pos_|_pos",
@@ -144,10 +140,8 @@ class Record:
 def record_of(dataset: Dataset) -> Record:
     """The episodes of a dataset as a record."""
     info, spec = dataset.info, dataset.spec
-    obs_names = _names(info.obs_names, "obs", spec.obs_dim)
-    act_names = _names(info.act_names, "act", spec.act_dim)
-    channels = [Channel(name, "observation") for name in obs_names]
-    channels += [Channel(name, "action") for name in act_names]
+    channels = [Channel(name, "observation") for name in dataset.obs_names]
+    channels += [Channel(name, "action") for name in dataset.act_names]
     step = info.time_step or 1.0
     traces: list[Trace] = []
     timed = True
@@ -164,14 +158,3 @@ def record_of(dataset: Dataset) -> Record:
     return Record(
         info.name, tuple(channels), tuple(traces), step, is_timed=timed, is_simulated=info.env_id is not None
     )
-
-
-def _names(names: tuple[str, ...] | None, prefix: str, count: int) -> tuple[str, ...]:
-    if names is not None and len(names) == count:
-        return names
-    return tuple(f"{prefix}_{index}" for index in range(count))
-
-
-def thinned(values: Floats, most: int) -> list[int]:
-    """At most `most` row numbers, evenly spread."""
-    return np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).astype(np.int64)).tolist()

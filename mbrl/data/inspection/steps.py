@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mbrl.data.importing.guess.columns import TURNS, find_turn
 from mbrl.data.importing.signals import Signal, usual_interval
-from mbrl.data.inspection.record import TURNS, Floats, Record, Trace
-from mbrl.data.inspection.signs.angles import turn_of
+from mbrl.data.inspection.record import Floats, Record, Trace
 from mbrl.ops.ridge import ridge_solutions
 
 MAX_LAG: Final = 8
@@ -138,7 +138,7 @@ def _windows(stretches: list[tuple[int, Floats, Floats]], count: int, names: tup
 def _turn(record: Record, index: int) -> float | None:
     """The turn of an angle, by its jumps or by its range."""
     columns = [values for values in record.column(index) if len(values)]
-    turn = turn_of(columns)
+    turn = find_turn(columns)
     if turn is not None or not columns or not record.is_raw or not record.channels[index].may_be_angle:
         return turn
     width = max(float(v.max()) for v in columns) - min(float(v.min()) for v in columns)

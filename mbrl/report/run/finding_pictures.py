@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from mbrl.core.names import shared_letters
 from mbrl.data.inspection.finding import Chart, DataFinding
 from mbrl.data.inspection.record import Record
 from mbrl.report.kit.html import Picture, Section
@@ -55,16 +56,10 @@ def _shortened(names: Sequence[str], most: int = 26) -> list[str]:
     """Names without the beginning and the end that all share, where they are long."""
     if len(names) < 2 or max(map(len, names)) <= most:
         return list(names)
-    start = _shared(names)
-    stop = _shared([name[start:][::-1] for name in names])
+    start = shared_letters(names)
+    stop = shared_letters([name[start:][::-1] for name in names])
     inner = [name[start : len(name) - stop] or name for name in names]
     return [name if len(name) <= most else f"...{name[3 - most :]}" for name in inner]
-
-
-def _shared(texts: Sequence[str]) -> int:
-    """Letters that all texts begin with."""
-    columns = zip(*texts, strict=False)
-    return next((k for k, letters in enumerate(columns) if len(set(letters)) > 1), min(map(len, texts)))
 
 
 def viewer_section(record: Record, findings: Sequence[DataFinding]) -> Section:

@@ -44,6 +44,7 @@ CASES = [
     ("cam.mp4", lambda path: path.write_bytes(b"\0\0\0 ftypisom"), "a video", "beside it"),
     ("log.mat", lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file"), "a MATLAB file", "loadmat"),
     ("a.parquet", lambda path: path.write_bytes(b"PAR1" + bytes(64)), "a table", "SCHEMA.yaml"),
+    ("a.csv", lambda path: path.write_text("t,x,u\n0,1,2\n"), "a table", "SCHEMA.yaml"),
     ("log.bag", lambda path: path.write_bytes(b"#ROSBAG V2.0\n" + bytes(64)), "a ROS bag", "mbrl topics"),
     ("log.mcap", lambda path: path.write_bytes(b"\x89MCAP0\r\n" + bytes(64)), "a ROS bag", "mbrl topics"),
     (

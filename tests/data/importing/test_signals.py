@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mbrl.data.importing.signals import Signal, is_flag, unwrapped, usual_interval
+from mbrl.data.importing.signals import Signal, unwrapped, usual_interval
 
 
 def make(time, value) -> Signal:
@@ -52,9 +52,7 @@ def test_the_largest_value_within_a_step():
     assert signal.largest(np.array([0.0, 1.5, 3.0, 4.0])).tolist() == [0, 1, 0]
 
 
-def test_flags_and_angles():
-    assert is_flag(np.array([0.0, 1.0]))
-    assert not is_flag(np.array([0.0, 0.5]))
+def test_angles_are_unwrapped():
     angle = np.linspace(0, 20, 200)
     np.testing.assert_allclose(unwrapped((angle + np.pi) % (2 * np.pi) - np.pi), angle, atol=1e-9)
 

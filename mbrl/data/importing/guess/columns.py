@@ -13,6 +13,9 @@ from mbrl.data.importing.schema import TimeConfig
 
 Floats = NDArray[np.float64]
 
+TURNS: Final = (2 * math.pi, 360.0)
+"""Turns of an angle in radians and in degrees."""
+
 MAX_TICKS: Final = 0.5
 """Distinct values as a share of the rows, below which a column may be one of ticks."""
 
@@ -78,7 +81,7 @@ def look_at(name: str, values: NDArray[Any]) -> ColumnLook:
         return ColumnLook(name, "constant", note=f"constant: {shown}")
     distinct = np.unique(known)
     kind = _kind(name, known, distinct)
-    period, tick = find_period(known), find_tick(known, distinct)
+    period, tick = find_turn([known]), find_tick(known)
     notes = [f"{known.min():.4g} to {known.max():.4g}"]
     notes += [] if period is None else [f"jumps of a turn ({period:.4g})"]
     notes += [] if tick is None else [f"changes in steps of {tick:.4g}"]
@@ -116,33 +119,45 @@ def _is_index(name: str, steps: Floats) -> bool:
     return _INDEX.search(name) is not None and float((steps >= 0).mean()) > 0.9
 
 
-def find_period(values: Floats) -> float | None:
-    """2 pi or 360, where a column stays within a turn and jumps by nearly one; else None."""
-    if len(values) < 3:
+def find_turn(columns: Sequence[Floats]) -> float | None:
+    """2 pi or 360, where values stay within a turn and jump by nearly one; else None.
+
+    Args:
+        columns: of one channel, run by run: none is a jump from the end of one to the start of the next.
+    """
+    known = [values for values in columns if len(values) > 1]
+    if not known:
         return None
-    width, jump = float(np.ptp(values)), float(np.abs(np.diff(values)).max())
-    for period in (2 * math.pi, 360.0):
-        if 0.9 * period < jump <= width <= 1.001 * period:
-            return period
-    return None
+    width = max(float(values.max()) for values in known) - min(float(values.min()) for values in known)
+    jump = max(float(np.abs(np.diff(values)).max()) for values in known)
+    return next((turn for turn in TURNS if 0.9 * turn < jump <= width <= 1.001 * turn), None)
 
 
-def find_tick(values: Floats, distinct: Floats) -> float | None:
-    """The step that all values are apart by multiples of, where there are few of them; else None."""
-    if len(distinct) < 3 or len(distinct) > MAX_TICKS * len(values):
+def find_tick(values: Floats) -> float | None:
+    """The step that all values are apart by multiples of; None without one, or for digits of a text.
+
+    Args:
+        values: finite; float32 or better, so steps below a millionth of the largest value are not seen.
+    """
+    if len(values) < 100:
+        return None
+    size = float(np.abs(values).max())
+    grid = max(1e-6 * size, 1e-300)
+    distinct = np.unique(np.round(values / grid)) * grid
+    if not 8 <= len(distinct) <= MAX_TICKS * len(values):
         return None
     apart = np.diff(distinct)
-    tick = float(apart.min())
-    if tick <= 1e-9 * float(np.abs(distinct).max()):
+    tick = float(np.quantile(apart, 0.02))
+    if tick < 50 * grid:
         return None
-    if tick < 0.01 * float(values.std()) and abs(math.log10(tick) - round(math.log10(tick))) < 1e-3:
-        return None  # digits of a text, not steps of a sensor
-    multiples = apart / tick
-    return (
-        tick
-        if bool((np.abs(multiples - np.round(multiples)) < 0.01 * np.maximum(multiples, 1)).all())
-        else None
-    )
+    multiples = np.round(apart / tick)
+    if (multiples < 1).any():
+        return None
+    tick = float(apart.sum() / multiples.sum())  # the mean over all of them
+    if float(np.quantile(np.abs(apart / tick - np.round(apart / tick)), 0.98)) > 0.02:
+        return None
+    digits = abs(math.log10(tick) - round(math.log10(tick))) < 1e-3
+    return None if digits and tick < 0.01 * float(values.std()) else tick
 
 
 def find_clock(columns: Mapping[str, NDArray[Any]]) -> str | None:

@@ -13,9 +13,14 @@ from mbrl.core.errors import DataError
 from mbrl.data.importing.guess.columns import find_clock
 from mbrl.data.importing.guess.dialect import guess_dialect
 from mbrl.data.importing.schema import CsvConfig
-from mbrl.data.importing.tables import Table, column_names, is_parquet, read_table
+from mbrl.data.importing.tables import PARQUET, Table, column_names, is_parquet, read_table
 
-_SUFFIXES: Final = (".csv", ".txt", ".tsv", ".dat", ".parquet", ".pq")
+TABLES: Final = (".csv", ".tsv", *PARQUET)
+"""Ends of names that are those of tables."""
+
+MAYBE_TABLES: Final = (*TABLES, ".txt", ".dat")
+"""Ends of names that may be those of tables."""
+
 _MOST_FILES: Final = 20
 """Files of a kind that are looked into."""
 
@@ -61,14 +66,14 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = [f for f in sorted(path.rglob("*")) if f.is_file() and f.suffix.lower() in _SUFFIXES]
+            inside = [f for f in sorted(path.rglob("*")) if f.is_file() and f.suffix.lower() in MAYBE_TABLES]
             files.update(dict.fromkeys(inside))
         elif path.is_file():
             files[path] = None
         else:
             raise DataError("there is no such file", file=path, remedy="Correct the path.")
     if not files:
-        wanted = ", ".join(_SUFFIXES)
+        wanted = ", ".join(MAYBE_TABLES)
         raise DataError(f"no file ends with {wanted}", file=paths[0] if paths else None, remedy="Name files.")
     return list(files)
 

@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
+from mbrl.core.names import shared_letters
 from mbrl.data.importing.clock import read_clock
 from mbrl.data.importing.guess.columns import ColumnLook, guess_time, look_at
 from mbrl.data.importing.guess.files import SeenKind, find_files, see_kinds
@@ -98,7 +99,7 @@ def _new_names(kinds: Sequence[SeenKind]) -> list[dict[str, str]]:
     if len(kinds) == 1:
         return [{}]
     every = [name for kind in kinds for name in kind.columns]
-    shared = _shared_letters([f"{kind.stem}_" for kind in kinds])
+    shared = shared_letters([f"{kind.stem}_" for kind in kinds])
     short = [kind.stem[shared:].strip("_-. ") or kind.stem for kind in kinds]
     return [
         {
@@ -108,12 +109,6 @@ def _new_names(kinds: Sequence[SeenKind]) -> list[dict[str, str]]:
         }
         for kind, stem in zip(kinds, short, strict=True)
     ]
-
-
-def _shared_letters(texts: Sequence[str]) -> int:
-    """Letters that all texts begin with."""
-    columns = zip(*texts, strict=False)
-    return next((k for k, letters in enumerate(columns) if len(set(letters)) > 1), min(map(len, texts)))
 
 
 def _look(kinds: Sequence[SeenKind], renamed: Sequence[Mapping[str, str]]) -> _Seen:

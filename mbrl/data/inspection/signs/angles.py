@@ -4,24 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mbrl.data.importing.guess.columns import TURNS, find_turn
 from mbrl.data.inspection.finding import MAX_PLACES, Chart, Curve, DataFinding, Place
-from mbrl.data.inspection.record import TURNS, Floats, Record
-
-
-def turn_of(columns: list[Floats]) -> float | None:
-    """2 pi or 360 where values stay within a turn and jump by nearly one; else None."""
-    known = [values for values in columns if len(values) > 1]
-    if not known:
-        return None
-    width = max(float(values.max()) for values in known) - min(float(values.min()) for values in known)
-    jump = max(float(np.abs(np.diff(values)).max()) for values in known)
-    return next((turn for turn in TURNS if 0.9 * turn < jump <= width <= 1.001 * turn), None)
+from mbrl.data.inspection.record import Record
 
 
 def find_wraps(record: Record) -> Iterator[DataFinding]:
     """Channels that jump from one end of a turn to the other."""
     for index, channel in record.enumerated("observation", "other"):
-        turn = turn_of(record.column(index))
+        turn = find_turn(record.column(index))
         if turn is None:
             continue
         places: list[Place] = []
@@ -69,7 +60,7 @@ def find_turns(record: Record) -> Iterator[DataFinding]:
     found: list[tuple[str, str, float, float, float]] = []
     for index, channel in record.enumerated("observation"):
         columns = [values for values in record.column(index) if len(values)]
-        if not channel.may_be_angle or not columns or turn_of(columns) is not None:
+        if not channel.may_be_angle or not columns or find_turn(columns) is not None:
             continue
         low, high = min(float(v.min()) for v in columns), max(float(v.max()) for v in columns)
         step = max(float(np.abs(np.diff(values)).max(initial=0.0)) for values in columns)

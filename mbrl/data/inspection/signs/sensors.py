@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.data.importing.guess.columns import is_reference
-from mbrl.data.inspection.finding import MAX_PLACES, Chart, Curve, DataFinding, Place
+from mbrl.data.inspection.finding import MAX_PLACES, Chart, Curve, DataFinding, Place, Severity
 from mbrl.data.inspection.record import Floats, Record, Role, Trace
 
 STUCK_ROWS: Final = 50
@@ -32,15 +32,16 @@ def find_dead(record: Record) -> Iterator[DataFinding]:
     """Columns that never change; constants of a dataset are found from its dimensions."""
     if not record.is_raw:
         return
-    for role, severity in (("observation", "note"), ("action", "warning")):
+    roles: tuple[tuple[Role, Severity], ...] = (("observation", "note"), ("action", "warning"))
+    for role, severity in roles:
         dead: list[str] = []
-        for index, channel in record.enumerated(role):  # type: ignore[arg-type]
+        for index, channel in record.enumerated(role):
             columns = [values for values in record.column(index) if len(values)]
             if columns and max(float(v.max()) for v in columns) == min(float(v.min()) for v in columns):
                 dead.append(channel.name)
         if dead:
             yield DataFinding(
-                severity="warning" if severity == "warning" else "note",
+                severity=severity,
                 kind="dead",
                 channels=tuple(dead),
                 text=f"These {role}s never change: {', '.join(dead)}.",

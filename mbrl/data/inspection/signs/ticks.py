@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from mbrl.data.importing.guess.columns import find_tick
 from mbrl.data.importing.guess.pairs import find_velocities
 from mbrl.data.inspection.finding import Chart, Curve, DataFinding
 from mbrl.data.inspection.record import Floats, Record
@@ -22,33 +23,6 @@ MOST_WINDOW: Final = 20
 """Rows of the longest window that is advised."""
 
 _MOST_ROWS: Final = 50_000
-
-
-def tick_of(values: Floats) -> float | None:
-    """The step that all values are apart by multiples of; None without one, or for digits of a text.
-
-    Args:
-        values: finite; float32 or better, so steps below a millionth of the largest value are not seen.
-    """
-    if len(values) < 100:
-        return None
-    size = float(np.abs(values).max())
-    grid = max(1e-6 * size, 1e-300)
-    distinct = np.unique(np.round(values / grid)) * grid
-    if not 8 <= len(distinct) <= 0.5 * len(values):
-        return None
-    apart = np.diff(distinct)
-    tick = float(np.quantile(apart, 0.02))
-    if tick < 50 * grid:
-        return None
-    multiples = np.round(apart / tick)
-    if (multiples < 1).any():
-        return None
-    tick = float(apart.sum() / multiples.sum())  # the mean over all of them
-    if float(np.quantile(np.abs(apart / tick - np.round(apart / tick)), 0.98)) > 0.02:
-        return None
-    digits = abs(math.log10(tick) - round(math.log10(tick))) < 1e-3
-    return None if digits and tick < 0.01 * float(values.std()) else tick
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,30 +54,33 @@ def find_ticks(record: Record) -> Iterator[DataFinding]:
     if not np.isfinite(interval):
         return
     found: list[Tick] = []
+    velocities: dict[int, str] | None = None
     for index, _ in record.enumerated("observation"):
         values = trace.values[:, index]
         values = values[np.isfinite(values)]
-        size = tick_of(values[:_MOST_ROWS])
+        size = find_tick(values[:_MOST_ROWS])
         speed = 0.0 if size is None else _speed(values, size, interval)
         if size is None or speed == 0.0 or size / interval < VISIBLE * speed:
             continue
         rows = min(max(math.ceil(size / interval / (VISIBLE * speed)), 2), MOST_WINDOW)
         window = float(f"{interval * rows:.2g}")
-        velocity = _velocity(record, longest, index)
-        found.append(Tick(index, size, size / interval, speed, window, velocity))
+        velocities = _velocities(record, longest) if velocities is None else velocities
+        found.append(Tick(index, size, size / interval, speed, window, velocities.get(index)))
     for is_known in (False, True):
         group = [tick for tick in found if (tick.velocity is not None) == is_known]
         if group:
             yield _finding(record, longest, interval, sorted(group, key=lambda t: -t.resolution / t.speed))
 
 
-def _velocity(record: Record, longest: int, index: int) -> str | None:
-    """The channel that logs the velocity of another one."""
+def _velocities(record: Record, longest: int) -> dict[int, str]:
+    """By channel, the one that logs its velocity."""
     trace = record.traces[longest]
-    others = [k for k in record.indices("observation") if k != index]
-    columns = {str(k): trace.values[:_MOST_ROWS, k] for k in (index, *others[:20])}
+    columns = {str(k): trace.values[:_MOST_ROWS, k] for k in record.indices("observation")}
     found = find_velocities(columns, trace.time[:_MOST_ROWS], {})
-    return next((record.channels[int(v)].name for v, p in found.items() if p == str(index)), None)
+    names: dict[int, str] = {}
+    for velocity, position in found.items():
+        names.setdefault(int(position), record.channels[int(velocity)].name)
+    return names
 
 
 def _finding(record: Record, longest: int, interval: float, ticks: list[Tick]) -> DataFinding:

@@ -11,7 +11,7 @@ import mbrl
 from mbrl.api.importing import read_schema
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
-from mbrl.data.importing.guess.columns import find_clock, find_period, find_tick, guess_time, look_at
+from mbrl.data.importing.guess.columns import find_clock, find_tick, find_turn, guess_time, look_at
 from mbrl.data.importing.guess.dialect import guess_dialect
 from mbrl.data.importing.guess.pairs import find_commands, find_response, find_velocities
 from tests.data.importing.machines import epochal, german, scattered, swing, write_csv
@@ -147,12 +147,12 @@ def test_clocks_are_told_from_counters_and_states():
 def test_wraps_and_ticks():
     angle = np.linspace(-10, 10, 400)
     wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
-    assert find_period(wrapped) == 2 * math.pi
-    assert find_period(np.rad2deg(wrapped)) == 360
-    assert find_period(angle) is None
+    assert find_turn([wrapped]) == 2 * math.pi
+    assert find_turn([np.rad2deg(wrapped)]) == 360
+    assert find_turn([angle]) is None
     ticks = np.round(np.sin(angle) * 20) * 0.07
-    assert find_tick(ticks, np.unique(ticks)) == pytest.approx(0.07)
-    assert find_tick(np.sin(angle), np.unique(np.sin(angle))) is None
+    assert find_tick(ticks) == pytest.approx(0.07)
+    assert find_tick(np.sin(angle)) is None
     assert look_at("g", np.full(5, 3.0)).kind == "constant"
 
 

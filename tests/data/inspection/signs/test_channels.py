@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mbrl.data.inspection.signs.angles import find_turns, find_wraps, turn_of
+from mbrl.data.importing.guess.columns import find_tick, find_turn
+from mbrl.data.inspection.signs.angles import find_turns, find_wraps
 from mbrl.data.inspection.signs.sensors import find_dead, find_saturation, find_stuck, runs_of
-from mbrl.data.inspection.signs.ticks import find_ticks, tick_of
+from mbrl.data.inspection.signs.ticks import find_ticks
 from tests.data.inspection.records import STEP, clean, edited, only
 
 
@@ -27,7 +28,7 @@ def test_wraps(turn: float, scale: str):
     assert f"it jumps by a turn ({turn:.4g}) 3 times" in found.text
     assert found.remedy.startswith(f"{{column: pos_x, {scale}wrap: cossin}}")
     assert len(found.places) == 3
-    assert turn_of(record.column(0)) == turn
+    assert find_turn(record.column(0)) == turn
 
 
 def test_turns_of_angles_that_count_on():
@@ -40,16 +41,16 @@ def test_turns_of_angles_that_count_on():
 
 
 @pytest.mark.parametrize("tick", [2 * np.pi / 2048, 0.25, 3e-5])
-def test_tick_of(tick: float):
+def test_find_tick(tick: float):
     values = tick * np.round(np.random.default_rng(0).normal(scale=30, size=5000))
-    assert tick_of(values) == pytest.approx(tick, rel=1e-6)
-    assert tick_of(values.astype(np.float32).astype(np.float64)) == pytest.approx(tick, rel=1e-4)
+    assert find_tick(values) == pytest.approx(tick, rel=1e-6)
+    assert find_tick(values.astype(np.float32).astype(np.float64)) == pytest.approx(tick, rel=1e-4)
 
 
 def test_no_tick_of_measurements_or_digits():
     values = np.random.default_rng(0).normal(size=5000)
-    assert tick_of(values) is None
-    assert tick_of(np.round(values, 3)) is None  # digits of a text
+    assert find_tick(values) is None
+    assert find_tick(np.round(values, 3)) is None  # digits of a text
 
 
 def test_ticks_and_the_velocity_that_they_leave():

@@ -1,4 +1,6 @@
-"""A log without a fault has no finding; every sign has its chart, and every place lies in its episode."""
+"""A log without a fault has no finding."""
+
+import dataclasses
 
 import pytest
 
@@ -12,7 +14,5 @@ def test_a_clean_log_has_no_finding(sign: Sign):
 
 
 def test_a_clean_dataset_has_none_either():
-    import dataclasses
-
     record = dataclasses.replace(clean(), is_raw=False)
     assert [finding.text for finding in examine(record)] == []

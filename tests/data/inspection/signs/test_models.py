@@ -25,11 +25,10 @@ def test_windows_are_what_was_logged():
     assert steps is not None
     assert steps.obs.shape == (4 * (99 - MAX_LAG), MAX_LAG + 2, 2)
     assert steps.is_held_out.sum() == 99 - MAX_LAG  # the fourth run
-    scale = steps.obs[0, 0, 0] / record.traces[0].values[0, 0] if record.traces[0].values[0, 0] else None
     whole = np.concatenate([trace.values[MAX_LAG:-1, 0] for trace in record.traces])
     assert steps.obs[:, -2, 0] * whole.std() == pytest.approx(whole)
-    assert scale is None  # every run starts at 0
-    assert steps.change == pytest.approx(steps.obs[:, -1] - steps.obs[:, -2])
+    moved = np.concatenate([np.diff(trace.values[MAX_LAG:, 0]) for trace in record.traces])
+    assert steps.change[:, 0] * whole.std() == pytest.approx(moved)
 
 
 def test_held_out_error_of_a_linear_law_is_nothing_and_of_noise_one():
