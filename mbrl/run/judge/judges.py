@@ -23,7 +23,7 @@ from mbrl.off_policy.value.judged import JudgedValue
 from mbrl.rollouts.box import Box
 from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.fit import fit_judge_stage, judge_dynamics, judge_key, judge_streams
-from mbrl.run.inputs import find_run_task, known_termination
+from mbrl.run.inputs import find_run_task, known_termination, named_end
 from mbrl.run.judge.judge_backtest import JudgeBacktest, backtest_judges
 from mbrl.run.judge.question import asked_horizon
 from mbrl.run.stage import Workspace
@@ -62,7 +62,7 @@ class Judges:
     @property
     def termination(self) -> str:
         """Who ends an imagined episode: `task`, `learned` or `never`."""
-        return _termination_name(self.config, self.rule)
+        return named_end(self.config.termination, self.rule, option="judges.termination")
 
     @property
     def can_compare_ends(self) -> bool:
@@ -178,11 +178,7 @@ def judges_question(run: RunConfig, dataset: Dataset) -> tuple[TaskHorizon, Term
     dataset.require_rewards("A choice by judges")
     task = find_run_task(run, dataset)
     rule = known_termination(task, dataset)
-    if config.termination == "task" and rule is None:
-        raise ConfigError(
-            "judges.termination=task needs a task with a known rule of termination. Remedy: declare it in "
-            "the task's yaml or the log's schema, or use judges.termination=auto."
-        )
+    named_end(config.termination, rule, option="judges.termination")
     # A task that the user names comes before what the log says of itself.
     return asked_horizon(dataset, config.horizon, task=None if run.task is None else task), rule
 
@@ -260,12 +256,6 @@ def _box(batch: Any, margin: float) -> Box:
     box = Box.around(batch, margin=margin)
     spare = margin * (box.reward_high - box.reward_low)
     return dataclasses.replace(box, reward_low=box.reward_low - spare, reward_high=box.reward_high + spare)
-
-
-def _termination_name(config: JudgesConfig, rule: TerminationFn | None) -> str:
-    if config.termination != "auto":
-        return config.termination
-    return "learned" if rule is None else "task"
 
 
 def _termination(name: str, fit: FittedDynamics, rule: TerminationFn | None) -> TerminationFn:
