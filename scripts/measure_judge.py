@@ -119,7 +119,7 @@ def measure(piece: Piece, resolved: ResolvedConfig, workspace: Workspace, episod
     columns: dict[str, list[float | None] | None] = {
         "lower_bound": [one["low"] for one in contestants],
         "mean": [one["point"] for one in contestants],
-        "least_member": [min(value["by_member"]) for value in judged],
+        "least_member": [_least(value["by_member"]) for value in judged],
         **{
             f"judge_{k}": [value["by_judge"][k] for value in judged]
             for k in range(len(judged[0]["by_judge"]))
@@ -195,6 +195,12 @@ def table(folder: Path) -> str:
         who = " | ".join(str(piece[name]) for name in ("log", "method", "seed"))
         lines.append(f"| {who} | {returns} | {ranks} | {_number(ratio)} |")
     return "\n".join(lines) + "\n"
+
+
+def _least(values: Sequence[float | None]) -> float | None:
+    """None where a model broke down in one of them."""
+    known = [value for value in values if value is not None]
+    return min(known) if len(known) == len(values) else None
 
 
 def _number(value: float | None) -> str:

@@ -200,13 +200,13 @@ def ope(
     source = origin_of(data, workspace).source
 
     def chosen_for(stored: StoredPolicy) -> ChosenModel | None:
-        # All candidates have the same judges: those of the first one's config.
-        among = candidates[0] if settings.model.judges > 0 else stored
-        where = among.training or among.path
+        where = stored.training or stored.path
         return choose_model(where, data, settings.model, source=source, workspace=workspace)
 
     with torch_settings(threads):
-        pairs = [(stored, chosen_for(stored)) for stored in [*candidates, *others]]
+        # All candidates have the same judges: those of the first one's config.
+        judges = chosen_for(candidates[0]) if settings.model.judges > 0 else None
+        pairs = [(stored, judges or chosen_for(stored)) for stored in [*candidates, *others]]
         judged = [ope_stage(stored, data, settings, workspace, chosen=model) for stored, model in pairs]
         folders, other = judged[: len(candidates)], None if is_behaviour else judged[-1]
         folder = deployment_stage(folders, other, data, workspace, trials=trials, command=command)
@@ -254,7 +254,7 @@ def _settings(
             _model_path(dynamics),
             asked.own_model,
             asked.termination,
-            0 if asked.own_model else asked.judges,
+            0 if asked.own_model or dynamics is not None else asked.judges,
         ),
         crossfit=asked.crossfit,
         backtest=asked.backtest,

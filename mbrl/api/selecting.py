@@ -121,8 +121,8 @@ def select(
     with torch_settings(resolved.run.threads):
         data = log if isinstance(log, Dataset) else load_run_dataset(resolved.run, workspace)
         _check_log(trained[0], data)
-        judges = open_judges(resolved, data, workspace)
         stored = [open_policy(run.path, which) for run in trained]
+        judges = open_judges(resolved, data, workspace)
         candidates = [
             Candidate({"training": run.path.name, "policy": which}, run.path, one.policy)
             for run, one in zip(trained, stored, strict=True)

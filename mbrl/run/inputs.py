@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mbrl.algorithms.imagination import TerminationSource
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import TerminationFn
 from mbrl.data.dataset import Dataset
@@ -64,6 +65,27 @@ def known_termination(task: TaskSpec | None, dataset: Dataset) -> TerminationFn 
     if task is not None and task.termination is not None:
         return KnownTermination(task.termination)
     return logged_termination(dataset.info)
+
+
+def named_end(asked: TerminationSource, rule: TerminationFn | None, *, option: str) -> TerminationSource:
+    """Who ends imagined episodes: `task`, `learned` or `never`; `auto` takes a rule where one is known.
+
+    Args:
+        asked: by whom they are to end.
+        rule: that is known (`known_termination`), or None.
+        option: that asks, for the message.
+
+    Raises:
+        ConfigError: a rule is asked for, and none is known.
+    """
+    if asked == "auto":
+        return "learned" if rule is None else "task"
+    if asked == "task" and rule is None:
+        raise ConfigError(
+            f"{option}=task needs a task with a known rule of termination. Remedy: declare it in the task's "
+            f"yaml or the log's schema, or use {option}=auto."
+        )
+    return asked
 
 
 def split_identity(config: DynamicsConfig) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.fit import dynamics_key, fit_dynamics_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, split_identity
-from mbrl.run.judge.along import KeptPolicies, select_along, selection_identity
+from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, selection_identity
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import POLICY_FILE, save_policy
@@ -63,6 +63,8 @@ def train_policy_stage(
             f"The recipe {config.recipe!r} trains in a simulator: give a task and no dataset "
             "(mbrl train --online TASK)."
         )
+    if dataset is not None:
+        check_selection(config, dataset)
     identity = _identity(config, dataset, task) | selection_identity(config)
     fit: Callable[[], FittedDynamics] | None = None
     if dataset is not None and recipe.needs_dynamics:

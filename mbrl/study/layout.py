@@ -21,7 +21,7 @@ from mbrl.run.fit import fit_dynamics_stage
 from mbrl.run.inputs import find_run_task, load_run_dataset
 from mbrl.run.judge.judges import judges_identity, open_judges
 from mbrl.run.judge.rule import RuleName, SelectRule
-from mbrl.run.judge.selection import Candidate, Selection, select_policy
+from mbrl.run.judge.selection import Candidate, Selection, select_by_judges, select_by_values
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.plan.basis import open_basis
 from mbrl.run.plan.config import PlanConfig
@@ -117,21 +117,18 @@ class SelectTask(Task):
         workspace = Workspace(RunStore(site.runs), progress, site.minari_root)
         dataset = load_run_dataset(run, workspace)
         paths = [trained_path(name, site) for name in self.needs]
+        candidates = [
+            Candidate(changes, path, open_policy(path).policy)
+            for changes, path in zip(self.variants, paths, strict=True)
+        ]
         folder = site.folder.path / "selections"
+        path = folder / f"{self.id}.json"
+        if self.name == "judge":
+            judges = open_judges(self.resolved, dataset, workspace)
+            return select_by_judges(candidates, judges, progress)[0].save(path)
         kept = KeptFits(folder / f"{self.id}-{self.fingerprint[:8]}.fits", self.fingerprint, progress)
-        found = select_policy(
-            [
-                Candidate(changes, path, open_policy(path).policy)
-                for changes, path in zip(self.variants, paths, strict=True)
-            ],
-            dataset,
-            self.rule,
-            name="judge" if self.name == "judge" else "fqe",
-            rng=RngStreams(run.seed),
-            kept=kept,
-            open_judges=lambda: open_judges(self.resolved, dataset, workspace),
-        )
-        path = found.save(folder / f"{self.id}.json")
+        found = select_by_values(candidates, dataset, self.rule, rng=RngStreams(run.seed), kept=kept)
+        found.save(path)
         kept.drop()
         return path
 

@@ -11,6 +11,7 @@ from mbrl.core.types import SpaceSpec
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
+from mbrl.run.judge.model import ChosenModel
 from tests.off_policy.lqg import LinearPolicy, scalar_task
 
 
@@ -40,10 +41,12 @@ def never(*_, **__):
         ({"risk": "falling:0.1"}, ConfigError, "no risk"),
         ({"tested": {"nobody": [1.0]}}, ConfigError, "no candidate"),
         ({"dynamics": "no/such/model"}, MbrlError, "no/such/model"),
+        ({"termination": "task"}, ConfigError, "known rule of termination"),
     ],
 )
 def test_what_is_refused_starts_no_fit(monkeypatch, tmp_path, options, error, match):
     monkeypatch.setattr("mbrl.off_policy.value.fqe.FQEFit.__init__", never)
+    monkeypatch.setattr("mbrl.run.fit.fit_dynamics", never)
     monkeypatch.setattr("mbrl.run.judge.backtest.clone_behaviour", never)
     monkeypatch.setattr("mbrl.run.judge.ope.backtest_stage", never)
     with pytest.raises(error, match=match):
@@ -54,3 +57,24 @@ def test_one_episode_is_refused_before_a_fit(monkeypatch, tmp_path):
     monkeypatch.setattr("mbrl.run.judge.ope.backtest_stage", never)
     with pytest.raises(DataError, match="two episodes or more"):
         mbrl.ope(policy(), log().select([0]), store=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"), [({}, 1), ({"dynamics": "a/model"}, 2), ({"own_model": True}, 2)]
+)
+def test_candidates_share_judges_and_are_each_held_against_another_model(
+    monkeypatch, tmp_path, options, asked
+):
+    """Whether a model trained a candidate differs from one to the other."""
+    requests, model = [], object.__new__(ChosenModel)
+
+    def choose(_candidate, _data, request, **_):
+        requests.append(request)
+        return model
+
+    monkeypatch.setattr("mbrl.api.judging.choose_model", choose)
+    monkeypatch.setattr("mbrl.api.judging.ope_stage", never)
+    with pytest.raises(AssertionError, match="a fit was started"):
+        mbrl.ope([policy(), policy()], log(), store=tmp_path, progress=False, **options)
+    assert len(requests) == asked
+    assert {request.judges for request in requests} == {0 if options else 2}

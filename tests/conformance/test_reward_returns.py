@@ -18,10 +18,9 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.nets.normaliser import Normaliser
-from mbrl.run.config import find_part, parse_algorithm, part_names
-from mbrl.run.documents import read_yaml, set_at
 from mbrl.run.loop import renew
 from mbrl.uncertainty.held_out import held_out_measures
+from tests.conformance.small import offline_names, small_algorithm
 
 pytestmark = pytest.mark.slow
 
@@ -52,20 +51,7 @@ FIT = {
 }
 
 
-def algorithm(name: str) -> tuple[str, Any]:
-    tree = read_yaml(find_part("algorithms", name))
-    known = {*RECIPES.get(tree["recipe"]).Config.model_fields}
-    for key, value in SMALL.items():
-        if key.partition(".")[0] in known:
-            set_at(tree, tuple(key.split(".")), value)
-    return parse_algorithm(tree, where=name)
-
-
-NAMES = [
-    name
-    for name in part_names("algorithms")
-    if not name.endswith("-published") and not RECIPES.get(algorithm(name)[0]).is_online
-]
+NAMES = offline_names()
 
 
 def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +89,7 @@ def dynamics(factor: float) -> FittedDynamics:
 def trained(name: str, factor: float) -> Policy:
     rows = dataset(factor).transitions()
     mean, std = fit_moments(rows.observation)
-    recipe, config = algorithm(name)
+    recipe, config = small_algorithm(name, SMALL)
     context = RecipeContext(
         SPACE,
         Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),

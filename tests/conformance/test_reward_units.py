@@ -20,10 +20,9 @@ from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.learners.base import LEARNERS
 from mbrl.nets.normaliser import Normaliser
-from mbrl.run.config import find_part, parse_algorithm, part_names
-from mbrl.run.documents import read_yaml, set_at
 from mbrl.run.loop import renew
 from mbrl.uncertainty.held_out import held_out_measures
+from tests.conformance.small import offline_names, small_algorithm
 from tests.run.toy import TINY_DYNAMICS, assert_same
 
 pytestmark = pytest.mark.slow
@@ -44,20 +43,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def _algorithm(name: str) -> tuple[str, Any]:
-    tree = read_yaml(find_part("algorithms", name))
-    known = {*RECIPES.get(tree["recipe"]).Config.model_fields}
-    for key, value in SMALL.items():
-        if key.partition(".")[0] in known:
-            set_at(tree, tuple(key.split(".")), value)
-    return parse_algorithm(tree, where=name)
-
-
-NAMES = [
-    name
-    for name in part_names("algorithms")
-    if not name.endswith("-published") and not RECIPES.get(_algorithm(name)[0]).is_online
-]
+NAMES = offline_names()
 
 
 @functools.cache
@@ -95,7 +81,7 @@ def _dynamics(scale: float) -> FittedDynamics:
 def _build(name: str, scale: float) -> Training:
     rows = _dataset(scale).transitions()
     mean, std = fit_moments(rows.observation)
-    recipe, config = _algorithm(name)
+    recipe, config = small_algorithm(name, SMALL)
     context = RecipeContext(
         SPACE,
         Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),
@@ -119,6 +105,11 @@ def _trained(name: str, scale: float) -> tuple[Training, Any, dict[str, float]]:
     return training, state, {key: float(value) for key, value in metrics.items()}
 
 
+def _seen(name: str, scale: float) -> float:
+    """The factor as the method sees it: a clone reads no reward, and has no unit."""
+    return scale if small_algorithm(name, SMALL)[1].reads_rewards else 1.0
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget() -> Iterator[None]:
     yield
@@ -127,7 +118,7 @@ def _forget() -> Iterator[None]:
 
 
 def test_every_learner_and_every_offline_recipe_is_among_them() -> None:
-    algorithms = [_algorithm(name) for name in NAMES]
+    algorithms = [small_algorithm(name, SMALL) for name in NAMES]
     offline = {name for name in RECIPES.names() if not RECIPES.get(name).is_online}
     assert {recipe for recipe, _ in algorithms} == offline
     assert {config.learner.name for _, config in algorithms} == set(LEARNERS.names())
@@ -141,7 +132,7 @@ def test_rewards_times_a_power_of_two_give_the_same_training_to_the_last_bit(nam
     plain, state, metrics = _trained(name, 1.0)
     scaled, other, scaled_metrics = _trained(name, 2.0**power)
     assert_same(other.state_dict(), state.state_dict())
-    assert scaled.reward_unit == 2.0**power * plain.reward_unit
+    assert scaled.reward_unit == _seen(name, 2.0**power) * plain.reward_unit
     if plain.value_bounds is not None:
         assert scaled.value_bounds == tuple(2.0**power * bound for bound in plain.value_bounds)
     # Values are told in the units of the log, all else is the same.
@@ -164,7 +155,7 @@ def test_rewards_times_ten_thousand_or_a_ten_thousandth_give_the_same_policy(nam
     torch.testing.assert_close(
         scaled.learner.policy(other).act(obs), plain.learner.policy(state).act(obs), rtol=0, atol=5e-3
     )
-    assert scaled.reward_unit == pytest.approx(scale * plain.reward_unit, rel=1e-5)
+    assert scaled.reward_unit == pytest.approx(_seen(name, scale) * plain.reward_unit, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,7 +167,7 @@ def test_one_wrong_reward_leaves_the_size_of_the_others(name: str) -> None:
     spoiled = dataclasses.replace(
         data, episodes=(dataclasses.replace(first, rewards=rewards), *data.episodes[1:])
     )
-    _, config = _algorithm(name)
+    _, config = small_algorithm(name, SMALL)
     contexts = [
         RecipeContext(SPACE, Normaliser.identity(2), part.transitions().to_batch())
         for part in (data, spoiled)

@@ -15,6 +15,9 @@ def dataset_cases() -> tuple[Case, ...]:
     return (*npz.cases(), *hdf5.d4rl_cases(), *hdf5.minari_cases(), *others.cases(), *places.cases())
 
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""Of the repository."""
+
 TABLES: Final[dict[str, Callable[[], tuple[Case, ...]]]] = {
     "datasets": dataset_cases,
     "policies": policies.cases,
@@ -31,7 +34,7 @@ class Row:
     Attributes:
         name: of the case.
         outcome: `refused` or `answered`; else what is wrong with it.
-        message: that the user saw, without the folder of the input.
+        message: that the user saw, without places of this machine (`without_places`).
         is_sound: whether the command ended as it must.
     """
 
@@ -48,9 +51,16 @@ def measure(cases: Iterable[Case]) -> list[Row]:
         with tempfile.TemporaryDirectory() as folder:
             outcome = run_case(case, Path(folder))
             problems = judge(case, outcome)
-            message = " ".join(outcome.message.split()).replace(f"{folder}/", "")
+            message = without_places(" ".join(outcome.message.split()), Path(folder))
         ended = "answered" if outcome.code == 0 else "refused"
         rows.append(
             Row(case.name, "; ".join(problems) or ended, message if ended == "refused" else "", not problems)
         )
     return rows
+
+
+def without_places(text: str, folder: Path) -> str:
+    """A message as every machine says it: paths count from the input, the repository or the home folder."""
+    for place, written in ((folder, ""), (ROOT, ""), (Path.home(), "~/")):
+        text = text.replace(f"{place}/", written)
+    return text

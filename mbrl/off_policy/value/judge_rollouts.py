@@ -145,9 +145,10 @@ def imagine_episodes(
         returns[live.slot] += question.discount**t * reward.double()
         lengths[live.slot] += 1
         # A NaN ends an episode, and stays visible as its return.
-        ends = (noise.end[live.start] < end) | ~reward.isfinite()
-        terminated[live.slot] = ends
-        live = dataclasses.replace(live, obs=next_obs).keep(~ends)
+        is_sound = reward.isfinite()
+        ends = noise.end[live.start] < end
+        terminated[live.slot] = ends & is_sound
+        live = dataclasses.replace(live, obs=next_obs).keep(is_sound & ~ends)
     told.advance(question.horizon, alive=len(live.slot) / total)
     return _by_policy((returns, lengths, terminated), clips, (count, n, members))
 

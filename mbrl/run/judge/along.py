@@ -15,9 +15,10 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.files import make_folder, write_bytes
 from mbrl.run.judge.exploitation import find_exploitation
-from mbrl.run.judge.judges import judges_identity, open_judges
+from mbrl.run.judge.judges import judges_identity, judges_question, open_judges
+from mbrl.run.judge.question import asked_estimand
 from mbrl.run.judge.rule import RuleName, kept_steps
-from mbrl.run.judge.selection import Candidate, Selection, select_by_judges, select_policy
+from mbrl.run.judge.selection import Candidate, Selection, select_by_judges, select_by_values
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import LAST_POLICY_FILE, POLICY_FILE, load_policy, save_policy
 from mbrl.run.stage import StageWork, Workspace
@@ -52,6 +53,20 @@ def selection_identity(config: RunConfig) -> dict[str, Any]:
     if rule == "judge":
         return {"select": {"rule": rule, "kept": config.select.kept, **judges_identity(config)}}
     return {"select": {**config.select.model_dump(mode="json"), "rule": rule}}
+
+
+def check_selection(config: RunConfig, dataset: Dataset) -> None:
+    """Refuses a choice that the log cannot make, before the training instead of after it.
+
+    Raises:
+        MbrlError: see `judges_question` and `asked_horizon`.
+    """
+    rule = rule_of(config)
+    if rule == "judge":
+        judges_question(config, dataset)
+    elif rule == "fqe":
+        dataset.require_rewards("A selection by value")
+        asked_estimand(dataset, discount=config.select.discount, steps=config.select.horizon)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,7 +138,6 @@ def select_along(
             f"{len(lost)} of {len(kept.steps)} kept policies are gone from {kept.folder}, that of update "
             f"{lost[0]:,} first: the choice is among the others."
         )
-    fits = KeptFits(work.path / "selection", work.key.digest, work.progress)
     exploitation: dict[str, Any] | None = None
     if name == "judge":
         begin = time.perf_counter()
@@ -137,13 +151,13 @@ def select_along(
             found = find_exploitation(judges, own(), policies, judged, selection.chosen, work.progress)
             exploitation = found.to_json()
     else:
-        selection = select_policy(
-            candidates, dataset, config.select, name="fqe",
-            rng=RngStreams(config.seed), kept=fits, open_judges=_no_judges,
-        )  # fmt: skip
+        fits = KeptFits(work.path / "selection", work.key.digest, work.progress)
+        selection = select_by_values(
+            candidates, dataset, config.select, rng=RngStreams(config.seed), kept=fits
+        )
+        fits.drop()
     write_bytes(work.path / LAST_POLICY_FILE, candidates[-1].path.read_bytes())
     write_bytes(work.path / POLICY_FILE, candidates[selection.chosen].path.read_bytes())
-    fits.drop()
     return {"selection": _relative(selection, work.path), "exploitation": exploitation}
 
 
@@ -153,7 +167,3 @@ def _relative(selection: Selection, folder: Path) -> dict[str, Any]:
     for contestant in values["contestants"]:
         contestant["path"] = str(Path(contestant["path"]).relative_to(folder))
     return values
-
-
-def _no_judges() -> Any:
-    raise ConfigError("No judges are asked for.")

@@ -23,7 +23,6 @@ from mbrl.off_policy.judgement.backtest import backtest_config, run_backtest
 from mbrl.off_policy.judgement.report.measured import Backtest
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.off_policy.value.model_value import ModelValueConfig
-from mbrl.run.fit import judge_dynamics
 from mbrl.run.judge.forecast import forecast_backtest, time_dynamics_fit, time_value_fit
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.value_fits import KeptFits
@@ -106,7 +105,7 @@ def backtest_stage(
 def _forecast(dataset: Dataset, estimand: Estimand, fqe: FQEConfig, chosen: ChosenModel | None) -> str:
     # Who acts is no matter of time; half of the log is to be learned from.
     seconds = time_value_fit(dataset, RandomPolicy(dataset.spec), estimand=estimand, config=fqe)
-    config = None if chosen is None else chosen.resolved.run.dynamics
+    config = None if chosen is None else chosen.fit_config
     rows = dataset.num_transitions // FOLDS
     return forecast_backtest(
         folds=FOLDS,
@@ -171,8 +170,5 @@ def _untestable(fqe: FQEConfig, estimand: Estimand, chosen: ChosenModel | None) 
 
 
 def _fit_identity(chosen: ChosenModel) -> dict[str, Any]:
-    if chosen.judges:
-        config = judge_dynamics(chosen.resolved.run).model_dump(mode="json")
-        return {"judge": config, "termination": chosen.termination}
-    dynamics = chosen.resolved.run.dynamics.model_dump(mode="json")
-    return {"config": dynamics, "termination": chosen.termination}
+    config = chosen.fit_config.model_dump(mode="json")
+    return {"judge" if chosen.judges else "config": config, "termination": chosen.termination}

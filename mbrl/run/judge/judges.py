@@ -16,15 +16,16 @@ from mbrl.data.dataset import Dataset
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.dynamics.termination import NeverTerminates
-from mbrl.off_policy.log.task_horizon import TaskHorizon, task_horizon
+from mbrl.off_policy.log.task_horizon import TaskHorizon
 from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.off_policy.value.judge_rollouts import EpisodeQuestion, JudgeModel, imagine_episodes
 from mbrl.off_policy.value.judged import JudgedValue
 from mbrl.rollouts.box import Box
 from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.fit import fit_judge_stage, judge_dynamics, judge_key, judge_streams
-from mbrl.run.inputs import find_run_task, known_termination
+from mbrl.run.inputs import find_run_task, known_termination, named_end
 from mbrl.run.judge.judge_backtest import JudgeBacktest, backtest_judges
+from mbrl.run.judge.question import asked_horizon
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder
 
@@ -61,7 +62,7 @@ class Judges:
     @property
     def termination(self) -> str:
         """Who ends an imagined episode: `task`, `learned` or `never`."""
-        return _termination_name(self.config, self.rule)
+        return named_end(self.config.termination, self.rule, option="judges.termination")
 
     @property
     def can_compare_ends(self) -> bool:
@@ -161,6 +162,27 @@ def judges_identity(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def judges_question(run: RunConfig, dataset: Dataset) -> tuple[TaskHorizon, TerminationFn | None]:
+    """How long an episode is that judges imagine, and the known rule of its end, or None.
+
+    All that can be refused is refused here, before anything is fitted or trained.
+
+    Raises:
+        ConfigError: no judge is asked for, or a rule of termination is, and none is known.
+        DataError: the log has no rewards.
+        EstimandError: more steps are asked for than an episode can have.
+    """
+    config = run.judges
+    if config.count == 0:
+        raise ConfigError("judges.count is 0, so nobody can judge. Remedy: judges.count=2, or select=last.")
+    dataset.require_rewards("A choice by judges")
+    task = find_run_task(run, dataset)
+    rule = known_termination(task, dataset)
+    named_end(config.termination, rule, option="judges.termination")
+    # A task that the user names comes before what the log says of itself.
+    return asked_horizon(dataset, config.horizon, task=None if run.task is None else task), rule
+
+
 def open_judges(resolved: ResolvedConfig, dataset: Dataset, workspace: Workspace) -> Judges:
     """Fits the judges of a log, or finds them, and makes them ready.
 
@@ -170,22 +192,13 @@ def open_judges(resolved: ResolvedConfig, dataset: Dataset, workspace: Workspace
         workspace: where fits are.
 
     Raises:
-        ConfigError: no judge is asked for, or a rule of termination is, and the task declares none.
+        MbrlError: see `judges_question`.
     """
     run = resolved.run
     config = run.judges
-    if config.count == 0:
-        raise ConfigError("judges.count is 0, so nobody can judge. Remedy: judges.count=2, or select=last.")
-    task = find_run_task(run, dataset)
-    rule = known_termination(task, dataset)
-    if config.termination == "task" and rule is None:
-        raise ConfigError(
-            "judges.termination=task needs a task with a known rule of termination. Remedy: declare it in "
-            "the task's yaml or the log's schema, or use judges.termination=auto."
-        )
+    horizon, rule = judges_question(run, dataset)
     fitted = [fit_judge_stage(resolved, dataset, workspace, number=k) for k in range(config.count)]
     fits, runs = tuple(fit for fit, _ in fitted), tuple(folder for _, folder in fitted)
-    horizon = task_horizon(dataset, task, steps=config.horizon)
     rows, held_out = choose_starts(run, dataset)
     batch = dataset.transitions().to_batch()
     judges = Judges(
@@ -243,12 +256,6 @@ def _box(batch: Any, margin: float) -> Box:
     box = Box.around(batch, margin=margin)
     spare = margin * (box.reward_high - box.reward_low)
     return dataclasses.replace(box, reward_low=box.reward_low - spare, reward_high=box.reward_high + spare)
-
-
-def _termination_name(config: JudgesConfig, rule: TerminationFn | None) -> str:
-    if config.termination != "auto":
-        return config.termination
-    return "learned" if rule is None else "task"
 
 
 def _termination(name: str, fit: FittedDynamics, rule: TerminationFn | None) -> TerminationFn:

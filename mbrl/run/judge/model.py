@@ -13,6 +13,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.data.rules import logged_termination
 from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import split_for
 from mbrl.nets.normaliser import Normaliser
 from mbrl.off_policy.value.evaluation_model import EvaluationModel, MeanTermination, panel_of
@@ -27,7 +28,7 @@ from mbrl.run.fit import (
     judge_streams,
     open_dynamics,
 )
-from mbrl.run.inputs import find_run_task, known_termination
+from mbrl.run.inputs import find_run_task, known_termination, named_end
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
 
@@ -40,17 +41,15 @@ class ModelRequest:
     """What is asked of the model.
 
     Attributes:
-        dynamics: folder of a fit, or a dynamics file; None takes judges, else looks for the fit of the
-            candidate's run.
-        fit: make that fit where it is missing.
+        dynamics: folder of a fit, or a dynamics file, in place of all others.
+        own: take the fit of the candidate's config, data and seed, made where it is missing.
         termination: the fit's learned head, the task's known rule, or no end; `auto` takes the rule where
             there is one.
-        judges: ensembles that trained no policy, fitted where they are missing; 0 for the candidate's own
-            fit.
+        judges: ensembles that trained no policy, fitted where they are missing.
     """
 
     dynamics: Path | None = None
-    fit: bool = False
+    own: bool = False
     termination: TerminationSource = "auto"
     judges: int = 0
 
@@ -83,6 +82,12 @@ class ChosenModel:
         own = {"is_own": True} if self.is_own else {}
         return {"content": hash_file(self.file), "termination": self.termination, **own}
 
+    @property
+    def fit_config(self) -> DynamicsConfig:
+        """Of fits like it."""
+        run = self.resolved.run
+        return judge_dynamics(run) if self.judges else run.dynamics
+
     def for_evaluation(self, dataset: Dataset) -> EvaluationModel:
         """What roll-outs of the task of `dataset` need.
 
@@ -109,10 +114,10 @@ class ChosenModel:
 def choose_model(
     candidate: Path | None, dataset: Dataset, request: ModelRequest, *, source: str, workspace: Workspace
 ) -> ChosenModel | None:
-    """The model that is named, else judges, else the fit that the candidate's run shares or is to make.
+    """The model that is named, else judges, else the fit of the candidate's config.
 
-    A run trained from a model finds its own fit; a model-free one finds the fit of its seed, if another run
-    made it. A fit to other episodes than those of `dataset` is used only if it is named.
+    A run trained from a model finds its own fit; a model-free one the fit of its seed, which another run may
+    have made. A fit to other episodes than those of `dataset` is used only if it is named.
 
     Args:
         candidate: folder of a training, or a policy file; None for a policy that no file holds.
@@ -122,10 +127,11 @@ def choose_model(
         workspace: where runs are.
 
     Returns:
-        None where nothing was found and none was asked for.
+        None where none was asked for.
 
     Raises:
-        ConfigError: the named model is none, or one of a task of other sizes.
+        ConfigError: the named model is none, or one of a task of other sizes, or a known rule is to end
+            roll-outs, and there is none.
     """
     training = _training_of(candidate)
     resolved = _config_of(training, source)
@@ -140,6 +146,8 @@ def choose_model(
         return _checked(ChosenModel(fitted, file, resolved, termination, is_own=is_own), dataset)
     if request.judges > 0:
         return _judges(request.judges, resolved, termination, dataset, workspace)
+    if not request.own:
+        return None
     needs_model = training is not None and RECIPES.get(resolved.run.recipe).needs_dynamics
     key = dynamics_key(resolved.run, dataset)
     stores = [] if training is None else [RunStore(training.resolve().parents[1])]
@@ -149,8 +157,6 @@ def choose_model(
             file = run.path / DYNAMICS_FILE
             found = ChosenModel(open_dynamics(file), file, resolved, termination, is_own=needs_model)
             return _checked(found, dataset)
-    if not request.fit:
-        return None
     fitted, run = fit_dynamics_stage(resolved, dataset, workspace)
     return ChosenModel(fitted, run.path / DYNAMICS_FILE, resolved, termination, is_own=needs_model)
 
@@ -170,10 +176,8 @@ def _judges(
 def _termination_of(
     asked: TerminationSource, resolved: ResolvedConfig, dataset: Dataset
 ) -> TerminationSource:
-    if asked != "auto":
-        return asked
     known = known_termination(find_run_task(resolved.run, dataset), dataset)
-    return "learned" if known is None else "task"
+    return named_end(asked, known, option="termination")
 
 
 def _trained_in(training: Path | None, fit: Path) -> bool:
@@ -232,7 +236,7 @@ def _evaluation_model(fitted: FittedDynamics, chosen: ChosenModel, dataset: Data
 
 def _panel(chosen: ChosenModel, dataset: Dataset) -> EvaluationModel:
     """All judges as one model, with a threshold from the steps that one of them was not fitted to."""
-    config = judge_dynamics(chosen.resolved.run)
+    config = chosen.fit_config
     obs: list[torch.Tensor] = []
     actions: list[torch.Tensor] = []
     for number in range(len(chosen.judges)):

@@ -16,17 +16,18 @@ RETURN_DISCOUNT: Final = 1.0
 """Discount of a value as returns are reported: none."""
 
 
-def asked_horizon(dataset: Dataset, steps: int | None = None) -> TaskHorizon:
+def asked_horizon(dataset: Dataset, steps: int | None = None, *, task: TaskSpec | None = None) -> TaskHorizon:
     """The horizon that is asked about: that of the whole task, or fewer steps.
 
     Args:
         dataset: the log.
         steps: what is asked for; None for the whole task.
+        task: in place of what the log says of its task.
 
     Raises:
         EstimandError: no step is asked for, or more than an episode of the task can have.
     """
-    whole = task_horizon(dataset, _named_task(dataset))
+    whole = task_horizon(dataset, task or _named_task(dataset))
     if steps is None or steps == whole.steps:
         return whole
     asked = task_horizon(dataset, steps=steps)

@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from mbrl.core.estimates import finite_or_none
 from mbrl.core.progress import Progress
@@ -19,9 +19,6 @@ from mbrl.run.judge.question import asked_estimand
 from mbrl.run.judge.rule import SelectRule
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.records import SelectionRecord
-
-OpenJudges: TypeAlias = Callable[[], Judges]
-"""Fits the judges of the log, or finds them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,33 +122,6 @@ class Selection:
         return cls(stored.rule, tuple(contestants), stored.chosen, honest, facts)
 
 
-def select_policy(
-    candidates: Sequence[Candidate],
-    dataset: Dataset,
-    rule: SelectRule,
-    *,
-    name: Literal["judge", "fqe"],
-    rng: RngStreams,
-    kept: KeptFits,
-    open_judges: OpenJudges,
-) -> Selection:
-    """Judges every candidate by the rule; the first wins among equals.
-
-    Args:
-        candidates: at least one.
-        dataset: the log.
-        rule: its values.
-        name: which rule.
-        rng: streams of value fits.
-        kept: makes value fits, each in a folder of its own, and tells progress.
-        open_judges: called where judges decide.
-    """
-    dataset.require_rewards("A selection by value")
-    if name == "judge":
-        return select_by_judges(candidates, open_judges(), kept.progress)[0]
-    return _select_by_values(candidates, dataset, rule, rng=rng, kept=kept)
-
-
 def select_by_judges(
     candidates: Sequence[Candidate], judges: Judges, progress: Progress
 ) -> tuple[Selection, list[JudgedValue]]:
@@ -172,10 +142,21 @@ def select_by_judges(
     return Selection("judge", tuple(contestants), choose_best(lows), plain, judges.facts()), judged
 
 
-def _select_by_values(
+def select_by_values(
     candidates: Sequence[Candidate], dataset: Dataset, rule: SelectRule, *, rng: RngStreams, kept: KeptFits
 ) -> Selection:
-    """By fitted values. All fits see the same batches, so that policies differ by what they do alone."""
+    """The candidate with the best lower bound of a fitted value; the first wins among equals.
+
+    All fits see the same batches, so that policies differ by what they do alone.
+
+    Args:
+        candidates: at least one.
+        dataset: the log.
+        rule: discount, horizon and fit.
+        rng: streams of value fits.
+        kept: makes value fits, each in a folder of its own, and tells progress.
+    """
+    dataset.require_rewards("A selection by value")
     estimand = asked_estimand(dataset, discount=rule.discount, steps=rule.horizon)
     contestants: list[Contestant] = []
     for index, candidate in enumerate(candidates):

@@ -85,6 +85,7 @@ def test_a_model_that_breaks_down_is_worth_nan_and_is_not_chosen():
     question = EpisodeQuestion(5, box=wide_box(1))
     (found,) = imagine_episodes(judge, [policy(0.0)], starts, question)
     assert np.isnan(found.returns).all()
+    assert not found.terminated.any()  # the model ended, not the task
     assert choose_best([float("nan"), 3.0, 4.0, 4.0]) == 2
     assert choose_best([float("nan"), float("nan")]) == 1
 

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, DataError, MbrlError
 from mbrl.core.progress import SilentProgress
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.judge import along
@@ -23,7 +24,7 @@ from mbrl.run.records import TrainingSummary
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
 from mbrl.run.train import train_policy_stage
-from tests.run.toy import TINY_DYNAMICS, write_dataset
+from tests.run.toy import TINY_DYNAMICS, make_dataset, write_dataset
 
 JUDGES = ["judges.max_updates=40", "judges.draws=mean", "judges.starts=6", "judges.horizon=5"]
 SMALL = [
@@ -175,6 +176,35 @@ def test_fitted_values_may_choose_as_well(dataset_path: Path, tmp_path: Path):
     run = train_policy_stage(resolved, Workspace(RunStore(tmp_path)))
     assert found_in(run)["rule"] == "fqe"
     assert not (run.path / "selection").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["select.rule=judge", "judges.termination=task"], "known rule"),
+        (["select.rule=judge", "judges.horizon=31"], "an episode has at most 30"),
+        (["select.rule=fqe", "select.horizon=31"], "an episode has at most 30"),
+    ],
+)
+def test_a_choice_that_the_log_cannot_make_is_refused_before_the_training(
+    dataset_path: Path, tmp_path: Path, changes: list[str], message: str
+):
+    with pytest.raises(MbrlError, match=message):
+        train_policy_stage(config(dataset_path, *changes, algorithm="bc"), Workspace(RunStore(tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_without_rewards_is_cloned_but_not_judged(tmp_path: Path):
+    log = make_dataset()
+    silent = tuple(
+        dataclasses.replace(episode, rewards=np.full(len(episode), np.nan, np.float32), has_rewards=False)
+        for episode in log.episodes
+    )
+    log = dataclasses.replace(log, episodes=silent)
+    asked = config(tmp_path, "select.rule=judge", algorithm="bc")
+    with pytest.raises(DataError, match="A choice by judges"):
+        train_policy_stage(asked, Workspace(RunStore(tmp_path / "runs")), dataset=log)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_longer_training_goes_on_only_from_one_that_kept_what_it_may_select(

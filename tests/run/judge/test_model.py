@@ -57,30 +57,33 @@ def choose(folder: Path, log: Dataset, workspace: Workspace, request: ModelReque
     return choose_model(folder, log, request or ModelRequest(), source="somewhere", workspace=workspace)
 
 
-def test_a_run_finds_its_fit_and_a_fit_is_made_only_if_asked(tmp_path, source, log):
-    workspace = Workspace(RunStore(tmp_path / "runs"))
+def test_a_run_takes_its_own_fit_only_if_asked_and_makes_it_where_it_is_missing(tmp_path, source, log):
+    workspace, own = Workspace(RunStore(tmp_path / "runs")), ModelRequest(own=True)
     folder, resolved = candidate(tmp_path / "runs", source)
     assert choose(folder, log, workspace) is None
-    made = choose(folder, log, workspace, ModelRequest(fit=True))
+    made = choose(folder, log, workspace, own)
     assert made is not None
     assert made.fitted.dataset_hash == log.content_hash
     fitted, run = fit_dynamics_stage(resolved, log, workspace)  # the one that a model-based run would use
     assert made.file == run.path / DYNAMICS_FILE
     assert fitted.config == made.fitted.config
-    found = choose(folder, log, workspace)
+    assert choose(folder, log, workspace) is None  # nobody asked for it, though it is there
+    found = choose(folder, log, workspace, own)
     assert found is not None
     assert found.identity() == made.identity()
-    elsewhere = choose(folder, log, Workspace(RunStore(tmp_path / "other")))
-    assert elsewhere is not None  # beside the run itself
+    elsewhere = choose(folder, log, Workspace(RunStore(tmp_path / "other")), own)
+    assert elsewhere is not None
+    assert elsewhere.file == made.file  # beside the run itself
     key = StageKey("train_policy", "toy", "bc", 0, {})
     RunFolder(folder).begin(key, config=resolved.to_yaml(), facts={})
     (folder / "policies").mkdir()
-    checkpoint = choose(folder / "policies" / "step-1.safetensors", log, workspace)
-    assert checkpoint is not None  # a policy of the run knows its run
-    alone = choose(tmp_path / "exported.safetensors", log, workspace)
-    assert alone is None  # fits with the shipped defaults were not made
+    checkpoint = choose(folder / "policies" / "step-1.safetensors", log, workspace, own)
+    assert checkpoint is not None
+    assert checkpoint.file == made.file  # a policy of the run knows its run
     other = dataclasses.replace(log, episodes=log.episodes[:-1])
-    assert choose(folder, other, workspace) is None  # a fit to other episodes is not taken unasked
+    refit = choose(folder, other, workspace, own)
+    assert refit is not None
+    assert refit.file != made.file  # a fit to other episodes is not taken unless it is named
 
 
 def test_a_named_fit_is_used_whatever_it_was_fitted_to(tmp_path, source, log):
@@ -102,10 +105,8 @@ def test_a_named_fit_is_used_whatever_it_was_fitted_to(tmp_path, source, log):
     assert learned is not None
     assert isinstance(learned.for_evaluation(log).termination, TerminationHead)
     assert learned.identity() != never.identity()
-    task = choose(folder, log, workspace, ModelRequest(run.path, termination="task"))
-    assert task is not None
-    with pytest.raises(ConfigError, match="no task is known"):
-        task.for_evaluation(log)
+    with pytest.raises(ConfigError, match="known rule of termination"):
+        choose(folder, log, workspace, ModelRequest(run.path, termination="task"))
     lqg = scalar_task().simulate(NoisyLinearPolicy(torch.tensor([[0.4]]), 8.0, 0.4), 3, 3, 0)
     with pytest.raises(ConfigError, match="3 observation and 2 action"):
         choose(folder, lqg, workspace, ModelRequest(run.path))
@@ -122,7 +123,7 @@ def test_the_report_holds_the_model_and_the_back_test(tmp_path, source, log, mon
     monkeypatch.setattr(backtest, "CLONE_UPDATES", 20)
     workspace = Workspace(RunStore(tmp_path / "runs"))
     folder, _ = candidate(tmp_path / "runs", source)
-    chosen = choose(folder, log, workspace, ModelRequest(fit=True))
+    chosen = choose(folder, log, workspace, ModelRequest(own=True))
     settings = OPESettings(discount=0.9, fqe=FQEConfig(hidden=(4,), updates=10), backtest=True)
     stored = load_policy(policy_file(tmp_path))
     run = ope_stage(stored, log, settings, workspace, chosen=chosen)
@@ -186,11 +187,11 @@ def test_judges_are_taken_in_place_of_the_own_fit_and_the_own_fit_says_so(tmp_pa
     assert 0 < model.threshold < float("inf")
     assert model.dataset_hash == log.content_hash
     assert chosen.identity() != choose(folder, log, workspace, ModelRequest(judges=1)).identity()
-    again = choose(folder, log, workspace, ModelRequest(fit=True))
+    again = choose(folder, log, workspace, ModelRequest(own=True))
     assert not again.is_own  # the run is model-free: it was trained in none
     resolved = resolve(arguments={"dataset": str(source), "algorithm": "mopo", "dynamics": TINY_DYNAMICS})
     (folder / "config.yaml").write_text(resolved.to_yaml())
-    own = choose(folder, log, workspace, ModelRequest(fit=True))
+    own = choose(folder, log, workspace, ModelRequest(own=True))
     assert own.is_own
     assert own.for_evaluation(log).is_own
     assert own.identity() != again.identity()
@@ -205,7 +206,7 @@ def test_the_estimate_by_the_own_model_is_flagged_and_that_by_judges_is_not(tmp_
     stored = load_policy(policy_file(tmp_path))
     settings = OPESettings(discount=0.9, horizon=3, fqe=FQEConfig(hidden=(4,), updates=4), backtest=False)
     flags = {}
-    for name, request in (("own", ModelRequest(fit=True)), ("judges", ModelRequest(judges=2))):
+    for name, request in (("own", ModelRequest(own=True)), ("judges", ModelRequest(judges=2))):
         chosen = choose(folder, log, workspace, request)
         report = ope_stage(stored, log, settings, workspace, chosen=chosen).summary()
         (model,) = [one for one in report["estimates"] if one["name"] == "model_value"]

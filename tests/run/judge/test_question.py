@@ -7,6 +7,7 @@ from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimand
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.data.splits import cut
+from mbrl.envs.specs import load_task
 from mbrl.run.judge.ope import OPESettings
 from mbrl.run.judge.question import asked_estimand, asked_horizon, question_words
 from mbrl.run.judge.selection import SelectRule
@@ -39,6 +40,8 @@ def test_a_log_that_states_no_limit_has_that_of_the_task_it_names():
     assert asked_horizon(log(env_id="Hopper-v5")).source == "task"
     assert asked_horizon(log(env_id="Hopper-v5", max_episode_steps=4)).source == "log"
     assert asked_horizon(log(task="somebodys_own")).source == "truncations"
+    hopper = load_task("hopper")
+    assert asked_horizon(log(max_episode_steps=4), task=hopper).steps == 1000
 
 
 def test_more_steps_than_an_episode_has_are_refused():

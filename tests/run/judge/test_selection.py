@@ -16,9 +16,8 @@ from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.report.study.fact_tables import choice_tables
-from mbrl.run.judge.judges import Judges
 from mbrl.run.judge.rule import SelectRule
-from mbrl.run.judge.selection import Candidate, Contestant, Selection, choose, select_policy
+from mbrl.run.judge.selection import Candidate, Contestant, Selection, choose, select_by_values
 from mbrl.run.judge.value_fits import KeptFits
 from mbrl.run.policies import open_policy, save_policy
 from mbrl.study.config import load_study
@@ -69,13 +68,7 @@ def test_of_two_controllers_the_better_one_is_chosen_from_the_log(tmp_path: Path
     fqe = FQEConfig(hidden=(32,), updates=800, learning_rate=3e-3, polyak_tau=0.05, batch_size=64)
     rule = SelectRule(rule="fqe", discount=0.8, horizon=10, fqe=fqe)
     kept = KeptFits(tmp_path / "fits", "digest", SilentProgress())
-
-    def no_judges() -> Judges:
-        raise AssertionError
-
-    found = select_policy(
-        trainings, log, rule, name="fqe", rng=RngStreams(0), kept=kept, open_judges=no_judges
-    )
+    found = select_by_values(trainings, log, rule, rng=RngStreams(0), kept=kept)
     assert found.winner.changes == {"gain": -0.9}
     assert found.contestants[1].low < found.contestants[1].point
     again = Selection.load(found.save(tmp_path / "s" / "selection.json"))
