@@ -53,18 +53,7 @@ def train_policy_stage(
         ConfigError: dataset, task and recipe do not go together.
     """
     config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
-    if dataset is None and not recipe.is_online:
-        dataset = load_run_dataset(config, workspace)
-    if dataset is not None and config.algorithm.reads_rewards:
-        dataset.require_rewards(f"The algorithm {resolved.name!r}")
-    task = find_run_task(config, dataset)
-    if dataset is None and (task is None or config.dataset is not None):
-        raise ConfigError(
-            f"The recipe {config.recipe!r} trains in a simulator: give a task and no dataset "
-            "(mbrl train --online TASK)."
-        )
-    if dataset is not None:
-        check_selection(config, dataset)
+    dataset, task = _open_inputs(resolved, workspace, dataset)
     identity = _identity(config, dataset, task) | selection_identity(config)
     fit: Callable[[], FittedDynamics] | None = None
     if dataset is not None and recipe.needs_dynamics:
@@ -94,6 +83,26 @@ def train_policy_stage(
         results=(POLICY_FILE,),
     )
     return perform(stage, workspace)
+
+
+def _open_inputs(
+    resolved: ResolvedConfig, workspace: Workspace, dataset: Dataset | None
+) -> tuple[Dataset | None, TaskSpec | None]:
+    """Log and task of a training; what it would be refused for later is refused here."""
+    config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
+    if dataset is None and not recipe.is_online:
+        dataset = load_run_dataset(config, workspace)
+    if dataset is not None and config.algorithm.reads_rewards:
+        dataset.require_rewards(f"The algorithm {resolved.name!r}")
+    task = find_run_task(config, dataset)
+    if dataset is None and (task is None or config.dataset is not None):
+        raise ConfigError(
+            f"The recipe {config.recipe!r} trains in a simulator: give a task and no dataset "
+            "(mbrl train --online TASK)."
+        )
+    if dataset is not None:
+        check_selection(config, dataset)
+    return dataset, task
 
 
 def make_recipe_context(
