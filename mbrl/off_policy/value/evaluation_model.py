@@ -13,6 +13,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DynamicsModel, TerminationFn, UncertaintyMeasure
 from mbrl.core.types import DynamicsPosterior
 from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.rollouts.box import Box
 from mbrl.uncertainty.measures import ens_std
 
 MEASURE: Final = "ens_std"
@@ -35,6 +36,8 @@ class EvaluationModel:
         measure: disagreement of the members.
         dataset_hash: of the log that the model was fitted to; empty where unknown.
         is_own: whether the policy was trained in it.
+        samples: draw s' and r from a member's Gaussian; else follow its mean.
+        box: beyond which imagined steps are clipped; None leaves that to who rolls out.
     """
 
     dynamics: DynamicsModel
@@ -44,6 +47,8 @@ class EvaluationModel:
     measure: UncertaintyMeasure = ens_std
     dataset_hash: str = ""
     is_own: bool = False
+    samples: bool = True
+    box: Box | None = None
 
     @classmethod
     def of(

@@ -159,9 +159,11 @@ class RolloutRun:
     def _draw(
         self, posterior: DynamicsPosterior, member: Tensor, row: Tensor, draws: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`s' = mean_m + std_m noise`, and r likewise, of each row's own member."""
-        mean, variance = posterior.mean[member, row], posterior.variance[member, row]
-        reward_mean = posterior.reward_mean[member, row]
+        """`s' = mean_m + std_m noise`, or the mean alone, and r likewise, of each row's own member."""
+        mean, reward_mean = posterior.mean[member, row], posterior.reward_mean[member, row]
+        if not self.model.samples:
+            return mean, reward_mean
+        variance = posterior.variance[member, row]
         reward_std = posterior.reward_variance[member, row].sqrt()
         state_draws = draws[:, self.policy.act_dim : -SPARE_COLUMNS]
         next_obs = torch.addcmul(mean, variance.sqrt(), state_draws)

@@ -17,6 +17,7 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.off_policy.log.task_horizon import TaskHorizon
+from mbrl.off_policy.value.evaluation_model import EvaluationModel
 from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.off_policy.value.judge_rollouts import EpisodeQuestion, JudgeModel, imagine_episodes
 from mbrl.off_policy.value.judged import JudgedValue
@@ -116,6 +117,11 @@ class Judges:
         question = dataclasses.replace(self.question, samples=samples, stochastic=True)
         asked = dataclasses.replace(self, question=question, starts=self.starts[list(rows)])
         return asked.judge([clone])[0]
+
+    def asked_as_they_are(self, model: EvaluationModel) -> EvaluationModel:
+        """A model that is rolled out as these judges are: by means or by draws, inside the same box."""
+        box = self.question.box or Box.unlimited(self.starts.shape[1])
+        return dataclasses.replace(model, samples=self.question.samples, box=box)
 
     @property
     def steps(self) -> int:
