@@ -146,6 +146,9 @@ class RolloutRun:
         is_finite = next_obs.isfinite().all(-1) & reward.isfinite()
         inside, reward_inside = self.box.clip(next_obs, reward)
         sums.clipped[t] += int(((inside != next_obs).any(-1) | (reward_inside != reward)).sum())
+        if self.model.reward is not None:
+            safe = torch.where(is_finite[:, None], inside, rows.obs)
+            reward_inside = self.model.reward(rows.obs, action, safe)
         # 4. The reward counts, that of a step that ends the task too. An infinity would be clipped to a
         # number: what a broken model says stays visible.
         earned = torch.where(is_finite, reward_inside, torch.nan).double()

@@ -24,7 +24,7 @@ from mbrl.off_policy.value.judged import JudgedValue
 from mbrl.rollouts.box import Box
 from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.fit import fit_judge_stage, judge_dynamics, judge_key, judge_streams
-from mbrl.run.inputs import find_run_task, known_termination, named_end
+from mbrl.run.inputs import find_run_task, known_termination, named_end, reward_identity
 from mbrl.run.judge.judge_backtest import JudgeBacktest, backtest_judges
 from mbrl.run.judge.question import asked_horizon
 from mbrl.run.stage import Workspace
@@ -101,7 +101,7 @@ class Judges:
         for number, fit in enumerate(fits):
             told.start(f"judge {len(policies)} policies, model {number + 1} of {len(fits)}", self.steps)
             end = _termination(termination or self.termination, fit, self.rule)
-            model = JudgeModel(fit.model, end)
+            model = JudgeModel(fit.model, end, fit.known_reward)
             by_fit.append(imagine_episodes(model, policies, self.starts, self.question, progress=told))
             told.finish()
         return [JudgedValue.join([found[index] for found in by_fit]) for index in range(len(policies))]
@@ -165,6 +165,7 @@ def judges_identity(config: RunConfig) -> dict[str, Any]:
     return {
         "dynamics": judge_dynamics(config).model_dump(mode="json"),
         "judges": config.judges.model_dump(mode="json"),
+        **reward_identity(config),
     }
 
 

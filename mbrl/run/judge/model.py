@@ -24,11 +24,12 @@ from mbrl.run.fit import (
     dynamics_key,
     fit_dynamics_stage,
     fit_judge_stage,
+    for_log,
     judge_dynamics,
     judge_streams,
     open_dynamics,
 )
-from mbrl.run.inputs import find_run_task, known_termination, named_end
+from mbrl.run.inputs import find_run_task, known_termination, named_end, reward_identity
 from mbrl.run.judge.judges import Judges, open_judges
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
@@ -77,12 +78,13 @@ class ChosenModel:
 
     def identity(self) -> Mapping[str, Any]:
         """What estimates with it depend on."""
+        by = reward_identity(self.resolved.run)
         if self.judges is not None:
             contents = [hash_file(run.path / DYNAMICS_FILE) for run in self.judges.runs]
             asked = {"samples": self.judges.question.samples, "box_margin": self.judges.config.box_margin}
-            return {"judges": contents, "termination": self.termination, **asked}
+            return {"judges": contents, "termination": self.termination, **asked, **by}
         own = {"is_own": True} if self.is_own else {}
-        return {"content": hash_file(self.file), "termination": self.termination, **own}
+        return {"content": hash_file(self.file), "termination": self.termination, **own, **by}
 
     @property
     def fit_config(self) -> DynamicsConfig:
@@ -224,7 +226,7 @@ def _checked(chosen: ChosenModel, dataset: Dataset) -> ChosenModel:
             f"dataset {dataset.info.name!r} has {spec.obs_dim} and {spec.act_dim}. Remedy: name a fit to the "
             "same task."
         )
-    return chosen
+    return dataclasses.replace(chosen, fitted=for_log(chosen.fitted, chosen.resolved.run, dataset))
 
 
 def _evaluation_model(fitted: FittedDynamics, chosen: ChosenModel, dataset: Dataset) -> EvaluationModel:
