@@ -14,6 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mbrl.api.auto import AutoResult as AutoResult
+    from mbrl.api.auto import auto
     from mbrl.api.bags import BagResult as BagResult
     from mbrl.api.bags import topics
     from mbrl.api.catalogue import catalogue, registry, status
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from mbrl.data.dataset import Dataset
 
 _HOMES = {
+    "auto": "mbrl.api.auto",
+    "AutoResult": "mbrl.api.auto",
     "BagResult": "mbrl.api.bags",
     "catalogue": "mbrl.api.catalogue",
     "collect": "mbrl.api.data",
@@ -87,9 +91,9 @@ _HOMES = {
 """Where each name lives."""
 
 __all__ = [  # noqa: RUF022 - in the order of the work; the classes of results are there as well, by name
-    "load", "save", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics", "fit", "train",
-    "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue", "registry",
-    "status", "Dataset", "Policy", "Dynamics", "Run", "MbrlError", "ConfigError", "DataError",
+    "load", "save", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics", "auto", "fit",
+    "train", "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue",
+    "registry", "status", "Dataset", "Policy", "Dynamics", "Run", "MbrlError", "ConfigError", "DataError",
 ]  # fmt: skip
 
 

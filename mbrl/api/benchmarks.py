@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbrl.api.board import make_board
-from mbrl.api.progress import Listener
+from mbrl.api.progress import Listener, make_board
 from mbrl.api.result import PlainResult
 from mbrl.api.session import minari_root, open_workspace, torch_settings
 from mbrl.run.documents import Override

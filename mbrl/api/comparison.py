@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbrl.api.board import make_board
 from mbrl.api.policy import Policy
-from mbrl.api.progress import Listener, choose_progress
+from mbrl.api.progress import Listener, choose_progress, make_board
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, named_overrides, open_workspace, torch_settings
 from mbrl.core.errors import ConfigError

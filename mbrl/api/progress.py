@@ -1,11 +1,13 @@
-"""How long work shows that it goes on: bars in a notebook and at a terminal, lines elsewhere, or nothing."""
+"""How long work shows that it goes on: bars and tables in a notebook and at a terminal, lines elsewhere."""
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,13 +17,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.progress_bar import ProgressBar
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from mbrl.core.progress import Progress, SilentProgress
+from mbrl.study.sweep import SweepState
+from mbrl.study.tasks import Task
 
 Listener: TypeAlias = bool | Progress | None
 """Whom long work tells, see `choose_progress`."""
 
 _LINE_SECONDS: Final = 10.0
+_BAR_WIDTH: Final = 16
+_BOARD_SECONDS: Final = 30.0
 _FIGURES: Final = (
     "holdout_error", "policy/loss", "critic/loss", "critic/value", "online/episode_return",
 )  # fmt: skip
@@ -133,3 +142,118 @@ def choose_progress(progress: Listener) -> Progress:
 
 def _figures(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {values[name]:.3g}" for name in _FIGURES if name in values)
+
+
+class LiveBoard:
+    """One row for each running task, totals and the time that is left; failures stay above it."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=stderr(), transient=True, auto_refresh=False)
+
+    def __enter__(self) -> "LiveBoard":
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def show(self, state: SweepState, ended: Sequence[Task]) -> None:
+        """Draws the state."""
+        for task in ended:
+            if state.status(task) == "failed":
+                self._live.console.print(describe_end(state, task), markup=False)
+        self._live.update(draw(state), refresh=True)
+
+
+class LineBoard:
+    """A line for each task that ended, and totals now and then."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __enter__(self) -> "LineBoard":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def show(self, state: SweepState, ended: Sequence[Task]) -> None:
+        """Prints what is new."""
+        console = stderr()
+        for task in ended:
+            console.print(describe_end(state, task), markup=False)
+        now = time.monotonic()
+        if ended or now - self._last >= _BOARD_SECONDS:
+            self._last = now
+            console.print(describe_totals(state), markup=False)
+
+
+class SilentBoard:
+    """Shows nothing."""
+
+    def __enter__(self) -> "SilentBoard":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def show(self, state: SweepState, ended: Sequence[Task]) -> None:
+        """Nothing."""
+
+
+def make_board(progress: Listener = None, *, is_live: bool = True) -> LiveBoard | LineBoard | SilentBoard:
+    """Live in a notebook and at a terminal, lines elsewhere.
+
+    Args:
+        progress: False for none of both.
+        is_live: False for lines at a terminal, too.
+    """
+    if progress is False:
+        return SilentBoard()
+    is_shown = stderr().is_terminal or stderr().is_jupyter
+    return LiveBoard() if is_shown and is_live else LineBoard()
+
+
+def draw(state: SweepState) -> Group:
+    """The live table."""
+    table = RichTable(box=box.SIMPLE_HEAD)
+    for name in ("running", "now", "", "steps", "elapsed"):
+        table.add_column(name, justify="right" if name in {"steps", "elapsed"} else "left", overflow="fold")
+    now = time.monotonic()
+    for task in state.tasks:
+        if task.id not in state.running:
+            continue
+        progress = state.folder.progress(task.id)
+        label, done, total = (progress.label, progress.done, progress.total) if progress else ("waits", 0, 0)
+        bar = ProgressBar(total=total or 1, completed=done, width=_BAR_WIDTH)
+        steps = f"{done}/{total}" if total else ""
+        table.add_row(Text(task.title), label, bar, steps, clock(now - state.running[task.id]))
+        if progress and progress.note:
+            table.add_row(Text(f"  {progress.note}", style="dim"))
+    return Group(table, Text(describe_totals(state)))
+
+
+def describe_totals(state: SweepState) -> str:
+    """Counts of tasks by state, and the time that is left."""
+    counts = state.counts()
+    parts = [f"{counts['done']} of {len(state.tasks)} tasks done"]
+    parts += [f"{counts[key]} {key}" for key in ("running", "failed") if counts.get(key)]
+    left = state.seconds_left()
+    parts.append("time left unknown yet" if left is None else f"about {clock(left)} left")
+    return ", ".join(parts)
+
+
+def describe_end(state: SweepState, task: Task) -> str:
+    """How a task ended, in a line."""
+    outcome = state.outcomes[task.id]
+    if outcome.status == "done":
+        return f"done: {task.title} ({clock(outcome.seconds)})"
+    trace = "" if outcome.trace is None else f" Traceback: {outcome.trace}"
+    return f"FAILED: {task.title}: {outcome.cause}{trace}"
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mbrl.cli import bags, bench, catalogue, compare, datasets, ope, ope_bench, plan, reports, runs
+from mbrl.cli import auto, bags, bench, catalogue, compare, datasets, ope, ope_bench, plan, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -20,6 +20,7 @@ app.command("import")(datasets.import_log)
 app.command("topics")(bags.topics)
 app.command("relabel")(datasets.relabel)
 app.command("collect")(datasets.collect)
+app.command("auto")(auto.auto)
 app.command("fit")(runs.fit)
 app.command("train")(runs.train)
 app.command("select")(runs.select)

@@ -17,7 +17,7 @@ from mbrl.run.collect import CollectionConfig, collect_dataset, load_collection
 from mbrl.run.config import ResolvedConfig, RunConfig, stable_hash
 from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.files import locked
-from mbrl.run.fit import fit_dynamics_stage
+from mbrl.run.fit import fit_dynamics_stage, fit_judge_stage, judge_dynamics
 from mbrl.run.inputs import find_run_task, load_run_dataset
 from mbrl.run.judge.judges import judges_identity, open_judges
 from mbrl.run.judge.rule import RuleName, SelectRule
@@ -66,10 +66,12 @@ class StudyTask(Task):
     Attributes:
         resolved: config of the run.
         planner: what plans on top of the training where it is evaluated, or None.
+        number: of the judge that is fitted.
     """
 
     resolved: ResolvedConfig
     planner: PlanConfig | None = None
+    number: int = 0
 
     @property
     def run(self) -> RunConfig:
@@ -85,6 +87,8 @@ class StudyTask(Task):
         dataset = load_run_dataset(self.run, workspace)
         if self.kind == "fit":
             return fit_dynamics_stage(self.resolved, dataset, workspace)[1].path
+        if self.kind == "judge":
+            return fit_judge_stage(self.resolved, dataset, workspace, number=self.number)[1].path
         if self.kind == "judges":
             return open_judges(self.resolved, dataset, workspace).runs[-1].path
         return _evaluate(self, dataset, site, workspace).path
@@ -169,18 +173,25 @@ class StudyPlan:
         return (*(tasks[name] for name in shared), *found)
 
 
-def plan_study(source: StudySource, site: Site) -> StudyPlan:
+def plan_study(source: StudySource, site: Site, *, evaluates: bool = True) -> StudyPlan:
     """Lays out the tasks. Datasets that exist are opened, so that a wrong name is told before the first hour.
+
+    Args:
+        source: the comparison.
+        site: where it will be done.
+        evaluates: in simulators, where there are any; else every run ends with its training.
 
     Raises:
         ConfigError: datasets, tasks and algorithms do not go together.
         DataError: a dataset cannot be used.
     """
     planned = [_plan_dataset(label, choice, source, site) for label, choice in source.config.datasets.items()]
+    if not evaluates:
+        planned = [dataclasses.replace(dataset, has_simulator=False) for dataset in planned]
     tasks: list[Task] = [dataset.collection for dataset in planned if dataset.collection is not None]
     if source.rule == "judge":
         planned = [_with_judges(source, dataset) for dataset in planned]
-        tasks += [dataset.judges for dataset in planned if dataset.judges is not None]
+        tasks += [task for dataset in planned for task in dataset.judges]
     for seed in source.config.seeds:
         for dataset in planned:
             tasks += _plan_runs(source, dataset, seed)
@@ -216,23 +227,47 @@ class _PlannedDataset:
     identity: str
     has_simulator: bool
     collection: CollectTask | None = None
-    judges: StudyTask | None = None
+    judges: tuple[StudyTask, ...] = ()
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """What has to be there before its fits."""
+        return () if self.collection is None else (self.collection.id,)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What has to be there before its fits and trainings."""
-        return tuple(task.id for task in (self.collection, self.judges) if task is not None)
+        """What has to be there before its trainings, which ask all judges when they are over."""
+        return (*self.data, *(task.id for task in self.judges[-1:]))
 
 
 def _with_judges(source: StudySource, dataset: _PlannedDataset) -> _PlannedDataset:
-    """Judges depend on neither seed nor algorithm: one task makes them before the trainings."""
+    """Judges depend on neither seed nor algorithm: one task fits each, and a last one asks all of them."""
     resolved = source.resolve(_first(source), seed=source.config.seeds[0], dataset=dataset.source)
-    judges = StudyTask(
-        f"judges.{dataset.label}", "judges", dataset.label,
-        stable_hash({"judges": judges_identity(resolved.run), "dataset": dataset.identity}),
-        dataset.needs, resolved=resolved,
+    make = functools.partial(StudyTask, dataset=dataset.label, resolved=resolved)
+    fits = tuple(
+        make(
+            id=f"judge.{dataset.label}.{number}", kind="judge", number=number, needs=dataset.data,
+            fingerprint=_judge_fingerprint(resolved.run, dataset.identity, number),
+        )
+        for number in range(resolved.run.judges.count)
     )  # fmt: skip
-    return dataclasses.replace(dataset, judges=judges)
+    ready = make(
+        id=f"judges.{dataset.label}", kind="judges", needs=(*dataset.data, *(task.id for task in fits)),
+        fingerprint=stable_hash({"judges": judges_identity(resolved.run), "dataset": dataset.identity}),
+    )  # fmt: skip
+    return dataclasses.replace(dataset, judges=(*fits, ready))
+
+
+def _judge_fingerprint(run: RunConfig, dataset: str, number: int) -> str:
+    """Of the fit of one judge.
+
+    Args:
+        run: config whose sections `dynamics` and `judges` say which.
+        dataset: identity of the log.
+        number: which of the judges.
+    """
+    dynamics = judge_dynamics(run).model_dump(mode="json")
+    return stable_hash({"judge": dynamics, "dataset": dataset, "number": number})
 
 
 def _plan_dataset(label: str, choice: DatasetChoice, source: StudySource, site: Site) -> _PlannedDataset:
@@ -288,11 +323,11 @@ def _plan_runs(source: StudySource, dataset: _PlannedDataset, seed: int) -> Iter
             if fit is None:
                 dynamics = resolved.run.dynamics.model_dump(mode="json")
                 fit = make(
-                    id=f"fit.{dataset.label}.s{seed}", kind="fit", resolved=resolved, needs=needs,
+                    id=f"fit.{dataset.label}.s{seed}", kind="fit", resolved=resolved, needs=dataset.data,
                     fingerprint=stable_hash({"fit": dynamics, "dataset": dataset.identity, "seed": seed}),
                 )  # fmt: skip
                 yield fit
-            before = (fit.id,)
+            before = (*needs, fit.id)
         variants, last = source.variants(label), ""
         trainings: list[tuple[dict[str, Any], StudyTask]] = []
         for index, variant in enumerate(variants):

@@ -24,6 +24,8 @@ def test_every_method_is_judged_by_models_that_are_made_once(tmp_path: Path):
         algorithms={"bc": grid, "mopo": MOPO}, seeds=[0], select=SELECT, judges=JUDGES,
     )  # fmt: skip
     assert [task.id for task in plan.tasks] == [
+        "judge.toy.0",
+        "judge.toy.1",
         "judges.toy",
         "train.toy.bc+0.s0",
         "train.toy.bc+1.s0",
@@ -31,9 +33,11 @@ def test_every_method_is_judged_by_models_that_are_made_once(tmp_path: Path):
         "fit.toy.s0",
         "train.toy.mopo.s0",
     ]
-    assert plan.tasks[1].needs == ("judges.toy",)
+    assert plan.tasks[2].needs == ("judge.toy.0", "judge.toy.1")
+    assert plan.tasks[3].needs == ("judges.toy",)
+    assert plan.tasks[6].needs == ()  # a fit beside those of the judges
     state, _ = sweep_inline(plan, site)
-    assert state.counts() == {"done": 6}
+    assert state.counts() == {"done": 8}
     assert len(list((tmp_path / "runs").glob("*/fit_dynamics-judge-*"))) == 2
     study = gather_study(plan, site, command="")
     assert study.selection == "judge"
@@ -59,7 +63,7 @@ def test_where_there_is_a_simulator_last_and_selected_are_both_evaluated(tmp_pat
     assert {source.resolve(name, seed=0).run.select.rule for name in ("bc", "mopo")} == {"judge"}
     plan = plan_study(source, Site(StudyFolder(tmp_path / "runs" / "s"), tmp_path / "runs"))
     chain = [task.kind for task in plan.chain("mixed", "bc", 0)]
-    assert chain == ["judges", "train", "evaluate-last", "evaluate"]
+    assert chain == ["judge", "judge", "judges", "train", "evaluate-last", "evaluate"]
     path.write_text(yaml.safe_dump({**tree, "algorithms": {"bc": BC}}))
     assert load_study(str(path)).rule == "last"
     path.write_text(yaml.safe_dump({**tree, "select": "last"}))

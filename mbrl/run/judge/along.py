@@ -15,6 +15,7 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.files import make_folder, write_bytes
 from mbrl.run.judge.exploitation import find_exploitation
+from mbrl.run.judge.judged_file import JUDGED_FILE, save_judged
 from mbrl.run.judge.judges import judges_identity, judges_question, open_judges
 from mbrl.run.judge.question import asked_estimand
 from mbrl.run.judge.rule import RuleName, kept_steps
@@ -146,6 +147,7 @@ def select_along(
         for text in judges.warnings():
             work.progress.message(text)
         selection, judged = select_by_judges(candidates, judges, work.progress)
+        save_judged(work.path / JUDGED_FILE, judged, identity=judges.identity())
         if own is not None:
             policies = [candidate.policy for candidate in candidates]
             found = find_exploitation(judges, own(), policies, judged, selection.chosen, work.progress)

@@ -26,6 +26,7 @@ from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.fit import fit_judge_stage, judge_dynamics, judge_key, judge_streams
 from mbrl.run.inputs import find_run_task, known_termination, named_end, reward_identity
 from mbrl.run.judge.judge_backtest import JudgeBacktest, backtest_judges
+from mbrl.run.judge.judged_file import JudgedIdentity
 from mbrl.run.judge.question import asked_horizon
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder
@@ -117,6 +118,17 @@ class Judges:
         question = dataclasses.replace(self.question, samples=samples, stochastic=True)
         asked = dataclasses.replace(self, question=question, starts=self.starts[list(rows)])
         return asked.judge([clone])[0]
+
+    def identity(self) -> JudgedIdentity:
+        """What is the same wherever answers may be compared start by start."""
+        return JudgedIdentity(
+            fits=tuple(str(run.manifest()["hash"]) for run in self.runs),
+            judges=self.config.model_dump(mode="json"),
+            samples=self.question.samples,
+            horizon=self.steps,
+            termination=self.termination,
+            reward="learned" if self.fits[0].known_reward is None else "rule",
+        )
 
     def asked_as_they_are(self, model: EvaluationModel) -> EvaluationModel:
         """A model that is rolled out as these judges are: by means or by draws, inside the same box."""

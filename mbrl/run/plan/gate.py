@@ -8,6 +8,7 @@ import torch
 
 from mbrl.core.protocols import TerminationFn
 from mbrl.core.rng import RngStreams
+from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.planning.base import Budget, Planner
 from mbrl.planning.improvement.gate import Gate, calibrate_gate
 from mbrl.planning.problem.model import LearnedStep
@@ -56,14 +57,11 @@ def gate_stage(
         rng = RngStreams(run.seed).child("gate")
         chosen = torch.randperm(len(rows), generator=rng.at("states"))[: config.gate.states].numpy()
         problem = planner.problem
-        # The judge is asked for what happens, not for what it would rather not be sure of.
-        ending: TerminationFn = fitted.termination
-        rule = known_termination(basis.task, basis.dataset)
-        if config.termination != "learned" and rule is not None:
-            ending = rule
+        ending = _ending(basis, config, fitted)
         step = LearnedStep(fitted.model, ending, basis.box, reward=fitted.known_reward)
         found = calibrate_gate(
             planner,
+            # The judge is asked for what happens, not for what it would rather not be sure of.
             dataclasses.replace(problem, step=step, pessimism=Pessimism()),
             torch.tensor(rows.observation[chosen]),
             torch.tensor(rows.unit[chosen]),
@@ -84,6 +82,12 @@ def gate_stage(
         results=(GATE_FILE,),
     )
     return read_record(perform(stage, workspace).path / GATE_FILE, Gate)
+
+
+def _ending(basis: PlanBasis, config: PlanConfig, fitted: FittedDynamics) -> TerminationFn:
+    """A known rule, else the judge's head."""
+    rule = known_termination(basis.task, basis.dataset)
+    return fitted.termination if rule is None or config.termination == "learned" else rule
 
 
 def gate_facts(gate: Gate) -> dict[str, Any]:
