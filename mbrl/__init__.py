@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from mbrl.api.judging import OPEResult as OPEResult
     from mbrl.api.judging import ope
     from mbrl.api.model import Dynamics, fit
+    from mbrl.api.planning import AuditResult as AuditResult
     from mbrl.api.planning import PlanResult as PlanResult
+    from mbrl.api.planning import audit_plans as audit_plans
     from mbrl.api.planning import explain_plan, plan, planner
     from mbrl.api.policy import Policy
     from mbrl.api.selecting import SelectionResult as SelectionResult
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from mbrl.data.dataset import Dataset
 
 _HOMES = {
+    "audit_plans": "mbrl.api.planning",
+    "AuditResult": "mbrl.api.planning",
     "auto": "mbrl.api.auto",
     "AutoResult": "mbrl.api.auto",
     "BagResult": "mbrl.api.bags",

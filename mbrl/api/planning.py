@@ -15,6 +15,7 @@ from mbrl.planning.policy import PlannerPolicy
 from mbrl.run.config import stable_hash
 from mbrl.run.documents import Override
 from mbrl.run.files import write_json, write_text
+from mbrl.run.plan.audit import AuditConfig, audit_stage, load_audit
 from mbrl.run.plan.basis import PlanBasis, open_basis
 from mbrl.run.plan.config import PlanConfig, load_plan_config
 from mbrl.run.plan.explanation import explain_stage
@@ -23,6 +24,7 @@ from mbrl.run.policies import StoredPolicy
 from mbrl.run.records import PlanSummary
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder
+from mbrl.run.validation import validate
 
 if TYPE_CHECKING:
     from mbrl.report.kit.table import Table
@@ -78,6 +80,37 @@ class PlanExplanation(Result):
 
     def _headline(self) -> str:
         return f"{self.values['planner']!r} at state {self.values['state']!r}, {str(self.path)!r}"
+
+
+class AuditResult(Result):
+    """Estimated gains of actions held against true ones.
+
+    Attributes:
+        path: folder of the result.
+        audit: all estimates, typed.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.path, self.audit = folder.path, load_audit(folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit, and the path."""
+        return jsonable({**self.audit.model_dump(mode="json"), "path": str(self.path)})
+
+    def tables(self) -> "Sequence[Table]":
+        """Every estimate, one row each."""
+        from mbrl.report.plan.tables import audit_table
+
+        return [audit_table(self.audit)]
+
+    def messages(self) -> Sequence[str]:
+        """What could be had at best."""
+        best, spread = self.audit.best, self.audit.spread
+        had = "" if best is None else f" The best candidates gain {best:.4g} on average."
+        return [f"True gains have a deviation of {spread:.4g}.{had}"]
+
+    def _headline(self) -> str:
+        return f"{self.audit.policy!r}, {len(self.audit.rows)} estimates against {self.audit.truth}"
 
 
 def planner(
@@ -164,6 +197,50 @@ def plan(
         spec = None if task is None else load_task(task)
         folder = plan_stage(basis, config, workspace, task=spec, episodes=episodes, seed=seed)
     return PlanResult(folder)
+
+
+def audit_plans(
+    run: Run | str | Path,
+    planner: str | Path = "rollout",
+    *,
+    logged: bool = False,
+    task: str | None = None,
+    dynamics: Dynamics | None = None,
+    threads: int = 1,
+    store: str | Path | None = None,
+    progress: Listener = None,
+    overrides: Sequence[Override] = (),
+    **asked: Any,
+) -> AuditResult:
+    """Holds estimated gains of actions near a policy's against what they truly gain.
+
+    Critics, and roll-outs of several lengths in the model with the critic or nothing after them, are asked
+    what each candidate gains over the policy's own action. The truth is the simulator's, from states of the
+    policy's own road, where the task has one; else what logged actions returned beyond neighbouring states.
+
+    Args:
+        run: a training on a log.
+        planner: whose critics, uncertainty and end of episodes are taken.
+        logged: take logged returns even where there is a simulator.
+        task: replaces the one that the policy was trained for.
+        dynamics: as `planner`.
+        threads: of torch.
+        store: as there.
+        progress: see `fit`.
+        overrides: changes of the planner's config.
+        asked: fields of `mbrl.run.plan.audit.AuditConfig`, `states=100`, `horizons=(1, 25, 200)`.
+
+    Raises:
+        ConfigError: as `planner`; or the task is unknown.
+    """
+    config = _plan_config(planner, None, None, overrides, {})
+    audit = validate(AuditConfig, asked, where="Options of an audit")
+    with torch_settings(threads):
+        basis, workspace = _basis(run, store, progress, dynamics)
+        spec = basis.task if task is None else load_task(task)
+        has_simulator = not logged and spec is not None and spec.env_id is not None
+        folder = audit_stage(basis, config, audit, workspace, task=spec if has_simulator else None)
+    return AuditResult(folder)
 
 
 def explain_plan(

@@ -82,3 +82,43 @@ def plan(
         overrides=settings,
     )
     emit(result, is_json=json, path=result.path)
+
+
+@guarded
+def plan_audit(
+    run: TrainedRun,
+    *,
+    planner: Annotated[
+        str, typer.Option(help="Whose critics are taken: name in configs/planners or a .yaml file.")
+    ] = "rollout",
+    logged: Annotated[
+        bool, typer.Option("--logged", help="Logged returns, even where there is a simulator.")
+    ] = False,
+    states: Annotated[int, typer.Option(min=5, help="Where gains are estimated.")] = 40,
+    true_steps: Annotated[int, typer.Option("--true-steps", min=1, help="In the simulator.")] = 250,
+    task: TaskName = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of states and candidates.")] = 0,
+    threads: Threads = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Hold estimated gains of actions against true ones: what a planner on this policy may believe."""
+    del debug
+    from mbrl.api.planning import audit_plans
+
+    result = audit_plans(
+        run,
+        planner,
+        logged=logged,
+        task=task,
+        threads=threads or 1,
+        store=runs,
+        progress=listener(is_json=json),
+        overrides=overrides or [],
+        states=states,
+        true_steps=true_steps,
+        seed=seed,
+    )
+    emit(result, is_json=json, path=result.path)

@@ -33,6 +33,7 @@ StageName: TypeAlias = Literal[
     "evaluate",
     "backtest",
     "calibrate_judges",
+    "audit_plans",
     "ope",
     "report",
     "fit_critic",

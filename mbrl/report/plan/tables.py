@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from mbrl.planning.improvement.audit import PlanAudit
 from mbrl.report.kit.table import Cell, Table
 from mbrl.report.kit.wording import MISSING, format_interval, format_number, format_share
 
@@ -38,6 +39,34 @@ def plan_table(summary: Mapping[str, Any]) -> Table:
     return Table(
         f"{summary['planner']} on {summary['algorithm']}, task {summary['task']}", ("", "value"), rows
     )
+
+
+def audit_table(audit: PlanAudit) -> Table:
+    """Every estimate of gains: how it ranks actions, and what the one that it likes best really gave."""
+    rows = [
+        (
+            row.name,
+            _with_ends(row.correlation, row.interval),
+            format_share(row.acts),
+            row.predicted,
+            _with_ends(row.realised, row.realised_interval),
+        )
+        for row in audit.rows
+    ]
+    steps = f", {audit.true_steps:,} steps" if audit.true_steps else ""
+    caption = (
+        f"Gains over the policy {audit.policy} at {audit.states} states, {audit.candidates} candidates each, "
+        f"against {audit.truth}{steps}"
+    )
+    columns = ("estimated by", "rank correlation", "acts", "predicted", "realised")
+    return Table(caption, columns, rows)
+
+
+def _with_ends(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return MISSING
+    ends = "" if interval is None else f" [{', '.join(map(format_number, interval))}]"
+    return f"{format_number(value)}{ends}"
 
 
 def budget_table(plannings: Sequence[Mapping[str, Any]]) -> Table:

@@ -13,9 +13,10 @@ from mbrl.core.errors import ConfigError
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.planning.problem.calibration import PlannerCalibration
 from mbrl.report.kit.table import to_text
-from mbrl.report.plan.tables import plan_table
+from mbrl.report.plan.tables import audit_table, plan_table
 from mbrl.run.config import resolve
 from mbrl.run.files import read_json, write_json
+from mbrl.run.plan.audit import AuditConfig, audit_stage, load_audit
 from mbrl.run.plan.basis import PlanBasis, open_basis
 from mbrl.run.plan.config import PlanConfig, parse_plan_config
 from mbrl.run.plan.critics import find_critics
@@ -265,3 +266,26 @@ def test_a_gate_asks_a_model_that_the_planner_never_met(workspace: Workspace, ta
     assert "Gate" in (first.path / "report.html").read_text()
     found = plan_stage(basis, gated, workspace, task=task, episodes=2, seed=0)
     assert found.path == first.path
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_gains_are_audited_in_the_simulator_or_in_the_log(
+    td3: Path, workspace: Workspace, task: TaskSpec, logged: bool
+):
+    audit = AuditConfig(horizons=(1, 3), states=12, candidates=3, true_steps=6, episodes=2)
+    asked = config(planner="rollout")
+    run = audit_stage(basis_of(td3, workspace), asked, audit, workspace, task=None if logged else task)
+    found = load_audit(run)
+    assert found.truth == ("logged returns" if logged else "simulator")
+    assert (found.states, found.candidates) == (12, 1 if logged else 3)
+    assert found.spread > 0
+    assert len(found.rows) == 1 + 2 * 2 * 2
+    assert (found.best is None) == logged
+    for row in found.rows:
+        assert row.correlation is None or -1 <= row.correlation <= 1
+        assert (row.realised is None) == logged
+        if row.realised is not None and found.best is not None:
+            assert row.realised <= found.best + 1e-9
+    assert "rank correlation" in to_text([audit_table(found)])
+    again = audit_stage(basis_of(td3, workspace), asked, audit, workspace, task=None if logged else task)
+    assert again.path == run.path
