@@ -109,7 +109,7 @@ def auto(
     overrides: Sequence[Override] = (),
     **changes: Any,
 ) -> AutoResult:
-    """The best policy that a log permits within a given time, or the word that it permits none.
+    r"""The best policy that a log permits within a given time, or the word that it permits none.
 
     Models are fitted, every candidate of a portfolio is trained for a part of the time, and models that
     trained none of them judge what each training passes through. The simplest candidate that is as good as
@@ -133,6 +133,16 @@ def auto(
     Raises:
         ConfigError: a name, key or value is wrong, or the time is too short for one candidate.
         DataError: the log may not be trained on, or has no rewards.
+
+    Example:
+        >>> from pathlib import Path
+        >>> small = "algorithms: {bc: {file: bc, updates: 50}}\nkept: 2\ndynamics: {members: 2, elites: 1}"
+        >>> _ = Path("small.yaml").write_text(small)
+        >>> log = mbrl.load("pendulum-mixed").select(range(0, 70, 6))
+        >>> judges = {"max_updates": 20, "horizon": 5, "draws": "mean"}
+        >>> found = mbrl.auto(log, minutes=2.0, portfolio="small.yaml", judges=judges, jobs=1, progress=False)
+        >>> found.report.candidates[0].label
+        'bc'
     """
     if not 0 < minutes < 1e6:
         raise ConfigError(f"minutes={minutes:g} is no time. Remedy: a positive number.")

@@ -89,6 +89,9 @@ def topics(
     Raises:
         DataError: the bag is damaged, lacks a topic, or a chosen topic holds no numbers.
         MissingExtraError: the libraries are not installed (`pip install 'mbrl-offline[rosbag]'`).
+
+    Example:
+        >>> print(mbrl.topics("drive.mcap", out="tables"))  # doctest: +SKIP
     """
     from mbrl.data.tables.export import write_tables
     from mbrl.data.tables.rosbag import list_topics, read_bag

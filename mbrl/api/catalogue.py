@@ -151,6 +151,11 @@ def status(store: str | Path = "runs") -> Result:
 
     Raises:
         ConfigError: there is no such folder.
+
+    Example:
+        >>> run = mbrl.train("pendulum-mixed", "bc", updates=50, store="runs", progress=False)
+        >>> [one["stage"] for one in mbrl.status("runs").to_dict()["runs"]]
+        ['train_policy']
     """
     from mbrl.study.folder import StudyFolder
 

@@ -117,6 +117,11 @@ def compare(
 
     Raises:
         ConfigError: a name, key or value is wrong.
+
+    Example:
+        >>> study = mbrl.compare("smoke", jobs=1, progress=False)
+        >>> study.is_complete
+        True
     """
     if address is not None and engine != "ray":
         raise ConfigError("address belongs to the engine ray (--address, --engine ray).")

@@ -250,6 +250,11 @@ def save(log: Dataset, out: str | Path, *, to: str = "minari") -> Path:
         log: what to write.
         out: path; must not exist.
         to: a format of `mbrl list formats`.
+
+    Example:
+        >>> log = mbrl.load("pendulum-mixed").select(range(2))
+        >>> mbrl.save(log, "two.npz", to="npz").name
+        'two.npz'
     """
     target = Path(out)
     return FORMATS.get(to).write(log, target)

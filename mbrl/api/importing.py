@@ -195,7 +195,7 @@ class GuessResult(Result):
 
 
 def guess_schema(files: str | Path | Sequence[str | Path], *, out: str | Path | None = None) -> GuessResult:
-    """Writes a first schema of files that nobody has described, with a comment on every guess.
+    r"""Writes a first schema of files that nobody has described, with a comment on every guess.
 
     Args:
         files: csv or Parquet files, or folders of them.
@@ -204,6 +204,13 @@ def guess_schema(files: str | Path | Sequence[str | Path], *, out: str | Path | 
     Raises:
         DataError: the files are no tables, or have no time.
         ConfigError: `out` exists.
+
+    Example:
+        >>> from pathlib import Path
+        >>> rows = [f"{k / 50},{k % 7},{k % 5}" for k in range(200)]
+        >>> _ = Path("run.csv").write_text("\n".join(["time,angle,torque", *rows]))
+        >>> "angle" in mbrl.guess_schema("run.csv").text
+        True
     """
     require_free(out)
     paths = [files] if isinstance(files, (str, Path)) else files

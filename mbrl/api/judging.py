@@ -186,6 +186,12 @@ def ope(
     Raises:
         ConfigError: a policy, a name or a value is wrong.
         DataError: the log cannot be used.
+
+    Example:
+        >>> log = mbrl.load("pendulum-mixed").select(range(0, 70, 6))
+        >>> clone = mbrl.train(log, "bc", updates=50, progress=False)
+        >>> mbrl.ope(clone, log, judges=0, updates=50, progress=False).verdict
+        'cannot_tell'
     """
     asked, workspace = validate(OPEOptions, options, where="Options of ope"), open_workspace(store, progress)
     data = log if isinstance(log, Dataset) else open_dataset(log, LoadOptions(), minari_root=minari_root())

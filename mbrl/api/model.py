@@ -37,6 +37,11 @@ class Dynamics(Result):
         path: folder of the fit.
         fitted: the model, its termination head and its thresholds, as tensors.
         judges: further fits that were asked for, which never train a policy.
+
+    Example:
+        >>> model = mbrl.fit("pendulum-mixed", max_updates=60, members=2, elites=1, progress=False)
+        >>> model.rollout([1.0, 0.0, 0.0], [[0.5], [0.0]]).observation.shape
+        (2, 3)
     """
 
     def __init__(self, folder: RunFolder, judges: "Sequence[Dynamics]" = ()) -> None:

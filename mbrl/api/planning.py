@@ -144,6 +144,14 @@ def planner(
 
     Raises:
         ConfigError: a name, key or value is wrong, or the run was trained without a log.
+
+    Example:
+        >>> log = mbrl.load("pendulum-mixed").select(range(0, 70, 6))
+        >>> tiny = {"max_updates": 20, "members": 2, "elites": 1, "hidden": [16]}
+        >>> run = mbrl.train(log, "td3_bc", dynamics=tiny, updates=50, progress=False)
+        >>> plan = mbrl.planner(run, "mppi", sims=20, gate={"by": "none"}, progress=False)
+        >>> plan.act([1.0, 0.0, 0.0]).shape
+        (1,)
     """
     config = _plan_config(name, budget_ms, sims, overrides, changes)
     with torch_settings(threads):
@@ -190,6 +198,15 @@ def plan(
 
     Raises:
         ConfigError: as `planner`; or the task has no simulator.
+
+    Example:
+        >>> log = mbrl.load("pendulum-mixed").select(range(0, 70, 6))
+        >>> tiny = {"max_updates": 20, "members": 2, "elites": 1, "hidden": [16]}
+        >>> run = mbrl.train(log, "td3_bc", dynamics=tiny, updates=50, progress=False)
+        >>> cheap = {"sims": 8, "certificate_states": 10, "gate": {"by": "none"}}
+        >>> found = mbrl.plan(run, "mppi", episodes=1, progress=False, **cheap)
+        >>> found.summary["planner"]
+        'mppi'
     """
     config = _plan_config(planner, budget_ms, sims, overrides, changes)
     with torch_settings(threads):
@@ -271,6 +288,14 @@ def explain_plan(
         progress: see `fit`.
         overrides: as there.
         changes: as there.
+
+    Example:
+        >>> log = mbrl.load("pendulum-mixed").select(range(0, 70, 6))
+        >>> tiny = {"max_updates": 20, "members": 2, "elites": 1, "hidden": [16]}
+        >>> run = mbrl.train(log, "td3_bc", dynamics=tiny, updates=50, progress=False)
+        >>> found = mbrl.explain_plan(run, "mppi", "100", sims=20, gate={"by": "none"}, progress=False)
+        >>> found.path.suffix
+        '.png'
     """
     from mbrl.planning.explain.search_tree import to_dot
     from mbrl.report.kit.style import save_png

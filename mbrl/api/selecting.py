@@ -105,6 +105,15 @@ def select(
 
     Raises:
         ConfigError: there is no training, they learned from different logs, or a value is wrong.
+
+    Example:
+        >>> log = mbrl.load("pendulum-mixed").select(range(0, 70, 6))
+        >>> runs = [mbrl.train(log, "bc", updates=50, seed=seed, progress=False) for seed in (0, 1)]
+        >>> tiny = {"max_updates": 20, "members": 2, "elites": 1, "hidden": [16]}
+        >>> judges = {"max_updates": 20, "horizon": 5, "draws": "mean"}
+        >>> best = mbrl.select(runs, dynamics=tiny, judges=judges, progress=False)
+        >>> best.run.name
+        'bc'
     """
     trained = [run if isinstance(run, Run) else Run.load(run) for run in runs]
     if not trained:

@@ -33,6 +33,11 @@ class Run(Result):
         policy: what came out: the policy that was selected along the training, or the last one.
         last_policy: of the last update, whatever was selected.
         log: the log that it learned from, if it is open.
+
+    Example:
+        >>> run = mbrl.train("pendulum-mixed", "bc", updates=50, progress=False)
+        >>> mbrl.Run.load(run.path).name
+        'bc'
     """
 
     def __init__(self, folder: RunFolder, log: Dataset | None = None) -> None:

@@ -8,11 +8,27 @@ _LONGEST: Final = 400
 
 
 class MbrlError(Exception):
-    """Base of every error whose message is meant for the user; the CLI prints it without a traceback."""
+    """Base of every error whose message is meant for the user; the CLI prints it without a traceback.
+
+    Example:
+        >>> try:
+        ...     mbrl.train("pendulum-mixed", "bcc")
+        ... except mbrl.MbrlError as error:
+        ...     print("Did you mean 'bc'" in str(error))
+        True
+    """
 
 
 class ConfigError(MbrlError):
-    """A config key, name or value that cannot be used."""
+    """A config key, name or value that cannot be used.
+
+    Example:
+        >>> try:
+        ...     mbrl.train("pendulum-mixed", "bc", updates=-1)
+        ... except mbrl.ConfigError as error:
+        ...     print("updates" in str(error))
+        True
+    """
 
 
 class FileError(ConfigError):
@@ -61,6 +77,13 @@ class DataError(MbrlError):
         field: name of the array.
         row: first offending row in the episode.
         remedy: what to do about it.
+
+    Example:
+        >>> try:
+        ...     mbrl.load("no/such/log.npz")
+        ... except mbrl.DataError as error:
+        ...     print("no/such/log.npz" in str(error))
+        True
     """
 
     def __init__(

@@ -29,6 +29,7 @@ COMMANDS = (
     "topics",
     "relabel",
     "fit",
+    "auto",
     "train",
     "select",
     "evaluate",
@@ -41,6 +42,7 @@ COMMANDS = (
     "ope",
     "ope-bench",
     "plan",
+    "plan-audit",
     "bench",
 )
 
