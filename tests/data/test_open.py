@@ -28,7 +28,7 @@ def test_missing_source_says_where_it_looked(tmp_path: Path):
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"t,x,u\n0,1,2\n"])
 def test_unknown_file_says_what_was_tried(tmp_path: Path, content: bytes):
-    path = tmp_path / "log.csv"
+    path = tmp_path / "log.dat"
     path.write_bytes(content)
     with pytest.raises(DataError, match="no format reads it") as caught:
         open_dataset(path)

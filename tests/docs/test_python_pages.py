@@ -4,13 +4,15 @@ import doctest
 import inspect
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib as mpl
 import pytest
 
 import mbrl
+from mbrl.api.catalogue import RegistryName
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "python").glob("*.md"))
@@ -22,6 +24,20 @@ QUICK_JUDGES = '{"max_updates": FIT_UPDATES, "draws": "mean", "starts": 4, "hori
 def blocks(text: str) -> list[tuple[bool, str]]:
     """Every Python block, and whether it is only shown, since it takes minutes."""
     return [(bool(shown), code) for shown, code in BLOCK.findall(text)]
+
+
+@pytest.fixture(autouse=True)
+def _own_parts_go_again() -> Iterator[None]:
+    """What pages register is theirs alone: other tests look at whole registries."""
+    registries = [mbrl.registry(kind) for kind in get_args(RegistryName)]
+    for registry in registries:
+        registry.names()  # everything of the package is there first
+    tables = [registry._table for registry in registries]
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
