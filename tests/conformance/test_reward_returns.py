@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 SPACE = SpaceSpec(obs_dim=2, act_dim=1, act_low=(-1.0,), act_high=(1.0,))
 STEPS, EPISODES = 40, 30
 FACTORS = (1e-4, 1.0, 1e4)
-UPDATES = 200
+UPDATES = 100
 SMALL: dict[str, Any] = {
     "updates": UPDATES,
     "learner.hidden": [32, 32],
