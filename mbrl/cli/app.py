@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mbrl.cli import bags, bench, catalogue, compare, datasets, ope, ope_bench, plan, reports, runs
+from mbrl.cli import bags, bench, catalogue, compare, datasets, deploy, ope, ope_bench, plan, reports, runs
 
 app = typer.Typer(
     name="mbrl",
@@ -27,7 +27,8 @@ app.command("evaluate")(runs.evaluate)
 app.command("ope")(ope.ope)
 app.command("ope-bench")(ope_bench.ope_bench)
 app.command("plan")(plan.plan)
-app.command("export")(runs.export)
+app.command("export")(deploy.export)
+app.command("deploy-check")(deploy.deploy_check)
 app.command("compare")(compare.compare)
 app.command("report")(reports.report)
 app.command("status")(catalogue.status)
