@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError, DataError, FileError
 from mbrl.data.dataset import Dataset
@@ -74,7 +75,7 @@ def check_bundle(
     part = log.select(chosen_episodes(log, max_rows))
     with Controller(folder) as controller:
         found = replay(part, controller, contract, on_step=on_step)
-    return CheckedBundle(contract, found, _logged_alarms(folder, contract, part))
+    return CheckedBundle(contract, found, logged_alarms(folder, contract, part))
 
 
 def chosen_episodes(log: Dataset, max_rows: int) -> list[int]:
@@ -105,7 +106,14 @@ def _check_channels(contract: Contract, log: Dataset) -> None:
         )
 
 
-def _logged_alarms(folder: Path, contract: Contract, log: Dataset) -> Any:
+def logged_alarms(folder: Path, contract: Contract, log: Dataset) -> NDArray[np.bool_] | None:
+    """`[m]` alarms on the steps of a log with its own actions; None for a bundle without a guard.
+
+    Args:
+        folder: of the bundle.
+        contract: of it.
+        log: with its channels; the first step of each episode is left out.
+    """
     if contract.guard is None:
         return None
     content = read_file(folder / GUARD_ONNX, remedy=_REMEDY)
