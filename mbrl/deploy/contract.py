@@ -100,20 +100,23 @@ class RuntimePart(Part):
     Attributes:
         fallback: who acts then: `policy` (of the bundle) or `hold`.
         rest: the action that ends a hold, environment units.
+        coast_steps: steps in a row in which the policy acts on forecasts where frames are lost, or do not
+            follow from the ones before; 0 for none.
         hold_steps: steps that the last action of the policy is held.
         stale_after: seconds after which an observation with a stamp is too old; None does not ask.
         frozen_after: repeats of the very same observation after which a sensor counts as frozen; None does
             not ask.
-        patience: alarms in a row that hand over.
-        release: steps without an alarm that hand back.
+        patience: steps far from the log, in a row, that hand over.
+        release: steps without that hand back.
     """
 
     fallback: Literal["policy", "hold"] = "hold"
     rest: tuple[Finite, ...]
+    coast_steps: Count = 5
     hold_steps: Count = 5
     stale_after: Positive | None = None
     frozen_after: Annotated[int, Field(ge=1)] | None = None
-    patience: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[int, Field(ge=1)] = 3
     release: Annotated[int, Field(ge=1)] = 1
 
 

@@ -64,16 +64,20 @@ class Forecast:
         size = self.frame_dim
         return (successor[:, :size] - obs[:, :size]) / self.unit - self.change(obs, action)
 
-    def write(self, graph: Graph, obs: str, action: str, successor: str) -> str:
-        """`residual` in a graph."""
+    def write(self, graph: Graph, obs: str, action: str, successor: str) -> tuple[str, str]:
+        """`residual` in a graph, and the latest frame that is expected, raw units."""
         rest = self.mean.shape[0] - self.act_dim - self.frame_dim
         z = graph.standardised(graph.op("Concat", obs, action, axis=-1), self.mean, self.scale)
         random = graph.op("Gemm", z, graph.constant(self.weight), graph.constant(self.bias))
         features = graph.op("Concat", z, graph.op("Tanh", random), axis=-1)
         expected = graph.op("Gemm", features, graph.constant(self.linear[1:]), graph.constant(self.linear[0]))
-        moved = graph.op("Sub", successor, obs)
-        latest = moved if rest == 0 else graph.split(moved, [self.frame_dim, rest])[0]
-        return graph.op("Sub", graph.op("Div", latest, graph.constant(self.unit)), expected)
+        here, there = (
+            value if rest == 0 else graph.split(value, [self.frame_dim, rest])[0]
+            for value in (obs, successor)
+        )
+        moved = graph.op("Div", graph.op("Sub", there, here), graph.constant(self.unit))
+        ahead = graph.op("Add", here, graph.op("Mul", expected, graph.constant(self.unit)))
+        return graph.op("Sub", moved, expected), ahead
 
 
 def fit_forecast(steps: Steps, *, frame_dim: int, features: int, seed: int) -> Forecast:

@@ -42,6 +42,9 @@ NOVELTY: Final = "novelty"
 SURPRISE: Final = "surprise"
 """Outputs of a guard, `[batch]`: its parts in units of their own quantiles."""
 
+FORECAST: Final = "forecast"
+"""Output of a guard: the latest frame that the step before leads to, `[batch, frame_dim]`, raw units."""
+
 _NEIGHBOURS: Final = 5
 _FOLDS: Final = 10
 _LEAST_VARIANCE: Final = 1e-5
@@ -178,7 +181,9 @@ class Guard:
         query = self.whitening.write(graph, graph.op("Concat", obs, action, axis=-1))
         novelty = self._write_distance(graph, query)
         graph.output(NOVELTY, graph.op("Div", novelty, graph.constant(self.units[0])))
-        left = self.residual.write(graph, self.forecast.write(graph, before, sent, obs))
+        left, expected = self.forecast.write(graph, before, sent, obs)
+        graph.output(FORECAST, expected, frame)
+        left = self.residual.write(graph, left)
         size = graph.op("Sqrt", _mean_square(graph, left))
         graph.output(SURPRISE, graph.op("Div", size, graph.constant(self.units[1])))
         return graph

@@ -112,7 +112,7 @@ def replay(
             scores = (last.novelty, last.surprise)
             rows.append((index, action, last.proposed, *scores, last.alarm, last.source, 1e3 * seconds))
             reasons.update(last.reasons)
-            taken.append("guard" in last.reasons)
+            taken.append("novelty" in last.reasons and last.source != "coast")
             if on_step is not None:
                 on_step(len(rows))
         logged.append(episode.actions)

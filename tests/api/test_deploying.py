@@ -89,10 +89,10 @@ def test_what_is_not_installed_names_the_extra(
 
 
 def test_the_guard_knows_the_log_of_the_run(run: mbrl.Run, tmp_path: Path) -> None:
-    bundle = run.export(tmp_path / "bundle", guard={**SMALL_GUARD, "false_alarms": 0.05})
+    bundle = run.export(tmp_path / "bundle", guard={**SMALL_GUARD, "false_alarms": 0.05}, patience=1)
     assert bundle.contract is not None
     assert bundle.contract.guard is not None
     assert bundle.contract.guard.rate.asked == 0.05
     controller = bundle.controller()
     controller.act(np.array([80.0, -90.0, 70.0]))
-    assert controller.last.reasons == ("guard",)
+    assert controller.last.reasons == ("novelty",)

@@ -8,7 +8,7 @@ from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.deploy.guard import Guard, GuardConfig, Whitening, _alarm_rate, fit_guard
 from mbrl.deploy.steps import Steps
-from mbrl.run.bundle.parity import guard_difference
+from mbrl.run.bundle.parity import guard_difference, run_graph
 from mbrl.testing.samples import make_dataset
 from tests.deploy.bundles import stacked_episode
 
@@ -117,7 +117,17 @@ def test_the_graph_of_a_history_forecasts_the_latest_frame() -> None:
     made = fit_guard(both, frame_dim=3, config=CONFIG)
     assert made.forecast.frame_dim == 3
     content = made.write(history=2).to_bytes({})
-    assert guard_difference(made, content, Steps.of(both).take(np.arange(200)), history=2) < 1e-3
+    steps = Steps.of(both).take(np.arange(200))
+    assert guard_difference(made, content, steps, history=2) < 1e-3
+    before = steps.previous_obs.reshape(200, 2, 3).astype(np.float32)
+    feed = {"frames": before, "action": steps.action.astype(np.float32), "previous_frames": before,
+            "previous_action": steps.previous_action.astype(np.float32)}  # fmt: skip
+    ahead = run_graph(content, feed)["forecast"]
+    change = made.forecast.change(steps.previous_obs, steps.previous_action) * made.forecast.unit
+    assert ahead == pytest.approx(before[:, 0] + change, abs=1e-4)
+    # The forecast is one of the next step, nearer to it than no change.
+    error, still = (np.square(guess - steps.obs[:, :3]).mean() for guess in (ahead, before[:, 0]))
+    assert error < 0.3 * still
 
 
 def test_the_policy_is_asked_in_the_place_of_the_log() -> None:

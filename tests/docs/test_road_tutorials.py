@@ -108,5 +108,5 @@ def test_the_lerobot_folder_becomes_a_bundle(folder: Path, shared_data: Path) ->
     contract = scope["bundle"].contract
     assert contract.observation.history == 2
     assert len(contract.frame_names) == len(contract.action_names) == 26
-    assert scope["runtime"].last.reasons in ((), ("guard",))
+    assert scope["runtime"].last.reasons in ((), ("surprise",), ("novelty",))
     assert "q[0]" in Path("so100-run.csv").read_text().partition("\n")[0]

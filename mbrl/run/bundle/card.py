@@ -127,12 +127,16 @@ def _runtime(contract: Contract) -> Iterator[str]:
     if say.stale_after is not None:
         yield f"- An observation with a stamp older than {say.stale_after:.4g} s counts as lost."
     if say.frozen_after is not None:
-        yield f"- So does one that is repeated bit by bit {say.frozen_after} times."
+        yield f"- One that is repeated bit by bit {say.frozen_after} times counts as lost."
+    if contract.guard is not None:
+        yield (
+            "- A frame that is lost, or does not follow from the step before, is replaced by a forecast, "
+            f"{say.coast_steps} times in a row at most."
+        )
     then = "the fallback policy acts" if say.fallback == "policy" else "the last action is held"
     yield (
-        f"- After alarms in {say.patience} step(s) in a row {then}, and without a usable observation the "
-        f"last action is held; a hold ends after {say.hold_steps} steps with {list(say.rest)}. The policy "
-        f"acts again after {say.release} step(s) without an alarm."
+        f"- After {say.patience} step(s) in a row far from the log {then}, until {say.release} step(s) are "
+        f"not. A hold ends after {say.hold_steps} steps with {list(say.rest)}."
     )
 
 

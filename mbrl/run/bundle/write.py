@@ -66,11 +66,12 @@ class BundleConfig(BaseModel):
         max_change: largest change of an action from one step to the next, environment units: one number for
             all channels or one for each; None for no limit.
         rest: action that ends a hold; None is 0 within the limits.
-        hold_steps: see `RuntimePart`.
+        coast_steps: see `RuntimePart`.
+        hold_steps: likewise.
         stale_after: seconds, see `RuntimePart`; `auto` is 2.5 steps of the log.
         frozen_after: see `RuntimePart`; `auto` is twice the longest repeat of the log, 10 at least.
-        patience: alarms in a row that hand over.
-        release: steps without an alarm that hand back.
+        patience: steps far from the log, in a row, that hand over.
+        release: steps without that hand back.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,10 +81,11 @@ class BundleConfig(BaseModel):
     tolerance: Positive = 1e-5
     max_change: Positive | tuple[Positive, ...] | None = None
     rest: tuple[float, ...] | None = None
+    coast_steps: Annotated[int, Field(ge=0)] = 5
     hold_steps: Annotated[int, Field(ge=0)] = 5
     stale_after: Positive | Literal["auto"] | None = "auto"
     frozen_after: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
-    patience: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[int, Field(ge=1)] = 3
     release: Annotated[int, Field(ge=1)] = 1
 
 
@@ -310,6 +312,7 @@ def _runtime_part(parts: BundleParts, layout: FrameLayout, config: BundleConfig)
     return RuntimePart(
         fallback="hold" if parts.fallback is None else "policy",
         rest=tuple(float(x) for x in zero) if config.rest is None else config.rest,
+        coast_steps=config.coast_steps,
         hold_steps=config.hold_steps,
         stale_after=stale,
         frozen_after=frozen,
