@@ -85,8 +85,7 @@ def test_the_pendulum_becomes_a_bundle(folder: Path, shared_data: Path) -> None:
     assert contract.verdict.verdict == scope["verdict"].verdict
     assert contract.action.channels[0].max_change == 0.5
     assert mbrl.load("datasets/first-run").info.obs_names == scope["log"].info.obs_names
-    gap = scope["difference"].var() / scope["logged"].action.var()
-    assert gap < 0.35  # the gains are those of the machine
+    assert scope["explained"] > 0.65  # the gains are those of the machine
 
 
 def test_the_arm_resembles_somebody(folder: Path, shared_data: Path) -> None:
