@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mbrl.api.comparison import compare
     from mbrl.api.data import InspectionResult as InspectionResult
     from mbrl.api.data import collect, inspect, load, save
+    from mbrl.api.deploying import DeployCheck as DeployCheck
+    from mbrl.api.deploying import Export as Export
+    from mbrl.api.deploying import deploy_check, export
     from mbrl.api.evaluation import EvaluationResult as EvaluationResult
     from mbrl.api.evaluation import evaluate
     from mbrl.api.importing import (
@@ -63,9 +66,13 @@ _HOMES = {
     "ConfigError": "mbrl.core.errors",
     "DataError": "mbrl.core.errors",
     "Dataset": "mbrl.data.dataset",
+    "deploy_check": "mbrl.api.deploying",
+    "DeployCheck": "mbrl.api.deploying",
     "Dynamics": "mbrl.api.model",
     "evaluate": "mbrl.api.evaluation",
     "EvaluationResult": "mbrl.api.evaluation",
+    "export": "mbrl.api.deploying",
+    "Export": "mbrl.api.deploying",
     "explain_plan": "mbrl.api.planning",
     "fit": "mbrl.api.model",
     "guess_schema": "mbrl.api.importing",
@@ -97,7 +104,8 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order of the work; the classes of results are there as well, by name
     "load", "save", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics", "auto", "fit",
     "train", "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue",
-    "registry", "status", "Dataset", "Policy", "Dynamics", "Run", "MbrlError", "ConfigError", "DataError",
+    "registry", "status", "export", "deploy_check", "Dataset", "Policy", "Dynamics", "Run", "MbrlError",
+    "ConfigError", "DataError",
 ]  # fmt: skip
 
 

@@ -11,12 +11,10 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mbrl.api.result import PlainResult
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DiscretePolicy, StochasticPolicy
 from mbrl.core.protocols import Policy as TensorPolicy
 from mbrl.core.types import SpaceSpec
-from mbrl.report.kit.table import Table
 from mbrl.run.policies import StoredPolicy, Which, open_policy, save_policy
 
 Act: TypeAlias = Callable[[NDArray[np.float32]], ArrayLike]
@@ -142,12 +140,6 @@ class Policy:
         if target.suffix != ".safetensors":
             raise ConfigError(f"The file (--out) must end in .safetensors, not {target.name!r}.")
         return save_policy(target, self.torch, self.stored.facts)
-
-    def export(self, path: str | Path) -> PlainResult:
-        """As `save`; returns what was said of the policy."""
-        target, facts = self.save(path), dict(self.stored.facts)
-        table = Table("policy", ("fact", "value"), list(facts.items()))
-        return PlainResult({"facts": facts, "path": str(target)}, [table])
 
     def for_space(self, space: SpaceSpec) -> StoredPolicy:
         """The policy as stages take it, in the action box of a log or a task.

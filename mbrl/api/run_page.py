@@ -1,14 +1,19 @@
-"""The HTML page of one run, from what its folder holds."""
+"""HTML pages: of one run, from what its folder holds, and of the demo."""
 
 import contextlib
-from collections.abc import Generator
+import dataclasses
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mbrl.api.progress import Listener
+from mbrl.api.result import PlainResult
+from mbrl.api.session import open_workspace, torch_settings
 from mbrl.core.errors import ConfigError, FileError, MbrlError
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.report.run.pages import dynamics_page, plan_page, run_page
 from mbrl.report.run.selection_sections import selection_section
+from mbrl.run.documents import Override
 from mbrl.run.files import MAKE_AGAIN, make_folder, read_record, write_text
 from mbrl.run.metrics import read_metrics
 from mbrl.run.records import EvaluationSummary, PlanSummary, TrainingSummary
@@ -104,3 +109,63 @@ def _evaluation_of(run: RunFolder, digest: str, updates: int) -> dict[str, Any] 
     ]
     newest = max(found, key=lambda other: (other.path / "DONE").stat().st_mtime, default=None)
     return None if newest is None else newest.summary(EvaluationSummary)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """A page that was written.
+
+    Attributes:
+        result: what it is about, shows itself.
+        path: the HTML file.
+    """
+
+    result: PlainResult
+    path: Path
+
+
+def report(run: str | Path, out: str | Path | None = None) -> Page:
+    """Writes one self-contained HTML page about a run, with figures.
+
+    Args:
+        run: folder of a fit, a training or a planning.
+        out: the page; None for `report.html` in the folder.
+
+    Raises:
+        ConfigError: there is nothing to report on.
+    """
+    path = write_run_page(Path(run), None if out is None else Path(out))
+    return Page(PlainResult({"run": str(run), "path": str(path)}), path)
+
+
+def demo(
+    out: str | Path = "demo",
+    *,
+    dataset: str | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    progress: Listener = None,
+    overrides: Sequence[Override] = (),
+) -> Page:
+    """From logged episodes to compared policies in some minutes; what is done is not done again.
+
+    Args:
+        out: folder of page, figures and runs.
+        dataset: another one of the same kind.
+        seed: of everything.
+        threads: of torch.
+        progress: see `mbrl.fit`.
+        overrides: changes of the config of all methods.
+    """
+    from mbrl.report.run.comparison import comparison_table, conclude
+    from mbrl.study.demo import run_demo
+
+    target = Path(out)
+    arguments: dict[str, Any] = {"dataset": dataset, "seed": seed, "threads": threads}
+    with torch_settings(threads or 1):
+        outcome = run_demo(
+            open_workspace(target / "runs", progress), out=target, arguments=arguments, overrides=overrides
+        )
+    messages = [message.text for message in conclude(outcome.comparison)]
+    values = {**outcome.values, "path": str(outcome.page)}
+    return Page(PlainResult(values, [comparison_table(outcome.comparison)], messages), outcome.page)

@@ -20,6 +20,7 @@ from mbrl.run.store import RunFolder, find_run
 from mbrl.run.train import train_policy_stage
 
 if TYPE_CHECKING:
+    from mbrl.api.deploying import Export
     from mbrl.api.evaluation import EvaluationResult
     from mbrl.report.kit.html import Section
     from mbrl.report.kit.table import Table
@@ -101,9 +102,14 @@ class Run(Result):
         how.setdefault("store", self.path.parents[1])
         return evaluate(self, episodes=episodes, seed=seed, task=task, **how)
 
-    def export(self, path: str | Path) -> Path:
-        """Writes the policy as one `.safetensors` file that stands alone."""
-        return self.policy.save(path)
+    def export(self, path: str | Path, **how: Any) -> "Export":
+        """Writes the policy: a bundle for a robot, its graph (`.onnx`), or a file for torch (`.safetensors`).
+
+        See `mbrl.export`; the result stands for its path wherever one is taken.
+        """
+        from mbrl.api.deploying import export
+
+        return export(self, path, **how)
 
     def to_html(self, path: str | Path | None = None) -> Path:
         """Writes the page of the run; `report.html` in its folder when None."""

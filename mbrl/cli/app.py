@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from mbrl.cli import auto, bags, bench, catalogue, compare, datasets, ope, ope_bench, plan, reports, runs
+from mbrl.cli import (
+    auto,
+    bags,
+    bench,
+    catalogue,
+    compare,
+    datasets,
+    deploy,
+    ope,
+    ope_bench,
+    plan,
+    reports,
+    runs,
+)
 
 app = typer.Typer(
     name="mbrl",
@@ -29,7 +42,8 @@ app.command("ope")(ope.ope)
 app.command("ope-bench")(ope_bench.ope_bench)
 app.command("plan")(plan.plan)
 app.command("plan-audit")(plan.plan_audit)
-app.command("export")(runs.export)
+app.command("export")(deploy.export)
+app.command("deploy-check")(deploy.deploy_check)
 app.command("compare")(compare.compare)
 app.command("report")(reports.report)
 app.command("status")(catalogue.status)

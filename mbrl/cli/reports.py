@@ -19,7 +19,7 @@ def report(
 ) -> None:
     """Write one HTML page about a run, with figures."""
     del debug
-    from mbrl.api.pages import report as write_report
+    from mbrl.api.run_page import report as write_report
 
     page = write_report(run, out)
     emit(page.result, is_json=json, path=page.path)
@@ -38,7 +38,7 @@ def demo(
 ) -> None:
     """From logged episodes to compared policies in five minutes; run again to continue."""
     del debug
-    from mbrl.api.pages import demo as run_demo
+    from mbrl.api.run_page import demo as run_demo
 
     page = run_demo(
         out,

@@ -1,4 +1,4 @@
-"""`mbrl fit`, `train`, `evaluate`, `export`."""
+"""`mbrl fit`, `train`, `evaluate`, `select`."""
 
 import os
 from pathlib import Path
@@ -140,7 +140,7 @@ def evaluate(
     from mbrl.api.evaluation import evaluate as evaluate_policy
 
     result = evaluate_policy(
-        _policy(run, policy),
+        read_policy(run, policy),
         task=task,
         episodes=episodes,
         seed=seed,
@@ -150,22 +150,6 @@ def evaluate(
         progress=listener(is_json=json),
     )
     emit(result, is_json=json, path=video or result.path)
-
-
-@guarded
-def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a training.")],
-    *,
-    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
-    policy: Annotated[
-        str, typer.Option(metavar="selected|last", help="Of a training: its result, or its last policy.")
-    ] = "selected",
-    json: JsonFlag = False,
-    debug: DebugFlag = False,
-) -> None:
-    """Write the policy of a training as one file that stands alone."""
-    del debug
-    emit(_policy(run, policy).export(out), is_json=json, path=out)
 
 
 @guarded
@@ -210,7 +194,8 @@ def _which(name: str) -> "Which":
     raise ConfigError(f"There is no policy {name!r} of a training. Legal: selected, last.")
 
 
-def _policy(run: Path, name: str) -> "Policy":
+def read_policy(run: Path, name: str) -> "Policy":
+    """The policy of a training, or of a file; `name` is selected or last."""
     from mbrl.api.policy import Policy
 
     return Policy.load(run, _which(name))

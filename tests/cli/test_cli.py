@@ -34,6 +34,7 @@ COMMANDS = (
     "select",
     "evaluate",
     "export",
+    "deploy-check",
     "compare",
     "report",
     "status",
@@ -163,6 +164,34 @@ def test_inspect_fails_where_training_must_not_start(tmp_path: Path) -> None:
     result = call("train", path, "--algorithm", "bc", "--runs", tmp_path / "runs", status=1)
     assert "row 5" in result.stderr
     assert "Remedy" in result.stderr
+
+
+def test_a_bundle_is_exported_and_checked(dataset_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    runs, small = tmp_path / "runs", ("--set", "guard.prototypes=100", "--set", "guard.features=8")
+    trained = call_json("train", dataset_path, "--algorithm", "bc", "--runs", runs, *overrides())
+    target = tmp_path / "bundle"
+    made = call_json("export", trained["path"], "--out", target, "--fallback", trained["path"], *small)
+    assert made["format"] == "bundle"
+    assert made["contract"]["parity"]["policy"] <= 1e-5
+    assert made["contract"]["runtime"]["fallback"] == "policy"
+    assert made["contract"]["verdict"] is None
+    assert (target / "fallback.onnx").is_file()
+    text = call("deploy-check", target, dataset_path).stdout
+    assert "who would have acted" in text
+    checked = call_json("deploy-check", target, dataset_path, "--rows", "60")
+    assert checked["steps"] == 60
+    graph = call_json("export", trained["path"], "--out", tmp_path / "policy.onnx")
+    assert (graph["format"], Path(graph["path"]).is_file()) == ("onnx", True)
+    for words, said in (
+        (("--out", target), "exists already"),
+        (("--out", tmp_path / "x", "--format", "pickle"), "bundle, onnx, policy"),
+        (("--out", tmp_path / "x", "--set", "guard.prototype=3"), "guard.prototype"),
+        (("--out", tmp_path / "x", "--stochastic"), "deterministic"),
+        (("--out", tmp_path / "x", "--verdict", tmp_path), "no report"),
+    ):
+        assert said in call("export", trained["path"], *words, status=1).stderr
+    assert "is no bundle" in call("deploy-check", runs, dataset_path, status=1).stderr
 
 
 def test_fit_train_export_report_status(dataset_path: Path, tmp_path: Path) -> None:

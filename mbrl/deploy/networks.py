@@ -1,0 +1,177 @@
+"""Policy networks as ONNX graphs: raw frames in, actions inside the bounds out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from mbrl.core.errors import ConfigError
+from mbrl.deploy.graph import Graph
+from mbrl.nets.actors import Actor, ClippedGaussianActor, MixtureActor
+from mbrl.nets.bcq import BCQPolicy
+from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.policy import PolicyNetwork
+from mbrl.nets.stack import StackedMLP
+
+FRAMES: Final = "frames"
+"""Input of a policy: `[batch, history, frame_dim]`, raw units, the latest frame first."""
+
+NOISE: Final = "noise"
+"""Input of a policy that draws: `[batch, act_dim]` standard normal numbers."""
+
+ACTION: Final = "action"
+"""Output of a policy: `[batch, act_dim]`, environment units, inside the bounds."""
+
+_LAYER_NORM_EPS: Final = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """What a writer is given.
+
+    Attributes:
+        graph: that grows.
+        obs: name of the observations `[batch, obs_dim]`, raw units.
+        noise: name of the draws, or None for the evaluation action.
+    """
+
+    graph: Graph
+    obs: str
+    noise: str | None
+
+
+Writer: TypeAlias = Callable[[Any, Head], str]
+"""`(network, head)` to the name of the action in [-1, 1], `[batch, act_dim]`."""
+
+
+def write_policy(policy: PolicyNetwork, *, history: int, stochastic: bool) -> Graph:
+    """The graph of a policy.
+
+    Args:
+        policy: a network of this package.
+        history: frames of an observation.
+        stochastic: the graph takes noise and draws; otherwise it gives the evaluation action.
+
+    Raises:
+        ConfigError: its kind has no graph, or no draws in one.
+    """
+    spec = policy.spec
+    if spec.kind not in _WRITERS:
+        raise ConfigError(
+            f"A policy of kind {spec.kind!r} cannot be written as ONNX. Remedy: train one of "
+            f"{', '.join(_WRITERS)}; or keep to --format policy, which torch reads."
+        )
+    graph = Graph("policy")
+    obs_dim = spec.space.obs_dim
+    frames = graph.input(FRAMES, history, obs_dim // history)
+    noise = graph.input(NOISE, spec.space.act_dim) if stochastic else None
+    head = Head(graph, graph.reshape(frames, -1, obs_dim), noise)
+    scaled = _WRITERS[spec.kind](policy, head)
+    box = policy.action_box
+    action = graph.scaled(scaled, box.half_range, box.centre)
+    # In float32 centre + half_range may lie a rounding beyond the bound.
+    graph.output(ACTION, graph.clip(action, box.low, box.high), spec.space.act_dim)
+    return graph
+
+
+def write_normaliser(graph: Graph, value: str, normaliser: Normaliser) -> str:
+    """Raw units to standard deviations from the mean."""
+    return graph.standardised(value, normaliser.mean, normaliser.std)
+
+
+def write_stack(graph: Graph, value: str, net: StackedMLP, *, member: int = 0) -> str:
+    """One member of a stack, `[rows, in_dim]` to `[rows, out_dim]`."""
+    layers = net.layers(net.flat.detach()[member : member + 1])
+    for layer in layers[:-1]:
+        value = graph.op("Gemm", value, graph.constant(layer.weight[0]), graph.constant(layer.bias[0, 0]))
+        if layer.gain is not None and layer.shift is not None:
+            gain, shift = graph.constant(layer.gain[0, 0]), graph.constant(layer.shift[0, 0])
+            value = graph.op("LayerNormalization", value, gain, shift, axis=-1, epsilon=_LAYER_NORM_EPS)
+        value = _activate(graph, value, net.activation)
+    last = layers[-1]
+    return graph.op("Gemm", value, graph.constant(last.weight[0]), graph.constant(last.bias[0, 0]))
+
+
+def _activate(graph: Graph, value: str, name: str) -> str:
+    if name == "silu":
+        return graph.op("Mul", value, graph.op("Sigmoid", value))
+    return graph.op({"relu": "Relu", "tanh": "Tanh"}[name], value)
+
+
+def _output(policy: Actor, head: Head) -> str:
+    graph = head.graph
+    return write_stack(graph, write_normaliser(graph, head.obs, policy.normaliser), policy.net)
+
+
+def _deterministic(policy: Actor, head: Head) -> str:
+    if head.noise is not None:
+        raise ConfigError("The policy is deterministic: it has no draws. Remedy: export without stochastic.")
+    return head.graph.op("Tanh", _output(policy, head))
+
+
+def _tanh_gaussian(policy: Actor, head: Head) -> str:
+    graph, size = head.graph, policy.act_dim
+    mean, log_std = graph.split(_output(policy, head), [size, size])
+    if head.noise is not None:
+        std = graph.op("Exp", graph.clip(log_std, *policy.spec.log_std_bounds))
+        mean = graph.op("Add", mean, graph.op("Mul", std, head.noise))
+    return graph.op("Tanh", mean)
+
+
+def _clipped_gaussian(policy: ClippedGaussianActor, head: Head) -> str:
+    graph = head.graph
+    mean = graph.op("Tanh", _output(policy, head))
+    if head.noise is None:
+        return mean
+    std = policy.log_std.detach().clamp(*policy.spec.log_std_bounds).exp()
+    return graph.clip(graph.op("Add", mean, graph.op("Mul", head.noise, graph.constant(std))), -1.0, 1.0)
+
+
+def _mixture(policy: MixtureActor, head: Head) -> str:
+    if head.noise is not None:
+        raise ConfigError(
+            "Draws of a mixture are made in float64, which ONNX runtimes lack. Remedy: export without "
+            "stochastic, or train a policy with one Gaussian."
+        )
+    graph, size = head.graph, policy.act_dim
+    k = policy.spec.components
+    logits, means, log_stds = graph.split(_output(policy, head), [k, k * size, k * size])
+    log_stds = graph.clip(graph.reshape(log_stds, -1, k, size), *policy.spec.log_std_bounds)
+    spread = graph.op("ReduceSum", log_stds, graph.constant([2]), keepdims=0)
+    peak = graph.op("Sub", graph.op("LogSoftmax", logits, axis=-1), spread)
+    best = graph.op("ArgMax", peak, axis=1, keepdims=1)
+    return graph.op("Tanh", graph.op("GatherND", graph.reshape(means, -1, k, size), best, batch_dims=1))
+
+
+def _bcq(policy: BCQPolicy, head: Head) -> str:
+    if head.noise is not None:
+        raise ConfigError("Draws of BCQ need the inverse of erf, which ONNX lacks. Remedy: export without.")
+    graph, space = head.graph, policy.spec.space
+    count, size = policy.spec.candidates, space.act_dim
+    rows = graph.op("Gather", graph.op("Shape", head.obs), graph.constant([0]))
+    obs = graph.op("Unsqueeze", head.obs, graph.constant([1]))
+    # Candidates of a state side by side, [batch, k, .] flattened, as in the network.
+    obs = graph.reshape(graph.op("Tile", obs, graph.constant([1, count, 1])), -1, space.obs_dim)
+    latent = graph.constant(policy.latents(None, 1)[0])
+    shape = graph.op("Concat", rows, graph.constant([count, policy.spec.latent_dim]), axis=0)
+    latent = graph.reshape(graph.op("Expand", latent, shape), -1, policy.spec.latent_dim)
+    obs_n = write_normaliser(graph, obs, policy.normaliser)
+    decoded = write_stack(graph, graph.op("Concat", obs_n, latent, axis=-1), policy.decoder)
+    decoded = graph.op("Tanh", decoded)
+    shift = write_stack(graph, graph.op("Concat", obs_n, decoded, axis=-1), policy.perturber)
+    shift = graph.op("Mul", graph.op("Tanh", shift), graph.constant(policy.spec.perturbation))
+    action = graph.clip(graph.op("Add", decoded, shift), -1.0, 1.0)
+    critic = policy.critic
+    judged = graph.op("Concat", write_normaliser(graph, obs, critic.normaliser), action, axis=-1)
+    value = graph.reshape(write_stack(graph, judged, critic.net), -1, count)
+    best = graph.op("ArgMax", value, axis=1, keepdims=1)
+    return graph.op("GatherND", graph.reshape(action, -1, count, size), best, batch_dims=1)
+
+
+_WRITERS: Final[dict[str, Writer]] = {
+    "deterministic": _deterministic,
+    "tanh_gaussian": _tanh_gaussian,
+    "clipped_gaussian": _clipped_gaussian,
+    "mixture": _mixture,
+    "bcq": _bcq,
+}
+"""By `PolicySpec.kind`."""

@@ -1,0 +1,152 @@
+"""A bundle on a log: what the runtime would have done, step by step."""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbrl.core.types import Episode
+from mbrl.data.dataset import Dataset
+from mbrl.deploy.contract import Contract
+from mbrl.deploy.runtime import Controller
+from mbrl.deploy.steps import Floats
+
+SATURATED: Final = 0.99
+"""Share of the range to a limit beyond which an action counts as saturated, in scaled units."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Replay:
+    """What the runtime did on the steps of a log.
+
+    Attributes:
+        episode: `[n]` int64, index in the log.
+        action: `[n, act_dim]` that it would have sent, environment units.
+        proposed: `[n, act_dim]` by the policy within its limits; NaN where it was not asked.
+        logged: `[n, act_dim]` that the log holds.
+        novelty: `[n]` of the proposed action.
+        surprise: `[n]` of the logged step that led here.
+        alarm: `[n]` whether one of them is beyond the threshold.
+        source: who acted, by name: steps.
+        reasons: why not the policy, by name: steps.
+        interventions: how often the guard took over.
+        longest: steps of the longest time that it did.
+        milliseconds: `[n]` of a call.
+    """
+
+    episode: NDArray[np.int64]
+    action: Floats
+    proposed: Floats
+    logged: Floats
+    novelty: Floats
+    surprise: Floats
+    alarm: NDArray[np.bool_]
+    source: dict[str, int]
+    reasons: dict[str, int]
+    interventions: int
+    longest: int
+    milliseconds: Floats
+
+    def __len__(self) -> int:
+        return len(self.alarm)
+
+    def saturation(self, contract: Contract) -> Floats:
+        """`[act_dim]`, share of the proposed actions at a limit."""
+        low, high = (
+            np.array([getattr(c, k) for c in contract.action.channels], np.float64) for k in ("low", "high")
+        )
+        known = self.proposed[np.isfinite(self.proposed).all(1)]
+        scaled = np.abs((known - (low + high) / 2) / ((high - low) / 2))
+        return (scaled >= SATURATED).mean(0) if len(known) else np.full(len(low), np.nan)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class CheckedBundle:
+    """A bundle on a log.
+
+    Attributes:
+        contract: of the bundle.
+        replay: what the runtime would have done.
+        logged_alarms: `[m]` alarms on the steps as they were logged, all but the first of each episode; None
+            without a guard.
+    """
+
+    contract: Contract
+    replay: Replay
+    logged_alarms: NDArray[np.bool_] | None
+
+
+def replay(
+    log: Dataset, controller: Controller, contract: Contract, *, on_step: Callable[[int], None] | None = None
+) -> Replay:
+    """Gives every observation of a log to the runtime, which does not know what follows from its actions.
+
+    The guard judges the state and the action that the policy proposes there, and the logged step before.
+
+    Args:
+        log: with the channels of the contract.
+        controller: of the bundle.
+        contract: of the bundle.
+        on_step: told after each how many there were.
+    """
+    history, size = contract.observation.history, len(contract.frame_names)
+    rows: list[tuple[int, Floats, Floats, float, float, bool, str, float]] = []
+    reasons: Counter[str] = Counter()
+    logged: list[NDArray[np.float32]] = []
+    taken: list[bool] = []
+    for index, episode in enumerate(log.episodes):
+        controller.reset()
+        for frame in _frames_before(episode, history, size):
+            controller.act(frame)
+        for step, sent in enumerate(episode.actions):
+            begun = time.perf_counter()
+            action = controller.act(episode.observations[step, :size])
+            seconds = time.perf_counter() - begun
+            last = controller.last
+            assert last is not None
+            controller.executed(sent)
+            scores = (last.novelty, last.surprise)
+            rows.append((index, action, last.proposed, *scores, last.alarm, last.source, 1e3 * seconds))
+            reasons.update(last.reasons)
+            taken.append("novelty" in last.reasons and last.source != "coast")
+            if on_step is not None:
+                on_step(len(rows))
+        logged.append(episode.actions)
+    episodes, actions, proposed, novelty, surprise, alarm, source, spent = zip(*rows, strict=True)
+    stretches = list(_stretches(np.array(taken), np.array(episodes)))
+    return Replay(
+        episode=np.array(episodes, np.int64),
+        action=np.array(actions, np.float64),
+        proposed=np.array(proposed, np.float64),
+        logged=np.concatenate(logged).astype(np.float64),
+        novelty=np.array(novelty),
+        surprise=np.array(surprise),
+        alarm=np.array(alarm, np.bool_),
+        source=dict(Counter(source)),
+        reasons=dict(reasons),
+        interventions=len(stretches),
+        longest=max(stretches, default=0),
+        milliseconds=np.array(spent),
+    )
+
+
+def _frames_before(episode: Episode, history: int, size: int) -> Iterator[NDArray[np.float32]]:
+    """The frames that complete the first observation, the oldest first."""
+    for lag in range(history - 1, 0, -1):
+        yield episode.observations[0, lag * size : (lag + 1) * size]
+
+
+def _stretches(taken: NDArray[np.bool_], episode: NDArray[np.int64]) -> Iterator[int]:
+    """Lengths of the stretches in which the guard acted, none across two episodes."""
+    length = 0
+    for row, is_taken in enumerate(taken):
+        if length and (not is_taken or episode[row] != episode[row - 1]):
+            yield length
+            length = 0
+        length += int(is_taken)
+    if length:
+        yield length

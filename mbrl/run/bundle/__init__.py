@@ -1,0 +1,1 @@
+"""Bundles for deployment: written from a training and its log, opened, and held against a log."""
