@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbrl.api.deploying import export
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener, make_board
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, named_overrides, open_workspace, origin_of, torch_settings
 from mbrl.api.training import Run
-from mbrl.core.errors import ConfigError
+from mbrl.core.errors import ConfigError, DataError, MissingExtraError
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.report.auto.facts import AutoReport
@@ -28,6 +29,12 @@ from mbrl.study.tasks import Site, Task
 if TYPE_CHECKING:
     from mbrl.report.kit.html import Section
     from mbrl.report.kit.table import Table
+
+BUNDLE = "bundle"
+"""Folder of the pick's bundle, beside the page."""
+
+CLONE = "bc"
+"""Label of the candidate that acts in a bundle where its guard lets the pick not."""
 
 EXIT_NONE = 10
 """Exit status of the command line where no candidate is taken."""
@@ -59,6 +66,12 @@ class AutoResult(Result):
     def runs(self) -> list[Run]:
         """All trainings, the simplest first."""
         return [Run.load(candidate.path) for candidate in self.report.candidates]
+
+    @property
+    def bundle(self) -> Path | None:
+        """Folder of the pick as `mbrl export` writes it; None without a pick or the extra `deploy`."""
+        folder = self.path.parent / BUNDLE
+        return folder if folder.exists() else None
 
     @property
     def exit_code(self) -> int:
@@ -162,7 +175,24 @@ def auto(
 
     page = job.folder / "index.html"
     write_text(page, auto_page(report, command=command))
-    return AutoResult(report, page)
+    result = AutoResult(report, page)
+    _export(result, job)
+    return result
+
+
+def _export(result: AutoResult, job: AutoJob) -> None:
+    """Puts the pick into a bundle that runs without torch, its clone beside it as the fallback."""
+    folder, policy = job.folder / BUNDLE, result.policy
+    if policy is None or folder.exists():
+        return
+    others = [one for index, one in enumerate(result.report.candidates) if index != result.report.taken]
+    clones = [Path(one.path) / one.policy for one in others if one.label == CLONE]
+    verdict = None if result.report.estimate is None else Path(result.report.estimate.page).parent
+    try:
+        export(policy, folder, log=job.dataset, fallback=clones[0] if clones else None, verdict=verdict)
+        job.tell(f"Wrote {folder}: the policy with its guard, for a robot.")
+    except (MissingExtraError, DataError) as error:
+        job.tell(f"No bundle for a robot: {error}")
 
 
 def _prepare(

@@ -211,6 +211,13 @@ def deploy_check(
         ConfigError: there is no bundle.
         DataError: the channels of the log are others.
         MissingExtraError: the extra `deploy` is not installed.
+
+    Example:
+        >>> run = mbrl.train("pendulum-mixed", "bc", updates=50, select="last", progress=False)
+        >>> bundle = mbrl.export(run, "pendulum-bundle", guard={"prototypes": 200, "features": 20})
+        >>> checked = mbrl.deploy_check("pendulum-bundle", "pendulum-mixed", rows=400, progress=False)
+        >>> 0 <= checked.alarm_rate < 0.2
+        True
     """
     if rows < 1:
         raise ConfigError(f"rows (--rows) must be 1 at least, not {rows}.")
