@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from mbrl.core.protocols import Policy
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.forecast import Forecast
 from mbrl.dynamics.linear_base import LinearBase
 from mbrl.dynamics.prediction import RolloutPrediction, StepPrediction, predict_rollout, predict_steps
 from mbrl.dynamics.report import DynamicsReport
@@ -21,7 +22,8 @@ from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 
-_FORMAT = 3
+DYNAMICS_FORMAT: Final = 4
+"""Of the file of a fit; it is part of a fit's identity, so that fits of before are made again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class FittedDynamics:
     Attributes:
         model: the elites, recalibrated; implements `DynamicsModel`.
         termination: the learned head; implements `TerminationFn`.
+        forecast: what held-out episodes say of predictions of several steps.
         config: what it was fitted with.
         dataset_hash: content hash of the dataset.
         reward_scale: c_r, deviation of the training rewards, which one outlier cannot move (`robust_scale`);
@@ -42,6 +45,7 @@ class FittedDynamics:
 
     model: DynamicsEnsemble
     termination: TerminationHead | NeverTerminates
+    forecast: Forecast
     config: DynamicsConfig
     dataset_hash: str
     reward_scale: float
@@ -86,7 +90,10 @@ class FittedDynamics:
     ) -> RolloutPrediction:
         """Means and intervals of several steps ahead, under given actions or a policy; nothing cuts them.
 
-        Steps beyond `trusted_horizon` are predicted all the same.
+        Steps beyond `trusted_horizon` are predicted all the same. Means and intervals are corrected by what
+        held-out episodes say of such predictions (`Forecast`): where nothing can be known any more they are
+        the mean and the spread of the log. A policy or actions unlike those of the log are outside of what
+        this was judged on.
 
         Args:
             obs: `[obs_dim]` or `[n, obs_dim]`, where to start, raw units.
@@ -109,6 +116,7 @@ class FittedDynamics:
             particles=particles,
             level=level,
             seed=seed,
+            forecast=self.forecast,
         )
         if self.has_rewards:
             return found
@@ -119,10 +127,11 @@ class FittedDynamics:
         """Facts for a JSON file, and tensors for a safetensors file."""
         head = self.termination if isinstance(self.termination, TerminationHead) else None
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"forecast.{name}": value for name, value in self.forecast.state_dict().items()}
         if head is not None:
             tensors |= {f"termination.{name}": value for name, value in head.state_dict().items()}
         meta = {
-            "format": _FORMAT,
+            "format": DYNAMICS_FORMAT,
             "config": self.config.model_dump(mode="json"),
             "dataset_hash": self.dataset_hash,
             "reward_scale": self.reward_scale,
@@ -157,6 +166,7 @@ class FittedDynamics:
         return cls(
             model=_rebuild_model(facts.config, _part(tensors, "model.")),
             termination=head,
+            forecast=Forecast(**_part(tensors, "forecast.")),
             config=facts.config,
             dataset_hash=facts.dataset_hash,
             reward_scale=facts.reward_scale,
@@ -184,7 +194,7 @@ class DynamicsFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[3]
+    format: Literal[4]
     config: DynamicsConfig
     dataset_hash: str
     reward_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -206,12 +216,14 @@ class DynamicsFacts(BaseModel):
 def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes that the tensors of a fit must have, by name, held against what some of them say of the sizes.
 
-    The sizes are those of `model.bounds` `[e, 2, obs_dim + 1]`, `model.inputs.mean` `[obs_dim + act_dim]` and
-    `termination.encoding.edges` `[k, obs_dim]`, of the head's members that of its parameters.
+    The sizes are those of `model.bounds` `[e, 2, obs_dim + 1]`, `model.inputs.mean` `[obs_dim + act_dim]`,
+    `forecast.share` `[h, obs_dim + 1]` and `termination.encoding.edges` `[k, obs_dim]`, of the head's members
+    that of its parameters.
     """
     config = facts.config
     members, _, outputs = _sizes(tensors, "model.bounds", 3)
     (inputs,) = _sizes(tensors, "model.inputs.mean", 1)
+    steps, _ = _sizes(tensors, "forecast.share", 2)
     shapes: dict[str, tuple[int, ...]] = {
         "model.bounds": (members, 2, outputs),
         "model.temperature": (outputs,),
@@ -223,6 +235,7 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
         "model.net.flat": StackedMLP.flat_shape(
             members, inputs, config.hidden, 2 * outputs, layer_norm=config.layer_norm
         ),
+        **{f"forecast.{name}": shape for name, shape in Forecast.tensor_shapes(steps, outputs - 1).items()},
     }
     if facts.has_termination:
         obs_dim = outputs - 1

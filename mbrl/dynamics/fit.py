@@ -161,6 +161,7 @@ class DynamicsFit:
         return FittedDynamics(
             model=model,
             termination=head,
+            forecast=assessment.forecast,
             config=self.config,
             dataset_hash=self._dataset_hash,
             reward_scale=_reward_scale(self.split.train.transitions()),

@@ -223,6 +223,9 @@ class OpenLoopReport(ReportPart):
         nrmse_persistence: likewise for "nothing changes".
         nrmse_linear: likewise for ridge regression.
         coverage: coverage of the particles' 90 % interval.
+        forecast_nrmse: `nrmse` of forecasts, which held-out episodes corrected (`mbrl.dynamics.forecast`);
+            each was judged on episodes that did not correct it. Empty in reports of earlier versions.
+        forecast_coverage: coverage of their 90 % interval, likewise.
         ended_early: share of particles that the termination head has ended while the log went on.
         tolerance: error that a trusted step may have.
         least_coverage: coverage that a trusted step must have.
@@ -252,6 +255,8 @@ class OpenLoopReport(ReportPart):
     reward_error: Floats = ()
     reward_high: Floats = ()
     reward_constant: Floats = ()
+    forecast_nrmse: Floats = ()
+    forecast_coverage: Floats = ()
     observation_horizon: int | None = None
     reward_horizon: int | None = None
 

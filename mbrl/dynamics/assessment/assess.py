@@ -12,6 +12,7 @@ from mbrl.data.splits import Split
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.assessment.baselines import LinearModel
 from mbrl.dynamics.assessment.channels import measure_channels
+from mbrl.dynamics.assessment.forecasts import fit_forecast, judge_forecasts, plain_forecast
 from mbrl.dynamics.assessment.measures import MeasuredRows, MeasureFactory, evaluate_measures
 from mbrl.dynamics.assessment.model_warnings import find_warnings
 from mbrl.dynamics.assessment.one_step import measure_one_step, measure_reward, predict_held_out
@@ -23,7 +24,8 @@ from mbrl.dynamics.assessment.trust import RewardMoments, judge_open_loop
 from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
-from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport
+from mbrl.dynamics.forecast import Forecast
+from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport, to_floats
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,10 +34,12 @@ class Assessment:
 
     Attributes:
         thresholds: quantiles of each measure by probability.
+        forecast: corrections of predictions of several steps.
         report: all figures, and the warnings that follow from them.
     """
 
     thresholds: Thresholds
+    forecast: Forecast
     report: DynamicsReport
 
 
@@ -79,11 +83,12 @@ def assess(
         draws=config.bootstrap_draws,
         rng=rng,
     )
+    forecast, open_loop = _judge_open_loop(model, termination, linear, split, config, rng)
     report = DynamicsReport(
         training=training,
         one_step=measure_one_step(model, linear, steps, rows=rows, train=train),
         calibration=calibration,
-        open_loop=_judge_open_loop(model, termination, linear, split, config, rng),
+        open_loop=open_loop,
         correlations=correlations,
         reward=measure_reward(model, steps, rows, outliers=outliers) if has_rewards else None,
         termination=measure_termination(termination, split),
@@ -93,6 +98,7 @@ def assess(
     warnings = tuple(warning.text for warning in find_warnings(report))
     return Assessment(
         thresholds=fit_thresholds(held_out, fitted, quantiles=config.truncation_quantiles),
+        forecast=forecast,
         report=report.model_copy(update={"warnings": warnings}),
     )
 
@@ -126,11 +132,13 @@ def _judge_open_loop(
     split: Split,
     config: AssessmentConfig,
     rng: RngStreams,
-) -> OpenLoopReport:
+) -> tuple[Forecast, OpenLoopReport]:
+    """Corrections that all segments give, and figures: of forecasts, by corrections of the other half."""
     segments = draw_segments(
         split.holdout, count=config.segments, horizon=config.horizon, generator=rng.at("segments")
     )
     obs = measure_moments(split.train.transitions().observation)
+    plain = plain_forecast(split.train.transitions().successors_known())
     result = run_open_loop(
         model,
         termination,
@@ -140,6 +148,14 @@ def _judge_open_loop(
         obs_std=obs.scale,
         generator=rng.at("particles"),
         varies=~obs.is_constant,
+        forecast=plain,
     )
     reward = RewardMoments(float(model.targets.mean[-1]), float(model.targets.std[-1]))
-    return judge_open_loop(result, segments, reward=reward, config=config, rng=rng)
+    report = judge_open_loop(result, segments, reward=reward, config=config, rng=rng)
+    figures = judge_forecasts(plain, result, segments, obs_std=obs.scale, varies=~obs.is_constant)
+    reached = len(report.steps)
+    judged = {
+        "forecast_nrmse": to_floats(figures.nrmse[:reached]),
+        "forecast_coverage": to_floats(figures.coverage[:reached]),
+    }
+    return fit_forecast(plain, result, segments), report.model_copy(update=judged)

@@ -30,6 +30,7 @@ def dynamics_tables(report: DynamicsReport, *, names: Sequence[str] | None = Non
     return [
         fit_table(report),
         step_table(report, is_short=True),
+        *forecast_tables(report, is_short=True),
         coverage_table(report),
         correlation_table(report),
         dimension_table(report, names),
@@ -106,9 +107,7 @@ def judge_table(reports: Sequence[DynamicsReport]) -> Table:
 def step_table(report: DynamicsReport, *, is_short: bool = False) -> Table:
     """Error against the horizon; a few horizons only if it is to be short."""
     loop = report.open_loop
-    wanted = (
-        {*_SHOWN_STEPS, loop.trusted_horizon, loop.steps[-1]} if is_short and loop.steps else set(loop.steps)
-    )
+    wanted = _wanted_steps(report, is_short=is_short)
     rows = [
         (
             step,
@@ -124,6 +123,45 @@ def step_table(report: DynamicsReport, *, is_short: bool = False) -> Table:
     ]
     columns = ("step", "ensemble", "persistence", "linear", "covered", "ended early", "segments")
     return Table("Median open-loop error, standard deviations, with 90 % interval", columns, rows)
+
+
+def forecast_tables(report: DynamicsReport, *, is_short: bool = False) -> list[Table]:
+    """Errors and intervals of what `rollout` returns, against the horizon; none in reports without them."""
+    loop = report.open_loop
+    if not loop.forecast_nrmse:
+        return []
+    wanted = _wanted_steps(report, is_short=is_short)
+    rows = [
+        (
+            step,
+            loop.forecast_nrmse[k],
+            loop.nrmse[k],
+            loop.nrmse_linear[k],
+            loop.nrmse_persistence[k],
+            format_share(loop.forecast_coverage[k]),
+            format_share(loop.coverage[k]),
+        )
+        for k, step in enumerate(loop.steps)
+        if step in wanted
+    ]
+    columns = (
+        "step",
+        "forecast",
+        "particles",
+        "linear",
+        "persistence",
+        "forecast covers",
+        "particles cover",
+    )
+    title = "Forecasts: root mean square error, standard deviations, and coverage of 90 % intervals"
+    return [Table(title, columns, rows)]
+
+
+def _wanted_steps(report: DynamicsReport, *, is_short: bool) -> set[int]:
+    loop = report.open_loop
+    if is_short and loop.steps:
+        return {*_SHOWN_STEPS, loop.trusted_horizon, loop.steps[-1]}
+    return set(loop.steps)
 
 
 def coverage_table(report: DynamicsReport, levels: Sequence[float] = _SHOWN_LEVELS) -> Table:
