@@ -15,6 +15,8 @@ from mbrl.data.formats.limits import reading
 from mbrl.data.info import MAX_NAME
 from mbrl.data.options import LoadOptions, Origin
 from mbrl.data.raw import RawLog
+from mbrl.data.stacking.choose import choose_history
+from mbrl.data.stacking.history import with_history
 
 MINARI_PREFIX: Final = "minari:"
 BUNDLED_PREFIX: Final = "bundled:"
@@ -36,7 +38,10 @@ def open_dataset(
     """
     options = options or LoadOptions()
     dataset = assemble(parse_log(source, options, minari_root=minari_root), options)
-    return dataclasses.replace(dataset, origin=Origin(str(source), options))
+    dataset = dataclasses.replace(dataset, origin=Origin(str(source), options))
+    if options.history is None:
+        return dataset
+    return with_history(dataset, choose_history(dataset) if options.history == "auto" else options.history)
 
 
 def parse_log(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
+from mbrl.core.history import History
 from mbrl.core.protocols import Policy
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
@@ -135,6 +136,7 @@ class FittedDynamics:
             "config": self.config.model_dump(mode="json"),
             "dataset_hash": self.dataset_hash,
             "reward_scale": self.reward_scale,
+            "history": None if self.model.history is None else dataclasses.asdict(self.model.history),
             "thresholds": {
                 name: {str(probability): value for probability, value in quantiles.items()}
                 for name, quantiles in self.thresholds.items()
@@ -154,7 +156,8 @@ class FittedDynamics:
             tensors: of the shapes that `tensor_shapes` gives.
 
         Raises:
-            ValueError: the edges of the termination head's encoding do not ascend.
+            ValueError: the edges of the termination head's encoding do not ascend, or the sizes do not fit
+                the history.
         """
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if facts.has_termination:
@@ -164,7 +167,7 @@ class FittedDynamics:
                 reads_successor=facts.termination_reads_successor,
             )
         return cls(
-            model=_rebuild_model(facts.config, _part(tensors, "model.")),
+            model=_rebuild_model(facts.config, _part(tensors, "model."), facts.history),
             termination=head,
             forecast=Forecast(**_part(tensors, "forecast.")),
             config=facts.config,
@@ -186,6 +189,7 @@ class DynamicsFacts(BaseModel):
         config: what it was fitted with.
         dataset_hash: content hash of the dataset.
         reward_scale: deviation of the training rewards.
+        history: past frames and actions that an observation holds, or None.
         thresholds: for each uncertainty measure, its quantiles by probability.
         report: how far it can be trusted.
         has_termination: whether there is a learned head.
@@ -198,6 +202,7 @@ class DynamicsFacts(BaseModel):
     config: DynamicsConfig
     dataset_hash: str
     reward_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    history: History | None
     thresholds: dict[str, dict[Annotated[str, Field(pattern=r"^[0-9.e-]{1,30}$")], float]]
     report: DynamicsReport
     has_termination: bool
@@ -216,7 +221,7 @@ class DynamicsFacts(BaseModel):
 def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes that the tensors of a fit must have, by name, held against what some of them say of the sizes.
 
-    The sizes are those of `model.bounds` `[e, 2, obs_dim + 1]`, `model.inputs.mean` `[obs_dim + act_dim]`,
+    The sizes are those of `model.bounds` `[e, 2, frame_dim + 1]`, `model.inputs.mean` `[obs_dim + act_dim]`,
     `forecast.share` `[h, obs_dim + 1]` and `termination.encoding.edges` `[k, obs_dim]`, of the head's members
     that of its parameters.
     """
@@ -224,6 +229,7 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
     members, _, outputs = _sizes(tensors, "model.bounds", 3)
     (inputs,) = _sizes(tensors, "model.inputs.mean", 1)
     steps, _ = _sizes(tensors, "forecast.share", 2)
+    obs_dim = _obs_dim(facts.history, inputs, outputs)
     shapes: dict[str, tuple[int, ...]] = {
         "model.bounds": (members, 2, outputs),
         "model.temperature": (outputs,),
@@ -235,10 +241,9 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
         "model.net.flat": StackedMLP.flat_shape(
             members, inputs, config.hidden, 2 * outputs, layer_norm=config.layer_norm
         ),
-        **{f"forecast.{name}": shape for name, shape in Forecast.tensor_shapes(steps, outputs - 1).items()},
+        **{f"forecast.{name}": shape for name, shape in Forecast.tensor_shapes(steps, obs_dim).items()},
     }
     if facts.has_termination:
-        obs_dim = outputs - 1
         width = inputs + obs_dim if facts.termination_reads_successor else inputs
         edges, _ = _sizes(tensors, "termination.encoding.edges", 2)
         heads, _ = _sizes(tensors, "termination.net.flat", 2)
@@ -251,6 +256,16 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
             "termination.net.flat": StackedMLP.flat_shape(heads, encoded, config.termination.hidden, 1),
         }
     return shapes
+
+
+def _obs_dim(history: History | None, inputs: int, outputs: int) -> int:
+    """Size of an observation; 1 where the sizes fit no history: the shapes then contradict each other."""
+    if history is None:
+        return outputs - 1
+    try:
+        return inputs - history.act_dim(inputs, outputs - 1)
+    except ValueError:
+        return 1
 
 
 def _sizes(tensors: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
@@ -290,12 +305,18 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _rebuild_model(config: DynamicsConfig, tensors: dict[str, Tensor]) -> DynamicsEnsemble:
+def _rebuild_model(
+    config: DynamicsConfig, tensors: dict[str, Tensor], history: History | None
+) -> DynamicsEnsemble:
     bounds = tensors["bounds"]
     inputs, outputs = tensors["inputs.mean"].shape[0], bounds.shape[-1]
     net = build_net(config, (bounds.shape[0], inputs, 2 * outputs), torch.Generator().manual_seed(0))
     model = DynamicsEnsemble(
-        net, bounds, inputs=Normaliser.identity(inputs), targets=Normaliser.identity(outputs)
+        net,
+        bounds,
+        inputs=Normaliser.identity(inputs),
+        targets=Normaliser.identity(outputs),
+        history=history,
     )
     model.load_state_dict(tensors)
     return model.requires_grad_(requires_grad=False)

@@ -12,6 +12,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split, check_fit_parts, split_episodes
+from mbrl.data.stacking.history import check_history
 from mbrl.dynamics.arrays import (
     fit_normaliser,
     fit_target_normaliser,
@@ -67,13 +68,16 @@ class DynamicsFit:
         rng: streams of this fit; every draw depends on them and on the update alone.
 
     Raises:
-        DataError: the dataset is too small to be split, or no row has a known successor.
+        DataError: the dataset is too small to be split, no row has a known successor, or observations do not
+            hold the history that the dataset says.
     """
 
     def __init__(self, dataset: Dataset, config: DynamicsConfig, rng: RngStreams) -> None:
         self.config, self._rng = config, rng
         self._dataset_hash, self._has_rewards = dataset.content_hash, dataset.has_rewards
         dataset = dataset if self._has_rewards else with_zero_rewards(dataset)
+        check_history(dataset)
+        self._history = dataset.info.history
         self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng)
         check_fit_parts(self.split)
@@ -188,7 +192,13 @@ class DynamicsFit:
     def _fresh_ensemble(self) -> tuple[DynamicsEnsemble, TrainingArrays]:
         """The ensemble before its training, and what its members are to learn."""
         config, rows = self.config, _known(self.split.train)
-        inputs, targets = fit_normaliser(step_inputs(rows)), fit_target_normaliser(rows)
+        frame_dim = (
+            None
+            if self._history is None
+            else self._history.frame_dim(rows.observation.shape[1], rows.action.shape[1])
+        )
+        inputs = fit_normaliser(step_inputs(rows))
+        targets = fit_target_normaliser(rows, frame_dim=frame_dim)
         arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
         base = fit_linear_base(arrays) if config.base == "linear" else None
         sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
@@ -196,7 +206,9 @@ class DynamicsFit:
         # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
         bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
         bounds = bounds[None, :, None].expand(config.members, 2, targets.mean.shape[0])
-        ensemble = DynamicsEnsemble(net, bounds, inputs=inputs, targets=targets, base=base)
+        ensemble = DynamicsEnsemble(
+            net, bounds, inputs=inputs, targets=targets, base=base, history=self._history
+        )
         return ensemble, ensemble.base.residual(arrays)
 
     def _ensemble_trainer(self, arrays: TrainingArrays) -> MemberTrainer:

@@ -1,7 +1,5 @@
 """Forecasts of several steps: particles, as far as held-out episodes believe them."""
 
-from typing import cast
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -91,7 +89,7 @@ class Forecast(nn.Module):
         row = min(step, len(self.share) - 1)
         share, width = self.share[row], self.width[row]
         # m + (1 - share) (c - m): exactly m where all of it is believed.
-        forecast = cast("Tensor", torch.lerp(mean, self.center.expand_as(mean), 1.0 - share))
+        forecast = torch.lerp(mean, self.center.expand_as(mean), 1.0 - share)
         # The ends of skewed particles may both lie on one side of their mean.
         below, above = (low - mean).clamp_max(0.0), (high - mean).clamp_min(0.0)
         return forecast, forecast + width * below, forecast + width * above
