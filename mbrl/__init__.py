@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mbrl.api.comparison import ComparisonResult as ComparisonResult
     from mbrl.api.comparison import compare
     from mbrl.api.data import InspectionResult as InspectionResult
-    from mbrl.api.data import collect, inspect, load, save
+    from mbrl.api.data import collect, inspect, load, save, with_history
     from mbrl.api.evaluation import EvaluationResult as EvaluationResult
     from mbrl.api.evaluation import evaluate
     from mbrl.api.importing import (
@@ -83,13 +83,15 @@ _HOMES = {
     "status": "mbrl.api.catalogue",
     "topics": "mbrl.api.bags",
     "train": "mbrl.api.training",
+    "with_history": "mbrl.api.data",
 }
 """Where each name lives."""
 
 __all__ = [  # noqa: RUF022 - in the order of the work; the classes of results are there as well, by name
-    "load", "save", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics", "fit", "train",
-    "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue", "registry",
-    "status", "Dataset", "Policy", "Dynamics", "Run", "MbrlError", "ConfigError", "DataError",
+    "load", "save", "with_history", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics",
+    "fit", "train", "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare",
+    "catalogue", "registry", "status", "Dataset", "Policy", "Dynamics", "Run", "MbrlError", "ConfigError",
+    "DataError",
 ]  # fmt: skip
 
 

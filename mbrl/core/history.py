@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mbrl.core.types import SpaceSpec
+
 LAG: Final = "_lag"
 """In names of dimensions: `x_lag1` of the frame before."""
 
@@ -83,3 +85,8 @@ class History:
         first = size * self.frames
         before = obs[..., first : first + act_dim * (self.actions - 1)]
         return torch.cat((older, action, before), -1)
+
+
+def resting_action(space: SpaceSpec) -> Float[Tensor, "act_dim"]:
+    """What stands for actions before an episode: 0, or the bound that is nearest to it, environment units."""
+    return torch.zeros(space.act_dim).clamp(torch.tensor(space.act_low), torch.tensor(space.act_high))

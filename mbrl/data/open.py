@@ -15,8 +15,7 @@ from mbrl.data.formats.limits import reading
 from mbrl.data.info import MAX_NAME
 from mbrl.data.options import LoadOptions, Origin
 from mbrl.data.raw import RawLog
-from mbrl.data.stacking.choose import choose_history
-from mbrl.data.stacking.history import with_history
+from mbrl.data.stacking.choose import apply_history
 
 MINARI_PREFIX: Final = "minari:"
 BUNDLED_PREFIX: Final = "bundled:"
@@ -38,10 +37,7 @@ def open_dataset(
     """
     options = options or LoadOptions()
     dataset = assemble(parse_log(source, options, minari_root=minari_root), options)
-    dataset = dataclasses.replace(dataset, origin=Origin(str(source), options))
-    if options.history is None:
-        return dataset
-    return with_history(dataset, choose_history(dataset) if options.history == "auto" else options.history)
+    return apply_history(dataclasses.replace(dataset, origin=Origin(str(source), options)), options.history)
 
 
 def parse_log(

@@ -1,17 +1,17 @@
 """How many frames an observation should hold, by what held-out episodes say of ridge regressions."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbrl.core.history import History
+from mbrl.core.history import History, resting_action
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import measure_moments
-from mbrl.data.stacking.history import resting_action, stack_frames
+from mbrl.data.stacking.history import stack_frames, with_history
 from mbrl.ops.ridge import ridge_solutions, with_ones
 
 LENGTHS: Final = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -25,6 +25,13 @@ _MOST_ROWS: Final = 50_000
 _RIDGE: Final = 1e-6
 
 Rows = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def apply_history(dataset: Dataset, length: int | Literal["auto"] | None) -> Dataset:
+    """`with_history` as an option of a load says; None leaves the dataset as it is."""
+    if length is None:
+        return dataset
+    return with_history(dataset, choose_history(dataset) if length == "auto" else length)
 
 
 def choose_history(dataset: Dataset, lengths: tuple[int, ...] = LENGTHS) -> int:
@@ -65,7 +72,7 @@ def _error(dataset: Dataset, history: History | None) -> float:
 
 def _rows(dataset: Dataset, history: History | None) -> tuple[Rows, Rows]:
     """Inputs and changes of the rows to fit to, and of those to judge by."""
-    rest = resting_action(dataset.spec)
+    rest = resting_action(dataset.spec).numpy()
     parts: tuple[list[Rows], list[Rows]] = ([], [])
     step = -(-dataset.num_transitions // _MOST_ROWS)
     for index, episode in enumerate(dataset.episodes):

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
-from mbrl.core.history import History
-from mbrl.core.types import Episode, SpaceSpec
+from mbrl.core.history import History, resting_action
+from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
 
 F = TypeVar("F", bound=np.floating)
@@ -39,7 +39,7 @@ def with_history(dataset: Dataset, length: int) -> Dataset:
             remedy="Import the files without history, or leave it out here.",
         )
     history = History(length, length - 1)
-    spec, rest = dataset.spec, resting_action(dataset.spec)
+    spec, rest = dataset.spec, resting_action(dataset.spec).numpy()
     info = dataclasses.replace(
         dataset.info,
         obs_names=history.names(dataset.obs_names, dataset.act_names),
@@ -56,11 +56,6 @@ def with_history(dataset: Dataset, length: int) -> Dataset:
         info=info,
         origin=origin,
     )
-
-
-def resting_action(spec: SpaceSpec) -> NDArray[np.float32]:
-    """`[act_dim]` what stands for actions before an episode: 0, or the bound that is nearest to it."""
-    return np.clip(0.0, spec.act_low, spec.act_high).astype(np.float32)
 
 
 def stack_frames(
