@@ -29,6 +29,7 @@ from mbrl.dynamics.assessment.channels import find_reward_outliers
 from mbrl.dynamics.assessment.measures import MeasureFactory
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.horizon import HorizonObjective, horizon_arrays
 from mbrl.dynamics.linear_base import fit_linear_base
 from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
 from mbrl.dynamics.report import TrainingReport
@@ -37,7 +38,7 @@ from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays, as_f
 from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.ops.spread import robust_scale
 
-Stage = Literal["ensemble", "termination", "done"]
+Stage = Literal["ensemble", "horizon", "termination", "done"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,13 +85,14 @@ class DynamicsFit:
         self.stage: Stage = "ensemble"
         self.ensemble, arrays = self._fresh_ensemble()
         self._trainer = self._ensemble_trainer(arrays)
+        self._horizon_trainer: MemberTrainer | None = None
         self._head: TerminationHead | None = None
         self._head_trainer: MemberTrainer | None = None
 
     @property
     def progress(self) -> FitProgress:
         """Where the fit stands."""
-        trainer = self._head_trainer or self._trainer
+        trainer = self._head_trainer or self._horizon_trainer or self._trainer
         return FitProgress(
             stage=self.stage,
             updates=trainer.updates,
@@ -108,6 +110,10 @@ class DynamicsFit:
         if self.stage == "ensemble":
             self._trainer.run_epoch()
             if self._trainer.is_done:
+                self._enter_horizon()
+        elif self._horizon_trainer is not None and self.stage == "horizon":
+            self._horizon_trainer.run_epoch()
+            if self._horizon_trainer.is_done:
                 self._enter_termination()
         elif self._head_trainer is not None and self.stage == "termination":
             self._head_trainer.run_epoch()
@@ -119,6 +125,7 @@ class DynamicsFit:
         return {
             "stage": self.stage,
             "ensemble": self._trainer.state_dict(),
+            "horizon": None if self._horizon_trainer is None else self._horizon_trainer.state_dict(),
             "termination": None if self._head_trainer is None else self._head_trainer.state_dict(),
         }
 
@@ -126,7 +133,11 @@ class DynamicsFit:
         """Inverse of `state_dict`, on a fit of the same dataset, config and streams."""
         self._trainer.load_state_dict(state["ensemble"])
         if state["stage"] != "ensemble":
-            self._enter_termination()
+            self._enter_horizon()
+        if self._horizon_trainer is not None:
+            self._horizon_trainer.load_state_dict(state["horizon"])
+            if state["stage"] != "horizon":
+                self._enter_termination()
         if self._head_trainer is not None and state["termination"] is not None:
             self._head_trainer.load_state_dict(state["termination"])
         self.stage = state["stage"]
@@ -138,8 +149,9 @@ class DynamicsFit:
             measures: makes the uncertainty measures to be judged: `held_out_measures` of `mbrl.uncertainty`.
         """
         # 1. Every member goes back to its best epoch; the members with the least held-out error stay.
-        self._trainer.restore_best()
-        elites = torch.argsort(self._trainer.best)[: self.config.elites]
+        trainer = self._horizon_trainer or self._trainer
+        trainer.restore_best()
+        elites = torch.argsort(trainer.best)[: self.config.elites]
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
@@ -220,6 +232,32 @@ class DynamicsFit:
         )
         schedule = _schedule(config, rows, config.ensemble_updates(rows), config.learning_rate)
         return MemberTrainer(objective, arrays, schedule, self._rng.child("ensemble"))
+
+    def _enter_horizon(self) -> None:
+        """Goes on from the best one-step members, where this is asked for and episodes are long enough."""
+        config, horizon = self.config, self.config.horizon
+        frame_dim = self.ensemble.frame_dim
+        arrays = None
+        if horizon.steps > 1:
+            arrays = horizon_arrays(
+                self.split.train, self.split.holdout, steps=horizon.steps, frame_dim=frame_dim
+            )
+        if arrays is None:
+            self._enter_termination()
+            return
+        self._trainer.restore_best()
+        objective = HorizonObjective(
+            self.ensemble,
+            steps=horizon.steps,
+            weight=horizon.weight,
+            bound_coef=config.bound_coef,
+            weight_decay=config.weight_decay or decay_ramp(len(config.hidden) + 1),
+            arrays=arrays,
+        )
+        schedule = _schedule(config, len(arrays.inputs), horizon.max_updates, horizon.learning_rate)
+        trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("horizon"))
+        trainer.best = objective.holdout_error(arrays)  # a member that only gets worse stays as it is
+        self._horizon_trainer, self.stage = trainer, "horizon"
 
     def _enter_termination(self) -> None:
         """Builds the head and its data; skips the stage where no training row terminated."""
