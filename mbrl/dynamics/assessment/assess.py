@@ -12,6 +12,7 @@ from mbrl.data.normaliser import measure_moments
 from mbrl.data.splits import Split
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.assessment.baselines import LinearModel
+from mbrl.dynamics.assessment.behaviour import LinearBehaviour
 from mbrl.dynamics.assessment.channels import measure_channels
 from mbrl.dynamics.assessment.forecasts import fit_forecast, judge_forecasts, plain_forecast
 from mbrl.dynamics.assessment.measures import MeasuredRows, MeasureFactory, evaluate_measures
@@ -27,6 +28,8 @@ from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.forecast import Forecast
 from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport, to_floats
+
+_CLOSED_PARTICLES = 25  # with the law in the loop: its mean and interval, at a quarter of the cost
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,10 +158,28 @@ def _judge_open_loop(
     )
     reward = RewardMoments(float(model.targets.mean[-1]), float(model.targets.std[-1]))
     report = judge_open_loop(result, segments, reward=reward, config=config, rng=rng)
+    law = LinearBehaviour.fit(
+        split.train.transitions(), split.train.spec, held_out=split.holdout.transitions()
+    )
+    closed = run_open_loop(
+        model,
+        termination,
+        linear,
+        segments,
+        particles=min(config.particles, _CLOSED_PARTICLES),
+        obs_std=obs.scale,
+        generator=rng.at("closed_particles"),
+        varies=counts,
+        forecast=plain,
+        act=law.act,
+    )
     figures = judge_forecasts(plain, result, segments, obs_std=obs.scale, varies=counts)
     reached = len(report.steps)
     judged = {
         "forecast_nrmse": to_floats(figures.nrmse[:reached]),
         "forecast_coverage": to_floats(figures.coverage[:reached]),
+        "closed_nrmse": to_floats(closed.nrmse[0, :reached]),
+        "closed_coverage": to_floats(closed.coverage[:reached]),
+        "behaviour_error": law.error,
     }
     return fit_forecast(plain, result, segments), report.model_copy(update=judged)

@@ -1,6 +1,7 @@
 """Errors of several steps ahead: logged actions replayed from held-out states, without looking again."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -127,6 +128,7 @@ def run_open_loop(
     generator: torch.Generator,
     varies: NDArray[np.bool_] | None = None,
     forecast: Forecast | None = None,
+    act: Callable[[Tensor], Tensor] | None = None,
 ) -> OpenLoop:
     """Replays the logged actions of `segments` through the model and the two baselines.
 
@@ -145,10 +147,11 @@ def run_open_loop(
         varies: `[obs_dim]`, the dimensions that count; None for all. Constant ones are predicted without an
             error, which would make the others' look small.
         forecast: whose box particles stay in; None for none. Its corrections are not applied.
+        act: `[b, obs_dim]` to `[b, act_dim]`, closes the loop of the particles; None replays the log.
     """
     box = forecast or Forecast.plain(segments.observations.shape[2])
     cloud_mean, cloud_low, cloud_high, ended = _simulate(
-        model, termination, segments, particles, generator, box
+        model, termination, segments, particles, generator, box, act
     )
     mean, low, high = (values[..., :-1] for values in (cloud_mean, cloud_low, cloud_high))
     dims = np.flatnonzero(np.ones_like(obs_std) if varies is None or not varies.any() else varies)
@@ -188,12 +191,13 @@ def _simulate(
     particles: int,
     generator: torch.Generator,
     box: Forecast,
+    act: Callable[[Tensor], Tensor] | None,
 ) -> tuple[NDArray[np.float64], ...]:
     """Mean and 90 % interval of the particles `[s, K, obs_dim + 1]`, share that has ended `[s, K]`."""
     per_chunk = max(1, _CHUNK_ROWS // particles)
     parts = [
         _simulate_chunk(
-            model, termination, _rows(segments, slice(k, k + per_chunk)), particles, generator, box
+            model, termination, _rows(segments, slice(k, k + per_chunk)), particles, generator, box, act
         )
         for k in range(0, len(segments), per_chunk)
     ]
@@ -211,6 +215,7 @@ def _simulate_chunk(
     particles: int,
     generator: torch.Generator,
     box: Forecast,
+    act: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, ...]:
     start, actions = rows
     count, horizon = actions.shape[:2]
@@ -221,7 +226,7 @@ def _simulate_chunk(
     steps = simulate_particles(
         model,
         start,
-        lambda k, _: actions[:, k].repeat_interleave(particles, 0),
+        lambda k, obs: actions[:, k].repeat_interleave(particles, 0) if act is None else act(obs),
         horizon=horizon,
         particles=particles,
         generator=generator,

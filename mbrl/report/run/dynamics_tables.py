@@ -73,6 +73,7 @@ def fit_table(report: DynamicsReport) -> Table:
         ("members, kept", f"{len(training.member_best)}, {len(training.elites)}"),
         ("gradient steps", training.updates[-1] if training.updates else 0),
         ("held-out error had settled", training.settled_words),
+        *_law(report),
         ("one-step error, share of the observation's deviation", one_step.nrmse),
         ("the same of ridge-linear", one_step.nrmse_linear),
         ("the same of persistence", one_step.nrmse_persistence),
@@ -82,6 +83,11 @@ def fit_table(report: DynamicsReport) -> Table:
     return Table(
         "Fit and one step ahead, held-out data", ("", "value"), [(name, _text(cell)) for name, cell in rows]
     )
+
+
+def _law(report: DynamicsReport) -> list[tuple[str, Cell]]:
+    error = report.open_loop.behaviour_error
+    return [] if error is None else [("linear law of the actions leaves, share of their deviation", error)]
 
 
 def judge_table(reports: Sequence[DynamicsReport]) -> Table:
@@ -138,6 +144,7 @@ def forecast_tables(report: DynamicsReport, *, is_short: bool = False) -> list[T
             loop.nrmse[k],
             loop.nrmse_linear[k],
             loop.nrmse_persistence[k],
+            loop.closed_nrmse[k] if loop.closed_nrmse else MISSING,
             format_share(loop.forecast_coverage[k]),
             format_share(loop.coverage[k]),
         )
@@ -150,6 +157,7 @@ def forecast_tables(report: DynamicsReport, *, is_short: bool = False) -> list[T
         "particles",
         "linear",
         "persistence",
+        "in closed loop",
         "forecast covers",
         "particles cover",
     )
