@@ -36,6 +36,8 @@ from mbrl.dynamics.assessment.baselines import LinearModel  # noqa: E402
 from mbrl.dynamics.assessment.open_loop import Segments, draw_segments  # noqa: E402
 from mbrl.dynamics.config import DynamicsConfig  # noqa: E402
 from mbrl.dynamics.fit import fit_dynamics  # noqa: E402
+from mbrl.report.kit.plots import Line, draw_lines  # noqa: E402
+from mbrl.report.kit.style import save_png  # noqa: E402
 from mbrl.uncertainty.held_out import held_out_measures  # noqa: E402
 from tests.data.importing.qube import import_qube  # noqa: E402
 
@@ -100,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
             _say(f"{name}: no {PLACES[case.log][0]} in {options.data}; skipped")
             continue
         measure(name, case, options.data, options.out, seed=options.seed)
+    for file in options.out.glob("*.json"):
+        draw(json.loads(file.read_text())["by_step"], file.with_suffix(".png"))
     (options.out / "README.md").write_text(page(options.out))
     return 0
 
@@ -206,6 +210,23 @@ def open_loop(
     return found
 
 
+def draw(steps: list[dict[str, float]], file: Path) -> None:
+    """Errors against the horizon, the log's mean as the line that no forecast should cross."""
+    x = [row["step"] for row in steps]
+    names = {
+        "model": "forecast",
+        "linear": "ridge-linear",
+        "persistence": "persistence",
+        "mean": "log's mean",
+    }
+    lines = [
+        Line(label, x, [row[name] for row in steps], role=role)
+        for role, (name, label) in zip((0, 1, 5, 3), names.items(), strict=True)
+    ]
+    figure = draw_lines(lines, x_label="steps ahead", y_label="NRMSE", y_limits=(0.0, 2.0))
+    save_png(figure, file)
+
+
 def page(out: Path) -> str:
     """The table of all cases."""
     lines = [
@@ -231,6 +252,7 @@ def page(out: Path) -> str:
             tail = f"{found['seconds']['cpu']:.0f}" if place == 0 else ""
             share = f"{100 * row['coverage']:.0f} %"
             lines.append(f"| {' | '.join([*head, str(k), *cells, share, tail])} |")
+    lines += ["", *(f"![{file.stem}]({file.stem}.png)" for file in sorted(out.glob("*.json")))]
     lines += [
         "",
         "Sources: [pendubot](../../docs/import/dfki_pendubot.md) and",
