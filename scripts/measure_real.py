@@ -5,8 +5,8 @@
 
 FOLDER holds `quanser_qube`, `dfki_double_pendulum/pendubot`, `dfki_simple_pendulum/results` and
 `g1_lerobot/data` as their sources have them (`docs/import`); what is absent is skipped. Every case is a file
-of its own, and one that is there for the same settings and log is not measured again. One thread, one case at
-a time.
+of its own, and one that is there for the same settings and log is not measured again; fits lie in a run
+store, and go on where they were interrupted. One thread, one case at a time.
 """
 
 import argparse
@@ -35,10 +35,8 @@ from mbrl.dynamics.artifact import DYNAMICS_FORMAT, FittedDynamics  # noqa: E402
 from mbrl.dynamics.assessment.baselines import LinearModel  # noqa: E402
 from mbrl.dynamics.assessment.open_loop import Segments, draw_segments  # noqa: E402
 from mbrl.dynamics.config import DynamicsConfig  # noqa: E402
-from mbrl.dynamics.fit import fit_dynamics  # noqa: E402
 from mbrl.report.kit.plots import Line, draw_lines  # noqa: E402
 from mbrl.report.kit.style import save_png  # noqa: E402
-from mbrl.uncertainty.held_out import held_out_measures  # noqa: E402
 from tests.data.importing.qube import import_qube  # noqa: E402
 
 HORIZON = 25
@@ -56,21 +54,23 @@ class Case:
         log: name of the log.
         history: of `with_history`; None leaves the import as it is.
         overrides: of the schema.
+        outside: channels that no model of the machine can know, such as a reference that moves.
         settings: of the fit.
     """
 
     log: str
     history: Any = None
     overrides: tuple[tuple[tuple[str, ...], Any], ...] = ()
+    outside: tuple[str, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
 
 CASES = {
     "pendubot": Case("pendubot"),
     "pendubot-auto": Case("pendubot", history="auto"),
-    "qube": Case("qube"),
-    "qube-5": Case("qube", history=5),
-    "qube-auto": Case("qube", history="auto"),
+    "qube": Case("qube", outside=("target_theta",)),
+    "qube-5": Case("qube", history=5, outside=("target_theta",)),
+    "qube-auto": Case("qube", history="auto", outside=("target_theta",)),
     "g1": Case("g1", history=3, overrides=((("history",), 1),)),
     "simple-pendulum": Case("simple-pendulum"),
     "simple-pendulum-auto": Case("simple-pendulum", history="auto"),
@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the raw logs")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "real")
+    parser.add_argument("--store", type=Path, default=ROOT / "runs" / "real", help="run store of the fits")
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--set", nargs="*", default=[], help="of the fit's config, KEY=VALUE")
     parser.add_argument("--seed", type=int, default=0)
@@ -101,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not (options.data / PLACES[case.log][0]).is_dir():
             _say(f"{name}: no {PLACES[case.log][0]} in {options.data}; skipped")
             continue
-        measure(name, case, options.data, options.out, seed=options.seed)
+        measure(name, case, options, seed=options.seed)
     for file in options.out.glob("*.json"):
         draw(json.loads(file.read_text())["by_step"], file.with_suffix(".png"))
     (options.out / "README.md").write_text(page(options.out))
@@ -113,24 +114,29 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def measure(name: str, case: Case, data: Path, out: Path, *, seed: int) -> None:
+def measure(name: str, case: Case, options: argparse.Namespace, *, seed: int) -> None:
     """Fits and judges a case, or finds that this was done."""
-    log = apply_history(read_log(case, data), case.history)
+    log = apply_history(read_log(case, options.data), case.history)
     config = DynamicsConfig.model_validate(dict(case.settings))
     key = {
         "log": log.content_hash,
         "config": config.model_dump(mode="json"),
         "format": DYNAMICS_FORMAT,
+        "outside": list(case.outside),
         "seed": seed,
     }
-    file = out / f"{name}.json"
+    file = options.out / f"{name}.json"
     if file.is_file() and json.loads(file.read_text())["key"] == key:
         _say(f"{name}: measured before")
         return
     train, test = split(case.log, log)
     begin, cpu = time.perf_counter(), time.process_time()
-    fitted = fit_dynamics(train, config, RngStreams(seed), measures=held_out_measures)
-    seconds = {"wall": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
+    model = mbrl.fit(train, config, seed=seed, store=options.store, progress=False)
+    fitted = model.fitted
+    took, used = time.perf_counter() - begin, time.process_time() - cpu
+    wall = float(json.loads((model.path / "manifest.json").read_text())["wall_seconds"])
+    # A fit that was found, or went on from an interruption, took more than this process knows of.
+    seconds = {"wall": wall, "cpu": used if took >= wall else None}
     found = {
         "key": key,
         "seconds": seconds,
@@ -138,10 +144,10 @@ def measure(name: str, case: Case, data: Path, out: Path, *, seed: int) -> None:
         "rows": train.num_transitions,
         "updates": fitted.report.training.updates[-1],
         "trusted": fitted.trusted_horizon,
-        **judge(fitted, train, test, seed=seed),
+        **judge(fitted, train, test, outside=case.outside, seed=seed),
     }
     file.write_text(json.dumps(found, indent=1) + "\n")
-    _say(f"{name}: {found['one_step']}, {seconds['cpu']:.0f} s")
+    _say(f"{name}: {found['one_step']}, {seconds}")
 
 
 def read_log(case: Case, data: Path) -> Dataset:
@@ -159,14 +165,18 @@ def split(log: str, dataset: Dataset) -> tuple[Dataset, Dataset]:
     return dataset.select(k for k in range(len(dataset)) if k not in set(test)), dataset.select(test)
 
 
-def judge(fitted: FittedDynamics, train: Dataset, test: Dataset, *, seed: int) -> dict[str, Any]:
+def judge(
+    fitted: FittedDynamics, train: Dataset, test: Dataset, *, outside: tuple[str, ...], seed: int
+) -> dict[str, Any]:
     """Errors of the newest frame in deviations of the training observations, mean over dimensions."""
     size = fitted.model.frame_dim
     moments = measure_moments(train.transitions().observation[:, :size])
-    varies, linear = ~moments.is_constant, LinearModel.fit(train.transitions().successors_known())
+    names = train.obs_names[:size]
+    counts = ~moments.is_constant & np.array([name not in outside for name in names])
+    linear = LinearModel.fit(train.transitions().successors_known())
 
     def nrmse(error: np.ndarray[Any, Any]) -> float:
-        return float(np.sqrt(np.square(error).mean(0))[varies].mean())
+        return float(np.sqrt(np.square(error).mean(0))[counts].mean())
 
     rows = thin(test.transitions().successors_known(), ROWS)
     after, now = rows.next_observation[:, :size].astype(float), rows.observation[:, :size]
@@ -179,18 +189,23 @@ def judge(fitted: FittedDynamics, train: Dataset, test: Dataset, *, seed: int) -
     one_step = {name: nrmse((guess - after) / moments.scale) for name, guess in guesses.items()}
     generator = RngStreams(seed).at("real_segments")
     segments = draw_segments(test, count=SEGMENTS, horizon=HORIZON, generator=generator)
-    return {"one_step": one_step, "by_step": open_loop(fitted, linear, segments, moments, nrmse)}
+    by_step = open_loop(fitted, linear, segments, (moments.mean, moments.scale, counts), nrmse)
+    return {
+        "channels": [n for n, c in zip(names, counts, strict=True) if c],
+        "one_step": one_step,
+        "by_step": by_step,
+    }
 
 
 def open_loop(
     fitted: FittedDynamics,
     linear: LinearModel,
     segments: Segments,
-    moments: Any,
+    moments: tuple[np.ndarray[Any, Any], ...],
     nrmse: Callable[[np.ndarray[Any, Any]], float],
 ) -> list[dict[str, float]]:
     """Figures of every step from 1 on."""
-    size, varies = len(moments.mean), ~moments.is_constant
+    (mean, scale, counts), size = moments, len(moments[0])
     path = fitted.rollout(segments.observations[:, 0], segments.actions)
     line, found = segments.observations[:, 0].astype(float), list[dict[str, float]]()
     for k in range(segments.actions.shape[1]):
@@ -202,10 +217,10 @@ def open_loop(
             "model": path.observation[rows, k, :size],
             "linear": line[rows, :size],
             "persistence": segments.observations[rows, 0, :size],
-            "mean": np.broadcast_to(moments.mean, truth.shape),
+            "mean": np.broadcast_to(mean, truth.shape),
         }
-        errors = {name: nrmse((guess - truth) / moments.scale) for name, guess in guesses.items()}
-        inside = ((truth >= low) & (truth <= high))[:, varies].mean()
+        errors = {name: nrmse((guess - truth) / scale) for name, guess in guesses.items()}
+        inside = ((truth >= low) & (truth <= high))[:, counts].mean()
         found.append({"step": k + 1, **errors, "coverage": float(inside)})
     return found
 
@@ -237,7 +252,8 @@ def page(out: Path) -> str:
         "square over test episodes in deviations of the training observations, mean over dimensions. Test",
         "episodes (every fifth; the first eight of the qube) are seen by no part of a fit. Several steps are",
         "open loop with the logged actions, from 300 starts: the mean of `rollout`; `log's mean` is what",
-        "predicting the training mean gives. Seconds are of one thread (CPU).",
+        "predicting the training mean gives. The reference that the qube follows is read by its model, and",
+        "is not among what is judged. Seconds are of one thread (CPU).",
         "",
         "| case | frames | step | model | linear | persistence | log's mean | 90 % covers | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -249,7 +265,9 @@ def page(out: Path) -> str:
             errors: dict[str, float] = {**row, **(found["one_step"] if k == 1 else {})}
             cells = [f"{errors[name]:.3g}" for name in ("model", "linear", "persistence", "mean")]
             head = [file.stem, str(found["frames"])] if place == 0 else ["", ""]
-            tail = f"{found['seconds']['cpu']:.0f}" if place == 0 else ""
+            cpu, wall = found["seconds"]["cpu"], found["seconds"]["wall"]
+            spent = f"{wall:.0f} on the wall" if cpu is None else f"{cpu:.0f}"
+            tail = spent if place == 0 else ""
             share = f"{100 * row['coverage']:.0f} %"
             lines.append(f"| {' | '.join([*head, str(k), *cells, share, tail])} |")
     lines += ["", *(f"![{file.stem}]({file.stem}.png)" for file in sorted(out.glob("*.json")))]
