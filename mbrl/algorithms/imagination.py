@@ -108,7 +108,14 @@ def imagine(
         rng = RngStreams(0).at("density_reference")
         reference = DensityReference.fit(transitions.observation, transitions.action, generator=rng)
     return Imagination(
-        dynamics.model, termination, rule.measure, rule.threshold, box, reference, guard=rule.guard
+        dynamics.model,
+        termination,
+        rule.measure,
+        rule.threshold,
+        box,
+        reference,
+        guard=rule.guard,
+        reward=dynamics.known_reward,
     )
 
 

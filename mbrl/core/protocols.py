@@ -145,6 +145,20 @@ class TerminationFn(Protocol):
 
 
 @runtime_checkable
+class RewardFn(Protocol):
+    """A known rule of the reward, for every step that can be imagined."""
+
+    def __call__(
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        action: Float[Tensor, "b act_dim"],
+        next_obs: Float[Tensor, "b obs_dim"],
+    ) -> Float[Tensor, "b"]:
+        """`[b]`, reward units; raw units in."""
+        ...
+
+
+@runtime_checkable
 class UncertaintyMeasure(Protocol):
     """How unsure a posterior is: `[b]`, non-negative."""
 

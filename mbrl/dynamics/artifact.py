@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from mbrl.core.history import History
-from mbrl.core.protocols import Policy
+from mbrl.core.protocols import Policy, RewardFn
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.forecast import Forecast
@@ -42,6 +42,8 @@ class FittedDynamics:
         thresholds: for each uncertainty measure, its quantiles over held-out rows by probability, in its own
             units. The 0.95 quantile makes a measure unit-free; the others are rollout thresholds.
         report: how far it can be trusted.
+        known_reward: rule that takes the place of the learned reward in imagination; no part of the file, but
+            of the log that the fit is used with.
     """
 
     model: DynamicsEnsemble
@@ -52,6 +54,7 @@ class FittedDynamics:
     reward_scale: float
     thresholds: Mapping[str, Mapping[float, float]]
     report: DynamicsReport
+    known_reward: RewardFn | None = None
 
     @property
     def trusted_horizon(self) -> int:

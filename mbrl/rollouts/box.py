@@ -48,6 +48,13 @@ class Box:
         varies = torch.from_numpy(~constant).to(both.device)
         return cls(low - spare, high + spare, reward.min(), reward.max(), varies)
 
+    @classmethod
+    def unlimited(cls, obs_dim: int) -> "Box":
+        """All of space."""
+        infinite = torch.full((obs_dim + 1,), torch.inf)
+        obs, reward = infinite[:-1], infinite[-1]
+        return cls(-obs, obs, -reward, reward, torch.ones(obs_dim + 1, dtype=torch.bool))
+
     def clip(
         self, obs: Float[Tensor, "b obs_dim"], reward: Float[Tensor, "b"]
     ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:

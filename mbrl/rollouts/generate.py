@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mbrl.core.protocols import DynamicsModel, Policy, TerminationFn
+from mbrl.core.protocols import DynamicsModel, Policy, RewardFn, TerminationFn
 from mbrl.rollouts.box import Box
 from mbrl.rollouts.config import RolloutConfig
 from mbrl.rollouts.steps import Rollouts, refuse_non_finite, warn_of_clipping
@@ -35,6 +35,7 @@ class Imagination:
         reference: the dataset's rows, for measures of density.
         guard: what the threshold is held against where that is not `measure`: a penalty may be in other units
             than the thresholds that a fit stored.
+        reward: known rule in the place of the model's reward, or None.
     """
 
     model: DynamicsModel
@@ -44,6 +45,7 @@ class Imagination:
     box: Box | None = None
     reference: DensityReference | None = None
     guard: Measure | None = None
+    reward: RewardFn | None = None
 
 
 @torch.no_grad()
@@ -203,15 +205,21 @@ def _predict(
             level = imagination.guard(posterior, context)
     # Before clipping, which would make a number of an infinity.
     is_finite = next_obs.isfinite().all(-1) & reward.isfinite() & uncertainty.isfinite() & level.isfinite()
+    # The termination function, the reward rule and the policy are asked at s' and must not see a NaN.
+    next_obs = torch.where(is_finite[:, None], next_obs, obs)
     clipped = is_finite.new_zeros(len(obs), obs.shape[-1] + 1)
     if imagination.box is not None:
         free_obs, free_reward = next_obs, reward
         next_obs, reward = imagination.box.clip(next_obs, reward)
         moved = torch.cat([next_obs != free_obs, (reward != free_reward)[:, None]], -1)
-        clipped = moved & imagination.box.varies
+        clipped = moved & imagination.box.varies & is_finite[:, None]
+    if imagination.reward is not None:
+        # Of the step as it is stored: of the s' that was drawn, and clipped if it was.
+        reward = imagination.reward(obs, action, next_obs)
+        is_finite &= reward.isfinite()
+        clipped[:, -1] = False
     return _Outcome(
-        # The termination function and the policy are asked at s' and must not see a NaN.
-        next_observation=torch.where(is_finite[:, None], next_obs, obs),
+        next_observation=next_obs,
         reward=reward,
         uncertainty=uncertainty,
         flagged=level > imagination.threshold,

@@ -66,6 +66,8 @@ class RunConfig(BaseModel):
         judges: ensembles that never train a policy, and how they are asked what policies are worth.
         select: which of the policies along the training is its result, see `SelectRule`; a bare name stands
             for its rule.
+        reward: in imagination: the rule that the log carries where there is one (`auto`), or the `learned`
+            head of the dynamics.
         policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model
             and its thresholds know the training split only; diagnostics look at held-out states either way.
         evaluation: the judgement of its policy.
@@ -90,6 +92,7 @@ class RunConfig(BaseModel):
     dynamics: DynamicsConfig = DynamicsConfig()
     judges: JudgesConfig = JudgesConfig()
     select: Select = SelectRule()
+    reward: Literal["auto", "learned"] = "auto"
     policy_data: Literal["all", "train"] = "all"
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -13,7 +13,7 @@ from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.files import is_folder, write_json
-from mbrl.run.inputs import manifest_facts
+from mbrl.run.inputs import known_reward, manifest_facts
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey, find_run
 from mbrl.uncertainty.held_out import held_out_measures
@@ -99,7 +99,12 @@ def _fit_stage(
         ),
         workspace,
     )
-    return load_dynamics(run), run
+    return for_log(load_dynamics(run), resolved.run, dataset), run
+
+
+def for_log(fitted: FittedDynamics, config: RunConfig, dataset: Dataset) -> FittedDynamics:
+    """A fit as it imagines with a log: by the reward rule that the log carries, where there is one."""
+    return dataclasses.replace(fitted, known_reward=known_reward(config, dataset))
 
 
 def load_dynamics(run: RunFolder) -> FittedDynamics:

@@ -4,10 +4,10 @@ from typing import Any
 
 from mbrl.algorithms.imagination import TerminationSource
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import TerminationFn
+from mbrl.core.protocols import RewardFn, TerminationFn
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
-from mbrl.data.rules import logged_termination
+from mbrl.data.rules import logged_reward, logged_termination
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.envs.specs import TaskSpec, find_task, load_named_task, load_task
 from mbrl.envs.termination import KnownTermination
@@ -70,6 +70,16 @@ def known_termination(task: TaskSpec | None, dataset: Dataset) -> TerminationFn 
     if task is not None and task.termination is not None:
         return KnownTermination(task.termination)
     return logged_termination(dataset.info)
+
+
+def known_reward(run: RunConfig, dataset: Dataset) -> RewardFn | None:
+    """The reward that the log carries as a rule, unless the config wants the learned one; None if unknown."""
+    return logged_reward(dataset.info) if run.reward == "auto" and dataset.has_rewards else None
+
+
+def reward_identity(run: RunConfig) -> dict[str, Any]:
+    """Who says what an imagined step earns, where that is not what the log says."""
+    return {} if run.reward == "auto" else {"reward": run.reward}
 
 
 def named_end(asked: TerminationSource, rule: TerminationFn | None, *, option: str) -> TerminationSource:

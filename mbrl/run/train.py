@@ -24,8 +24,8 @@ from mbrl.nets.normaliser import Normaliser
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
 from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
-from mbrl.run.fit import dynamics_key, fit_dynamics_stage
-from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, split_identity
+from mbrl.run.fit import dynamics_key, fit_dynamics_stage, for_log
+from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, reward_identity, split_identity
 from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, selection_identity
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
@@ -59,6 +59,7 @@ def train_policy_stage(
     fit: Callable[[], FittedDynamics] | None = None
     if dataset is not None and recipe.needs_dynamics:
         fit, identity["dynamics"] = _model_source(resolved, dataset, workspace, fitted)
+        identity |= reward_identity(config)
     place = dataset.info.name if dataset is not None else f"online-{config.task}"
     key = StageKey("train_policy", place, resolved.name, config.seed, identity)
 
@@ -138,6 +139,10 @@ def _tell_what_matters(
 ) -> None:
     """Warns of outliers, and says so where a known rule takes the place of the learned head unasked."""
     _warn_of_outliers(dataset)
+    if context.dynamics is not None and context.dynamics.known_reward is not None:
+        work.progress.message(
+            "Imagined steps earn what the log's rule says (reward=learned: what the fit says)."
+        )
     is_open = getattr(config.algorithm, "termination", None) == "auto"
     if is_open and context.known_termination is not None:
         work.progress.message("Imagined episodes end by the known rule of the task.")
@@ -167,7 +172,7 @@ def _model_source(
     if fitted is None:
         digest = dynamics_key(resolved.run, dataset).digest
         return lambda: fit_dynamics_stage(resolved, dataset, workspace)[0], digest
-    model, digest = fitted
+    model, digest = for_log(fitted[0], resolved.run, dataset), fitted[1]
     return lambda: model, digest
 
 

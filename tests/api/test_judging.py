@@ -47,7 +47,7 @@ def never(*_, **__):
 def test_what_is_refused_starts_no_fit(monkeypatch, tmp_path, options, error, match):
     monkeypatch.setattr("mbrl.off_policy.value.fqe.FQEFit.__init__", never)
     monkeypatch.setattr("mbrl.run.fit.fit_dynamics", never)
-    monkeypatch.setattr("mbrl.run.judge.backtest.clone_behaviour", never)
+    monkeypatch.setattr("mbrl.run.judge.clone.clone_behaviour", never)
     monkeypatch.setattr("mbrl.run.judge.ope.backtest_stage", never)
     with pytest.raises(error, match=match):
         mbrl.ope(policy(), log(), store=tmp_path, progress=False, **options)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
+from mbrl.rollouts.box import Box
 from mbrl.rollouts.config import RolloutConfig
 from mbrl.rollouts.generate import Imagination, generate_rollouts
 from mbrl.rollouts.steps import Rollouts
@@ -23,6 +24,45 @@ from tests.rollouts.toy import (
 )
 
 # --- what is imagined ---
+
+
+def far(obs: torch.Tensor, action: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
+    return 100.0 * next_obs[:, 1] + 10.0 * obs[:, 0] + action[:, 0]
+
+
+def test_a_known_reward_is_that_of_the_step_as_it_is_stored():
+    box = Box(
+        torch.full((2,), -0.3),
+        torch.full((2,), 0.3),
+        torch.tensor(0.0),
+        torch.tensor(0.1),
+        torch.ones(3, dtype=torch.bool),
+    )
+    imagination = Imagination(LinearModel(2, std=0.5), never, box=box, reward=far)
+    with pytest.warns(RuntimeWarning, match="observation dimension"):
+        rollouts = roll(imagination, starts(50), horizon=3)
+    wanted = far(
+        rollouts.observation.flatten(0, 1),
+        rollouts.action.flatten(0, 1),
+        rollouts.next_observation.flatten(0, 1),
+    )
+    assert torch.equal(rollouts.reward.flatten(), wanted)
+    assert float(rollouts.reward.abs().max()) > 1.0  # no range of logged rewards limits what is known
+    assert float(rollouts.next_observation.abs().max()) == pytest.approx(0.3)
+    assert not rollouts.clipped[..., -1].any()
+
+
+def test_a_reward_that_is_no_number_ends_its_row():
+    def broken(obs: torch.Tensor, action: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
+        del action
+        return torch.where(obs[:, 0] == 0.5, torch.nan, next_obs[:, 0])
+
+    start = starts(3000)
+    start[7, 0] = 0.5
+    rollouts = roll(Imagination(LinearModel(2, std=0.5), never, reward=broken), start, horizon=2)
+    assert not rollouts.valid[:, 7].any()
+    assert rollouts.valid.sum() == 2 * 2999
+    assert rollouts.non_finite[:, 7].tolist() == [True, False]
 
 
 def test_a_certain_linear_model_gives_matrix_powers():

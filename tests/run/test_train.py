@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -6,20 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.algorithms.base import RecipeContext
+from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.algorithms.mopo import MOPO
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
+from mbrl.data.open import open_dataset
+from mbrl.data.options import LoadOptions
 from mbrl.dynamics.fit import DynamicsFit, split_for
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.evaluate import evaluate_stage
 from mbrl.run.fit import fit_dynamics_stage
 from mbrl.run.inputs import load_run_dataset
+from mbrl.run.loop import renew
 from mbrl.run.policies import open_policy
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
-from mbrl.run.train import train_policy_stage
+from mbrl.run.train import make_recipe_context, train_policy_stage
 from tests.run.toy import TINY_DYNAMICS, make_dataset, write_dataset
 
 SMALL = [
@@ -113,6 +117,29 @@ def test_policies_learn_from_the_episodes_that_are_asked_for(
     np.testing.assert_array_equal(seen[0].numpy(), part.transitions().observation)
     held = {row.tobytes() for row in fit.split.holdout.transitions().observation}
     assert any(row.tobytes() in held for row in seen[0].numpy()) == (policy_data == "all")
+
+
+def test_imagined_steps_earn_what_the_rule_of_the_log_says(dataset_path: Path, tmp_path: Path) -> None:
+    plain = open_dataset(str(dataset_path), LoadOptions())
+    names = {"obs_names": ("a", "b", "c"), "act_names": ("u", "v"), "reward_rule": "-next_a ** 2 + v"}
+    log = dataclasses.replace(plain, info=dataclasses.replace(plain.info, **names))
+    workspace, resolved = (
+        Workspace(RunStore(tmp_path)),
+        config(dataset_path, "mopo", "algorithm.penalty.coef=0"),
+    )
+    fitted, _ = fit_dynamics_stage(resolved, log, workspace)
+    context = make_recipe_context(resolved.run, log, None, lambda: fitted)
+    training = RECIPES.get(resolved.run.recipe).build(resolved.run.algorithm, context)
+    state = training.learner.init(RngStreams(0).at("init"))
+    renew(training, state, 0, RngStreams(0).at("rollout"))
+    batch = training.source.sample(64, RngStreams(0).at("batch"))
+    rows = batch.from_model
+    assert rows.any()
+    earned = -(batch.next_observation[rows, 0] ** 2) + batch.action[rows, 1]
+    torch.testing.assert_close(batch.reward[rows], earned)
+    learned = dataclasses.replace(resolved, run=resolved.run.model_copy(update={"reward": "learned"}))
+    assert fit_dynamics_stage(learned, log, workspace)[0].known_reward is None
+    assert fit_dynamics_stage(resolved, plain, workspace)[0].known_reward is None
 
 
 @pytest.mark.parametrize("policy_data", ["all", "train"])

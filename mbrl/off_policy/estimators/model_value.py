@@ -41,7 +41,7 @@ def estimate_model_value(context: EstimatorContext, *, generator: torch.Generato
         context.policy,
         torch.from_numpy(np.stack([episode.observations[0] for episode in data.episodes])),
         estimand=estimand,
-        box=Box.around(data.transitions().to_batch(), margin=settings.rollouts.box_margin),
+        box=model.box or Box.around(data.transitions().to_batch(), margin=settings.rollouts.box_margin),
         config=settings.rollouts,
         seed=seed,
         tail=_fitted_tail(critics) if np.isfinite(reference.point) else None,

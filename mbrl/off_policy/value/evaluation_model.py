@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import DynamicsModel, TerminationFn, UncertaintyMeasure
+from mbrl.core.protocols import DynamicsModel, RewardFn, TerminationFn, UncertaintyMeasure
 from mbrl.core.types import DynamicsPosterior
 from mbrl.dynamics.artifact import FittedDynamics
+from mbrl.rollouts.box import Box
 from mbrl.uncertainty.measures import ens_std
 
 MEASURE: Final = "ens_std"
@@ -35,6 +36,9 @@ class EvaluationModel:
         measure: disagreement of the members.
         dataset_hash: of the log that the model was fitted to; empty where unknown.
         is_own: whether the policy was trained in it.
+        samples: draw s' and r from a member's Gaussian; else follow its mean.
+        box: beyond which imagined steps are clipped; None leaves that to who rolls out.
+        reward: known rule in the place of the model's reward, or None.
     """
 
     dynamics: DynamicsModel
@@ -44,6 +48,9 @@ class EvaluationModel:
     measure: UncertaintyMeasure = ens_std
     dataset_hash: str = ""
     is_own: bool = False
+    samples: bool = True
+    box: Box | None = None
+    reward: RewardFn | None = None
 
     @classmethod
     def of(
@@ -79,6 +86,7 @@ class EvaluationModel:
             threshold=stored[quantile],
             limit=stored[stop_quantile],
             dataset_hash=fitted.dataset_hash,
+            reward=fitted.known_reward,
         )
 
 
@@ -174,4 +182,10 @@ def panel_of(
     panel = ModelPanel(tuple(fit.model for fit in fits))
     disagreement = ens_std(panel.predict(*held_out)).double()
     threshold = float(torch.quantile(disagreement, quantile))
-    return EvaluationModel(panel, termination, threshold=threshold, dataset_hash=fits[0].dataset_hash)
+    return EvaluationModel(
+        panel,
+        termination,
+        threshold=threshold,
+        dataset_hash=fits[0].dataset_hash,
+        reward=fits[0].known_reward,
+    )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.progress import Progress, SilentProgress
-from mbrl.core.protocols import DynamicsModel, Policy, TerminationFn
+from mbrl.core.protocols import DynamicsModel, Policy, RewardFn, TerminationFn
 from mbrl.core.rng import RngStreams
 from mbrl.off_policy.log.layout import Array
 from mbrl.off_policy.log.policies import act_with
@@ -36,10 +36,12 @@ class JudgeModel:
     Attributes:
         dynamics: its members, each of which is rolled out by itself.
         termination: probability that the task ends.
+        reward: known rule in the place of the models' reward, or None.
     """
 
     dynamics: DynamicsModel
     termination: TerminationFn
+    reward: RewardFn | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -226,8 +228,10 @@ def _step(
             changed = (inside != mean).any(-1) | (reward_inside != reward)
             clips.index_add_(0, live.policy[rows], changed.long())
             mean, reward = inside, reward_inside
+        mean = torch.where(is_finite[:, None], mean, obs)  # a known rule must not see a NaN
+        if judge.reward is not None:
+            reward = judge.reward(obs, act, mean)
         reward = torch.where(is_finite, reward, torch.nan)
-        mean = torch.where(is_finite[:, None], mean, obs)  # a termination function must not see a NaN
         parts.append((mean, reward, judge.termination(obs, act, mean)))
     next_obs, rewards, ends = (torch.cat(column) for column in zip(*parts, strict=True))
     return next_obs, rewards, ends

@@ -146,6 +146,9 @@ class RolloutRun:
         is_finite = next_obs.isfinite().all(-1) & reward.isfinite()
         inside, reward_inside = self.box.clip(next_obs, reward)
         sums.clipped[t] += int(((inside != next_obs).any(-1) | (reward_inside != reward)).sum())
+        if self.model.reward is not None:
+            safe = torch.where(is_finite[:, None], inside, rows.obs)
+            reward_inside = self.model.reward(rows.obs, action, safe)
         # 4. The reward counts, that of a step that ends the task too. An infinity would be clipped to a
         # number: what a broken model says stays visible.
         earned = torch.where(is_finite, reward_inside, torch.nan).double()
@@ -159,9 +162,11 @@ class RolloutRun:
     def _draw(
         self, posterior: DynamicsPosterior, member: Tensor, row: Tensor, draws: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`s' = mean_m + std_m noise`, and r likewise, of each row's own member."""
-        mean, variance = posterior.mean[member, row], posterior.variance[member, row]
-        reward_mean = posterior.reward_mean[member, row]
+        """`s' = mean_m + std_m noise`, or the mean alone, and r likewise, of each row's own member."""
+        mean, reward_mean = posterior.mean[member, row], posterior.reward_mean[member, row]
+        if not self.model.samples:
+            return mean, reward_mean
+        variance = posterior.variance[member, row]
         reward_std = posterior.reward_variance[member, row].sqrt()
         state_draws = draws[:, self.policy.act_dim : -SPARE_COLUMNS]
         next_obs = torch.addcmul(mean, variance.sqrt(), state_draws)

@@ -50,7 +50,7 @@ def learned_problem(
         measure = posterior_uncertainty(
             config.measure, dynamics.thresholds, reward_scale=dynamics.reward_scale
         )
-    step = LearnedStep(dynamics.model, ending, box, uncertainty=measure)
+    step = LearnedStep(dynamics.model, ending, box, uncertainty=measure, reward=dynamics.known_reward)
     return PlanningProblem(step, prior, leaf, space.obs_dim, discount, value_scale=value_scale)
 
 
@@ -59,5 +59,5 @@ def with_pessimism(problem: PlanningProblem, pessimism: Pessimism) -> PlanningPr
     step = problem.step
     if not pessimism.reads_uncertainty and isinstance(step, LearnedStep):
         # Without a measure a row that follows one member costs one member instead of all.
-        step = LearnedStep(step.model, step.termination, step.box)
+        step = LearnedStep(step.model, step.termination, step.box, reward=step.reward)
     return dataclasses.replace(problem, step=step, pessimism=pessimism)

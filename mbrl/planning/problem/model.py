@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mbrl.core.protocols import DynamicsModel, TerminationFn
+from mbrl.core.protocols import DynamicsModel, RewardFn, TerminationFn
 from mbrl.nets.action_box import ActionBox
 from mbrl.planning.problem.problem import StepOut, UncertaintyFn
 
@@ -22,6 +22,7 @@ class LearnedStep:
         termination: probability of termination; above 0.5 a step ends the task.
         box: maps [-1, 1] to the task's actions; None for one-hot actions, which pass as they are.
         uncertainty: measures u; None computes none, and a row that asks for one member costs one member.
+        reward: known rule in the place of the members' reward, or None.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class LearnedStep:
         box: ActionBox | None,
         *,
         uncertainty: UncertaintyFn | None = None,
+        reward: RewardFn | None = None,
     ) -> None:
-        self.model, self.termination, self.box, self.uncertainty = model, termination, box, uncertainty
+        self.model, self.termination, self.box = model, termination, box
+        self.uncertainty, self.reward = uncertainty, reward
 
     @property
     def ensemble_size(self) -> int:
@@ -66,6 +69,8 @@ class LearnedStep:
                 moments = tuple(part[member, rows] for part in moments)
         # Uncertainty first, draws last: u is of the step, not of its outcome.
         next_obs, reward = _draw(*moments, noise=noise)
+        if self.reward is not None:
+            reward = for_every_member(self.reward, obs, raw, next_obs)
         return StepOut(next_obs, reward, has_terminated(self.termination, obs, raw, next_obs), uncertainty)
 
 
@@ -83,9 +88,15 @@ def has_terminated(
     termination: TerminationFn, obs: Tensor, action: Tensor, next_obs: Float[Tensor, "*e r obs_dim"]
 ) -> Bool[Tensor, "*e r"]:
     """Whether a step ends the task, with probability above 0.5, for each member's successor."""
+    return for_every_member(termination, obs, action, next_obs) > _TERMINATES_ABOVE
+
+
+def for_every_member(
+    rule: TerminationFn | RewardFn, obs: Tensor, action: Tensor, next_obs: Float[Tensor, "*e r obs_dim"]
+) -> Float[Tensor, "*e r"]:
+    """What a rule says of a step with each member's successor, in one pass."""
     if next_obs.dim() == 2:
-        return termination(obs, action, next_obs) > _TERMINATES_ABOVE
+        return rule(obs, action, next_obs)
     members = len(next_obs)
-    # One pass of the head for all members' successors.
     obs, action = (x.expand(members, *x.shape).flatten(0, 1) for x in (obs, action))
-    return (termination(obs, action, next_obs.flatten(0, 1)) > _TERMINATES_ABOVE).view(members, -1)
+    return rule(obs, action, next_obs.flatten(0, 1)).view(members, -1)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-import torch
 from pydantic import ValidationError
 
 from mbrl.core.errors import DataError
@@ -12,17 +11,13 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.data.normaliser import fit_moments
-from mbrl.data.sources import DatasetSource
-from mbrl.learners.base import LearnerContext
-from mbrl.learners.bc import BC, BCConfig
-from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.random_policy import RandomPolicy
 from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.off_policy.judgement.backtest import backtest_config, run_backtest
 from mbrl.off_policy.judgement.report.measured import Backtest
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.off_policy.value.model_value import ModelValueConfig
+from mbrl.run.judge.clone import CLONE, CLONE_UPDATES, clone_behaviour
 from mbrl.run.judge.forecast import forecast_backtest, time_dynamics_fit, time_value_fit
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.value_fits import KeptFits
@@ -31,23 +26,6 @@ from mbrl.run.store import RunFolder, StageKey
 
 FOLDS: Final = 2
 """Halves of the episodes: more would leave each fit more data, and take as many fits more."""
-
-CLONE: Final = BCConfig(form="mixture", hidden=(64, 64), components=5, learning_rate=3e-3, schedule="cosine")
-"""Of the clone of the policy that acted: a mixture, since a log may hold several policies."""
-
-CLONE_UPDATES: Final = 2_000
-"""Gradient steps of a clone."""
-
-
-def clone_behaviour(dataset: Dataset, generator: torch.Generator) -> Policy:
-    """A clone that draws: several policies in a log are not worth what their mean action is worth."""
-    rows = dataset.transitions()
-    normaliser = Normaliser(*(torch.from_numpy(moment) for moment in fit_moments(rows.observation)))
-    learner = BC(CLONE, LearnerContext(dataset.spec, normaliser, CLONE_UPDATES))
-    state, source = learner.init(generator), DatasetSource(rows.to_batch())
-    for _ in range(CLONE_UPDATES):
-        learner.update(state, source.sample(CLONE.batch_size, generator), generator)
-    return learner.policy(state)
 
 
 def backtest_stage(
@@ -171,4 +149,5 @@ def _untestable(fqe: FQEConfig, estimand: Estimand, chosen: ChosenModel | None) 
 
 def _fit_identity(chosen: ChosenModel) -> dict[str, Any]:
     config = chosen.fit_config.model_dump(mode="json")
-    return {"judge" if chosen.judges else "config": config, "termination": chosen.termination}
+    found = {"config" if chosen.judges is None else "judge": config, "termination": chosen.termination}
+    return found if chosen.judges is None else {**found, "samples": chosen.judges.question.samples}

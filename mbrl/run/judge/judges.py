@@ -17,13 +17,14 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.off_policy.log.task_horizon import TaskHorizon
+from mbrl.off_policy.value.evaluation_model import EvaluationModel
 from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.off_policy.value.judge_rollouts import EpisodeQuestion, JudgeModel, imagine_episodes
 from mbrl.off_policy.value.judged import JudgedValue
 from mbrl.rollouts.box import Box
 from mbrl.run.config import ResolvedConfig, RunConfig
 from mbrl.run.fit import fit_judge_stage, judge_dynamics, judge_key, judge_streams
-from mbrl.run.inputs import find_run_task, known_termination, named_end
+from mbrl.run.inputs import find_run_task, known_termination, named_end, reward_identity
 from mbrl.run.judge.judge_backtest import JudgeBacktest, backtest_judges
 from mbrl.run.judge.question import asked_horizon
 from mbrl.run.stage import Workspace
@@ -100,7 +101,7 @@ class Judges:
         for number, fit in enumerate(fits):
             told.start(f"judge {len(policies)} policies, model {number + 1} of {len(fits)}", self.steps)
             end = _termination(termination or self.termination, fit, self.rule)
-            model = JudgeModel(fit.model, end)
+            model = JudgeModel(fit.model, end, fit.known_reward)
             by_fit.append(imagine_episodes(model, policies, self.starts, self.question, progress=told))
             told.finish()
         return [JudgedValue.join([found[index] for found in by_fit]) for index in range(len(policies))]
@@ -116,6 +117,11 @@ class Judges:
         question = dataclasses.replace(self.question, samples=samples, stochastic=True)
         asked = dataclasses.replace(self, question=question, starts=self.starts[list(rows)])
         return asked.judge([clone])[0]
+
+    def asked_as_they_are(self, model: EvaluationModel) -> EvaluationModel:
+        """A model that is rolled out as these judges are: by means or by draws, inside the same box."""
+        box = self.question.box or Box.unlimited(self.starts.shape[1])
+        return dataclasses.replace(model, samples=self.question.samples, box=box)
 
     @property
     def steps(self) -> int:
@@ -159,6 +165,7 @@ def judges_identity(config: RunConfig) -> dict[str, Any]:
     return {
         "dynamics": judge_dynamics(config).model_dump(mode="json"),
         "judges": config.judges.model_dump(mode="json"),
+        **reward_identity(config),
     }
 
 

@@ -24,11 +24,13 @@ from mbrl.run.fit import (
     dynamics_key,
     fit_dynamics_stage,
     fit_judge_stage,
+    for_log,
     judge_dynamics,
     judge_streams,
     open_dynamics,
 )
-from mbrl.run.inputs import find_run_task, known_termination, named_end
+from mbrl.run.inputs import find_run_task, known_termination, named_end, reward_identity
+from mbrl.run.judge.judges import Judges, open_judges
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
 
@@ -63,7 +65,7 @@ class ChosenModel:
         file: that it was read from.
         resolved: config of fits like it.
         termination: where the end comes from.
-        judges: all judges with their files, the first among them; empty for another model.
+        judges: all judges, the first among them; None for another model.
         is_own: whether the candidate was trained in it.
     """
 
@@ -71,22 +73,24 @@ class ChosenModel:
     file: Path
     resolved: ResolvedConfig
     termination: TerminationSource
-    judges: tuple[tuple[FittedDynamics, Path], ...] = ()
+    judges: Judges | None = None
     is_own: bool = False
 
     def identity(self) -> Mapping[str, Any]:
         """What estimates with it depend on."""
-        if self.judges:
-            contents = [hash_file(file) for _, file in self.judges]
-            return {"judges": contents, "termination": self.termination}
+        by = reward_identity(self.resolved.run)
+        if self.judges is not None:
+            contents = [hash_file(run.path / DYNAMICS_FILE) for run in self.judges.runs]
+            asked = {"samples": self.judges.question.samples, "box_margin": self.judges.config.box_margin}
+            return {"judges": contents, "termination": self.termination, **asked, **by}
         own = {"is_own": True} if self.is_own else {}
-        return {"content": hash_file(self.file), "termination": self.termination, **own}
+        return {"content": hash_file(self.file), "termination": self.termination, **own, **by}
 
     @property
     def fit_config(self) -> DynamicsConfig:
         """Of fits like it."""
         run = self.resolved.run
-        return judge_dynamics(run) if self.judges else run.dynamics
+        return run.dynamics if self.judges is None else judge_dynamics(run)
 
     def for_evaluation(self, dataset: Dataset) -> EvaluationModel:
         """What roll-outs of the task of `dataset` need.
@@ -94,8 +98,8 @@ class ChosenModel:
         Raises:
             ConfigError: the task declares no rule of termination, and it was asked for.
         """
-        if self.judges:
-            return _panel(self, dataset)
+        if self.judges is not None:
+            return _panel(self.judges, self, dataset)
         return dataclasses.replace(_evaluation_model(self.fitted, self, dataset), is_own=self.is_own)
 
     def refitted(self, dataset: Dataset, workspace: Workspace, *, seed: int) -> EvaluationModel:
@@ -103,9 +107,9 @@ class ChosenModel:
 
         Of judges one stands for all.
         """
-        if self.judges:
+        if self.judges is not None:
             fitted, _ = fit_judge_stage(self.resolved, dataset, workspace, number=0)
-            return _evaluation_model(fitted, self, dataset)
+            return self.judges.asked_as_they_are(_evaluation_model(fitted, self, dataset))
         run = self.resolved.run.model_copy(update={"seed": seed})
         fitted, _ = fit_dynamics_stage(dataclasses.replace(self.resolved, run=run), dataset, workspace)
         return _evaluation_model(fitted, self, dataset)
@@ -168,9 +172,12 @@ def _judges(
     dataset: Dataset,
     workspace: Workspace,
 ) -> ChosenModel:
-    made = [fit_judge_stage(resolved, dataset, workspace, number=number) for number in range(count)]
-    judges = tuple((fitted, run.path / DYNAMICS_FILE) for fitted, run in made)
-    return ChosenModel(*judges[0], resolved, termination, judges)
+    config = resolved.run.judges.model_copy(update={"count": count})
+    resolved = dataclasses.replace(resolved, run=resolved.run.model_copy(update={"judges": config}))
+    judges = open_judges(resolved, dataset, workspace)
+    if judges.backtest is not None:
+        workspace.progress.message(judges.backtest.words)
+    return ChosenModel(judges.fits[0], judges.runs[0].path / DYNAMICS_FILE, resolved, termination, judges)
 
 
 def _termination_of(
@@ -219,7 +226,7 @@ def _checked(chosen: ChosenModel, dataset: Dataset) -> ChosenModel:
             f"dataset {dataset.info.name!r} has {spec.obs_dim} and {spec.act_dim}. Remedy: name a fit to the "
             "same task."
         )
-    return chosen
+    return dataclasses.replace(chosen, fitted=for_log(chosen.fitted, chosen.resolved.run, dataset))
 
 
 def _evaluation_model(fitted: FittedDynamics, chosen: ChosenModel, dataset: Dataset) -> EvaluationModel:
@@ -234,16 +241,15 @@ def _evaluation_model(fitted: FittedDynamics, chosen: ChosenModel, dataset: Data
     return EvaluationModel.of(fitted, termination=termination)
 
 
-def _panel(chosen: ChosenModel, dataset: Dataset) -> EvaluationModel:
+def _panel(judges: Judges, chosen: ChosenModel, dataset: Dataset) -> EvaluationModel:
     """All judges as one model, with a threshold from the steps that one of them was not fitted to."""
-    config = chosen.fit_config
     obs: list[torch.Tensor] = []
     actions: list[torch.Tensor] = []
-    for number in range(len(chosen.judges)):
-        held = split_for(config, dataset, judge_streams(number)).holdout.transitions()
+    for number in range(len(judges.fits)):
+        held = split_for(chosen.fit_config, dataset, judge_streams(number)).holdout.transitions()
         step = max(1, len(held) // _THRESHOLD_ROWS)
         obs.append(torch.tensor(held.observation[::step]))
         actions.append(torch.tensor(held.action[::step]))
-    fits = [fitted for fitted, _ in chosen.judges]
-    heads = tuple(_evaluation_model(fit, chosen, dataset).termination for fit in fits)
-    return panel_of(fits, MeanTermination(heads), (torch.cat(obs), torch.cat(actions)))
+    heads = tuple(_evaluation_model(fit, chosen, dataset).termination for fit in judges.fits)
+    panel = panel_of(judges.fits, MeanTermination(heads), (torch.cat(obs), torch.cat(actions)))
+    return judges.asked_as_they_are(panel)

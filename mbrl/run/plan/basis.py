@@ -14,7 +14,7 @@ from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec
 from mbrl.nets.action_box import ActionBox
 from mbrl.run.config import ResolvedConfig, resolve
-from mbrl.run.fit import fit_dynamics_stage
+from mbrl.run.fit import fit_dynamics_stage, for_log
 from mbrl.run.inputs import find_run_task, load_run_dataset
 from mbrl.run.policies import StoredPolicy, open_policy
 from mbrl.run.stage import Workspace
@@ -107,7 +107,7 @@ def open_basis(
         dataset=dataset,
         split=split_for(resolved.run.dynamics, dataset, RngStreams(resolved.run.seed)),
         task=find_run_task(resolved.run, dataset),
-        dynamics=fitted[0],
+        dynamics=for_log(fitted[0], resolved.run, dataset),
         dynamics_hash=fitted[1],
         policy_hash=stored.content,
     )

@@ -14,7 +14,7 @@ from mbrl.planning.problem.model import LearnedStep
 from mbrl.planning.problem.problem import Pessimism
 from mbrl.run.files import read_record, write_json
 from mbrl.run.fit import fit_judge_stage
-from mbrl.run.inputs import known_termination, manifest_facts
+from mbrl.run.inputs import known_termination, manifest_facts, reward_identity
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
@@ -48,6 +48,7 @@ def gate_stage(
         "critic": critic,
         "judge": str(judge.manifest()["hash"]),
         "discount": basis.discount,
+        **reward_identity(run),
     }
 
     def work(work: StageWork) -> Mapping[str, Any]:
@@ -60,7 +61,7 @@ def gate_stage(
         rule = known_termination(basis.task, basis.dataset)
         if config.termination != "learned" and rule is not None:
             ending = rule
-        step = LearnedStep(fitted.model, ending, basis.box)
+        step = LearnedStep(fitted.model, ending, basis.box, reward=fitted.known_reward)
         found = calibrate_gate(
             planner,
             dataclasses.replace(problem, step=step, pessimism=Pessimism()),

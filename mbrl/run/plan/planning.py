@@ -21,7 +21,7 @@ from mbrl.planning.improvement.gate import Gate, GatedPlanner
 from mbrl.planning.policy import PlannerPolicy
 from mbrl.planning.problem.calibration import PlannerCalibration
 from mbrl.run.evaluate import evaluate_stage, evaluation_defaults, policy_task
-from mbrl.run.inputs import manifest_facts
+from mbrl.run.inputs import manifest_facts, reward_identity
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.gate import gate_facts, gate_stage
@@ -170,6 +170,7 @@ def plan_stage(
         "dataset": basis.dataset.content_hash,
         "task": task.model_dump(mode="json"),
         "episodes": episodes,
+        **reward_identity(basis.resolved.run),
     }
     label = f"{config.planner.name}-{basis.label}-s{basis.resolved.run.seed}"
 

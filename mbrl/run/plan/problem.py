@@ -17,7 +17,7 @@ from mbrl.planning.problem.learned import learned_problem, with_pessimism
 from mbrl.planning.problem.prior import measure_action_spread
 from mbrl.planning.problem.problem import PlanningProblem
 from mbrl.run.files import read_record, write_json
-from mbrl.run.inputs import known_termination, manifest_facts
+from mbrl.run.inputs import known_termination, manifest_facts, reward_identity
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.critics import LeafCritics, find_critics
@@ -93,6 +93,7 @@ def calibrate_stage(
         "critic": leaf.identity,
         "policy": basis.policy_hash,
         "discount": basis.discount,
+        **reward_identity(run),
     }
 
     def work(work: StageWork) -> Mapping[str, Any]:

@@ -51,6 +51,16 @@ def test_draws_have_the_mean_that_noise_costs():
     assert found.returns.mean() == pytest.approx(wanted, rel=0.05)
 
 
+def test_a_known_reward_takes_the_place_of_the_models():
+    task = scalar_task()
+    starts = torch.tensor([[1.0], [-0.5]], dtype=torch.float64)
+    judge = JudgeModel(LinearGaussian((task,)), NeverTerminates(), lambda s, a, n: s[:, 0] * 0 + n[:, 0])
+    (found,) = imagine_episodes(judge, [policy(0.5)], starts, EpisodeQuestion(3))
+    factor = 0.9 - 0.25
+    wanted = np.array([[1.0, -0.5]]) * (factor + factor**2 + factor**3)
+    assert found.returns == pytest.approx(wanted)
+
+
 def test_an_end_keeps_its_reward_and_other_episodes_go_on_unchanged():
     task = scalar_task()
     starts = torch.tensor([[1.0], [-0.5], [2.0]], dtype=torch.float64)

@@ -64,6 +64,35 @@ def test_a_finite_horizon_counts_its_steps_and_nothing_more():
     assert found.alive_share.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_a_known_reward_takes_the_place_of_the_models():
+    task = dataclasses.replace(scalar_task(), noise=np.zeros((1, 1)))
+    model = dataclasses.replace(evaluation(task, task), reward=lambda s, a, n: 0 * s[:, 0] + 2 * n[:, 0])
+    starts = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    found = evaluate(model, LinearPolicy(gain(), 8.0), starts, Estimand(0.8, horizon=3))
+    closed = 0.9 - 0.5 * GAIN
+    by_hand = 2 * sum(0.8**t * closed ** (t + 1) for t in range(3))
+    np.testing.assert_allclose(found.values, by_hand * np.array([[1.0, 2.0]] * 2), rtol=1e-6)
+
+
+def test_without_draws_a_member_follows_its_mean():
+    task = scalar_task()
+    assert task.noise.item() > 0
+    starts = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    drawn, meant = (
+        evaluate(
+            dataclasses.replace(evaluation(task, task), samples=samples),
+            LinearPolicy(gain(), 8.0),
+            starts,
+            Estimand(0.8, horizon=3),
+        ).values
+        for samples in (True, False)
+    )
+    closed = 0.9 - 0.5 * GAIN
+    by_hand = -(1 + 0.1 * GAIN**2) * sum(0.8**t * closed ** (2 * t) for t in range(3))
+    np.testing.assert_allclose(meant, by_hand * np.array([[1.0, 4.0]] * 2), rtol=1e-6)
+    assert np.abs(drawn / meant - 1).min() > 1e-3
+
+
 def test_one_member_is_allowed_and_says_nothing_of_the_model():
     estimate = evaluate(
         evaluation(scalar_task()), LinearPolicy(gain(), 8.0), starts_of(scalar_task(), 5)

@@ -57,3 +57,14 @@ def test_a_step_ends_where_ending_is_likelier_than_not():
     ended = has_terminated(half_way, OBS, ACTION, probability)
     assert ended.tolist() == [[False, True], [False, True]]
     assert has_terminated(half_way, OBS, ACTION, probability[0]).tolist() == [False, True]
+
+
+def test_a_known_reward_is_asked_of_every_members_successor():
+    def rule(obs, action, next_obs):
+        return 100.0 * next_obs[:, 0] + 10.0 * obs[:, 0] + action[:, 0]
+
+    step = LearnedStep(LinearModel((0.0, 1.0), (0.0, 0.0)), NeverTerminates(), BOX, reward=rule)
+    out = step(OBS, ACTION)  # actions of 1 and -2 reach it in their own units
+    assert torch.allclose(out.reward, torch.tensor([[151.0, 98.0], [251.0, 198.0]]))
+    one = step(OBS, ACTION, member=torch.tensor([1, 0]), noise=torch.zeros(2, 2))
+    assert torch.allclose(one.reward, torch.tensor([251.0, 98.0]))

@@ -85,7 +85,7 @@ def test_the_log_decides_between_means_and_draws():
 
 
 def test_the_back_test_is_made_once_and_said(source: Path, log: Dataset, tmp_path: Path, monkeypatch: Any):
-    monkeypatch.setattr("mbrl.run.judge.backtest.CLONE_UPDATES", 5)
+    monkeypatch.setattr("mbrl.run.judge.clone.CLONE_UPDATES", 5)
     workspace = Workspace(RunStore(tmp_path))
     judges = open_judges(config(source), log, workspace)
     assert judges.backtest is not None

@@ -2,6 +2,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,12 +14,13 @@ from mbrl.data.options import LoadOptions
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.off_policy.log.policies import is_stochastic
+from mbrl.off_policy.log.policies import DeterministicMode, is_stochastic
 from mbrl.off_policy.value.fqe import FQEConfig
+from mbrl.off_policy.value.model_value import model_value
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.fit import DYNAMICS_FILE, fit_dynamics_stage
-from mbrl.run.judge import backtest
-from mbrl.run.judge.backtest import clone_behaviour
+from mbrl.run.judge import clone as clone_module
+from mbrl.run.judge.clone import clone_behaviour
 from mbrl.run.judge.model import ModelRequest, choose_model
 from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.policies import load_policy, save_policy
@@ -120,7 +122,7 @@ def policy_file(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_report_holds_the_model_and_the_back_test(tmp_path, source, log, monkeypatch):
-    monkeypatch.setattr(backtest, "CLONE_UPDATES", 20)
+    monkeypatch.setattr(clone_module, "CLONE_UPDATES", 20)
     workspace = Workspace(RunStore(tmp_path / "runs"))
     folder, _ = candidate(tmp_path / "runs", source)
     chosen = choose(folder, log, workspace, ModelRequest(own=True))
@@ -153,7 +155,7 @@ def test_the_report_holds_the_model_and_the_back_test(tmp_path, source, log, mon
 
 def test_a_clone_draws_what_the_log_draws(monkeypatch):
     """Two policies share the log; their mean action was taken by nobody."""
-    monkeypatch.setattr(backtest, "CLONE_UPDATES", 400)
+    monkeypatch.setattr(clone_module, "CLONE_UPDATES", 400)
     dataset = make_dataset(count=4)
     spec = SpaceSpec(3, 2, (-1.0, -2.0), (1.0, 2.0))
     sides = [
@@ -172,7 +174,7 @@ def test_a_clone_draws_what_the_log_draws(monkeypatch):
 def test_judges_are_taken_in_place_of_the_own_fit_and_the_own_fit_says_so(tmp_path, source, log):
     folder, resolved = candidate(tmp_path, source)
     run = resolved.run.model_copy(
-        update={"judges": resolved.run.judges.model_copy(update={"max_updates": 20})}
+        update={"judges": resolved.run.judges.model_copy(update={"max_updates": 20, "draws": "mean"})}
     )
     (folder / "config.yaml").write_text(dataclasses.replace(resolved, run=run).to_yaml())
     workspace = Workspace(RunStore(tmp_path))
@@ -195,6 +197,29 @@ def test_judges_are_taken_in_place_of_the_own_fit_and_the_own_fit_says_so(tmp_pa
     assert own.is_own
     assert own.for_evaluation(log).is_own
     assert own.identity() != again.identity()
+
+
+@pytest.mark.parametrize("margin", [0.05, None])
+def test_judges_say_to_an_evaluation_what_they_say_to_a_training(tmp_path, source, log, margin):
+    folder, resolved = candidate(tmp_path, source)
+    asked = {"max_updates": 20, "draws": "mean", "box_margin": margin, "starts": 8, "termination": "never"}
+    judges = resolved.run.judges.model_copy(update=asked)
+    resolved = dataclasses.replace(resolved, run=resolved.run.model_copy(update={"judges": judges}))
+    (folder / "config.yaml").write_text(resolved.to_yaml())
+    workspace = Workspace(RunStore(tmp_path))
+    chosen = choose(folder, log, workspace, ModelRequest(judges=2, termination="never"))
+    policy = load_policy(policy_file(tmp_path)).policy
+    (judged,) = chosen.judges.judge([policy])
+    model = chosen.for_evaluation(log)
+    found = model_value(
+        model,
+        DeterministicMode(policy),
+        chosen.judges.starts,
+        estimand=chosen.judges.horizon.estimand(1.0),
+        box=model.box,
+    )
+    assert np.ptp(judged.returns) > 0.1
+    np.testing.assert_allclose(found.values, judged.returns, rtol=1e-5, atol=1e-5)
 
 
 def test_the_estimate_by_the_own_model_is_flagged_and_that_by_judges_is_not(tmp_path, source, log):
