@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -67,7 +68,9 @@ class DatasetInfo:
     def making(self) -> dict[str, str]:
         """What says how the arrays came about, by name; empty for a log that says nothing of it."""
         values = {name: getattr(self, name) for name in MAKING}
-        return {name: str(value) for name, value in values.items() if value is not None}
+        if self.history is not None:
+            values["history"] = json.dumps(dataclasses.asdict(self.history))
+        return {name: value for name, value in values.items() if value is not None}
 
     def to_json(self) -> str:
         """One JSON object."""

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ import torch
 from mbrl.core.errors import DataError
 from mbrl.core.history import History
 from mbrl.core.types import SpaceSpec
+from mbrl.data.formats.base import FORMATS
 from mbrl.data.info import DatasetInfo, info_problems
+from mbrl.data.open import open_dataset
 from mbrl.data.stacking.choose import choose_history, history_errors
 from mbrl.data.stacking.history import check_history, with_history
 from tests.dynamics.systems import MATRIX, make_dataset
@@ -105,6 +108,27 @@ def test_the_description_survives_json():
     assert DatasetInfo.from_json(DatasetInfo(name="x").to_json(), file="f").history is None
     with pytest.raises(DataError, match="is none"):
         DatasetInfo.from_json(info.to_json().replace('"frames":5', '"frames":0'), file="f")
+
+
+@pytest.mark.parametrize(("name", "file"), [("minari", "log"), ("npz", "log.npz"), ("d4rl", "log.hdf5")])
+def test_every_format_that_is_written_keeps_it(tmp_path, name, file):
+    stacked = with_history(make_dataset(episodes=2, steps=6), 3)
+    FORMATS.get(name).write(stacked, tmp_path / file)
+    found = open_dataset(tmp_path / file)
+    assert found.info.history == History(3, 2)
+    assert found.content_hash == stacked.content_hash
+    check_history(found)
+
+
+def test_a_history_that_is_none_in_a_file_is_named(tmp_path):
+    FORMATS.get("minari").write(with_history(make_dataset(episodes=2, steps=6), 3), tmp_path / "log")
+    file = tmp_path / "log" / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    for frames in (0, 7):
+        wrong = metadata | {"history": json.dumps({"frames": frames, "actions": 0})}
+        file.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match="history"):
+            open_dataset(tmp_path / "log")
 
 
 @pytest.mark.parametrize("delay", [0, 2, 3])
