@@ -102,9 +102,9 @@ def coverage_picture(report: DynamicsReport) -> Picture:
         ),
         alt=f"Coverage of the 90 % interval: {format_share(loop.coverage[0])} at step {loop.steps[0]}, "
         f"{format_share(loop.coverage[-1])} at step {loop.steps[-1]}.",
-        note="Below nominal the model is surer than it may be; above, it is too careful. Particles are what "
-        "policies are trained on; forecasts are what `rollout` returns: particles, corrected by held-out "
-        "episodes.",
+        note="Below nominal the model is surer than it may be; above, it is too careful. Policies are "
+        "trained on particles; a model that is asked for several steps answers with forecasts: particles, "
+        "corrected by held-out episodes.",
     )
 
 
