@@ -62,7 +62,10 @@ def fit_forecast(
 
     `share = sum (m - c) (y - c) / sum (m - c)^2`, put into [0, 1], which never raises the error on these
     segments above that of c. The width is the least factor with which 90 % of the outcomes lie inside, with
-    the rank `ceil(0.9 (n + 1))` of split conformal prediction (Vovk et al. 2005) among n segments.
+    the rank `ceil(0.9 (n + 1))` of split conformal prediction (Vovk et al. 2005) among n segments; times
+    `exp(s / sqrt(K))`, s the deviation of the logarithms of the factors that each of K episodes asks for
+    alone. Segments of an episode are alike, so few episodes that differ say little of the next: the interval
+    is wider by a standard error.
 
     Args:
         base: center and box.
@@ -84,7 +87,8 @@ def fit_forecast(
         power = np.square(anomaly).sum(0)
         moment = (anomaly * (truth - center)).sum(0)
         share[k] = np.divide(moment, power, out=np.ones_like(power), where=power > 0).clip(0.0, 1.0)
-        width[k] = _widths(truth - (center + share[k] * anomaly), low - mean, high - mean)
+        error = truth - (center + share[k] * anomaly)
+        width[k] = _widths(error, low - mean, high - mean, segments.episode[rows[:, k]])
     return Forecast(
         base.center, torch.from_numpy(share), torch.from_numpy(width), low=base.low, high=base.high
     )
@@ -130,15 +134,25 @@ def _finite(values: Array, instead: Array) -> Array:
     return np.where(np.isfinite(values), values, instead)
 
 
-def _widths(error: Array, below: Array, above: Array) -> Array:
-    """`[k]` least factor with which nine tenths of `error` lie between `below` and `above`."""
+def _widths(error: Array, below: Array, above: Array, episode: NDArray[np.int64]) -> Array:
+    """`[k]` factors with which 90 % of `error` lie between `below` and `above`, and a standard error."""
     side = np.where(error < 0, np.minimum(below, 0.0), np.maximum(above, 0.0))
     # How far each is out, in distances of the end on its side; a constant without error needs no width.
     least = np.divide(error, side, out=np.where(error == 0, 0.0, np.inf), where=side != 0)
-    count = len(error)
+    names = np.unique(episode)
+    needed, spread = _needed(least), np.zeros(error.shape[1])
+    if len(names) > 1:
+        alone = np.stack([_needed(least[episode == name]) for name in names])
+        spread = np.log(alone).std(0, ddof=1) / math.sqrt(len(names))
+    return (needed * np.exp(spread)).clip(*_WIDTHS)
+
+
+def _needed(least: Array) -> Array:
+    """`[k]` the factor of the conformal rank; 1 where none is needed or none helps."""
+    count = len(least)
     rank = min(count, math.ceil(LEVEL * (count + 1)))
-    needed = np.sort(least, 0)[rank - 1]
-    return np.where(np.isfinite(needed) & (needed > 0), needed.clip(*_WIDTHS), 1.0)
+    found = np.sort(least, 0)[rank - 1]
+    return np.where(np.isfinite(found) & (found > 0), found.clip(*_WIDTHS), 1.0)
 
 
 def _first_half(episode: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -85,6 +85,24 @@ def test_steps_that_few_segments_reach_have_what_the_last_one_before_them_has():
     assert fit_forecast(base, loop, segments) is base
 
 
+def test_few_episodes_that_differ_make_wider_intervals():
+    base, loop, segments = make_loop((1.0,), (1.0,), horizon=1)
+    alike = fit_forecast(base, loop, segments).width[0]
+    factor = np.where(segments.episode % 4 == 0, 4.0, 1.0)[:, None, None]
+    outcome = CENTER + (loop.mean - CENTER)
+    noise = np.stack([segments.observations[:, 1, 0], segments.rewards[:, 0]], 1)[:, None] - outcome
+    wild = dataclasses.replace(segments, episode=segments.episode % 4)
+    calm = dataclasses.replace(segments, episode=np.arange(400) % 4)
+    for part in (wild, calm):  # the same errors, of one wild episode in four or of four that are alike
+        part.observations[:, 1:] = (outcome + factor * noise)[..., :1]
+        part.rewards[:] = (outcome + factor * noise)[..., 1]
+    differ, same = (fit_forecast(base, loop, part).width[0] for part in (wild, calm))
+    logs = np.log([4.0, 1.0, 1.0, 1.0])
+    expected = np.exp(logs.std(ddof=1) / 2)  # s / sqrt(4)
+    assert (differ / same).numpy() == pytest.approx(np.full(2, expected), rel=0.2)
+    assert bool((same > alike).all())
+
+
 def test_figures_are_those_of_segments_that_corrected_nothing():
     base, loop, segments = make_loop((1.0, 0.5, 0.2), (1.0, 2.0, 0.5), count=4000)
     everything = np.ones(1, np.bool_)
