@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mbrl.api.comparison import ComparisonResult as ComparisonResult
     from mbrl.api.comparison import compare
     from mbrl.api.data import InspectionResult as InspectionResult
-    from mbrl.api.data import collect, inspect, load, save
+    from mbrl.api.data import collect, inspect, load, save, with_history
     from mbrl.api.deploying import DeployCheck as DeployCheck
     from mbrl.api.deploying import Export as Export
     from mbrl.api.deploying import deploy_check, export
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from mbrl.api.planning import AuditResult as AuditResult
     from mbrl.api.planning import PlanResult as PlanResult
     from mbrl.api.planning import audit_plans as audit_plans
-    from mbrl.api.planning import explain_plan, plan, planner
+    from mbrl.api.planning import explain_plan as explain_plan
+    from mbrl.api.planning import plan, planner
     from mbrl.api.policy import Policy
     from mbrl.api.selecting import SelectionResult as SelectionResult
     from mbrl.api.selecting import select
@@ -98,12 +99,13 @@ _HOMES = {
     "status": "mbrl.api.catalogue",
     "topics": "mbrl.api.bags",
     "train": "mbrl.api.training",
+    "with_history": "mbrl.api.data",
 }
 """Where each name lives."""
 
 __all__ = [  # noqa: RUF022 - in the order of the work; the classes of results are there as well, by name
-    "load", "save", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics", "auto", "fit",
-    "train", "select", "evaluate", "ope", "planner", "plan", "explain_plan", "compare", "catalogue",
+    "load", "save", "with_history", "guess_schema", "import_log", "relabel", "collect", "inspect", "topics",
+    "auto", "fit", "train", "select", "evaluate", "ope", "planner", "plan", "compare", "catalogue",
     "registry", "status", "export", "deploy_check", "Dataset", "Policy", "Dynamics", "Run", "MbrlError",
     "ConfigError", "DataError",
 ]  # fmt: skip

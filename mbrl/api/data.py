@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mbrl.api.progress import Listener, choose_progress
 from mbrl.api.result import Result, jsonable
@@ -16,6 +16,7 @@ from mbrl.data.inspection.record import Record, record_of
 from mbrl.data.inspection.report import Inspection, inspect_dataset, inspect_episodes, inspect_record
 from mbrl.data.open import locate, open_dataset, parse_log
 from mbrl.data.options import LoadOptions
+from mbrl.data.stacking.choose import apply_history
 from mbrl.run.collect import CollectionConfig, PartConfig, collect_dataset, load_collection
 from mbrl.run.documents import Override, Tree, read_overrides, set_at
 from mbrl.run.files import write_text
@@ -60,7 +61,7 @@ def load(
     if layout not in FORMATS.names():
         legal = ", ".join(["auto", *FORMATS.names()])
         raise ConfigError(f"Unknown layout {layout!r}. Legal names: {legal}.")
-    return FORMATS.get(layout).read(path, checked)
+    return apply_history(FORMATS.get(layout).read(path, checked), checked.history)
 
 
 class InspectionResult(Result):
@@ -114,6 +115,34 @@ class InspectionResult(Result):
 
 
 _SEVERITIES = ("error", "warning", "note")
+
+
+def with_history(log: Dataset, length: int | Literal["auto"] = "auto") -> Dataset:
+    """The same steps with observations of several frames and the actions between them.
+
+    For machines that one frame does not tell: velocities that nobody logged, commands that act later. Models,
+    policies, planners and estimates read such a log like any other; a model predicts the newest frame only,
+    and a policy remembers what it needs where it acts (`evaluate`, `Policy.live`).
+
+        [frame_t, frame_{t-1}, ..., frame_{t-length+1}, action_{t-1}, ..., action_{t-length+1}]
+
+    Before an episode its first frame and the action 0 (or the bound next to it) stand for what nobody logged.
+
+    Args:
+        log: of single frames.
+        length: frames, 1 or more; `auto` takes the shortest with which the held-out error of a linear model
+            is within 3 % of the least. A delay of d steps takes d + 1.
+
+    Raises:
+        DataError: observations hold a history already, or `length` is below 1.
+
+    Example:
+        >>> import mbrl
+        >>> log = mbrl.load("pendulum-mixed")
+        >>> mbrl.with_history(log, 3).spec.obs_dim  # 3 frames of 3, 2 actions of 1
+        11
+    """
+    return apply_history(log, length)
 
 
 def inspect(

@@ -13,9 +13,11 @@ from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, open_workspace, origin_of, torch_settings
 from mbrl.core.errors import ConfigError, DataError
+from mbrl.core.history import History
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
+from mbrl.data.stacking.history import with_history
 from mbrl.off_policy.estimators.context import EstimatorSettings
 from mbrl.off_policy.judgement.families import BEHAVIOUR
 from mbrl.off_policy.judgement.report.documents import DeploymentReport
@@ -195,7 +197,7 @@ def ope(
     """
     asked, workspace = validate(OPEOptions, options, where="Options of ope"), open_workspace(store, progress)
     data = log if isinstance(log, Dataset) else open_dataset(log, LoadOptions(), minari_root=minari_root())
-    candidates = _candidates(policies, data)
+    candidates = _candidates(policies, data := _read_by(policies, data))
     names = unique_names([candidate.title for candidate in candidates])
     trials = _trials(tested, names, asked.test_episodes)
     settings = _settings(asked, risk, dynamics, seed)
@@ -236,6 +238,36 @@ def _check(settings: OPESettings, data: Dataset, policies: Sequence[StoredPolicy
                 "judge its evaluation action, which is the default."
             )
     return horizon
+
+
+def _read_by(policies: Any, data: Dataset) -> Dataset:
+    """The log as the policies read it: with their history, where it holds single frames.
+
+    Raises:
+        ConfigError: they read other histories than one another, or than the log.
+    """
+    many = cast("Sequence[Any]", policies) if isinstance(policies, (list, tuple)) else [policies]
+    read = {(stored := as_policy(one).stored).source: stored.history for one in many}
+    asked = {history for history in read.values() if history is not None}
+    if not asked or asked == {data.info.history}:
+        return data
+    if len(asked) > 1 or data.info.history is not None or None in read.values():
+        listed = "; ".join(f"{name}: {_frames(history)}" for name, history in read.items())
+        raise ConfigError(
+            f"Policies and log hold different histories ({listed}; the log: {_frames(data.info.history)}). "
+            "Remedy: judge policies of one history together, on the log that they were trained on."
+        )
+    (history,) = asked
+    stacked = with_history(data, history.frames)
+    if stacked.info.history != history:
+        raise ConfigError(
+            f"The policy reads {_frames(history)}. Remedy: give the log that it was trained on."
+        )
+    return stacked
+
+
+def _frames(history: History | None) -> str:
+    return "single frames" if history is None else f"{history.frames} frames and {history.actions} actions"
 
 
 def _candidates(policies: Any, data: Dataset) -> list[StoredPolicy]:

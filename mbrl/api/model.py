@@ -161,11 +161,22 @@ class Dynamics(Result):
             one.observations[start : start + steps + 1], forecast, picked, trusted=self.trusted_horizon
         )
 
-    def to_html(self, path: str | Path | None = None) -> Path:
-        """Writes the page of the fit; `report.html` in its folder when None."""
-        from mbrl.api.run_page import write_run_page
+    def to_html(self, path: str | Path | None = None, *, log: Dataset | None = None) -> Path:
+        """Writes the page of the fit.
 
-        return write_run_page(self.path, None if path is None else Path(path))
+        Args:
+            path: of the page; `report.html` in the folder of the fit when None.
+            log: adds a viewer of forecasts beside its episodes: those that the fit held out, where it is the
+                log that was fitted to.
+
+        Raises:
+            DataError: the log has other sizes than the model.
+        """
+        from mbrl.api.run_page import imagined_views, write_run_page
+
+        seed = int(self._folder.manifest()["seed"])
+        more = [] if log is None else [imagined_views(self.fitted, log, seed=seed)]
+        return write_run_page(self.path, None if path is None else Path(path), more=more)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary, and the path."""

@@ -1,5 +1,6 @@
 """Policies in NumPy: those that were trained here, and those of anybody else."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import DiscretePolicy, StochasticPolicy
+from mbrl.core.protocols import DiscretePolicy, EpisodicPolicy, StochasticPolicy
 from mbrl.core.protocols import Policy as TensorPolicy
 from mbrl.core.types import SpaceSpec
+from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.policies import StoredPolicy, Which, open_policy, save_policy
 
 Act: TypeAlias = Callable[[NDArray[np.float32]], ArrayLike]
@@ -151,12 +153,26 @@ class Policy:
         if isinstance(policy, _Callable):
             bound = policy.bind(space)
             return StoredPolicy(bound, self.stored.facts, self.stored.content)
+        width = policy.spec.space.obs_dim if isinstance(policy, PolicyNetwork) else None
+        if width is not None and self.stored.history is None and width != space.obs_dim:
+            raise ConfigError(
+                f"The policy {self.stored.source} reads {width} numbers, what it is held against gives "
+                f"{space.obs_dim}. Remedy: name the log or the task that it was made for."
+            )
         if policy.act_dim != space.act_dim:
             raise ConfigError(
                 f"The policy {self.stored.source} has {policy.act_dim} action dimensions, what it is held "
                 f"against {space.act_dim}. Remedy: name the log or the task that it was made for."
             )
         return self.stored
+
+    def live(self) -> "LivePolicy":
+        """The policy as it acts on a machine: frame by frame, remembering what it reads of those before.
+
+        Raises:
+            ConfigError: it is no network of this package.
+        """
+        return LivePolicy(self.stored)
 
     def to_dict(self) -> dict[str, Any]:
         """What is known of it."""
@@ -165,6 +181,56 @@ class Policy:
     def __repr__(self) -> str:
         kind = "stochastic" if self.is_stochastic else "deterministic"
         return f"Policy({self.name!r}, {kind})"
+
+
+class LivePolicy:
+    """Acts on a machine, one frame after the other; `Policy.live` makes it.
+
+    A policy that was trained with a history (`mbrl.with_history`) needs the frames and actions before: they
+    are remembered here. At the start of an episode its first frame and the resting action stand for them.
+
+    Args:
+        stored: a network with what is known of it.
+
+    Example:
+        >>> import numpy as np, mbrl
+        >>> log = mbrl.with_history(mbrl.load("pendulum-mixed"), 2)
+        >>> run = mbrl.train(log, "bc", updates=2, progress=False)
+        >>> controller = run.policy.live()
+        >>> controller.act(np.array([1.0, 0.0, 0.5])).shape
+        (1,)
+        >>> controller.reset()  # before the next episode
+    """
+
+    def __init__(self, stored: StoredPolicy) -> None:
+        space, history = stored.network.spec.space, stored.history
+        if history is not None:
+            frame_dim = history.frame_dim(space.obs_dim, space.act_dim)
+            space = dataclasses.replace(space, obs_dim=frame_dim)
+        self._policy, self._obs_dim = stored.on_frames(space), space.obs_dim
+
+    def act(self, frame: ArrayLike) -> NDArray[np.float32]:
+        """The evaluation action `[act_dim]`, environment units, for the next frame `[frame_dim]`, raw units.
+
+        Raises:
+            ConfigError: the frame has another size, or is not finite.
+        """
+        obs = np.asarray(frame, dtype=np.float32)
+        if obs.shape != (self._obs_dim,) or not np.isfinite(obs).all():
+            raise ConfigError(
+                f"The frame has shape {list(obs.shape)}, or a value that is not finite; expected "
+                f"[{self._obs_dim}]. Remedy: give one frame as the log has them."
+            )
+        rows = torch.tensor(obs)[None]
+        with torch.no_grad():
+            if isinstance(self._policy, EpisodicPolicy):
+                return self._policy.act_in_episodes(rows, episodes=[0])[0].numpy()
+            return self._policy.act(rows)[0].numpy()
+
+    def reset(self) -> None:
+        """Forgets the episode."""
+        if isinstance(self._policy, EpisodicPolicy):
+            self._policy.reset()
 
 
 class _Callable:

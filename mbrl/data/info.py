@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from mbrl.core.errors import DataError
+from mbrl.core.history import History
 from mbrl.core.types import SpaceSpec
 
 MAX_NAME: Final = 255
@@ -18,7 +20,7 @@ MAX_TEXT: Final = 1_000_000
 """Longest JSON of an `info`."""
 
 
-MAKING: Final = ("schema", "reward_rule", "termination_rule", "derived_from")
+MAKING: Final = ("schema", "reward_rule", "termination_rule", "derived_from", "history")
 """Fields of `DatasetInfo` that its content hash covers."""
 
 
@@ -42,7 +44,8 @@ class DatasetInfo:
             step, `next_<name>`, in the language of `mbrl.data.expressions`; None where the reward is no
             function of these, or nobody said which.
         termination_rule: condition under which a step ends the task, likewise.
-        derived_from: content hash of the dataset that this one was relabelled from, or None.
+        derived_from: content hash of the dataset that this one was relabelled or stacked from, or None.
+        history: past frames and actions that an observation holds; None where it is a single frame.
     """
 
     name: str
@@ -59,11 +62,14 @@ class DatasetInfo:
     reward_rule: str | None = None
     termination_rule: str | None = None
     derived_from: str | None = None
+    history: History | None = None
 
     @property
     def making(self) -> dict[str, str]:
         """What says how the arrays came about, by name; empty for a log that says nothing of it."""
         values = {name: getattr(self, name) for name in MAKING}
+        if self.history is not None:
+            values["history"] = json.dumps(dataclasses.asdict(self.history))
         return {name: value for name, value in values.items() if value is not None}
 
     def to_json(self) -> str:
@@ -127,7 +133,19 @@ def info_problems(info: DatasetInfo, spec: SpaceSpec, *, file: object | None = N
             field="max_episode_steps",
             remedy="Give the steps after which an episode is cut, or leave it out.",
         )
+    yield from _history_problems(info, spec, report)
     yield from _score_problems(info, report)
+
+
+def _history_problems(
+    info: DatasetInfo, spec: SpaceSpec, report: functools.partial[DataError]
+) -> Iterator[DataError]:
+    if info.history is not None:
+        try:
+            info.history.frame_dim(spec.obs_dim, spec.act_dim)
+        except ValueError as error:
+            remedy = "Give the frames and past actions that an observation holds, or leave it out."
+            yield report(str(error), field="history", remedy=remedy)
 
 
 def _score_problems(info: DatasetInfo, report: functools.partial[DataError]) -> Iterator[DataError]:

@@ -15,6 +15,7 @@ from mbrl.data.formats.limits import reading
 from mbrl.data.info import MAX_NAME
 from mbrl.data.options import LoadOptions, Origin
 from mbrl.data.raw import RawLog
+from mbrl.data.stacking.choose import apply_history
 
 MINARI_PREFIX: Final = "minari:"
 BUNDLED_PREFIX: Final = "bundled:"
@@ -36,7 +37,7 @@ def open_dataset(
     """
     options = options or LoadOptions()
     dataset = assemble(parse_log(source, options, minari_root=minari_root), options)
-    return dataclasses.replace(dataset, origin=Origin(str(source), options))
+    return apply_history(dataclasses.replace(dataset, origin=Origin(str(source), options)), options.history)
 
 
 def parse_log(

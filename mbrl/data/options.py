@@ -31,6 +31,8 @@ class LoadOptions(BaseModel):
         infos: keep `all` further arrays, or `none`.
         obs_keys: parts of an observation to be kept, in this order, where a format stores several by name;
             None keeps all vectors of numbers.
+        history: frames that an observation is to hold, with the actions between them (`with_history`); `auto`
+            lets held-out episodes choose. None leaves observations as they are.
         max_episode_steps: time limit, for flat logs without a time-out flag; None where the log has its own.
         action_low: lower bounds of the actions, one per dimension; None takes them from the file.
         action_high: upper bounds of the actions.
@@ -48,6 +50,7 @@ class LoadOptions(BaseModel):
     rewards: Literal["read", "ignore"] = "read"
     infos: Literal["all", "none"] = "all"
     obs_keys: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    history: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None = None
     max_episode_steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     action_low: tuple[Bound, ...] | None = None
     action_high: tuple[Bound, ...] | None = None

@@ -21,15 +21,20 @@ def step_inputs(rows: Transitions) -> NDArray[np.float32]:
     return np.concatenate((rows.observation, rows.action), 1)
 
 
-def step_targets(rows: Transitions, *, reward: Float[Tensor, "n"] | None = None) -> NDArray[np.float32]:
-    """`[n, obs_dim + 1]` (s' - s, r), raw units.
+def step_targets(
+    rows: Transitions, *, frame_dim: int | None = None, reward: Float[Tensor, "n"] | None = None
+) -> NDArray[np.float32]:
+    """`[n, frame_dim + 1]` (s' - s, r), raw units.
 
     Args:
         rows: logged steps.
+        frame_dim: size of the newest frame, which observations begin with; None for all of them.
         reward: stands for the logged rewards, `[n]`; None leaves them as they are.
     """
     rewards = rows.reward if reward is None else reward.numpy().astype(np.float32)
-    return np.concatenate((rows.next_observation - rows.observation, rewards[:, None]), 1)
+    frame = slice(None, frame_dim)
+    change = rows.next_observation[:, frame] - rows.observation[:, frame]
+    return np.concatenate((change, rewards[:, None]), 1)
 
 
 def reward_range(train: Transitions) -> PlausibleRange:
@@ -65,7 +70,7 @@ def fit_normaliser(array: NDArray[np.float32]) -> Normaliser:
     return Normaliser(torch.from_numpy(mean), torch.from_numpy(std))
 
 
-def fit_target_normaliser(train: Transitions) -> Normaliser:
+def fit_target_normaliser(train: Transitions, *, frame_dim: int | None = None) -> Normaliser:
     """Mean and deviation of (s' - s, r), with scales that make targets without a signal cost nothing.
 
     - An observation that counts as constant is predicted on its own scale, not on that of its noise.
@@ -75,10 +80,11 @@ def fit_target_normaliser(train: Transitions) -> Normaliser:
 
     Args:
         train: training rows; every row needs its true successor.
+        frame_dim: size of the newest frame, which observations begin with; None for all of them.
     """
-    obs = measure_moments(train.observation)
+    obs = measure_moments(train.observation[:, :frame_dim])
     reward = reward_range(train).settle(torch.tensor(train.reward))
-    targets = measure_moments(step_targets(train, reward=reward))
+    targets = measure_moments(step_targets(train, frame_dim=frame_dim, reward=reward))
     size = np.abs(targets.mean)
     still = np.append(np.where(size[:-1] > 0, size[:-1], obs.scale), size[-1] or 1.0)
     scale = np.where(targets.is_constant, still, targets.std)
@@ -94,13 +100,13 @@ def step_arrays(
     Absurd rewards are put on a fence beyond the others, held out or not: squared, a single one would be all
     that the loss and the early stop see. There it still is the best or the worst of all.
     """
-    few, plausible = thin(holdout, HOLDOUT_ROWS), reward_range(train)
+    few, plausible, frame_dim = thin(holdout, HOLDOUT_ROWS), reward_range(train), len(targets.mean) - 1
     rewards, held_out = (plausible.clip(torch.tensor(rows.reward)) for rows in (train, few))
     return TrainingArrays(
         inputs=normalise(step_inputs(train), inputs),
-        targets=normalise(step_targets(train, reward=rewards), targets),
+        targets=normalise(step_targets(train, frame_dim=frame_dim, reward=rewards), targets),
         holdout_inputs=normalise(step_inputs(few), inputs),
-        holdout_targets=normalise(step_targets(few, reward=held_out), targets),
+        holdout_targets=normalise(step_targets(few, frame_dim=frame_dim, reward=held_out), targets),
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
+from mbrl.core.history import History
 from mbrl.core.protocols import Policy, RewardFn
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.forecast import Forecast
 from mbrl.dynamics.linear_base import LinearBase
 from mbrl.dynamics.prediction import RolloutPrediction, StepPrediction, predict_rollout, predict_steps
 from mbrl.dynamics.report import DynamicsReport
@@ -21,7 +23,8 @@ from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 
-_FORMAT = 3
+DYNAMICS_FORMAT: Final = 4
+"""Of the file of a fit; it is part of a fit's identity, so that fits of before are made again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class FittedDynamics:
     Attributes:
         model: the elites, recalibrated; implements `DynamicsModel`.
         termination: the learned head; implements `TerminationFn`.
+        forecast: what held-out episodes say of predictions of several steps.
         config: what it was fitted with.
         dataset_hash: content hash of the dataset.
         reward_scale: c_r, deviation of the training rewards, which one outlier cannot move (`robust_scale`);
@@ -44,6 +48,7 @@ class FittedDynamics:
 
     model: DynamicsEnsemble
     termination: TerminationHead | NeverTerminates
+    forecast: Forecast
     config: DynamicsConfig
     dataset_hash: str
     reward_scale: float
@@ -89,7 +94,10 @@ class FittedDynamics:
     ) -> RolloutPrediction:
         """Means and intervals of several steps ahead, under given actions or a policy; nothing cuts them.
 
-        Steps beyond `trusted_horizon` are predicted all the same.
+        Steps beyond `trusted_horizon` are predicted all the same. Means and intervals are corrected by what
+        held-out episodes say of such predictions (`Forecast`): where nothing can be known any more they are
+        the mean and the spread of the log. A policy or actions unlike those of the log are outside of what
+        this was judged on.
 
         Args:
             obs: `[obs_dim]` or `[n, obs_dim]`, where to start, raw units.
@@ -112,6 +120,7 @@ class FittedDynamics:
             particles=particles,
             level=level,
             seed=seed,
+            forecast=self.forecast,
         )
         if self.has_rewards:
             return found
@@ -122,13 +131,15 @@ class FittedDynamics:
         """Facts for a JSON file, and tensors for a safetensors file."""
         head = self.termination if isinstance(self.termination, TerminationHead) else None
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"forecast.{name}": value for name, value in self.forecast.state_dict().items()}
         if head is not None:
             tensors |= {f"termination.{name}": value for name, value in head.state_dict().items()}
         meta = {
-            "format": _FORMAT,
+            "format": DYNAMICS_FORMAT,
             "config": self.config.model_dump(mode="json"),
             "dataset_hash": self.dataset_hash,
             "reward_scale": self.reward_scale,
+            "history": None if self.model.history is None else dataclasses.asdict(self.model.history),
             "thresholds": {
                 name: {str(probability): value for probability, value in quantiles.items()}
                 for name, quantiles in self.thresholds.items()
@@ -148,7 +159,8 @@ class FittedDynamics:
             tensors: of the shapes that `tensor_shapes` gives.
 
         Raises:
-            ValueError: the edges of the termination head's encoding do not ascend.
+            ValueError: the edges of the termination head's encoding do not ascend, or the sizes do not fit
+                the history.
         """
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if facts.has_termination:
@@ -158,8 +170,9 @@ class FittedDynamics:
                 reads_successor=facts.termination_reads_successor,
             )
         return cls(
-            model=_rebuild_model(facts.config, _part(tensors, "model.")),
+            model=_rebuild_model(facts.config, _part(tensors, "model."), facts.history),
             termination=head,
+            forecast=Forecast(**_part(tensors, "forecast.")),
             config=facts.config,
             dataset_hash=facts.dataset_hash,
             reward_scale=facts.reward_scale,
@@ -179,6 +192,7 @@ class DynamicsFacts(BaseModel):
         config: what it was fitted with.
         dataset_hash: content hash of the dataset.
         reward_scale: deviation of the training rewards.
+        history: past frames and actions that an observation holds, or None.
         thresholds: for each uncertainty measure, its quantiles by probability.
         report: how far it can be trusted.
         has_termination: whether there is a learned head.
@@ -187,10 +201,11 @@ class DynamicsFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[3]
+    format: Literal[4]
     config: DynamicsConfig
     dataset_hash: str
     reward_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    history: History | None
     thresholds: dict[str, dict[Annotated[str, Field(pattern=r"^[0-9.e-]{1,30}$")], float]]
     report: DynamicsReport
     has_termination: bool
@@ -209,12 +224,15 @@ class DynamicsFacts(BaseModel):
 def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes that the tensors of a fit must have, by name, held against what some of them say of the sizes.
 
-    The sizes are those of `model.bounds` `[e, 2, obs_dim + 1]`, `model.inputs.mean` `[obs_dim + act_dim]` and
-    `termination.encoding.edges` `[k, obs_dim]`, of the head's members that of its parameters.
+    The sizes are those of `model.bounds` `[e, 2, frame_dim + 1]`, `model.inputs.mean` `[obs_dim + act_dim]`,
+    `forecast.share` `[h, obs_dim + 1]` and `termination.encoding.edges` `[k, obs_dim]`, of the head's members
+    that of its parameters.
     """
     config = facts.config
     members, _, outputs = _sizes(tensors, "model.bounds", 3)
     (inputs,) = _sizes(tensors, "model.inputs.mean", 1)
+    steps, _ = _sizes(tensors, "forecast.share", 2)
+    obs_dim = _obs_dim(facts.history, inputs, outputs)
     shapes: dict[str, tuple[int, ...]] = {
         "model.bounds": (members, 2, outputs),
         "model.temperature": (outputs,),
@@ -226,9 +244,9 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
         "model.net.flat": StackedMLP.flat_shape(
             members, inputs, config.hidden, 2 * outputs, layer_norm=config.layer_norm
         ),
+        **{f"forecast.{name}": shape for name, shape in Forecast.tensor_shapes(steps, obs_dim).items()},
     }
     if facts.has_termination:
-        obs_dim = outputs - 1
         width = inputs + obs_dim if facts.termination_reads_successor else inputs
         edges, _ = _sizes(tensors, "termination.encoding.edges", 2)
         heads, _ = _sizes(tensors, "termination.net.flat", 2)
@@ -241,6 +259,16 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
             "termination.net.flat": StackedMLP.flat_shape(heads, encoded, config.termination.hidden, 1),
         }
     return shapes
+
+
+def _obs_dim(history: History | None, inputs: int, outputs: int) -> int:
+    """Size of an observation; 1 where the sizes fit no history: the shapes then contradict each other."""
+    if history is None:
+        return outputs - 1
+    try:
+        return inputs - history.act_dim(inputs, outputs - 1)
+    except ValueError:
+        return 1
 
 
 def _sizes(tensors: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
@@ -280,12 +308,18 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _rebuild_model(config: DynamicsConfig, tensors: dict[str, Tensor]) -> DynamicsEnsemble:
+def _rebuild_model(
+    config: DynamicsConfig, tensors: dict[str, Tensor], history: History | None
+) -> DynamicsEnsemble:
     bounds = tensors["bounds"]
     inputs, outputs = tensors["inputs.mean"].shape[0], bounds.shape[-1]
     net = build_net(config, (bounds.shape[0], inputs, 2 * outputs), torch.Generator().manual_seed(0))
     model = DynamicsEnsemble(
-        net, bounds, inputs=Normaliser.identity(inputs), targets=Normaliser.identity(outputs)
+        net,
+        bounds,
+        inputs=Normaliser.identity(inputs),
+        targets=Normaliser.identity(outputs),
+        history=history,
     )
     model.load_state_dict(tensors)
     return model.requires_grad_(requires_grad=False)

@@ -53,6 +53,24 @@ class TerminationConfig(BaseModel):
     bins: Annotated[int, Field(ge=0, le=1000)] = 32
 
 
+class HorizonConfig(BaseModel):
+    """Training through several steps, after the one-step fit.
+
+    Attributes:
+        steps: that members follow their own predictions for; 1 leaves the one-step fit as it is.
+        weight: of the later steps together, against the likelihood of the first.
+        learning_rate: Adam step size at the start.
+        max_updates: most gradient steps; each costs as much as `steps` one-step ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: Annotated[int, Field(ge=1, le=100)] = 1
+    weight: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    learning_rate: Rate = 3e-4
+    max_updates: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000
+
+
 class AssessmentConfig(BaseModel):
     """The report on a fitted model; it costs time, and changes nothing but temperatures and quantiles.
 
@@ -111,6 +129,7 @@ class DynamicsConfig(BaseModel):
         holdout_fraction: share of the episodes that is held out.
         recalibration: how predicted deviations are scaled: `interval` so that 90 % intervals cover 90 % of
             held-out rows, `likelihood` by maximum likelihood, or `none`.
+        horizon: training through several steps, after the one-step fit.
         termination: the learned termination head.
         assessment: the report on the fitted model.
     """
@@ -138,6 +157,7 @@ class DynamicsConfig(BaseModel):
     bootstrap: bool = True
     holdout_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     recalibration: Recalibration = "interval"
+    horizon: HorizonConfig = HorizonConfig()
     termination: TerminationConfig = TerminationConfig()
     assessment: AssessmentConfig = AssessmentConfig()
 

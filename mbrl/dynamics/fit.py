@@ -12,6 +12,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split, check_fit_parts, split_episodes
+from mbrl.data.stacking.history import check_history
 from mbrl.dynamics.arrays import (
     fit_normaliser,
     fit_target_normaliser,
@@ -28,6 +29,7 @@ from mbrl.dynamics.assessment.channels import find_reward_outliers
 from mbrl.dynamics.assessment.measures import MeasureFactory
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.horizon import HorizonObjective, horizon_arrays
 from mbrl.dynamics.linear_base import fit_linear_base
 from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
 from mbrl.dynamics.report import TrainingReport
@@ -36,7 +38,7 @@ from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays, as_f
 from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.ops.spread import robust_scale
 
-Stage = Literal["ensemble", "termination", "done"]
+Stage = Literal["ensemble", "horizon", "termination", "done"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,26 +69,30 @@ class DynamicsFit:
         rng: streams of this fit; every draw depends on them and on the update alone.
 
     Raises:
-        DataError: the dataset is too small to be split, or no row has a known successor.
+        DataError: the dataset is too small to be split, no row has a known successor, or observations do not
+            hold the history that the dataset says.
     """
 
     def __init__(self, dataset: Dataset, config: DynamicsConfig, rng: RngStreams) -> None:
         self.config, self._rng = config, rng
         self._dataset_hash, self._has_rewards = dataset.content_hash, dataset.has_rewards
         dataset = dataset if self._has_rewards else with_zero_rewards(dataset)
+        check_history(dataset)
+        self._history = dataset.info.history
         self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng)
         check_fit_parts(self.split)
         self.stage: Stage = "ensemble"
         self.ensemble, arrays = self._fresh_ensemble()
         self._trainer = self._ensemble_trainer(arrays)
+        self._horizon_trainer: MemberTrainer | None = None
         self._head: TerminationHead | None = None
         self._head_trainer: MemberTrainer | None = None
 
     @property
     def progress(self) -> FitProgress:
         """Where the fit stands."""
-        trainer = self._head_trainer or self._trainer
+        trainer = self._head_trainer or self._horizon_trainer or self._trainer
         return FitProgress(
             stage=self.stage,
             updates=trainer.updates,
@@ -104,6 +110,10 @@ class DynamicsFit:
         if self.stage == "ensemble":
             self._trainer.run_epoch()
             if self._trainer.is_done:
+                self._enter_horizon()
+        elif self._horizon_trainer is not None and self.stage == "horizon":
+            self._horizon_trainer.run_epoch()
+            if self._horizon_trainer.is_done:
                 self._enter_termination()
         elif self._head_trainer is not None and self.stage == "termination":
             self._head_trainer.run_epoch()
@@ -115,6 +125,7 @@ class DynamicsFit:
         return {
             "stage": self.stage,
             "ensemble": self._trainer.state_dict(),
+            "horizon": None if self._horizon_trainer is None else self._horizon_trainer.state_dict(),
             "termination": None if self._head_trainer is None else self._head_trainer.state_dict(),
         }
 
@@ -122,7 +133,11 @@ class DynamicsFit:
         """Inverse of `state_dict`, on a fit of the same dataset, config and streams."""
         self._trainer.load_state_dict(state["ensemble"])
         if state["stage"] != "ensemble":
-            self._enter_termination()
+            self._enter_horizon()
+        if self._horizon_trainer is not None:
+            self._horizon_trainer.load_state_dict(state["horizon"])
+            if state["stage"] != "horizon":
+                self._enter_termination()
         if self._head_trainer is not None and state["termination"] is not None:
             self._head_trainer.load_state_dict(state["termination"])
         self.stage = state["stage"]
@@ -134,8 +149,9 @@ class DynamicsFit:
             measures: makes the uncertainty measures to be judged: `held_out_measures` of `mbrl.uncertainty`.
         """
         # 1. Every member goes back to its best epoch; the members with the least held-out error stay.
-        self._trainer.restore_best()
-        elites = torch.argsort(self._trainer.best)[: self.config.elites]
+        trainer = self._horizon_trainer or self._trainer
+        trainer.restore_best()
+        elites = torch.argsort(trainer.best)[: self.config.elites]
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
@@ -161,6 +177,7 @@ class DynamicsFit:
         return FittedDynamics(
             model=model,
             termination=head,
+            forecast=assessment.forecast,
             config=self.config,
             dataset_hash=self._dataset_hash,
             reward_scale=_reward_scale(self.split.train.transitions()),
@@ -187,7 +204,13 @@ class DynamicsFit:
     def _fresh_ensemble(self) -> tuple[DynamicsEnsemble, TrainingArrays]:
         """The ensemble before its training, and what its members are to learn."""
         config, rows = self.config, _known(self.split.train)
-        inputs, targets = fit_normaliser(step_inputs(rows)), fit_target_normaliser(rows)
+        frame_dim = (
+            None
+            if self._history is None
+            else self._history.frame_dim(rows.observation.shape[1], rows.action.shape[1])
+        )
+        inputs = fit_normaliser(step_inputs(rows))
+        targets = fit_target_normaliser(rows, frame_dim=frame_dim)
         arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
         base = fit_linear_base(arrays) if config.base == "linear" else None
         sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
@@ -195,7 +218,9 @@ class DynamicsFit:
         # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
         bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
         bounds = bounds[None, :, None].expand(config.members, 2, targets.mean.shape[0])
-        ensemble = DynamicsEnsemble(net, bounds, inputs=inputs, targets=targets, base=base)
+        ensemble = DynamicsEnsemble(
+            net, bounds, inputs=inputs, targets=targets, base=base, history=self._history
+        )
         return ensemble, ensemble.base.residual(arrays)
 
     def _ensemble_trainer(self, arrays: TrainingArrays) -> MemberTrainer:
@@ -207,6 +232,32 @@ class DynamicsFit:
         )
         schedule = _schedule(config, rows, config.ensemble_updates(rows), config.learning_rate)
         return MemberTrainer(objective, arrays, schedule, self._rng.child("ensemble"))
+
+    def _enter_horizon(self) -> None:
+        """Goes on from the best one-step members, where this is asked for and episodes are long enough."""
+        config, horizon = self.config, self.config.horizon
+        frame_dim = self.ensemble.frame_dim
+        arrays = None
+        if horizon.steps > 1:
+            arrays = horizon_arrays(
+                self.split.train, self.split.holdout, steps=horizon.steps, frame_dim=frame_dim
+            )
+        if arrays is None:
+            self._enter_termination()
+            return
+        self._trainer.restore_best()
+        objective = HorizonObjective(
+            self.ensemble,
+            steps=horizon.steps,
+            weight=horizon.weight,
+            bound_coef=config.bound_coef,
+            weight_decay=config.weight_decay or decay_ramp(len(config.hidden) + 1),
+            arrays=arrays,
+        )
+        schedule = _schedule(config, len(arrays.inputs), horizon.max_updates, horizon.learning_rate)
+        trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("horizon"))
+        trainer.best = objective.holdout_error(arrays)  # a member that only gets worse stays as it is
+        self._horizon_trainer, self.stage = trainer, "horizon"
 
     def _enter_termination(self) -> None:
         """Builds the head and its data; skips the stage where no training row terminated."""

@@ -67,8 +67,8 @@ class LinearBase(nn.Module):
             torch.zeros(inputs, outputs),
             torch.zeros(outputs),
             scale=torch.ones(outputs),
-            low=torch.full((inputs,), -torch.inf),
-            high=torch.full((inputs,), torch.inf),
+            low=torch.full((inputs,), -torch.finfo(torch.float32).max),
+            high=torch.full((inputs,), torch.finfo(torch.float32).max),
         )
 
     @staticmethod

@@ -57,6 +57,7 @@ def simulate_particles(
     horizon: int,
     particles: int,
     generator: torch.Generator,
+    bounds: tuple[Float[Tensor, "s obs_dim"], Float[Tensor, "s obs_dim"]] | None = None,
 ) -> Iterator[ParticleStep]:
     """Yields the steps of `particles` futures from each start.
 
@@ -71,19 +72,49 @@ def simulate_particles(
         horizon: steps.
         particles: of each start.
         generator: draws the outcomes, one standard normal vector for each particle and step.
+        bounds: least and largest values that the particles of each start may take; None for any.
     """
     count = len(start)
     # `[s * p]`, the same members for every start, so that starts are compared under the same beliefs.
     member = (torch.arange(particles) % model.ensemble_size).expand(count, particles).flatten()
     obs = start.repeat_interleave(particles, 0)
+    box = None if bounds is None else [bound.repeat_interleave(particles, 0) for bound in bounds]
     for step in range(horizon):
         action = act(step, obs)
         mean, variance, reward_mean, reward_variance = model.predict_member(obs, action, member)
         # Drawn step by step: the noise of all steps at once would be as large as all futures.
         noise = torch.randn(mean.shape, generator=generator)
         next_obs = torch.addcmul(mean, variance.sqrt(), noise)  # mu + sigma * noise
+        if box is not None:
+            next_obs = next_obs.clamp(box[0], box[1])
         yield ParticleStep(obs, action, next_obs, reward_mean, reward_variance)
         obs = next_obs
+
+
+def summarise_particles(
+    step: ParticleStep,
+    particles: int,
+    ends: Float[Tensor, "2"],
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "s k"], Float[Tensor, "s k"], Float[Tensor, "s k"]]:
+    """Mean and ends of a central interval over the particles of each start: observations, then the reward.
+
+    Each dimension for itself: ends are no states.
+
+    Args:
+        step: of all particles.
+        particles: of each start.
+        ends: quantiles, as `central_probabilities` gives them.
+        generator: draws the noise of the rewards, one number for each particle.
+    """
+    # Rewards of an interval need their own noise: the spread of the means alone would be too narrow.
+    noise = torch.randn(step.reward_mean.shape, generator=generator)
+    reward = torch.addcmul(step.reward_mean, step.reward_variance.sqrt(), noise)
+    cloud = torch.cat((step.next_obs, reward[:, None]), 1).view(-1, particles, step.next_obs.shape[1] + 1)
+    low, high = torch.quantile(cloud, ends, dim=1)
+    reward_mean = step.reward_mean.view(-1, particles).mean(1)  # the noise of the draws has mean 0
+    mean = torch.cat((cloud[..., :-1].mean(1), reward_mean[:, None]), 1)
+    return mean, low, high
 
 
 def central_probabilities(ends: tuple[float, float], draws: int) -> Float[Tensor, "2"]:

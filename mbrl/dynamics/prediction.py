@@ -15,7 +15,14 @@ from mbrl.core.protocols import Policy, TerminationFn
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import DynamicsPosterior
 from mbrl.dynamics.ensemble import DynamicsEnsemble
-from mbrl.dynamics.particles import Act, ParticleStep, central_probabilities, simulate_particles
+from mbrl.dynamics.forecast import Forecast
+from mbrl.dynamics.particles import (
+    Act,
+    ParticleStep,
+    central_probabilities,
+    simulate_particles,
+    summarise_particles,
+)
 
 _BLOCK = 1_024  # rows of one forward pass
 _CHUNK_PARTICLES = 10_000  # particles that go through the model together
@@ -55,7 +62,8 @@ class RolloutPrediction:
     """What a model says of `h` steps ahead; without the axis `n` where one start was asked for.
 
     Step k is what follows the k-th action: `observation[..., 0, :]` is one step ahead. All figures are those
-    of sampled futures, which go on where the task may have ended; `ended` says how likely that is.
+    of sampled futures, which go on where the task may have ended; `ended` says how likely that is. A fit
+    corrects means and intervals by what held-out episodes say of such futures (`Forecast`).
 
     Attributes:
         observation: `[n, h, obs_dim]` float32, mean, raw units.
@@ -147,6 +155,7 @@ def predict_rollout(
     particles: int = 100,
     level: float = 0.9,
     seed: int = 0,
+    forecast: Forecast | None = None,
 ) -> RolloutPrediction:
     """Futures under given actions, or under a policy, without looking at the world again.
 
@@ -164,11 +173,13 @@ def predict_rollout(
             of fewer it is the whole range, which covers less.
         level: of the intervals, in (0, 1).
         seed: of the futures.
+        forecast: what held-out episodes say of such futures; None believes them as they are.
 
     Raises:
         DataError: shapes do not fit the model or one another, a value is not finite, or a number is out of
             its range.
     """
+    forecast = forecast or Forecast.plain(model.obs_dim)
     starts = _read(obs, "obs", model.obs_dim, axes=("n",))
     _check_ranges(particles, level)
     steps, plan = _plan(model, starts, actions, horizon)
@@ -187,8 +198,9 @@ def predict_rollout(
             horizon=steps,
             particles=particles,
             generator=generator,
+            bounds=forecast.bounds(starts[rows]),
         )
-        parts.append(_follow(futures, termination, particles, level, generator))
+        parts.append(_follow(futures, termination, forecast, particles, level, generator))
     fields = [torch.cat(column) for column in zip(*parts, strict=True)]
     return RolloutPrediction(*(_to_array(f[0] if is_single else f) for f in fields), level=level)
 
@@ -196,6 +208,7 @@ def predict_rollout(
 def _follow(
     futures: Iterator[ParticleStep],
     termination: TerminationFn,
+    forecast: Forecast,
     particles: int,
     level: float,
     generator: torch.Generator,
@@ -203,28 +216,15 @@ def _follow(
     """The fields of a `RolloutPrediction`, `[s, h, ...]`."""
     survival: float | Tensor = 1.0
     columns: list[tuple[Tensor, ...]] = []
-    for step in futures:
+    levels = central_probabilities((0.5 * (1.0 - level), 0.5 * (1.0 + level)), particles)
+    for number, step in enumerate(futures):
         # P(alive after k) = prod_{j <= k} (1 - p_j) along each future, then its mean over futures.
         ends = termination(step.obs, step.action, step.next_obs).view(-1, particles)
         survival = survival * (1.0 - ends)
-        columns.append((*_summarise(step, particles, level, generator), 1.0 - survival.mean(1)))
+        found = forecast.correct(number, *summarise_particles(step, particles, levels, generator))
+        observations, rewards = [part[:, :-1] for part in found], [part[:, -1] for part in found]
+        columns.append((*observations, *rewards, 1.0 - survival.mean(1)))
     return tuple(torch.stack(column, 1) for column in zip(*columns, strict=True))
-
-
-def _summarise(
-    step: ParticleStep, particles: int, level: float, generator: torch.Generator
-) -> tuple[Tensor, ...]:
-    """Mean and interval ends of the next observation `[s, obs_dim]` and of the reward `[s]`."""
-    # Rewards of an interval need their own noise: the spread of the means alone would be too narrow.
-    noise = torch.randn(step.reward_mean.shape, generator=generator)
-    reward = torch.addcmul(step.reward_mean, step.reward_variance.sqrt(), noise).view(-1, particles)
-    cloud = step.next_obs.view(-1, particles, step.next_obs.shape[-1])
-    ends = central_probabilities((0.5 * (1.0 - level), 0.5 * (1.0 + level)), particles)
-    # Each dimension for itself: ends are no states.
-    low, high = torch.quantile(cloud, ends, dim=1)
-    reward_low, reward_high = torch.quantile(reward, ends, dim=1)
-    reward_mean = step.reward_mean.view(-1, particles).mean(1)  # the noise of the draws has mean 0
-    return cloud.mean(1), low, high, reward_mean, reward_low, reward_high
 
 
 def _plan(

@@ -223,6 +223,13 @@ class OpenLoopReport(ReportPart):
         nrmse_persistence: likewise for "nothing changes".
         nrmse_linear: likewise for ridge regression.
         coverage: coverage of the particles' 90 % interval.
+        forecast_nrmse: `nrmse` of forecasts, which held-out episodes corrected (`mbrl.dynamics.forecast`);
+            each was judged on episodes that did not correct it. Empty in reports of earlier versions.
+        forecast_coverage: coverage of their 90 % interval, likewise.
+        closed_nrmse: `nrmse` of particles that a linear law of who acted steers, instead of the logged
+            actions (`mbrl.dynamics.assessment.behaviour`); empty in reports of earlier versions.
+        closed_coverage: coverage of their 90 % interval, likewise.
+        behaviour_error: of that law, over that of the mean action; 0 is exact, 1 knows nothing.
         ended_early: share of particles that the termination head has ended while the log went on.
         tolerance: error that a trusted step may have.
         least_coverage: coverage that a trusted step must have.
@@ -252,6 +259,11 @@ class OpenLoopReport(ReportPart):
     reward_error: Floats = ()
     reward_high: Floats = ()
     reward_constant: Floats = ()
+    forecast_nrmse: Floats = ()
+    forecast_coverage: Floats = ()
+    closed_nrmse: Floats = ()
+    closed_coverage: Floats = ()
+    behaviour_error: float | None = None
     observation_horizon: int | None = None
     reward_horizon: int | None = None
 

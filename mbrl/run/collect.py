@@ -144,12 +144,12 @@ def find_policy(name: str, task: TaskSpec) -> Policy:
             f"There is no policy {name!r} for the task {task.name}. {suggest(name, legal)}"
             f"Legal names: {listed(legal)}; or the path of a policy file or of a training's folder."
         )
-    policy = open_policy(path).network
-    if policy.spec.space != task.space:
-        raise ConfigError(
-            f"The policy {path} acts on {policy.spec.space}, the task {task.name} has {task.space}."
-        )
-    return policy
+    stored = open_policy(path)
+    space, history = stored.network.spec.space, stored.history
+    # The sizes of a history are looked at by `on_frames`.
+    if history is None and space != task.space:
+        raise ConfigError(f"The policy {path} acts on {space}, the task {task.name} has {task.space}.")
+    return stored.on_frames(task.space)
 
 
 def shipped_policies(task: TaskSpec) -> dict[str, Path]:

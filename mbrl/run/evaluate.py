@@ -47,7 +47,8 @@ def evaluate_stage(
 
     def work(_: StageWork) -> Mapping[str, Any]:
         rng, clock = RngStreams(seed), time.perf_counter
-        result = evaluate(task, stored.policy, episodes=episodes, rng=rng, video=video, clock=clock)
+        policy = stored.on_frames(task.space)
+        result = evaluate(task, policy, episodes=episodes, rng=rng, video=video, clock=clock)
         return {"algorithm": stored.label, **result.to_json(), **facts}
 
     stage = Stage(

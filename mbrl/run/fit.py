@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.dynamics.artifact import DynamicsFacts, FittedDynamics, tensor_shapes
+from mbrl.dynamics.artifact import DYNAMICS_FORMAT, DynamicsFacts, FittedDynamics, tensor_shapes
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import DynamicsFit, fit_dynamics
 from mbrl.run.artifacts import load_artifact, save_artifact
@@ -24,7 +24,11 @@ _DYNAMICS_VERSION: Final = 1
 
 def dynamics_key(config: RunConfig, dataset: Dataset) -> StageKey:
     """Identity of the dynamics fit that `config` asks for; other sections of the config do not enter."""
-    identity = {"dynamics": config.dynamics.model_dump(mode="json"), "dataset": dataset.content_hash}
+    identity = {
+        "dynamics": config.dynamics.model_dump(mode="json"),
+        "dataset": dataset.content_hash,
+        "format": DYNAMICS_FORMAT,
+    }
     return StageKey("fit_dynamics", dataset.info.name, "ensemble", config.seed, identity)
 
 
@@ -33,6 +37,7 @@ def judge_key(config: RunConfig, dataset: Dataset, number: int) -> StageKey:
     identity = {
         "dynamics": judge_dynamics(config).model_dump(mode="json"),
         "dataset": dataset.content_hash,
+        "format": DYNAMICS_FORMAT,
         "judge": True,
     }
     return StageKey("fit_dynamics", dataset.info.name, "judge", number, identity)
@@ -119,7 +124,7 @@ def open_dynamics(path: Path) -> FittedDynamics:
     facts = artifact.entry("dynamics", DynamicsFacts)
     shapes = tensor_shapes(facts, artifact.tensors)
     artifact.check_shapes(shapes)
-    artifact.check_positive(name for name in shapes if name.endswith((".std", ".temperature")))
+    artifact.check_positive(name for name in shapes if name.endswith((".std", ".temperature", ".width")))
     try:
         return FittedDynamics.from_tensors(facts, artifact.tensors)
     except ValueError as error:

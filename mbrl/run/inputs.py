@@ -36,10 +36,15 @@ def find_run_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None
     task = _named_task(config, dataset)
     if task is None:
         return None
-    if dataset is not None and (task.obs_dim, task.act_dim) != (dataset.spec.obs_dim, dataset.spec.act_dim):
+    if dataset is None:
+        return task
+    spec, history = dataset.spec, dataset.info.history
+    # A simulator gives one frame at a time; a policy that reads more remembers them.
+    frame_dim = spec.obs_dim if history is None else history.frame_dim(spec.obs_dim, spec.act_dim)
+    if (task.obs_dim, task.act_dim) != (frame_dim, spec.act_dim):
         raise ConfigError(
             f"Task {task.name!r} has {task.obs_dim} observation and {task.act_dim} action dimensions, the "
-            f"dataset {dataset.info.name!r} has {dataset.spec.obs_dim} and {dataset.spec.act_dim}."
+            f"dataset {dataset.info.name!r} has {frame_dim} and {spec.act_dim}."
         )
     return task
 

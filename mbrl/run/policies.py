@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, TypeAdapter
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.history import History, resting_action
 from mbrl.core.protocols import Policy
+from mbrl.core.types import SpaceSpec
+from mbrl.envs.history import HistoryPolicy
 from mbrl.nets.actors import ActorSpec, actor_class, build_actor
 from mbrl.nets.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
@@ -35,6 +38,9 @@ Which: TypeAlias = Literal["selected", "last"]
 _Number: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+_HISTORY: Final = TypeAdapter[History | None](History | None)
+
+
 class _AnySpec(RootModel[Annotated[ActorSpec | BCQSpec, Field(discriminator="kind")]]):
     """The description of a network, of the class that its kind names."""
 
@@ -53,6 +59,7 @@ class PolicyFacts(BaseModel):
         seed: of its training.
         updates: of its learner.
         run: digest of its training.
+        history: past frames and actions that its observations hold; None for single frames.
         version: of this package.
     """
 
@@ -68,6 +75,7 @@ class PolicyFacts(BaseModel):
     seed: _Number = 0
     updates: _Number | None = None
     run: _Text | None = None
+    history: History | None = None
     version: _Text | None = None
 
 
@@ -112,6 +120,32 @@ class StoredPolicy:
                 f"{self.source} is no policy network. Remedy: name a training or a policy file."
             )
         return self.policy
+
+    @property
+    def history(self) -> History | None:
+        """Past frames and actions that its observations hold; None for single frames."""
+        return _HISTORY.validate_python(self.facts.get("history"))
+
+    def on_frames(self, space: SpaceSpec) -> Policy:
+        """The policy as it acts on a machine or in a simulator, where one frame comes at a time.
+
+        Args:
+            space: of single frames.
+
+        Raises:
+            ConfigError: its observations are not made of such frames.
+        """
+        history = self.history
+        if history is None:
+            return self.policy
+        size = history.obs_dim(space.obs_dim, space.act_dim)
+        if isinstance(self.policy, PolicyNetwork) and self.policy.spec.space.obs_dim != size:
+            raise ConfigError(
+                f"The policy {self.source} reads {self.policy.spec.space.obs_dim} numbers; {history.frames} "
+                f"frames of {space.obs_dim} with {history.actions} actions of {space.act_dim} are {size}. "
+                "Remedy: name the task that it was made for."
+            )
+        return HistoryPolicy(self.policy, history, resting_action(space))
 
     @property
     def label(self) -> str:

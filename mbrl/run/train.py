@@ -1,5 +1,6 @@
 """The stage that trains a policy: on a log, or (the recipe `online` alone) in a simulator."""
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Mapping
@@ -63,7 +64,7 @@ def train_policy_stage(
     key = StageKey("train_policy", place, resolved.name, config.seed, identity)
 
     def work(work: StageWork) -> Mapping[str, Any]:
-        kept = KeptPolicies.of(config, work.path, _policy_facts(resolved, task, key))
+        kept = KeptPolicies.of(config, work.path, _policy_facts(resolved, dataset, task, key))
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, fit)
         _tell_what_matters(config, dataset, context, work)
@@ -204,10 +205,13 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
     return identity
 
 
-def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey) -> dict[str, Any]:
+def _policy_facts(
+    resolved: ResolvedConfig, dataset: Dataset | None, task: TaskSpec | None, key: StageKey
+) -> dict[str, Any]:
     """What a policy's file says of where it comes from."""
     config, is_online = resolved.run, RECIPES.get(resolved.run.recipe).is_online
     own_task = None if task is None else own_task_hash(task)
+    history = None if dataset is None else dataset.info.history
     return {
         "algorithm": resolved.name,
         "recipe": config.recipe,
@@ -218,6 +222,7 @@ def _policy_facts(resolved: ResolvedConfig, task: TaskSpec | None, key: StageKey
         **({} if own_task is None else {"task_hash": own_task}),
         "seed": config.seed,
         "run": key.digest,
+        **({} if history is None else {"history": dataclasses.asdict(history)}),
         "version": package_version(),
     }
 

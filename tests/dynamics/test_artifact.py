@@ -58,7 +58,9 @@ def test_it_predicts_and_rolls_out_for_people(fitted):
     assert float(fitted.predict([1.2, 0.0], [1.0]).termination) > float(step.termination)
     settings = {"horizon": 3, "particles": 10, "level": 0.5, "seed": 4}
     mine = fitted.rollout(obs, actions, **settings)
-    other = predict_rollout(fitted.model, fitted.termination, obs, actions, **settings)
+    other = predict_rollout(
+        fitted.model, fitted.termination, obs, actions, **settings, forecast=fitted.forecast
+    )
     assert np.array_equal(mine.observation_low, other.observation_low)
     assert mine.observation.shape == (3, 2)
     assert fitted.trusted_horizon == fitted.report.open_loop.trusted_horizon

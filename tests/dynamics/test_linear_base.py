@@ -82,3 +82,9 @@ def test_a_linear_system_is_known_before_the_first_update():
     mean, _ = fit.ensemble.forward(rows.holdout_inputs)
     target = fit.ensemble.base(rows.holdout_inputs) + fit.ensemble.base.scale * rows.holdout_targets
     torch.testing.assert_close(reported, (mean - target).double().square().mean((1, 2)), rtol=1e-4, atol=1e-7)
+
+
+def test_no_base_is_numbers_too_since_files_hold_no_infinity():
+    base = LinearBase.zero(3, 2)
+    assert all(bool(value.isfinite().all()) for value in base.state_dict().values())
+    assert torch.equal(base(torch.tensor([[1e30, -1e30, 0.0]])), torch.zeros(1, 2))

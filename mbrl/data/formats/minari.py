@@ -5,7 +5,7 @@ observations `[T + 1, ...]`, actions, rewards, terminations, truncations `[T]` a
 Our own additions, ignored by the `minari` library: `has_rewards` in an episode's attributes, False where all
 its rewards are NaN because there are none; `infos/behaviour_log_prob` (log-density of the logged
 action scaled to [-1, 1]; last row padding), `infos/timestamps`, and the metadata keys `task`, `time_step`,
-`obs_names`, `act_names`, `schema`, `reward_rule`, `termination_rule`, `derived_from`.
+`obs_names`, `act_names`, `schema`, `reward_rule`, `termination_rule`, `derived_from`, `history`.
 """
 
 import functools
@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from mbrl.core.errors import DataError
+from mbrl.core.history import History
 from mbrl.core.types import Episode
 from mbrl.data.checks import image_error, is_image
 from mbrl.data.dataset import Dataset
@@ -213,12 +214,24 @@ def parse_info(metadata: Metadata, file: Path) -> DatasetInfo:
         reward_rule=metadata.text("reward_rule"),
         termination_rule=metadata.text("termination_rule"),
         derived_from=metadata.text("derived_from"),
+        history=_history(metadata, file),
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, default=str)
             for key, value in metadata.values.items()
             if key not in _STRUCTURE_KEYS
         },
     )
+
+
+def _history(metadata: Metadata, file: Path) -> History | None:
+    part = metadata.part("history")
+    if part is None:
+        return None
+    try:
+        return History(part.count("frames") or 0, part.count("actions") or 0)
+    except ValueError as error:
+        remedy = "Store the frames and past actions that an observation holds, or leave it out."
+        raise DataError(str(error), file=file, field="history", remedy=remedy) from error
 
 
 def _dict_names(metadata: Metadata) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from mbrl.core.errors import DataError
+from mbrl.core.history import History
 from mbrl.data.assemble import assemble
 from mbrl.data.dataset import Dataset
 from mbrl.data.flags import flag_array
@@ -211,6 +212,7 @@ def _log(
         schema=schema.model_dump_json(),
         reward_rule=known_rule(schema, schema.reward),
         termination_rule=known_rule(schema, schema.termination),
+        history=History(schema.history) if schema.history > 1 else None,
     )
     low = tuple(-np.inf if channel.low is None else channel.low for channel in schema.actions)
     high = tuple(np.inf if channel.high is None else channel.high for channel in schema.actions)

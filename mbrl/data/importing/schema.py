@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mbrl.core.history import LAG
 from mbrl.core.types import MAX_DIM
 from mbrl.data.expressions.parse import ExpressionError, parse_expression
 from mbrl.data.expressions.steps import COSINE, NEXT, SINE
@@ -18,9 +19,6 @@ Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Finite: TypeAlias = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Label: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Glob: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
-
-LAG: Final = "_lag"
-"""In names: `x_lag1` of the frame before."""
 
 ALL: Final = "[*]"
 """Ends the name of a column that is a list: all its entries, `state[0]`, `state[1]`, ..."""

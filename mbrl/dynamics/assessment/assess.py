@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 
 from mbrl.core.protocols import TerminationFn
@@ -11,7 +12,9 @@ from mbrl.data.normaliser import measure_moments
 from mbrl.data.splits import Split
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.assessment.baselines import LinearModel
+from mbrl.dynamics.assessment.behaviour import LinearBehaviour
 from mbrl.dynamics.assessment.channels import measure_channels
+from mbrl.dynamics.assessment.forecasts import fit_forecast, judge_forecasts, plain_forecast
 from mbrl.dynamics.assessment.measures import MeasuredRows, MeasureFactory, evaluate_measures
 from mbrl.dynamics.assessment.model_warnings import find_warnings
 from mbrl.dynamics.assessment.one_step import measure_one_step, measure_reward, predict_held_out
@@ -23,7 +26,10 @@ from mbrl.dynamics.assessment.trust import RewardMoments, judge_open_loop
 from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
-from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport
+from mbrl.dynamics.forecast import Forecast
+from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport, to_floats
+
+_CLOSED_PARTICLES = 25  # with the law in the loop: its mean and interval, at a quarter of the cost
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,10 +38,12 @@ class Assessment:
 
     Attributes:
         thresholds: quantiles of each measure by probability.
+        forecast: corrections of predictions of several steps.
         report: all figures, and the warnings that follow from them.
     """
 
     thresholds: Thresholds
+    forecast: Forecast
     report: DynamicsReport
 
 
@@ -79,20 +87,22 @@ def assess(
         draws=config.bootstrap_draws,
         rng=rng,
     )
+    forecast, open_loop = _judge_open_loop(model, termination, linear, split, config, rng)
     report = DynamicsReport(
         training=training,
         one_step=measure_one_step(model, linear, steps, rows=rows, train=train),
         calibration=calibration,
-        open_loop=_judge_open_loop(model, termination, linear, split, config, rng),
+        open_loop=open_loop,
         correlations=correlations,
         reward=measure_reward(model, steps, rows, outliers=outliers) if has_rewards else None,
         termination=measure_termination(termination, split),
         warnings=(),
-        channels=measure_channels(train, split.train.info.obs_names),
+        channels=measure_channels(train, split.train.info.obs_names, frame_dim=model.frame_dim),
     )
     warnings = tuple(warning.text for warning in find_warnings(report))
     return Assessment(
         thresholds=fit_thresholds(held_out, fitted, quantiles=config.truncation_quantiles),
+        forecast=forecast,
         report=report.model_copy(update={"warnings": warnings}),
     )
 
@@ -126,11 +136,15 @@ def _judge_open_loop(
     split: Split,
     config: AssessmentConfig,
     rng: RngStreams,
-) -> OpenLoopReport:
+) -> tuple[Forecast, OpenLoopReport]:
+    """Corrections that all segments give, and figures: of forecasts, by corrections of the other half."""
     segments = draw_segments(
         split.holdout, count=config.segments, horizon=config.horizon, generator=rng.at("segments")
     )
     obs = measure_moments(split.train.transitions().observation)
+    plain = plain_forecast(split.train.transitions().successors_known())
+    # Older frames are copies: an error of the newest one would count as often as it is held.
+    counts = ~obs.is_constant & (np.arange(len(obs.mean)) < model.frame_dim)
     result = run_open_loop(
         model,
         termination,
@@ -139,7 +153,33 @@ def _judge_open_loop(
         particles=config.particles,
         obs_std=obs.scale,
         generator=rng.at("particles"),
-        varies=~obs.is_constant,
+        varies=counts,
+        forecast=plain,
     )
     reward = RewardMoments(float(model.targets.mean[-1]), float(model.targets.std[-1]))
-    return judge_open_loop(result, segments, reward=reward, config=config, rng=rng)
+    report = judge_open_loop(result, segments, reward=reward, config=config, rng=rng)
+    law = LinearBehaviour.fit(
+        split.train.transitions(), split.train.spec, held_out=split.holdout.transitions()
+    )
+    closed = run_open_loop(
+        model,
+        termination,
+        linear,
+        segments,
+        particles=min(config.particles, _CLOSED_PARTICLES),
+        obs_std=obs.scale,
+        generator=rng.at("closed_particles"),
+        varies=counts,
+        forecast=plain,
+        act=law.act,
+    )
+    figures = judge_forecasts(plain, result, segments, obs_std=obs.scale, varies=counts)
+    reached = len(report.steps)
+    judged = {
+        "forecast_nrmse": to_floats(figures.nrmse[:reached]),
+        "forecast_coverage": to_floats(figures.coverage[:reached]),
+        "closed_nrmse": to_floats(closed.nrmse[0, :reached]),
+        "closed_coverage": to_floats(closed.coverage[:reached]),
+        "behaviour_error": law.error,
+    }
+    return fit_forecast(plain, result, segments), report.model_copy(update=judged)

@@ -13,16 +13,21 @@ COARSE = 0.1
 what the model is to predict is then rounding."""
 
 
-def measure_channels(rows: Transitions, names: tuple[str, ...] | None) -> ChannelReport:
+def measure_channels(
+    rows: Transitions, names: tuple[str, ...] | None, *, frame_dim: int | None = None
+) -> ChannelReport:
     """Observation dimensions that count as constant, and those that float32 resolves badly.
 
     Args:
         rows: training rows with known successors.
         names: of the dimensions; None numbers them.
+        frame_dim: size of the newest frame, which observations begin with; None for all of them.
     """
-    obs = measure_moments(rows.observation)
-    change = measure_moments(rows.next_observation - rows.observation).std
-    size = np.abs(rows.observation).max(0)
+    frame = slice(None, frame_dim)
+    now, names = rows.observation[:, frame], None if names is None else names[frame]
+    obs = measure_moments(now)
+    change = measure_moments(rows.next_observation[:, frame] - now).std
+    size = np.abs(now).max(0)
     step = np.spacing(size).astype(np.float64)
     count = len(obs.mean)
     labels = names if names is not None and len(names) == count else tuple(str(d) for d in range(count))

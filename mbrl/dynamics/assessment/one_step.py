@@ -46,7 +46,7 @@ def predict_held_out(model: DynamicsEnsemble, rows: Transitions) -> HeldOutSteps
     inputs = normalise(step_inputs(rows), model.inputs)
     parts = [model.forward(inputs[k : k + _BLOCK]) for k in range(0, len(inputs), _BLOCK)]
     mean, log_variance = (torch.cat(column, 1).double() for column in zip(*parts, strict=True))
-    target = normalise(step_targets(rows), model.targets).double()
+    target = normalise(step_targets(rows, frame_dim=model.frame_dim), model.targets).double()
     return HeldOutSteps(mean, torch.exp(0.5 * log_variance), target)
 
 
@@ -58,7 +58,7 @@ def measure_one_step(
     rows: Transitions,
     train: Transitions,
 ) -> OneStepReport:
-    """Errors one step ahead, beside those of "nothing changes" and of the linear model.
+    """Errors of the newest frame one step ahead, beside those of "nothing changes" and of the linear model.
 
     Args:
         model: predicted `steps`; the deviations of its targets are the unit of an error.
@@ -68,14 +68,16 @@ def measure_one_step(
         train: training rows; the deviations of their observations are the unit of `nrmse`.
     """
     scale = model.targets.std.double().numpy()
-    delta = rows.next_observation.astype(np.float64) - rows.observation
+    frame = slice(model.frame_dim)
+    after = rows.next_observation[:, frame].astype(np.float64)
+    delta = after - rows.observation[:, frame]
     residual = (steps.residual().numpy() * scale)[:, :-1]
-    linear_residual = linear.predict(rows.observation, rows.action) - rows.next_observation
+    linear_residual = linear.predict(rows.observation, rows.action)[:, frame] - after
     # The error of "nothing changes" is the change itself.
     rmse, persistence, by_line = (
         np.sqrt(np.square(error).mean(0)) for error in (residual, delta, linear_residual)
     )
-    obs = measure_moments(train.observation)
+    obs = measure_moments(train.observation[:, frame])
     nrmse, nrmse_persistence, nrmse_linear = (
         np.where(obs.is_constant, 0.0, error / obs.scale) for error in (rmse, persistence, by_line)
     )

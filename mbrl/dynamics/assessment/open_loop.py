@@ -1,6 +1,7 @@
 """Errors of several steps ahead: logged actions replayed from held-out states, without looking again."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,7 +13,13 @@ from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.assessment.baselines import LinearModel
 from mbrl.dynamics.assessment.resampling import INTERVAL
-from mbrl.dynamics.particles import MemberModel, central_probabilities, simulate_particles
+from mbrl.dynamics.forecast import Forecast
+from mbrl.dynamics.particles import (
+    MemberModel,
+    central_probabilities,
+    simulate_particles,
+    summarise_particles,
+)
 
 _ENDING_PARTICLES = 10  # particles that the termination head looks at; it costs as much as the model
 _CHUNK_ROWS = 2_000  # particles that go through the model together
@@ -48,7 +55,9 @@ class OpenLoop:
         error: `[s, K]` root mean square error over dimensions of the particles' mean, standard deviations.
         persistence: `[s, K]` likewise for "nothing changes".
         linear: `[s, K]` likewise for the linear model.
-        reward: `[s, K]` mean over particles of the predicted reward, reward units.
+        mean: `[s, K, obs_dim + 1]` mean over particles: observations, then the reward, raw units.
+        low: `[s, K, obs_dim + 1]` lower end of their 90 % interval.
+        high: `[s, K, obs_dim + 1]` upper end.
         nrmse: `[3, K]` root mean square over segments, mean over dimensions: model, persistence, linear.
         coverage: `[K]` share of coordinates inside the particles' 90 % interval.
         ended_early: `[K]` share of particles that the termination head has ended while the log goes on.
@@ -59,12 +68,19 @@ class OpenLoop:
     error: NDArray[np.float64]
     persistence: NDArray[np.float64]
     linear: NDArray[np.float64]
-    reward: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     nrmse: NDArray[np.float64]
     coverage: NDArray[np.float64]
     ended_early: NDArray[np.float64]
     alive: NDArray[np.bool_]
     episode: NDArray[np.int64]
+
+    @property
+    def reward(self) -> NDArray[np.float64]:
+        """`[s, K]` mean over particles of the predicted reward, reward units."""
+        return self.mean[..., -1]
 
 
 def draw_segments(dataset: Dataset, *, count: int, horizon: int, generator: torch.Generator) -> Segments:
@@ -111,6 +127,8 @@ def run_open_loop(
     obs_std: NDArray[np.float64],
     generator: torch.Generator,
     varies: NDArray[np.bool_] | None = None,
+    forecast: Forecast | None = None,
+    act: Callable[[Tensor], Tensor] | None = None,
 ) -> OpenLoop:
     """Replays the logged actions of `segments` through the model and the two baselines.
 
@@ -128,8 +146,14 @@ def run_open_loop(
         generator: draws the futures.
         varies: `[obs_dim]`, the dimensions that count; None for all. Constant ones are predicted without an
             error, which would make the others' look small.
+        forecast: whose box particles stay in; None for none. Its corrections are not applied.
+        act: `[b, obs_dim]` to `[b, act_dim]`, closes the loop of the particles; None replays the log.
     """
-    mean, low, high, ended, reward = _simulate(model, termination, segments, particles, generator)
+    box = forecast or Forecast.plain(segments.observations.shape[2])
+    cloud_mean, cloud_low, cloud_high, ended = _simulate(
+        model, termination, segments, particles, generator, box, act
+    )
+    mean, low, high = (values[..., :-1] for values in (cloud_mean, cloud_low, cloud_high))
     dims = np.flatnonzero(np.ones_like(obs_std) if varies is None or not varies.any() else varies)
     truth = segments.observations[:, 1:].astype(np.float64)
     start = np.repeat(segments.observations[:, :1].astype(np.float64), truth.shape[1], 1)
@@ -144,7 +168,9 @@ def run_open_loop(
         error=np.sqrt(np.square(errors[0]).mean(2)),
         persistence=np.sqrt(np.square(errors[1]).mean(2)),
         linear=np.sqrt(np.square(errors[2]).mean(2)),
-        reward=reward,
+        mean=cloud_mean,
+        low=cloud_low,
+        high=cloud_high,
         nrmse=np.stack([np.sqrt((np.square(e) * alive).sum(0) / count).mean(1) for e in errors]),
         coverage=inside,
         ended_early=(ended * segments.alive).sum(0) / count[:, 0],
@@ -164,11 +190,15 @@ def _simulate(
     segments: Segments,
     particles: int,
     generator: torch.Generator,
+    box: Forecast,
+    act: Callable[[Tensor], Tensor] | None,
 ) -> tuple[NDArray[np.float64], ...]:
-    """Mean and 90 % interval of the particles `[s, K, obs_dim]`, share that has ended and reward `[s, K]`."""
+    """Mean and 90 % interval of the particles `[s, K, obs_dim + 1]`, share that has ended `[s, K]`."""
     per_chunk = max(1, _CHUNK_ROWS // particles)
     parts = [
-        _simulate_chunk(model, termination, _rows(segments, slice(k, k + per_chunk)), particles, generator)
+        _simulate_chunk(
+            model, termination, _rows(segments, slice(k, k + per_chunk)), particles, generator, box, act
+        )
         for k in range(0, len(segments), per_chunk)
     ]
     return tuple(torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
@@ -184,6 +214,8 @@ def _simulate_chunk(
     rows: tuple[Tensor, Tensor],
     particles: int,
     generator: torch.Generator,
+    box: Forecast,
+    act: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, ...]:
     start, actions = rows
     count, horizon = actions.shape[:2]
@@ -194,20 +226,18 @@ def _simulate_chunk(
     steps = simulate_particles(
         model,
         start,
-        lambda k, _: actions[:, k].repeat_interleave(particles, 0),
+        lambda k, obs: actions[:, k].repeat_interleave(particles, 0) if act is None else act(obs),
         horizon=horizon,
         particles=particles,
         generator=generator,
+        bounds=box.bounds(start),
     )
     for step in steps:
         parts = (step.obs, step.action, step.next_obs)
         some = [x.view(count, particles, -1)[:, :judged].flatten(0, 1) for x in parts]
         # P(alive after k) = prod_{j <= k} (1 - p_j) along each particle.
         survival = survival * (1.0 - termination(*some).view(count, judged))
-        cloud = step.next_obs.view(count, particles, -1)
-        low, high = torch.quantile(cloud, ends, dim=1)
-        reward = step.reward_mean.view(count, particles).mean(1)
-        columns.append((cloud.mean(1), low, high, 1.0 - survival.mean(1), reward))
+        columns.append((*summarise_particles(step, particles, ends, generator), 1.0 - survival.mean(1)))
     return tuple(torch.stack(column, 1) for column in zip(*columns, strict=True))
 
 

@@ -39,6 +39,21 @@ class ViewedMark:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Overlay:
+    """What is drawn with the values of an episode, on their scale: a line, or a band.
+
+    Attributes:
+        name: for the legend.
+        values: `[n, channels]` of the line, or the lower edge of the band; NaN leaves a gap.
+        upper: `[n, channels]` upper edge of the band; None for a line.
+    """
+
+    name: str
+    values: NDArray[np.float64]
+    upper: NDArray[np.float64] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class ViewedEpisode:
     """One episode.
 
@@ -46,11 +61,17 @@ class ViewedEpisode:
         name: that it is chosen by.
         time: `[n]` seconds.
         values: `[n, channels]`; NaN leaves a gap.
+        overlays: drawn with them; such an episode is not thinned, and has at most `FEWEST_POINTS` rows.
     """
 
     name: str
     time: NDArray[np.float64]
     values: NDArray[np.float64]
+    overlays: Sequence[Overlay] = ()
+
+    def __post_init__(self) -> None:
+        if self.overlays and len(self.time) > FEWEST_POINTS:
+            raise ValueError(f"{len(self.time)} rows with overlays, {FEWEST_POINTS} at most")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -93,13 +114,26 @@ class Viewer:
             for mark in self.marks
             if mark.episode == index
         ]
-        return {
+        layers = [one for overlay in episode.overlays for one in (overlay.values, overlay.upper)]
+        everything = np.stack([values, *(layer for layer in layers if layer is not None)])
+        ranges = [everything[..., k] for k in range(values.shape[1])]
+        found = {
             "name": episode.name,
             "rows": len(episode.time),
             "time": _scaled(time),
-            "values": [_scaled(column) for column in values.T],
+            "values": [_scaled(column, ranges[k]) for k, column in enumerate(values.T)],
             "marks": marks,
         }
+        if not episode.overlays:
+            return found
+
+        def drawn(layer: NDArray[np.float64] | None) -> list[Any] | None:
+            return None if layer is None else [_scaled(c, ranges[k])["v"] for k, c in enumerate(layer.T)]
+
+        overlays = [
+            {"name": one.name, "v": drawn(one.values), "upper": drawn(one.upper)} for one in episode.overlays
+        ]
+        return {**found, "overlays": overlays}
 
 
 def thin(
@@ -129,9 +163,10 @@ def thin(
     return time[at], np.where(np.isfinite(pairs), pairs, np.nan)
 
 
-def _scaled(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Least and largest value, and whole numbers between them; None for NaN."""
-    known = values[np.isfinite(values)]
+def _scaled(values: NDArray[np.float64], among: NDArray[np.float64] | None = None) -> dict[str, Any]:
+    """Least and largest value (of `among`), and whole numbers between them; None for NaN."""
+    among = values if among is None else among
+    known = among[np.isfinite(among)]
     if not len(known):
         return {"low": 0.0, "high": 0.0, "v": []}
     low, high = float(known.min()), float(known.max())

@@ -140,20 +140,30 @@ def error_ceiling(error: Values, persistence: Values, linear: Values | None, tol
 
 
 def coverage_by_step(
-    steps: Sequence[int], coverage: Values, *, level: float, least: float, trusted_horizon: int
+    steps: Sequence[int],
+    coverage: Values,
+    *,
+    forecast: Values | None = None,
+    level: float,
+    least: float,
+    trusted_horizon: int,
 ) -> Figure:
     """Share of held-out states inside the particles' central interval, by horizon.
 
     Args:
         steps: `n` horizons.
         coverage: `n` shares, in [0, 1].
+        forecast: likewise for corrected forecasts, or None.
         level: nominal coverage.
         least: coverage below which a step is not trusted.
         trusted_horizon: last step that is trusted.
     """
     label = f"trusted: {format_count(trusted_horizon, 'step')}" if trusted_horizon > 0 else NOTHING_TRUSTED
+    lines = [Line("particles", steps, coverage, role=0)]
+    if forecast is not None:
+        lines.append(Line("forecasts", steps, forecast, role=1))
     return draw_lines(
-        [Line("particles", steps, coverage, role=0)],
+        lines,
         x_label="steps ahead",
         y_label=f"coverage of the {100 * level:.0f} % interval",
         across=[Mark("nominal", level), Mark("least that is trusted", least)],

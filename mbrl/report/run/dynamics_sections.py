@@ -15,6 +15,7 @@ from mbrl.report.run.dynamics_tables import (
     dimension_table,
     far,
     fit_table,
+    forecast_tables,
     head_table,
     near,
     step_table,
@@ -33,6 +34,7 @@ def dynamics_sections(report: DynamicsReport, *, names: Sequence[str] | None = N
             "How far ahead",
             text="Logged actions are replayed from held-out states; the model never looks at the log again.",
             pictures=[horizon_picture(report), coverage_picture(report)],
+            tables=forecast_tables(report),
         ),
         Section(
             "One step ahead",
@@ -93,13 +95,16 @@ def coverage_picture(report: DynamicsReport) -> Picture:
         plots.coverage_by_step(
             loop.steps,
             loop.coverage,
+            forecast=loop.forecast_coverage or None,
             level=INTERVAL_LEVEL,
             least=loop.least_coverage,
             trusted_horizon=loop.trusted_horizon,
         ),
         alt=f"Coverage of the 90 % interval: {format_share(loop.coverage[0])} at step {loop.steps[0]}, "
         f"{format_share(loop.coverage[-1])} at step {loop.steps[-1]}.",
-        note="Below nominal the model is surer than it may be; above, it is too careful.",
+        note="Below nominal the model is surer than it may be; above, it is too careful. Policies are "
+        "trained on particles; a model that is asked for several steps answers with forecasts: particles, "
+        "corrected by held-out episodes.",
     )
 
 

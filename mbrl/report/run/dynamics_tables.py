@@ -30,6 +30,7 @@ def dynamics_tables(report: DynamicsReport, *, names: Sequence[str] | None = Non
     return [
         fit_table(report),
         step_table(report, is_short=True),
+        *forecast_tables(report, is_short=True),
         coverage_table(report),
         correlation_table(report),
         dimension_table(report, names),
@@ -72,6 +73,7 @@ def fit_table(report: DynamicsReport) -> Table:
         ("members, kept", f"{len(training.member_best)}, {len(training.elites)}"),
         ("gradient steps", training.updates[-1] if training.updates else 0),
         ("held-out error had settled", training.settled_words),
+        *_law(report),
         ("one-step error, share of the observation's deviation", one_step.nrmse),
         ("the same of ridge-linear", one_step.nrmse_linear),
         ("the same of persistence", one_step.nrmse_persistence),
@@ -81,6 +83,11 @@ def fit_table(report: DynamicsReport) -> Table:
     return Table(
         "Fit and one step ahead, held-out data", ("", "value"), [(name, _text(cell)) for name, cell in rows]
     )
+
+
+def _law(report: DynamicsReport) -> list[tuple[str, Cell]]:
+    error = report.open_loop.behaviour_error
+    return [] if error is None else [("linear law of the actions leaves, share of their deviation", error)]
 
 
 def judge_table(reports: Sequence[DynamicsReport]) -> Table:
@@ -106,9 +113,7 @@ def judge_table(reports: Sequence[DynamicsReport]) -> Table:
 def step_table(report: DynamicsReport, *, is_short: bool = False) -> Table:
     """Error against the horizon; a few horizons only if it is to be short."""
     loop = report.open_loop
-    wanted = (
-        {*_SHOWN_STEPS, loop.trusted_horizon, loop.steps[-1]} if is_short and loop.steps else set(loop.steps)
-    )
+    wanted = _wanted_steps(report, is_short=is_short)
     rows = [
         (
             step,
@@ -124,6 +129,47 @@ def step_table(report: DynamicsReport, *, is_short: bool = False) -> Table:
     ]
     columns = ("step", "ensemble", "persistence", "linear", "covered", "ended early", "segments")
     return Table("Median open-loop error, standard deviations, with 90 % interval", columns, rows)
+
+
+def forecast_tables(report: DynamicsReport, *, is_short: bool = False) -> list[Table]:
+    """Errors and intervals of what `rollout` returns, against the horizon; none in reports without them."""
+    loop = report.open_loop
+    if not loop.forecast_nrmse:
+        return []
+    wanted = _wanted_steps(report, is_short=is_short)
+    rows = [
+        (
+            step,
+            loop.forecast_nrmse[k],
+            loop.nrmse[k],
+            loop.nrmse_linear[k],
+            loop.nrmse_persistence[k],
+            loop.closed_nrmse[k] if loop.closed_nrmse else MISSING,
+            format_share(loop.forecast_coverage[k]),
+            format_share(loop.coverage[k]),
+        )
+        for k, step in enumerate(loop.steps)
+        if step in wanted
+    ]
+    columns = (
+        "step",
+        "forecast",
+        "particles",
+        "linear",
+        "persistence",
+        "in closed loop",
+        "forecast covers",
+        "particles cover",
+    )
+    title = "Forecasts: root mean square error, standard deviations, and coverage of 90 % intervals"
+    return [Table(title, columns, rows)]
+
+
+def _wanted_steps(report: DynamicsReport, *, is_short: bool) -> set[int]:
+    loop = report.open_loop
+    if is_short and loop.steps:
+        return {*_SHOWN_STEPS, loop.trusted_horizon, loop.steps[-1]}
+    return set(loop.steps)
 
 
 def coverage_table(report: DynamicsReport, levels: Sequence[float] = _SHOWN_LEVELS) -> Table:

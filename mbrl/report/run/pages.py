@@ -100,6 +100,7 @@ def dynamics_page(
     report: DynamicsReport,
     *,
     obs_names: Sequence[str] | None = None,
+    more: Sequence[Section] = (),
     provenance: Mapping[str, str] | None = None,
 ) -> str:
     """How a model was fitted and how far it can be trusted.
@@ -107,12 +108,13 @@ def dynamics_page(
     Args:
         name: of the dataset that it was fitted on.
         report: of the fit.
-        obs_names: of the observation dimensions; None numbers them.
+        obs_names: of the observation dimensions; None takes what the report names.
+        more: parts that stand first.
         provenance: hashes, versions and the command that makes this page again.
     """
     return render_page(
         f"Dynamics of {name}",
-        dynamics_sections(report, names=obs_names),
+        [*more, *dynamics_sections(report, names=obs_names or report.channels.names)],
         subtitle="An ensemble judged on held-out episodes.",
         facts=dynamics_facts(report),
         messages=[trust_message(report), *warning_messages(report)],

@@ -4,7 +4,7 @@
   const LEVELS = 9999, WIDE = 1000, TALL = 100, EDGE = 4;
   const find = (selector) => root.querySelector(selector);
   const choose = find('[data-what="episode"]'), group = find('[data-what="group"]'), whole = find('[data-what="whole"]');
-  const rows = find(".viewer-rows"), status = find(".viewer-status"), notes = find(".viewer-notes"), axis = find(".viewer-axis");
+  const rows = find(".viewer-rows"), status = find(".viewer-status"), notes = find(".viewer-notes"), legend = find(".viewer-legend"), axis = find(".viewer-axis");
   const number = (value) => value === null ? "none" : String(Number(value.toPrecision(4)));
   const make = (tag, kind, text) => {
     const node = document.createElement(tag);
@@ -17,6 +17,7 @@
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
     return node;
   };
+  const layer = (scaled, v) => v.map((one) => one === null ? null : scaled.low + (scaled.high - scaled.low) * one / LEVELS);
   const real = (scaled) => scaled.v.map((v) => v === null ? null : scaled.low + (scaled.high - scaled.low) * v / LEVELS);
   let episode = 0, view = [0, 1], time = [], cursors = [], values = [];
 
@@ -44,6 +45,8 @@
       if (shown(channel)) rows.append(row(one, channel, index, x));
     });
     axis.replaceChildren(...[0, 1, 2, 3, 4].map((k) => make("span", "", number(from + k * (to - from) / 4) + (k === 4 ? " s" : ""))));
+    legend.replaceChildren(...(one.overlays ? ["logged", ...one.overlays.map((overlay) => overlay.name)] : []).map((name, k) =>
+      make("span", k === 0 ? "line" : `${one.overlays[k - 1].upper ? "band" : "line"} overlay-${k - 1}`, name)));
     whole.hidden = from <= time[0] && to >= time[time.length - 1];
     tell(null);
   };
@@ -60,17 +63,28 @@
         svg.append(draw("rect", {class: `mark ${data.notes[note].tone}`, x: left, y: 0, width: Math.max(right - left, 1), height: TALL}));
       }
     });
-    let path = "", isDrawing = false;
-    values[index].forEach((v, k) => {
-      const at = x(time[k]);
-      if (v === null || at < -WIDE || at > 2 * WIDE) { isDrawing = false; return; }
-      path += `${isDrawing ? "L" : "M"}${at.toFixed(1)} ${y(v).toFixed(1)}`;
-      isDrawing = true;
+    const trace = (points) => {
+      let path = "", isDrawing = false;
+      points.forEach((v, k) => {
+        const at = x(time[k]);
+        if (v === null || at < -WIDE || at > 2 * WIDE) { isDrawing = false; return; }
+        path += `${isDrawing ? "L" : "M"}${at.toFixed(1)} ${y(v).toFixed(1)}`;
+        isDrawing = true;
+      });
+      return path;
+    };
+    const also = (one.overlays || []).map((overlay) => ({...overlay, v: layer(scaled, overlay.v[index]),
+      upper: overlay.upper && layer(scaled, overlay.upper[index])}));
+    also.forEach(({v, upper}, k) => {
+      if (!upper) { svg.append(draw("path", {class: `line overlay-${k}`, d: trace(v)})); return; }
+      const back = v.map((low, at) => [low, time[at]]).reverse().filter(([low]) => low !== null);
+      const edge = back.map(([low, t]) => `L${x(t).toFixed(1)} ${y(low).toFixed(1)}`).join("");
+      svg.append(draw("path", {class: `band overlay-${k}`, d: `${trace(upper)}${edge}Z`}));
     });
-    svg.append(draw("path", {class: `line ${channel.group}`, d: path}));
+    svg.append(draw("path", {class: `line ${channel.group}`, d: trace(values[index])}));
     const line = draw("line", {class: "cursor", x1: -9, x2: -9, y1: 0, y2: TALL});
     svg.append(line);
-    cursors.push({line, value, index, low: scaled.low, high: scaled.high});
+    cursors.push({line, value, index, low: scaled.low, high: scaled.high, also});
     svg.addEventListener("pointermove", (event) => {
       const box = svg.getBoundingClientRect();
       tell(view[0] + (view[1] - view[0]) * (event.clientX - box.left) / box.width);
@@ -83,11 +97,13 @@
     const one = data.episodes[episode], place = at === null ? -9 : WIDE * (at - view[0]) / (view[1] - view[0]);
     let near = 0;
     if (at !== null) time.forEach((t, k) => { if (Math.abs(t - at) < Math.abs(time[near] - at)) near = k; });
-    cursors.forEach(({line, value, index, low, high}) => {
+    cursors.forEach(({line, value, index, low, high, also}) => {
       line.setAttribute("x1", place);
       line.setAttribute("x2", place);
       const v = values[index].length ? values[index][near] : null;
-      value.textContent = at === null ? `${number(low)} to ${number(high)}` : number(v);
+      const more = also.map(({name, v: line, upper}) => upper
+        ? `${number(line[near])} to ${number(upper[near])}` : `${name} ${number(line[near])}`);
+      value.textContent = at === null ? `${number(low)} to ${number(high)}` : [number(v), ...more].join("; ");
     });
     const points = time.length;
     status.textContent = at === null
