@@ -157,24 +157,20 @@ def auto(
         >>> found.report.candidates[0].label
         'bc'
     """
-    if not 0 < minutes < 1e6:
-        raise ConfigError(f"minutes={minutes:g} is no time. Remedy: a positive number.")
     source = load_auto(str(portfolio), overrides=[*overrides, *named_overrides(changes, home=None)])
-    job = _prepare(
-        source,
-        log,
-        open_workspace(store, progress),
-        minutes=minutes,
-        jobs=jobs,
-        progress=progress,
-        command=command,
-    )
+    where = open_workspace(store, progress)
+    job = _prepare(source, log, where, minutes=minutes, jobs=jobs, progress=progress, command=command)
     with torch_settings(1), locked(job.folder / ".lock"):
         report = run_auto(job)
+    return _hand_over(report, job)
+
+
+def _hand_over(report: AutoReport, job: AutoJob) -> AutoResult:
+    """Writes the page, and the bundle of a pick."""
     from mbrl.report.auto.page import auto_page
 
     page = job.folder / "index.html"
-    write_text(page, auto_page(report, command=command))
+    write_text(page, auto_page(report, command=job.command))
     result = AutoResult(report, page)
     _export(result, job)
     return result
@@ -206,6 +202,8 @@ def _prepare(
     command: str,
 ) -> AutoJob:
     """The log opened, the folder made."""
+    if not 0 < minutes < 1e6:
+        raise ConfigError(f"minutes={minutes:g} is no time. Remedy: a positive number.")
     options = source.config.dataset_options
     data = log if isinstance(log, Dataset) else open_dataset(str(log), options, minari_root=minari_root())
     origin = origin_of(data, workspace)

@@ -32,6 +32,7 @@ from mbrl.run.judge.ope import OPESettings, ope_stage
 from mbrl.run.judge.question import RETURN_DISCOUNT, asked_horizon, question_words
 from mbrl.run.judge.tested import read_tested
 from mbrl.run.policies import StoredPolicy
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder
 from mbrl.run.validation import validate
 
@@ -205,20 +206,26 @@ def ope(
     others = [] if is_behaviour else [as_policy(baseline).for_space(data.spec)]
     horizon = _check(settings, data, candidates)
     workspace.progress.message(question_words(horizon, discount=settings.discount))
+    with torch_settings(threads):
+        judged = _judge([*candidates, *others], data, settings, workspace)
+        folders, other = judged[: len(candidates)], None if is_behaviour else judged[-1]
+        folder = deployment_stage(folders, other, data, workspace, trials=trials, command=command)
+    return OPEResult(folder)
+
+
+def _judge(
+    policies: Sequence[StoredPolicy], data: Dataset, settings: OPESettings, workspace: Workspace
+) -> list[RunFolder]:
+    """Estimates of each policy. All have the same judges: those of the first one's config."""
     source = origin_of(data, workspace).source
 
     def chosen_for(stored: StoredPolicy) -> ChosenModel | None:
         where = stored.training or stored.path
         return choose_model(where, data, settings.model, source=source, workspace=workspace)
 
-    with torch_settings(threads):
-        # All candidates have the same judges: those of the first one's config.
-        judges = chosen_for(candidates[0]) if settings.model.judges > 0 else None
-        pairs = [(stored, judges or chosen_for(stored)) for stored in [*candidates, *others]]
-        judged = [ope_stage(stored, data, settings, workspace, chosen=model) for stored, model in pairs]
-        folders, other = judged[: len(candidates)], None if is_behaviour else judged[-1]
-        folder = deployment_stage(folders, other, data, workspace, trials=trials, command=command)
-    return OPEResult(folder)
+    judges = chosen_for(policies[0]) if settings.model.judges > 0 else None
+    pairs = [(stored, judges or chosen_for(stored)) for stored in policies]
+    return [ope_stage(stored, data, settings, workspace, chosen=model) for stored, model in pairs]
 
 
 def _check(settings: OPESettings, data: Dataset, policies: Sequence[StoredPolicy]) -> TaskHorizon:
