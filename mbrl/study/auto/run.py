@@ -233,8 +233,7 @@ def _plan_trainings(job: AutoJob, plan: TimePlan, *, elapsed: float) -> TimePlan
         raise ConfigError(
             f"{job.minutes:g} minutes are too few: after the fits ({elapsed / 60:.1f} min) no candidate can "
             f"be trained for {config.least_updates:,} updates. Remedy: --minutes "
-            f"{math.ceil((elapsed + cheapest) / 60 / (1 - config.estimate_share)) + 1} or more; what was "
-            "fitted is kept."
+            f"{math.ceil((elapsed + cheapest) / 60 / (1 - config.estimate_share)) + 1} or more."
         )
     left_out = {
         label: f"its part of the time permits fewer than {config.least_updates:,} updates"
