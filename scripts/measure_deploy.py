@@ -310,10 +310,8 @@ def table() -> str:
     lines += ["", "## Hits", "", "Logged actions; the guard is a function of the log alone.", ""]
     lines += ["| log | what | alarms | surprise |", "|---|---|---|---|"]
     for piece in (piece for piece in pieces if piece["method"] == "bc"):
-        hits = piece["guard"]["hits"].items()
-        lines += [
-            f"| {piece['log']} | {name} | {percent(hit)} | {hit['surprise']:.2f} |" for name, hit in hits
-        ]
+        for name, hit in piece["guard"]["hits"].items():
+            lines.append(f"| {piece['log']} | {name} | {percent(hit)} | {hit['surprise']:.2f} |")
     lines += [
         "", "## In the simulator", "",
         f"Mean return of {EPISODES} episodes. A failing sensor reads nonsense in {100 * SPIKES:g} % of the",

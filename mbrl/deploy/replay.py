@@ -89,9 +89,11 @@ class LoggedScores:
 
         What single steps hide shows in many: another payload, wear, a slower drive.
         """
-        parts = [self.surprise[self.group == k] for k in np.unique(self.group)]
-        picks = np.random.default_rng(0).integers(0, len(parts), (draws, len(parts)))
-        medians = [float(np.median(np.concatenate([parts[k] for k in pick]))) for pick in picks]
+        parts: list[Floats] = [self.surprise[self.group == k] for k in np.unique(self.group)]
+        rng, medians = np.random.default_rng(0), list[float]()
+        for _ in range(draws):
+            picks: list[int] = rng.integers(0, len(parts), len(parts)).tolist()
+            medians.append(float(np.median(np.concatenate([parts[k] for k in picks]))))
         low, high = np.quantile(medians, ((1 - level) / 2, (1 + level) / 2)) / usual
         return float(np.median(self.surprise)) / usual, float(low), float(high)
 
