@@ -30,7 +30,7 @@ from mbrl.data.dataset import Dataset
 from mbrl.deploy.runtime import Controller
 from mbrl.envs.make import make_env
 from mbrl.envs.specs import load_task
-from mbrl.run.bundle.open import logged_alarms
+from mbrl.run.bundle.open import logged_scores
 from mbrl.run.files import write_json, write_text
 from mbrl.run.store import code_facts
 
@@ -152,12 +152,14 @@ def rate(alarms: np.ndarray, log: Dataset) -> dict[str, float]:
 
 def guard_numbers(bundle: mbrl.Export, logs: Logs) -> dict[str, Any]:
     """False alarms on held-out episodes, and hits."""
-    assert bundle.contract is not None
 
     def ask(log: Dataset) -> dict[str, float]:
-        alarms = logged_alarms(bundle.path, bundle.contract, log)
-        assert alarms is not None
-        return rate(alarms, log)
+        assert bundle.contract is not None
+        scores, guard = logged_scores(bundle.path, bundle.contract, log), bundle.contract.guard
+        assert scores is not None
+        assert guard is not None
+        found = rate(scores.alarms(guard.threshold), log)
+        return {**found, "surprise": scores.surprise_ratio(guard.usual_surprise)[0]}
 
     hits = {name: ask(log) for name, log in [*logs.others.items(), *faults(logs.held)]}
     return {"held_out": ask(logs.held), "hits": hits}
@@ -196,7 +198,7 @@ def drive(
     env = make_env(load_task(task))
     if mass != 1.0:
         heavier(env, mass)
-    returns, alarms, sources = [], [], []
+    returns, alarms, sources, surprise = [], [], [], []
     controller = Controller(bundle, **how)
     for episode in range(EPISODES):
         rng = np.random.default_rng(episode)
@@ -212,11 +214,16 @@ def drive(
             assert controller.last is not None
             alarms.append(controller.last.alarm)
             sources.append(controller.last.source == "policy")
+            surprise.append(controller.last.surprise)
             obs, reward, terminated, truncated, _ = env.step(action)
             total, over = total + float(reward), bool(terminated or truncated)
         returns.append(total)
     env.close()
-    return {"returns": returns, "alarms": float(np.mean(alarms)), "policy": float(np.mean(sources))}
+    usual = controller.contract["guard"]["usual_surprise"]
+    return {
+        "returns": returns, "alarms": float(np.mean(alarms)), "policy": float(np.mean(sources)),
+        "surprise": float(np.nanmedian(surprise)) / usual,
+    }  # fmt: skip
 
 
 def loops(task: str, bundle: mbrl.Export, log: Dataset) -> dict[str, Any]:
@@ -301,22 +308,23 @@ def table() -> str:
             f"{100 * contract['guard']['policy_alarms']:.2f} |"
         )
     lines += ["", "## Hits", "", "Logged actions; the guard is a function of the log alone.", ""]
-    lines += ["| log | what | alarms |", "|---|---|---|"]
+    lines += ["| log | what | alarms | surprise |", "|---|---|---|---|"]
     for piece in (piece for piece in pieces if piece["method"] == "bc"):
-        hits = piece["guard"]["hits"].items()
-        lines += [f"| {piece['log']} | {name} | {percent(hit)} |" for name, hit in hits]
+        for name, hit in piece["guard"]["hits"].items():
+            lines.append(f"| {piece['log']} | {name} | {percent(hit)} | {hit['surprise']:.2f} |")
     lines += [
         "", "## In the simulator", "",
         f"Mean return of {EPISODES} episodes. A failing sensor reads nonsense in {100 * SPIKES:g} % of the",
-        "steps: one channel is off by a normal draw of five standard deviations.", "",
-        "| log | method | case | mean return | alarms, % | steps of the policy, % |",
-        "|---|---|---|---|---|---|",
+        "steps: one channel is off by a normal draw of five standard deviations.",
+        "Surprise is its median over that of the log.", "",
+        "| log | method | case | mean return | alarms, % | surprise | steps of the policy, % |",
+        "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for piece in pieces:
         for case, found in piece.get("closed_loop", {}).items():
             lines.append(
                 f"| {piece['log']} | {piece['method']} | {case} | {np.mean(found['returns']):.1f} | "
-                f"{100 * found['alarms']:.2f} | {100 * found['policy']:.1f} |"
+                f"{100 * found['alarms']:.2f} | {found['surprise']:.2f} | {100 * found['policy']:.1f} |"
             )
     lines += ["", "| log | method | guard | guarded less bare, failing sensor |", "|---|---|---|---|"]
     for piece in pieces:

@@ -115,8 +115,12 @@ class DeployCheck(Result):
     @property
     def logged_alarm_rate(self) -> float | None:
         """The same with the logged action: how much the log is that of the training. None without a guard."""
-        found = self.checked.logged_alarms
-        return None if found is None else float(found.mean())
+        return self.checked.logged_alarm_rate
+
+    @property
+    def surprise_ratio(self) -> tuple[float, float, float] | None:
+        """Median surprise of the logged steps over that of the training's log, with its 95 % interval."""
+        return self.checked.surprise_ratio
 
     def to_dict(self) -> dict[str, Any]:
         """Rates, times and counts."""

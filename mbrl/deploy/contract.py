@@ -128,6 +128,8 @@ class GuardPart(Part):
         rate: of false alarms on logged steps.
         policy_alarms: share of the same rows that raise an alarm with the action of the policy in place of
             the logged one.
+        usual_surprise: median of the surprise of these rows: a log whose median is another comes from a
+            machine that answers otherwise.
         prototypes: rows that stand for the log.
         features: of the forecast.
     """
@@ -135,6 +137,7 @@ class GuardPart(Part):
     threshold: Positive
     rate: AlarmRate
     policy_alarms: Annotated[float, Field(ge=0, le=1)]
+    usual_surprise: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     prototypes: Count
     features: Count
 

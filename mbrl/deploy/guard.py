@@ -143,6 +143,7 @@ class Guard:
         rate: of false alarms.
         policy_alarms: share of the same rows that raise an alarm with the policy's action in place of the
             logged one; 0 where no policy was asked.
+        usual_surprise: median of the surprise of the same rows: what a step of this machine leaves.
     """
 
     whitening: Whitening
@@ -153,6 +154,7 @@ class Guard:
     threshold: float
     rate: AlarmRate
     policy_alarms: float
+    usual_surprise: float
 
     def novelty(self, obs: Floats, action: Floats) -> Floats:
         """`[n]`, of `obs` `[n, obs_dim]` and `action` `[n, act_dim]`, in its unit."""
@@ -254,6 +256,7 @@ def fit_guard(
         threshold=threshold,
         rate=_alarm_rate(parts, steps.group[kept], config.false_alarms),
         policy_alarms=own,
+        usual_surprise=float(np.median(surprise)) / units[1],
     )
 
 

@@ -65,19 +65,65 @@ class Replay:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LoggedScores:
+    """What the guard says of the steps of a log as they were logged, all but the first of each episode.
+
+    Attributes:
+        novelty: `[m]`, of the state and the logged action.
+        surprise: `[m]`, of the logged step that led there.
+        group: `[m]` int64, which belong together: episodes, or blocks of them where there are few.
+    """
+
+    novelty: Floats
+    surprise: Floats
+    group: NDArray[np.int64]
+
+    def alarms(self, threshold: float) -> NDArray[np.bool_]:
+        """`[m]`; a score that is no number is an alarm."""
+        return ~(np.maximum(self.novelty, self.surprise) <= threshold)
+
+    def surprise_ratio(
+        self, usual: float, *, level: float = 0.95, draws: int = 1000
+    ) -> tuple[float, float, float]:
+        """The median surprise over the `usual` one, and its interval by resampling groups.
+
+        What single steps hide shows in many: another payload, wear, a slower drive.
+        """
+        parts: list[Floats] = [self.surprise[self.group == k] for k in np.unique(self.group)]
+        rng, medians = np.random.default_rng(0), list[float]()
+        for _ in range(draws):
+            picks: list[int] = rng.integers(0, len(parts), len(parts)).tolist()
+            medians.append(float(np.median(np.concatenate([parts[k] for k in picks]))))
+        low, high = np.quantile(medians, ((1 - level) / 2, (1 + level) / 2)) / usual
+        return float(np.median(self.surprise)) / usual, float(low), float(high)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class CheckedBundle:
     """A bundle on a log.
 
     Attributes:
         contract: of the bundle.
         replay: what the runtime would have done.
-        logged_alarms: `[m]` alarms on the steps as they were logged, all but the first of each episode; None
-            without a guard.
+        logged: what the guard says of the log itself; None without a guard.
     """
 
     contract: Contract
     replay: Replay
-    logged_alarms: NDArray[np.bool_] | None
+    logged: LoggedScores | None
+
+    @property
+    def logged_alarm_rate(self) -> float | None:
+        """Share of the logged steps with an alarm; None without a guard."""
+        guard, logged = self.contract.guard, self.logged
+        return None if guard is None or logged is None else float(logged.alarms(guard.threshold).mean())
+
+    @property
+    def surprise_ratio(self) -> tuple[float, float, float] | None:
+        """Median surprise over that of the training's log, with its interval; None without a guard."""
+        guard, logged = self.contract.guard, self.logged
+        is_known = guard is not None and logged is not None and guard.usual_surprise > 0
+        return logged.surprise_ratio(guard.usual_surprise) if is_known and guard and logged else None
 
 
 def replay(

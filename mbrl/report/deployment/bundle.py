@@ -12,6 +12,9 @@ from mbrl.report.kit.table import Cell, Table
 BUDGET_MS: Final = 1.0
 """Milliseconds of a step, 99th percentile, beyond which a check says so."""
 
+_OTHER: Final = 1.2
+"""Surprise in units of that of the training's log, beyond which (its whole interval) a check says so."""
+
 _FAR: Final = 0.1
 """Share of logged steps on which the policy's own action raises an alarm, beyond which an export says so."""
 
@@ -65,12 +68,12 @@ def check_values(checked: CheckedBundle) -> dict[str, Any]:
     low, high = (np.array([getattr(c, k) for c in contract.action.channels]) for k in ("low", "high"))
     difference = np.sqrt(np.nanmean(np.square((found.proposed - found.logged) / ((high - low) / 2)), axis=0))
     names = contract.action_names
-    logged = checked.logged_alarms
     return {
         "steps": len(found),
         "episodes": len(np.unique(found.episode)),
         "alarm_rate": float(found.alarm.mean()),
-        "logged_alarm_rate": None if logged is None else float(logged.mean()),
+        "logged_alarm_rate": checked.logged_alarm_rate,
+        "surprise_ratio": checked.surprise_ratio,
         "interventions": found.interventions,
         "longest_intervention": found.longest,
         "sources": found.source,
@@ -90,6 +93,7 @@ def check_tables(checked: CheckedBundle) -> Sequence[Table]:
         ("episodes", values["episodes"]),
         ("alarms with the policy's action", _share(values["alarm_rate"])),
         ("alarms with the logged action", _share(values["logged_alarm_rate"])),
+        ("surprise, times that of the training's log", _ratio(values["surprise_ratio"])),
         ("times that the guard took over", values["interventions"]),
         ("longest of them, steps", values["longest_intervention"]),
         ("a step, p50, ms", round(values["milliseconds"]["p50"], 3)),
@@ -116,6 +120,12 @@ def check_messages(checked: CheckedBundle) -> list[str]:
     values, guard = check_values(checked), checked.contract.guard
     if values["milliseconds"]["p99"] > BUDGET_MS:
         found.append(f"A step takes longer than {BUDGET_MS:g} ms now and then (p99).")
+    ratio = values["surprise_ratio"]
+    if ratio is not None and ratio[1] > _OTHER:
+        found.append(
+            f"Steps surprise {_ratio(ratio)} times as much as those of the training's log: the machine "
+            "answers otherwise (payload, wear, delay), though single steps may not show it."
+        )
     logged = values["logged_alarm_rate"]
     if guard is not None and logged is not None and logged > max(2 * guard.rate.high, 2 * guard.rate.asked):
         found.append(
@@ -123,6 +133,10 @@ def check_messages(checked: CheckedBundle) -> list[str]:
             f"where {100 * guard.rate.asked:g} % were asked for."
         )
     return found
+
+
+def _ratio(values: tuple[float, float, float] | None) -> str | None:
+    return None if values is None else f"{values[0]:.2f} [{values[1]:.2f}, {values[2]:.2f}]"
 
 
 def _share(value: float | None) -> str | None:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError, DataError, FileError
 from mbrl.data.dataset import Dataset
 from mbrl.deploy.contract import CONTRACT_FILE, GUARD_ONNX, Contract
 from mbrl.deploy.graph import require
+from mbrl.deploy.guard import NOVELTY, SURPRISE
 from mbrl.deploy.log import FrameLayout
-from mbrl.deploy.replay import CheckedBundle, replay
+from mbrl.deploy.replay import CheckedBundle, LoggedScores, replay
 from mbrl.deploy.steps import Steps
-from mbrl.run.bundle.parity import run_graph
+from mbrl.run.bundle.parity import guard_feed, run_graph
 from mbrl.run.files import is_file, read_file, read_record
 
 _REMEDY: Final = "Export the policy again: mbrl export RUN --out FOLDER."
@@ -75,7 +75,7 @@ def check_bundle(
     part = log.select(chosen_episodes(log, max_rows))
     with Controller(folder) as controller:
         found = replay(part, controller, contract, on_step=on_step)
-    return CheckedBundle(contract, found, logged_alarms(folder, contract, part))
+    return CheckedBundle(contract, found, logged_scores(folder, contract, part))
 
 
 def chosen_episodes(log: Dataset, max_rows: int) -> list[int]:
@@ -106,28 +106,23 @@ def _check_channels(contract: Contract, log: Dataset) -> None:
         )
 
 
-def logged_alarms(folder: Path, contract: Contract, log: Dataset) -> NDArray[np.bool_] | None:
-    """`[m]` alarms on the steps of a log with its own actions; None for a bundle without a guard.
+def logged_scores(folder: Path, contract: Contract, log: Dataset) -> LoggedScores | None:
+    """What the guard of a bundle says of a log with its own actions; None for a bundle without a guard.
 
     Args:
         folder: of the bundle.
         contract: of it.
-        log: with its channels; the first step of each episode is left out.
+        log: with its channels.
     """
     if contract.guard is None:
         return None
     content = read_file(folder / GUARD_ONNX, remedy=_REMEDY)
     steps, history = Steps.of(log), contract.observation.history
-    alarms: list[Any] = []
+    found: list[dict[str, Any]] = []
     for start in range(0, len(steps), _GUARD_ROWS):
         part = steps.take(np.arange(start, min(start + _GUARD_ROWS, len(steps))))
-        feed = {
-            "frames": part.obs.reshape(len(part), history, -1),
-            "action": part.action,
-            "previous_frames": part.previous_obs.reshape(len(part), history, -1),
-            "previous_action": part.previous_action,
-        }
-        found = run_graph(content, {name: rows.astype(np.float32) for name, rows in feed.items()})
-        score = np.maximum(found["novelty"], found["surprise"])
-        alarms.append(~(score <= contract.guard.threshold))
-    return np.concatenate(alarms)
+        found.append(run_graph(content, guard_feed(part, history)))
+    novelty, surprise = (
+        np.concatenate([part[name] for part in found]).astype(np.float64) for name in (NOVELTY, SURPRISE)
+    )
+    return LoggedScores(novelty, surprise, steps.group)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
 from mbrl.deploy.graph import require
-from mbrl.deploy.guard import Guard
+from mbrl.deploy.guard import NOVELTY, PREVIOUS_ACTION, PREVIOUS_FRAMES, SURPRISE, Guard
 from mbrl.deploy.networks import ACTION, FRAMES, NOISE
 from mbrl.deploy.steps import Steps
 from mbrl.nets.policy import PolicyNetwork
@@ -50,6 +50,18 @@ def policy_difference(
     return _largest((found - expected).numpy())
 
 
+def guard_feed(steps: Steps, history: int) -> dict[str, Rows]:
+    """Rows of a log as the inputs of a guard."""
+    count = len(steps)
+    feed = {
+        FRAMES: steps.obs.reshape(count, history, -1),
+        ACTION: steps.action,
+        PREVIOUS_FRAMES: steps.previous_obs.reshape(count, history, -1),
+        PREVIOUS_ACTION: steps.previous_action,
+    }
+    return {name: rows.astype(np.float32) for name, rows in feed.items()}
+
+
 def guard_difference(guard: Guard, content: bytes, steps: Steps, *, history: int) -> float:
     """Largest difference of a part of the guard to float64, in units of an alarm.
 
@@ -59,16 +71,9 @@ def guard_difference(guard: Guard, content: bytes, steps: Steps, *, history: int
         steps: rows.
         history: frames of an observation.
     """
-    count = len(steps)
-    feed = {
-        "frames": steps.obs.reshape(count, history, -1),
-        "action": steps.action,
-        "previous_frames": steps.previous_obs.reshape(count, history, -1),
-        "previous_action": steps.previous_action,
-    }
-    found = run_graph(content, {name: rows.astype(np.float32) for name, rows in feed.items()})
+    found = run_graph(content, guard_feed(steps, history))
     surprise = guard.surprise(steps.previous_obs, steps.previous_action, steps.obs)
-    parts = (found["novelty"] - guard.novelty(steps.obs, steps.action), found["surprise"] - surprise)
+    parts = (found[NOVELTY] - guard.novelty(steps.obs, steps.action), found[SURPRISE] - surprise)
     return _largest(np.stack(parts) / guard.threshold)
 
 

@@ -254,6 +254,7 @@ def _make_guard(
         threshold=guard.threshold,
         rate=guard.rate,
         policy_alarms=guard.policy_alarms,
+        usual_surprise=guard.usual_surprise,
         prototypes=len(guard.prototypes),
         features=guard.forecast.weight.shape[1],
     )

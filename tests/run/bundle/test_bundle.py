@@ -202,6 +202,27 @@ def test_a_check_says_what_the_runtime_would_have_done(tmp_path: Path) -> None:
     assert "who would have acted" in str(odd)
 
 
+def test_a_check_notices_a_machine_that_answers_otherwise(tmp_path: Path) -> None:
+    """Noise of three times the deviation: steps surprise three times as much, episode by episode."""
+    make_bundle(tmp_path / "b", log=make_dataset(count=60))
+    ratios = []
+    for noise in (0.0, 0.0283):  # on top of 0.01: together 0.03
+        rng, moved = np.random.default_rng(1), []
+        for episode in make_dataset(count=30, seed=1).episodes:
+            obs = np.array(episode.observations)
+            for t in range(len(episode)):
+                obs[t + 1] = (
+                    0.9 * obs[t] + 0.1 * episode.actions[t].sum() + rng.normal(size=3) * np.hypot(0.01, noise)
+                )
+            moved.append(dataclasses.replace(episode, observations=obs.astype(np.float32)))
+        log = dataclasses.replace(make_dataset(), episodes=tuple(moved))
+        found = deploy_check(tmp_path / "b", log, progress=False)
+        ratios.append(found.to_dict()["surprise_ratio"])
+        assert any("answers otherwise" in m for m in found.messages()) == (noise > 0)
+    assert ratios[0][1] < 1.0 < ratios[0][2]
+    assert ratios[1][0] / ratios[0][0] == pytest.approx(3.0, rel=0.15)
+
+
 def test_a_check_takes_whole_episodes_evenly_spread() -> None:
     assert chosen_episodes(make_dataset(), 10**6) == list(range(12))
     assert chosen_episodes(make_dataset(), 120) == [0, 3, 7, 11]
