@@ -97,7 +97,7 @@ def test_a_recipe_for_logs_refuses_a_simulator_and_the_other_way_round(store: Pa
 
 
 def test_a_policy_of_another_size_is_refused(run: mbrl.Run):
-    with pytest.raises(ConfigError, match="action dimensions"):
+    with pytest.raises(ConfigError, match="reads 3 numbers, what it is held against gives 11"):
         mbrl.evaluate(run, task="hopper", episodes=1, progress=False)
 
 
