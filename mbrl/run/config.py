@@ -33,7 +33,7 @@ from mbrl.run.documents import (
     show,
 )
 from mbrl.run.judge.rule import Select, SelectRule
-from mbrl.run.validation import validate
+from mbrl.run.validation import elsewhere, validate
 
 PARTS: Final = {"algorithm": "algorithms", "dynamics": "dynamics"}
 """Keys of an experiment whose value may be the name of a file, and the folder of `configs/` that holds it."""
@@ -219,9 +219,8 @@ def _refuse_unknown(tree: Tree, *, where: str) -> None:
     legal = RunConfig.model_fields.keys() - {"recipe"}
     for key in tree:
         if key not in legal:
-            raise ConfigError(
-                f"{where}: Unknown key {key[:100]}. {suggest(key, legal)}Legal keys here: {listed(legal)}."
-            )
+            hint = elsewhere([RunConfig], (key,)) or suggest(key, legal)
+            raise ConfigError(f"{where}: Unknown key {key[:100]}. {hint}Legal keys here: {listed(legal)}.")
 
 
 def parse_algorithm(fields: Tree, *, where: str) -> tuple[str, RecipeConfig]:

@@ -1,6 +1,6 @@
 """Turns what pydantic says of a bad config into one paragraph: key, value, legal values, near miss."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -60,8 +60,10 @@ def _explain(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> st
     key = ".".join([*([prefix] if prefix else []), *parts]) or "the config"
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        legal = _legal_keys(model, location[:-1])
-        return f"Unknown key {key}. {suggest(str(location[-1]), legal)}Legal keys here: {listed(legal)}."
+        models = _models_at(model, location[:-1])
+        legal = sorted({name for candidate in models for name in candidate.model_fields})
+        hint = elsewhere(models, location) or suggest(str(location[-1]), legal)
+        return f"Unknown key {key}. {hint}Legal keys here: {listed(legal)}."
     if kind == "missing":
         return f"{key} is missing."
     if kind == "literal_error":
@@ -75,13 +77,32 @@ def _explain(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> st
     return f"{key}{value}{' ' if message.startswith('must') else ': '}{message}."
 
 
-def _legal_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+def elsewhere(models: Sequence[type[BaseModel]], location: tuple[Any, ...]) -> str:
+    """`Did you mean SECTION.KEY? `, for who forgot the section; empty where no section has the key.
+
+    Args:
+        models: that may stand where the key was found.
+        location: of the key.
+    """
+    *above, name = map(str, location)
+    homes = {
+        ".".join([*above, section, name])
+        for candidate in models
+        for section, field in candidate.model_fields.items()
+        for inner in _models_in(field.annotation)
+        if name in inner.model_fields
+    }
+    return f"Did you mean {' or '.join(sorted(homes)[:3])}? " if homes else ""
+
+
+def _models_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[type[BaseModel]]:
+    """Which may stand at a place of a config."""
     models = [model]
     for part in location:
         inner = [m.model_fields[part].annotation for m in models if part in m.model_fields]
         # a part that no model knows is an index or the tag of a union: the models stay
         models = [found for annotation in inner for found in _models_in(annotation)] if inner else models
-    return sorted({name for candidate in models for name in candidate.model_fields})
+    return models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

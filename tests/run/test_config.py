@@ -148,3 +148,10 @@ def test_the_hash_is_the_same_in_another_process() -> None:
         check=True,
     )
     assert result.stdout.strip() == stable_hash({"a": {"c": None}, "b": 0.1})
+
+
+def test_a_key_without_its_section_is_told_where_it_lives():
+    with pytest.raises(
+        ConfigError, match=r"Unknown key max_updates\. Did you mean dynamics\.max_updates or judges"
+    ):
+        resolve(arguments={"dataset": "d", "algorithm": "bc"}, overrides=["max_updates=5"])
