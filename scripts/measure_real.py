@@ -68,6 +68,7 @@ class Case:
 CASES = {
     "pendubot": Case("pendubot"),
     "pendubot-auto": Case("pendubot", history="auto"),
+    "pendubot-auto-5000": Case("pendubot", history="auto", settings={"max_updates": 5_000}),
     "qube": Case("qube", outside=("target_theta",)),
     "qube-5": Case("qube", history=5, outside=("target_theta",)),
     "qube-auto": Case("qube", history="auto", outside=("target_theta",)),
@@ -134,11 +135,13 @@ def measure(name: str, case: Case, options: argparse.Namespace, *, seed: int) ->
     model = mbrl.fit(train, config, seed=seed, store=options.store, progress=False)
     fitted = model.fitted
     took, used = time.perf_counter() - begin, time.process_time() - cpu
-    wall = float(json.loads((model.path / "manifest.json").read_text())["wall_seconds"])
+    manifest = json.loads((model.path / "manifest.json").read_text())
+    wall = float(manifest["wall_seconds"])
     # A fit that was found, or went on from an interruption, took more than this process knows of.
     seconds = {"wall": wall, "cpu": used if took >= wall else None}
     found = {
         "key": key,
+        "commit": manifest.get("commit"),
         "seconds": seconds,
         "frames": 1 if log.info.history is None else log.info.history.frames,
         "rows": train.num_transitions,
@@ -252,11 +255,12 @@ def page(out: Path) -> str:
         "square over test episodes in deviations of the training observations, mean over dimensions. Test",
         "episodes (every fifth; the first eight of the qube) are seen by no part of a fit. Several steps are",
         "open loop with the logged actions, from 300 starts: the mean of `rollout`; `log's mean` is what",
-        "predicting the training mean gives. The reference that the qube follows is read by its model, and",
-        "is not among what is judged. Seconds are of one thread (CPU).",
+        "predicting the training mean gives; `covered` is of 90 % intervals. The reference that the qube",
+        "follows is read by its model, and is not among what is judged. Seconds are of one thread (CPU), on",
+        "two cores that had other work to do.",
         "",
-        "| case | frames | step | model | linear | persistence | log's mean | 90 % covers | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| case | frames | step | model | linear | persistence | log's mean | covered | seconds | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for file in sorted(out.glob("*.json")):
         found: dict[str, Any] = json.loads(file.read_text())
@@ -267,9 +271,11 @@ def page(out: Path) -> str:
             head = [file.stem, str(found["frames"])] if place == 0 else ["", ""]
             cpu, wall = found["seconds"]["cpu"], found["seconds"]["wall"]
             spent = f"{wall:.0f} on the wall" if cpu is None else f"{cpu:.0f}"
-            tail = spent if place == 0 else ""
+            tail = [spent, str(found["commit"] or "")[:7]] if place == 0 else ["", ""]
             share = f"{100 * row['coverage']:.0f} %"
-            lines.append(f"| {' | '.join([*head, str(k), *cells, share, tail])} |")
+            lines.append(f"| {' | '.join([*head, str(k), *cells, share, *tail])} |")
+    notes = [(file.stem, json.loads(file.read_text()).get("note")) for file in sorted(out.glob("*.json"))]
+    lines += ["", *(f"- `{name}`: {note}" for name, note in notes if note)]
     lines += ["", *(f"![{file.stem}]({file.stem}.png)" for file in sorted(out.glob("*.json")))]
     lines += [
         "",

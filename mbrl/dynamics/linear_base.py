@@ -18,20 +18,24 @@ RIDGES: Final = (1e-6, 1e-4, 1e-2, 1e-1, 1.0, math.inf)
 _LEAST_SCALE: Final = 1e-3
 """Of what the linear map leaves, normalised target units: below it lie rounding errors, and no signal."""
 
+_MARGIN: Final = 1.0
+"""Widths of the training range that inputs may lie beyond it: another episode takes a joint further."""
+
 _BLOCK_ROWS: Final = 65_536
 
 
 class LinearBase(nn.Module):
     """`y = W clip(x) + b`, and the scale of what it leaves: a member predicts `y + scale * network(x)`.
 
-    Inputs are clipped to the range of the training rows: beyond it the map stays where it was, instead of
-    growing with the distance, which would let imagined states of an unstable machine run away.
+    Inputs are clipped to the range of the training rows, widened by its width on both sides: beyond it the
+    map stays where it was, instead of growing with the distance, which would let imagined states of an
+    unstable machine run away.
 
     Args:
         weight: `[in, k]`, on normalised inputs, in normalised target units.
         bias: `[k]`.
         scale: `[k]`, > 0, deviation of the residuals of the training rows.
-        low: `[in]` least training inputs, normalised.
+        low: `[in]` least inputs that are told apart, normalised.
         high: `[in]` largest ones.
     """
 
@@ -106,14 +110,15 @@ def fit_linear_base(arrays: TrainingArrays) -> LinearBase:
         better = error < best
         best = torch.where(better, error, best)
         weight = torch.where(better, candidate, weight)
+    low, high = inputs.amin(0), inputs.amax(0)
     # Deviations of the residuals that training rows have: members then learn targets of deviation 1.
     scale = _squared_error(weight, inputs, targets).div(len(inputs)).sqrt()
     return LinearBase(
         weight[:-1],
         weight[-1],
         scale=torch.where(scale > 0, scale.clamp(min=_LEAST_SCALE), 1.0),
-        low=inputs.amin(0),
-        high=inputs.amax(0),
+        low=low - _MARGIN * (high - low),
+        high=high + _MARGIN * (high - low),
     )
 
 

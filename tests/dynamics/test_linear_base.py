@@ -41,7 +41,8 @@ def test_beyond_the_data_the_map_stays_where_it_was():
     data = arrays()
     base = fit_linear_base(data)
     far = torch.full((1, 3), 1e6)
-    torch.testing.assert_close(base(far), base(data.inputs.amax(0)[None]))
+    low, high = data.inputs.amin(0), data.inputs.amax(0)
+    torch.testing.assert_close(base(far), base((2 * high - low)[None]))  # a width beyond the range
 
 
 def test_an_ensemble_adds_the_base_to_every_member():
@@ -88,3 +89,12 @@ def test_no_base_is_numbers_too_since_files_hold_no_infinity():
     base = LinearBase.zero(3, 2)
     assert all(bool(value.isfinite().all()) for value in base.state_dict().values())
     assert torch.equal(base(torch.tensor([[1e30, -1e30, 0.0]])), torch.zeros(1, 2))
+
+
+def test_inputs_are_told_apart_as_far_beyond_the_training_rows_as_these_are_wide():
+    made = arrays()
+    base = fit_linear_base(made)
+    low, high = made.inputs.amin(0), made.inputs.amax(0)
+    assert torch.allclose(base.low, low - (high - low))
+    assert torch.allclose(base.high, high + (high - low))
+    assert not torch.equal(base(high[None]), base(base.high[None]))
