@@ -106,7 +106,7 @@ class RuntimePart(Part):
         stale_after: seconds after which an observation with a stamp is too old; None does not ask.
         frozen_after: repeats of the very same observation after which a sensor counts as frozen; None does
             not ask.
-        patience: steps far from the log, in a row, that hand over.
+        patience: steps far from the log, in a row, that hand over to the fallback; None only tells of them.
         release: steps without that hand back.
     """
 
@@ -116,7 +116,7 @@ class RuntimePart(Part):
     hold_steps: Count = 5
     stale_after: Positive | None = None
     frozen_after: Annotated[int, Field(ge=1)] | None = None
-    patience: Annotated[int, Field(ge=1)] = 3
+    patience: Annotated[int, Field(ge=1)] | None = None
     release: Annotated[int, Field(ge=1)] = 1
 
 

@@ -102,7 +102,7 @@ class Controller(contextlib.AbstractContextManager["Controller"]):
             reasons += ["policy"] * (not np.isfinite(raw).all()) + ["surprise"] * is_odd
         self._alarms, self._quiet = (self._alarms + 1, 0) if is_novel else (0, self._quiet + 1)
         self._guarding &= self._quiet < self._say["release"]
-        self._guarding |= self._alarms >= self._say["patience"]
+        self._guarding |= self._alarms >= (self._say["patience"] or math.inf)
         reasons += ["novelty"] * (self._guarding and self._intervenes)
         is_lost |= is_odd and self._intervenes
         if is_lost and before and self._guard and self._coasted < self._say["coast_steps"]:

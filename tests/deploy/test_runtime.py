@@ -179,6 +179,21 @@ def test_novelty_hands_over_and_back(bundle: Path, monkeypatch: pytest.MonkeyPat
     assert sources_of(controller, 10) == ["policy"] * 4 + ["hold"] * 4 + ["policy"] * 2
 
 
+def test_novelty_is_only_told_of_where_nobody_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, _ = make_bundle(tmp_path / "alone")
+    helped, _ = make_bundle(tmp_path / "helped", fallback=make_actor(seed=5))
+    assert (alone.runtime.patience, helped.runtime.patience) == (None, 3)
+    found = []
+    for name in ("alone", "helped"):
+        controller = Controller(tmp_path / name)
+        scripted(controller, monkeypatch, [FAR_SCORE] * 4)
+        found.append(sources_of(controller, 4))
+        assert decision(controller).alarm
+    assert found == [["policy"] * 4, ["policy"] * 2 + ["fallback"] * 2]
+
+
 def test_a_frame_that_does_not_follow_is_replaced_by_its_forecast(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,10 +134,14 @@ def _runtime(contract: Contract) -> Iterator[str]:
             f"{say.coast_steps} times in a row at most."
         )
     then = "the fallback policy acts" if say.fallback == "policy" else "the last action is held"
-    yield (
-        f"- After {say.patience} step(s) in a row far from the log {then}, until {say.release} step(s) are "
-        f"not. A hold ends after {say.hold_steps} steps with {list(say.rest)}."
-    )
+    if say.patience is None:
+        yield "- A state far from the log is told of, and nobody takes over: no patience is set."
+    else:
+        yield (
+            f"- After {say.patience} step(s) in a row far from the log {then}, until {say.release} step(s) "
+            "are not."
+        )
+    yield f"- A hold ends after {say.hold_steps} steps with {list(say.rest)}."
 
 
 def _verdict(verdict: VerdictPart | None) -> Iterator[str]:

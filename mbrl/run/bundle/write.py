@@ -53,6 +53,8 @@ _PARITY_ROWS: Final = 4096
 _STALE_STEPS: Final = 2.5
 """Steps after which an observation counts as stale, unless something else is said."""
 
+_PATIENCE: Final = 3
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -70,7 +72,8 @@ class BundleConfig(BaseModel):
         hold_steps: likewise.
         stale_after: seconds, see `RuntimePart`; `auto` is 2.5 steps of the log.
         frozen_after: see `RuntimePart`; `auto` is twice the longest repeat of the log, 10 at least.
-        patience: steps far from the log, in a row, that hand over.
+        patience: steps far from the log, in a row, that hand over; `auto` is 3 with a fallback policy, else
+            None, which only tells of them: holding an action is no answer to a new state.
         release: steps without that hand back.
     """
 
@@ -85,7 +88,7 @@ class BundleConfig(BaseModel):
     hold_steps: Annotated[int, Field(ge=0)] = 5
     stale_after: Positive | Literal["auto"] | None = "auto"
     frozen_after: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
-    patience: Annotated[int, Field(ge=1)] = 3
+    patience: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
     release: Annotated[int, Field(ge=1)] = 1
 
 
@@ -309,6 +312,9 @@ def _runtime_part(parts: BundleParts, layout: FrameLayout, config: BundleConfig)
         stale = None if log.info.time_step is None else _STALE_STEPS * log.info.time_step
     if frozen == "auto":
         frozen = max(10, 2 * longest_repeat(log, layout))
+    patience = config.patience
+    if patience == "auto":
+        patience = None if parts.fallback is None else _PATIENCE
     zero = np.clip(np.zeros(log.spec.act_dim), log.spec.act_low, log.spec.act_high)
     return RuntimePart(
         fallback="hold" if parts.fallback is None else "policy",
@@ -317,7 +323,7 @@ def _runtime_part(parts: BundleParts, layout: FrameLayout, config: BundleConfig)
         hold_steps=config.hold_steps,
         stale_after=stale,
         frozen_after=frozen,
-        patience=config.patience,
+        patience=patience,
         release=config.release,
     )
 

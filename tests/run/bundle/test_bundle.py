@@ -179,7 +179,7 @@ def test_the_log_of_the_runtime_is_a_dataset(tmp_path: Path, rate: float | None)
 
 
 def test_a_check_says_what_the_runtime_would_have_done(tmp_path: Path) -> None:
-    make_bundle(tmp_path / "b", log=make_dataset(count=60))
+    make_bundle(tmp_path / "b", log=make_dataset(count=60), patience=3)
     same, far = make_dataset(count=20, seed=1), make_dataset(count=5)
     moved = []
     for episode in far.episodes:
