@@ -15,15 +15,14 @@ def candidate_table(report: AutoReport) -> Table:
         rows.append(
             [
                 one.label,
-                one.mean,
-                interval_words(one),
+                f"{format_number(one.mean)} {interval_words(one)}",
                 one.gain,
-                f"{one.step:,} of {one.updates:,}",
+                f"{one.step:,}/{one.updates:,}",
                 round(one.seconds),
                 "taken" if index == report.taken else ("best bound" if index == report.best else ""),
             ]
         )
-    columns = ["candidate", "judged return", "95 % interval", "gain, at least", "updates", "seconds", ""]
+    columns = ["candidate", "judged return, 95 %", "gain, at least", "updates", "seconds", ""]
     return Table("Candidates, by models that trained none of them", columns, rows)
 
 

@@ -15,6 +15,8 @@ from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
 from mbrl.report.auto.page import auto_page
+from mbrl.report.auto.tables import candidate_table, result_lines
+from mbrl.report.kit.table import to_text
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
 from mbrl.study.auto.config import load_auto
@@ -159,3 +161,18 @@ def test_the_api_and_the_command_give_the_same(tmp_path: Path, log: Path):
         mbrl.auto(str(log), minutes=0.0)
     with pytest.raises(DataError):
         mbrl.auto(tmp_path / "nothing", minutes=1.0, store=tmp_path / "runs")
+
+
+def test_a_result_fits_a_terminal(tmp_path: Path, log: Path):
+    report = run_auto(job(tmp_path, log)[0])
+    names = ("td3_bc_in_model", "mopo_careful")
+    wide = [
+        one.model_copy(update={"label": name, "step": 41_133, "updates": 50_000, "mean": -1234.5})
+        for one, name in zip(report.candidates, names, strict=True)
+    ]
+    text = to_text([candidate_table(report.model_copy(update={"candidates": tuple(wide)}))])
+    assert all(name in text for name in names)
+    assert max(map(len, text.splitlines())) <= 100
+    lines = "\n".join(result_lines(report))
+    assert "The behaviour returns" in lines
+    assert ("Taken: " in lines) == (report.taken is not None)
