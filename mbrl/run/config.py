@@ -219,7 +219,7 @@ def _refuse_unknown(tree: Tree, *, where: str) -> None:
     legal = RunConfig.model_fields.keys() - {"recipe"}
     for key in tree:
         if key not in legal:
-            hint = elsewhere([RunConfig], (key,)) or suggest(key, legal)
+            hint = suggest(key, legal) or elsewhere([RunConfig], (key,))
             raise ConfigError(f"{where}: Unknown key {key[:100]}. {hint}Legal keys here: {listed(legal)}.")
 
 

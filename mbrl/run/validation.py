@@ -62,7 +62,7 @@ def _explain(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> st
     if kind == "extra_forbidden":
         models = _models_at(model, location[:-1])
         legal = sorted({name for candidate in models for name in candidate.model_fields})
-        hint = elsewhere(models, location) or suggest(str(location[-1]), legal)
+        hint = suggest(str(location[-1]), legal) or elsewhere(models, location)
         return f"Unknown key {key}. {hint}Legal keys here: {listed(legal)}."
     if kind == "missing":
         return f"{key} is missing."

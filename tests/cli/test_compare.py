@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import mbrl
-from mbrl.api import board
+from mbrl.api import progress
 from mbrl.cli.app import app
 from mbrl.cli.compare import RUNS_FAILED
 from mbrl.core.errors import ConfigError
@@ -135,9 +135,9 @@ def test_the_board_shows_running_tasks_totals_and_failures(tmp_path: Path) -> No
     site.folder.progress_path("train.toy.bc.s0").write_text(
         json.dumps({"label": "train", "done": 5, "total": 20, "note": "careful"})
     )
-    console = board.stderr()
+    console = progress.stderr()
     with console.capture() as capture:
-        console.print(board.draw(state))
+        console.print(progress.draw(state))
     text = capture.get()
     assert "train bc on toy, seed 0" in text
     assert "5/20" in text
@@ -146,8 +146,8 @@ def test_the_board_shows_running_tasks_totals_and_failures(tmp_path: Path) -> No
     state.running.clear()
     task = plan.tasks[0]
     state.outcomes[task.id] = Outcome(task.id, "failed", "", cause="why", trace="file")
-    assert board.describe_end(state, task) == "FAILED: train bc on toy, seed 0: why Traceback: file"
-    assert [board.clock(seconds) for seconds in (59.6, 61.0, 3661.0)] == ["1:00", "1:01", "1:01:01"]
+    assert progress.describe_end(state, task) == "FAILED: train bc on toy, seed 0: why Traceback: file"
+    assert [progress.clock(seconds) for seconds in (59.6, 61.0, 3661.0)] == ["1:00", "1:01", "1:01:01"]
 
 
 def test_policies_that_were_not_trained_stand_beside_those_that_were(tmp_path: Path) -> None:
