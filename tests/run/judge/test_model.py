@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mbrl.data.options import LoadOptions
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
+from mbrl.off_policy.log.behaviour_fit import BehaviourConfig
 from mbrl.off_policy.log.policies import DeterministicMode, is_stochastic
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.off_policy.value.model_value import model_value
@@ -28,6 +30,13 @@ from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore, StageKey
 from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 from tests.run.toy import SPACE, TINY_DYNAMICS, make_dataset, write_dataset
+
+
+@pytest.fixture(autouse=True)
+def _short_behaviour_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log has no densities, and how well they are fitted is none of the questions here."""
+    short = functools.partial(BehaviourConfig, updates=20, folds=2)
+    monkeypatch.setattr("mbrl.off_policy.log.behaviour.BehaviourConfig", short)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +234,7 @@ def test_judges_say_to_an_evaluation_what_they_say_to_a_training(tmp_path, sourc
 def test_the_estimate_by_the_own_model_is_flagged_and_that_by_judges_is_not(tmp_path, source, log):
     folder, _ = candidate(tmp_path / "runs", source)
     values = {"dataset": str(source), "algorithm": "mopo", "dynamics": TINY_DYNAMICS}
-    text = resolve(arguments=values, overrides=["judges.max_updates=20"]).to_yaml()
+    text = resolve(arguments=values, overrides=["judges.max_updates=20", "judges.draws=mean"]).to_yaml()
     (folder / "config.yaml").write_text(text)
     workspace = Workspace(RunStore(tmp_path / "runs"))
     stored = load_policy(policy_file(tmp_path))
