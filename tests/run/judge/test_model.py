@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import json
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from mbrl.data.options import LoadOptions
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.nets.actors import ActorSpec, build_actor
 from mbrl.nets.normaliser import Normaliser
-from mbrl.off_policy.log.behaviour_fit import BehaviourConfig
 from mbrl.off_policy.log.policies import DeterministicMode, is_stochastic
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.off_policy.value.model_value import model_value
@@ -30,13 +28,6 @@ from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore, StageKey
 from tests.off_policy.lqg import NoisyLinearPolicy, scalar_task
 from tests.run.toy import SPACE, TINY_DYNAMICS, make_dataset, write_dataset
-
-
-@pytest.fixture(autouse=True)
-def _short_behaviour_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log has no densities, and how well they are fitted is none of the questions here."""
-    short = functools.partial(BehaviourConfig, updates=20, folds=2)
-    monkeypatch.setattr("mbrl.off_policy.log.behaviour.BehaviourConfig", short)
 
 
 @pytest.fixture(scope="module")
