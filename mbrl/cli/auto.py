@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, guarded, listener
+from mbrl.cli.options import DebugFlag, Jobs, JsonFlag, Overrides, Runs, guarded, listener
 from mbrl.cli.output import emit
 
 
@@ -19,9 +19,7 @@ def auto(
     portfolio: Annotated[
         str, typer.Option("--portfolio", help="What is tried: a name in configs/auto or a .yaml file.")
     ] = "default",
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Trainings side by side [all cores].")
-    ] = None,
+    jobs: Jobs = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     json: JsonFlag = False,

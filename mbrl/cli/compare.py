@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, guarded, listener
+from mbrl.cli.options import DebugFlag, Jobs, JsonFlag, Overrides, Runs, guarded, listener
 from mbrl.cli.output import emit
 
 RUNS_FAILED: Final = 3
@@ -20,7 +20,7 @@ EngineName = Literal["local", "ray"]
 def compare(
     config: Annotated[str, typer.Argument(help="Comparison: a name in configs/experiments or a .yaml file.")],
     *,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Runs side by side [all cores].")] = None,
+    jobs: Jobs = None,
     engine: Annotated[EngineName, typer.Option("--engine", help="Processes, or Ray.")] = "local",
     address: Annotated[str | None, typer.Option("--address", help="Of a running Ray cluster.")] = None,
     out: Annotated[

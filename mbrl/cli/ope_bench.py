@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mbrl.cli.compare import RUNS_FAILED
-from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, guarded, listener
+from mbrl.cli.options import DebugFlag, Jobs, JsonFlag, Overrides, Runs, guarded, listener
 from mbrl.cli.output import emit
 
 
@@ -16,7 +16,7 @@ from mbrl.cli.output import emit
 def ope_bench(
     config: Annotated[str, typer.Argument(help="Benchmark: a name in configs/ope-bench or a .yaml file.")],
     *,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Tasks side by side [all cores].")] = None,
+    jobs: Jobs = None,
     peer_python: Annotated[
         str | None, typer.Option("--peer-python", help="Interpreter with d3rlpy, for its FQE beside ours.")
     ] = None,

@@ -18,6 +18,7 @@ P = ParamSpec("P")
 
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 DebugFlag: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
+Jobs: TypeAlias = Annotated[int | None, typer.Option("--jobs", min=1, help="Side by side [all cores].")]
 Overrides: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; dotted keys; repeatable."),

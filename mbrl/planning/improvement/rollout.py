@@ -66,6 +66,7 @@ class ScoredActions(NamedTuple):
 
     scores: Scores
     gain: Float[Tensor, "b n"]  # lower bound over members of the difference to the policy's action
+    spread: Float[Tensor, "b n"]  # deviation of that difference over members
 
 
 class RolloutPlanner:
@@ -211,7 +212,8 @@ def score_first_actions(
         rows = slice(start, start + count)
         parts.append(_score(problem, obs[rows], action[rows], particles.states(rows), lcb_coef, tally))
     figures = torch.cat([part.scores.figures for part in parts], 1)
-    return ScoredActions(Scores(figures), torch.cat([part.gain for part in parts]))
+    gain, spread = (torch.cat([getattr(part, name) for part in parts]) for name in ("gain", "spread"))
+    return ScoredActions(Scores(figures), gain, spread)
 
 
 def _score(
@@ -227,7 +229,8 @@ def _score(
 
     returns = roll_out(problem, start, act, particles, plans=count, tally=tally)
     scores = pool(returns, particles.average, states=states, lcb_coef=problem.pessimism.lcb_coef)
-    return ScoredActions(scores, paired_bound(returns, particles.average, states=states, lcb_coef=lcb_coef))
+    gain, spread = paired_difference(returns, particles.average, states=states)
+    return ScoredActions(scores, gain - lcb_coef * spread if lcb_coef else gain, spread)
 
 
 def followed_gain(
@@ -269,10 +272,10 @@ def without_leaf(problem: PlanningProblem) -> PlanningProblem:
     return dataclasses.replace(problem, leaf=_NoLeaf())
 
 
-def paired_bound(
-    returns: Returns, average: Float[Tensor, "e p"], *, states: int, lcb_coef: float
-) -> Float[Tensor, "b n"]:
-    """`mean_e D - lcb_coef std_e D` of `D_{e,k} = G_{e,k} - G_{e,0}`, candidates against the first.
+def paired_difference(
+    returns: Returns, average: Float[Tensor, "e p"], *, states: int
+) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
+    """Mean and deviation over members e of `D_{e,k} = G_{e,k} - G_{e,0}`, candidates against the first.
 
     The difference is taken within a member, before members are compared: an error that a member makes of all
     candidates alike is in no gain. Population deviation; one member has none.
@@ -281,10 +284,7 @@ def paired_bound(
     by_member = average @ returns.parts.view(3, particles, -1)  # [3, e, b n]
     total = (by_member[0] - by_member[1] + by_member[2]).view(members, states, -1)
     difference = total - total[..., :1]
-    bound = difference.mean(0)
-    if lcb_coef != 0.0 and members > 1:
-        bound = bound - lcb_coef * difference.std(0, correction=0)
-    return bound
+    return difference.mean(0), difference.std(0, correction=0)
 
 
 class _NoLeaf:

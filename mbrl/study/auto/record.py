@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.report.auto.facts import AutoReport
-from mbrl.run.files import read_record, write_json
+from mbrl.run.files import write_json
 
 REPORT_FILE: Final = "auto.json"
 PLAN_FILE: Final = "plan.json"
@@ -23,7 +23,6 @@ class TimePlan(BaseModel):
         updates: of each candidate's training; None before the fits are done.
         kept: policies along each training.
         left_out: candidates that the time does not permit, with the reason.
-        seconds: that everything before the trainings took.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +33,6 @@ class TimePlan(BaseModel):
     updates: dict[str, Annotated[int, Field(ge=1)]] | None = None
     kept: Annotated[int, Field(ge=1)] = 20
     left_out: dict[str, str] = Field(default_factory=dict[str, str])
-    seconds: float = 0.0
 
 
 def save_report(report: AutoReport, folder: Path) -> Path:
@@ -42,12 +40,3 @@ def save_report(report: AutoReport, folder: Path) -> Path:
     path = folder / REPORT_FILE
     write_json(path, report.model_dump(mode="json"))
     return path
-
-
-def load_report(folder: Path) -> AutoReport:
-    """Inverse of `save_report`.
-
-    Raises:
-        FileError: the file is missing or damaged.
-    """
-    return read_record(folder / REPORT_FILE, AutoReport)

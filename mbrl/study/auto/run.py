@@ -240,9 +240,7 @@ def _plan_trainings(job: AutoJob, plan: TimePlan, *, elapsed: float) -> TimePlan
         for label in cost
         if label not in updates
     }
-    plan = plan.model_copy(
-        update={"updates": updates, "kept": kept, "left_out": left_out, "seconds": round(elapsed, 1)}
-    )
+    plan = plan.model_copy(update={"updates": updates, "kept": kept, "left_out": left_out})
     for label, number in updates.items():
         most = resolved[label].run.algorithm.updates
         job.tell(

@@ -13,7 +13,7 @@ from mbrl.planning.improvement.rollout import (
     RolloutPlanner,
     RolloutPlannerConfig,
     followed_gain,
-    paired_bound,
+    paired_difference,
 )
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.model import LearnedStep
@@ -75,14 +75,16 @@ def test_an_error_that_a_member_makes_of_all_candidates_alike_costs_no_gain():
     # Members differ by far in what states are worth, and not at all in which action is the better one.
     parts = torch.tensor([[10.0, 12.0, -90.0, -88.0]])  # [1, (particles 2) (states 1) (candidates 2)]
     returns = Returns(torch.cat((parts, torch.zeros(2, 4))), torch.zeros(4), torch.zeros(4, dtype=torch.bool))
-    bound = paired_bound(returns, torch.eye(2), states=1, lcb_coef=3.0)
+    mean, spread = paired_difference(returns, torch.eye(2), states=1)
+    bound = mean - 3.0 * spread
     torch.testing.assert_close(bound, torch.tensor([[0.0, 2.0]]))
 
 
 def test_the_bound_falls_by_deviations_of_the_difference():
     parts = torch.tensor([[0.0, 1.0, 0.0, 3.0]])
     returns = Returns(torch.cat((parts, torch.zeros(2, 4))), torch.zeros(4), torch.zeros(4, dtype=torch.bool))
-    bound = paired_bound(returns, torch.eye(2), states=1, lcb_coef=0.5)
+    mean, spread = paired_difference(returns, torch.eye(2), states=1)
+    bound = mean - 0.5 * spread
     torch.testing.assert_close(bound, torch.tensor([[0.0, 2.0 - 0.5 * 1.0]]))
 
 

@@ -14,13 +14,14 @@ from mbrl.core.progress import SilentProgress
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
+from mbrl.report.auto.facts import AutoReport
 from mbrl.report.auto.page import auto_page
 from mbrl.report.auto.tables import candidate_table, result_lines
 from mbrl.report.kit.table import to_text
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
 from mbrl.study.auto.config import load_auto
-from mbrl.study.auto.record import load_report, save_report
+from mbrl.study.auto.record import save_report
 from mbrl.study.auto.run import AutoJob, run_auto
 from mbrl.study.folder import StudyFolder
 from mbrl.study.sweep import run_sweep
@@ -99,8 +100,7 @@ def test_candidates_are_trained_judged_and_reported_and_nothing_is_done_twice(tm
     told = "\n".join(words.texts)
     assert "3 model fits" in told
     assert "bc: 20 of 20 updates" in told
-    save_report(report, tmp_path)
-    assert load_report(tmp_path) == report
+    assert AutoReport.model_validate_json(save_report(report, tmp_path).read_text()) == report
     page = auto_page(report, command="again")
     for one in report.candidates:
         assert one.label in page
