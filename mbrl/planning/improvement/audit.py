@@ -120,7 +120,7 @@ def gain_estimates(
                 scored = score_first_actions(
                     followed, obs, actions, particles, lcb_coef=0.0, tally=Tally.empty(obs.device)
                 )
-            name = f"model, {horizon} steps {label}"
+            name = f"{horizon} steps {label}"
             yield name, scored.gain[:, 1:].double().numpy().copy()
             yield f"{name}, low", (scored.gain - lcb_coef * scored.spread)[:, 1:].double().numpy().copy()
 

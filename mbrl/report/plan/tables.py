@@ -56,7 +56,7 @@ def audit_table(audit: PlanAudit) -> Table:
     steps = f", {audit.true_steps:,} steps" if audit.true_steps else ""
     caption = (
         f"Gains over the policy {audit.policy} at {audit.states} states, {audit.candidates} candidates each, "
-        f"against {audit.truth}{steps}"
+        f"against the {audit.truth}{steps}"
     )
     columns = ("estimated by", "rank correlation", "acts", "predicted", "realised")
     return Table(caption, columns, rows)

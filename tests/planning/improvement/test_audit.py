@@ -55,7 +55,7 @@ def test_exact_values_and_models_estimate_the_true_gain_at_every_horizon():
     # At the optimum a deviation d costs d'(R + g B'PB)d, whatever the state.
     exact = -float(0.05**2 * (lqr.r + lqr.discount * lqr.b.T @ lqr.p @ lqr.b))
     assert abs(exact) > 1e-4
-    for name in ("model, 1 steps + critic", "model, 4 steps + critic"):
+    for name in ("1 steps + critic", "4 steps + critic"):
         np.testing.assert_allclose(found[name], np.tile([exact, 0.0], (5, 1)), rtol=1e-6, atol=1e-9)
     # This critic takes |a|^2 off the value of the state.
     wanted = (mode**2 - near**2).numpy()
@@ -63,7 +63,7 @@ def test_exact_values_and_models_estimate_the_true_gain_at_every_horizon():
     assert set(found) == {
         "critic",
         *(
-            f"model, {h} steps {end}{bound}"
+            f"{h} steps {end}{bound}"
             for h in (1, 4)
             for end in ("+ critic", "alone")
             for bound in ("", ", low")
