@@ -35,6 +35,9 @@ class TransitionBatch:
         next_action: `[*b, act_dim]`, the action that followed in the same episode or rollout, environment
             units; meaningless where `has_next_action` is False. None where nobody noted it.
         has_next_action: `[*b]`, False in the last logged step of an episode; None likewise.
+        action_mask: `[*b, act_dim]`, True for the choices that were allowed in `observation`; None where all
+            are, and for continuous actions.
+        next_action_mask: `[*b, act_dim]`, likewise in `next_observation`.
     """
 
     observation: Float[Tensor, "*b obs_dim"]
@@ -45,6 +48,8 @@ class TransitionBatch:
     from_model: Bool[Tensor, "*b"]
     next_action: Float[Tensor, "*b act_dim"] | None = None
     has_next_action: Bool[Tensor, "*b"] | None = None
+    action_mask: Bool[Tensor, "*b act_dim"] | None = None
+    next_action_mask: Bool[Tensor, "*b act_dim"] | None = None
 
     def __len__(self) -> int:
         return self.reward.shape[0]
@@ -84,6 +89,8 @@ class SpaceSpec:
         act_dim: size of an action vector, likewise.
         act_low: `act_dim` lower bounds, environment units, finite.
         act_high: `act_dim` upper bounds, each above its lower bound.
+        choices: names of the `act_dim` choices where actions are discrete. Actions are then one-hot vectors
+            inside, bounds are 0 and 1; outside they are the index of a choice. None for continuous actions.
 
     Raises:
         ValueError: sizes and bounds contradict each other.
@@ -93,6 +100,19 @@ class SpaceSpec:
     act_dim: int
     act_low: tuple[float, ...]
     act_high: tuple[float, ...]
+    choices: tuple[str, ...] | None = None
+
+    @classmethod
+    def discrete(cls, obs_dim: int, choices: "int | Sequence[str]") -> "SpaceSpec":
+        """A task of `choices` discrete actions, by count (named "0", "1", ...) or by name."""
+        names = tuple(str(k) for k in range(choices)) if isinstance(choices, int) else tuple(choices)
+        count = len(names)
+        return cls(obs_dim, count, act_low=(0.0,) * count, act_high=(1.0,) * count, choices=names)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are choices, one-hot vectors of `act_dim`."""
+        return self.choices is not None
 
     def __post_init__(self) -> None:
         for name, size in (("obs_dim", self.obs_dim), ("act_dim", self.act_dim)):
@@ -111,6 +131,14 @@ class SpaceSpec:
             raise ValueError(
                 f"every lower action bound must lie below the upper: {self.act_low}, {self.act_high}"
             )
+        if self.choices is not None:
+            self._check_choices(self.choices)
+
+    def _check_choices(self, choices: tuple[str, ...]) -> None:
+        if not len(choices) == len(set(choices)) == self.act_dim:
+            raise ValueError(f"choices must be {self.act_dim} different names, not {choices}")
+        if any(self.act_low) or any(high != 1.0 for high in self.act_high):
+            raise ValueError(f"one-hot actions lie between 0 and 1: {self.act_low}, {self.act_high}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -73,3 +73,22 @@ def test_an_episode_is_read_only_and_sums_in_float64():
         episode.rewards[0] = 0.0
     with pytest.raises(ValueError, match="read-only"):
         episode.observations[0] = 0.0
+
+
+def test_choices_are_one_hot_inside() -> None:
+    space = SpaceSpec.discrete(4, ["left", "right"])
+    assert space.is_discrete
+    assert (space.act_dim, space.act_low, space.act_high) == (2, (0.0, 0.0), (1.0, 1.0))
+    assert SpaceSpec.discrete(4, 3).choices == ("0", "1", "2")
+    assert not SpaceSpec(4, 1, (-1.0,), (1.0,)).is_discrete
+
+
+@pytest.mark.parametrize("choices", [("a",), ("a", "a"), ("a", "b", "c")])
+def test_choices_that_contradict_the_size_are_refused(choices: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="2 different names"):
+        SpaceSpec(4, 2, (0.0, 0.0), (1.0, 1.0), choices=choices)
+
+
+def test_choices_within_other_bounds_are_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        SpaceSpec(4, 2, (-1.0, 0.0), (1.0, 1.0), choices=("a", "b"))
