@@ -97,7 +97,9 @@ def assess(
         reward=measure_reward(model, steps, rows, outliers=outliers) if has_rewards else None,
         termination=measure_termination(termination, split),
         warnings=(),
-        channels=measure_channels(train, split.train.info.obs_names, frame_dim=model.frame_dim),
+        channels=measure_channels(
+            train, split.train.info.obs_names, frame_dim=model.frame_dim, choices=split.train.spec.choices
+        ),
     )
     warnings = tuple(warning.text for warning in find_warnings(report))
     return Assessment(
