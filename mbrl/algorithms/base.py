@@ -63,13 +63,13 @@ class LearnerChoice(BaseModel):
 
         Args:
             space: of the log or the task.
-            algorithm: what the whole method is called, if it has a name.
+            algorithm: the same method for such actions, where the caller knows one.
 
         Raises:
             ConfigError: naming the counterpart.
         """
         if self.config.acts_on_choices != space.is_discrete:
-            raise ConfigError(_wrong_actions(self.name, space, algorithm or self.name))
+            raise ConfigError(_wrong_actions(self.name, space, algorithm))
 
     def build(self, context: LearnerContext) -> Learner[Any]:
         """Makes the learner.
@@ -82,22 +82,25 @@ class LearnerChoice(BaseModel):
 
 
 DISCRETE_PREFIX: Final = "discrete_"
-"""Of the names of learners and algorithms over choices, where there is a form over boxes of actions."""
+"""Of the names of learners and algorithms over choices that have a form over boxes of actions."""
 
 
-def _wrong_actions(learner: str, space: SpaceSpec, algorithm: str) -> str:
+def counterpart_name(name: str, space: SpaceSpec) -> str:
+    """What the form of a method for the actions of `space` is called, whether there is one or not."""
+    plain = name.removeprefix(DISCRETE_PREFIX)
+    return f"{DISCRETE_PREFIX}{plain}" if space.is_discrete else plain
+
+
+def _wrong_actions(learner: str, space: SpaceSpec, algorithm: str | None) -> str:
     if space.choices is not None:
         shown = ", ".join(space.choices[:4]) + (", ..." if len(space.choices) > 4 else "")
         what = f"acts in a box, and the actions here are {space.act_dim} choices ({shown})"
-        counterpart = f"{DISCRETE_PREFIX}{algorithm}"
     else:
-        what = f"acts over choices, and the actions here are {space.act_dim} continuous numbers"
-        counterpart = algorithm.removeprefix(DISCRETE_PREFIX)
-    fitting = [name for name in LEARNERS.names() if LEARNERS.get(name).Config.acts_on_choices == space.is_discrete]
-    # Whether a method of that name exists is for whoever reads names of files to say; a learner is known here.
-    known = counterpart if counterpart in fitting else None
-    remedy = f"name {known!r}" if known else f"name an algorithm whose learner is one of {', '.join(fitting)}"
-    return f"The learner {learner!r} {what}. Remedy: {remedy}."
+        what = f"acts over choices, and an action here is {space.act_dim} continuous numbers"
+    if algorithm is not None:
+        return f"The learner {learner!r} {what}. Remedy: take the algorithm {algorithm!r}."
+    fitting = [n for n in LEARNERS.names() if LEARNERS.get(n).Config.acts_on_choices == space.is_discrete]
+    return f"The learner {learner!r} {what}. Remedy: take one of {', '.join(fitting)}."
 
 
 def _config_class(name: str) -> type[LearnerConfig]:

@@ -248,7 +248,9 @@ class DecisionSearch:
         hints = Hints(mask=None if mask is None else mask[index])
         if self.config.injects_logged:
             # The one action at this state whose outcome the log knows.
-            hints = dataclasses.replace(hints, candidates=self._planned(self.transitions.action[index])[:, None])
+            hints = dataclasses.replace(
+                hints, candidates=self._planned(self.transitions.action[index])[:, None]
+            )
         return obs, planner.plan(obs, budget=Budget(self.config.sims), noise=noise, hints=hints)
 
     def _planned(self, action: Tensor) -> Tensor:

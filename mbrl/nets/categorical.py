@@ -69,7 +69,9 @@ class CategoricalPolicy(PolicyNetwork, abc.ABC):
 
     def __init__(self, spec: CategoricalSpec, normaliser: Normaliser, generator: torch.Generator) -> None:
         if not spec.space.is_discrete:
-            raise ValueError(f"a {spec.kind} policy takes choices, and the actions of the space are continuous")
+            raise ValueError(
+                f"a {spec.kind} policy takes choices, and the actions of the space are continuous"
+            )
         super().__init__(spec, normaliser, generator.device)
 
     @abc.abstractmethod

@@ -142,9 +142,7 @@ class DiscreteIQL:
         # V: |tau - 1(d < 0)| d^2, d = min_i Q'_i(s, a) - V(s), at logged choices only        (eq. 5)
         with torch.no_grad():
             least = take_choice(state.target_critic(obs_n), batch.action).amin(0)
-        value_loss = expectile_loss(
-            least - state.state_value(batch.observation), expectile=config.expectile
-        )
+        value_loss = expectile_loss(least - state.state_value(batch.observation), expectile=config.expectile)
         state.value_optimiser.descend(value_loss)
         # pi: -min(exp(beta (Q' - V)), w_max) log pi(a|s), with the new V                      (eq. 7)
         with torch.no_grad():
