@@ -18,7 +18,7 @@ from mbrl.core.types import Episode, Metrics, TransitionBatch
 from mbrl.data.several_steps import sum_steps
 from mbrl.data.sources import ModelBuffer, RowLayout
 from mbrl.envs.specs import TaskSpec
-from mbrl.nets.random_policy import RandomPolicy
+from mbrl.nets.random_policy import random_policy
 
 
 class OnlineConfig(RecipeConfig):
@@ -87,7 +87,7 @@ class Online(Recipe):
             rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
             # Random actions first: a fresh policy hardly explores.
             if step == 0 and config.warmup_steps > 0:
-                random = RandomPolicy(context.space)
+                random = random_policy(context.space)
                 push(collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
             return push(_run(task, policy, config.refresh_steps, rng))
 

@@ -56,6 +56,19 @@ class StochasticPolicy(Policy, Protocol):
 class DiscretePolicy(Policy, Protocol):
     """A policy over finitely many actions, which are one-hot vectors."""
 
+    def act(
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        noise: Float[Tensor, "b act_dim"] | None = None,
+        mask: Bool[Tensor, "b act_dim"] | None = None,
+    ) -> Float[Tensor, "b act_dim"]:
+        """As `Policy.act`, among the actions that `mask` allows; one-hot.
+
+        Raises:
+            ValueError: a row of the mask allows nothing.
+        """
+        ...
+
     def probs(
         self, obs: Float[Tensor, "b obs_dim"], mask: Bool[Tensor, "b act_dim"] | None = None
     ) -> Float[Tensor, "b act_dim"]:
@@ -63,7 +76,7 @@ class DiscretePolicy(Policy, Protocol):
 
         Args:
             obs: `[b, obs_dim]`, raw units.
-            mask: `[b, act_dim]`, True for the actions that are allowed: the others have probability exactly 0.
+            mask: `[b, act_dim]`, True for the actions that are allowed: the others have probability 0.
                 None for all. Whoever knows no mask calls without it.
 
         Raises:

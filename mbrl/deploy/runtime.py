@@ -87,8 +87,7 @@ class Controller(contextlib.ExitStack):
         """
         now, frame = self._clock(), np.array(observation, np.float32)
         self._mask = np.ones_like(self._low) if mask is None else np.array(mask, np.float32)
-        is_known = self._mask.shape == self._low.shape and (mask is None or self._choices)
-        if not is_known or not self._mask.any():
+        if mask is not None and not (self._choices and self._mask.shape == self._low.shape and any(mask)):
             raise ValueError(f"a mask allows one of {len(self._low)} choices at least, not {mask}")
         if frame.shape != (self._size,):
             raise ValueError(f"an observation has {self._size} channels, not the shape {frame.shape}")
