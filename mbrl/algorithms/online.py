@@ -15,6 +15,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, Metrics, TransitionBatch
+from mbrl.data.several_steps import sum_steps
 from mbrl.data.sources import ModelBuffer, RowLayout
 from mbrl.envs.specs import TaskSpec
 from mbrl.nets.random_policy import random_policy
@@ -30,6 +31,8 @@ class OnlineConfig(RecipeConfig):
         capacity: transitions kept.
         reward_transform: `none`: there is no log whose rewards could tell a unit.
     """
+
+    may_sum_steps: ClassVar[bool] = True
 
     refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     refresh_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
@@ -73,6 +76,11 @@ class Online(Recipe):
 
         from mbrl.envs.collect import collect  # only this recipe meets a simulator
 
+        learner = config.learner.config
+
+        def push(episodes: list[Episode]) -> Metrics:
+            return _push(buffer, episodes, steps=learner.summed_steps, discount=learner.discount)
+
         def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
             # Simulators want seeds of their own; drawn from the
             # refresh's generator, they are a function of the step.
@@ -80,8 +88,8 @@ class Online(Recipe):
             # Random actions first: a fresh policy hardly explores.
             if step == 0 and config.warmup_steps > 0:
                 random = random_policy(context.space)
-                _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
-            return _push(buffer, _run(task, policy, config.refresh_steps, rng))
+                push(collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
+            return push(_run(task, policy, config.refresh_steps, rng))
 
         return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
 
@@ -99,10 +107,13 @@ def _rows_needed(config: OnlineConfig) -> int:
     return config.warmup_steps + refreshes * config.refresh_steps
 
 
-def _push(buffer: ModelBuffer, episodes: list[Episode]) -> Metrics:
+def _push(buffer: ModelBuffer, episodes: list[Episode], *, steps: int, discount: float) -> Metrics:
     whole = episodes[:-1] or episodes  # the step budget may have cut the last one
     for episode in episodes:
-        buffer.push(_to_batch(episode))
+        # A piece that is too short for a sum of several steps, and did not end, teaches nothing.
+        if len(episode) >= steps or episode.terminated:
+            index = torch.zeros(len(episode), dtype=torch.int64)
+            buffer.push(sum_steps(_to_batch(episode), index, steps=steps, discount=discount))
     returns = torch.tensor([episode.episode_return for episode in whole])
     return {"online/episode_return": returns.mean(), "online/episodes": torch.tensor(float(len(episodes)))}
 
