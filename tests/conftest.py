@@ -5,7 +5,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests import runtime_types
+
 torch.set_num_threads(1)
+runtime_types.install()
 
 # Slowness on a loaded machine is no failure, and every run tries the same examples.
 settings.register_profile(
@@ -22,6 +25,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared datasets at {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _annotations_are_checked_anew():
+    runtime_types.forget()
 
 
 @pytest.fixture(autouse=True)
