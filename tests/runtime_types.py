@@ -1,8 +1,8 @@
 """Annotations are checked at run time where a call is new, not in each turn of a training loop.
 
-`--jaxtyping-packages` decorates every function of the package with `jaxtyping.jaxtyped`, and its check costs about
-as much as an update of a small network. A call with arguments of the types and shapes of calls before it shows
-nothing that those did not, so each test checks the first calls of a kind and lets the others pass.
+`--jaxtyping-packages` decorates every function of the package with `jaxtyping.jaxtyped`, and its check costs
+about as much as an update of a small network. A call with arguments of the types and shapes of earlier calls
+shows nothing that those did not, so each test checks the first calls of a kind and lets the others pass.
 """
 
 import dataclasses
