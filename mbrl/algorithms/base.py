@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Final, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor
@@ -17,7 +17,7 @@ from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.envs.termination import KnownTermination
-from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
+from mbrl.learners.base import LEARNERS, BatchKind, LearnerConfig, LearnerContext
 from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.targets import value_bounds
@@ -74,6 +74,13 @@ def _config_class(name: str) -> type[LearnerConfig]:
 LearnerField = Annotated[LearnerChoice, BeforeValidator(LearnerChoice.parse)]
 
 
+BATCH_KINDS: Final[Mapping[BatchKind, str]] = {
+    "transitions": "steps of whoever acted",
+    "on_policy": "steps of its own policy alone",
+}
+_MAKERS: Final[Mapping[BatchKind, str]] = {"transitions": "model_free", "on_policy": "mopo_ppo"}
+
+
 def unless_given(**defaults: Any) -> BeforeValidator:
     """Fills what a mapping leaves out: setting one key of a section keeps a recipe's other defaults."""
 
@@ -103,6 +110,9 @@ class RecipeConfig(BaseModel):
     only_learner: ClassVar[str | None] = None
     """The learner that a recipe is defined by; None takes any."""
 
+    batch_kinds: ClassVar[frozenset[BatchKind]] = frozenset({"transitions"})
+    """What batches the recipe can make: learners that read others are refused."""
+
     learner: LearnerField
     updates: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50_000
     reward_transform: RewardTransform = "standardise"
@@ -131,6 +141,12 @@ class RecipeConfig(BaseModel):
             raise ValueError(
                 f"{self.method()} has the learner {self.only_learner}, not {self.learner.name!r}; "
                 "recipe: model_based takes any learner"
+            )
+        kind = self.learner.config.batch_kind
+        if kind not in self.batch_kinds:
+            raise ValueError(
+                f"the learner {self.learner.name} reads {BATCH_KINDS[kind]}, which {self.method()} does not "
+                f"make. Remedy: a recipe that does, such as {_MAKERS[kind]}, or another learner"
             )
         return self
 

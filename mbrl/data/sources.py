@@ -1,4 +1,4 @@
-"""Where batches come from: a fixed dataset, a ring of imagined transitions, a mixture of both.
+"""Where batches come from: a dataset, a ring of imagined transitions, a mixture, a policy's own newest steps.
 
 Rows are packed `[n, 2 obs_dim + 2 act_dim + 3]`, so a batch is one `index_select`.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mbrl.core.protocols import BatchSource
-from mbrl.core.types import StateDict, TransitionBatch, concat
+from mbrl.core.types import OnPolicyBatch, StateDict, TransitionBatch, concat, take
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -199,3 +199,54 @@ class MixtureSource:
         """Inverse of `state_dict`."""
         for k, (part, _) in enumerate(self._parts):
             part.load_state_dict(state[str(k)])
+
+
+class OnPolicySource:
+    """Minibatches of a policy's newest steps: each step once before any comes again, in a fresh order."""
+
+    def __init__(self) -> None:
+        self._steps: OnPolicyBatch | None = None
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._cursor = 0
+
+    def __len__(self) -> int:
+        return 0 if self._steps is None else len(self._steps)
+
+    def replace(self, steps: OnPolicyBatch) -> None:
+        """Forgets all steps and takes these, `[n]` of them."""
+        self._steps, self._order, self._cursor = steps, torch.empty(0, dtype=torch.int64), 0
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> OnPolicyBatch:
+        """The next `batch_size` steps of the order, or all where there are fewer; what is left over waits.
+
+        Raises:
+            RuntimeError: there are no steps.
+        """
+        if self._steps is None or len(self) == 0:
+            raise RuntimeError("there are no steps of the policy: refresh before the first sample")
+        size = min(batch_size, len(self))
+        if self._cursor + size > len(self._order):
+            self._order = torch.randperm(len(self), generator=generator, device=generator.device)
+            self._cursor = 0
+        rows = self._order[self._cursor : self._cursor + size]
+        self._cursor += size
+        return take(self._steps, rows)
+
+    def state_dict(self) -> StateDict:
+        """The steps and the place in their order."""
+        steps = {} if self._steps is None else dataclasses.asdict(self._steps)
+        held = {name: values.clone() for name, values in steps.items() if values is not None}
+        return {"steps": held, "order": self._order.clone(), "cursor": self._cursor}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: the order is not one of these steps.
+        """
+        steps = OnPolicyBatch(**state["steps"]) if state["steps"] else None
+        order, cursor = state["order"], state["cursor"]
+        known = (0,) if steps is None else (0, len(steps))
+        if len(order) not in known or not 0 <= cursor <= len(order):
+            raise ValueError(f"place {cursor} of an order of {len(order)} steps, and there are {known[-1]}")
+        self._steps, self._order, self._cursor = steps, order.clone(), cursor
