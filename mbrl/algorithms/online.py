@@ -2,8 +2,8 @@
 
 Learners that take steps of whoever acted have a replay buffer; those that learn on policy have the newest
 steps of their own policy alone. The only recipe that meets a simulator. Each refresh runs fresh episodes, so
-a stream is a function of `(seed, step)` and resumes bit for bit; an episode that the refresh cuts short counts
-as truncated.
+a stream is a function of `(seed, step)` and resumes bit for bit; an episode that the refresh cuts short
+counts as truncated.
 """
 
 import dataclasses

@@ -80,6 +80,19 @@ class OnPolicyBatch(TransitionBatch):
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DemonstrationBatch(TransitionBatch):
+    """Steps of whoever acted, with steps of an expert beside them.
+
+    Attributes:
+        expert: `[k]` demonstrated steps; their rewards mean nothing.
+        initial_observation: `[m, obs_dim]`, states where episodes of the task start, raw units.
+    """
+
+    expert: TransitionBatch
+    initial_observation: Float[Tensor, "m obs_dim"]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class DynamicsPosterior:
     """What each member believes of one step: independent Gaussians over `(s', r)`.
@@ -251,6 +264,12 @@ def concat(batches: Sequence[BatchT]) -> BatchT:
         if all(part is not None for part in parts):
             joined[field.name] = torch.cat(parts)
     return type(batches[0])(**joined)
+
+
+def plain(batch: TransitionBatch) -> TransitionBatch:
+    """The transitions of a batch of whatever kind, without what stands beside them."""
+    fields = dataclasses.fields(TransitionBatch)
+    return TransitionBatch(**{field.name: getattr(batch, field.name) for field in fields})
 
 
 def take(batch: BatchT, rows: Tensor) -> BatchT:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mbrl.core.protocols import BatchSource
-from mbrl.core.types import OnPolicyBatch, StateDict, TransitionBatch, concat, take
+from mbrl.core.types import DemonstrationBatch, OnPolicyBatch, StateDict, TransitionBatch, concat, take
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -199,6 +199,46 @@ class MixtureSource:
         """Inverse of `state_dict`."""
         for k, (part, _) in enumerate(self._parts):
             part.load_state_dict(state[str(k)])
+
+
+class DemonstrationSource:
+    """Batches of another source with demonstrated steps and start states beside them, drawn with replacement.
+
+    Args:
+        source: of the steps of whoever acted.
+        expert: `[n]` demonstrated steps; their rewards are hidden.
+        initial: `[m, obs_dim]` states where episodes of the task start.
+        count: demonstrated steps, and start states, in a batch.
+
+    Raises:
+        ValueError: there are no demonstrated steps or no start states.
+    """
+
+    def __init__(self, source: BatchSource, expert: TransitionBatch, initial: Tensor, count: int) -> None:
+        if len(initial) == 0:
+            raise ValueError("a source of demonstrations needs at least one start state")
+        # 0, not NaN: nothing is to be learned from them, and nothing to be spoilt by them.
+        hidden = dataclasses.replace(expert, reward=torch.zeros_like(expert.reward))
+        self._source, self._expert = source, DatasetSource(hidden)
+        self._initial, self._count = initial, count
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> DemonstrationBatch:
+        """Draws the other source's `batch_size` steps, then those of the expert, then start states."""
+        rows = self._source.sample(batch_size, generator)
+        expert = self._expert.sample(self._count, generator)
+        index = torch.randint(
+            len(self._initial), (self._count,), generator=generator, device=generator.device
+        )
+        known = {field.name: getattr(rows, field.name) for field in dataclasses.fields(TransitionBatch)}
+        return DemonstrationBatch(**known, expert=expert, initial_observation=self._initial[index])
+
+    def state_dict(self) -> StateDict:
+        """Of the other source: demonstrations never change."""
+        return self._source.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        self._source.load_state_dict(state)
 
 
 class OnPolicySource:

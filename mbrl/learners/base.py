@@ -19,8 +19,9 @@ from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
-BatchKind: TypeAlias = Literal["transitions", "on_policy"]
-"""What a learner's batches are: `TransitionBatch` of whoever acted, or `OnPolicyBatch` of its own policy."""
+BatchKind: TypeAlias = Literal["transitions", "on_policy", "demonstrations"]
+"""What a learner's batches are: `TransitionBatch` of whoever acted, `OnPolicyBatch` of its own policy, or
+`DemonstrationBatch` of whoever acted with an expert's steps beside them."""
 
 _LogStd: TypeAlias = Annotated[float, Field(ge=-20, le=10)]
 

@@ -119,9 +119,11 @@ def make_shift_probe(
     why_not: dict[str, str] = {}
     discount = config.algorithm.learner.config.discount
     returns = None
-    if dataset.has_rewards:
+    if dataset.has_rewards and config.algorithm.reads_rewards:
         returns = logged_values(dataset, discount=discount, generator=rng.at("returns"))
-    if returns is None and not dataset.has_rewards:
+    if not config.algorithm.reads_rewards:
+        why_not["returns"] = "the algorithm does not read the log's rewards"
+    elif not dataset.has_rewards:
         why_not["returns"] = "the log has no rewards"
     elif returns is None:
         why_not["returns"] = f"too few logged steps have a known return at a discount of {discount:g}"

@@ -12,7 +12,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, OnPolicyBatch, SpaceSpec, TransitionBatch
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.data.normaliser import fit_moments
-from mbrl.data.sources import DatasetSource, OnPolicySource
+from mbrl.data.sources import DatasetSource, DemonstrationSource, OnPolicySource
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
@@ -66,7 +66,9 @@ def make_transitions() -> TransitionBatch:
 def make_batch(kind: BatchKind) -> TransitionBatch:
     """The same rows as a learner of that kind of batch reads them."""
     rows = make_transitions()
-    return rows if kind == "transitions" else as_on_policy(rows)
+    if kind == "demonstrations":
+        return make_source(kind).sample(len(rows), torch.Generator().manual_seed(0))
+    return as_on_policy(rows) if kind == "on_policy" else rows
 
 
 def make_source(kind: BatchKind) -> BatchSource:
@@ -74,9 +76,16 @@ def make_source(kind: BatchKind) -> BatchSource:
     rows = make_transitions()
     if kind == "transitions":
         return DatasetSource(rows)
+    if kind == "demonstrations":
+        return DemonstrationSource(DatasetSource(rows), make_expert(), rows.observation[:5], 8)
     source = OnPolicySource()
     source.replace(as_on_policy(rows))
     return source
+
+
+def make_expert() -> TransitionBatch:
+    """Two episodes of other start states, as if somebody had shown them."""
+    return make_dataset(2, 30, seed=7).transitions().to_batch()
 
 
 def as_on_policy(rows: TransitionBatch) -> OnPolicyBatch:
