@@ -19,6 +19,10 @@ from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
+BatchKind: TypeAlias = Literal["transitions", "on_policy", "demonstrations"]
+"""What a learner's batches are: `TransitionBatch` of whoever acted, `OnPolicyBatch` of its own policy, or
+`DemonstrationBatch` of whoever acted with an expert's steps beside them."""
+
 _LogStd: TypeAlias = Annotated[float, Field(ge=-20, le=10)]
 
 
@@ -65,6 +69,11 @@ class LearnerConfig(BaseModel):
     def reads_rewards(self) -> bool:
         """Whether updates read rewards; a learner that does not can be given a log without them."""
         return True
+
+    @property
+    def batch_kind(self) -> BatchKind:
+        """Which batches an update reads; a recipe refuses a learner whose batches it does not make."""
+        return "transitions"
 
     @property
     def is_conservative(self) -> bool:

@@ -25,7 +25,14 @@ from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
 from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.fit import dynamics_key, fit_dynamics_stage, for_log
-from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, reward_identity, split_identity
+from mbrl.run.inputs import (
+    find_run_task,
+    load_run_dataset,
+    load_run_expert,
+    manifest_facts,
+    reward_identity,
+    split_identity,
+)
 from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, selection_identity
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
@@ -55,7 +62,10 @@ def train_policy_stage(
     """
     config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
     dataset, task = _open_inputs(resolved, workspace, dataset)
+    expert = load_run_expert(config, dataset, workspace)
     identity = _identity(config, dataset, task) | selection_identity(config)
+    if expert is not None:
+        identity["expert"] = expert.content_hash
     fit: Callable[[], FittedDynamics] | None = None
     if dataset is not None and recipe.needs_dynamics:
         fit, identity["dynamics"] = _model_source(resolved, dataset, workspace, fitted)
@@ -66,7 +76,7 @@ def train_policy_stage(
     def work(work: StageWork) -> Mapping[str, Any]:
         kept = KeptPolicies.of(config, work.path, _policy_facts(resolved, dataset, task, key))
         continue_shorter(config, workspace.store, work, kept)
-        context = make_recipe_context(config, dataset, task, fit)
+        context = make_recipe_context(config, dataset, task, fit, expert=expert)
         _tell_what_matters(config, dataset, context, work)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
@@ -112,8 +122,10 @@ def make_recipe_context(
     dataset: Dataset | None,
     task: TaskSpec | None,
     fit: Callable[[], FittedDynamics] | None,
+    *,
+    expert: Dataset | None = None,
 ) -> RecipeContext:
-    """What a recipe is built from: the episodes to learn from, their moments, and the dynamics."""
+    """What a recipe is built from: the episodes to learn from, their moments, the dynamics, an expert."""
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
@@ -131,6 +143,7 @@ def make_recipe_context(
         episode=torch.tensor(train.episode),
         whole=LoggedEpisodes.of(part),
         log_termination=logged_termination(dataset.info),
+        expert=None if expert is None else expert.transitions().to_batch(),
     )
 
 

@@ -31,6 +31,7 @@ from mbrl.testing.samples import (
     TINY_DYNAMICS,
     fitted_dynamics,
     make_dataset,
+    make_expert,
     make_normaliser,
     make_transitions,
 )
@@ -52,6 +53,8 @@ _SMALL: Final[dict[str, Any]] = {
     "states": 12,
     "sims": 8,
     "search_from": 5,
+    "discriminator_hidden": [8],
+    "demonstrations": 8,
 }
 """Settings that make an algorithm small, by dotted key; those that it does not have are passed over."""
 
@@ -79,7 +82,14 @@ class AlgorithmCase:
             task = load_task(_ONLINE_TASK)
             return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
         episode = torch.tensor(make_dataset().transitions().episode)
-        return RecipeContext(SPACE, make_normaliser(), make_transitions(), fitted_dynamics(), episode=episode)
+        return RecipeContext(
+            SPACE,
+            make_normaliser(),
+            make_transitions(),
+            fitted_dynamics(),
+            episode=episode,
+            expert=make_expert(),
+        )
 
     def build(self, context: RecipeContext | None = None) -> Training:
         """What the loop runs."""

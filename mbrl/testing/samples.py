@@ -1,18 +1,22 @@
 """A small log, a model of it that fits in well under a second, and what learners are told of both."""
 
+import dataclasses
 import functools
 from typing import Any, Final
 
 import numpy as np
 import torch
 
+from mbrl.core.protocols import BatchSource
 from mbrl.core.rng import RngStreams
-from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
+from mbrl.core.types import Episode, OnPolicyBatch, SpaceSpec, TransitionBatch
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.data.normaliser import fit_moments
+from mbrl.data.sources import DatasetSource, DemonstrationSource, OnPolicySource
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
+from mbrl.learners.base import BatchKind
 from mbrl.nets.normaliser import Normaliser
 from mbrl.uncertainty.held_out import held_out_measures
 
@@ -57,6 +61,38 @@ def make_dataset(count: int = 12, steps: int = 30, seed: int = 0) -> Dataset:
 def make_transitions() -> TransitionBatch:
     """All steps of the log, 360 rows."""
     return make_dataset().transitions().to_batch()
+
+
+def make_batch(kind: BatchKind) -> TransitionBatch:
+    """The same rows as a learner of that kind of batch reads them."""
+    rows = make_transitions()
+    if kind == "demonstrations":
+        return make_source(kind).sample(len(rows), torch.Generator().manual_seed(0))
+    return as_on_policy(rows) if kind == "on_policy" else rows
+
+
+def make_source(kind: BatchKind) -> BatchSource:
+    """Where such a learner draws them."""
+    rows = make_transitions()
+    if kind == "transitions":
+        return DatasetSource(rows)
+    if kind == "demonstrations":
+        return DemonstrationSource(DatasetSource(rows), make_expert(), rows.observation[:5], 8)
+    source = OnPolicySource()
+    source.replace(as_on_policy(rows))
+    return source
+
+
+def make_expert() -> TransitionBatch:
+    """Two episodes of other start states, as if somebody had shown them."""
+    return make_dataset(2, 30, seed=7).transitions().to_batch()
+
+
+def as_on_policy(rows: TransitionBatch) -> OnPolicyBatch:
+    """Rows as if a wide policy had taken them, with advantages that are the rewards."""
+    known = {field.name: getattr(rows, field.name) for field in dataclasses.fields(TransitionBatch)}
+    spread = rows.action.square().sum(-1)
+    return OnPolicyBatch(**known, log_prob=-1 - spread, advantage=rows.reward, value=rows.observation.sum(-1))
 
 
 def make_normaliser() -> Normaliser:
