@@ -25,7 +25,7 @@ from mbrl.dynamics.assessment.thresholds import Thresholds, fit_thresholds
 from mbrl.dynamics.assessment.trust import RewardMoments, judge_open_loop
 from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.config import AssessmentConfig
-from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.fitted_model import FittedModel
 from mbrl.dynamics.forecast import Forecast
 from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport, to_floats
 
@@ -49,7 +49,7 @@ class Assessment:
 
 @torch.no_grad()
 def assess(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     termination: TerminationFn,
     split: Split,
     *,
@@ -108,7 +108,7 @@ def assess(
 
 
 def _measure(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     factory: MeasureFactory,
     rows: Transitions,
     train: Transitions,
@@ -130,7 +130,7 @@ def _measure(
 
 
 def _judge_open_loop(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     termination: TerminationFn,
     linear: LinearModel,
     split: Split,
