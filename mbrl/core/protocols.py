@@ -141,7 +141,7 @@ class SamplingModel(DynamicsModel, Protocol):
         member: Int[Tensor, "b"],
         noise: Float[Tensor, "b k"],
     ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:
-        """s' and r of each row from its own member, a function of `[b, obs_dim + 1]` standard normal noise."""
+        """S' and r of each row from its own member, a function of `[b, obs_dim + 1]` standard normal noise."""
         ...
 
 

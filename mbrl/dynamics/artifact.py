@@ -132,8 +132,8 @@ class FittedDynamics:
     def to_tensors(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Facts for a JSON file, and tensors for a safetensors file."""
         head = self.termination if isinstance(self.termination, TerminationHead) else None
-        is_table = isinstance(self.model, TabularDynamics)
-        stored = table_tensors(self.model) if is_table else self.model.state_dict()
+        model = self.model
+        stored = table_tensors(model) if isinstance(model, TabularDynamics) else model.state_dict()
         tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in stored.items()}
         tensors |= {f"forecast.{name}": value for name, value in self.forecast.state_dict().items()}
         if head is not None:

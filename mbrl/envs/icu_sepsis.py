@@ -5,8 +5,9 @@ is a benchmark and no model of a patient: see `docs/healthcare.md`. The tables c
 `icu-sepsis`; only its files are read, so none of what it imports is.
 
 An observation is the centre of the state's cluster, 47 standardised measurements; the ends, death and
-survival, have zeros there. Each log says which actions were admissible (`action_mask`), those that clinicians
-took often enough in a state.
+survival, have zeros there. Each log says which actions were allowed (`action_mask`): those that were admissible
+in the sense of the package (taken at least 20 times in the records), or that its clinicians take at all. The
+two lists differ, and the clinicians of the package do take actions that are not admissible.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ class SepsisTask:
         reward: `[S, A, S]`, 1 on entering survival.
         start: `[S]`, distribution of first states.
         clinicians: `[S, A]`, the policy that was estimated from the records; zeros at the ends.
-        admissible: `[S, A]`, actions that clinicians took often enough; an inadmissible one does what the
+        admissible: `[S, A]`, actions that the records hold at least 20 times; any other one does what the
             admissible ones do on average.
         centres: `[S, 47]`, measurements of each state, standardised.
     """
@@ -81,16 +82,23 @@ class SepsisTask:
         """
         try:
             with np.load(folder / "dynamics.npz") as found:
-                names = ("tx_mat", "r_mat", "d_0", "expert_policy", "state_cluster_centers")
-                arrays = [found[name] for name in names]
+                transition, reward, start = (found[name] for name in ("tx_mat", "r_mat", "d_0"))
+                clinicians, centres = (found[name] for name in ("expert_policy", "state_cluster_centers"))
             lines = (folder / "admissible_actions.txt").read_text(encoding="ascii").splitlines()
         except (OSError, KeyError, ValueError) as error:
             raise ConfigError(f"{folder} holds no tables of ICU-Sepsis ({error}). {_REMEDY}") from error
-        states, actions = arrays[3].shape
+        states, actions = clinicians.shape
         admissible = np.zeros((states, actions), dtype=np.bool_)
         for state, line in enumerate(lines[1 : states + 1]):
             admissible[state, [int(action) for action in line.split()]] = True
-        return cls(*arrays[:4], admissible, arrays[4].astype(np.float32))
+        return cls(transition, reward, start, clinicians, admissible, centres.astype(np.float32))
+
+    @property
+    def allowed(self) -> NDArray[np.bool_]:
+        """`[S, A]`, actions that are admissible, or that the clinicians take; everything at the ends."""
+        found = self.admissible | (self.clinicians > 0)
+        found[STATES:] = True
+        return found
 
     def value(self, policy: Array) -> float:
         """The chance of survival under a policy `[S, A]`, exactly: `start (I - P_pi)^-1 r_pi`."""
@@ -100,12 +108,12 @@ class SepsisTask:
         return float(self.start[:STATES] @ value)
 
     def best_policy(self) -> Array:
-        """`[S, A]`, the best admissible policy by value iteration in the true tables: what a log cannot know."""
-        gain = np.einsum("sat,sat->sa", self.transition, self.reward)
-        value = np.zeros(len(self.start))
+        """`[S, A]`, the best allowed policy by value iteration in the true tables: what a log cannot know."""
+        gain: Array = np.einsum("sat,sat->sa", self.transition, self.reward)
+        value, allowed = np.zeros(len(self.start)), self.allowed
         while True:
-            q = np.where(self.admissible, gain + self.transition @ value, -np.inf)
-            after = np.where(np.arange(len(value)) < STATES, q.max(1), 0.0)
+            q: Array = np.where(allowed, gain + self.transition @ value, -np.inf)
+            after: Array = np.where(np.arange(len(value)) < STATES, q.max(1), 0.0)
             if np.abs(after - value).max() < 1e-10:
                 return np.eye(q.shape[1])[q.argmax(1)]
             value = after
@@ -123,8 +131,7 @@ class SepsisTask:
         one_hot = np.eye(acting.shape[1], dtype=np.float32)
         with np.errstate(divide="ignore"):
             log_prob = np.log(acting).astype(np.float32)
-        masks = self.admissible.copy()
-        masks[STATES:] = True  # nothing is done at an end
+        masks = self.allowed
         episodes = tuple(
             self._episode(paths[i, : n + 1], choices[i, :n], one_hot, (log_prob, masks))
             for i, n in enumerate(lengths.tolist())
@@ -166,7 +173,9 @@ class SepsisTask:
         acting = policy.cumsum(-1)
         states = np.zeros((stays, MOST_STEPS + 1), dtype=np.int64)
         actions, lengths = np.zeros((stays, MOST_STEPS), dtype=np.int64), np.zeros(stays, dtype=np.int64)
-        states[:, 0] = np.searchsorted(self.start.cumsum(), rng.random(stays), side="right").clip(max=STATES - 1)
+        states[:, 0] = np.searchsorted(self.start.cumsum(), rng.random(stays), side="right").clip(
+            max=STATES - 1
+        )
         alive = np.arange(stays)
         for t in range(MOST_STEPS):
             for rows in np.array_split(alive, len(alive) // _CHUNK + 1):

@@ -55,9 +55,7 @@ def rank_errors(
     return correlations
 
 
-def distance_to_training(
-    model: FittedModel, rows: Transitions, train: Transitions
-) -> NDArray[np.float64]:
+def distance_to_training(model: FittedModel, rows: Transitions, train: Transitions) -> NDArray[np.float64]:
     """`[n]` mean distance of (s, a) to its 5 nearest training rows, deviations of a dimension."""
     # In the model's own normalised inputs, so that near means what it means to the model.
     inputs = normalise(step_inputs(rows), model.inputs)

@@ -115,15 +115,15 @@ def _states(
     return codes, (find(rows.observation), find(rows.next_observation))
 
 
-def _never_left(
-    codes: NDArray[np.float32], dataset: Dataset, state: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _never_left(codes: NDArray[np.float32], dataset: Dataset, state: NDArray[np.int64]) -> NDArray[np.int64]:
     """States that a policy may be asked in, and that no counted step leaves."""
     every = dataset.transitions()
     is_asked = np.concatenate([every.observation, every.next_observation[~every.terminated]])
     asked = {row.tobytes() for row in np.ascontiguousarray(np.unique(is_asked, axis=0) + 0.0)}
     left = set(state.tolist())
-    found = [k for k, code in enumerate(np.ascontiguousarray(codes)) if code.tobytes() in asked and k not in left]
+    found = [
+        k for k, code in enumerate(np.ascontiguousarray(codes)) if code.tobytes() in asked and k not in left
+    ]
     return np.array(found, dtype=np.int64)
 
 
@@ -132,7 +132,9 @@ def _pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`[K]` states and successors, in ascending order; a state that nothing leaves may lead anywhere."""
     anywhere = np.unique(following)
-    borrowed = (np.repeat(never_left, len(anywhere)) * size + np.tile(anywhere, len(never_left))).astype(np.int64)
+    borrowed = (np.repeat(never_left, len(anywhere)) * size + np.tile(anywhere, len(never_left))).astype(
+        np.int64
+    )
     keys = np.unique(np.concatenate([state * size + following, borrowed]))
     return keys // size, keys % size
 

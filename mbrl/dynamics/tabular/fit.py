@@ -41,7 +41,9 @@ def fit_tabular(
     Raises:
         DataError: the log is none of few states and few choices.
     """
-    model = fit_table(dataset, split.train, members=config.members, prior=config.prior, rng=rng.child("table"))
+    model = fit_table(
+        dataset, split.train, members=config.members, prior=config.prior, rng=rng.child("table")
+    )
     termination = TabularTermination(model)
     rng = rng.child("assessment")
     fitted = calibrate(model, split, config=config.assessment, kind="none", rng=rng)

@@ -98,11 +98,13 @@ class TabularDynamics(nn.Module):
     def state(self, obs: Float[Tensor, "b obs_dim"]) -> Int[Tensor, "b"]:
         """Index of the state that each observation is, or is nearest to."""
         codes = self.get_buffer("codes")
-        parts = [
-            torch.cdist(part, codes, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
-            for part in obs.split(_LOOK_UP)
-        ]
-        return torch.cat(parts) if parts else obs.new_zeros(0, dtype=torch.int64)
+        found = torch.empty(len(obs), dtype=torch.int64)
+        for first in range(0, len(obs), _LOOK_UP):
+            rows = slice(first, first + _LOOK_UP)
+            # By differences: matrix products would lose digits of what is near.
+            distance = torch.cdist(obs[rows], codes, compute_mode="donot_use_mm_for_euclid_dist")
+            found[rows] = distance.argmin(-1)
+        return found
 
     def forward(
         self, inputs_n: Float[Tensor, "b in"], *, first: int | None = None

@@ -56,7 +56,9 @@ def rebuild_table(tensors: Mapping[str, Tensor]) -> TabularDynamics:
     chances = [table.chance, table.ends]
     if any(bool(((part < 0) | (part > 1)).any()) for part in chances) or float(table.reward_variance) < 0:
         raise ValueError("its chances lie outside of [0, 1], or a variance is negative")
-    normalisers = [Normaliser(tensors[f"{name}.mean"], tensors[f"{name}.std"]) for name in ("inputs", "targets")]
+    normalisers = [
+        Normaliser(tensors[f"{name}.mean"], tensors[f"{name}.std"]) for name in ("inputs", "targets")
+    ]
     return TabularDynamics(table, inputs=normalisers[0], targets=normalisers[1])
 
 

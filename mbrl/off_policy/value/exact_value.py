@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import sparse
-from scipy.sparse.linalg import spsolve
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.estimates import Estimand
@@ -21,8 +20,6 @@ from mbrl.dynamics.tabular.model import Table, TabularDynamics
 from mbrl.off_policy.log.layout import Array
 from mbrl.off_policy.value.evaluation_model import EvaluationModel, ModelPanel
 from mbrl.off_policy.value.model_estimate import ModelEstimate
-
-_FEW_STATES = 2_000  # below, a dense solve is as fast and needs no sparse factors
 
 
 def tables_of(model: DynamicsModel) -> tuple[TabularDynamics, ...] | None:
@@ -102,28 +99,35 @@ def state_probabilities(policy: Policy, codes: Float[Tensor, "S obs_dim"]) -> Ar
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Chain:
-    """A policy in one member of a table: a Markov chain with rewards.
+    """A policy in one member of a table: a Markov chain with rewards, K pairs of states that follow each other.
 
     Attributes:
-        step: `[S, S]` sparse, chance of going on to a state; what is missing to 1 ends the task.
+        origin: `[K]` int64 state before.
+        successor: `[K]` int64 state after.
+        going: `[K]` chance of going on to it; what is missing to 1 ends the task.
         reward: `[S]` mean reward of a step.
         end: `[S]` chance that the task ends with it.
     """
 
-    step: sparse.csr_array
+    origin: NDArray[np.int64]
+    successor: NDArray[np.int64]
+    going: Array
     reward: Array
     end: Array
 
     @classmethod
     def of(cls, table: Table, member: int, chances: Array) -> "Chain":
         """The chain of member `member` under action probabilities `[S, A]`."""
-        origin, size = table.origin.numpy(), len(table.codes)
-        weight = chances[origin].T * table.chance[member].double().numpy()  # [A, K]
-        ends = table.ends.double().numpy()
-        going = (weight * (1.0 - ends)).sum(0)
-        step = sparse.csr_array((going, (origin, table.successor.numpy())), shape=(size, size))
-        reward = np.bincount(origin, (weight * table.reward.double().numpy()).sum(0), size)
-        return cls(step, reward, np.bincount(origin, (weight * ends).sum(0), size))
+        origin, successor, size = table.origin.numpy(), table.successor.numpy(), len(table.codes)
+        weight: Array = chances[origin].T * table.chance[member].double().numpy()  # [A, K]
+        ends, gain = table.ends.double().numpy(), table.reward.double().numpy()
+        going, end = (weight * (1.0 - ends)).sum(0), (weight * ends).sum(0)
+        reward = _collected(origin, (weight * gain).sum(0), size)
+        return cls(origin, successor, going, reward, _collected(origin, end, size))
+
+    def back(self, value: Array) -> Array:
+        """`[S]`, `sum_s' P(s' | s) value(s')`."""
+        return _collected(self.origin, self.going * value[self.successor], len(value))
 
     def values(self, estimand: Estimand) -> tuple[Array, Array]:
         """`[S]` each: plain discounted sums, and the chance that the task ends within the horizon."""
@@ -131,22 +135,31 @@ class Chain:
             return self._solved(estimand.discount, self.reward), self._solved(1.0, self.end)
         value, end = np.zeros((2, len(self.reward)))
         for _ in range(estimand.horizon):
-            value = self.reward + estimand.discount * (self.step @ value)
-            end = self.end + self.step @ end
+            value = self.reward + estimand.discount * self.back(value)
+            end = self.end + self.back(end)
         return value, end
 
     def visits(self, start: Array, steps: int) -> Array:
         """`[steps, S]`, chance of being in each state and alive, step by step."""
-        out, back = np.zeros((steps, len(start))), self.step.T.tocsr()
+        out = np.zeros((steps, len(start)))
         for t in range(steps):
             out[t] = start
-            start = back @ start
+            start = _collected(self.successor, self.going * start[self.origin], len(start))
         return out
 
+    def matrix(self) -> Array:
+        """`[S, S]`, chances of going on."""
+        size = len(self.reward)
+        return _collected(self.origin * size + self.successor, self.going, size**2).reshape(size, size)
+
     def _solved(self, discount: float, gain: Array) -> Array:
-        size = len(gain)
-        if size <= _FEW_STATES:
-            # Least squares where the chain never ends: those states are worth what they repeat, if anything.
-            matrix = np.eye(size) - discount * self.step.toarray()
-            return np.linalg.lstsq(matrix, gain, rcond=None)[0] if discount == 1.0 else np.linalg.solve(matrix, gain)
-        return np.asarray(spsolve(sparse.eye_array(size).tocsc() - discount * self.step.tocsc(), gain))
+        system = np.eye(len(gain)) - discount * self.matrix()
+        # Least squares where the chain may never end: such states are worth what they repeat, if anything.
+        return (
+            np.linalg.lstsq(system, gain, rcond=None)[0] if discount == 1.0 else np.linalg.solve(system, gain)
+        )
+
+
+def _collected(place: NDArray[np.int64], values: Array, size: int) -> Array:
+    """`[size]`, sums of the values that go to each place."""
+    return np.bincount(place, values, size).astype(np.float64)

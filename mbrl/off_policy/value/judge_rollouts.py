@@ -237,7 +237,7 @@ def _step(
 def _draw(
     model: DynamicsModel, at: tuple[Tensor, Tensor, Tensor], draw: Tensor, *, samples: bool
 ) -> tuple[Tensor, Tensor]:
-    """s' and reward of each row's own member at `(obs, action, member)`: its mean, or a draw of its Gaussian."""
+    """S' and reward of each row's own member at `(obs, action, member)`: its mean, or a draw of its Gaussian."""
     if isinstance(model, SamplingModel):  # its means are no states
         return model.draw_member(*at, draw)
     mean, variance, reward, reward_variance = model.predict_member(*at)

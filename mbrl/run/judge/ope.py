@@ -26,7 +26,7 @@ from mbrl.off_policy.judgement.risk import RiskQuestion
 from mbrl.off_policy.judgement.rule import DEFAULT_RULE
 from mbrl.off_policy.log.diagnostics import ratio_diagnostics
 from mbrl.off_policy.log.layout import OPEArrays
-from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.log.policies import as_deployed
 from mbrl.off_policy.log.weights import PLAIN, WeightTransform
 from mbrl.off_policy.value.fqe import FitValues, FQEConfig, fit_fqe
 from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
@@ -106,7 +106,7 @@ def ope_stage(
     label = stored.title
 
     def work(work: StageWork) -> Mapping[str, Any]:
-        policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
+        policy = stored.policy if settings.stochastic else as_deployed(stored.policy)
         backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
         if not (work.path / "checkpoints").exists():  # what goes on was told before
             work.progress.message(_forecast(label, policy, dataset, settings))

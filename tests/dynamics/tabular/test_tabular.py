@@ -37,7 +37,9 @@ def log() -> Dataset:
     return Dataset(episodes, SpaceSpec.discrete(2, 2), DatasetInfo("three states"))
 
 
-def fitted(members: int = 3, prior: float = 1.0, seed: int = 0, dataset: Dataset | None = None) -> TabularDynamics:
+def fitted(
+    members: int = 3, prior: float = 1.0, seed: int = 0, dataset: Dataset | None = None
+) -> TabularDynamics:
     data = dataset or log()
     return fit_table(data, data, members=members, prior=prior, rng=RngStreams(seed))
 
@@ -75,7 +77,9 @@ def test_moments_are_those_of_the_distribution():
     p = model.table.chance[:, [0, 1], 1]  # to B
     step = torch.tensor(B - A).float()
     torch.testing.assert_close(found.mean[:, :2], obs[0] + p[..., None] * step)
-    torch.testing.assert_close(found.variance[:, :2], (p * (1 - p))[..., None] * step**2, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        found.variance[:, :2], (p * (1 - p))[..., None] * step**2, atol=1e-5, rtol=1e-4
+    )
     torch.testing.assert_close(found.reward_mean[:, :2], p)
     noise = model.table.reward_variance
     torch.testing.assert_close(found.reward_variance[:, :2], p * (1 - p) + noise)
@@ -99,7 +103,9 @@ def test_draws_are_states_with_the_chances_of_their_member():
     to_b = (following == torch.tensor(B).float()).all(-1)
     assert bool((to_b | (following == obs).all(-1)).all())
     for m in range(3):
-        assert float(to_b[member == m].float().mean()) == pytest.approx(float(model.table.chance[m, 0, 1]), abs=0.04)
+        assert float(to_b[member == m].float().mean()) == pytest.approx(
+            float(model.table.chance[m, 0, 1]), abs=0.04
+        )
     assert float(reward[to_b].mean()) == pytest.approx(1.0, abs=0.05)
     again, _ = model.draw_member(obs, action, member, noise)
     assert torch.equal(again, following)
@@ -141,6 +147,6 @@ def test_a_state_that_only_held_out_steps_leave_borrows_from_all():
 def test_continuous_actions_and_states_are_refused():
     data = log()
     bent = tuple(dataclasses.replace(e, actions=0.5 * e.actions) for e in data.episodes)
+    plain = dataclasses.replace(data, episodes=bent, spec=SpaceSpec(2, 2, (0.0, 0.0), (1.0, 1.0)))
     with pytest.raises(DataError, match="kind=gaussian"):
-        plain = dataclasses.replace(data, episodes=bent, spec=SpaceSpec(2, 2, (0.0, 0.0), (1.0, 1.0)))
         fitted(dataset=plain)

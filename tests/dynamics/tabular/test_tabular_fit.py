@@ -66,7 +66,9 @@ def test_with_the_true_chances_it_is_the_linear_solve():
         ends[:, own] = lost[:, s] / (chance[:, own] + lost[:, s])
         chance[:, own] += lost[:, s]
     true = dataclasses.replace(exact, chance=chance[None], reward=reward, ends=ends)
-    model = EvaluationModel(TabularDynamics(true, inputs=part.inputs, targets=part.targets), fitted.termination)
+    model = EvaluationModel(
+        TabularDynamics(true, inputs=part.inputs, targets=part.targets), fitted.termination
+    )
     starts = torch.eye(mdp.states)
     for estimand in (Estimand(0.95, horizon=7), Estimand(0.9)):
         q = mdp.q_discounted(table, 0.9) if estimand.horizon is None else mdp.q_finite(table, 0.95, 7)[0]

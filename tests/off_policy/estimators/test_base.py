@@ -16,7 +16,21 @@ from mbrl.off_policy.value.fqe_config import FQEConfig
 from tests.off_policy.logs import ask, context_of, table_log
 
 FQE = FQEConfig(hidden=(8,), updates=20, batch_size=16)
-DISCRETE = ("is", "pdis", "wis", "pdwis", "dr", "wdr", "magic", "dm", "fqe", "mwl", "drl", "switch_dr", "dros")
+DISCRETE = (
+    "is",
+    "pdis",
+    "wis",
+    "pdwis",
+    "dr",
+    "wdr",
+    "magic",
+    "dm",
+    "fqe",
+    "mwl",
+    "drl",
+    "switch_dr",
+    "dros",
+)
 
 
 def test_each_entry_knows_its_name_its_family_and_its_role():

@@ -26,7 +26,7 @@ def model() -> TabularDynamics:
 
 def value(model: TabularDynamics, table: np.ndarray) -> np.ndarray:
     chain = Chain.of(model.table, 0, table)
-    return np.linalg.solve(np.eye(len(table)) - DISCOUNT * chain.step.toarray(), chain.reward)
+    return np.linalg.solve(np.eye(len(table)) - DISCOUNT * chain.matrix(), chain.reward)
 
 
 def test_value_iteration_finds_the_best_of_all_deterministic_policies(model):

@@ -165,7 +165,9 @@ def _chunks(file: Path) -> Iterator[tuple[list[str], list[list[str]]]]:
         header = [name.strip() for name in next(reader, [])]
         twice = next((name for name in header if header.count(name) > 1 and name not in _IGNORED), None)
         if twice is not None:
-            raise DataError("two columns have this name", file=file, field=twice, remedy="Rename one of them.")
+            raise DataError(
+                "two columns have this name", file=file, field=twice, remedy="Rename one of them."
+            )
         done = 0
         while chunk := list(itertools.islice(reader, _CHUNK)):
             for index, row in enumerate(chunk):
@@ -218,7 +220,9 @@ def _items(table: _Table, file: Path) -> tuple[NDArray[np.int64], tuple[str, ...
         known = _known_items(beside)
         names = {label: position for position, label in enumerate(known)}
         position = np.array([names.get(str(item), -1) for item in range(int(ids.max()) + 1)])[ids]
-        table.refuse(name, position < 0, f"is no item of {beside.name}", "Add the item, or leave the row out.")
+        table.refuse(
+            name, position < 0, f"is no item of {beside.name}", "Add the item, or leave the row out."
+        )
         return position, tuple(known)
     return ids, tuple(str(item) for item in range(int(ids.max()) + 1))
 
@@ -231,7 +235,9 @@ def _known_items(file: Path) -> list[str]:
     if column is None:
         raise DataError(f"no column {' or '.join(ITEM)}", file=file, remedy="Name the items.")
     labels = {row[column].strip() for row in rows}
-    return sorted(labels, key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0, label))
+    return sorted(
+        labels, key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0, label)
+    )
 
 
 def _rewards(table: _Table) -> NDArray[np.float64]:

@@ -46,7 +46,9 @@ def tuned_doubly_robust(
         EstimandError: the log holds no values.
     """
     whole = doubly_robust(arrays, transform=base)
-    if whole.per_episode is None or len(arrays) < 2:  # weights beyond any number: there is nothing to hold a candidate against
+    if (
+        whole.per_episode is None or len(arrays) < 2
+    ):  # weights beyond any number: there is nothing to hold a candidate against
         return dataclasses.replace(whole, name=name)
     # The weights average 1 over all logs; where they average more, absurd ones were drawn.
     mass = max(1.0, float(exp_weights(final_block(arrays, base).log_weight[:, -1]).mean()))
@@ -95,5 +97,6 @@ def weight_grid(arrays: OPEArrays, base: WeightTransform, *, power: int, margin:
     logs = logs[np.isfinite(logs)]
     if logs.size < 2:
         return np.zeros(0)
-    ends = np.quantile(logs, 0.05) - math.log(margin), logs.max() + math.log(margin)
-    return np.exp(np.clip(np.linspace(*ends, count), *_LOG_LIMITS))
+    low, high = float(np.quantile(logs, 0.05)) - math.log(margin), float(logs.max()) + math.log(margin)
+    grid = np.linspace(low, high, count, dtype=np.float64)
+    return np.exp(np.clip(grid, *_LOG_LIMITS))
