@@ -17,7 +17,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, Metrics, TransitionBatch
 from mbrl.data.sources import ModelBuffer, RowLayout
 from mbrl.envs.specs import TaskSpec
-from mbrl.nets.random_policy import RandomPolicy
+from mbrl.nets.random_policy import random_policy
 
 
 class OnlineConfig(RecipeConfig):
@@ -79,7 +79,7 @@ class Online(Recipe):
             rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
             # Random actions first: a fresh policy hardly explores.
             if step == 0 and config.warmup_steps > 0:
-                random = RandomPolicy(context.space)
+                random = random_policy(context.space)
                 _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
             return _push(buffer, _run(task, policy, config.refresh_steps, rng))
 
