@@ -160,6 +160,21 @@ class DynamicsModel(Protocol):
 
 
 @runtime_checkable
+class SamplingModel(DynamicsModel, Protocol):
+    """A model whose outcomes are no Gaussians: it draws them itself, and its means are no states."""
+
+    def draw_member(
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        action: Float[Tensor, "b act_dim"],
+        member: Int[Tensor, "b"],
+        noise: Float[Tensor, "b k"],
+    ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:
+        """S' and r of each row from its own member, a function of `[b, obs_dim + 1]` standard normal noise."""
+        ...
+
+
+@runtime_checkable
 class TerminationFn(Protocol):
     """Probability that the MDP terminates on entering `next_obs`; 0 or 1 for a known rule."""
 

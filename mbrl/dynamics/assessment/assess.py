@@ -27,7 +27,7 @@ from mbrl.dynamics.assessment.thresholds import Thresholds, fit_thresholds
 from mbrl.dynamics.assessment.trust import RewardMoments, judge_open_loop
 from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.config import AssessmentConfig
-from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.fitted_model import FittedModel
 from mbrl.dynamics.forecast import Forecast
 from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport, to_floats
 
@@ -51,7 +51,7 @@ class Assessment:
 
 @torch.no_grad()
 def assess(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     termination: TerminationFn,
     split: Split,
     *,
@@ -120,7 +120,7 @@ def assess(
 
 
 def _measure(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     factory: MeasureFactory,
     rows: Transitions,
     train: Transitions,
@@ -142,7 +142,7 @@ def _measure(
 
 
 def _judge_open_loop(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     termination: TerminationFn,
     linear: LinearModel,
     split: Split,

@@ -15,7 +15,7 @@ from mbrl.data.splits import Split, halves
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.assessment.one_step import HeldOutSteps, predict_held_out
 from mbrl.dynamics.config import AssessmentConfig, Recalibration
-from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.fitted_model import FittedModel
 from mbrl.dynamics.report import CalibrationReport, to_floats, to_integers
 from mbrl.ops.gaussian import gaussian_nll
 
@@ -182,7 +182,7 @@ def believed_temperature(
 
 @torch.no_grad()
 def calibrate(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     split: Split,
     *,
     config: AssessmentConfig,
