@@ -21,6 +21,7 @@ from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
 from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.targets import value_bounds
+from mbrl.preferences.segments import SegmentPairs
 
 
 class LearnerChoice(BaseModel):
@@ -163,6 +164,7 @@ class RecipeContext:
         episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
         whole: the logged episodes that the transitions were taken from; None if they are whole themselves.
         log_termination: the condition under which a step ends the task, where the log carries it.
+        preferences: answered pairs of the log's segments, for learners of preferences.
     """
 
     space: SpaceSpec
@@ -173,6 +175,7 @@ class RecipeContext:
     episode: Tensor | None = None
     whole: LoggedEpisodes | None = None
     log_termination: TerminationFn | None = None
+    preferences: SegmentPairs | None = None
 
     @property
     def known_termination(self) -> TerminationFn | None:

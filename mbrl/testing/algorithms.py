@@ -32,6 +32,7 @@ from mbrl.testing.samples import (
     fitted_dynamics,
     make_dataset,
     make_normaliser,
+    make_preferences,
     make_transitions,
 )
 from mbrl.testing.trainings import check_longer, check_resume, check_stored_policy, train_in
@@ -40,6 +41,7 @@ UPDATES: Final = 24
 _CUTS = (3, 5, 10, 12, 23)
 _SHORTER = (11, 15)
 _ONLINE_TASK = "pendulum"
+_CLONE_UPDATES = 8
 _BATCH_FIELDS = ("observation", "action", "reward", "next_observation", "terminated")
 _SMALL: Final[dict[str, Any]] = {
     "updates": UPDATES,
@@ -52,6 +54,7 @@ _SMALL: Final[dict[str, Any]] = {
     "states": 12,
     "sims": 8,
     "search_from": 5,
+    "pairs": 4,
 }
 """Settings that make an algorithm small, by dotted key; those that it does not have are passed over."""
 
@@ -79,7 +82,14 @@ class AlgorithmCase:
             task = load_task(_ONLINE_TASK)
             return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
         episode = torch.tensor(make_dataset().transitions().episode)
-        return RecipeContext(SPACE, make_normaliser(), make_transitions(), fitted_dynamics(), episode=episode)
+        return RecipeContext(
+            SPACE,
+            make_normaliser(),
+            make_transitions(),
+            fitted_dynamics(),
+            episode=episode,
+            preferences=make_preferences(),
+        )
 
     def build(self, context: RecipeContext | None = None) -> Training:
         """What the loop runs."""
@@ -121,7 +131,10 @@ def _shrunk(tree: Tree) -> Tree:
     if isinstance(learner, dict):
         fields = cast("Tree", learner)
         if fields.get("name") in LEARNERS:
-            fields |= small_settings(LEARNERS.get(fields["name"]).Config)
+            learner_config = LEARNERS.get(fields["name"]).Config
+            fields |= small_settings(learner_config)
+            if "clone_updates" in learner_config.model_fields:
+                fields["clone_updates"] = _CLONE_UPDATES  # both phases are looked at
     return tree
 
 
