@@ -7,8 +7,8 @@
 
 A piece hides the rewards of a log, lets a made-up annotator answer pairs of its segments, and learns from the
 answers: `reward` fits a reward model and trains IQL on the log that it relabels, `cpl` and `dpo` learn
-straight from the answers. `true` trains IQL on the hidden rewards, `bc` clones without rewards or answers. What was done is
-found again in the run store (`--runs`); each piece leaves one JSON in results/preferences.
+straight from the answers. `true` trains IQL on the hidden rewards, `bc` clones without rewards or answers.
+What was done is found again in the run store (`--runs`); each piece leaves one JSON in results/preferences.
 """
 
 import argparse
@@ -86,7 +86,8 @@ def measure(piece: Piece, log: Dataset, options: argparse.Namespace) -> dict[str
         made = synthetic_preferences(
             log, pairs=piece.pairs, length=options.length, noise=piece.noise, seed=piece.seed
         )
-        name = f"{piece.log.replace('/', '-')}-{options.length}-{piece.pairs}-{piece.noise:g}-s{piece.seed}.jsonl"
+        log_name = piece.log.replace("/", "-")
+        name = f"{log_name}-{options.length}-{piece.pairs}-{piece.noise:g}-s{piece.seed}.jsonl"
         answers = options.runs / "answers" / name
         if not answers.exists():
             write_preferences(made.preferences, answers)
@@ -113,7 +114,9 @@ def measure(piece: Piece, log: Dataset, options: argparse.Namespace) -> dict[str
         progress=False,
     )
     result = run.evaluate(options.episodes, seed=0, progress=False)
-    return {**found, **result.interval.to_json(), "updates": options.updates, "length": options.length}
+    mean = result.interval
+    figures = {"estimate": mean.estimate, "low": mean.low, "high": mean.high, "episodes": options.episodes}
+    return {**found, **figures, "updates": options.updates, "length": options.length}
 
 
 def _tensors(log: Dataset) -> tuple[Any, Any]:
@@ -141,7 +144,7 @@ def write_table(folder: Path) -> str:
         key = (one["log"], one["method"], one["pairs"], one["noise"], one["updates"])
         rows.setdefault(key, []).append(one)
     lines = [
-        "| log | method | pairs | noise | updates | seeds | mean return | over seeds | accuracy | correlation |",
+        "| log | method | pairs | noise | updates | seeds | return | over seeds | accuracy | correlation |",
         "|---|---|--:|--:|--:|--:|--:|:--|--:|--:|",
     ]
     for (log, method, pairs, noise, updates), ones in sorted(rows.items()):
