@@ -85,6 +85,11 @@ class LearnerConfig(BaseModel):
         return 1
 
     @property
+    def reads_preferences(self) -> bool:
+        """Whether updates read answered pairs of segments, which the recipe `preferences` brings."""
+        return False
+
+    @property
     def is_conservative(self) -> bool:
         """Whether logged actions are valued above imagined ones on purpose; COMBO needs a learner of that."""
         return False

@@ -21,6 +21,8 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.nets.normaliser import Normaliser
+from mbrl.preferences.files import content_digest
+from mbrl.preferences.segments import SegmentPairs
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree, part_names
 from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
@@ -29,6 +31,7 @@ from mbrl.run.inputs import (
     find_run_task,
     load_run_dataset,
     load_run_expert,
+    load_run_preferences,
     manifest_facts,
     reward_identity,
     split_identity,
@@ -147,7 +150,7 @@ def make_recipe_context(
     part = dataset
     if config.policy_data == "train":
         part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
-    train = part.transitions()
+    train, answers = part.transitions(), load_run_preferences(config, dataset)
     mean, std = fit_moments(train.observation)
     return RecipeContext(
         space=dataset.spec,
@@ -159,6 +162,7 @@ def make_recipe_context(
         whole=LoggedEpisodes.of(part),
         log_termination=logged_termination(dataset.info),
         expert=None if expert is None else expert.transitions().to_batch(),
+        preferences=None if answers is None else SegmentPairs.of(dataset, answers),
     )
 
 
@@ -168,9 +172,8 @@ def _tell_what_matters(
     """Warns of outliers, and says so where a known rule takes the place of the learned head unasked."""
     _warn_of_outliers(dataset)
     if context.dynamics is not None and context.dynamics.known_reward is not None:
-        work.progress.message(
-            "Imagined steps earn what the log's rule says (reward=learned: what the fit says)."
-        )
+        who = "the log's rule" if config.reward == "auto" else "the reward model"
+        work.progress.message(f"Imagined steps earn what {who} says (reward=learned: what the fit says).")
     is_open = getattr(config.algorithm, "termination", None) == "auto"
     if is_open and context.known_termination is not None:
         work.progress.message("Imagined episodes end by the known rule of the task.")
@@ -230,6 +233,9 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
             "split": split_identity(config.dynamics),
             "policy_data": config.policy_data,
         }
+        answers = load_run_preferences(config, dataset)
+        if answers is not None:  # by content: the path stands in the algorithm's section
+            identity["preferences"] = content_digest(answers)
     return identity
 
 
