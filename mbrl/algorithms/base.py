@@ -17,10 +17,11 @@ from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.envs.termination import KnownTermination
-from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
+from mbrl.learners.base import LEARNERS, BatchKind, LearnerConfig, LearnerContext
 from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.targets import value_bounds
+from mbrl.preferences.segments import SegmentPairs
 
 
 class LearnerChoice(BaseModel):
@@ -114,6 +115,18 @@ def _config_class(name: str) -> type[LearnerConfig]:
 LearnerField = Annotated[LearnerChoice, BeforeValidator(LearnerChoice.parse)]
 
 
+BATCH_KINDS: Final[Mapping[BatchKind, str]] = {
+    "transitions": "steps of whoever acted",
+    "on_policy": "steps of its own policy alone",
+    "demonstrations": "steps of an expert beside those of a log",
+}
+_MAKERS: Final[Mapping[BatchKind, str]] = {
+    "transitions": "model_free",
+    "on_policy": "mopo_ppo",
+    "demonstrations": "demonstrations",
+}
+
+
 def unless_given(**defaults: Any) -> BeforeValidator:
     """Fills what a mapping leaves out: setting one key of a section keeps a recipe's other defaults."""
 
@@ -145,6 +158,9 @@ class RecipeConfig(BaseModel):
 
     may_sum_steps: ClassVar[bool] = False
     """Whether rows may sum up rewards of several steps: streams of logged or played episodes alone."""
+
+    batch_kinds: ClassVar[frozenset[BatchKind]] = frozenset({"transitions"})
+    """What batches the recipe can make: learners that read others are refused."""
 
     learner: LearnerField
     updates: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50_000
@@ -181,6 +197,12 @@ class RecipeConfig(BaseModel):
                 f"{self.method()} imagines single steps, so the learner cannot sum rewards over {steps}: set "
                 "n_steps to 1; the recipes model_free and online have whole episodes"
             )
+        kind = self.learner.config.batch_kind
+        if kind not in self.batch_kinds:
+            raise ValueError(
+                f"the learner {self.learner.name} reads {BATCH_KINDS[kind]}, which {self.method()} does not "
+                f"make. Remedy: a recipe that does, such as {_MAKERS[kind]}, or another learner"
+            )
         return self
 
     @property
@@ -212,6 +234,8 @@ class RecipeContext:
         episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
         whole: the logged episodes that the transitions were taken from; None if they are whole themselves.
         log_termination: the condition under which a step ends the task, where the log carries it.
+        expert: demonstrated steps, for recipes that imitate; None where nobody named an expert's log.
+        preferences: answered pairs of the log's segments, for learners of preferences.
     """
 
     space: SpaceSpec
@@ -222,6 +246,8 @@ class RecipeContext:
     episode: Tensor | None = None
     whole: LoggedEpisodes | None = None
     log_termination: TerminationFn | None = None
+    expert: TransitionBatch | None = None
+    preferences: SegmentPairs | None = None
 
     @property
     def known_termination(self) -> TerminationFn | None:
@@ -263,6 +289,35 @@ class RecipeContext:
         if self.dynamics is None:
             raise ConfigError(f"The recipe {recipe} needs a fitted dynamics model.")
         return self.dynamics
+
+    def demonstrations(self, recipe: str) -> TransitionBatch:
+        """The demonstrated steps.
+
+        Args:
+            recipe: its name, for the message.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.expert is None:
+            raise ConfigError(
+                f"The recipe {recipe} imitates: name a log of an expert. Remedy: mbrl train LOG --expert "
+                "DATASET, or expert: in the config."
+            )
+        return self.expert
+
+    def first_observations(self, recipe: str) -> Tensor:
+        """States where the logged episodes start, `[e, obs_dim]`, raw units.
+
+        Args:
+            recipe: its name, for the message.
+
+        Raises:
+            ConfigError: nobody noted which rows belong to which episode.
+        """
+        if self.episodes is None:
+            raise ConfigError(f"The recipe {recipe} needs to know where the logged episodes start.")
+        return self.episodes.first_observation
 
     def reward_unit(self, config: RecipeConfig) -> float:
         """What the learner of `config` has its rewards divided by, reward units; 1 where there is no log.
@@ -312,10 +367,12 @@ class Recipe(abc.ABC):
         Config: settings and their defaults; its validators refuse what must not run under the recipe's name.
         needs_dynamics: whether the dynamics are fitted before.
         is_online: whether it trains in a simulator.
+        imitates: whether it needs a second log, of an expert.
     """
 
     Config: ClassVar[type[RecipeConfig]]
     needs_dynamics: ClassVar[bool] = False
+    imitates: ClassVar[bool] = False
     is_online: ClassVar[bool] = False
 
     @classmethod
