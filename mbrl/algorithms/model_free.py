@@ -48,7 +48,7 @@ class ModelFree(Recipe):
 
 
 def choose_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
-    """The logged transitions of the episodes that the config asks for, over as many steps as the learner wants.
+    """The logged transitions of the episodes that the config asks for, over as many steps as it asks for.
 
     Raises:
         ConfigError: there are no logs, or nobody noted which episodes they belong to.

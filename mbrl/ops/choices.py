@@ -106,8 +106,8 @@ def soft_greedy(
 def draw_choice(log_probs: Float[Tensor, "*b n"], noise: Float[Tensor, "*b n"]) -> Int[Tensor, "*b"]:
     """A draw from a distribution, as a function of normal noise: the Gumbel-max trick.
 
-    `argmax_a [log p(a) - log(-log Phi(noise_a))]`: Phi of a standard normal draw is uniform, `-log(-log u)` of
-    a uniform one is Gumbel, and the argmax of log-probabilities with Gumbel noise is a draw (Gumbel 1954;
+    `argmax_a [log p(a) - log(-log Phi(noise_a))]`: Phi of a standard normal draw is uniform, `-log(-log u)`
+    of a uniform one is Gumbel, and the argmax of log-probabilities with Gumbel noise is a draw (Gumbel 1954;
     Maddison et al. 2014), without approximation.
 
     Args:

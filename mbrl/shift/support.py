@@ -86,7 +86,12 @@ class BehaviourDensity:
         actor = MixtureActor(spec, copy.deepcopy(normaliser), generator)
         density = cls(actor)
         # -mean log b(a|s), maximum likelihood.
-        _descend(actor.net.flat, lambda rows: -density._log_prob(obs[rows], action[rows]).mean(), len(obs), generator)
+        _descend(
+            actor.net.flat,
+            lambda rows: -density._log_prob(obs[rows], action[rows]).mean(),
+            len(obs),
+            generator,
+        )
         actor.requires_grad_(requires_grad=False)
         return density
 
@@ -127,7 +132,12 @@ class ChoiceDensity:
             CategoricalSpec("softmax", space, _HIDDEN), copy.deepcopy(normaliser), generator
         )
         density = cls(clone)
-        _descend(clone.net.flat, lambda rows: -density._log_prob(obs[rows], action[rows]).mean(), len(obs), generator)
+        _descend(
+            clone.net.flat,
+            lambda rows: -density._log_prob(obs[rows], action[rows]).mean(),
+            len(obs),
+            generator,
+        )
         clone.requires_grad_(requires_grad=False)
         return density
 

@@ -63,7 +63,7 @@ def test_targets_of_several_steps_bootstrap_with_a_power_of_the_discount():
 
 
 def test_a_dueling_network_takes_the_mean_advantage_out():
-    learner, state = make(is_dueling=True)
+    _, state = make(is_dueling=True)
     constant_output(state.policy.critic.net, [[10.0, 1.0, 2.0, 6.0]])
     assert state.policy.preferences(torch.zeros(1, 2)).tolist()[0] == pytest.approx([8.0, 9.0, 13.0])
 
