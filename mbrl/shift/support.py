@@ -7,18 +7,15 @@ held-out logged rows, so the behaviour itself exceeds either with the nominal pr
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Final
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.actors import ActorSpec, MixtureActor
-from mbrl.nets.categorical import CategoricalSpec, SoftmaxPolicy
 from mbrl.nets.normaliser import Normaliser
-from mbrl.ops.choices import log_probability_of
 from mbrl.ops.losses import mixture_log_prob
 from mbrl.uncertainty.density import DensityReference
 
@@ -85,13 +82,17 @@ class BehaviourDensity:
         spec = ActorSpec("mixture", space, _HIDDEN, activation="silu", components=_COMPONENTS)
         actor = MixtureActor(spec, copy.deepcopy(normaliser), generator)
         density = cls(actor)
-        # -mean log b(a|s), maximum likelihood.
-        _descend(
-            actor.net.flat,
-            lambda rows: -density._log_prob(obs[rows], action[rows]).mean(),
-            len(obs),
-            generator,
-        )
+        optimiser = torch.optim.Adam([actor.net.flat], lr=_LEARNING_RATE, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _UPDATES)
+        # All batches at once, with replacement: a fit costs the same for any number of rows.
+        rows = torch.randint(len(obs), (_UPDATES, min(_BATCH, len(obs))), generator=generator)
+        for batch in rows:
+            optimiser.zero_grad(set_to_none=True)
+            # -mean log b(a|s), maximum likelihood.
+            loss = -density._log_prob(obs[batch], action[batch]).mean()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
         actor.requires_grad_(requires_grad=False)
         return density
 
@@ -107,65 +108,6 @@ class BehaviourDensity:
         return mixture_log_prob(self._actor.scale(action), *self._actor.components(obs))
 
 
-class ChoiceDensity:
-    """`log b(a|s)` of one-hot choices: a softmax, fitted by maximum likelihood.
-
-    Args:
-        clone: the network.
-    """
-
-    def __init__(self, clone: SoftmaxPolicy) -> None:
-        self._clone = clone
-
-    @classmethod
-    def fit(
-        cls,
-        obs: Float[Tensor, "n obs_dim"],
-        action: Float[Tensor, "n act_dim"],
-        *,
-        space: SpaceSpec,
-        normaliser: Normaliser,
-        generator: torch.Generator,
-    ) -> "ChoiceDensity":
-        """Maximum likelihood on logged rows; see `BehaviourDensity.fit`."""
-        clone = SoftmaxPolicy(
-            CategoricalSpec("softmax", space, _HIDDEN), copy.deepcopy(normaliser), generator
-        )
-        density = cls(clone)
-        _descend(
-            clone.net.flat,
-            lambda rows: -density._log_prob(obs[rows], action[rows]).mean(),
-            len(obs),
-            generator,
-        )
-        clone.requires_grad_(requires_grad=False)
-        return density
-
-    @torch.no_grad()
-    def log_prob(
-        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
-    ) -> Float[Tensor, "b"]:
-        """`[b]` nats, at most 0."""
-        return self._log_prob(obs, action)
-
-    def _log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        return log_probability_of(self._clone.log_probs(obs), action)
-
-
-def _descend(
-    parameter: nn.Parameter, loss: Callable[[Tensor], Tensor], count: int, generator: torch.Generator
-) -> None:
-    """Adam on a loss of random rows, at a rate that falls to 0."""
-    optimiser = torch.optim.Adam([parameter], lr=_LEARNING_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _UPDATES)
-    # All batches at once, with replacement: a fit costs the same for any number of rows.
-    for rows in torch.randint(count, (_UPDATES, min(_BATCH, count)), generator=generator):
-        optimiser.zero_grad(set_to_none=True)
-        loss(rows).backward()
-        optimiser.step()
-        schedule.step()
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class BehaviourSupport:
     """What counts as inside of the log.
@@ -178,7 +120,7 @@ class BehaviourSupport:
         rows: held-out rows behind both quantiles.
     """
 
-    density: BehaviourDensity | ChoiceDensity
+    density: BehaviourDensity
     log_density_floor: float
     reference: DensityReference
     distance_ceiling: float
@@ -208,8 +150,7 @@ class BehaviourSupport:
         """
         if len(held_out[0]) < MIN_ROWS:
             raise ValueError(f"a 1 % quantile needs {MIN_ROWS} held-out rows, not {len(held_out[0])}")
-        kind = ChoiceDensity if space.is_discrete else BehaviourDensity
-        density = kind.fit(*train, space=space, normaliser=normaliser, generator=generator)
+        density = BehaviourDensity.fit(*train, space=space, normaliser=normaliser, generator=generator)
         reference = DensityReference.fit(*train, generator=generator, max_rows=REFERENCE_ROWS)
         # Held out: a density is higher and a distance smaller on the rows it was fitted on, and thresholds
         # from those would call the behaviour itself foreign.

@@ -8,7 +8,7 @@ Barto 2018, section 7.1, for returns of several steps. No learner by itself.
 import abc
 import copy
 import dataclasses
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -77,7 +77,7 @@ class ValueLearningState(LearnerState, Generic[PolicyT]):
 
 
 ConfigT = TypeVar("ConfigT", bound=ValueLearningConfig)
-StateT = TypeVar("StateT", bound=ValueLearningState[GreedyPolicy])
+StateT = TypeVar("StateT", bound=ValueLearningState[Any])
 
 
 class ValueLearning(abc.ABC, Generic[ConfigT, StateT]):
