@@ -14,6 +14,7 @@ from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.data.stacking.history import check_history
 from mbrl.dynamics.arrays import (
+    choice_columns,
     fit_normaliser,
     fit_target_normaliser,
     step_arrays,
@@ -37,6 +38,7 @@ from mbrl.dynamics.tabular.fit import fit_tabular
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
+from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.spread import robust_scale
 
 Stage = Literal["ensemble", "horizon", "termination", "done"]
@@ -213,7 +215,9 @@ class DynamicsFit:
             if self._history is None
             else self._history.frame_dim(rows.observation.shape[1], rows.action.shape[1])
         )
-        inputs = fit_normaliser(step_inputs(rows))
+        obs_dim = rows.observation.shape[1]
+        passed = choice_columns(rows, self._history, obs_at=0, act_at=obs_dim)
+        inputs = fit_normaliser(step_inputs(rows), choices=passed)
         targets = fit_target_normaliser(rows, frame_dim=frame_dim)
         arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
         base = fit_linear_base(arrays) if config.base == "linear" else None
@@ -263,6 +267,18 @@ class DynamicsFit:
         trainer.best = objective.holdout_error(arrays)  # a member that only gets worse stays as it is
         self._horizon_trainer, self.stage = trainer, "horizon"
 
+    def _fit_head_inputs(self, train: Transitions, *, reads_successor: bool) -> Normaliser:
+        """Of (s, a, s') or (a, s); one-hot actions in it pass as they are."""
+        obs_dim, act_dim = train.observation.shape[1], train.action.shape[1]
+        places = [(0, obs_dim), (obs_dim + act_dim, obs_dim)] if reads_successor else [(act_dim, 0)]
+        passed = [
+            columns
+            for obs_at, act_at in places
+            for columns in choice_columns(train, self._history, obs_at=obs_at, act_at=act_at)
+        ]
+        array = termination_inputs(train, reads_successor=reads_successor)
+        return fit_normaliser(array, choices=passed)
+
     def _enter_termination(self) -> None:
         """Builds the head and its data; skips the stage where no training row terminated."""
         train, holdout = self.split.train.transitions(), self.split.holdout.transitions()
@@ -273,7 +289,7 @@ class DynamicsFit:
         if reads_successor:
             train, holdout = train.successors_known(), holdout.successors_known()
         config = self.config
-        inputs = fit_normaliser(termination_inputs(train, reads_successor=reads_successor))
+        inputs = self._fit_head_inputs(train, reads_successor=reads_successor)
         arrays = termination_arrays(train, holdout, inputs=inputs, reads_successor=reads_successor)
         edges = termination_edges(
             arrays.inputs,
