@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeContext
+from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import SpaceSpec
 from mbrl.learners.base import LearnerContext
+from mbrl.learners.choice import LearnerChoice
 from mbrl.learners.discrete.dqn import DQN, DQNConfig
 from mbrl.nets.normaliser import Normaliser
 from tests.learners.discrete.chain import (

@@ -3,7 +3,7 @@ import torch
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import TransitionBatch
-from mbrl.data.several_steps import sum_steps
+from mbrl.ops.several_steps import sum_steps
 
 
 def rows(lengths: list[int], ends: list[bool]) -> tuple[TransitionBatch, torch.Tensor]:
