@@ -36,6 +36,9 @@ class ProcessEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], abc.AB
         width: error of an output that the reward falls to 1/e at, physical units.
         noise: deviation of the disturbance of each state in a step, physical units.
         targets: lower and upper end of each output's set points.
+
+    Args:
+        render_mode: none of them can be drawn.
     """
 
     low: ClassVar[tuple[float, ...]]
@@ -45,12 +48,14 @@ class ProcessEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], abc.AB
     noise: ClassVar[tuple[float, ...]]
     targets: ClassVar[tuple[tuple[float, float], ...]]
 
-    def __init__(self) -> None:
+    def __init__(self, render_mode: None = None) -> None:
+        self.render_mode = render_mode
         size = len(self.noise) + 2 * len(self.width)
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = Box(np.float32(self.low), np.float32(self.high), dtype=np.float32)
-        self._state = np.zeros(len(self.noise))
-        self._target, self._integral = np.zeros((2, len(self.width)))
+        self._state: Array = np.zeros(len(self.noise))
+        self._target: Array = np.zeros(len(self.width))
+        self._integral: Array = np.zeros(len(self.width))
 
     @abc.abstractmethod
     def start(self) -> Array:
@@ -99,8 +104,8 @@ class ProcessEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], abc.AB
         command = np.clip(np.asarray(action, np.float64).reshape(-1), self.low, self.high)
         disturbance = np.array(self.noise) * self.np_random.standard_normal(len(self.noise))
         self._state = self.advance(self._state, command) + disturbance
-        error = (self._target - self.outputs(self._state)) / np.array(self.width)
-        self._integral = np.clip(self._integral + 0.1 * error, -_INTEGRAL_LIMIT, _INTEGRAL_LIMIT)
+        error: Array = (self._target - self.outputs(self._state)) / np.array(self.width)
+        self._integral = (self._integral + 0.1 * error).clip(-_INTEGRAL_LIMIT, _INTEGRAL_LIMIT)
         failed = self.has_failed(self._state)
         reward = 0.0 if failed else float(np.exp(-np.square(error).mean()))
         return self._observe(), reward, failed, False, {}
@@ -113,7 +118,7 @@ class ProcessEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], abc.AB
 
 
 class Reactor(ProcessEnv):
-    """An exothermic stirred-tank reactor: the coolant holds the concentration, at a point that runs away alone.
+    """An exothermic stirred-tank reactor: its coolant holds the concentration, where it would run away alone.
 
     State: concentration (mol/L), temperature (K). Command: coolant temperature (K). Above 400 K a trip ends
     the episode. Time in minutes.
@@ -218,8 +223,8 @@ class Pipeline(ProcessEnv):
     LOSS: ClassVar = 0.9  # of the warmth above the surroundings that arrives
     SURROUNDINGS: ClassVar = 15.0  # deg C
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, render_mode: None = None) -> None:
+        super().__init__(render_mode)
         self._pipe = np.zeros(self.DELAY)
 
     def start(self) -> Array:

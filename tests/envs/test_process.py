@@ -28,7 +28,9 @@ def test_the_reactor_rests_at_its_unstable_steady_state() -> None:
     )
     # d/dC (1 - C - k C) = -1 - k with k = (1 - 0.5) / 0.5 = 1 at rest.
     assert jacobian[0, 0] == pytest.approx(-2.0, abs=0.001)
-    assert np.linalg.eigvals(jacobian).real.max() > 2.0  # it runs away, three times as far within half a minute
+    assert (
+        np.linalg.eigvals(jacobian).real.max() > 2.0
+    )  # it runs away, three times as far within half a minute
 
 
 def test_the_tanks_rest_at_the_operating_point_of_the_paper() -> None:
@@ -84,7 +86,8 @@ def test_references_are_the_returns_of_random_commands_and_of_the_rule(name: str
     task = load_task(name)
     env, rng = make_env(task), np.random.default_rng(0)
     assert isinstance(env.unwrapped, TASKS[name])
-    assert task.ref_min_score is not None and task.ref_max_score is not None
+    assert task.ref_min_score is not None
+    assert task.ref_max_score is not None
     found = {"rule": 0.0, "random": 0.0}
     for who in found:
         for episode in range(10):
