@@ -52,7 +52,7 @@ class ProcessEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], abc.AB
         self.render_mode = render_mode
         size = len(self.noise) + 2 * len(self.width)
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
-        self.action_space = Box(np.float32(self.low), np.float32(self.high), dtype=np.float32)
+        self.action_space = Box(np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32)
         self._state: Array = np.zeros(len(self.noise))
         self._target: Array = np.zeros(len(self.width))
         self._integral: Array = np.zeros(len(self.width))
@@ -92,9 +92,9 @@ class ProcessEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], abc.AB
         super().reset(seed=seed, options=options)
         spread = 5.0 * np.array(self.noise)
         self._state = self.start() + spread * self.np_random.standard_normal(len(spread))
-        low, high = np.array(self.targets).T
-        self._target = self.np_random.uniform(low, high)
-        self._integral = np.zeros(len(self._target))
+        low, high = np.array(self.targets, np.float64).T
+        self._target = np.asarray(self.np_random.uniform(low, high), np.float64)
+        self._integral = np.zeros(len(self.width))
         return self._observe(), {}
 
     def step(
