@@ -30,7 +30,7 @@ from mbrl.algorithms.base import (
 )
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import CriticValues, Policy, TerminationFn, ValueFn
+from mbrl.core.protocols import CriticValues, Policy, StateValueFn, TerminationFn
 from mbrl.core.types import Metrics, SpaceSpec, StateDict, TransitionBatch
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
@@ -188,7 +188,7 @@ class DecisionSearch:
     value_scale: float
 
     def refresh_with_value(
-        self, policy: Policy, value: ValueFn | None, step: int, generator: torch.Generator
+        self, policy: Policy, value: StateValueFn | None, step: int, generator: torch.Generator
     ) -> Metrics:
         """Renews the decisions, unless it is too early.
 
@@ -220,7 +220,7 @@ class DecisionSearch:
             )
         return dict(zip(_METRICS, torch.stack(sums).sum(0) / len(index), strict=True))
 
-    def _planner(self, policy: Policy, value: ValueFn | None) -> Planner:
+    def _planner(self, policy: Policy, value: StateValueFn | None) -> Planner:
         if not isinstance(value, CriticValues):
             raise ConfigError(
                 f"reanalyse searches with the learner's critics, but {self.config.learner.name!r} has none. "

@@ -63,7 +63,7 @@ class Controller(contextlib.ExitStack):
         if not callable(self._fallback) and self._fallback not in ("hold", "policy" if self._spare else ""):
             raise ValueError(f"{self.folder} has no fallback {self._fallback!r}: give 'hold' or a function")
         self._intervenes, self._clock, self._rng = guard, clock, np.random.default_rng(seed)
-        self._file = None if log is None else self.enter_context(Path(log).open("x", 1, newline=""))
+        self._file = None if log is None else self.enter_context(Path(log).open("x", 1, newline=""))  # noqa: SIM115
         if self._file is not None:
             names += [f"{kind}{a['name']}" for kind in ("", "proposed_") for a in acts]
             names += ["novelty", "surprise", "alarm", "source", "reasons", "milliseconds"]
@@ -83,7 +83,7 @@ class Controller(contextlib.ExitStack):
     def act(self, observation: Any, stamp: float | None = None, mask: Any = None) -> Any:
         """The action `[act_dim]`, or the id of a choice, for the latest frame `[frame_dim]`; see `last`.
 
-        A mask `[choices]` tells what is allowed (None: all), a stamp, seconds on the clock, how old the frame is.
+        A mask `[choices]` tells what is allowed (None: all), a stamp (seconds on the clock) how old it is.
         """
         now, frame = self._clock(), np.array(observation, np.float32)
         self._mask = np.ones_like(self._low) if mask is None else np.array(mask, np.float32)

@@ -19,6 +19,10 @@ from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
+BatchKind: TypeAlias = Literal["transitions", "on_policy", "demonstrations"]
+"""What a learner's batches are: `TransitionBatch` of whoever acted, `OnPolicyBatch` of its own policy, or
+`DemonstrationBatch` of whoever acted with an expert's steps beside them."""
+
 _LogStd: TypeAlias = Annotated[float, Field(ge=-20, le=10)]
 
 
@@ -71,9 +75,19 @@ class LearnerConfig(BaseModel):
         return True
 
     @property
+    def batch_kind(self) -> BatchKind:
+        """Which batches an update reads; a recipe refuses a learner whose batches it does not make."""
+        return "transitions"
+
+    @property
     def summed_steps(self) -> int:
         """Logged rewards that a row of a batch sums up, discounted; 1 for single steps."""
         return 1
+
+    @property
+    def reads_preferences(self) -> bool:
+        """Whether updates read answered pairs of segments, which the recipe `preferences` brings."""
+        return False
 
     @property
     def is_conservative(self) -> bool:

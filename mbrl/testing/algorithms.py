@@ -33,7 +33,9 @@ from mbrl.testing.samples import (
     TINY_DYNAMICS,
     fitted_dynamics,
     make_dataset,
+    make_expert,
     make_normaliser,
+    make_preferences,
     make_transitions,
 )
 from mbrl.testing.trainings import check_longer, check_resume, check_stored_policy, train_in
@@ -44,6 +46,7 @@ _SHORTER = (11, 15)
 _ONLINE_TASKS = {False: "pendulum", True: "cartpole"}
 """By whether actions are choices."""
 
+_CLONE_UPDATES = 8
 _BATCH_FIELDS = ("observation", "action", "reward", "next_observation", "terminated")
 _SMALL: Final[dict[str, Any]] = {
     "updates": UPDATES,
@@ -56,6 +59,9 @@ _SMALL: Final[dict[str, Any]] = {
     "states": 12,
     "sims": 8,
     "search_from": 5,
+    "discriminator_hidden": [8],
+    "demonstrations": 8,
+    "pairs": 4,
 }
 """Settings that make an algorithm small, by dotted key; those that it does not have are passed over."""
 
@@ -94,6 +100,8 @@ class AlgorithmCase:
             make_transitions(space),
             fitted_dynamics(space),
             episode=torch.tensor(make_dataset(space=space).transitions().episode),
+            expert=make_expert(space),
+            preferences=make_preferences(space),
         )
 
     def build(self, context: RecipeContext | None = None) -> Training:
@@ -136,7 +144,10 @@ def _shrunk(tree: Tree) -> Tree:
     if isinstance(learner, dict):
         fields = cast("Tree", learner)
         if fields.get("name") in LEARNERS:
-            fields |= small_settings(LEARNERS.get(fields["name"]).Config)
+            learner_config = LEARNERS.get(fields["name"]).Config
+            fields |= small_settings(learner_config)
+            if "clone_updates" in learner_config.model_fields:
+                fields["clone_updates"] = _CLONE_UPDATES  # both phases are looked at
     return tree
 
 

@@ -1,5 +1,6 @@
 """A small log, a model of it that fits in well under a second, and what learners are told of both."""
 
+import dataclasses
 import functools
 from typing import Any, Final
 
@@ -7,14 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mbrl.core.protocols import BatchSource
 from mbrl.core.rng import RngStreams
-from mbrl.core.types import Episode, SpaceSpec, TransitionBatch
+from mbrl.core.types import Episode, OnPolicyBatch, SpaceSpec, TransitionBatch
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.data.normaliser import fit_moments
+from mbrl.data.sources import DatasetSource, DemonstrationSource, OnPolicySource
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
+from mbrl.learners.base import BatchKind
 from mbrl.nets.normaliser import Normaliser
+from mbrl.preferences.segments import SegmentPairs
+from mbrl.preferences.synthetic import answer_pairs, draw_pairs
 from mbrl.uncertainty.held_out import held_out_measures
 
 SPACE: Final = SpaceSpec(obs_dim=3, act_dim=2, act_low=(-1.0, -2.0), act_high=(1.0, 0.5))
@@ -83,10 +89,48 @@ def make_transitions(space: SpaceSpec = SPACE) -> TransitionBatch:
     return make_dataset(space=space).transitions().to_batch()
 
 
+def make_batch(kind: BatchKind, space: SpaceSpec = SPACE) -> TransitionBatch:
+    """The same rows as a learner of that kind of batch reads them."""
+    rows = make_transitions(space)
+    if kind == "demonstrations":
+        return make_source(kind, space).sample(len(rows), torch.Generator().manual_seed(0))
+    return as_on_policy(rows) if kind == "on_policy" else rows
+
+
+def make_source(kind: BatchKind, space: SpaceSpec = SPACE) -> BatchSource:
+    """Where such a learner draws them."""
+    rows = make_transitions(space)
+    if kind == "transitions":
+        return DatasetSource(rows)
+    if kind == "demonstrations":
+        return DemonstrationSource(DatasetSource(rows), make_expert(space), rows.observation[:5], 8)
+    source = OnPolicySource()
+    source.replace(as_on_policy(rows))
+    return source
+
+
+def make_expert(space: SpaceSpec = SPACE) -> TransitionBatch:
+    """Two episodes of other start states, as if somebody had shown them."""
+    return make_dataset(2, 30, seed=7, space=space).transitions().to_batch()
+
+
+def as_on_policy(rows: TransitionBatch) -> OnPolicyBatch:
+    """Rows as if a wide policy had taken them, with advantages that are the rewards."""
+    known = {field.name: getattr(rows, field.name) for field in dataclasses.fields(TransitionBatch)}
+    spread = rows.action.square().sum(-1)
+    return OnPolicyBatch(**known, log_prob=-1 - spread, advantage=rows.reward, value=rows.observation.sum(-1))
+
+
 def make_normaliser(space: SpaceSpec = SPACE) -> Normaliser:
     """Of the log's observations."""
     mean, std = fit_moments(make_dataset(space=space).transitions().observation)
     return Normaliser(torch.from_numpy(mean), torch.from_numpy(std))
+
+
+def make_preferences(space: SpaceSpec = SPACE) -> SegmentPairs:
+    """Twenty pairs of the log's segments, answered by its rewards."""
+    log = make_dataset(space=space)
+    return SegmentPairs.of(log, answer_pairs(log, draw_pairs(log, count=20, length=5)))
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Policies over choices without torch: graphs, masks, ids, draws."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.types import SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.deploy.choices import MASK, PROBABILITIES, choices_difference, sample_masks
 from mbrl.deploy.networks import ACTION, FRAMES, write_policy
@@ -137,8 +139,9 @@ def test_settings_that_mean_nothing_for_choices_are_refused(tmp_path: Path) -> N
         make_bundle(tmp_path / "a", make_policy(), max_change=0.1)
     with pytest.raises(ConfigError, match="id of a choice, 0 to 2"):
         make_bundle(tmp_path / "b", make_policy(), rest=(3,))
+    renamed = dataclasses.replace(make_dataset(space=CHOICES), spec=SpaceSpec.discrete(3, 3))
     with pytest.raises(ConfigError, match="choices of a policy are"):
-        make_bundle(tmp_path / "c", make_policy(), make_dataset().select([0, 1]))
+        make_bundle(tmp_path / "c", make_policy(), renamed)
 
 
 WITHOUT_TORCH = """

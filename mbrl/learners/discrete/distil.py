@@ -2,8 +2,8 @@
 
 Source: the policy loss of MuZero Reanalyse in its offline form (Schrittwieser et al. 2021, arXiv:2104.06294).
 
-Departures: those of `distil`, of which this is the form over choices; values are expectations over all choices
-of the policy instead of draws.
+Departures: those of `distil`, of which this is the form over choices; values are expectations over all
+choices of the policy instead of draws.
 """
 
 import copy

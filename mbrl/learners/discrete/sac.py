@@ -176,7 +176,7 @@ class DiscreteSAC:
     def critic_target(
         self, state: DiscreteSACState, batch: TransitionBatch, entropy_coef: Float[Tensor, ""]
     ) -> Float[Tensor, "b"]:
-        """`r + g (1 - terminated) sum_a pi(a|s') [min_i Q'_i(s', a) - b alpha log pi(a|s')]`, no gradients."""
+        """`r + g (1 - terminated) sum_a pi(a|s') [min_i Q'_i(s', a) - b alpha log pi(a|s')]`, detached."""
         # Padding behind an end may allow nothing, and is not read.
         log_probs = state.actor.log_probs(batch.next_observation, without_empty(batch.next_action_mask))
         least = state.target_critic(state.actor.normaliser(batch.next_observation)).amin(0)

@@ -120,7 +120,8 @@ def _parity(contract: Contract) -> Iterator[str]:
             f"the same choices, and probabilities that differ by {parity.policy:.1e} at most, with masks too"
         )
     yield (
-        f"- The graph does what was trained: {what}, on {parity.rows:,} {rows} of the log (accepted: {parity.tolerance:g})."
+        f"- The graph does what was trained: {what}, on {parity.rows:,} {rows} of the log (accepted: "
+        f"{parity.tolerance:g})."
     )
     if parity.fallback is not None:
         yield f"- The fallback policy likewise: {parity.fallback:.1e}."
@@ -145,7 +146,7 @@ def _guard(guard: GuardPart | None) -> Iterator[str]:
 def _runtime(contract: Contract) -> Iterator[str]:
     say = contract.runtime
     if contract.action.choices is None:
-        yield "- Every action lies within its limits, and changes by no more than its limit from step to step."
+        yield "- Every action lies within its limits, and changes by no more than that from step to step."
     else:
         yield "- Nothing that a mask forbids is ever chosen, not by a fallback or a hold either."
     yield "- An observation that is not finite, or of another size, never reaches the policy."

@@ -35,8 +35,8 @@ def check_choices(policy: PolicyNetwork, log: Dataset) -> None:
     own, logged = policy.spec.space.choices, log.spec.choices
     if own != logged:
         raise ConfigError(
-            f"The choices of a policy are {own}, those of the log {log.info.name!r} {logged}. Remedy: name the "
-            "log that it learned from (--dataset)."
+            f"The choices of a policy are {own}, those of the log {log.info.name!r} {logged}. Remedy: "
+            "name the log that it learned from (--dataset)."
         )
 
 

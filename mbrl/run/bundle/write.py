@@ -68,8 +68,8 @@ class BundleConfig(BaseModel):
         tolerance: largest difference of an action to torch's that is accepted, scaled to [-1, 1].
         max_change: largest change of an action from one step to the next, environment units: one number for
             all channels or one for each; None for no limit.
-        rest: action that ends a hold; None is 0 within the limits, or the choice that the log makes most often.
-            Of choices it is the id of one, or its one-hot vector.
+        rest: action that ends a hold, the id of one where actions are choices; None is 0 within the limits,
+            or the choice that the log makes most often.
         coast_steps: see `RuntimePart`.
         hold_steps: likewise.
         stale_after: seconds, see `RuntimePart`; `auto` is 2.5 steps of the log.
