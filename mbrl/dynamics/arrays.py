@@ -100,6 +100,15 @@ def choice_columns(rows: Transitions, history: History | None, *, obs_at: int, a
     return [slice(act_at, act_at + size), *([slice(end - past, end)] if past else [])]
 
 
+def fit_head_normaliser(train: Transitions, history: History | None, *, reads_successor: bool) -> Normaliser:
+    """Of a termination head's inputs, (s, a, s') or (a, s); one-hot actions among them pass as they are."""
+    obs_dim, act_dim = train.observation.shape[1], train.action.shape[1]
+    places = [(0, obs_dim), (obs_dim + act_dim, obs_dim)] if reads_successor else [(act_dim, 0)]
+    passed = [choice_columns(train, history, obs_at=obs_at, act_at=act_at) for obs_at, act_at in places]
+    array = termination_inputs(train, reads_successor=reads_successor)
+    return fit_normaliser(array, choices=[columns for part in passed for columns in part])
+
+
 def fit_target_normaliser(train: Transitions, *, frame_dim: int | None = None) -> Normaliser:
     """Mean and deviation of (s' - s, r), with scales that make targets without a signal cost nothing.
 

@@ -15,13 +15,13 @@ from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.data.stacking.history import check_history
 from mbrl.dynamics.arrays import (
     choice_columns,
+    fit_head_normaliser,
     fit_normaliser,
     fit_target_normaliser,
     step_arrays,
     step_inputs,
     termination_arrays,
     termination_edges,
-    termination_inputs,
 )
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
 from mbrl.dynamics.assessment.assess import assess
@@ -267,18 +267,6 @@ class DynamicsFit:
         trainer.best = objective.holdout_error(arrays)  # a member that only gets worse stays as it is
         self._horizon_trainer, self.stage = trainer, "horizon"
 
-    def _fit_head_inputs(self, train: Transitions, *, reads_successor: bool) -> Normaliser:
-        """Of (s, a, s') or (a, s); one-hot actions in it pass as they are."""
-        obs_dim, act_dim = train.observation.shape[1], train.action.shape[1]
-        places = [(0, obs_dim), (obs_dim + act_dim, obs_dim)] if reads_successor else [(act_dim, 0)]
-        passed = [
-            columns
-            for obs_at, act_at in places
-            for columns in choice_columns(train, self._history, obs_at=obs_at, act_at=act_at)
-        ]
-        array = termination_inputs(train, reads_successor=reads_successor)
-        return fit_normaliser(array, choices=passed)
-
     def _enter_termination(self) -> None:
         """Builds the head and its data; skips the stage where no training row terminated."""
         train, holdout = self.split.train.transitions(), self.split.holdout.transitions()
@@ -289,7 +277,7 @@ class DynamicsFit:
         if reads_successor:
             train, holdout = train.successors_known(), holdout.successors_known()
         config = self.config
-        inputs = self._fit_head_inputs(train, reads_successor=reads_successor)
+        inputs = fit_head_normaliser(train, self._history, reads_successor=reads_successor)
         arrays = termination_arrays(train, holdout, inputs=inputs, reads_successor=reads_successor)
         edges = termination_edges(
             arrays.inputs,
