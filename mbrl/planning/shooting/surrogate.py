@@ -4,9 +4,9 @@ Source: Hansen 2019, "A global surrogate assisted CMA-ES" (lq-CMA-ES): a full qu
 best plans that were scored, weighted by rank. Where returns are quadratic in the plan, as those of linear
 dynamics with quadratic costs are, its maximum is the best plan, exactly.
 
-Departures: the maximum is proposed beside the draws, it replaces none of the method's own steps; directions in
-which the model is convex are followed uphill (Dauphin et al. 2014); with too few plans for a full quadratic
-there is no model, where the source goes on with a diagonal one.
+Departures: the maximum is proposed beside the draws, it replaces none of the method's own steps; directions
+in which the model is convex are followed uphill (Dauphin et al. 2014); with too few plans for a full
+quadratic there is no model, where the source goes on with a diagonal one.
 """
 
 from typing import Final
@@ -19,7 +19,7 @@ _ENOUGH: Final = 1.1
 """Plans for each coefficient before there is a model, as in lq-CMA-ES."""
 
 _LOCAL: Final = 2
-"""Of all plans the model is of the best ones, this many for each coefficient: a quadratic is a local model."""
+"""The model is of the best plans alone, this many for each coefficient: a quadratic is a local model."""
 
 _BEST_WEIGHT: Final = 20.0
 """Weight of the best plan in that of the last one that counts, linear in between, as in lq-CMA-ES."""
