@@ -9,7 +9,7 @@ in which the model is convex are followed uphill (Dauphin et al. 2014); with too
 quadratic there is no model, where the source goes on with a diagonal one.
 """
 
-from typing import Final
+from typing import Final, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -71,8 +71,8 @@ def quadratic_peak(
     # 2. Weighted least squares of 1, z_i and z_i z_j.
     weight = torch.linspace(_BEST_WEIGHT, 1.0, count, dtype=z.dtype, device=z.device).sqrt() * is_finite
     solution = _regress(z, y / y.abs().amax(1, keepdim=True).clamp_min(1e-300), weight)
-    if solution is None:
-        return None
+    known &= solution.isfinite().all(1)
+    solution = solution.nan_to_num()
     # 3. Up to its maximum from the best plan: a Newton step with curvatures of the right sign.
     peak = (centre + scale * _ascend(solution, dims)[:, None])[:, 0]
     known &= peak.isfinite().all(1)
@@ -81,8 +81,8 @@ def quadratic_peak(
 
 def _regress(
     z: Float[Tensor, "b n d"], y: Float[Tensor, "b n"], weight: Float[Tensor, "b n"]
-) -> Float[Tensor, "b c"] | None:
-    """Coefficients of 1, z_i, z_i z_j (i <= j); None where they are not determined."""
+) -> Float[Tensor, "b c"]:
+    """Coefficients of 1, z_i, z_i z_j (i <= j); NaN where they are not determined."""
     rows, columns = torch.triu_indices(z.shape[2], z.shape[2], device=z.device)
     found: list[Tensor] = []
     # State by state: the features of all at once would need gigabytes for long plans of many states.
@@ -91,9 +91,10 @@ def _regress(
         features *= share[:, None]
         gram = features.T @ features
         gram.diagonal().add_(_RIDGE * gram.diagonal().amax())
-        factor, info = torch.linalg.cholesky_ex(gram)
+        factor, info = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(gram))
         if int(info) != 0:
-            return None
+            found.append(torch.full_like(gram[0], torch.nan))
+            continue
         found.append(torch.cholesky_solve(features.T @ (share * target)[:, None], factor)[:, 0])
     return torch.stack(found)
 
@@ -106,6 +107,6 @@ def _ascend(solution: Float[Tensor, "b c"], dims: int) -> Float[Tensor, "b d"]:
     hessian[:, rows, columns] = products
     # z_i z_j stands once for i and j, so that both halves of the Hessian get it; the diagonal counts twice.
     hessian = hessian + hessian.mT
-    curvature, along = torch.linalg.eigh(hessian)
+    curvature, along = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(hessian))
     length = (along.mT @ gradient[..., None])[..., 0] / curvature.abs().clamp_min(1e-300)
     return (along @ length.clamp(-_FARTHEST, _FARTHEST)[..., None])[..., 0]

@@ -37,7 +37,9 @@ class PlanConfig(BaseModel):
             one that the log carries); `auto` takes the rule where there is one.
         critic: whose values stand at leaves: the `learner`'s, those of an `fqe` ensemble that is fitted to
             the log, or `auto`: the learner's where it has some.
-        fqe: of that ensemble.
+        fqe: of that ensemble, whose members regress on resampled episodes with targets of their own.
+        fqe_doublings: how often its updates are doubled while its values do not stand still.
+        unsettled_critic: `refuse` values that still do not, or `use` them.
         constraint: a condition over the names of a step (`next_NAME` after it) that plans have to keep to;
             null for none.
         max_violation: share of a plan's imagined futures in which it may be broken while another plan is left
@@ -64,7 +66,9 @@ class PlanConfig(BaseModel):
     calibration: CalibrationConfig = CalibrationConfig()
     termination: Literal["auto", "learned", "task"] = "auto"
     critic: CriticSource = "auto"
-    fqe: FQEConfig = FQEConfig(updates=20_000, hidden=(128, 128))
+    fqe: FQEConfig = FQEConfig(updates=20_000, hidden=(128, 128), learning_rate=1e-3, polyak_tau=0.02)
+    fqe_doublings: Annotated[int, Field(ge=0, le=20)] = 2
+    unsettled_critic: Literal["refuse", "use"] = "refuse"
     constraint: str | None = None
     max_violation: Annotated[float, Field(ge=0, lt=1)] = 0.05
     cost: str | None = None
