@@ -171,9 +171,9 @@ def fit_critic_stage(basis: PlanBasis, config: PlanConfig, workspace: Workspace)
     found = folder.summary(_CriticSummary)
     if not found["is_converged"]:
         problem = (
-            f"The values at the planner's leaves did not settle in {found['updates']:,} updates: they moved by "
-            f"{found['drift']:.1%} over the last fifth, where {MAX_DRIFT:.0%} counts as standing still, and "
-            f"values need {found['least_updates']:,} updates to cross the horizon."
+            f"The values at the planner's leaves did not settle in {found['updates']:,} updates: they moved "
+            f"by {found['drift']:.1%} over the last fifth, where {MAX_DRIFT:.0%} counts as standing still, "
+            f"and values need {found['least_updates']:,} updates to cross the horizon."
         )
         remedy = "raise fqe.updates, fqe.polyak_tau or fqe_doublings"
         if config.unsettled_critic == "refuse":
