@@ -16,7 +16,7 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.nets.normaliser import Normaliser
-from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.log.policies import as_deployed
 from mbrl.off_policy.value.fqe import FitValues, FQEConfig, FQEResult
 from mbrl.off_policy.value.fqe_result import MAX_DRIFT
 from mbrl.off_policy.value.value_net import QEnsemble, RewardScale
@@ -186,7 +186,7 @@ def _fit_critic(basis: PlanBasis, config: PlanConfig, fit_values: FitValues) -> 
     """Twice as many updates as long as the values do not stand still; a longer fit continues the shorter."""
     policy: Policy = basis.stored.policy
     if not isinstance(policy, DiscretePolicy):
-        policy = DeterministicMode(policy)
+        policy = as_deployed(policy)
     result: FQEResult | None = None
     for doubling in range(config.fqe_doublings + 1):
         if result is not None and _has_settled(result):
