@@ -100,11 +100,6 @@ class ShootingPlanner(abc.ABC):
         """What it plans in."""
         return self._problem
 
-    @property
-    def horizon(self) -> int:
-        """Steps of a plan."""
-        return self._config.horizon
-
     @abc.abstractmethod
     def sizes(self) -> tuple[int, ...]:
         """Plans that each iteration scores."""

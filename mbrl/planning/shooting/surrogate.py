@@ -24,6 +24,9 @@ _LOCAL: Final = 2
 _BEST_WEIGHT: Final = 20.0
 """Weight of the best plan in that of the last one that counts, linear in between, as in lq-CMA-ES."""
 
+_MOST_COEFFICIENTS: Final = 1500
+"""Of a model, 53 dimensions: a fit takes some 7 GFLOP for each state, and more grows with the cube."""
+
 _RIDGE: Final = 1e-10
 """Share of the largest squared feature: keeps dimensions solvable in which no plan differs."""
 
@@ -53,10 +56,11 @@ def quadratic_peak(
         score: -inf where it is not finite; such plans say nothing.
 
     Returns:
-        The maximum, not clipped to any box, and where there is one; None where no state has enough plans.
+        The maximum, not clipped to any box, and where there is one; None where there are too few plans or too
+        many dimensions.
     """
     dims = plans.shape[2]
-    if plans.shape[1] < plans_needed(dims):
+    if plans.shape[1] < plans_needed(dims) or coefficients(dims) > _MOST_COEFFICIENTS:
         return None
     # 1. The best plans, in units of their own spread around the best of all.
     count = min(plans.shape[1], _LOCAL * plans_needed(dims))
