@@ -19,7 +19,7 @@ import dataclasses
 from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -28,6 +28,7 @@ from mbrl.algorithms.model_stream import ModelBasedRecipe, RealRatio, Unpenalise
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DynamicsModel, Learner, Policy, ValueFn
 from mbrl.core.types import Metrics, TransitionBatch
+from mbrl.data.sources import mixture_counts
 from mbrl.uncertainty.measures import StepContext, bellman
 
 _CHUNK_ROWS = 1024
@@ -80,7 +81,7 @@ class InconsistencyPenalty:
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on the penalised batch."""
         # Logged successors are real: there is nothing for members to dispute.
-        rows = batch.from_model.nonzero().squeeze(-1)
+        rows = self._imagined_rows(batch)
         # A batch may hold no imagined row: metrics have the same names all the same.
         inconsistency = batch.reward.new_zeros(len(rows))
         if len(rows) > 0:
@@ -90,6 +91,14 @@ class InconsistencyPenalty:
         reward = batch.reward.index_add(0, rows, inconsistency, alpha=-self.config.inconsistency_coef)
         metrics = self.learner.update(state, dataclasses.replace(batch, reward=reward), generator)
         return {**metrics, "critic/inconsistency": inconsistency.sum() / max(len(rows), 1)}
+
+    def _imagined_rows(self, batch: TransitionBatch) -> Int[Tensor, "k"]:
+        if len(batch) != self.config.learner.config.batch_size:
+            return batch.from_model.nonzero().squeeze(-1)
+        # The mixture fixes how many there are, and asking the flags would make the host wait for a card.
+        real = self.config.real_ratio
+        count = mixture_counts([real, 1 - real], len(batch))[1]
+        return torch.argsort(batch.from_model.byte(), descending=True, stable=True)[:count]
 
     def policy(self, state: Any) -> Policy:
         """The learner's."""

@@ -4,6 +4,7 @@ The only recipe that meets a simulator. Each refresh runs fresh episodes, so a s
 `(seed, step)` and resumes bit for bit; an episode that the refresh cuts short counts as truncated.
 """
 
+import dataclasses
 from typing import Annotated, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from pydantic import Field, model_validator
 
 from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream
 from mbrl.algorithms.rewards import RewardTransform
+from mbrl.core.device import CPU, on_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
@@ -71,19 +73,31 @@ class Online(Recipe):
         # No larger than what will ever be collected: memory is reserved at once.
         buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
 
+        refresh = _Collect(config, task, buffer)
+        return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Collect:
+    """Fresh episodes of the present policy, which a simulator sees on the host."""
+
+    config: OnlineConfig
+    task: TaskSpec
+    buffer: ModelBuffer
+
+    def __call__(self, policy: Policy, step: int, generator: torch.Generator) -> Metrics:
         from mbrl.envs.collect import collect  # only this recipe meets a simulator
 
-        def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
-            # Simulators want seeds of their own; drawn from the
-            # refresh's generator, they are a function of the step.
-            rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
-            # Random actions first: a fresh policy hardly explores.
-            if step == 0 and config.warmup_steps > 0:
-                random = RandomPolicy(context.space)
-                _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
-            return _push(buffer, _run(task, policy, config.refresh_steps, rng))
-
-        return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
+        # Simulators want seeds of their own; drawn from the
+        # refresh's generator, they are a function of the step.
+        rng = RngStreams(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        # Random actions first: a fresh policy hardly explores.
+        if step == 0 and self.config.warmup_steps > 0:
+            random = RandomPolicy(self.task.space)
+            warmup = collect(self.task, random, steps=self.config.warmup_steps, rng=rng.child("warmup"))
+            _push(self.buffer, warmup)
+        episodes = _run(self.task, on_device(policy, CPU), self.config.refresh_steps, rng)
+        return _push(self.buffer, episodes)
 
 
 def _run(task: TaskSpec, policy: Policy, steps: int, rng: RngStreams) -> list[Episode]:

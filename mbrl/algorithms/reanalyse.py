@@ -29,6 +29,7 @@ from mbrl.algorithms.base import (
     data_value_bounds,
 )
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
+from mbrl.core.device import on_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import CriticValues, Policy, TerminationFn, ValueFn
 from mbrl.core.types import Metrics, SpaceSpec, StateDict, TransitionBatch
@@ -199,7 +200,8 @@ class DecisionSearch:
         if step < self.config.search_from:
             return {}
         planner = self._planner(policy, value)
-        index = torch.randint(len(self.transitions), (self.config.states,), generator=generator)
+        shape, device = (self.config.states,), generator.device
+        index = torch.randint(len(self.transitions), shape, generator=generator, device=device)
         # One stream for each state, so that chunks change no result.
         noise = RowNoise.draw(len(index), generator)
         gains: list[Tensor] = []
@@ -239,7 +241,8 @@ class DecisionSearch:
             value_scale=self.value_scale,
         )
         pessimism = Pessimism(penalty_coef=config.penalty_coef, lcb_coef=config.lcb_coef)
-        return config.planner.build(with_pessimism(problem, pessimism))
+        device = self.transitions.observation.device
+        return config.planner.build(on_device(with_pessimism(problem, pessimism), device))
 
     def _search(
         self, planner: Planner, index: Tensor, noise: RowNoise
@@ -247,7 +250,7 @@ class DecisionSearch:
         obs, hints = self.transitions.observation[index], None
         if self.config.injects_logged:
             # Clamped: controllers log commands a little beyond their bounds.
-            logged = ActionBox(self.space).scale(self.transitions.action[index]).clamp(-1.0, 1.0)
+            logged = ActionBox(self.space, obs.device).scale(self.transitions.action[index]).clamp(-1.0, 1.0)
             # The one action at this state whose outcome the log knows.
             hints = Hints(candidates=logged[:, None])
         return obs, planner.plan(obs, budget=Budget(self.config.sims), noise=noise, hints=hints)
@@ -258,11 +261,11 @@ class DecisionSearch:
         if self.config.target == "weights":
             actions = draw_candidates(result.weights, result.candidates, count=self.config.draws, noise=noise)
         count = actions.shape[1]
-        action = ActionBox(self.space).unscale(actions[accepted].flatten(0, 1).to(obs.dtype))
+        action = ActionBox(self.space, obs.device).unscale(actions[accepted].flatten(0, 1).to(obs.dtype))
         # A decision for each draw, those of a state side by side.
         obs = obs[accepted].repeat_interleave(count, 0)
         # A last step: the reward is a return by itself, and nothing may be bootstrapped behind it.
-        ended = torch.ones(len(obs), dtype=torch.bool)
+        ended = torch.ones(len(obs), dtype=torch.bool, device=obs.device)
         return TransitionBatch(
             observation=obs,
             action=action,
@@ -309,6 +312,7 @@ def draw_candidates(
     # The last bound is 1 exactly, whatever the weights sum to in float32.
     upper = upper / upper[:, -1:]
     # Place k lies in [k, k + 1): one draw in each of `count` equal slices.
-    place = torch.arange(count, dtype=torch.float64) + noise.uniform("decision", (count,))
+    slices = torch.arange(count, dtype=torch.float64, device=upper.device)
+    place = slices + noise.uniform("decision", (count,))
     index = torch.searchsorted(upper, place / count).clamp_max(upper.shape[1] - 1)
-    return candidates[torch.arange(len(index))[:, None], index]
+    return candidates[torch.arange(len(index), device=index.device)[:, None], index]

@@ -181,10 +181,8 @@ class MixtureSource:
         self._parts = tuple(parts)
 
     def counts(self, batch_size: int) -> list[int]:
-        """Rows from each part; cumulative shares are rounded, so that no count is negative and all add up."""
-        shares = itertools.accumulate(share for _, share in self._parts)
-        edges = [round(batch_size * min(edge, 1.0)) for edge in shares]
-        return [upper - lower for lower, upper in itertools.pairwise([0, *edges])]
+        """Rows from each part, see `mixture_counts`."""
+        return mixture_counts([share for _, share in self._parts], batch_size)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
         """Draws every part's count, in order."""
@@ -199,3 +197,14 @@ class MixtureSource:
         """Inverse of `state_dict`."""
         for k, (part, _) in enumerate(self._parts):
             part.load_state_dict(state[str(k)])
+
+
+def mixture_counts(shares: Sequence[float], batch_size: int) -> list[int]:
+    """Rows of each share in a batch; cumulative shares are rounded, so that no count is negative.
+
+    Args:
+        shares: non-negative; they add up to 1, and the counts to `batch_size`.
+        batch_size: rows of the batch.
+    """
+    edges = [round(batch_size * min(edge, 1.0)) for edge in itertools.accumulate(shares)]
+    return [upper - lower for lower, upper in itertools.pairwise([0, *edges])]

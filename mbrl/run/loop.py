@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from mbrl.algorithms.batch_faults import find_batch_fault
+from mbrl.core.device import CPU, on_device
 from mbrl.core.errors import DivergenceError, NonFiniteError
 from mbrl.core.progress import Progress, SilentProgress
 from mbrl.core.protocols import Training, ValueRefresh
@@ -84,7 +85,7 @@ def train(
     Args:
         training: learner and source.
         folder: of the run; holds `metrics.jsonl`, `tensorboard/` and `checkpoints/` afterwards.
-        rng: streams of the run.
+        rng: streams of the run; its device is that of the state, and `training` lies there already.
         settings: length and intervals.
         progress: told of updates and alarms.
         diagnostics: looks at the policy before each checkpoint, with draws from `rng.at("shift", step)`; the
@@ -210,7 +211,8 @@ class _Monitor:
         for text in look.alarms:
             self._tell(done, "shift", text, shown=f"After update {done:,}: {text}")
         if is_saved:
-            self._checkpoints.save(done, self._content(done))
+            # On the host, from where a machine without a card can go on as well.
+            self._checkpoints.save(done, on_device(self._content(done), CPU))
         return is_saved
 
     def close(self) -> None:
@@ -224,8 +226,9 @@ class _Monitor:
             return Look({}, [])
         begin = time.perf_counter()
         learner = self._training.learner
-        policy, value = learner.policy(self._state), learner.value(self._state)
-        look = self._diagnostics.look(done, policy, value, generator=self._rng.at("shift", done))
+        # Logs and models that a policy is held against stay on the host.
+        policy, value = on_device((learner.policy(self._state), learner.value(self._state)), CPU)
+        look = self._diagnostics.look(done, policy, value, generator=self._rng.host.at("shift", done))
         seconds = time.perf_counter() - begin
         self._mark = (self._mark[0], self._mark[1] + seconds)
         return Look({**look.metrics, "time/shift_seconds": round(seconds, 3)}, look.alarms)

@@ -125,7 +125,7 @@ class FixedPrior:
 
     def logits(self, obs: Tensor) -> Tensor:
         """The preferences, row by row."""
-        return torch.tensor(self.preferences, dtype=obs.dtype).expand(len(obs), self.act_dim)
+        return obs.new_tensor(self.preferences).expand(len(obs), self.act_dim)
 
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
         """The preferred action, or a draw."""
