@@ -29,6 +29,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DynamicsModel, Learner, Policy, ValueFn
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.data.sources import mixture_counts
+from mbrl.learners.base import find_phase
 from mbrl.uncertainty.measures import StepContext, bellman
 
 _CHUNK_ROWS = 1024
@@ -99,6 +100,10 @@ class InconsistencyPenalty:
         real = self.config.real_ratio
         count = mixture_counts([real, 1 - real], len(batch))[1]
         return torch.argsort(batch.from_model.byte(), descending=True, stable=True)[:count]
+
+    def phase(self, state: Any) -> int | None:
+        """The learner's."""
+        return find_phase(self.learner, state)
 
     def policy(self, state: Any) -> Policy:
         """The learner's."""

@@ -89,6 +89,7 @@ def compare(
     jobs: int | None = None,
     engine: EngineName = "local",
     address: str | None = None,
+    device: str | None = None,
     out: str | Path | None = None,
     store: str | Path | None = None,
     progress: Listener = None,
@@ -108,6 +109,8 @@ def compare(
         jobs: runs side by side; None for all cores.
         engine: processes of this machine, or Ray.
         address: of a running Ray cluster.
+        device: where runs compute: `cpu`, `cuda` or `cuda:N`; those side by side share a card. None takes
+            what the comparison's config says.
         out: folder of page, tables and figures; None for one in the run store.
         store: root of the run folders; None for a temporary one of this process.
         progress: False for no live table.
@@ -126,8 +129,10 @@ def compare(
     if address is not None and engine != "ray":
         raise ConfigError("address belongs to the engine ray (--address, --engine ray).")
     settings = [*overrides, *named_overrides(changes, home=None)]
+    settings += [] if device is None else [(("device",), device)]
     source = load_study(str(config), overrides=settings)
-    workspace = open_workspace(store, SilentProgress() if store is not None else choose_progress(progress))
+    listener = SilentProgress() if store is not None else choose_progress(progress)
+    workspace = open_workspace(store, listener, source.config.device if engine == "local" else None)
     root = workspace.store.root.resolve()
     site = Site(StudyFolder(root / "studies" / source.name), root, minari_root())
     with torch_settings(1):

@@ -236,7 +236,7 @@ def fit(
         config: experiment: a name in `configs/experiments` or a yaml.
         seed: of every random stream [0].
         threads: of torch meanwhile [1].
-        device: where tensors live.
+        device: where members are trained: `cpu`, `cuda` or `cuda:N` [cpu].
         store: root of the run folders; None for a temporary one of this process.
         progress: a listener; False for none; None or True for bars in a notebook and at a terminal, lines
             elsewhere.
@@ -267,7 +267,8 @@ def fit(
         arguments["algorithm"] = "bc"  # a fit reads no algorithm, but a run's config has one
     settings = [*overrides, *named_overrides(changes, home="dynamics")]
     resolved = resolve(config, arguments=arguments, overrides=settings)
-    with torch_settings(resolved.run.threads):
+    workspace = workspace.on(resolved.run.device)
+    with torch_settings(resolved.run.threads, workspace.device):
         data = log if isinstance(log, Dataset) else load_run_dataset(resolved.run, workspace)
         _, folder = fit_dynamics_stage(resolved, data, workspace)
         made = [fit_judge_stage(resolved, data, workspace, number=k)[1] for k in range(judges)]

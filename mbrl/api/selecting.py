@@ -127,7 +127,7 @@ def select(
         )
     workspace = open_workspace(store or trained[0].path.parents[1], progress)
     resolved = _config(trained[0], log, workspace, [*overrides, *named_overrides(changes, home=None)])
-    with torch_settings(resolved.run.threads):
+    with torch_settings(resolved.run.threads, workspace.device):
         data = log if isinstance(log, Dataset) else load_run_dataset(resolved.run, workspace)
         _check_log(trained[0], data)
         stored = [open_policy(run.path, which) for run in trained]

@@ -191,7 +191,7 @@ def train(
         online: a task in whose simulator to train, to make behaviour policies; recipes for logs refuse it.
         seed: of every random stream [0].
         threads: of torch while it trains [1].
-        device: where tensors live.
+        device: where models and policies are trained: `cpu`, `cuda` or `cuda:N` [cpu].
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
@@ -220,7 +220,8 @@ def train(
     }
     resolved = resolve(config, arguments=arguments, overrides=[*overrides, *named_overrides(changes)])
     _check_online(resolved, online)
-    with torch_settings(resolved.run.threads):
+    workspace = workspace.on(resolved.run.device)
+    with torch_settings(resolved.run.threads, workspace.device):
         model = None if fitted is None else (fitted.fitted, fitted.digest)
         data = log if isinstance(log, Dataset) else None
         return Run(train_policy_stage(resolved, workspace, dataset=data, fitted=model), data)

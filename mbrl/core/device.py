@@ -3,25 +3,33 @@
 import copy
 import functools
 import re
+import time
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, StringConstraints
+from pydantic import AfterValidator, BaseModel
 from torch import Tensor, nn
 
 from mbrl.core.errors import ConfigError
 
 T = TypeVar("T")
 
-DeviceName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")]
-"""`cpu`, `cuda` (the first card) or `cuda:N`."""
-
 CPU: Final = torch.device("cpu")
 
 _FORM: Final = re.compile(r"cpu|cuda(:[0-9]{1,2})?")
+
+
+def _check_form(name: str) -> str:
+    if _FORM.fullmatch(name) is None:
+        raise ValueError(f"{name[:100]!r} is no device; legal: cpu, cuda (the first card), cuda:1, ...")
+    return name
+
+
+DeviceName: TypeAlias = Annotated[str, AfterValidator(_check_form)]
+"""`cpu`, `cuda` (the first card) or `cuda:N`."""
 
 
 def find_device(name: str) -> torch.device:
@@ -33,10 +41,10 @@ def find_device(name: str) -> torch.device:
     Raises:
         ConfigError: the name is of another form, torch was built without CUDA, or there is no such card.
     """
-    if _FORM.fullmatch(name) is None:
-        raise ConfigError(
-            f"device = {name[:100]!r} is no device. Legal names: cpu, cuda, cuda:0, cuda:1, ..."
-        )
+    try:
+        _check_form(name)
+    except ValueError as error:
+        raise ConfigError(f"device: {error}.") from None
     if name == "cpu":
         return CPU
     build, count = f"torch {torch.__version__}", torch.cuda.device_count()
@@ -60,12 +68,24 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def describe_device(name: str) -> dict[str, str]:
-    """What a record says of a device: its name, and what besides the seed its bits depend on."""
-    if name == "cpu" or not torch.cuda.is_available():
-        return {"device": name}
-    card, cuda = torch.cuda.get_device_name(torch.device(name)), str(torch.version.cuda)
-    return {"device": name, "card": card, "cuda": cuda, "cudnn": str(torch.backends.cudnn.version())}
+def describe_device(device: torch.device) -> dict[str, str]:
+    """What a record says of a device: its name, and what besides seed and versions its bits depend on."""
+    if device.type != "cuda":
+        return {"device": str(device)}
+    card, cuda = torch.cuda.get_device_name(device), str(torch.version.cuda)
+    return {"device": str(device), "card": card, "cuda": cuda}
+
+
+def clock_on(device: torch.device) -> Callable[[], float]:
+    """A clock, seconds, that waits for what a card was given to do: what it tells is what was spent."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def read() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return read
 
 
 def on_device(value: T, device: torch.device) -> T:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeConfig
 from mbrl.core.assets import configs_dir
+from mbrl.core.device import DeviceName
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import listed, suggest
 from mbrl.core.registry import Registry
@@ -73,7 +74,8 @@ class RunConfig(BaseModel):
         evaluation: the judgement of its policy.
         seed: of every random stream.
         threads: of torch, in each process.
-        device: where tensors live; this version computes on CPUs.
+        device: where models are fitted, policies trained and values fitted: `cpu`, `cuda` or `cuda:N`. It is
+            never changed silently. Like `threads` it is part of how a result is made, and not of what it is.
         log_interval: updates between two rows of metrics.
         checkpoint_interval: updates between two checkpoints.
         keep_policies: keep the policy of every checkpoint in `policies/`, for datasets made along a training.
@@ -97,7 +99,7 @@ class RunConfig(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    device: Literal["cpu"] = "cpu"
+    device: DeviceName = "cpu"
     log_interval: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
     keep_policies: bool = False

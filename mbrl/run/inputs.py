@@ -115,6 +115,5 @@ def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]
         "dataset_hash": None if dataset is None else dataset.content_hash,
         "dropped": {} if dataset is None else dict(dataset.dropped),
         "online": dataset is None,
-        "device": config.device,
         "threads": config.threads,
     }

@@ -16,6 +16,7 @@ from mbrl.core.progress import Progress, SilentProgress
 from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
+from mbrl.run.capture import make_update
 from mbrl.run.checkpoint import CheckpointFolder, non_finite_names
 from mbrl.run.diagnostics import Look, ShiftMonitor
 from mbrl.run.metrics import (
@@ -40,6 +41,7 @@ class LoopSettings:
         checkpoint_interval: updates between two checkpoints; the last update is always followed by one.
         on_divergence: whether the divergence alarm only warns, or stops the run.
         config_hash: of the run; checkpoints carry it.
+        capture: on a card, replay updates as CUDA graphs instead of launching their kernels one by one.
     """
 
     updates: int
@@ -47,6 +49,7 @@ class LoopSettings:
     checkpoint_interval: int = 5000
     on_divergence: Literal["warn", "stop"] = "warn"
     config_hash: str = ""
+    capture: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ def train(
     monitor = _Monitor(training, state, folder, settings, progress or SilentProgress())
     monitor.looks_through(diagnostics, rng)
     start = monitor.restore()
+    # After a checkpoint is loaded: graphs hold on to the tensors that there are.
+    update = make_update(training.learner, state, rng.device if settings.capture else CPU)
     try:
         if monitor.is_pending and monitor.end_update(start) and on_checkpoint is not None:
             on_checkpoint(start, state, time.perf_counter() - begin)
@@ -111,7 +116,7 @@ def train(
             if training.refresh is not None and step % training.refresh_interval == 0:
                 monitor.sums.add(renew(training, state, step, rng.at("rollout", step)))
             batch = training.source.sample(training.batch_size, rng.at("batch", step))
-            monitor.sums.add(training.learner.update(state, batch, rng.at("update", step)))
+            monitor.sums.add(update(batch, rng.at("update", step)))
             if on_update is not None:
                 on_update(step + 1, state)
             if monitor.end_update(step + 1) and on_checkpoint is not None:

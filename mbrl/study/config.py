@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from mbrl.algorithms.base import RECIPES
+from mbrl.core.device import DeviceName
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
@@ -40,6 +41,7 @@ _SHARED_KEYS: Final = {
     "dataset_options",
     "task",
     "judges",
+    "device",
     "log_interval",
     "checkpoint_interval",
     "on_divergence",
@@ -109,6 +111,7 @@ class StudyConfig(BaseModel):
             trainings in an algorithm's grid the rule picks one; `fqe` picks among these alone. No rule may
             look at online scores.
         evaluation: the judgement, on common starts.
+        device: where runs compute; those side by side share a card.
         log_interval: updates between two rows of metrics.
         checkpoint_interval: updates between two checkpoints.
         on_divergence: whether values beyond what the rewards permit only `warn`, or `stop` the run.
@@ -126,6 +129,7 @@ class StudyConfig(BaseModel):
     judges: JudgesConfig = JudgesConfig()
     select: Select = SelectRule()
     evaluation: EvaluationConfig = EvaluationConfig(episodes=20)
+    device: DeviceName = "cpu"
     log_interval: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
     on_divergence: Literal["warn", "stop"] = "warn"

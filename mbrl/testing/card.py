@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from mbrl.testing.checks import expect
+
 CARD: Final = torch.device("meta")
 """The device of stand-ins: every build of PyTorch has it, with autograd, and nothing here computes on it."""
 
@@ -99,6 +101,21 @@ class StandIn(TorchDispatchMode):
     def generator(self, seed: int = 0) -> torch.Generator:
         """A generator of the stand-in."""
         return _CardGenerator().manual_seed(seed)
+
+    @contextlib.contextmanager
+    def unattended(self, what: str) -> Generator[None]:
+        """Work that a card can be left alone with, and that a CUDA graph can capture.
+
+        Args:
+            what: is done, for the message.
+
+        Raises:
+            CheckError: the host waited for the card, or sent a tensor there.
+        """
+        waits, uploads = len(self.waits), len(self.uploads)
+        yield
+        for seen, verb in ((self.waits[waits:], "wait for a card"), (self.uploads[uploads:], "upload")):
+            expect(not seen, f"{what} that do not {verb}", came=", ".join(seen))
 
     def __enter__(self) -> "StandIn":
         for patch in (

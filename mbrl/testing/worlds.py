@@ -44,7 +44,7 @@ class World:
         if member is not None:
             self.asked.append(member.clone())
             return self._one(obs, action, member, noise)
-        rows = torch.zeros(len(obs), dtype=torch.int64)
+        rows = torch.zeros(len(obs), dtype=torch.int64, device=obs.device)
         every = [self._one(obs, action, rows + e, noise) for e in range(self.members)]
         return StepOut(
             torch.stack([out.next_observation for out in every]),
