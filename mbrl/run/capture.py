@@ -109,6 +109,11 @@ class CapturedUpdates:
         self._graph = make_graph()
         self._is_eager = False
 
+    @property
+    def graphs(self) -> int:
+        """How many were captured so far."""
+        return len(self._recorded)
+
     def __call__(self, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update; the metrics are valid until the next one."""
         phase = None if self._is_eager else find_phase(self._learner, self._state)

@@ -11,6 +11,7 @@ tensors, and a fake tensor has no value that a refresh or a planner could go on 
 
 import contextlib
 import importlib
+import warnings
 from collections.abc import Generator
 from typing import Any, Final, cast
 from unittest import mock
@@ -124,6 +125,7 @@ class StandIn(TorchDispatchMode):
             _literals_are_made_on_the_host,
             _adam_is_fused_on_the_card,
             _inference_goes_without_gradients,
+            _copies_are_no_surprise,
         ):
             self._patches.enter_context(patch())
         super().__enter__()
@@ -264,4 +266,12 @@ def _inference_goes_without_gradients() -> Generator[None]:
         mode._inference_mode_context.__enter__()
 
     with mock.patch.object(torch.inference_mode, "__enter__", enter):
+        yield
+
+
+@contextlib.contextmanager
+def _copies_are_no_surprise() -> Generator[None]:
+    """PyTorch warns that copying to its own `meta` device does nothing; to a stand-in it does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter", UserWarning)
         yield
