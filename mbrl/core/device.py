@@ -60,7 +60,7 @@ def find_device(name: str) -> torch.device:
         )
     # A name without a number means the first card, so that a record says which one it was.
     device = torch.device(name if ":" in name else f"{name}:0")
-    if device.index is not None and device.index >= count:
+    if device.index >= count:
         raise ConfigError(
             f"device={name}: {build} finds {count} card(s) here, cuda:0 to cuda:{count - 1}. Remedy: one of "
             "these, or device=cpu."
@@ -141,8 +141,9 @@ class _Mover:
 
     def move(self, value: Any) -> Any:
         """A copy with the tensors on the device."""
-        if id(value) in self._made:
-            return self._made[id(value)]
+        number = id(value)
+        if number in self._made:
+            return self._made[number]
         self._kept.append(value)
         if isinstance(value, Tensor):
             made: Any = value.to(self.device)
@@ -158,7 +159,7 @@ class _Mover:
             made = self._move_tuple(cast("tuple[Any, ...]", value))
         else:
             return self._move_object(value)
-        self._made[id(value)] = made
+        self._made[number] = made
         return made
 
     def _move_tuple(self, values: tuple[Any, ...]) -> Any:
@@ -170,12 +171,12 @@ class _Mover:
         parts = _parts(value)
         if not parts:
             return value
-        made = copy.copy(value)
+        made: Any = copy.copy(value)
         # Before its parts, which may lead back to it.
         self._made[id(value)] = made
         for name, part in parts.items():
             moved = self.move(part)
-            if isinstance(made, list | dict):
+            if isinstance(value, list | dict):
                 made[name] = moved
             elif moved is not part:
                 object.__setattr__(made, name, moved)

