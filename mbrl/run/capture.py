@@ -130,7 +130,7 @@ class CapturedUpdates:
     def _record(self, key: Hashable, batch: TransitionBatch) -> bool:
         """Captures an update; False where that cannot be done, and then no other is tried."""
         graph, before = self._make_graph(), _counters(self._state)
-        copy = dataclasses.replace(batch, **{name: value.clone() for name, value in _tensors(batch).items()})
+        copy = _cloned(batch)
         try:
             metrics = graph.capture(
                 lambda: self._learner.update(self._state, copy, self._generator), self._generator
@@ -176,10 +176,24 @@ def make_update(learner: Learner[Any], state: Any, device: torch.device) -> Upda
     )
 
 
-def _tensors(batch: TransitionBatch) -> dict[str, Tensor]:
-    """The fields that a batch has."""
+def _cloned(batch: TransitionBatch) -> TransitionBatch:
+    """A copy, of the batches within it as well."""
     fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+    copies = {name: value.clone() for name, value in fields.items() if isinstance(value, Tensor)}
+    inner = {name: _cloned(value) for name, value in fields.items() if isinstance(value, TransitionBatch)}
+    return dataclasses.replace(batch, **copies, **inner)
+
+
+def _tensors(batch: TransitionBatch, prefix: str = "") -> dict[str, Tensor]:
+    """The fields that a batch has, those of batches within it as well."""
+    found: dict[str, Tensor] = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            found[prefix + field.name] = value
+        elif isinstance(value, TransitionBatch):
+            found |= _tensors(value, f"{prefix}{field.name}.")
+    return found
 
 
 def _optimisers(state: Any) -> dict[str, Optimiser]:

@@ -14,8 +14,15 @@ from mbrl.bench.workload import Workload
 from mbrl.core.device import CPU, on_device
 from mbrl.core.protocols import BatchSource, Learner
 from mbrl.core.rng import RngStreams
+from mbrl.core.types import OnPolicyBatch, TransitionBatch, take
 from mbrl.data.normaliser import fit_moments
-from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
+from mbrl.data.sources import (
+    DatasetSource,
+    DemonstrationSource,
+    MixtureSource,
+    ModelBuffer,
+    OnPolicySource,
+)
 from mbrl.learners.base import LEARNERS, LearnerContext, StatesPasses
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.capture import Update, make_update
@@ -60,9 +67,12 @@ def learner_modes(
         learner: id in the registry.
         config: its settings.
         workload: sizes and data.
-        make_source: where the loop draws its batches.
+        make_source: where the loop draws its batches, unless the learner wants a policy's own steps.
     """
-    source = on_device(make_source(workload), workload.place)
+    entry = LEARNERS.get(learner)
+    kind = entry.Config(**config).batch_kind
+    make = {"on_policy": on_policy_source, "demonstrations": demonstrated_source}.get(kind, make_source)
+    source = on_device(make(workload), workload.place)
     moments = fit_moments(workload.log().observation.numpy())
     normaliser = Normaliser(*(torch.from_numpy(moment) for moment in moments))
     built = on_device(build_learner(learner, config, workload, normaliser), workload.place)
@@ -87,19 +97,35 @@ def learner_modes(
     def fresh(device: torch.device) -> Update:
         return make_update(built, built.init(rng.at("init")), device)
 
-    make = fresh(workload.place)
+    once = fresh(workload.place)
 
     def update() -> int:
-        make(batch, rng.at("update", next(steps)))
+        once(batch, rng.at("update", next(steps)))
         return 1
 
-    modes = {"loop": looping(make), "update": update}
+    modes = {"loop": looping(once), "update": update}
     return modes if workload.place == CPU else {**modes, "eager": looping(fresh(CPU))}
 
 
 def logged_source(workload: Workload) -> BatchSource:
     """The log alone."""
     return DatasetSource(workload.log())
+
+
+def on_policy_source(workload: Workload) -> BatchSource:
+    """The log as the steps of a policy whose actions were all alike to it."""
+    log, source = workload.log(), OnPolicySource()
+    known = {field.name: getattr(log, field.name) for field in dataclasses.fields(TransitionBatch)}
+    zeros = torch.zeros_like(log.reward)
+    source.replace(OnPolicyBatch(**known, log_prob=zeros, advantage=log.reward, value=zeros))
+    return source
+
+
+def demonstrated_source(workload: Workload) -> BatchSource:
+    """The log, whose first steps somebody has shown as well."""
+    log = workload.log()
+    first = take(log, torch.arange(1000))
+    return DemonstrationSource(DatasetSource(log), first, first.observation[:10], workload.batch_size)
 
 
 def mixed_source(workload: Workload) -> BatchSource:
