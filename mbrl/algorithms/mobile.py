@@ -19,7 +19,7 @@ import dataclasses
 from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from mbrl.algorithms.model_stream import ModelBasedRecipe, RealRatio, Unpenalise
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DynamicsModel, Learner, Policy, StateValueFn
 from mbrl.core.types import Metrics, TransitionBatch
-from mbrl.data.sources import mixture_counts
+from mbrl.data.sources import imagined_rows
 from mbrl.learners.base import find_phase
 from mbrl.uncertainty.measures import StepContext, bellman
 
@@ -82,7 +82,7 @@ class InconsistencyPenalty:
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on the penalised batch."""
         # Logged successors are real: there is nothing for members to dispute.
-        rows = self._imagined_rows(batch)
+        rows = imagined_rows(batch, self.config.real_ratio, self.config.learner.config.batch_size)
         # A batch may hold no imagined row: metrics have the same names all the same.
         inconsistency = batch.reward.new_zeros(len(rows))
         if len(rows) > 0:
@@ -92,14 +92,6 @@ class InconsistencyPenalty:
         reward = batch.reward.index_add(0, rows, inconsistency, alpha=-self.config.inconsistency_coef)
         metrics = self.learner.update(state, dataclasses.replace(batch, reward=reward), generator)
         return {**metrics, "critic/inconsistency": inconsistency.sum() / max(len(rows), 1)}
-
-    def _imagined_rows(self, batch: TransitionBatch) -> Int[Tensor, "k"]:
-        if len(batch) != self.config.learner.config.batch_size:
-            return batch.from_model.nonzero().squeeze(-1)
-        # The mixture fixes how many there are, and asking the flags would make the host wait for a card.
-        real = self.config.real_ratio
-        count = mixture_counts([real, 1 - real], len(batch))[1]
-        return torch.argsort(batch.from_model.byte(), descending=True, stable=True)[:count]
 
     def phase(self, state: Any) -> int | None:
         """The learner's."""

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from mbrl.core.device import on_device
@@ -227,6 +228,21 @@ def mixture_counts(shares: Sequence[float], batch_size: int) -> list[int]:
     """
     edges = [round(batch_size * min(edge, 1.0)) for edge in itertools.accumulate(shares)]
     return [upper - lower for lower, upper in itertools.pairwise([0, *edges])]
+
+
+def imagined_rows(batch: TransitionBatch, real_ratio: float, batch_size: int) -> Int[Tensor, "k"]:
+    """Which rows of a batch are imagined, in order, without asking a card how many there are.
+
+    Args:
+        batch: of a `MixtureSource`, or any other.
+        real_ratio: share of logged rows in the mixture.
+        batch_size: of the mixture; a batch of another size is asked.
+    """
+    if len(batch) != batch_size:
+        return batch.from_model.nonzero().squeeze(-1)
+    # The mixture fixes how many there are.
+    count = mixture_counts([real_ratio, 1 - real_ratio], batch_size)[1]
+    return torch.argsort(batch.from_model.byte(), descending=True, stable=True)[:count]
 
 
 class DemonstrationSource:

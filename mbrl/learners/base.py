@@ -187,15 +187,14 @@ class PhasedLearner(Protocol):
 def find_phase(learner: Learner[Any], state: Any) -> int | None:
     """Which of its kinds of updates a learner makes next, 0 where it has one; None where nobody knows.
 
-    A state without whole numbers leaves nothing to tell updates apart by.
+    A state without whole numbers leaves nothing to tell updates apart by; one that holds another state does.
     """
     if isinstance(learner, PhasedLearner):
         return learner.phase(state)
-    if not dataclasses.is_dataclass(state) or any(
-        isinstance(getattr(state, name), int) for name in _field_names(state)
-    ):
+    if not dataclasses.is_dataclass(state):
         return None
-    return 0
+    values = [getattr(state, name) for name in _field_names(state)]
+    return None if any(isinstance(one, int) or dataclasses.is_dataclass(one) for one in values) else 0
 
 
 LEARNERS: Registry[LearnerEntry] = Registry(
