@@ -137,7 +137,8 @@ class _OwnSteps:
         policy, value = on_device((policy, value), CPU)
         judgement = Judgement.of(policy, value, discount=learner.discount, trace=learner.trace)
         episodes = _run(self.task, policy, self.config.refresh_steps, _simulator_streams(generator))
-        self.source.replace(concat([_judge_episode(episode, judgement) for episode in episodes]))
+        steps = concat([_judge_episode(episode, judgement) for episode in episodes])
+        self.source.replace(on_device(steps, generator.device))
         return _metrics(episodes)
 
 

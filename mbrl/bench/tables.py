@@ -26,7 +26,7 @@ def peak_table(report: BenchReport) -> Table:
 
 
 def _where(settings: Mapping[str, Any]) -> str:
-    device = settings["workload"].get("device", "cpu")
+    device = settings.get("workload", {}).get("device", "cpu")
     return f"threads: {settings['threads']}" if device == "cpu" else f"on {device}"
 
 

@@ -298,7 +298,8 @@ class OnPolicySource:
 
     def replace(self, steps: OnPolicyBatch) -> None:
         """Forgets all steps and takes these, `[n]` of them."""
-        self._steps, self._order, self._cursor = steps, torch.empty(0, dtype=torch.int64), 0
+        order = torch.empty(0, dtype=torch.int64, device=steps.reward.device)
+        self._steps, self._order, self._cursor = steps, order, 0
 
     def sample(self, batch_size: int, generator: torch.Generator) -> OnPolicyBatch:
         """The next `batch_size` steps of the order, or all where there are fewer; what is left over waits.
@@ -308,7 +309,7 @@ class OnPolicySource:
         """
         if self._steps is None or len(self) == 0:
             raise RuntimeError("there are no steps of the policy: refresh before the first sample")
-        if self._steps.reward.device != generator.device:  # from a simulator, or out of a checkpoint
+        if self._steps.reward.device != generator.device:  # out of a checkpoint
             self._steps, self._order = on_device((self._steps, self._order), generator.device)
         size = min(batch_size, len(self))
         if self._cursor + size > len(self._order):
