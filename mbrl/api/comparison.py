@@ -9,6 +9,7 @@ from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener, choose_progress, make_board
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, named_overrides, open_workspace, torch_settings
+from mbrl.core.device import CPU, find_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.progress import SilentProgress
 from mbrl.report.study.facts import Study, StudyAlgorithm, StudyRun
@@ -89,7 +90,6 @@ def compare(
     jobs: int | None = None,
     engine: EngineName = "local",
     address: str | None = None,
-    device: str | None = None,
     out: str | Path | None = None,
     store: str | Path | None = None,
     progress: Listener = None,
@@ -109,14 +109,12 @@ def compare(
         jobs: runs side by side; None for all cores.
         engine: processes of this machine, or Ray.
         address: of a running Ray cluster.
-        device: where runs compute: `cpu`, `cuda` or `cuda:N`; those side by side share a card. None takes
-            what the comparison's config says.
         out: folder of page, tables and figures; None for one in the run store.
         store: root of the run folders; None for a temporary one of this process.
         progress: False for no live table.
         command: that makes the page again, for its footer.
         overrides: `dotted.key=value`, or paths and values.
-        changes: values of the comparison's config, `seeds=[0, 1]`.
+        changes: values of the comparison's config, `seeds=[0, 1]`, `device="cuda"`.
 
     Raises:
         ConfigError: a name, key or value is wrong.
@@ -129,13 +127,12 @@ def compare(
     if address is not None and engine != "ray":
         raise ConfigError("address belongs to the engine ray (--address, --engine ray).")
     settings = [*overrides, *named_overrides(changes, home=None)]
-    settings += [] if device is None else [(("device",), device)]
     source = load_study(str(config), overrides=settings)
-    listener = SilentProgress() if store is not None else choose_progress(progress)
-    workspace = open_workspace(store, listener, source.config.device if engine == "local" else None)
+    workspace = open_workspace(store, SilentProgress() if store is not None else choose_progress(progress))
     root = workspace.store.root.resolve()
     site = Site(StudyFolder(root / "studies" / source.name), root, minari_root())
-    with torch_settings(1):
+    # Nodes of Ray have devices of their own.
+    with torch_settings(1, find_device(source.config.device) if engine == "local" else CPU):
         plan = plan_study(source, site)
         begin_study(plan, site)
         with open_engine(engine, site, jobs=jobs, address=address) as workers, make_board(progress) as board:

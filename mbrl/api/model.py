@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import log_arguments, named_overrides, open_workspace, torch_settings
+from mbrl.api.session import at_work, log_arguments, named_overrides, open_workspace
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy as TensorPolicy
 from mbrl.data.dataset import Dataset
@@ -268,8 +268,7 @@ def fit(
         arguments["algorithm"] = "bc"  # a fit reads no algorithm, but a run's config has one
     settings = [*overrides, *named_overrides(changes, home="dynamics")]
     resolved = resolve(config, arguments=arguments, overrides=settings)
-    workspace = workspace.on(resolved.run.device)
-    with torch_settings(resolved.run.threads, workspace.device):
+    with at_work(workspace, resolved.run) as workspace:
         data = log if isinstance(log, Dataset) else load_run_dataset(resolved.run, workspace)
         _, folder = fit_dynamics_stage(resolved, data, workspace)
         made = [fit_judge_stage(resolved, data, workspace, number=k)[1] for k in range(judges)]

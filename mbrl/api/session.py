@@ -92,6 +92,18 @@ def torch_settings(threads: int, device: torch.device = CPU) -> Generator[None]:
         torch.set_deterministic_debug_mode(mode)
 
 
+@contextlib.contextmanager
+def at_work(workspace: Workspace, run: RunConfig) -> Generator[Workspace]:
+    """The workspace on the device of a run's config, under its settings.
+
+    Raises:
+        ConfigError: this machine, or its build of torch, does not have the device.
+    """
+    there = workspace.on(run.device)
+    with torch_settings(run.threads, there.device):
+        yield there
+
+
 def origin_of(log: Dataset, workspace: Workspace) -> Origin:
     """What opens `log` again: its own origin, or that of a copy in the run store.
 

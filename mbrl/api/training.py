@@ -9,7 +9,7 @@ from mbrl.api.model import Dynamics
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import is_temporary, log_arguments, named_overrides, open_workspace, torch_settings
+from mbrl.api.session import at_work, is_temporary, log_arguments, named_overrides, open_workspace
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.run.config import ResolvedConfig, resolve
@@ -220,8 +220,7 @@ def train(
     }
     resolved = resolve(config, arguments=arguments, overrides=[*overrides, *named_overrides(changes)])
     _check_online(resolved, online)
-    workspace = workspace.on(resolved.run.device)
-    with torch_settings(resolved.run.threads, workspace.device):
+    with at_work(workspace, resolved.run) as workspace:
         model = None if fitted is None else (fitted.fitted, fitted.digest)
         data = log if isinstance(log, Dataset) else None
         return Run(train_policy_stage(resolved, workspace, dataset=data, fitted=model), data)

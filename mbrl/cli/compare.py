@@ -41,7 +41,7 @@ def compare(
         jobs=jobs,
         engine=engine,
         address=address,
-        device=device,
+        **({} if device is None else {"device": device}),
         out=out,
         store=runs,
         progress=listener(is_json=json),

@@ -6,11 +6,10 @@ import re
 import time
 import types
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel
 from torch import Tensor, nn
 
 from mbrl.core.errors import ConfigError
@@ -22,14 +21,15 @@ CPU: Final = torch.device("cpu")
 _FORM: Final = re.compile(r"cpu|cuda(:[0-9]{1,2})?")
 
 
-def _check_form(name: str) -> str:
+def check_device_name(name: str) -> str:
+    """The name, if it has the form of one; whether this machine has the device is for `find_device` to say.
+
+    Raises:
+        ValueError: it is none of `cpu`, `cuda` and `cuda:N`.
+    """
     if _FORM.fullmatch(name) is None:
-        raise ValueError(f"{name[:100]!r} is no device; legal: cpu, cuda (the first card), cuda:1, ...")
+        raise ValueError(f"{name[:100]!r} is no device; legal: cpu, cuda (the first card) or cuda:N")
     return name
-
-
-DeviceName: TypeAlias = Annotated[str, AfterValidator(_check_form)]
-"""`cpu`, `cuda` (the first card) or `cuda:N`."""
 
 
 def find_device(name: str) -> torch.device:
@@ -42,7 +42,7 @@ def find_device(name: str) -> torch.device:
         ConfigError: the name is of another form, torch was built without CUDA, or there is no such card.
     """
     try:
-        _check_form(name)
+        check_device_name(name)
     except ValueError as error:
         raise ConfigError(f"device: {error}.") from None
     if name == "cpu":
@@ -105,9 +105,9 @@ def on_device(value: T, device: torch.device) -> T:
 
 
 _CLOSED: Final = (
-    str, bytes, int, float, complex, type, types.FunctionType, types.ModuleType, np.ndarray, BaseModel,
+    str, bytes, int, float, complex, type, types.FunctionType, types.ModuleType, np.ndarray,
 )  # fmt: skip
-"""Kinds that hold no tensor, or whose tensors are not looked for."""
+"""Kinds that hold no tensor."""
 
 _FOREIGN: Final = ("torch", "numpy", "pydantic")
 """Packages whose objects are not taken apart."""
@@ -197,7 +197,8 @@ class _Mover:
 def _parts(value: Any) -> dict[Any, Any]:
     """What an object holds, by attribute, key or place; nothing of one that holds no tensor."""
     is_foreign = type(value).__module__.startswith(_FOREIGN)
-    if value is None or is_foreign or isinstance(value, _CLOSED):
+    is_settings = hasattr(type(value), "__pydantic_fields__")
+    if value is None or is_foreign or is_settings or isinstance(value, _CLOSED):
         return {}
     found: dict[Any, Any] = {}
     if isinstance(value, dict):

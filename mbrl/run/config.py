@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny
 
 from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeConfig
 from mbrl.core.assets import configs_dir
-from mbrl.core.device import DeviceName
+from mbrl.core.device import check_device_name
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import listed, suggest
 from mbrl.core.registry import Registry
@@ -38,6 +38,9 @@ from mbrl.run.validation import elsewhere, validate
 
 PARTS: Final = {"algorithm": "algorithms", "dynamics": "dynamics"}
 """Keys of an experiment whose value may be the name of a file, and the folder of `configs/` that holds it."""
+
+DeviceName: TypeAlias = Annotated[str, AfterValidator(check_device_name)]
+"""`cpu`, `cuda` (the first card) or `cuda:N`."""
 
 
 class EvaluationConfig(BaseModel):

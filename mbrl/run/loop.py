@@ -16,7 +16,7 @@ from mbrl.core.progress import Progress, SilentProgress
 from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
-from mbrl.run.capture import make_update
+from mbrl.learners.capture import make_update
 from mbrl.run.checkpoint import CheckpointFolder, non_finite_names
 from mbrl.run.diagnostics import Look, ShiftMonitor
 from mbrl.run.metrics import (

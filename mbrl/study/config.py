@@ -11,13 +11,12 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from mbrl.algorithms.base import RECIPES
-from mbrl.core.device import DeviceName
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
 from mbrl.envs.specs import refuse_import
 from mbrl.off_policy.value.judge_config import JudgesConfig
-from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
+from mbrl.run.config import DeviceName, EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
 from mbrl.run.documents import (
     KeyPath,
     Override,

@@ -14,7 +14,7 @@ from mbrl.core.device import CPU, find_device, on_device
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
 from mbrl.learners.base import LEARNERS
-from mbrl.run.capture import CapturedUpdates, make_update
+from mbrl.learners.capture import CapturedUpdates, make_update
 from mbrl.run.loop import LoopSettings, train
 from mbrl.testing.algorithms import AlgorithmCase
 from mbrl.testing.checks import find_difference

@@ -24,8 +24,8 @@ from mbrl.data.sources import (
     OnPolicySource,
 )
 from mbrl.learners.base import LEARNERS, LearnerContext, StatesPasses
+from mbrl.learners.capture import Update, make_update
 from mbrl.nets.normaliser import Normaliser
-from mbrl.run.capture import Update, make_update
 from mbrl.run.metrics import MetricSums
 
 LOG_INTERVAL = 500

@@ -11,8 +11,8 @@ from mbrl.core.protocols import Learner
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, TransitionBatch, take
 from mbrl.learners.base import LEARNERS, LearnerContext, find_phase
+from mbrl.learners.capture import WARM_UP, CapturedUpdates, make_update
 from mbrl.learners.reward_units import StandardisedRewards
-from mbrl.run.capture import WARM_UP, CapturedUpdates, make_update
 from mbrl.testing.checks import find_difference
 from mbrl.testing.learners import small_settings
 from mbrl.testing.samples import SPACE, make_normaliser, make_transitions
