@@ -32,6 +32,7 @@ from mbrl.algorithms.base import (
     data_value_bounds,
 )
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
+from mbrl.core.device import on_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import CriticValues, Policy, StateValueFn, TerminationFn
 from mbrl.core.types import Metrics, SpaceSpec, StateDict, TransitionBatch
@@ -219,7 +220,8 @@ class DecisionSearch:
             least = math.inf if gate.threshold is None else max(least, gate.threshold)
             is_open = torch.tensor(float(gate.is_open), dtype=torch.float64)
             found = {"reanalyse/gate_open": is_open}
-        index = torch.randint(len(self.transitions), (self.config.states,), generator=generator)
+        shape, device = (self.config.states,), generator.device
+        index = torch.randint(len(self.transitions), shape, generator=generator, device=device)
         # One stream for each state, so that chunks change no result.
         noise = RowNoise.draw(len(index), generator)
         gains: list[Tensor] = []
@@ -274,7 +276,8 @@ class DecisionSearch:
             value_scale=self.value_scale,
         )
         pessimism = Pessimism(penalty_coef=config.penalty_coef, lcb_coef=config.lcb_coef)
-        problem = with_pessimism(problem, pessimism)
+        device = self.transitions.observation.device
+        problem = on_device(with_pessimism(problem, pessimism), device)
         if config.gate == "none":
             return config.planner.build(problem), None
         problem, judge = split_members(problem)
@@ -298,7 +301,7 @@ class DecisionSearch:
         if self.space.is_discrete:
             return action
         # Clamped: controllers log commands a little beyond their bounds.
-        return ActionBox(self.space).scale(action).clamp(-1.0, 1.0)
+        return ActionBox(self.space, action.device).scale(action).clamp(-1.0, 1.0)
 
     def _rows(self, obs: Tensor, result: PlanResult, accepted: Tensor, noise: RowNoise) -> TransitionBatch:
         """Accepted decisions as last steps."""
@@ -308,11 +311,11 @@ class DecisionSearch:
         count = actions.shape[1]
         action = actions[accepted].flatten(0, 1).to(obs.dtype)
         if not self.space.is_discrete:
-            action = ActionBox(self.space).unscale(action)
+            action = ActionBox(self.space, obs.device).unscale(action)
         # A decision for each draw, those of a state side by side.
         obs = obs[accepted].repeat_interleave(count, 0)
         # A last step: the reward is a return by itself, and nothing may be bootstrapped behind it.
-        ended = torch.ones(len(obs), dtype=torch.bool)
+        ended = torch.ones(len(obs), dtype=torch.bool, device=obs.device)
         return TransitionBatch(
             observation=obs,
             action=action,
@@ -359,6 +362,7 @@ def draw_candidates(
     # The last bound is 1 exactly, whatever the weights sum to in float32.
     upper = upper / upper[:, -1:]
     # Place k lies in [k, k + 1): one draw in each of `count` equal slices.
-    place = torch.arange(count, dtype=torch.float64) + noise.uniform("decision", (count,))
+    slices = torch.arange(count, dtype=torch.float64, device=upper.device)
+    place = slices + noise.uniform("decision", (count,))
     index = torch.searchsorted(upper, place / count).clamp_max(upper.shape[1] - 1)
-    return candidates[torch.arange(len(index))[:, None], index]
+    return candidates[torch.arange(len(index), device=index.device)[:, None], index]

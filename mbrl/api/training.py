@@ -9,7 +9,7 @@ from mbrl.api.model import Dynamics
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import is_temporary, log_arguments, named_overrides, open_workspace, torch_settings
+from mbrl.api.session import at_work, is_temporary, log_arguments, named_overrides, open_workspace
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.run.config import ResolvedConfig, resolve
@@ -191,7 +191,7 @@ def train(
         online: a task in whose simulator to train, to make behaviour policies; recipes for logs refuse it.
         seed: of every random stream [0].
         threads: of torch while it trains [1].
-        device: where tensors live.
+        device: where models and policies are trained: `cpu`, `cuda` or `cuda:N` [cpu].
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
@@ -220,7 +220,7 @@ def train(
     }
     resolved = resolve(config, arguments=arguments, overrides=[*overrides, *named_overrides(changes)])
     _check_online(resolved, online)
-    with torch_settings(resolved.run.threads):
+    with at_work(workspace, resolved.run) as workspace:
         model = None if fitted is None else (fitted.fitted, fitted.digest)
         data = log if isinstance(log, Dataset) else None
         return Run(train_policy_stage(resolved, workspace, dataset=data, fitted=model), data)

@@ -147,7 +147,7 @@ def fit_critic_stage(basis: PlanBasis, config: PlanConfig, workspace: Workspace)
     }
 
     def work(work: StageWork) -> Mapping[str, Any]:
-        kept = KeptFits.of(work, "fit critic")
+        kept = KeptFits.of(work, "fit critic", workspace.device)
         fitted = _fit_critic(basis, config, kept)
         _save_critic(work.path / CRITIC_FILE, fitted.values, config.fqe)
         kept.drop()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mbrl.core.device import CPU, clock_on
 from mbrl.core.errors import ConfigError
 from mbrl.core.rng import RngStreams
 from mbrl.envs.specs import TaskSpec
@@ -18,9 +19,10 @@ from mbrl.evaluation.statistics import bootstrap_interval
 from mbrl.planning.base import PLANNERS, Budget, Planner, PlanResult
 from mbrl.planning.certificate import Certificate, certify
 from mbrl.planning.improvement.gate import Gate, GatedPlanner
+from mbrl.planning.on_device import PlannerOnDevice
 from mbrl.planning.policy import PlannerPolicy
 from mbrl.planning.problem.calibration import PlannerCalibration
-from mbrl.planning.problem.problem import Limits
+from mbrl.planning.problem.problem import Limits, PlanningProblem
 from mbrl.run.evaluate import evaluate_stage, evaluation_defaults, policy_task
 from mbrl.run.inputs import manifest_facts, reward_identity
 from mbrl.run.plan.basis import PlanBasis
@@ -138,11 +140,19 @@ def make_planner(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
             f"Remedy: use one of {', '.join(legal)}."
         )
     problem, calibration, leaf = make_plan_problem(basis, config, workspace)
-    planner, gate = config.planner.build(problem, time.perf_counter), None
+    planner, gate = _build(config, problem, workspace.device), None
     if config.gate.by == "judge":
         gate = gate_stage(basis, config, planner, leaf.identity, workspace)
         planner = GatedPlanner(planner, gate)
     return ReadyPlanner(planner, calibration, leaf.source, leaf.is_converged, gate)
+
+
+def _build(config: PlanConfig, problem: PlanningProblem, device: torch.device) -> Planner:
+    """The planner itself; what is asked of it elsewhere, its gate and certificate, stays on the host."""
+    clock = clock_on(device)
+    if device == CPU:
+        return config.planner.build(problem, clock)
+    return PlannerOnDevice(problem, device, lambda there: config.planner.build(there, clock))
 
 
 def _plans(name: str, *, is_discrete: bool) -> bool:
