@@ -1,4 +1,4 @@
-"""`mbrl preferences`, `synthetic-preferences`, `fit-reward`, `next-pairs`."""
+"""`mbrl preferences`, `synthetic-preferences`, `fit-reward`, `next-pairs`, `best-of`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -148,3 +148,45 @@ def next_pairs(
         out=out,
     )
     emit(queue, is_json=json, path=out)
+
+
+@guarded
+def best_of(
+    policy: Annotated[Path, typer.Argument(help="Who draws: a training, or a policy file, with a density.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File to write, .safetensors.")],
+    reward_model: Annotated[
+        Path | None, typer.Option(help="What ranks: a reward model of mbrl fit-reward.")
+    ] = None,
+    critic: Annotated[
+        Path | None, typer.Option(help="Or a training whose critics rank, those of its last update.")
+    ] = None,
+    candidates: Annotated[int, typer.Option(min=1, max=10_000, help="Draws among which it chooses.")] = 16,
+    pessimism: Annotated[
+        float,
+        typer.Option(min=0, help="Deviations over members that are taken off; 1 of two critics: the least."),
+    ] = 0.0,
+    runs: Runs = Path("runs"),
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Make a policy that takes the best of N draws of another one, by a reward model or by critics."""
+    del debug
+    from mbrl.api.preferences import best_of as make
+    from mbrl.api.result import PlainResult
+    from mbrl.report.kit.table import Table
+
+    made = make(
+        policy,
+        reward_model=reward_model,
+        critic=critic,
+        candidates=candidates,
+        pessimism=pessimism,
+        store=runs,
+    )
+    written = made.save(out)
+    facts = {name: made.stored.facts[name] for name in ("algorithm", "behaviour", "ranked_by")}
+    table = Table("best of N", ("", "value"), list(facts.items()))
+    emit(
+        PlainResult({**facts, "path": str(written)}, [table], title=str(written)), is_json=json, path=written
+    )

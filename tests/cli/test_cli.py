@@ -30,6 +30,7 @@ COMMANDS = (
     "synthetic-preferences",
     "fit-reward",
     "next-pairs",
+    "best-of",
     "topics",
     "relabel",
     "fit",

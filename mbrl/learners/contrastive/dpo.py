@@ -63,5 +63,7 @@ class DPO(ContrastiveLearner[DPOConfig, DPOState]):
         scores = beta * self.log_probs(state.actor, pairs)
         with torch.no_grad():
             known = beta * self.log_probs(state.reference, pairs)
-        loss = direct_preference_loss(*scores.unbind(-1), *known.unbind(-1), pairs.target)
+        loss = direct_preference_loss(
+            scores[:, 0], scores[:, 1], known[:, 0], known[:, 1], target=pairs.target
+        )
         return loss, scores - known
