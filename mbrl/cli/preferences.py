@@ -1,4 +1,4 @@
-"""`mbrl preferences`, `synthetic-preferences`, `fit-reward`, `next-pairs`, `best-of`."""
+"""`mbrl label`, `preferences`, `synthetic-preferences`, `fit-reward`, `next-pairs`, `best-of`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,47 @@ Answers = Annotated[
     typer.Option("--preferences", metavar="FILE", help="Answers, .jsonl or .parquet; repeatable."),
 ]
 Length = Annotated[int, typer.Option(min=1, help="Steps of a segment.")]
+
+
+@guarded
+def label(
+    dataset: Source,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File of answers, .jsonl; made, or continued.")],
+    pairs: Annotated[
+        Path | None, typer.Option(help="Pairs to ask, of mbrl next-pairs [random ones].")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Random pairs that are asked.")] = 50,
+    length: Length = 25,
+    annotator: Annotated[str, typer.Option(help="Who answers.")] = "",
+    channels: Annotated[
+        list[str] | None,
+        typer.Option("--channel", help="A channel that is shown; repeatable [the first dozen]."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    seed: Seed = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Answer which of two segments is better, on a page that this machine alone can open."""
+    del debug
+    from mbrl.api.preferences import label as ask
+
+    answers = ask(
+        dataset,
+        out,
+        pairs=pairs,
+        count=count,
+        length=length,
+        annotator=annotator,
+        channels=channels,
+        seed=seed or 0,
+        port=port,
+        browser=browser,
+        tell=lambda text: typer.echo(text, err=True),
+    )
+    emit(answers, is_json=json, path=out)
 
 
 @guarded

@@ -26,6 +26,7 @@ COMMANDS = (
     "import",
     "relabel",
     "collect",
+    "label",
     "preferences",
     "synthetic-preferences",
     "fit-reward",
