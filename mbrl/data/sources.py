@@ -1,6 +1,7 @@
-"""Where batches come from: a fixed dataset, a ring of imagined transitions, a mixture of both.
+"""Where batches come from: a dataset, a ring of imagined transitions, a mixture, a policy's own newest steps.
 
-Rows are packed `[n, 2 obs_dim + 2 act_dim + 3]`, so a batch is one `index_select`.
+Rows are packed `[n, 2 obs_dim + 2 act_dim + 3]`, and twice act_dim more with masks, so a batch is one
+`index_select`.
 """
 
 import dataclasses
@@ -11,28 +12,30 @@ import torch
 from torch import Tensor
 
 from mbrl.core.protocols import BatchSource
-from mbrl.core.types import StateDict, TransitionBatch, concat
+from mbrl.core.types import DemonstrationBatch, OnPolicyBatch, StateDict, TransitionBatch, concat, take
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Columns of a packed row: observation, action, next observation, next action, reward and two flags.
+    """Columns of a packed row: observation, action, next observation, next action, masks, reward, two flags.
 
     Attributes:
         obs_dim: size of an observation.
         act_dim: size of an action.
+        has_masks: whether rows hold the masks of choices in both states.
     """
 
     obs_dim: int
     act_dim: int
+    has_masks: bool = False
 
     @property
     def width(self) -> int:
         """Columns in all."""
-        return 2 * self.obs_dim + 2 * self.act_dim + 3
+        return 2 * self.obs_dim + (4 if self.has_masks else 2) * self.act_dim + 3
 
     def pack(self, batch: TransitionBatch) -> Tensor:
-        """`[b, width]` float32; a batch without next actions is packed as having none."""
+        """`[b, width]` float32; what lacks next actions is packed as having none, masks as allowing all."""
         next_action, has_next_action = batch.next_action, batch.has_next_action
         if next_action is None or has_next_action is None:
             next_action, has_next_action = torch.zeros_like(batch.action), torch.zeros_like(batch.terminated)
@@ -41,17 +44,31 @@ class RowLayout:
             *(flag.to(batch.reward.dtype) for flag in (batch.terminated, has_next_action)),
         ]
         vectors = [batch.observation, batch.action, batch.next_observation, next_action]
+        if self.has_masks:
+            for mask in (batch.action_mask, batch.next_action_mask):
+                vectors.append(torch.ones_like(batch.action) if mask is None else mask.to(batch.action.dtype))
         return torch.cat([*vectors, torch.stack(numbers, -1)], -1)
 
     def unpack(self, rows: Tensor, *, from_model: bool) -> TransitionBatch:
         """Views on `[b, width]` rows."""
         o, a = self.obs_dim, self.act_dim
-        obs, action, next_obs, next_action, numbers = torch.split(rows, [o, a, o, a, 3], -1)
+        masks = [a, a] if self.has_masks else []
+        obs, action, next_obs, next_action, *allowed, numbers = torch.split(rows, [o, a, o, a, *masks, 3], -1)
+        mask, next_mask = (part > 0.5 for part in allowed) if self.has_masks else (None, None)
         reward, terminated, has_next_action = numbers.unbind(-1)
         terminated = terminated > 0.5
         provenance = torch.full_like(terminated, from_model)
         return TransitionBatch(
-            obs, action, reward, next_obs, terminated, provenance, next_action, has_next_action > 0.5
+            observation=obs,
+            action=action,
+            reward=reward,
+            next_observation=next_obs,
+            terminated=terminated,
+            from_model=provenance,
+            next_action=next_action,
+            has_next_action=has_next_action > 0.5,
+            action_mask=mask,
+            next_action_mask=next_mask,
         )
 
 
@@ -68,7 +85,8 @@ class DatasetSource:
     def __init__(self, data: TransitionBatch) -> None:
         if len(data) == 0:
             raise ValueError("a source needs at least one transition")
-        self.layout = RowLayout(data.observation.shape[-1], data.action.shape[-1])
+        has_masks = data.action_mask is not None or data.next_action_mask is not None
+        self.layout = RowLayout(data.observation.shape[-1], data.action.shape[-1], has_masks)
         self._rows = self.layout.pack(data).contiguous()
 
     def __len__(self) -> int:
@@ -199,3 +217,94 @@ class MixtureSource:
         """Inverse of `state_dict`."""
         for k, (part, _) in enumerate(self._parts):
             part.load_state_dict(state[str(k)])
+
+
+class DemonstrationSource:
+    """Batches of another source with demonstrated steps and start states beside them, drawn with replacement.
+
+    Args:
+        source: of the steps of whoever acted.
+        expert: `[n]` demonstrated steps; their rewards are hidden.
+        initial: `[m, obs_dim]` states where episodes of the task start.
+        count: demonstrated steps, and start states, in a batch.
+
+    Raises:
+        ValueError: there are no demonstrated steps or no start states.
+    """
+
+    def __init__(self, source: BatchSource, expert: TransitionBatch, initial: Tensor, count: int) -> None:
+        if len(initial) == 0:
+            raise ValueError("a source of demonstrations needs at least one start state")
+        # 0, not NaN: nothing is to be learned from them, and nothing to be spoilt by them.
+        hidden = dataclasses.replace(expert, reward=torch.zeros_like(expert.reward))
+        self._source, self._expert = source, DatasetSource(hidden)
+        self._initial, self._count = initial, count
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> DemonstrationBatch:
+        """Draws the other source's `batch_size` steps, then those of the expert, then start states."""
+        rows = self._source.sample(batch_size, generator)
+        expert = self._expert.sample(self._count, generator)
+        index = torch.randint(
+            len(self._initial), (self._count,), generator=generator, device=generator.device
+        )
+        known = {field.name: getattr(rows, field.name) for field in dataclasses.fields(TransitionBatch)}
+        return DemonstrationBatch(**known, expert=expert, initial_observation=self._initial[index])
+
+    def state_dict(self) -> StateDict:
+        """Of the other source: demonstrations never change."""
+        return self._source.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        self._source.load_state_dict(state)
+
+
+class OnPolicySource:
+    """Minibatches of a policy's newest steps: each step once before any comes again, in a fresh order."""
+
+    def __init__(self) -> None:
+        self._steps: OnPolicyBatch | None = None
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._cursor = 0
+
+    def __len__(self) -> int:
+        return 0 if self._steps is None else len(self._steps)
+
+    def replace(self, steps: OnPolicyBatch) -> None:
+        """Forgets all steps and takes these, `[n]` of them."""
+        self._steps, self._order, self._cursor = steps, torch.empty(0, dtype=torch.int64), 0
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> OnPolicyBatch:
+        """The next `batch_size` steps of the order, or all where there are fewer; what is left over waits.
+
+        Raises:
+            RuntimeError: there are no steps.
+        """
+        if self._steps is None or len(self) == 0:
+            raise RuntimeError("there are no steps of the policy: refresh before the first sample")
+        size = min(batch_size, len(self))
+        if self._cursor + size > len(self._order):
+            self._order = torch.randperm(len(self), generator=generator, device=generator.device)
+            self._cursor = 0
+        rows = self._order[self._cursor : self._cursor + size]
+        self._cursor += size
+        return take(self._steps, rows)
+
+    def state_dict(self) -> StateDict:
+        """The steps and the place in their order."""
+        steps = {} if self._steps is None else dataclasses.asdict(self._steps)
+        held = {name: values.clone() for name, values in steps.items() if values is not None}
+        return {"steps": held, "order": self._order.clone(), "cursor": self._cursor}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: the order is not one of these steps.
+        """
+        steps = OnPolicyBatch(**state["steps"]) if state["steps"] else None
+        order, cursor = state["order"], state["cursor"]
+        known = (0,) if steps is None else (0, len(steps))
+        if len(order) not in known or not 0 <= cursor <= len(order):
+            raise ValueError(f"place {cursor} of an order of {len(order)} steps, and there are {known[-1]}")
+        self._steps, self._order, self._cursor = steps, order.clone(), cursor

@@ -59,6 +59,8 @@ class RunConfig(BaseModel):
     Attributes:
         dataset: path, `minari:<id>` or name of a bundled dataset; null for online recipes.
         dataset_options: what a load may repair.
+        expert: second dataset, of an expert's episodes, for algorithms that imitate; read with the same
+            options. Its rewards are never read.
         task: name of a shipped task or path of a task's yaml; null takes the one that the dataset names.
         recipe: how the learner gets its experience.
         algorithm: hyper-parameters of the recipe and its learner.
@@ -87,6 +89,7 @@ class RunConfig(BaseModel):
 
     dataset: str | None = None
     dataset_options: LoadOptions = LoadOptions()
+    expert: str | None = None
     task: str | None = None
     recipe: str
     algorithm: SerializeAsAny[RecipeConfig]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from mbrl.algorithms.base import RECIPES
 from mbrl.algorithms.imagination import TerminationSource
 from mbrl.algorithms.preferences import PreferencesConfig
 from mbrl.core.errors import ConfigError
@@ -31,6 +32,39 @@ def load_run_dataset(config: RunConfig, workspace: Workspace) -> Dataset:
     if config.dataset is None:
         raise ConfigError("No dataset is named. Remedy: mbrl train DATASET, or dataset: in the config.")
     return open_dataset(config.dataset, config.dataset_options, minari_root=workspace.minari_root)
+
+
+def load_run_expert(config: RunConfig, dataset: Dataset | None, workspace: Workspace) -> Dataset | None:
+    """The expert's log that a config names; None for algorithms that imitate nobody.
+
+    Raises:
+        ConfigError: it names one for an algorithm that reads none, none for one that does, or one of other
+            sizes than the log.
+        DataError: it cannot be used.
+    """
+    imitates = RECIPES.get(config.recipe).imitates
+    if config.expert is None or not imitates or dataset is None:
+        if config.expert is not None:
+            raise ConfigError(
+                f"expert={config.expert}: the recipe {config.recipe!r} imitates nobody. Remedy: leave it "
+                "away, or train airl, gail, smodice or demodice."
+            )
+        if imitates:
+            raise ConfigError(
+                f"The recipe {config.recipe!r} imitates: name a log of an expert beside the log. Remedy: "
+                "mbrl train LOG --expert DATASET, or expert: in the config."
+            )
+        return None
+    expert = open_dataset(config.expert, config.dataset_options, minari_root=workspace.minari_root)
+    if expert.spec != dataset.spec or expert.info.history != dataset.info.history:
+        raise ConfigError(
+            f"The expert's log {expert.info.name!r} has {expert.spec.obs_dim} observations and "
+            f"{expert.spec.act_dim} actions in {list(expert.spec.act_low)} to {list(expert.spec.act_high)}, "
+            f"the log {dataset.info.name!r} {dataset.spec.obs_dim} and {dataset.spec.act_dim} in "
+            f"{list(dataset.spec.act_low)} to {list(dataset.spec.act_high)}. Remedy: two logs of one machine, "
+            "with the same history."
+        )
+    return expert
 
 
 def find_run_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None:
@@ -148,6 +182,7 @@ def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]
     return {
         "dataset_source": config.dataset,
         "dataset_hash": None if dataset is None else dataset.content_hash,
+        **({} if config.expert is None else {"expert_source": config.expert}),
         "dropped": {} if dataset is None else dict(dataset.dropped),
         "online": dataset is None,
         "device": config.device,
