@@ -17,8 +17,12 @@ from pydantic import Field
 from torch import Tensor
 
 from mbrl.learners.base import LEARNERS, LearnerConfig
-from mbrl.learners.contrastive.base import ContrastiveConfig, ContrastiveLearner, ContrastiveState
-from mbrl.nets.actors import ClippedGaussianActor
+from mbrl.learners.contrastive.base import (
+    ContrastiveConfig,
+    ContrastiveLearner,
+    ContrastiveState,
+    DensityPolicy,
+)
 from mbrl.ops.preferences import direct_preference_loss
 from mbrl.preferences.segments import PairBatch
 
@@ -38,7 +42,7 @@ class DPOConfig(ContrastiveConfig):
 class DPOState(ContrastiveState):
     """Besides policy and optimisers the reference."""
 
-    reference: ClippedGaussianActor
+    reference: DensityPolicy
 
 
 @LEARNERS.register("dpo", "DPO: direct preference optimisation of segments against a reference clone.")

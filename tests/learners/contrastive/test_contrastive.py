@@ -12,6 +12,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import SpaceSpec
 from mbrl.learners.base import LearnerContext
 from mbrl.learners.contrastive.base import pair_accuracy
+from mbrl.learners.contrastive.choices import DiscreteCPL, DiscreteCPLConfig
 from mbrl.learners.contrastive.cpl import CPL, CPLConfig
 from mbrl.learners.contrastive.dpo import DPO, DPOConfig
 from mbrl.preferences.segments import PairBatch
@@ -131,6 +132,26 @@ def test_accuracy_counts_equal_pairs_half() -> None:
     assert float(pair_accuracy(scores, torch.tensor([1.0, 1.0, 0.5]))) == 0.5
 
 
-def test_choices_are_refused() -> None:
-    with pytest.raises(ConfigError, match="choices"):
-        CPL(CPLConfig(), context(SpaceSpec.discrete(3, 2)))
+def test_choices_are_scored_among_those_that_were_allowed() -> None:
+    """By hand: log-softmax over two of three choices, discounted, in both losses of a pair of two steps."""
+    space = SpaceSpec.discrete(3, 3)
+    learner = DiscreteCPL(DiscreteCPLConfig(**small(conservative_bias=BIAS)), context(space))
+    state, steps = learner.init(RngStreams(0).at("init")), two_steps(rows=2)
+    action = torch.eye(3)[torch.tensor([[[0, 1], [1, 0]], [[0, 0], [1, 1]]])]
+    mask = torch.tensor([True, True, False]).expand(2, 2, 2, 3)
+    pairs = PairBatch(steps.observation, action, torch.ones(2, 2, 2, dtype=torch.bool), steps.target, mask)
+    losses, scores = learner.pair_loss(state, pairs)
+    logits = state.actor.preferences(steps.observation.flatten(0, 2)).detach()[:, :2].view(2, 2, 2, 2)
+    for row in range(2):
+        by_hand = []
+        for side in range(2):
+            total = 0.0
+            for t in range(2):
+                one = logits[row, side, t].tolist()
+                taken = int(action[row, side, t].argmax())
+                total += GAMMA**t * (one[taken] - math.log(sum(math.exp(v) for v in one)))
+            by_hand.append(ALPHA * total)
+        assert scores[row].tolist() == pytest.approx(by_hand, rel=1e-4)
+        mu, (left, right) = float(pairs.target[row]), by_hand
+        first, second = (math.log(1 + math.exp(BIAS * b - a)) for a, b in ((left, right), (right, left)))
+        assert float(losses[row].detach()) == pytest.approx(mu * first + (1 - mu) * second, rel=1e-4)
