@@ -7,7 +7,7 @@ a loss of answered pairs, which come in a `PreferenceBatch`.
 import abc
 import copy
 import dataclasses
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,7 +32,7 @@ from mbrl.ops.choices import log_probability_of
 from mbrl.preferences.segments import PairBatch
 from mbrl.preferences.source import PreferenceBatch
 
-DensityPolicy = ClippedGaussianActor | SoftmaxPolicy
+DensityPolicy: TypeAlias = ClippedGaussianActor | SoftmaxPolicy
 """A Gaussian in a box of actions, or a softmax over choices."""
 
 

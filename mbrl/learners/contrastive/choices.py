@@ -7,8 +7,8 @@ reference alike.
 from typing import ClassVar
 
 from mbrl.learners.base import LEARNERS, LearnerConfig
-from mbrl.learners.contrastive.cpl import CPL, CPLConfig
-from mbrl.learners.contrastive.dpo import DPO, DPOConfig
+from mbrl.learners.contrastive.cpl import CPLConfig, CPLUpdate
+from mbrl.learners.contrastive.dpo import DPOConfig, DPOUpdate
 
 
 class DiscreteCPLConfig(CPLConfig):
@@ -18,8 +18,8 @@ class DiscreteCPLConfig(CPLConfig):
 
 
 @LEARNERS.register("discrete_cpl", "CPL over choices: contrastive preference learning of a softmax policy.")
-class DiscreteCPL(CPL):
-    """The CPL learner whose policy is a softmax: see `ContrastiveLearner` for its arguments."""
+class DiscreteCPL(CPLUpdate):
+    """The CPL learner of a softmax policy."""
 
     Config: ClassVar[type[LearnerConfig]] = DiscreteCPLConfig
 
@@ -31,7 +31,7 @@ class DiscreteDPOConfig(DPOConfig):
 
 
 @LEARNERS.register("discrete_dpo", "DPO over choices: a softmax policy against a reference clone.")
-class DiscreteDPO(DPO):
-    """The DPO learner whose policy is a softmax: see `ContrastiveLearner` for its arguments."""
+class DiscreteDPO(DPOUpdate):
+    """The DPO learner of a softmax policy."""
 
     Config: ClassVar[type[LearnerConfig]] = DiscreteDPOConfig

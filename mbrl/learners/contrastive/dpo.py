@@ -45,11 +45,8 @@ class DPOState(ContrastiveState):
     reference: DensityPolicy
 
 
-@LEARNERS.register("dpo", "DPO: direct preference optimisation of segments against a reference clone.")
-class DPO(ContrastiveLearner[DPOConfig, DPOState]):
-    """The DPO learner: see `ContrastiveLearner` for its arguments."""
-
-    Config: ClassVar[type[LearnerConfig]] = DPOConfig
+class DPOUpdate(ContrastiveLearner[DPOConfig, DPOState]):
+    """The loss of DPO, whatever the policy's form: see `ContrastiveLearner` for its arguments."""
 
     def init(self, generator: torch.Generator) -> DPOState:
         """Fresh networks and optimisers."""
@@ -71,3 +68,10 @@ class DPO(ContrastiveLearner[DPOConfig, DPOState]):
             scores[:, 0], scores[:, 1], known[:, 0], known[:, 1], target=pairs.target
         )
         return loss, scores - known
+
+
+@LEARNERS.register("dpo", "DPO: direct preference optimisation of segments against a reference clone.")
+class DPO(DPOUpdate):
+    """The DPO learner of a Gaussian policy."""
+
+    Config: ClassVar[type[LearnerConfig]] = DPOConfig

@@ -198,8 +198,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return None
         fields = cast("dict[str, Any]", values)
         index, label = fields.get("index"), fields.get("label")
-        is_sound = type(index) is int and isinstance(label, str) and label in LABELS
-        return (index, cast("Label", label)) if is_sound else None
+        if not isinstance(index, int) or isinstance(index, bool) or label not in LABELS:
+            return None
+        return index, label
 
     def _send_json(self, values: Mapping[str, Any]) -> None:
         self._send(json.dumps(values).encode(), "application/json")
