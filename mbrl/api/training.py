@@ -169,6 +169,7 @@ def train(
     algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None = None,
     *,
     dynamics: "Dynamics | str | Path | Mapping[str, Any] | None" = None,
+    expert: Dataset | str | Path | None = None,
     config: str | Path | None = None,
     task: str | None = None,
     online: str | None = None,
@@ -186,6 +187,7 @@ def train(
         log: an open log, or what `load` takes; None where `config` names one, or for a training `online`.
         algorithm: name in `mbrl list algorithms`, a yaml's path or content, or a recipe's config object.
         dynamics: a fitted model to learn from, or the name, path or content of a yaml for the fit.
+        expert: second log, of an expert, for algorithms that imitate (`airl`, `gail`, `smodice`, `demodice`).
         config: experiment: a name in `configs/experiments` or a yaml.
         task: replaces the one that the log names.
         online: a task in whose simulator to train, to make behaviour policies; recipes for logs refuse it.
@@ -213,6 +215,7 @@ def train(
         **log_arguments(log, workspace),
         "algorithm": _algorithm_section(algorithm),
         "dynamics": fitted.config.model_dump(mode="json") if fitted else _section(dynamics),
+        "expert": log_arguments(expert, workspace)["dataset"],
         "task": online or task,
         "seed": seed,
         "threads": threads,
