@@ -21,6 +21,7 @@ from mbrl.learners.base import LEARNERS, BatchKind, LearnerConfig, LearnerContex
 from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.targets import value_bounds
+from mbrl.preferences.segments import SegmentPairs
 
 
 class LearnerChoice(BaseModel):
@@ -185,6 +186,7 @@ class RecipeContext:
         whole: the logged episodes that the transitions were taken from; None if they are whole themselves.
         log_termination: the condition under which a step ends the task, where the log carries it.
         expert: demonstrated steps, for recipes that imitate; None where nobody named an expert's log.
+        preferences: answered pairs of the log's segments, for learners of preferences.
     """
 
     space: SpaceSpec
@@ -196,6 +198,7 @@ class RecipeContext:
     whole: LoggedEpisodes | None = None
     log_termination: TerminationFn | None = None
     expert: TransitionBatch | None = None
+    preferences: SegmentPairs | None = None
 
     @property
     def known_termination(self) -> TerminationFn | None:

@@ -134,9 +134,9 @@ class Run(Result):
 
     def messages(self) -> Sequence[str]:
         """What was selected and why, and what the diagnostics of the policy warn of."""
-        from mbrl.report.run.training_tables import shift_alarms
+        from mbrl.report.run.training_tables import recovered_reward, shift_alarms
 
-        alarms, selection = shift_alarms(self.summary), self.selection
+        alarms, selection = [*recovered_reward(self.summary), *shift_alarms(self.summary)], self.selection
         if selection is None:
             return alarms
         from mbrl.report.run.selection_sections import selection_lines, selection_warnings

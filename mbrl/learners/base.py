@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mbrl.core.protocols import Checkpointable, Learner
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, StateDict
+from mbrl.nets.discriminator import Discriminator
 from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.passes import NetworkPass
@@ -74,6 +75,11 @@ class LearnerConfig(BaseModel):
     def batch_kind(self) -> BatchKind:
         """Which batches an update reads; a recipe refuses a learner whose batches it does not make."""
         return "transitions"
+
+    @property
+    def reads_preferences(self) -> bool:
+        """Whether updates read answered pairs of segments, which the recipe `preferences` brings."""
+        return False
 
     @property
     def is_conservative(self) -> bool:
@@ -158,6 +164,15 @@ class StatesPasses(Protocol):
 
     def passes(self, state: Any) -> tuple[NetworkPass, ...]:
         """Passes that an update cannot do without, whatever this implementation does besides."""
+        ...
+
+
+@runtime_checkable
+class LearnsReward(Protocol):
+    """A learner that recovers a reward besides its policy, which is kept with the run."""
+
+    def reward_model(self, state: Any) -> Discriminator:
+        """The reward as it stands; a view on `state`."""
         ...
 
 

@@ -68,8 +68,9 @@ class RunConfig(BaseModel):
         judges: ensembles that never train a policy, and how they are asked what policies are worth.
         select: which of the policies along the training is its result, see `SelectRule`; a bare name stands
             for its rule.
-        reward: in imagination: the rule that the log carries where there is one (`auto`), or the `learned`
-            head of the dynamics.
+        reward: in imagination: the rule that the log carries where there is one (`auto`), the `learned`
+            head of the dynamics, or the path of the reward model (`.safetensors`) that the log was relabelled
+            by, whose lower bound imagined steps then earn as logged ones do.
         policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model
             and its thresholds know the training split only; diagnostics look at held-out states either way.
         evaluation: the judgement of its policy.
@@ -95,7 +96,7 @@ class RunConfig(BaseModel):
     dynamics: DynamicsConfig = DynamicsConfig()
     judges: JudgesConfig = JudgesConfig()
     select: Select = SelectRule()
-    reward: Literal["auto", "learned"] = "auto"
+    reward: Annotated[str, Field(pattern=r"^(auto|learned|.+\.safetensors)$")] = "auto"
     policy_data: Literal["all", "train"] = "all"
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

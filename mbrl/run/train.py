@@ -20,7 +20,10 @@ from mbrl.data.rules import logged_termination
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
+from mbrl.learners.base import LearnsReward
 from mbrl.nets.normaliser import Normaliser
+from mbrl.preferences.files import content_digest
+from mbrl.preferences.segments import SegmentPairs
 from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
 from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
@@ -29,6 +32,7 @@ from mbrl.run.inputs import (
     find_run_task,
     load_run_dataset,
     load_run_expert,
+    load_run_preferences,
     manifest_facts,
     reward_identity,
     split_identity,
@@ -37,6 +41,8 @@ from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, se
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import POLICY_FILE, save_policy
+from mbrl.run.preferences.recovered import keep_reward
+from mbrl.run.preferences.reward import REWARD_FILE
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey, package_version
 
@@ -83,6 +89,10 @@ def train_policy_stage(
         shift = _make_monitor(config, dataset, context, training, workspace)
         outcome = _run_loop(resolved, training, shift, kept, work)
         summary = _conclude(config, training, outcome, shift, kept, work)
+        if dataset is not None and isinstance(training.learner, LearnsReward):
+            reward = training.learner.reward_model(outcome.state)
+            found = keep_reward(work.path, reward, dataset).model_dump(mode="json")
+            summary = {**summary, "recovered_reward": found}
         if dataset is None or not kept.steps:
             return summary
         return {**summary, **select_along(resolved, dataset, kept, work, workspace, fit)}
@@ -92,7 +102,7 @@ def train_policy_stage(
         config=resolved.to_yaml(),
         facts=manifest_facts(config, dataset),
         work=work,
-        results=(POLICY_FILE,),
+        results=(POLICY_FILE, REWARD_FILE) if recipe.imitates else (POLICY_FILE,),
     )
     return perform(stage, workspace)
 
@@ -132,7 +142,7 @@ def make_recipe_context(
     part = dataset
     if config.policy_data == "train":
         part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
-    train = part.transitions()
+    train, answers = part.transitions(), load_run_preferences(config, dataset)
     mean, std = fit_moments(train.observation)
     return RecipeContext(
         space=dataset.spec,
@@ -144,6 +154,7 @@ def make_recipe_context(
         whole=LoggedEpisodes.of(part),
         log_termination=logged_termination(dataset.info),
         expert=None if expert is None else expert.transitions().to_batch(),
+        preferences=None if answers is None else SegmentPairs.of(dataset, answers),
     )
 
 
@@ -153,9 +164,8 @@ def _tell_what_matters(
     """Warns of outliers, and says so where a known rule takes the place of the learned head unasked."""
     _warn_of_outliers(dataset)
     if context.dynamics is not None and context.dynamics.known_reward is not None:
-        work.progress.message(
-            "Imagined steps earn what the log's rule says (reward=learned: what the fit says)."
-        )
+        who = "the log's rule" if config.reward == "auto" else "the reward model"
+        work.progress.message(f"Imagined steps earn what {who} says (reward=learned: what the fit says).")
     is_open = getattr(config.algorithm, "termination", None) == "auto"
     if is_open and context.known_termination is not None:
         work.progress.message("Imagined episodes end by the known rule of the task.")
@@ -215,6 +225,9 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
             "split": split_identity(config.dynamics),
             "policy_data": config.policy_data,
         }
+        answers = load_run_preferences(config, dataset)
+        if answers is not None:  # by content: the path stands in the algorithm's section
+            identity["preferences"] = content_digest(answers)
     return identity
 
 

@@ -33,6 +33,7 @@ from mbrl.testing.samples import (
     make_dataset,
     make_expert,
     make_normaliser,
+    make_preferences,
     make_transitions,
 )
 from mbrl.testing.trainings import check_longer, check_resume, check_stored_policy, train_in
@@ -41,6 +42,7 @@ UPDATES: Final = 24
 _CUTS = (3, 5, 10, 12, 23)
 _SHORTER = (11, 15)
 _ONLINE_TASK = "pendulum"
+_CLONE_UPDATES = 8
 _BATCH_FIELDS = ("observation", "action", "reward", "next_observation", "terminated")
 _SMALL: Final[dict[str, Any]] = {
     "updates": UPDATES,
@@ -55,6 +57,7 @@ _SMALL: Final[dict[str, Any]] = {
     "search_from": 5,
     "discriminator_hidden": [8],
     "demonstrations": 8,
+    "pairs": 4,
 }
 """Settings that make an algorithm small, by dotted key; those that it does not have are passed over."""
 
@@ -89,6 +92,7 @@ class AlgorithmCase:
             fitted_dynamics(),
             episode=episode,
             expert=make_expert(),
+            preferences=make_preferences(),
         )
 
     def build(self, context: RecipeContext | None = None) -> Training:
@@ -131,7 +135,10 @@ def _shrunk(tree: Tree) -> Tree:
     if isinstance(learner, dict):
         fields = cast("Tree", learner)
         if fields.get("name") in LEARNERS:
-            fields |= small_settings(LEARNERS.get(fields["name"]).Config)
+            learner_config = LEARNERS.get(fields["name"]).Config
+            fields |= small_settings(learner_config)
+            if "clone_updates" in learner_config.model_fields:
+                fields["clone_updates"] = _CLONE_UPDATES  # both phases are looked at
     return tree
 
 

@@ -18,6 +18,8 @@ from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.learners.base import BatchKind
 from mbrl.nets.normaliser import Normaliser
+from mbrl.preferences.segments import SegmentPairs
+from mbrl.preferences.synthetic import answer_pairs, draw_pairs
 from mbrl.uncertainty.held_out import held_out_measures
 
 SPACE: Final = SpaceSpec(obs_dim=3, act_dim=2, act_low=(-1.0, -2.0), act_high=(1.0, 0.5))
@@ -99,6 +101,12 @@ def make_normaliser() -> Normaliser:
     """Of the log's observations."""
     mean, std = fit_moments(make_dataset().transitions().observation)
     return Normaliser(torch.from_numpy(mean), torch.from_numpy(std))
+
+
+def make_preferences() -> SegmentPairs:
+    """Twenty pairs of the log's segments, answered by its rewards."""
+    log = make_dataset()
+    return SegmentPairs.of(log, answer_pairs(log, draw_pairs(log, count=20, length=5)))
 
 
 @functools.cache
