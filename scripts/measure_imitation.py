@@ -5,11 +5,11 @@
     .venv/bin/python scripts/measure_imitation.py --data FOLDER --logs hopper/medium-replay
     .venv/bin/python scripts/measure_imitation.py --table  # the table of what is there
 
-A piece trains one method and evaluates its last policy in the simulator, which nothing else sees. Methods that
-imitate get a few episodes of the task's expert beside the log, whose rewards they never read; `bc` gets these
-episodes alone. `mopo` and `mopo_ppo` learn in one model from the log's own rewards, with as many updates as
-the same processor time allows, measured by a short training. Each piece leaves one JSON in results/imitation, so
-the grid can be done piece by piece and committed as it comes.
+A piece trains one method and evaluates its last policy in the simulator, which nothing else sees. Methods
+that imitate get a few episodes of the task's expert beside the log, whose rewards they never read; `bc` gets
+these episodes alone. `mopo` and `mopo_ppo` learn in one model from the log's own rewards, with as many updates
+as the same processor time allows, measured by a short training. Each piece leaves one JSON in
+results/imitation, so the grid can be done piece by piece and committed as it comes.
 """
 
 import argparse
@@ -39,10 +39,10 @@ PILOT: Final = 240
 _ROLLOUT: Final = {"horizon": 5, "starts": 2000}
 METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bc": {"updates": 5000},
-    "smodice": {"updates": 8000},
-    "demodice": {"updates": 8000},
-    "airl": {"updates": 8000, "rollout": _ROLLOUT},
-    "gail": {"updates": 8000, "rollout": _ROLLOUT},
+    "smodice": {"updates": 5000},
+    "demodice": {"updates": 5000},
+    "airl": {"updates": 6000, "rollout": _ROLLOUT},
+    "gail": {"updates": 6000, "rollout": _ROLLOUT},
     "mopo": {"rollout": _ROLLOUT, "learner": {"critics": 2}},
     "mopo_ppo": {"rollout": {"horizon": 24, "starts": 1024}, "learner": {"batch_size": 2048}},
 }
@@ -159,7 +159,7 @@ def measure(piece: Piece, asked: argparse.Namespace) -> dict[str, Any]:
 def table(folder: Path) -> str:
     """What is there, as Markdown."""
     lines = [
-        "| log | method | expert episodes | seed | updates | CPU s | return | score | reward: Pearson, Spearman |",
+        "| log | method | expert episodes | seed | updates | CPU s | return | score | reward r, rank r |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted(folder.glob("*.s*.json")):
