@@ -7,8 +7,8 @@
 
 A piece trains one method and evaluates its last policy in the simulator, which nothing else sees. Methods
 that imitate get a few episodes of the task's expert beside the log, whose rewards they never read; `bc` gets
-these episodes alone. `mopo` and `mopo_ppo` learn in one model from the log's own rewards, with as many updates
-as the same processor time allows, measured by a short training. Each piece leaves one JSON in
+these episodes alone. `mopo` and `mopo_ppo` learn in one model from the rewards of the log, with as many
+updates as the same processor time allows, measured by a short training. Each piece leaves one JSON in
 results/imitation, so the grid can be done piece by piece and committed as it comes.
 """
 
