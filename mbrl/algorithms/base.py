@@ -59,9 +59,49 @@ class LearnerChoice(BaseModel):
             )
         return self
 
+    def check_actions(self, space: SpaceSpec, *, algorithm: str | None = None) -> None:
+        """Refuses a learner of choices in a box of actions, and the other way round.
+
+        Args:
+            space: of the log or the task.
+            algorithm: the same method for such actions, where the caller knows one.
+
+        Raises:
+            ConfigError: naming the counterpart.
+        """
+        if self.config.acts_on_choices != space.is_discrete:
+            raise ConfigError(_wrong_actions(self.name, space, algorithm))
+
     def build(self, context: LearnerContext) -> Learner[Any]:
-        """Makes the learner."""
+        """Makes the learner.
+
+        Raises:
+            ConfigError: it does not act in the space of the task.
+        """
+        self.check_actions(context.space)
         return LEARNERS.get(self.name)(self.config, context)
+
+
+DISCRETE_PREFIX: Final = "discrete_"
+"""Of the names of learners and algorithms over choices that have a form over boxes of actions."""
+
+
+def counterpart_name(name: str, space: SpaceSpec) -> str:
+    """What the form of a method for the actions of `space` is called, whether there is one or not."""
+    plain = name.removeprefix(DISCRETE_PREFIX)
+    return f"{DISCRETE_PREFIX}{plain}" if space.is_discrete else plain
+
+
+def _wrong_actions(learner: str, space: SpaceSpec, algorithm: str | None) -> str:
+    if space.choices is not None:
+        shown = ", ".join(space.choices[:4]) + (", ..." if len(space.choices) > 4 else "")
+        what = f"acts in a box, and the actions here are {space.act_dim} choices ({shown})"
+    else:
+        what = f"acts over choices, and an action here is {space.act_dim} continuous numbers"
+    if algorithm is not None:
+        return f"The learner {learner!r} {what}. Remedy: take the algorithm {algorithm!r}."
+    fitting = [n for n in LEARNERS.names() if LEARNERS.get(n).Config.acts_on_choices == space.is_discrete]
+    return f"The learner {learner!r} {what}. Remedy: take one of {', '.join(fitting)}."
 
 
 def _config_class(name: str) -> type[LearnerConfig]:
@@ -113,8 +153,11 @@ class RecipeConfig(BaseModel):
     default_learner: ClassVar[Mapping[str, Any]] = {}
     """What the section of the learner holds unless it says otherwise; a recipe without one has it named."""
 
-    only_learner: ClassVar[str | None] = None
-    """The learner that a recipe is defined by; None takes any."""
+    only_learners: ClassVar[tuple[str, ...]] = ()
+    """The learners that a recipe is defined by, one for each kind of actions; none takes any."""
+
+    may_sum_steps: ClassVar[bool] = False
+    """Whether rows may sum up rewards of several steps: streams of logged or played episodes alone."""
 
     batch_kinds: ClassVar[frozenset[BatchKind]] = frozenset({"transitions"})
     """What batches the recipe can make: learners that read others are refused."""
@@ -143,10 +186,16 @@ class RecipeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_learner(self) -> "RecipeConfig":
-        if self.only_learner not in {None, self.learner.name}:
+        if self.only_learners and self.learner.name not in self.only_learners:
             raise ValueError(
-                f"{self.method()} has the learner {self.only_learner}, not {self.learner.name!r}; "
-                "recipe: model_based takes any learner"
+                f"{self.method()} has the learner {' or '.join(self.only_learners)}, not "
+                f"{self.learner.name!r}; recipe: model_based takes any learner"
+            )
+        steps = self.learner.config.summed_steps
+        if steps > 1 and not self.may_sum_steps:
+            raise ValueError(
+                f"{self.method()} imagines single steps, so the learner cannot sum rewards over {steps}: set "
+                "n_steps to 1; the recipes model_free and online have whole episodes"
             )
         kind = self.learner.config.batch_kind
         if kind not in self.batch_kinds:

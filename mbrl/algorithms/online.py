@@ -18,10 +18,11 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy, StateValueFn
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, Metrics, OnPolicyBatch, TransitionBatch, concat
+from mbrl.data.several_steps import sum_steps
 from mbrl.data.sources import ModelBuffer, OnPolicySource, RowLayout
 from mbrl.envs.specs import TaskSpec
 from mbrl.learners.base import BatchKind
-from mbrl.nets.random_policy import RandomPolicy
+from mbrl.nets.random_policy import random_policy
 from mbrl.rollouts.on_policy import Judgement, judge_steps
 
 
@@ -38,6 +39,7 @@ class OnlineConfig(RecipeConfig):
     """
 
     batch_kinds: ClassVar[frozenset[BatchKind]] = frozenset({"transitions", "on_policy"})
+    may_sum_steps: ClassVar[bool] = True
 
     refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     refresh_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
@@ -84,15 +86,20 @@ class Online(Recipe):
 
         from mbrl.envs.collect import collect  # only this recipe meets a simulator
 
+        learner = config.learner.config
+
+        def push(episodes: list[Episode]) -> Metrics:
+            return _push(buffer, episodes, steps=learner.summed_steps, discount=learner.discount)
+
         def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
             # Simulators want seeds of their own; drawn from the
             # refresh's generator, they are a function of the step.
             rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
             # Random actions first: a fresh policy hardly explores.
             if step == 0 and config.warmup_steps > 0:
-                random = RandomPolicy(context.space)
-                _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
-            return _push(buffer, _run(task, policy, config.refresh_steps, rng))
+                random = random_policy(context.space)
+                push(collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
+            return push(_run(task, policy, config.refresh_steps, rng))
 
         return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
 
@@ -148,9 +155,12 @@ def _rows_needed(config: OnlineConfig) -> int:
     return config.warmup_steps + refreshes * config.refresh_steps
 
 
-def _push(buffer: ModelBuffer, episodes: list[Episode]) -> Metrics:
+def _push(buffer: ModelBuffer, episodes: list[Episode], *, steps: int, discount: float) -> Metrics:
     for episode in episodes:
-        buffer.push(_to_batch(episode))
+        # A piece that is too short for a sum of several steps, and did not end, teaches nothing.
+        if len(episode) >= steps or episode.terminated:
+            index = torch.zeros(len(episode), dtype=torch.int64)
+            buffer.push(sum_steps(_to_batch(episode), index, steps=steps, discount=discount))
     return _metrics(episodes)
 
 

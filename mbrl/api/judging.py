@@ -25,6 +25,7 @@ from mbrl.off_policy.judgement.risk import RiskQuestion
 from mbrl.off_policy.judgement.verdict import EXIT_CODES, VerdictName
 from mbrl.off_policy.log.policies import is_stochastic
 from mbrl.off_policy.log.task_horizon import TaskHorizon
+from mbrl.off_policy.log.weights import WeightTransform
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.run.judge.deployment import DEPLOYMENT_FILE, PAGE, Trials, deployment_stage, unique_names
 from mbrl.run.judge.model import ChosenModel, ModelRequest, choose_model
@@ -138,6 +139,8 @@ class OPEOptions(BaseModel):
         backtest: first ask for the known value of the policy that acted, by fits on halves of the log;
             without it a model's answer does not count.
         test_episodes: episodes that may be tested next on the machine.
+        weights: changes of importance weights, variance for bias, such as `cap=20` or `switch=10`: of
+            `clip_log_ratio`, `cap`, `switch` and `shrinkage` (`WeightTransform`); empty for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -152,6 +155,7 @@ class OPEOptions(BaseModel):
     crossfit: Annotated[int, Field(ge=0, le=5)] = 0
     backtest: bool = False
     test_episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
+    weights: str = ""
 
 
 def ope(
@@ -303,6 +307,7 @@ def _settings(
         ),
         crossfit=asked.crossfit,
         backtest=asked.backtest,
+        weights=WeightTransform.parse(asked.weights),
     )
 
 

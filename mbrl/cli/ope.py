@@ -55,6 +55,13 @@ Backtest: TypeAlias = Annotated[
     bool,
     typer.Option(help="First ask for the known value of the policy that acted: fits on halves of the log."),
 ]
+Weights: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME=NUMBER,...",
+        help="Changes of importance weights: clip_log_ratio=LOW:HIGH, cap, switch, shrinkage.",
+    ),
+]
 Tested: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="CSV of returns on the machine: candidate,return. Informs what to test next."),
@@ -82,6 +89,7 @@ def ope(
     termination: Termination = "auto",
     crossfit: Crossfit = 0,
     backtest: Backtest = False,
+    weights: Weights = "",
     tested: Tested = None,
     test_episodes: TestEpisodes = 10,
     seed: DrawSeed = 0,
@@ -116,6 +124,7 @@ def ope(
         termination=termination,
         crossfit=crossfit,
         backtest=backtest,
+        weights=weights,
         tested=tested,
         test_episodes=test_episodes,
         seed=seed,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mbrl.core.types import DynamicsPosterior, Metrics, StateDict, TransitionBatch
@@ -56,8 +56,32 @@ class StochasticPolicy(Policy, Protocol):
 class DiscretePolicy(Policy, Protocol):
     """A policy over finitely many actions, which are one-hot vectors."""
 
-    def probs(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b act_dim"]:
-        """Probability of every action; rows sum to 1."""
+    def act(
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        noise: Float[Tensor, "b act_dim"] | None = None,
+        mask: Bool[Tensor, "b act_dim"] | None = None,
+    ) -> Float[Tensor, "b act_dim"]:
+        """As `Policy.act`, among the actions that `mask` allows; one-hot.
+
+        Raises:
+            ValueError: a row of the mask allows nothing.
+        """
+        ...
+
+    def probs(
+        self, obs: Float[Tensor, "b obs_dim"], mask: Bool[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """Probability of every action; rows sum to 1.
+
+        Args:
+            obs: `[b, obs_dim]`, raw units.
+            mask: `[b, act_dim]`, True for the actions that are allowed: the others have probability 0.
+                None for all. Whoever knows no mask calls without it.
+
+        Raises:
+            ValueError: a row of the mask allows nothing.
+        """
         ...
 
 
@@ -132,6 +156,21 @@ class DynamicsModel(Protocol):
         Float[Tensor, "b obs_dim"], Float[Tensor, "b obs_dim"], Float[Tensor, "b"], Float[Tensor, "b"]
     ]:
         """Mean and variance of s' and of r, each row from its own member: a fraction of the work."""
+        ...
+
+
+@runtime_checkable
+class SamplingModel(DynamicsModel, Protocol):
+    """A model whose outcomes are no Gaussians: it draws them itself, and its means are no states."""
+
+    def draw_member(
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        action: Float[Tensor, "b act_dim"],
+        member: Int[Tensor, "b"],
+        noise: Float[Tensor, "b k"],
+    ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:
+        """S' and r of each row from its own member, a function of `[b, obs_dim + 1]` standard normal noise."""
         ...
 
 

@@ -17,6 +17,8 @@ Metrics: TypeAlias = Mapping[str, Tensor]
 StateDict: TypeAlias = dict[str, Any]
 """Tensors, numbers, strings and nested dicts of them: what `torch.load(weights_only=True)` accepts."""
 
+_MASKS: Final = ("action_mask", "next_action_mask")
+
 MAX_DIM: Final = 100_000
 """Largest size of an observation or action vector; more is a damaged file, not a task."""
 
@@ -255,14 +257,23 @@ BatchT = TypeVar("BatchT", bound=TransitionBatch)
 
 
 def concat(batches: Sequence[BatchT]) -> BatchT:
-    """Joins batches of one class along axis 0; a field that one of them lacks is lacking in the whole."""
+    """Joins batches of one class along axis 0; a field that one of them lacks is lacking in the whole.
+
+    But for masks: a batch without them allows everything.
+    """
     if len(batches) == 1:
         return batches[0]
     joined: dict[str, Tensor] = {}
     for field in dataclasses.fields(batches[0]):
-        parts = [getattr(batch, field.name) for batch in batches]
-        if all(part is not None for part in parts):
-            joined[field.name] = torch.cat(parts)
+        parts: list[Tensor | None] = [getattr(batch, field.name) for batch in batches]
+        if field.name in _MASKS and any(part is not None for part in parts):
+            parts = [
+                torch.ones_like(batch.action, dtype=torch.bool) if part is None else part
+                for batch, part in zip(batches, parts, strict=True)
+            ]
+        there = [part for part in parts if part is not None]
+        if len(there) == len(parts):
+            joined[field.name] = torch.cat(there)
     return type(batches[0])(**joined)
 
 

@@ -16,6 +16,7 @@ from mbrl.data.checks import (
     resolution_problems,
     structure_problems,
 )
+from mbrl.data.choices.infer import as_text, encode
 from mbrl.data.dataset import Dataset
 from mbrl.data.flags import advise_overlap, has_sound_flags
 from mbrl.data.info import info_problems
@@ -68,8 +69,19 @@ def prepare(log: RawLog, options: LoadOptions) -> PreparedLog:
         )
     raws = tuple(tidy(_select_fields(raw, options)) for raw in log.episodes)
     spec, notes = infer_spec(log, raws, options)
+    if spec.choices is not None:
+        raws = tuple(encode(raw, spec.choices) for raw in raws)
+        log = _without_column_names(log, spec)
     limit = log.info.max_episode_steps or options.max_episode_steps
     return PreparedLog(log, raws, spec, notes, advise_overlap(raws, limit))
+
+
+def _without_column_names(log: RawLog, spec: SpaceSpec) -> RawLog:
+    """The column of ids may have a name, where the choices have their own."""
+    names = log.info.act_names
+    if names is None or len(names) == spec.act_dim:
+        return log
+    return dataclasses.replace(log, info=dataclasses.replace(log.info, act_names=None))
 
 
 def log_problems(prepared: PreparedLog, options: LoadOptions) -> Iterator[DataError]:
@@ -131,7 +143,7 @@ def tidy(raw: RawEpisode) -> RawEpisode:
     return dataclasses.replace(
         raw,
         observations=_as_rows(raw.observations),
-        actions=_as_rows(raw.actions),
+        actions=_as_rows(as_text(raw.actions)),
         rewards=rewards,
         terminations=_as_column(raw.terminations),
         truncations=_as_column(raw.truncations),

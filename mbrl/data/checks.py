@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import SpaceSpec
+from mbrl.data.choices.infer import choice_problems, one_hot_rows
+from mbrl.data.choices.masks import MASK_KEY, mask_problems
 from mbrl.data.flags import Report, flag_error, flag_problems, has_sound_flags
 from mbrl.data.raw import AnyArray, RawEpisode
 
@@ -21,6 +23,9 @@ ACTION_TOLERANCE: Final = 1e-4
 MAX_LOG_DENSITY: Final = 50.0
 """Largest log-density per action dimension: a Gaussian of the width of float32's resolution has 16, a
 squashed one at its bound as much again."""
+
+PROBABILITY_TOLERANCE: Final = 1e-4
+"""Excess of a log-probability over 0 that is rounding."""
 
 ROUNDING_NOISE: Final = 1e-11
 """Range of a column, as a share of its size, below which it counts as a constant with rounding errors."""
@@ -53,6 +58,8 @@ def structure_problems(
             yield error
         else:
             yield from _shape_problems(flags, report, field=field, rows=steps, width=None)
+    if spec.choices is not None and raw.actions.shape != (steps, spec.act_dim):
+        yield from choice_problems(raw.actions, spec.choices, report)  # as the log holds them, not one-hot
     yield from _shape_problems(raw.actions, report, field="actions", rows=steps, width=spec.act_dim)
     if raw.observations.shape[:1] == (steps,):
         yield report(
@@ -133,7 +140,12 @@ def value_problems(
         yield from _density_problems(raw.behaviour_log_prob, spec, report)
     if raw.timestamps is not None:
         yield from _time_problems(raw.timestamps, report)
-    yield from _bound_problems(raw.actions, spec, report)
+    if spec.choices is None:
+        yield from _bound_problems(raw.actions, spec, report)
+    else:
+        yield from choice_problems(raw.actions, spec.choices, report)
+        if MASK_KEY in raw.infos and bool(one_hot_rows(raw.actions).all()):
+            yield from mask_problems(raw.infos[MASK_KEY], raw.actions, report)
     yield from flag_problems(raw, report, overlap_hint=overlap_hint)
     if raw.final_observation == "unknown" and has_sound_flags(raw) and not bool(raw.terminations[-1]):
         yield report(
@@ -209,6 +221,9 @@ def _finite_problems(values: AnyArray, report: Report, *, field: str) -> Iterato
 
 
 def _density_problems(values: AnyArray, spec: SpaceSpec, report: Report) -> Iterator[DataError]:
+    if spec.is_discrete:
+        yield from _probability_problems(values, report)
+        return
     largest = MAX_LOG_DENSITY * spec.act_dim
     is_bad = values > largest
     if bool(is_bad.any()):
@@ -220,6 +235,20 @@ def _density_problems(values: AnyArray, spec: SpaceSpec, report: Report) -> Iter
             row=row,
             remedy="Log the natural logarithm of the density of the action scaled to [-1, 1], or read the "
             "log without it: behaviour=ignore.",
+        )
+
+
+def _probability_problems(values: AnyArray, report: Report) -> Iterator[DataError]:
+    is_bad = values > PROBABILITY_TOLERANCE
+    if bool(is_bad.any()):
+        row = int(is_bad.argmax())
+        yield report(
+            f"{values[row]:g} is the logarithm of more than 1, and choices have probabilities "
+            f"({int(is_bad.sum())} such values)",
+            field="behaviour_log_prob",
+            row=row,
+            remedy="Log the natural logarithm of the probability of what was chosen, or read the log without "
+            "it: behaviour=ignore.",
         )
 
 

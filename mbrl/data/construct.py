@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mbrl.core.choices import is_choice_space, space_names
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode
 from mbrl.data.assemble import assemble
@@ -18,7 +19,7 @@ from mbrl.data.dataset import Dataset
 from mbrl.data.flags import first_odd_flag, flag_array, read_flags
 from mbrl.data.flat import LOG_PROB, cut_flat, read_flat
 from mbrl.data.info import DatasetInfo
-from mbrl.data.options import LoadOptions
+from mbrl.data.options import LoadOptions, with_choices
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
 from mbrl.data.spaces import read_bounds
 
@@ -138,7 +139,8 @@ def dataset_from_buffer(
         limit = info.max_episode_steps or (options or LoadOptions()).max_episode_steps
         arrays = _read_buffer(buffer, counts, scaled=scaled_actions, limit=limit)
         space = getattr(buffer, "action_space", None)
-        if act_low is None and act_high is None:
+        options = _with_space(options, space)
+        if act_low is None and act_high is None and not is_choice_space(space):
             act_low, act_high = getattr(space, "low", None), getattr(space, "high", None)
     elif isinstance(buffer, Sequence):
         arrays = _read_transitions(cast("Sequence[Any]", buffer))
@@ -283,13 +285,14 @@ def _read_buffer(
         return np.concatenate([values[:, env] for env in range(values.shape[1])])
 
     actions = rows("actions")
-    if scaled:
-        space: Any = getattr(buffer, "action_space", None)
+    space: Any = getattr(buffer, "action_space", None)
+    if scaled and not is_choice_space(space):
         if not (hasattr(space, "low") and hasattr(space, "high")):
             raise DataError(
-                "its action space has no bounds to scale by; discrete choices are unsupported",
+                "its action space has no bounds to scale by, and no choices",
                 field="action_space",
-                remedy="Give a buffer of a continuous (Box) action space, or scaled_actions=False.",
+                remedy="Give a buffer of a Box, Discrete, MultiDiscrete or MultiBinary action space, or "
+                "scaled_actions=False.",
             )
         low, high = np.asarray(space.low, dtype=np.float64), np.asarray(space.high, dtype=np.float64)
         actions = low + 0.5 * (actions.astype(np.float64) + 1.0) * (high - low)
@@ -310,6 +313,14 @@ def _read_buffer(
         "truncations": truncations,
         "is_successor_known": np.ones(len(dones), dtype=np.bool_),
     }
+
+
+def _with_space(options: LoadOptions | None, space: Any) -> LoadOptions | None:
+    """The options, with the choices of a buffer's action space unless they state others."""
+    options = options or LoadOptions()
+    if not is_choice_space(space) or options.choices is not None or options.action_low is not None:
+        return options
+    return with_choices(options, space_names(space))
 
 
 def _find_timeouts(dones: NDArray[np.bool_], size: int, limit: int | None) -> NDArray[np.bool_]:

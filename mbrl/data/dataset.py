@@ -3,20 +3,22 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mbrl.core.choices import StatedChoices
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.checks import first_problem
+from mbrl.data.choices.masks import episode_mask
 from mbrl.data.flags import flag_array
 from mbrl.data.info import DatasetInfo
-from mbrl.data.options import LoadOptions, Origin
+from mbrl.data.options import LoadOptions, Origin, with_choices
 from mbrl.data.raw import RawEpisode
-from mbrl.data.transitions import Transitions
+from mbrl.data.transitions import Transitions, join_steps
 
 __all__ = ["Dataset", "DatasetInfo", "Transitions"]
 
@@ -85,6 +87,7 @@ class Dataset:
         infos: Mapping[str, ArrayLike] | None = None,
         act_low: ArrayLike | float | None = None,
         act_high: ArrayLike | float | None = None,
+        choices: StatedChoices | None = None,
         info: DatasetInfo | None = None,
         options: LoadOptions | None = None,
     ) -> "Dataset":
@@ -96,16 +99,19 @@ class Dataset:
 
         Args:
             observations: `[n, obs_dim]`, raw units.
-            actions: `[n, act_dim]`, environment units.
+            actions: `[n, act_dim]`, environment units; or choices: `[n]` ids or labels, `[n, w]` where w
+                integers make a choice, or `[n, choices]` one-hot.
             rewards: `[n]`; None for a log without rewards.
             terminations: `[n]` flags, 0 and 1 or booleans: the task ended with this row.
             truncations: `[n]` flags: the episode was cut after this row.
             timeouts: another name of `truncations`; one of the two is given.
             next_observations: `[n, obs_dim]`, what each action led to.
-            behaviour_log_prob: `[n]` log-density of the action scaled to [-1, 1].
-            infos: further arrays of n rows.
+            behaviour_log_prob: `[n]` log-density of the action scaled to [-1, 1], or log-probability of
+                the choice.
+            infos: further arrays of n rows; `action_mask` `[n, choices]` says what was allowed.
             act_low: lower action bounds; without them, the range of the actions.
             act_high: upper ones.
+            choices: for actions that are choices, see `LoadOptions.choices`.
             info: name, simulator, time limit.
             options: what may be repaired; nothing by default.
 
@@ -129,6 +135,7 @@ class Dataset:
             "next_observations": next_observations,
             "behaviour_log_prob": behaviour_log_prob,
         }
+        options = with_choices(options, choices)
         return build(arrays, infos=infos, act_low=act_low, act_high=act_high, info=info, options=options)
 
     @classmethod
@@ -138,6 +145,7 @@ class Dataset:
         *,
         act_low: ArrayLike | float | None = None,
         act_high: ArrayLike | float | None = None,
+        choices: StatedChoices | None = None,
         info: DatasetInfo | None = None,
         options: LoadOptions | None = None,
     ) -> "Dataset":
@@ -150,6 +158,7 @@ class Dataset:
                 `[T + 1]` and `infos`.
             act_low: lower action bounds; without them, the range of the actions.
             act_high: upper ones.
+            choices: for actions that are choices, see `LoadOptions.choices`.
             info: name, simulator, time limit.
             options: what may be repaired; nothing by default.
 
@@ -158,6 +167,7 @@ class Dataset:
         """
         from mbrl.data.construct import dataset_from_episodes
 
+        options = with_choices(options, choices)
         return dataset_from_episodes(episodes, act_low=act_low, act_high=act_high, info=info, options=options)
 
     @classmethod
@@ -168,6 +178,7 @@ class Dataset:
         scaled_actions: bool = True,
         act_low: ArrayLike | float | None = None,
         act_high: ArrayLike | float | None = None,
+        choices: StatedChoices | None = None,
         info: DatasetInfo | None = None,
         options: LoadOptions | None = None,
     ) -> "Dataset":
@@ -184,6 +195,7 @@ class Dataset:
                 scaled.
             act_low: lower action bounds; those of a buffer's action space by default.
             act_high: upper action bounds.
+            choices: those of a buffer's action space by default.
             info: name, simulator, time limit and what else is known.
             options: what may be repaired; nothing by default.
 
@@ -198,7 +210,7 @@ class Dataset:
             act_low=act_low,
             act_high=act_high,
             info=info,
-            options=options,
+            options=with_choices(options, choices),
         )
 
     @functools.cached_property
@@ -213,7 +225,9 @@ class Dataset:
 
     @property
     def act_names(self) -> tuple[str, ...]:
-        """Names of the action dimensions; `act_0`, `act_1`, ... where the log has none."""
+        """Names of the choices, or of the action dimensions; `act_0`, `act_1`, ... where the log has none."""
+        if self.spec.choices is not None:
+            return self.spec.choices
         return _named(self.info.act_names, "act", self.spec.act_dim)
 
     @property
@@ -251,18 +265,23 @@ class Dataset:
     def content_hash(self) -> str:
         """Hex digest (blake2b) of what training and evaluation read, whatever the file format and the name.
 
-        Covers bounds, observations, actions, rewards, flags, behaviour log-probabilities and how the arrays
-        came about (`DatasetInfo.making`), not infos and time stamps.
+        Covers bounds or names of choices, observations, actions, rewards, flags, action masks, behaviour
+        log-probabilities and how the arrays came about (`DatasetInfo.making`), not infos and time stamps.
         """
         digest = hashlib.blake2b(digest_size=16)
         if self.info.making:
             digest.update(repr(sorted(self.info.making.items())).encode())
         digest.update(repr((self.spec.obs_dim, self.spec.act_dim)).encode())
+        if self.spec.choices is not None:
+            digest.update(repr(self.spec.choices).encode())
         digest.update(np.array([self.spec.act_low, self.spec.act_high], dtype=np.float64).tobytes())
         for episode in self.episodes:
             flags = (episode.terminated, episode.truncated, episode.is_final_observation_known)
             digest.update(repr((len(episode), flags, episode.behaviour_log_prob is not None)).encode())
-            arrays = (episode.observations, episode.actions, episode.rewards, episode.behaviour_log_prob)
+            arrays: list[NDArray[Any] | None]
+            arrays = [episode.observations, episode.actions, episode.rewards, episode.behaviour_log_prob]
+            if self.spec.is_discrete:
+                arrays.append(episode_mask(episode))
             for array in arrays:
                 if array is not None:
                     digest.update(array.tobytes())
@@ -301,35 +320,7 @@ class Dataset:
 
     @functools.cached_property
     def _transitions(self) -> Transitions:
-        lengths, episodes = self.episode_lengths, self.episodes
-        last = np.cumsum(lengths) - 1
-        count = self.num_transitions
-        action = _join([episode.actions for episode in episodes])
-        is_last = np.zeros(count, dtype=np.bool_)
-        is_last[last] = True
-        next_action = np.zeros_like(action)
-        next_action[:-1] = action[1:]
-        next_action[is_last] = 0.0
-        terminated, truncated, known = np.zeros_like(is_last), np.zeros_like(is_last), np.ones_like(is_last)
-        terminated[last] = [episode.terminated for episode in episodes]
-        truncated[last] = [episode.truncated for episode in episodes]
-        known[last] = [episode.is_final_observation_known for episode in episodes]
-        starts = np.repeat(last + 1 - lengths, lengths)
-        first_step = np.array([episode.first_step for episode in episodes], dtype=np.int64)
-        return Transitions(
-            observation=_join([episode.observations[:-1] for episode in episodes]),
-            action=action,
-            reward=_join([episode.rewards for episode in episodes]),
-            next_observation=_join([episode.observations[1:] for episode in episodes]),
-            terminated=terminated,
-            truncated=truncated,
-            episode=np.repeat(np.arange(len(episodes), dtype=np.int64), lengths),
-            unit=np.repeat(self.units, lengths),
-            step=np.arange(count, dtype=np.int64) - starts + np.repeat(first_step, lengths),
-            is_successor_known=known,
-            next_action=next_action,
-            has_next_action=~is_last,
-        )
+        return join_steps(self.episodes, self.units, act_dim=self.spec.act_dim)
 
 
 def _cuts(truncations: ArrayLike | None, timeouts: ArrayLike | None) -> ArrayLike | None:
@@ -345,10 +336,6 @@ def _named(names: tuple[str, ...] | None, prefix: str, count: int) -> tuple[str,
     return tuple(f"{prefix}_{index}" for index in range(count))
 
 
-def _join(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.concatenate(arrays)
-
-
 def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError | None:
     steps = episode.rewards.shape[0]
     raw = RawEpisode(
@@ -361,6 +348,7 @@ def _episode_problem(episode: Episode, spec: SpaceSpec, name: str) -> DataError 
         final_observation="logged" if episode.is_final_observation_known else "unknown",
         behaviour_log_prob=episode.behaviour_log_prob,
         timestamps=episode.timestamps,
+        infos=episode.infos,
         has_rewards=episode.has_rewards,
     )
     problem = first_problem(raw, spec)

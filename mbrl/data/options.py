@@ -1,11 +1,22 @@
 """What a load may repair or drop, on request; everything else that is wrong is an error."""
 
 import dataclasses
-from typing import Annotated, Literal
+import functools
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mbrl.core.choices import MAX_CHOICES, MAX_INTEGERS, StatedChoices, stated_names
+from mbrl.core.errors import DataError
 
 Bound = Annotated[float, Field(allow_inf_nan=False)]
+_Choices: TypeAlias = (
+    Annotated[int, Field(ge=1, le=MAX_CHOICES, strict=True)]
+    | Annotated[
+        tuple[Annotated[int, Field(ge=1, strict=True)], ...], Field(min_length=1, max_length=MAX_INTEGERS)
+    ]
+    | Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CHOICES)]
+)
 
 
 class LoadOptions(BaseModel):
@@ -36,6 +47,9 @@ class LoadOptions(BaseModel):
         max_episode_steps: time limit, for flat logs without a time-out flag; None where the log has its own.
         action_low: lower bounds of the actions, one per dimension; None takes them from the file.
         action_high: upper bounds of the actions.
+        choices: actions are choices, told by ids or labels: how many (the ids 0 to n - 1), the sizes of
+            several integers that make a choice together, or names; 1,024 at most. None takes them from the
+            file; else labels, and integers without bounds, of 64 values at most are choices.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +68,7 @@ class LoadOptions(BaseModel):
     max_episode_steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     action_low: tuple[Bound, ...] | None = None
     action_high: tuple[Bound, ...] | None = None
+    choices: _Choices | None = None
 
     @model_validator(mode="after")
     def _limit_is_known(self) -> "LoadOptions":
@@ -72,6 +87,35 @@ class LoadOptions(BaseModel):
             if not all(a < b for a, b in zip(low, high, strict=True)):
                 raise ValueError(f"every action_low must lie below its action_high: {low}, {high}")
         return self
+
+    @model_validator(mode="after")
+    def _actions_are_of_one_kind(self) -> "LoadOptions":
+        if self.choices is not None:
+            if self.action_low is not None:
+                raise ValueError(
+                    "actions have bounds or are choices: give action_low and action_high, or choices"
+                )
+            stated_names(self.choices)  # raises where they are too many, or named twice
+        return self
+
+
+def with_choices(options: LoadOptions | None, choices: StatedChoices | None) -> LoadOptions | None:
+    """Options that state choices besides.
+
+    Raises:
+        DataError: they are none, or the options have bounds or other choices.
+    """
+    if choices is None:
+        return options
+    stated = choices if isinstance(choices, int) else tuple(choices)
+    report = functools.partial(DataError, field="choices", remedy="Give a count, sizes, or 1 to 1,024 names.")
+    if options is not None and options.choices not in (None, stated):
+        raise report(f"the options state {options.choices}, the argument {stated}")
+    given: dict[str, Any] = {} if options is None else options.model_dump()
+    try:
+        return LoadOptions.model_validate({**given, "choices": stated})
+    except ValidationError as error:
+        raise report(str(error.errors()[0]["msg"])) from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class RawLog:
         info: the file's own description.
         act_low: lower action bounds, None or infinite where the file does not say.
         act_high: upper action bounds.
+        choices: names of the choices, for a file that says that its actions are choices.
         counts: what the format had to drop or repair while reading.
     """
 
@@ -74,6 +75,7 @@ class RawLog:
     info: DatasetInfo
     act_low: tuple[float, ...] | None = None
     act_high: tuple[float, ...] | None = None
+    choices: tuple[str, ...] | None = None
     counts: Counter[str] = dataclasses.field(default_factory=Counter[str])
 
     def __repr__(self) -> str:

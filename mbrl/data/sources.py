@@ -1,6 +1,7 @@
 """Where batches come from: a dataset, a ring of imagined transitions, a mixture, a policy's own newest steps.
 
-Rows are packed `[n, 2 obs_dim + 2 act_dim + 3]`, so a batch is one `index_select`.
+Rows are packed `[n, 2 obs_dim + 2 act_dim + 3]`, and twice act_dim more with masks, so a batch is one
+`index_select`.
 """
 
 import dataclasses
@@ -16,23 +17,25 @@ from mbrl.core.types import DemonstrationBatch, OnPolicyBatch, StateDict, Transi
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Columns of a packed row: observation, action, next observation, next action, reward and two flags.
+    """Columns of a packed row: observation, action, next observation, next action, masks, reward, two flags.
 
     Attributes:
         obs_dim: size of an observation.
         act_dim: size of an action.
+        has_masks: whether rows hold the masks of choices in both states.
     """
 
     obs_dim: int
     act_dim: int
+    has_masks: bool = False
 
     @property
     def width(self) -> int:
         """Columns in all."""
-        return 2 * self.obs_dim + 2 * self.act_dim + 3
+        return 2 * self.obs_dim + (4 if self.has_masks else 2) * self.act_dim + 3
 
     def pack(self, batch: TransitionBatch) -> Tensor:
-        """`[b, width]` float32; a batch without next actions is packed as having none."""
+        """`[b, width]` float32; what lacks next actions is packed as having none, masks as allowing all."""
         next_action, has_next_action = batch.next_action, batch.has_next_action
         if next_action is None or has_next_action is None:
             next_action, has_next_action = torch.zeros_like(batch.action), torch.zeros_like(batch.terminated)
@@ -41,17 +44,31 @@ class RowLayout:
             *(flag.to(batch.reward.dtype) for flag in (batch.terminated, has_next_action)),
         ]
         vectors = [batch.observation, batch.action, batch.next_observation, next_action]
+        if self.has_masks:
+            for mask in (batch.action_mask, batch.next_action_mask):
+                vectors.append(torch.ones_like(batch.action) if mask is None else mask.to(batch.action.dtype))
         return torch.cat([*vectors, torch.stack(numbers, -1)], -1)
 
     def unpack(self, rows: Tensor, *, from_model: bool) -> TransitionBatch:
         """Views on `[b, width]` rows."""
         o, a = self.obs_dim, self.act_dim
-        obs, action, next_obs, next_action, numbers = torch.split(rows, [o, a, o, a, 3], -1)
+        masks = [a, a] if self.has_masks else []
+        obs, action, next_obs, next_action, *allowed, numbers = torch.split(rows, [o, a, o, a, *masks, 3], -1)
+        mask, next_mask = (part > 0.5 for part in allowed) if self.has_masks else (None, None)
         reward, terminated, has_next_action = numbers.unbind(-1)
         terminated = terminated > 0.5
         provenance = torch.full_like(terminated, from_model)
         return TransitionBatch(
-            obs, action, reward, next_obs, terminated, provenance, next_action, has_next_action > 0.5
+            observation=obs,
+            action=action,
+            reward=reward,
+            next_observation=next_obs,
+            terminated=terminated,
+            from_model=provenance,
+            next_action=next_action,
+            has_next_action=has_next_action > 0.5,
+            action_mask=mask,
+            next_action_mask=next_mask,
         )
 
 
@@ -68,7 +85,8 @@ class DatasetSource:
     def __init__(self, data: TransitionBatch) -> None:
         if len(data) == 0:
             raise ValueError("a source needs at least one transition")
-        self.layout = RowLayout(data.observation.shape[-1], data.action.shape[-1])
+        has_masks = data.action_mask is not None or data.next_action_mask is not None
+        self.layout = RowLayout(data.observation.shape[-1], data.action.shape[-1], has_masks)
         self._rows = self.layout.pack(data).contiguous()
 
     def __len__(self) -> int:

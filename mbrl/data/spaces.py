@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.core.types import MAX_DIM, SpaceSpec
 from mbrl.data.checks import image_error, is_image
+from mbrl.data.choices.infer import find_choices
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
-
-MAX_CHOICES: Final = 64
-"""Integers without bounds that take no more values than this are choices, not a continuous command."""
 
 UNBOUNDED: Final = 1e30
 """Bounds from here on bound nothing: libraries write the largest float32 for an open end."""
@@ -31,23 +29,24 @@ _BOUND_REMEDY: Final = (
 def infer_spec(
     log: RawLog, raws: Sequence[RawEpisode], options: LoadOptions
 ) -> tuple[SpaceSpec, dict[str, str]]:
-    """Sizes (the most common width) and bounds (options, else the file, else the range of the data).
+    """Sizes (the most common width), and choices or bounds: by the options, else the file, else the data.
 
     Returns:
-        The spec, and notes for the provenance where bounds had to be taken from the data.
+        The spec, and notes for the provenance where bounds or choices had to be taken from the data.
 
     Raises:
-        DataError: no episode has two-dimensional observations and actions, the actions are discrete, or the
-            bounds are of another size, not numbers, or upside down.
+        DataError: no episode has two-dimensional observations and actions, the bounds are of another size,
+            not numbers, or upside down, or there are too many labels to be choices.
     """
     obs_dim = _common_width([raw.observations for raw in raws], log, "observations")
     act_dim = _common_width([raw.actions for raw in raws], log, "actions")
-    bounds = _given_bounds(log, act_dim, options)
+    is_stated = options.choices is not None or (log.choices is not None and options.action_low is None)
+    bounds = np.full((2, act_dim), np.nan) if is_stated else _given_bounds(log, act_dim, options)
     is_open = ~(np.abs(bounds) < UNBOUNDED).all(axis=0)
-    notes: dict[str, str] = {}
+    choices, notes = find_choices(log, raws, options, is_bounded=not bool(is_open.any()))
+    if choices is not None:
+        return SpaceSpec.discrete(obs_dim, choices), notes
     if bool(is_open.any()):
-        if act_dim == 1:
-            _refuse_choices([raw.actions for raw in raws], log)
         bounds[:, is_open], notes = _data_bounds(raws, np.flatnonzero(is_open), act_dim)
     spec = SpaceSpec(
         obs_dim=obs_dim,
@@ -127,25 +126,6 @@ def _common_width(arrays: Sequence[AnyArray], log: RawLog, field: str) -> int:
         f"no episode holds vectors; shapes found: {sorted({array.shape for array in arrays})[:3]}",
         field=field,
         remedy=f"Store one vector per step, shape [rows, dimensions], of 1 to {MAX_DIM:,} dimensions.",
-    )
-
-
-def _refuse_choices(arrays: Sequence[AnyArray], log: RawLog) -> None:
-    """Integer ids without bounds are discrete choices: between 0 and 3 there is no action 1.88."""
-    columns = [array.reshape(-1) for array in arrays if array.dtype.kind in "iub"]
-    if len(columns) < len(arrays) or not columns:
-        return
-    found = np.unique(np.concatenate(columns))
-    if len(found) > MAX_CHOICES:
-        return
-    listed = ", ".join(str(value) for value in found[:8].tolist())
-    raise DataError(
-        f"integer actions without bounds that take {len(found)} values "
-        f"({listed}{', ...' * (len(found) > 8)}) are discrete choices, which are unsupported",
-        file=log.file,
-        field="actions",
-        remedy="Use a log of continuous actions; if these numbers are a continuous command, give "
-        "action_low and action_high.",
     )
 
 

@@ -1,13 +1,15 @@
 """The steps of a dataset, flat: what learners and statistics read."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mbrl.core.types import TransitionBatch
+from mbrl.core.types import Episode, TransitionBatch
+from mbrl.data.choices.masks import episode_mask
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +30,9 @@ class Transitions:
             repeats `observation` and must not be learned from.
         next_action: `[n, act_dim]` float32, that of the next step of the same episode; zeros without one.
         has_next_action: `[n]`, False in the last step of an episode.
+        action_mask: `[n, act_dim]`, the choices that were allowed in `observation`; None where no episode
+            has masks. An episode without them allowed all, and so does a state without any that is allowed.
+        next_action_mask: `[n, act_dim]`, likewise in `next_observation`.
     """
 
     observation: NDArray[np.float32]
@@ -42,10 +47,17 @@ class Transitions:
     is_successor_known: NDArray[np.bool_]
     next_action: NDArray[np.float32]
     has_next_action: NDArray[np.bool_]
+    action_mask: NDArray[np.bool_] | None = None
+    next_action_mask: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            getattr(self, field.name).setflags(write=False)
+        for array in self._arrays().values():
+            array.setflags(write=False)
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """Those that are there, by name."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: array for name, array in found.items() if array is not None}
 
     def __len__(self) -> int:
         return self.reward.shape[0]
@@ -58,7 +70,7 @@ class Transitions:
 
     def select(self, rows: NDArray[Any]) -> "Transitions":
         """The transitions of `rows` (indices or a mask)."""
-        return Transitions(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
+        return Transitions(**{name: array[rows] for name, array in self._arrays().items()})
 
     def successors_known(self) -> "Transitions":
         """The transitions that dynamics may be learned from."""
@@ -75,4 +87,61 @@ class Transitions:
             from_model=torch.zeros(len(self), dtype=torch.bool),
             next_action=torch.tensor(self.next_action),
             has_next_action=torch.tensor(self.has_next_action),
+            action_mask=None if self.action_mask is None else torch.tensor(self.action_mask),
+            next_action_mask=None if self.next_action_mask is None else torch.tensor(self.next_action_mask),
         )
+
+
+def join_steps(episodes: Sequence[Episode], units: NDArray[np.int64], *, act_dim: int) -> Transitions:
+    """The steps of episodes, one episode after the other.
+
+    Args:
+        episodes: one at least.
+        units: `[episodes]`, which belong together where episodes are resampled.
+        act_dim: size of an action.
+    """
+    lengths = np.array([len(episode) for episode in episodes], dtype=np.int64)
+    last, count = np.cumsum(lengths) - 1, int(lengths.sum())
+    action = np.concatenate([episode.actions for episode in episodes])
+    is_last = np.zeros(count, dtype=np.bool_)
+    is_last[last] = True
+    next_action = np.zeros_like(action)
+    next_action[:-1] = action[1:]
+    next_action[is_last] = 0.0
+    terminated, truncated, known = np.zeros_like(is_last), np.zeros_like(is_last), np.ones_like(is_last)
+    terminated[last] = [episode.terminated for episode in episodes]
+    truncated[last] = [episode.truncated for episode in episodes]
+    known[last] = [episode.is_final_observation_known for episode in episodes]
+    starts = np.repeat(last + 1 - lengths, lengths)
+    first_step = np.array([episode.first_step for episode in episodes], dtype=np.int64)
+    mask, next_mask = _join_masks(episodes, act_dim)
+    return Transitions(
+        observation=np.concatenate([episode.observations[:-1] for episode in episodes]),
+        action=action,
+        reward=np.concatenate([episode.rewards for episode in episodes]),
+        next_observation=np.concatenate([episode.observations[1:] for episode in episodes]),
+        terminated=terminated,
+        truncated=truncated,
+        episode=np.repeat(np.arange(len(episodes), dtype=np.int64), lengths),
+        unit=np.repeat(units, lengths),
+        step=np.arange(count, dtype=np.int64) - starts + np.repeat(first_step, lengths),
+        is_successor_known=known,
+        next_action=next_action,
+        has_next_action=~is_last,
+        action_mask=mask,
+        next_action_mask=next_mask,
+    )
+
+
+def _join_masks(
+    episodes: Sequence[Episode], act_dim: int
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    """`[n, act_dim]` masks before and after each step, or None where no episode has any."""
+    masks = [episode_mask(episode) for episode in episodes]
+    if all(mask is None for mask in masks):
+        return None, None
+    whole: list[NDArray[np.bool_]] = []
+    for episode, mask in zip(episodes, masks, strict=True):
+        allowed = np.ones((len(episode) + 1, act_dim), dtype=np.bool_) if mask is None else mask
+        whole.append(np.logical_or(allowed, ~allowed.any(1, keepdims=True)))
+    return np.concatenate([mask[:-1] for mask in whole]), np.concatenate([mask[1:] for mask in whole])

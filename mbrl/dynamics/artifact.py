@@ -18,12 +18,14 @@ from mbrl.dynamics.forecast import Forecast
 from mbrl.dynamics.linear_base import LinearBase
 from mbrl.dynamics.prediction import RolloutPrediction, StepPrediction, predict_rollout, predict_steps
 from mbrl.dynamics.report import DynamicsReport
+from mbrl.dynamics.tabular.model import TabularDynamics, TabularTermination
+from mbrl.dynamics.tabular.stored import rebuild_table, table_shapes, table_tensors
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 
-DYNAMICS_FORMAT: Final = 4
+DYNAMICS_FORMAT: Final = 5
 """Of the file of a fit; it is part of a fit's identity, so that fits of before are made again."""
 
 
@@ -32,8 +34,8 @@ class FittedDynamics:
     """What a fit leaves behind.
 
     Attributes:
-        model: the elites, recalibrated; implements `DynamicsModel`.
-        termination: the learned head; implements `TerminationFn`.
+        model: the elites, recalibrated, or a table; implements `DynamicsModel`.
+        termination: the learned head, or what the table counted; implements `TerminationFn`.
         forecast: what held-out episodes say of predictions of several steps.
         config: what it was fitted with.
         dataset_hash: content hash of the dataset.
@@ -46,8 +48,8 @@ class FittedDynamics:
             of the log that the fit is used with.
     """
 
-    model: DynamicsEnsemble
-    termination: TerminationHead | NeverTerminates
+    model: DynamicsEnsemble | TabularDynamics
+    termination: TerminationHead | NeverTerminates | TabularTermination
     forecast: Forecast
     config: DynamicsConfig
     dataset_hash: str
@@ -130,7 +132,9 @@ class FittedDynamics:
     def to_tensors(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Facts for a JSON file, and tensors for a safetensors file."""
         head = self.termination if isinstance(self.termination, TerminationHead) else None
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        model = self.model
+        stored = table_tensors(model) if isinstance(model, TabularDynamics) else model.state_dict()
+        tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in stored.items()}
         tensors |= {f"forecast.{name}": value for name, value in self.forecast.state_dict().items()}
         if head is not None:
             tensors |= {f"termination.{name}": value for name, value in head.state_dict().items()}
@@ -162,15 +166,18 @@ class FittedDynamics:
             ValueError: the edges of the termination head's encoding do not ascend, or the sizes do not fit
                 the history.
         """
-        head: TerminationHead | NeverTerminates = NeverTerminates()
-        if facts.has_termination:
+        model = _rebuild_model(facts.config, _part(tensors, "model."), facts.history)
+        head: TerminationHead | NeverTerminates | TabularTermination = NeverTerminates()
+        if isinstance(model, TabularDynamics):
+            head = TabularTermination(model)
+        elif facts.has_termination:
             head = _rebuild_head(
                 facts.config,
                 _part(tensors, "termination."),
                 reads_successor=facts.termination_reads_successor,
             )
         return cls(
-            model=_rebuild_model(facts.config, _part(tensors, "model."), facts.history),
+            model=model,
             termination=head,
             forecast=Forecast(**_part(tensors, "forecast.")),
             config=facts.config,
@@ -201,7 +208,7 @@ class DynamicsFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[4]
+    format: Literal[5]
     config: DynamicsConfig
     dataset_hash: str
     reward_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -229,6 +236,14 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
     that of its parameters.
     """
     config = facts.config
+    if config.kind == "tabular":
+        of_table = table_shapes(_part(tensors, "model."))
+        steps, _ = _sizes(tensors, "forecast.share", 2)
+        forecast = Forecast.tensor_shapes(steps, of_table["codes"][1])
+        return {
+            **{f"model.{name}": shape for name, shape in of_table.items()},
+            **{f"forecast.{name}": shape for name, shape in forecast.items()},
+        }
     members, _, outputs = _sizes(tensors, "model.bounds", 3)
     (inputs,) = _sizes(tensors, "model.inputs.mean", 1)
     steps, _ = _sizes(tensors, "forecast.share", 2)
@@ -310,7 +325,9 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _rebuild_model(
     config: DynamicsConfig, tensors: dict[str, Tensor], history: History | None
-) -> DynamicsEnsemble:
+) -> DynamicsEnsemble | TabularDynamics:
+    if config.kind == "tabular":
+        return rebuild_table(tensors)
     bounds = tensors["bounds"]
     inputs, outputs = tensors["inputs.mean"].shape[0], bounds.shape[-1]
     net = build_net(config, (bounds.shape[0], inputs, 2 * outputs), torch.Generator().manual_seed(0))

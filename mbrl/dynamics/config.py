@@ -104,6 +104,11 @@ class DynamicsConfig(BaseModel):
     `max_epoch_updates` steps, so that patience means the same on a thousand rows and on a million.
 
     Attributes:
+        kind: `gaussian`, networks that predict changes, or `tabular`, counts of a log of few states and few
+            choices: members are then draws of their posterior, and nothing else below concerns them but
+            `prior`, `holdout_fraction` and `assessment`.
+        prior: steps that the prior of a table is worth, for each state and action: what the other actions did
+            in the state.
         members: networks that are trained.
         elites: networks that are kept, those with the least holdout error.
         hidden: widths of the hidden layers.
@@ -136,6 +141,8 @@ class DynamicsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["gaussian", "tabular"] = "gaussian"
+    prior: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
     members: Annotated[int, Field(ge=1, le=1000)] = 7
     elites: Annotated[int, Field(ge=1, le=1000)] = 5
     hidden: Hidden = (200, 200, 200, 200)

@@ -33,6 +33,7 @@ from mbrl.dynamics.horizon import HorizonObjective, horizon_arrays
 from mbrl.dynamics.linear_base import fit_linear_base
 from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
 from mbrl.dynamics.report import TrainingReport
+from mbrl.dynamics.tabular.fit import fit_tabular
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
@@ -81,6 +82,8 @@ class DynamicsFit:
         self._history = dataset.info.history
         self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng)
+        places = {id(episode.logged): number for number, episode in enumerate(dataset.episodes)}
+        self._numbers = [places[id(episode.logged)] for episode in self.split.holdout.episodes]
         check_fit_parts(self.split)
         self.stage: Stage = "ensemble"
         self.ensemble, arrays = self._fresh_ensemble()
@@ -170,6 +173,7 @@ class DynamicsFit:
             calibration=fitted.report,
             outliers=self._outliers,
             has_rewards=self._has_rewards,
+            numbers=self._numbers,
             config=config,
             measures=measures,
             rng=rng,
@@ -333,6 +337,8 @@ def fit_dynamics(
             there is none that fits, and whatever it did to the fit is then undone.
         on_epoch: called after each epoch, for progress and checkpoints.
     """
+    if config.kind == "tabular":
+        return _fit_table(dataset, config, rng, measures)
     fit = DynamicsFit(dataset, config, rng)
     if restore is not None and not restore(fit):
         fit = DynamicsFit(dataset, config, rng)
@@ -341,6 +347,29 @@ def fit_dynamics(
         if on_epoch is not None:
             on_epoch(fit)
     return fit.finish(measures)
+
+
+def _fit_table(
+    dataset: Dataset, config: DynamicsConfig, rng: RngStreams, measures: MeasureFactory
+) -> FittedDynamics:
+    """One pass over the log; there is nothing to resume."""
+    has_rewards, content = dataset.has_rewards, dataset.content_hash
+    dataset = dataset if has_rewards else with_zero_rewards(dataset)
+    split = split_for(config, dataset, rng)
+    check_fit_parts(split)
+    model, termination, assessment = fit_tabular(
+        dataset, split, config, rng, measures=measures, has_rewards=has_rewards
+    )
+    return FittedDynamics(
+        model=model,
+        termination=termination,
+        forecast=assessment.forecast,
+        config=config,
+        dataset_hash=content,
+        reward_scale=_reward_scale(split.train.transitions()),
+        thresholds=assessment.thresholds,
+        report=assessment.report,
+    )
 
 
 def _known(dataset: Dataset) -> Transitions:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mbrl.core.protocols import SamplingModel
+
 Act: TypeAlias = Callable[[int, Tensor], Tensor]
 """`(step, [b, obs_dim]) -> [b, act_dim]`: the actions of all particles at a step, environment units."""
 
@@ -84,7 +86,10 @@ def simulate_particles(
         mean, variance, reward_mean, reward_variance = model.predict_member(obs, action, member)
         # Drawn step by step: the noise of all steps at once would be as large as all futures.
         noise = torch.randn(mean.shape, generator=generator)
-        next_obs = torch.addcmul(mean, variance.sqrt(), noise)  # mu + sigma * noise
+        if isinstance(model, SamplingModel):  # a reward is drawn where it is asked for
+            next_obs, _ = model.draw_member(obs, action, member, torch.cat((noise, noise[:, :1]), 1))
+        else:
+            next_obs = torch.addcmul(mean, variance.sqrt(), noise)  # mu + sigma * noise
         if box is not None:
             next_obs = next_obs.clamp(box[0], box[1])
         yield ParticleStep(obs, action, next_obs, reward_mean, reward_variance)

@@ -14,7 +14,7 @@ from mbrl.core.errors import DataError
 from mbrl.core.protocols import Policy, TerminationFn
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import DynamicsPosterior
-from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.fitted_model import FittedModel
 from mbrl.dynamics.forecast import Forecast
 from mbrl.dynamics.particles import (
     Act,
@@ -88,7 +88,7 @@ class RolloutPrediction:
 
 @torch.no_grad()
 def predict_steps(
-    model: DynamicsEnsemble, termination: TerminationFn, obs: ArrayLike, action: ArrayLike
+    model: FittedModel, termination: TerminationFn, obs: ArrayLike, action: ArrayLike
 ) -> StepPrediction:
     """Mean, deviation and end of one step.
 
@@ -122,7 +122,7 @@ def predict_steps(
 
 
 def _predict_block(
-    model: DynamicsEnsemble, termination: TerminationFn, obs: Tensor, action: Tensor
+    model: FittedModel, termination: TerminationFn, obs: Tensor, action: Tensor
 ) -> tuple[Tensor, ...]:
     posterior: DynamicsPosterior = model.predict(obs, action)
     # Disagreement is that of the predicted changes: where |s| is large, float32 would round it away.
@@ -146,7 +146,7 @@ def _predict_block(
 
 @torch.no_grad()
 def predict_rollout(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     termination: TerminationFn,
     obs: ArrayLike,
     actions: ArrayLike | Policy,
@@ -228,7 +228,7 @@ def _follow(
 
 
 def _plan(
-    model: DynamicsEnsemble, starts: Tensor, actions: ArrayLike | Policy, horizon: int | None
+    model: FittedModel, starts: Tensor, actions: ArrayLike | Policy, horizon: int | None
 ) -> tuple[int, Float[Tensor, "n h act_dim"] | None]:
     """Steps, and the actions of every start; None for a policy, which chooses them on the way."""
     if isinstance(actions, Policy):
@@ -265,7 +265,7 @@ def _act_on(actions: ArrayLike | Policy, plan: Tensor | None, particles: int) ->
     return lambda _, obs: policy.act(obs)
 
 
-def _act_dim(model: DynamicsEnsemble) -> int:
+def _act_dim(model: FittedModel) -> int:
     return model.inputs.mean.shape[0] - model.obs_dim
 
 

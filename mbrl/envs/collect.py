@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Policy, StochasticPolicy
+from mbrl.core.protocols import DiscretePolicy, Policy, StochasticPolicy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode
 from mbrl.envs.make import Env, make_env
@@ -38,7 +38,8 @@ def collect(
 
     Args:
         task: the task; it must have a simulator.
-        policy: what acts; with `log_prob` (a `StochasticPolicy`) and noise, its log-densities are logged.
+        policy: what acts; with noise, the log-densities of a `StochasticPolicy` and the log-probabilities
+            of a `DiscretePolicy` are logged.
         rng: streams of this collection; another seed gives other episodes.
         steps: total number of steps; exactly one of `steps` and `episodes` is given.
         episodes: total number of episodes.
@@ -49,14 +50,17 @@ def collect(
     Returns:
         Episodes with T + 1 observations. `terminated` is the simulator's flag; `truncated` is the time limit
         or the cut at the step budget, and is False where the MDP ended at that very step.
-        `behaviour_log_prob` is the log-density with respect to the action scaled to [-1, 1], None for
-        deterministic actions.
+        `behaviour_log_prob` is the log-density with respect to the action scaled to [-1, 1], or the
+        log-probability of a choice; None for deterministic actions. Masks that the simulator's infos
+        hold are the info `action_mask`, T + 1 rows.
 
     Raises:
         ConfigError: the task has no simulator, or not exactly one positive budget is given.
         NonFiniteError: the policy returned a NaN or an infinity.
     """
-    density = policy if isinstance(policy, StochasticPolicy) and not is_deterministic else None
+    density = None
+    if isinstance(policy, (StochasticPolicy, DiscretePolicy)) and not is_deterministic:
+        density = policy
     with open_envs(task, min(num_envs, episodes or num_envs)) as envs:
         records = run_episodes(
             envs,
@@ -94,7 +98,9 @@ def open_envs(task: TaskSpec, count: int, *, is_first_rendered: bool = False) ->
         yield envs
 
 
-def _to_episode(record: EpisodeRecord, density: StochasticPolicy | None, device: torch.device) -> Episode:
+def _to_episode(
+    record: EpisodeRecord, density: StochasticPolicy | DiscretePolicy | None, device: torch.device
+) -> Episode:
     return Episode(
         observations=record.observations,
         actions=record.actions,
@@ -102,14 +108,21 @@ def _to_episode(record: EpisodeRecord, density: StochasticPolicy | None, device:
         terminated=record.terminated,
         truncated=record.truncated,
         behaviour_log_prob=None if density is None else _log_prob(record, density, device),
-        infos=record.infos,
+        infos=record.infos if record.mask is None else {**record.infos, "action_mask": record.mask},
     )
 
 
-def _log_prob(record: EpisodeRecord, policy: StochasticPolicy, device: torch.device) -> NDArray[np.float32]:
+def _log_prob(
+    record: EpisodeRecord, policy: StochasticPolicy | DiscretePolicy, device: torch.device
+) -> NDArray[np.float32]:
     """`[T]`; in batches of one episode's rows alone, so that no other episode can touch its bits."""
     obs = torch.from_numpy(record.observations[:-1]).to(device)
     actions = torch.from_numpy(record.actions).to(device)
+    mask = None if record.mask is None else torch.from_numpy(record.mask[:-1]).to(device)
     blocks = [slice(first, first + _LOG_PROB_ROWS) for first in range(0, len(record), _LOG_PROB_ROWS)]
     with torch.inference_mode():
+        if isinstance(policy, DiscretePolicy):
+            shares = [policy.probs(obs[rows], None if mask is None else mask[rows]) for rows in blocks]
+            taken = torch.cat(shares).gather(1, actions.argmax(1, keepdim=True))
+            return taken.squeeze(1).log().float().cpu().numpy()
         return torch.cat([policy.log_prob(obs[rows], actions[rows]) for rows in blocks]).float().cpu().numpy()

@@ -14,6 +14,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError, MissingExtraError
+from mbrl.envs.spaces import env_choices, vector_env
 from mbrl.envs.specs import TaskSpec
 
 Env: TypeAlias = "gymnasium.Env[Any, Any]"
@@ -21,6 +22,8 @@ Env: TypeAlias = "gymnasium.Env[Any, Any]"
 
 def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
     """Makes the simulator of `task` and checks that its spaces are those that the task declares.
+
+    A simulator of choices takes one-hot vectors (`mbrl.envs.spaces`).
 
     Args:
         task: the task; its `max_episode_steps`, where given, replaces the simulator's own limit.
@@ -54,6 +57,8 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
         ) from error
     _redirect_warnings()  # an id of the form module:Id-v0 may have loaded it just now
     try:
+        _check_choices(task, env)
+        env = vector_env(env)
         _check_spaces(task, env)
     except ConfigError:
         env.close()
@@ -113,6 +118,18 @@ def env_versions() -> dict[str, str]:
     packages = ("gymnasium", "mujoco", "numpy", "torch")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {"python": platform.python_version(), **versions}
+
+
+def _check_choices(task: TaskSpec, env: Env) -> None:
+    """Choices are told by their place in the task's names: there must be as many as the simulator has."""
+    own, declared = env_choices(env), task.choices
+    if (own is None) != (declared is None) or len(own or ()) != len(declared or ()):
+        here = "continuous actions" if declared is None else f"{len(declared)} choices"
+        there = str(env.action_space) if own is None else f"{len(own)} ({env.action_space})"
+        raise ConfigError(
+            f"Task {task.name!r} declares {here}, but {task.env_id!r} has {there}. Remedy: correct its yaml: "
+            "choices, their names or number, for discrete actions; act_dim and bounds for others."
+        )
 
 
 def _check_spaces(task: TaskSpec, env: Env) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import reprlib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, cast
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from mbrl.core.assets import configs_dir
+from mbrl.core.choices import MAX_CHOICES, stated_names
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import suggest
 from mbrl.core.types import SpaceSpec
@@ -130,6 +131,8 @@ class TaskSpec(BaseModel):
         act_dim: size of an action vector.
         act_low: lower action bound per dimension, environment units.
         act_high: upper action bound per dimension, environment units.
+        choices: names of the choices where actions are discrete, in the simulator's order, or their number;
+            size and bounds of an action follow from them. Null for continuous actions.
         max_episode_steps: steps after which an episode is truncated, or null for the simulator's own limit.
         ref_min_score: return that counts as 0 when scores are normalised, or null.
         ref_max_score: return that counts as 100 when scores are normalised, or null.
@@ -147,11 +150,23 @@ class TaskSpec(BaseModel):
     act_dim: PositiveInt
     act_low: tuple[FiniteFloat, ...]
     act_high: tuple[FiniteFloat, ...]
+    choices: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CHOICES)] | None = None
     max_episode_steps: PositiveInt | None = None
     ref_min_score: FiniteFloat | None = None
     ref_max_score: FiniteFloat | None = None
     ref_source: str = ""
     termination: TerminationRule | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_follows_from_choices(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or cast("dict[str, Any]", values).get("choices") is None:
+            return cast("object", values)
+        fields = dict(cast("dict[str, Any]", values))
+        names = stated_names(fields["choices"])
+        space = SpaceSpec.discrete(1, names)
+        sizes = {"act_dim": space.act_dim, "act_low": space.act_low, "act_high": space.act_high}
+        return {**sizes, **fields, "choices": names}
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "TaskSpec":
@@ -172,13 +187,18 @@ class TaskSpec(BaseModel):
     @property
     def content_hash(self) -> str:
         """Hex digest (blake2b) of everything that the task says."""
-        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=16).hexdigest()
+        absent = {"choices"} if self.choices is None else None  # tasks that know of none keep their hash
+        return hashlib.blake2b(self.model_dump_json(exclude=absent).encode(), digest_size=16).hexdigest()
 
     @property
     def space(self) -> SpaceSpec:
         """Sizes and bounds: all that learners and models may know of the task."""
         return SpaceSpec(
-            obs_dim=self.obs_dim, act_dim=self.act_dim, act_low=self.act_low, act_high=self.act_high
+            obs_dim=self.obs_dim,
+            act_dim=self.act_dim,
+            act_low=self.act_low,
+            act_high=self.act_high,
+            choices=self.choices,
         )
 
 

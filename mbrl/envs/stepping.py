@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError, NonFiniteError
-from mbrl.core.protocols import EpisodicPolicy, Policy
+from mbrl.core.protocols import DiscretePolicy, EpisodicPolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.envs.make import Env
 
@@ -34,6 +34,7 @@ class EpisodeRecord:
         terminated: the simulator ended the MDP at the last step.
         truncated: the MDP did not end at the last step: the time limit or the budget cut the episode.
         infos: `[T, ...]` entries of the simulator's step info that were asked for.
+        mask: `[T + 1, act_dim]`, the choices that the simulator's infos allowed; None where it has no masks.
     """
 
     index: int
@@ -43,6 +44,7 @@ class EpisodeRecord:
     terminated: bool
     truncated: bool
     infos: dict[str, NDArray[Any]]
+    mask: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return self.rewards.shape[0]
@@ -59,6 +61,7 @@ class EpisodeRecord:
             terminated=False,
             truncated=True,
             infos={key: values[:length] for key, values in self.infos.items()},
+            mask=None if self.mask is None else self.mask[: length + 1],
         )
 
 
@@ -122,7 +125,7 @@ class _Slot:
         self.length = 0
 
     def reset(self, index: int, rng: RngStreams) -> None:
-        first, _ = self.env.reset(seed=rng.integer("reset", index))
+        first, info = self.env.reset(seed=rng.integer("reset", index))
         self.index, self.length = index, 0
         self.obs = np.array(first, dtype=np.float32)
         self._generator = rng.at("noise", index)
@@ -130,7 +133,14 @@ class _Slot:
         self._actions: list[NDArray[np.float32]] = []
         self._rewards: list[float] = []
         self._infos: dict[str, list[Any]] = {key: [] for key in self._info_keys}
+        self._masks = [_mask_of(info)]
         self._terminated = False
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """`[act_dim]`, what is allowed now; None where the simulator does not say, or allows nothing."""
+        mask = self._masks[-1]
+        return mask if mask is not None and bool(mask.any()) else None
 
     def noise(self, act_dim: int) -> Tensor:
         """`[act_dim]`, this step's row of the episode's own noise."""
@@ -149,12 +159,14 @@ class _Slot:
         self._observations.append(self.obs)
         self._actions.append(action)
         self._rewards.append(float(reward))
+        self._masks.append(_mask_of(info))
         for key, values in self._infos.items():
             values.append(info[key])
         self._terminated = bool(terminated)
         return self._terminated or bool(truncated)
 
     def record(self) -> EpisodeRecord:
+        masks = [mask for mask in self._masks if mask is not None]
         return EpisodeRecord(
             index=self.index,
             observations=np.stack(self._observations),
@@ -163,6 +175,7 @@ class _Slot:
             terminated=self._terminated,
             truncated=not self._terminated,
             infos={key: np.asarray(values) for key, values in self._infos.items()},
+            mask=np.stack(masks) if len(masks) == len(self._masks) else None,
         )
 
 
@@ -185,7 +198,8 @@ def run_episodes(
 
     Args:
         envs: the simulators; more of them make the policy calls fewer.
-        policy: acts on `[b, obs_dim]`, on the device of `rng`; an `EpisodicPolicy` is told which episodes it
+        policy: acts on `[b, obs_dim]`, on the device of `rng`; a `DiscretePolicy` is told which choices the
+            simulator's infos allow (`action_mask`); an `EpisodicPolicy` is told which episodes it
             acts in and when they are over.
         rng: streams of the run.
         is_deterministic: whether the policy acts without noise.
@@ -228,6 +242,12 @@ def run_episodes(
             yield budget.pass_on(finished.pop(budget.next_index))
 
 
+def _mask_of(info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    """`[act_dim]` flags of Gymnasium's `action_mask`, None without it."""
+    mask = info.get("action_mask")
+    return None if mask is None else np.asarray(mask).reshape(-1).astype(np.bool_)
+
+
 def _forget(memory: EpisodicPolicy | None, episodes: Sequence[int] | None = None) -> None:
     if memory is not None:
         memory.reset(episodes)
@@ -240,7 +260,12 @@ def _act(
     with torch.inference_mode():
         obs = torch.from_numpy(np.stack([slot.obs for slot in running])).to(device)
         noise = None if is_deterministic else torch.stack([slot.noise(policy.act_dim) for slot in running])
-        if isinstance(policy, EpisodicPolicy):
+        masks = [slot.mask for slot in running]
+        if isinstance(policy, DiscretePolicy) and any(mask is not None for mask in masks):
+            free = np.ones(policy.act_dim, dtype=np.bool_)
+            mask = np.stack([free if mask is None else mask for mask in masks])
+            chosen = policy.act(obs, noise, torch.from_numpy(mask).to(device))
+        elif isinstance(policy, EpisodicPolicy):
             chosen = policy.act_in_episodes(obs, noise, episodes=[slot.index for slot in running])
         else:
             chosen = policy.act(obs, noise)

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mbrl.core.protocols import DynamicsModel, Policy, RewardFn, TerminationFn
+from mbrl.core.protocols import DynamicsModel, Policy, RewardFn, SamplingModel, TerminationFn
+from mbrl.core.types import DynamicsPosterior
 from mbrl.rollouts.box import Box
 from mbrl.rollouts.config import RolloutConfig
 from mbrl.rollouts.steps import Rollouts, refuse_non_finite, warn_of_clipping
@@ -183,19 +184,12 @@ def _predict(
 
     Without a measure each row goes through its own member only: a fraction of the work.
     """
-    posterior = None
-    if imagination.measure is None:
-        mean, variance, reward_mean, reward_variance = imagination.model.predict_member(obs, action, member)
+    model = imagination.model
+    if isinstance(model, SamplingModel):
+        next_obs, reward = model.draw_member(obs, action, member, noise)
+        posterior = None if imagination.measure is None else model.predict(obs, action)
     else:
-        posterior = imagination.model.predict(obs, action)
-        rows = torch.arange(len(obs), device=obs.device)
-        # Row i from its member: `[e, b, d]` to `[b, d]`.
-        mean, variance = posterior.mean[member, rows], posterior.variance[member, rows]
-        reward_mean = posterior.reward_mean[member, rows]
-        reward_variance = posterior.reward_variance[member, rows]
-    # s' = mu + sigma * eps, and the reward likewise.
-    next_obs = torch.addcmul(mean, variance.sqrt(), noise[:, :-1])
-    reward = torch.addcmul(reward_mean, reward_variance.sqrt(), noise[:, -1])
+        posterior, next_obs, reward = _draw_gaussian(imagination, obs, action, member, noise)
     uncertainty = level = torch.zeros_like(reward)
     if imagination.measure is not None and posterior is not None:
         # Before s' is clipped: measures judge what the model said.
@@ -226,6 +220,24 @@ def _predict(
         is_finite=is_finite,
         clipped=clipped,
     )
+
+
+def _draw_gaussian(
+    imagination: Imagination, obs: Tensor, action: Tensor, member: Tensor, noise: Tensor
+) -> tuple[DynamicsPosterior | None, Tensor, Tensor]:
+    """What all members believe, where a measure asks, and `s' = mu + sigma * eps` and the reward likewise."""
+    if imagination.measure is None:
+        posterior = None
+        mean, variance, reward_mean, reward_variance = imagination.model.predict_member(obs, action, member)
+    else:
+        posterior = imagination.model.predict(obs, action)
+        rows = torch.arange(len(obs), device=obs.device)
+        # Row i from its member: `[e, b, d]` to `[b, d]`.
+        mean, variance = posterior.mean[member, rows], posterior.variance[member, rows]
+        reward_mean = posterior.reward_mean[member, rows]
+        reward_variance = posterior.reward_variance[member, rows]
+    next_obs = torch.addcmul(mean, variance.sqrt(), noise[:, :-1])
+    return posterior, next_obs, torch.addcmul(reward_mean, reward_variance.sqrt(), noise[:, -1])
 
 
 def _has_terminated(

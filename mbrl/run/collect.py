@@ -18,7 +18,7 @@ from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.envs.collect import collect
 from mbrl.envs.make import env_versions
 from mbrl.envs.specs import TaskSpec, load_task, own_task_hash, refuse_import
-from mbrl.nets.random_policy import RandomPolicy
+from mbrl.nets.random_policy import random_policy
 from mbrl.run.documents import read_yaml
 from mbrl.run.policies import open_policy
 from mbrl.run.store import package_version
@@ -135,7 +135,7 @@ def find_policy(name: str, task: TaskSpec) -> Policy:
         ConfigError: there is none, or it was made for other spaces.
     """
     if name == RANDOM:
-        return RandomPolicy(task.space)
+        return random_policy(task.space)
     shipped = shipped_policies(task)
     path = shipped.get(name, Path(name))
     if not path.exists():

@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from mbrl.algorithms.base import RECIPES, RecipeContext
+from mbrl.algorithms.base import RECIPES, RecipeContext, counterpart_name
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
@@ -24,7 +24,7 @@ from mbrl.learners.base import LearnsReward
 from mbrl.nets.normaliser import Normaliser
 from mbrl.preferences.files import content_digest
 from mbrl.preferences.segments import SegmentPairs
-from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
+from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree, part_names
 from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.fit import dynamics_key, fit_dynamics_stage, for_log
@@ -117,6 +117,7 @@ def _open_inputs(
     if dataset is not None and config.algorithm.reads_rewards:
         dataset.require_rewards(f"The algorithm {resolved.name!r}")
     task = find_run_task(config, dataset)
+    check_actions(resolved, dataset, task)
     if dataset is None and (task is None or config.dataset is not None):
         raise ConfigError(
             f"The recipe {config.recipe!r} trains in a simulator: give a task and no dataset "
@@ -125,6 +126,20 @@ def _open_inputs(
     if dataset is not None:
         check_selection(config, dataset)
     return dataset, task
+
+
+def check_actions(resolved: ResolvedConfig, dataset: Dataset | None, task: TaskSpec | None) -> None:
+    """Refuses a method for other actions than those of the log or the task.
+
+    Raises:
+        ConfigError: naming the same method for such actions, where one is shipped.
+    """
+    if dataset is None and task is None:
+        return
+    space = task.space if dataset is None and task is not None else cast("Dataset", dataset).spec
+    name = counterpart_name(resolved.name, space)
+    known = name if name != resolved.name and name in part_names("algorithms") else None
+    resolved.run.algorithm.learner.check_actions(space, algorithm=known)
 
 
 def make_recipe_context(

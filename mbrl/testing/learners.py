@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import torch
 
-from mbrl.core.protocols import Learner, StateValueFn, Training, ValueFn
+from mbrl.core.protocols import DiscretePolicy, Learner, StateValueFn, Training, ValueFn
 from mbrl.core.rng import RngStreams
-from mbrl.core.types import TransitionBatch
+from mbrl.core.types import SpaceSpec, TransitionBatch, take
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerEntry
 from mbrl.testing.audit import Audit
 from mbrl.testing.checks import (
@@ -23,7 +23,7 @@ from mbrl.testing.checks import (
     run_checks,
 )
 from mbrl.testing.policies import POLICY_CHECKS, PolicyCase
-from mbrl.testing.samples import SPACE, make_batch, make_normaliser, make_source
+from mbrl.testing.samples import CHOICES, SPACE, make_batch, make_normaliser, make_source
 from mbrl.testing.trainings import check_resume, check_stored_policy
 
 _UPDATES = 10
@@ -44,13 +44,18 @@ class LearnerCase:
     entry: LearnerEntry
     config: LearnerConfig
 
+    @property
+    def space(self) -> SpaceSpec:
+        """Of the small log: a box of actions, or three choices."""
+        return CHOICES if self.config.acts_on_choices else SPACE
+
     def batch(self) -> TransitionBatch:
         """The whole log, as the learner reads it."""
-        return make_batch(self.config.batch_kind)
+        return make_batch(self.config.batch_kind, self.space)
 
     def build(self) -> Learner[Any]:
         """The learner, told of the small log's task."""
-        return self.entry(self.config, LearnerContext(SPACE, make_normaliser(), _UPDATES))
+        return self.entry(self.config, LearnerContext(self.space, make_normaliser(self.space), _UPDATES))
 
     def start(self, seed: int = 0) -> tuple[Learner[Any], Any]:
         """The learner and a fresh state."""
@@ -173,7 +178,7 @@ def policy_is_a_policy(case: LearnerCase) -> None:
     """What `policy` returns passes every check of a policy."""
     learner, state = case.train()
     for check in POLICY_CHECKS.values():
-        check(PolicyCase(learner.policy(state), SPACE))
+        check(PolicyCase(learner.policy(state), case.space))
 
 
 def values_are_finite_and_one_for_each_row(case: LearnerCase) -> None:
@@ -195,11 +200,35 @@ def values_are_finite_and_one_for_each_row(case: LearnerCase) -> None:
         expect(bool(value.isfinite().all()), f"{name} to be finite", came="NaN or infinity")
 
 
+def forbidden_choices_are_never_read(case: LearnerCase) -> None:
+    """Masks hold: what a forbidden choice is worth, and whether it would be the best, changes nothing.
+
+    Learners of a box of actions are passed over. The last choice is forbidden everywhere, in a log that never
+    makes it: an update with masks then leaves the probabilities of the other two a distribution.
+    """
+    if not case.config.acts_on_choices:
+        return
+    batch = case.batch()
+    mask = torch.ones_like(batch.action, dtype=torch.bool)
+    mask[:, -1] = False
+    rows = (batch.action[:, -1] == 0).nonzero()[:, 0]
+    told = dataclasses.replace(batch, action_mask=mask, next_action_mask=mask)
+    learner, state = case.start()
+    for step in range(3):
+        learner.update(state, take(told, rows), RngStreams(0).at("update", step))
+    policy = learner.policy(state)
+    expect_instance(policy, DiscretePolicy)
+    assert isinstance(policy, DiscretePolicy)
+    probs = policy.probs(batch.observation, mask)
+    expect(bool((probs[:, -1] == 0).all()), "a probability of 0 of forbidden choices", came="more")
+    expect(bool(probs.isfinite().all()), "finite probabilities after updates with masks", came="NaN")
+
+
 def trainings_resume_to_the_same_bits(case: LearnerCase) -> None:
     """A training that is killed and continued ends where the uninterrupted one does."""
 
     def make() -> Training:
-        source = make_source(case.config.batch_kind)
+        source = make_source(case.config.batch_kind, case.space)
         return Training(case.build(), source, batch_size=case.config.batch_size)
 
     check_resume(make, updates=_UPDATES, cuts=(3, 5))
@@ -226,6 +255,7 @@ LEARNER_CHECKS: Final[Checks[LearnerCase]] = {
         updates_read_no_number_back,
         policy_is_a_policy,
         values_are_finite_and_one_for_each_row,
+        forbidden_choices_are_never_read,
         trainings_resume_to_the_same_bits,
         policy_survives_its_file,
     )

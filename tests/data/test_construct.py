@@ -235,7 +235,7 @@ def test_a_buffer_without_time_outs_needs_the_time_limit():
         ({"dones": np.full((40, 2), 0.3)}, "neither 0 nor 1"),
         ({"rewards": np.full((40, 2), np.nan)}, "not finite"),
         ({"observations": {"a": np.zeros((40, 2, 1))}}, "dictionaries"),
-        ({"action_space": SimpleNamespace(n=3)}, "discrete"),
+        ({"action_space": SimpleNamespace(n=3)}, "none of the 3 choices"),
     ],
 )
 def test_buffers_that_cannot_be_read(change: dict[str, Any], words: str):

@@ -34,7 +34,10 @@ def test_an_unknown_option_of_the_simulator_is_an_error() -> None:
         ({"act_dim": 2, "act_low": (-2, -2), "act_high": (2, 2)}, "action vectors of size 2"),
         ({"act_low": (-1.0,)}, r"act_low \[-1.0\], but 'Pendulum-v1' has \[-2.0\]"),
         ({"act_high": (2.5,)}, "act_high"),
-        ({"env_id": "CartPole-v1", "obs_dim": 4}, r"the space Discrete\(2\)"),
+        (
+            {"env_id": "CartPole-v1", "obs_dim": 4},
+            r"continuous actions, but 'CartPole-v1' has 2 \(Discrete\(2\)\)",
+        ),
     ],
 )
 def test_a_task_that_contradicts_its_simulator_is_refused(changes: dict[str, object], problem: str) -> None:

@@ -11,11 +11,14 @@ from mbrl.envs.make import make_env
 from mbrl.envs.specs import TaskSpec, find_task, list_tasks, load_named_task, load_task, own_task_hash
 
 SHIPPED = (
+    "acrobot",
     "ant",
+    "cartpole",
     "halfcheetah",
     "hopper",
     "inverted_double_pendulum",
     "inverted_pendulum",
+    "mountain_car",
     "pendulum",
     "pusher",
     "reacher",
@@ -73,7 +76,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_legal_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'hopp'.*ant, halfcheetah, hopper.*\.yaml"):
+    with pytest.raises(ConfigError, match=r"'hopp'.*ant, cartpole, halfcheetah, hopper.*\.yaml"):
         load_task("hopp")
 
 

@@ -9,7 +9,9 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from mbrl.core.choices import MAX_CHOICES, stated_names
 from mbrl.core.errors import DataError
+from mbrl.core.types import SpaceSpec
 from mbrl.data.flat import FLAT_NAMES
 from mbrl.data.formats.base import only_file
 from mbrl.data.formats.limits import ReadBudget, reading
@@ -137,6 +139,30 @@ def archive_info(arrays: Mapping[str, AnyArray], file: Path, options: LoadOption
     return DatasetInfo.from_json(str(text.reshape(-1)[0]), file=file)
 
 
+def archive_choices(arrays: Mapping[str, AnyArray], file: Path) -> tuple[str, ...] | None:
+    """Names of the choices under the key `choices`, or as many as a number there says; None without it.
+
+    Raises:
+        DataError: they are neither names nor a number, too many, or named twice.
+    """
+    values = arrays.get("choices")
+    if values is None:
+        return None
+    report = functools.partial(
+        DataError, file=file, field="choices", remedy="Store their number, or one name for each as text."
+    )
+    if values.size > MAX_CHOICES or values.dtype.kind not in "iuU":
+        raise report(
+            f"shape {values.shape}, dtype {values.dtype}, where at most {MAX_CHOICES:,} names are possible"
+        )
+    try:
+        return stated_names(
+            int(values) if values.ndim == 0 and values.dtype.kind != "U" else values.reshape(-1).tolist()
+        )
+    except ValueError as error:
+        raise report(str(error)) from error
+
+
 def archive_bounds(
     arrays: Mapping[str, AnyArray], file: Path
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -150,3 +176,10 @@ def archive_bounds(
         for key in ("act_low", "act_high")
     )
     return low, high
+
+
+def archive_space(spec: SpaceSpec) -> dict[str, AnyArray]:
+    """What an archive says of actions: their bounds, or the names of the choices."""
+    if spec.choices is not None:
+        return {"choices": np.array(spec.choices)}
+    return {"act_low": np.array(spec.act_low), "act_high": np.array(spec.act_high)}

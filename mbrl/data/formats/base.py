@@ -7,8 +7,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mbrl.core.choices import outer_actions
 from mbrl.core.errors import DataError
 from mbrl.core.registry import Registry
+from mbrl.core.types import SpaceSpec
 from mbrl.data.assemble import assemble
 from mbrl.data.dataset import Dataset
 from mbrl.data.flat import LOG_PROB
@@ -119,6 +121,11 @@ def behaviour_log_probs(dataset: Dataset) -> NDArray[np.float32] | None:
     return np.concatenate(present)
 
 
+def stored_actions(actions: NDArray[np.float32], spec: SpaceSpec) -> AnyArray:
+    """Actions as files hold them: choices by their ids (`mbrl.core.choices`), others as they are."""
+    return actions if spec.choices is None else outer_actions(actions, spec.choices)
+
+
 def common_infos(dataset: Dataset) -> tuple[str, ...]:
     """Names of the infos that every episode has, sorted."""
     first, *others = (set(episode.infos) for episode in dataset.episodes)
@@ -136,7 +143,7 @@ def flat_rows(dataset: Dataset) -> tuple[dict[str, AnyArray], dict[str, AnyArray
     rows, log_probs = dataset.transitions(), behaviour_log_probs(dataset)
     arrays: dict[str, AnyArray] = {
         "observations": rows.observation,
-        "actions": rows.action,
+        "actions": stored_actions(rows.action, dataset.spec),
         "rewards": rows.reward,
         "next_observations": rows.next_observation,
         "terminals": rows.terminated,

@@ -4,6 +4,8 @@ Version 2: `observations_<i>`, `actions_<i>`, `rewards_<i>` `[T, ...]` and `term
 i, `columns`, `num_episodes`, `version`. Version 1: flat `observations`, `actions`, `rewards`, `terminals` and
 `episode_terminals` (ends of either kind), `discrete_action`. Neither holds the observation after the last
 action: of an episode that was cut the last row is dropped, which d3rlpy does too.
+Integer actions are choices; neither version says how many there are, so the ones taken are the ones there are
+unless `choices` states others.
 """
 
 import dataclasses
@@ -26,9 +28,6 @@ from mbrl.data.raw import AnyArray, RawEpisode, RawLog
 
 _ACTIONS: Final = re.compile(r"actions_(\d+)")
 _VERSION_1: Final = ("observations", "actions", "rewards", "terminals", "episode_terminals")
-_CHOICES: Final = (
-    "Discrete choices are not supported yet: use a dataset with continuous actions, or d3rlpy itself."
-)
 
 
 class D3rlpyFormat(ReadOnlyFormat):
@@ -84,7 +83,6 @@ def _parse_episodes(content: StoredGroup, file: Path) -> tuple[RawEpisode, ...]:
 def _parse_episode(content: StoredGroup, number: int, file: Path) -> RawEpisode:
     name = str(number)
     actions = content.require(f"actions_{name}", episode=name)
-    _refuse_choices(actions, file, name)
     rewards = content.require(f"rewards_{name}", episode=name)
     steps = len(rewards) if rewards.ndim else 0
     stored = content.require(f"terminated_{name}", episode=name)
@@ -116,7 +114,7 @@ def _parse_flat(content: StoredGroup, file: Path, counts: Counter[str]) -> tuple
     arrays = {key: content.require(key) for key in _VERSION_1}
     discrete = content.optional("discrete_action")
     if discrete is not None and discrete.size == 1 and bool(discrete.reshape(-1)[0]):
-        raise DataError("the actions are choices (Discrete)", file=file, field="actions", remedy=_CHOICES)
+        arrays["actions"] = _ids(arrays["actions"], file)
     arrays["timeouts"] = arrays.pop("episode_terminals")
     flat = read_flat(arrays, {}, counts, file=file, names={"timeouts": "episode_terminals"})
     ends = np.zeros_like(flat.terminals) if flat.timeouts is None else flat.timeouts
@@ -124,15 +122,18 @@ def _parse_flat(content: StoredGroup, file: Path, counts: Counter[str]) -> tuple
     return cut_flat(dataclasses.replace(flat, timeouts=cuts), counts, max_episode_steps=None)
 
 
-def _refuse_choices(actions: AnyArray, file: Path, episode: str) -> None:
+def _ids(actions: AnyArray, file: Path) -> AnyArray:
+    """Choices as integers, where a file of discrete actions holds them as floats."""
     if actions.dtype.kind in "iu":
+        return actions
+    if actions.dtype.kind != "f" or not bool((actions == np.floor(actions)).all()):
         raise DataError(
-            f"actions of dtype {actions.dtype} are choices (Discrete)",
+            f"discrete actions of dtype {actions.dtype} that are no integers",
             file=file,
-            episode=episode,
             field="actions",
-            remedy=_CHOICES,
+            remedy="Set discrete_action to 0 if they are a continuous command.",
         )
+    return actions.astype(np.int64)
 
 
 FORMATS.register("d3rlpy")(D3rlpyFormat())

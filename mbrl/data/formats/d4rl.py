@@ -5,10 +5,12 @@ Keys: `observations`, `actions`, `rewards`, `terminals` `[N, ...]`; optionally `
 `obs`, `action`, `done` and so on (`mbrl.data.flat.FLAT_NAMES`). How rows become episodes, and what is done
 differently from `qlearning_dataset`, is told in `mbrl.data.flat`.
 
-Our own additions when writing: `is_successor_known` `[N]`, and the attributes `info`, `act_low`, `act_high`.
+Our own additions when writing: `is_successor_known` `[N]`, and the attributes `info`, `act_low`, `act_high`,
+and `choices`, a JSON list of names, where actions are choices and stored by their ids.
 """
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +60,8 @@ class D4rlFormat(Format):
             text = Metadata(stored, file).text("info")
             flat = read_flat(arrays, infos, counts, file=file, names=names)
             episodes = cut_flat(flat, counts, max_episode_steps=options.max_episode_steps)
-            low, high = _bounds(stored, arrays["actions"], file)
+            choices = Metadata(stored, file).choice_names("choices")
+            low, high = (None, None) if choices else _bounds(stored, arrays["actions"], file)
         default = DatasetInfo(name=file.stem, max_episode_steps=options.max_episode_steps)
         info = default if text is None else DatasetInfo.from_json(text, file=file)
         return RawLog(
@@ -67,6 +70,7 @@ class D4rlFormat(Format):
             info=dataclasses.replace(info, provenance={**info.provenance, **provenance}),
             act_low=low,
             act_high=high,
+            choices=choices,
             counts=counts,
         )
 
@@ -85,6 +89,9 @@ class D4rlFormat(Format):
             for name, values in further.items():
                 store(infos, name, values)
             set_attribute(file, "info", dataset.info.to_json())
+            if dataset.spec.choices is not None:
+                set_attribute(file, "choices", json.dumps(dataset.spec.choices))
+                return
             set_attribute(file, "act_low", np.array(dataset.spec.act_low))
             set_attribute(file, "act_high", np.array(dataset.spec.act_high))
 

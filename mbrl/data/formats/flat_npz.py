@@ -6,7 +6,8 @@ or `terminated`, `timeout(s)` or `truncated`, `next_obs` or `next_observations`;
 rows become episodes is told in `mbrl.data.flat`. Further arrays of N rows are kept as infos, and
 `infos/<name>` too.
 
-Our own additions when writing: `is_successor_known` `[N]`, `info`, `act_low`, `act_high`.
+Our own additions when writing: `is_successor_known` `[N]`, `info`, `act_low`, `act_high`, and for
+actions that are choices, ids or labels, `choices` (names).
 """
 
 import io
@@ -19,14 +20,21 @@ import numpy as np
 from mbrl.core.errors import DataError
 from mbrl.data.dataset import Dataset
 from mbrl.data.flat import cut_flat, find_names, name_ends, read_flat
-from mbrl.data.formats.archive import archive_bounds, archive_info, load_archive, refuse_archive
+from mbrl.data.formats.archive import (
+    archive_bounds,
+    archive_choices,
+    archive_info,
+    archive_space,
+    load_archive,
+    refuse_archive,
+)
 from mbrl.data.formats.base import FORMATS, Format, flat_rows, only_file
 from mbrl.data.formats.output import write_file
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawLog
 
 _INFO: Final = "infos/"
-_OWN: Final = frozenset({"info", "act_low", "act_high"})
+_OWN: Final = frozenset({"info", "act_low", "act_high", "choices"})
 
 
 class FlatNpzFormat(Format):
@@ -60,6 +68,7 @@ class FlatNpzFormat(Format):
             info=info,
             act_low=low,
             act_high=high,
+            choices=archive_choices(stored, file),
             counts=counts,
         )
 
@@ -88,8 +97,7 @@ def _flatten(dataset: Dataset) -> dict[str, Any]:
     arrays, infos = flat_rows(dataset)
     return {
         **arrays,
-        "act_low": np.array(dataset.spec.act_low),
-        "act_high": np.array(dataset.spec.act_high),
+        **archive_space(dataset.spec),
         "info": np.array(dataset.info.to_json()),
         **{_INFO + name: values for name, values in infos.items()},
     }

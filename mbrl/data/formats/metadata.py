@@ -9,10 +9,14 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from mbrl.core.choices import MAX_INTEGERS, product_names, stated_names
 from mbrl.core.errors import DataError
 from mbrl.core.types import MAX_DIM
 from mbrl.data.formats.limits import MAX_JSON_BYTES, show_bytes
 from mbrl.data.spaces import read_bounds
+
+CHOICE_SPACES: Final = ("Discrete", "MultiDiscrete", "MultiBinary")
+"""Types of Gymnasium spaces whose values are choices."""
 
 _MAX_DEPTH: Final = 16
 _MAX_AXES: Final = 8
@@ -118,6 +122,37 @@ class Metadata:
             raise self._error(key, f"{sum(box.size for box in boxes):,} dimensions", f"at most {MAX_DIM:,}")
         return boxes
 
+    def choices(self, key: str) -> tuple[str, ...] | None:
+        """Names of the choices of a Gymnasium space, its values; None where it is a space of vectors.
+
+        Raises:
+            DataError: it is a space of choices without sizes, or of more than 1,024.
+        """
+        space = self.part(key)
+        kind = None if space is None else space.values.get("type")
+        if space is None or kind not in CHOICE_SPACES:
+            return None
+        try:
+            sizes, starts = _sizes(space.values, str(kind))
+            return product_names(sizes, starts)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise self._error(key, f"{kind} ({error})", "a space of 1 to 1,024 choices") from error
+
+    def choice_names(self, key: str) -> tuple[str, ...] | None:
+        """Names of choices, as a list or as the text of its JSON; None where there are none.
+
+        Raises:
+            DataError: they are no names, too many, or two are alike.
+        """
+        value: Any = self.values.get(key)
+        try:
+            if isinstance(value, str):
+                value = json.loads(value)
+            names = Metadata({key: value}, self._file).names(key)
+            return None if names is None else stated_names(names)
+        except ValueError as error:
+            raise self._error(key, value, f"a list of names ({error})") from error
+
     def _error(self, key: str, value: Any, wanted: str) -> DataError:
         return DataError(
             f"{str(value)[:60]!r} is not {wanted}",
@@ -148,13 +183,12 @@ class StoredBox:
         """
         kind = str(values.get("type"))[:40]
         if kind != "Box":
-            kinds = {"Discrete", "MultiDiscrete", "MultiBinary"}
             raise DataError(
-                f"the space is {kind}; only continuous vectors (Box) are supported"
-                f"{', discrete choices are not' if kind in kinds else ''}",
+                f"the space is {kind}; vectors (Box), and as actions choices (Discrete, MultiDiscrete, "
+                "MultiBinary), are supported",
                 file=file,
                 field=field,
-                remedy="Use a dataset with continuous actions and vectors as observations.",
+                remedy="Flatten observations to vectors, and actions to vectors or to one choice.",
             )
         shape: Any = values.get("shape")
         sizes: list[Any] = cast("list[Any]", shape) if isinstance(shape, list) else []
@@ -182,6 +216,18 @@ class StoredBox:
         if self._values.get(end) is None:
             return (-math.inf if end == "low" else math.inf,) * self.size
         return read_bounds(self._values[end], file=file, field=field, size=self.size)
+
+
+def _sizes(space: Mapping[str, Any], kind: str) -> tuple[list[int], list[int] | None]:
+    """Sizes and least values of the integers of a choice."""
+    if kind == "Discrete":
+        return [int(space["n"])], [int(space.get("start") or 0)]
+    if kind == "MultiBinary":
+        count = math.prod(np.asarray(space["n"], dtype=np.int64).reshape(-1).tolist())
+        return [2] * min(count, MAX_INTEGERS + 1), None
+    sizes = np.asarray(space["nvec"], dtype=np.int64)
+    starts = np.broadcast_to(np.asarray(space.get("start") or 0, dtype=np.int64), sizes.shape)
+    return sizes.reshape(-1).tolist(), starts.reshape(-1).tolist()
 
 
 def _leaves(

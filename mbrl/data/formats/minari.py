@@ -5,7 +5,8 @@ observations `[T + 1, ...]`, actions, rewards, terminations, truncations `[T]` a
 Our own additions, ignored by the `minari` library: `has_rewards` in an episode's attributes, False where all
 its rewards are NaN because there are none; `infos/behaviour_log_prob` (log-density of the logged
 action scaled to [-1, 1]; last row padding), `infos/timestamps`, and the metadata keys `task`, `time_step`,
-`obs_names`, `act_names`, `schema`, `reward_rule`, `termination_rule`, `derived_from`, `history`.
+`obs_names`, `act_names`, `choices` (names that
+the space of actions does not tell), `schema`, `reward_rule`, `termination_rule`, `derived_from`, `history`.
 """
 
 import functools
@@ -17,12 +18,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from mbrl.core.choices import choice_ids
 from mbrl.core.errors import DataError
 from mbrl.core.history import History
-from mbrl.core.types import Episode
+from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.checks import image_error, is_image
 from mbrl.data.dataset import Dataset
-from mbrl.data.formats.base import FORMATS, Format
+from mbrl.data.formats.base import FORMATS, Format, stored_actions
 from mbrl.data.formats.hdf5 import Group, StoredGroup, is_hdf5, make_hdf5, open_hdf5, set_attribute, store
 from mbrl.data.formats.metadata import Metadata
 from mbrl.data.formats.output import write_folder
@@ -42,7 +44,7 @@ _STRUCTURE_KEYS: Final = frozenset(
     {
         "total_episodes", "total_steps", "data_format", "observation_space", "action_space",
         "dataset_id", "ref_min_score", "ref_max_score", "task", "time_step", "obs_names", "act_names",
-        "jpeg_encoding", "dataset_size", *MAKING,
+        "choices", "jpeg_encoding", "dataset_size", *MAKING,
     }
 )  # fmt: skip
 
@@ -74,15 +76,15 @@ class MinariFormat(Format):
             episodes = tuple(_parse_episode(content, name, file, options) for name in found)
             refuse_other_sizes(metadata, episodes, metadata_file if is_apart else file)
             low, high = action_bounds(metadata)
-            info = parse_info(metadata, file)
-        return RawLog(file=file, episodes=episodes, info=info, act_low=low, act_high=high)
+            info, choices = parse_info(metadata, file), action_choices(metadata)
+        return RawLog(file=file, episodes=episodes, info=info, act_low=low, act_high=high, choices=choices)
 
     def write(self, dataset: Dataset, path: Path) -> Path:
         """Writes the folder `path/data`; readable by the `minari` library."""
 
         def fill(file: Group) -> None:
             for index, episode in enumerate(dataset.episodes):
-                _write_episode(file.create_group(f"episode_{index}"), index, episode)
+                _write_episode(file.create_group(f"episode_{index}"), index, episode, dataset.spec)
 
         content = make_hdf5(fill)
         metadata = {**_metadata(dataset), "dataset_size": round(len(content) / 1e6, 1)}
@@ -179,13 +181,22 @@ def refuse_other_sizes(metadata: Metadata, episodes: tuple[RawEpisode, ...], fil
             )
 
 
-def action_bounds(metadata: Metadata) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Lower and upper bounds of the space of actions, None where it is not described.
+def action_choices(metadata: Metadata) -> tuple[str, ...] | None:
+    """Names of the choices, our own key `choices` before the values of the space; None for vectors.
 
     Raises:
-        DataError: it is no space of vectors.
+        DataError: see `Metadata`.
     """
-    boxes = metadata.boxes("action_space")
+    return metadata.choice_names("choices") or metadata.choices("action_space")
+
+
+def action_bounds(metadata: Metadata) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Lower and upper bounds of the space of actions, None where it is not described or one of choices.
+
+    Raises:
+        DataError: it is no space of vectors or choices.
+    """
+    boxes = None if metadata.choices("action_space") else metadata.boxes("action_space")
     if boxes is None:
         return None, None
     low, high = ([bound for box in boxes for bound in box.bound(end)] for end in ("low", "high"))
@@ -243,7 +254,7 @@ def _dict_names(metadata: Metadata) -> tuple[str, ...] | None:
     return tuple(f"{box.name}[{index}]" for box in boxes for index in range(box.size))
 
 
-def _write_episode(group: Group, index: int, episode: Episode) -> None:
+def _write_episode(group: Group, index: int, episode: Episode, spec: SpaceSpec) -> None:
     steps = len(episode)
     set_attribute(group, "id", index)
     set_attribute(group, "total_steps", steps)
@@ -253,7 +264,7 @@ def _write_episode(group: Group, index: int, episode: Episode) -> None:
         set_attribute(group, HAS_REWARDS_ATTRIBUTE, value=False)
     ends = np.arange(steps) == steps - 1
     store(group, "observations", episode.observations)
-    store(group, "actions", episode.actions)
+    store(group, "actions", stored_actions(episode.actions, spec))
     store(group, "rewards", episode.rewards.astype(np.float64))
     store(group, "terminations", ends & episode.terminated)
     store(group, "truncations", ends & episode.truncated)
@@ -270,6 +281,24 @@ def _write_episode(group: Group, index: int, episode: Episode) -> None:
 
 def _box(low: list[float], high: list[float]) -> str:
     return json.dumps({"type": "Box", "dtype": "float32", "shape": [len(low)], "low": low, "high": high})
+
+
+def _action_space(spec: SpaceSpec) -> str:
+    """A box, or the least space of integers that holds the ids of all choices."""
+    if spec.choices is None:
+        return _box(list(spec.act_low), list(spec.act_high))
+    ids = choice_ids(spec.choices)
+    start, sizes = ids.min(0).tolist(), (np.ptp(ids, axis=0) + 1).tolist()
+    if len(sizes) == 1:
+        return json.dumps({"type": "Discrete", "dtype": "int64", "start": start[0], "n": sizes[0]})
+    space: dict[str, Any] = {"type": "MultiDiscrete", "dtype": "int64", "nvec": sizes}
+    return json.dumps(space | ({"start": start} if any(start) else {}))
+
+
+def _choice_names(spec: SpaceSpec) -> tuple[str, ...] | None:
+    """Names that the space does not tell: labels, and choices with gaps between them."""
+    space = Metadata({"action_space": _action_space(spec)}, Path()).choices("action_space")
+    return None if space == spec.choices else spec.choices
 
 
 def _env_spec(env_id: str, max_episode_steps: int | None) -> str:
@@ -289,7 +318,7 @@ def _metadata(dataset: Dataset) -> dict[str, Any]:
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "observation_space": _box([-v for v in infinite], infinite),
-        "action_space": _box(list(spec.act_low), list(spec.act_high)),
+        "action_space": _action_space(spec),
         "dataset_id": info.name,
         "minari_version": info.provenance.get("minari_version", _LAYOUT_VERSION),
     }
@@ -302,6 +331,7 @@ def _metadata(dataset: Dataset) -> dict[str, Any]:
         "time_step": info.time_step,
         "obs_names": info.obs_names,
         "act_names": info.act_names,
+        "choices": _choice_names(spec),
         **info.making,
     }
     return metadata | {key: value for key, value in optional.items() if value is not None}

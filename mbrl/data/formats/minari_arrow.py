@@ -21,6 +21,7 @@ from mbrl.data.formats.minari import (
     METADATA_FILE,
     TIME_KEY,
     action_bounds,
+    action_choices,
     parse_info,
     refuse_other_sizes,
 )
@@ -54,7 +55,8 @@ class MinariArrowFormat(ReadOnlyFormat):
         episodes = tuple(_parse_episode(folder, options) for folder in _episode_folders(root))
         refuse_other_sizes(metadata, episodes, root / METADATA_FILE)
         info = parse_info(metadata, root / METADATA_FILE)
-        return RawLog(file=path, episodes=episodes, info=info, act_low=low, act_high=high)
+        choices = action_choices(metadata)
+        return RawLog(file=path, episodes=episodes, info=info, act_low=low, act_high=high, choices=choices)
 
 
 def _root(path: Path) -> Path | None:

@@ -6,14 +6,16 @@ With E episodes of T_0 ... T_{E-1} steps and N = sum(T_i), all episodes one afte
 |---|---|---|
 | `lengths` | `[E]` integer | T_i, steps of each episode |
 | `observations` | `[N + E, obs_dim]` | T_i + 1 rows per episode, the last being the final observation |
-| `actions` | `[N, act_dim]` | environment units |
+| `actions` | `[N, act_dim]` | environment units; of choices `[N]` ids or labels, or `[N, w]` integers |
 | `rewards` | `[N]` | left out where `has_rewards` says so |
 | `terminated`, `truncated` | `[E]` flags | how each episode ended |
 | `act_low`, `act_high` | `[act_dim]` | optional: action bounds; the range of the data without them |
-| `behaviour_log_prob` | `[N]` | optional: log-density of the logged action scaled to [-1, 1] |
+| `choices` | `[n]` text, or a number | optional: names or number of the choices; else those seen |
+| `behaviour_log_prob` | `[N]` | optional: log-density of the action scaled to [-1, 1], or log-probability |
 | `timestamps` | `[N + E]` | optional: seconds |
 | `is_final_observation_known` | `[E]` flags | optional: False where the last one repeats the one before |
 | `has_rewards` | one flag | optional: False for a log without rewards |
+| `infos/action_mask` | `[N + E, n]` flags | optional: the choices that were allowed in each state |
 | `infos/<name>` | `[N, ...]` or `[N + E, ...]` | optional: anything else |
 | `info` | text | optional: JSON of `DatasetInfo` |
 """
@@ -30,8 +32,22 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.data.dataset import Dataset
 from mbrl.data.flags import flag_array, read_flags
-from mbrl.data.formats.archive import archive_bounds, archive_info, load_archive, refuse_archive
-from mbrl.data.formats.base import FORMATS, Format, behaviour_log_probs, common_infos, only_file
+from mbrl.data.formats.archive import (
+    archive_bounds,
+    archive_choices,
+    archive_info,
+    archive_space,
+    load_archive,
+    refuse_archive,
+)
+from mbrl.data.formats.base import (
+    FORMATS,
+    Format,
+    behaviour_log_probs,
+    common_infos,
+    only_file,
+    stored_actions,
+)
 from mbrl.data.formats.output import write_file
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
@@ -68,6 +84,7 @@ class NpzFormat(Format):
             info=archive_info(arrays, file, options),
             act_low=low,
             act_high=high,
+            choices=archive_choices(arrays, file),
         )
 
     def write(self, dataset: Dataset, path: Path) -> Path:
@@ -174,12 +191,11 @@ def _flatten(dataset: Dataset) -> dict[str, Any]:
     arrays: dict[str, Any] = {
         "lengths": dataset.episode_lengths,
         "observations": np.concatenate([episode.observations for episode in episodes]),
-        "actions": np.concatenate([episode.actions for episode in episodes]),
+        "actions": stored_actions(np.concatenate([e.actions for e in episodes]), dataset.spec),
         "terminated": np.array([episode.terminated for episode in episodes]),
         "truncated": np.array([episode.truncated for episode in episodes]),
         "is_final_observation_known": np.array([e.is_final_observation_known for e in episodes]),
-        "act_low": np.array(dataset.spec.act_low),
-        "act_high": np.array(dataset.spec.act_high),
+        **archive_space(dataset.spec),
         "info": np.array(dataset.info.to_json()),
     }
     if dataset.has_rewards:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mbrl.core.types import DynamicsPosterior
 from mbrl.data.dataset import Transitions
-from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.fitted_model import FittedModel
 
 RowMeasure: TypeAlias = Callable[[DynamicsPosterior, Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """`(posterior, obs, action, sampled outcome, episode of a training row) -> [b]`.
@@ -29,7 +29,7 @@ _BLOCK = 1_024
 
 
 def evaluate_measures(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     measures: Mapping[str, RowMeasure],
     rows: Transitions,
     generator: torch.Generator,

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.data.dataset import Transitions
@@ -12,7 +12,7 @@ from mbrl.data.normaliser import measure_moments
 from mbrl.dynamics.arrays import normalise, step_inputs, step_targets
 from mbrl.dynamics.assessment.baselines import LinearModel
 from mbrl.dynamics.channel_report import RewardOutliers
-from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.fitted_model import FittedModel
 from mbrl.dynamics.report import OneStepReport, RewardReport, to_floats
 
 _BLOCK = 1_024  # rows of one forward pass: the activations of all members then stay in the cache
@@ -36,12 +36,16 @@ class HeldOutSteps:
         """With all deviations multiplied by `temperature`; the means and their disagreement stay."""
         return dataclasses.replace(self, std=self.std * temperature)
 
+    def select(self, rows: Int[Tensor, "m"]) -> "HeldOutSteps":
+        """Some of the rows."""
+        return HeldOutSteps(self.mean[:, rows], self.std[:, rows], self.target[rows])
+
     def residual(self) -> Float[Tensor, "n k"]:
         """`mean_e mu_e - y`, the error of the members' average."""
         return self.mean.mean(0) - self.target
 
 
-def predict_held_out(model: DynamicsEnsemble, rows: Transitions) -> HeldOutSteps:
+def predict_held_out(model: FittedModel, rows: Transitions) -> HeldOutSteps:
     """Predictions of `rows`, whose successors are known, without any temperature."""
     inputs = normalise(step_inputs(rows), model.inputs)
     parts = [model.forward(inputs[k : k + _BLOCK]) for k in range(0, len(inputs), _BLOCK)]
@@ -51,7 +55,7 @@ def predict_held_out(model: DynamicsEnsemble, rows: Transitions) -> HeldOutSteps
 
 
 def measure_one_step(
-    model: DynamicsEnsemble,
+    model: FittedModel,
     linear: LinearModel,
     steps: HeldOutSteps,
     *,
@@ -98,7 +102,7 @@ def measure_one_step(
 
 
 def measure_reward(
-    model: DynamicsEnsemble, steps: HeldOutSteps, rows: Transitions, *, outliers: RewardOutliers | None = None
+    model: FittedModel, steps: HeldOutSteps, rows: Transitions, *, outliers: RewardOutliers | None = None
 ) -> RewardReport:
     """Errors of the learned reward on held-out rows.
 

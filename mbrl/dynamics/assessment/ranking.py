@@ -9,7 +9,7 @@ from mbrl.dynamics.arrays import normalise, step_inputs, thin
 from mbrl.dynamics.assessment.measures import MeasuredRows
 from mbrl.dynamics.assessment.one_step import HeldOutSteps
 from mbrl.dynamics.assessment.resampling import episode_weights, rank_correlation
-from mbrl.dynamics.ensemble import DynamicsEnsemble
+from mbrl.dynamics.fitted_model import FittedModel
 from mbrl.dynamics.report import RankCorrelation
 from mbrl.ops.neighbours import neighbour_distance
 
@@ -55,9 +55,7 @@ def rank_errors(
     return correlations
 
 
-def distance_to_training(
-    model: DynamicsEnsemble, rows: Transitions, train: Transitions
-) -> NDArray[np.float64]:
+def distance_to_training(model: FittedModel, rows: Transitions, train: Transitions) -> NDArray[np.float64]:
     """`[n]` mean distance of (s, a) to its 5 nearest training rows, deviations of a dimension."""
     # In the model's own normalised inputs, so that near means what it means to the model.
     inputs = normalise(step_inputs(rows), model.inputs)

@@ -15,6 +15,7 @@ from mbrl.off_policy.log.censoring import whole_episodes, why_not_known
 from mbrl.off_policy.log.layout import OPEArrays
 from mbrl.off_policy.log.policies import require_density
 from mbrl.off_policy.log.weight_evidence import WeightEvidence
+from mbrl.off_policy.log.weights import WeightTransform
 from mbrl.off_policy.statistics.ensembles import widened_by_members
 
 INVALID_VALUES: Final = Flag.INVALID_VALUES
@@ -108,7 +109,9 @@ def estimate_by_corrected_values(
         points = [compute(context.arrays(log_prob, member)).point for member in values.members]
         estimate = widened_by_members(estimate, np.array(points))
     estimate = estimate.flagged(*context.behaviour.flags(arrays))
-    evidence = WeightEvidence.of_log(arrays, context.settings.weights)
+    used = estimate.details.get("weights")  # of an estimator that chooses how its weights are changed
+    transform = used if isinstance(used, WeightTransform) else context.settings.weights
+    evidence = WeightEvidence.of_log(arrays, transform)
     estimate = judge_corrected_values(estimate, evidence, why_not_values=values.why_not)
     return estimate if context.settings.crossfit > 0 else estimate.flagged(NO_CROSSFIT)
 

@@ -45,6 +45,7 @@ class EstimatorEntry:
         family: where its knowledge comes from.
         is_primary: whether it stands for its family in a verdict.
         is_tested: whether a back-test of its family's primary estimator condemns it too.
+        is_one_step: about logs whose episodes have one step alone; others are not asked it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class EstimatorEntry:
     family: Family
     is_primary: bool = False
     is_tested: bool = False
+    is_one_step: bool = False
 
 
 ESTIMATORS: Registry[EstimatorEntry] = Registry(
@@ -64,7 +66,12 @@ ESTIMATORS: Registry[EstimatorEntry] = Registry(
 
 
 def register_estimator(
-    name: str, *, family: Family, is_primary: bool = False, is_tested: bool = False
+    name: str,
+    *,
+    family: Family,
+    is_primary: bool = False,
+    is_tested: bool = False,
+    is_one_step: bool = False,
 ) -> Callable[[EstimateValue], EstimateValue]:
     """Files a function as an estimator; the first line of its docstring is what a list says of it.
 
@@ -73,11 +80,13 @@ def register_estimator(
         family: where its knowledge comes from.
         is_primary: see `EstimatorEntry`; one for each family.
         is_tested: see `EstimatorEntry`.
+        is_one_step: see `EstimatorEntry`.
     """
 
     def add(estimate: EstimateValue) -> EstimateValue:
         line = (inspect.getdoc(estimate) or "").partition("\n")[0]
-        ESTIMATORS.register(name, line)(EstimatorEntry(name, estimate, family, is_primary, is_tested))
+        entry = EstimatorEntry(name, estimate, family, is_primary, is_tested, is_one_step)
+        ESTIMATORS.register(name, line)(entry)
         return estimate
 
     return add

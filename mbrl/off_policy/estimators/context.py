@@ -106,6 +106,11 @@ class EstimatorContext:
         return self.settings.behaviour.of(self.dataset)
 
     @property
+    def is_one_step(self) -> bool:
+        """Whether every episode is a single decision, or only the first one counts."""
+        return self.estimand.horizon == 1 or int(self.dataset.episode_lengths.max()) == 1
+
+    @property
     def needs_tail(self) -> bool:
         """Whether episodes were cut before the horizon, so that ratios need values of what comes after."""
         rows, horizon = self.dataset.transitions(), self.estimand.horizon

@@ -9,7 +9,7 @@ from mbrl.off_policy.estimators.base import register_estimator
 from mbrl.off_policy.estimators.context import EstimatorContext
 from mbrl.off_policy.estimators.importance import with_tail_share
 from mbrl.off_policy.estimators.means import mean_estimate, require_values
-from mbrl.off_policy.log.layout import OPEArrays
+from mbrl.off_policy.log.layout import Array, OPEArrays
 from mbrl.off_policy.log.weights import PLAIN, WeightTransform, exp_weights, final_ess, weight_blocks
 
 
@@ -26,6 +26,13 @@ def doubly_robust(arrays: OPEArrays, *, transform: WeightTransform = PLAIN) -> E
         EstimandError: the log holds no values.
     """
     require_values(arrays, "dr")
+    values = dr_values(arrays, transform)
+    estimate = mean_estimate("dr", arrays, values, family="hybrid", n_eff=final_ess(arrays, transform))
+    return with_tail_share(estimate, arrays, transform)
+
+
+def dr_values(arrays: OPEArrays, transform: WeightTransform = PLAIN) -> Array:
+    """`[n]`, the summand of each episode; their mean is the estimate before any scale."""
     values, discounts = np.zeros(len(arrays)), arrays.discounts
     last = np.ones(len(arrays))
     for block in weight_blocks(arrays, transform):
@@ -37,9 +44,7 @@ def doubly_robust(arrays: OPEArrays, *, transform: WeightTransform = PLAIN) -> E
         values += (exp_weights(block.previous_log_weight) * arrays.value[:, rows]) @ discounts[rows]
         last = weight[:, -1]
     # The term of t = T, where nothing is left but the value of the last state, g^T w_{T-1} V_T.
-    values += last * arrays.value[:, -1] * discounts[-1]
-    estimate = mean_estimate("dr", arrays, values, family="hybrid", n_eff=final_ess(arrays, transform))
-    return with_tail_share(estimate, arrays, transform)
+    return values + last * arrays.value[:, -1] * discounts[-1]
 
 
 @register_estimator("dr", family="hybrid")

@@ -9,7 +9,8 @@ from torch import Tensor
 from mbrl.core.estimates import Estimate, Flag
 from mbrl.off_policy.estimators.base import refused, register_estimator
 from mbrl.off_policy.estimators.context import EstimatorContext
-from mbrl.off_policy.value.evaluation_model import TailValue
+from mbrl.off_policy.value.evaluation_model import EvaluationModel, TailValue
+from mbrl.off_policy.value.exact_value import exact_model_value, tables_of
 from mbrl.off_policy.value.fqe_result import FQEResult
 from mbrl.off_policy.value.model_value import model_value
 from mbrl.rollouts.generate import Box
@@ -24,6 +25,7 @@ _NO_MODEL: Final = (
 def estimate_model_value(context: EstimatorContext, *, generator: torch.Generator) -> Estimate:
     """Roll-outs of a dynamics ensemble; the primary estimate of the model family.
 
+    Tables of discrete states are solved exactly in the place of roll-outs (`exact_model_value`).
     Without a model it refuses; one in which the policy was trained is flagged. Fitted values stand for what
     the roll-outs leave out. The noise of the roll-outs comes from the generator as it is handed in: policies
     that are given equal ones meet the same draws.
@@ -36,10 +38,16 @@ def estimate_model_value(context: EstimatorContext, *, generator: torch.Generato
     seed = int(torch.randint(2**62, (), generator=generator))
     critics = context.fit_values(generator)
     reference = critics.estimate()
+    starts = torch.from_numpy(np.stack([episode.observations[0] for episode in data.episodes]))
+    tables = tables_of(model.dynamics)
+    if tables is not None:
+        steps = settings.rollouts.steps(estimand)
+        found = exact_model_value(model, tables, context.policy, starts, estimand=estimand, steps=steps)
+        return _judged(found.estimate(reference if reference.valid else None), model, data.content_hash)
     found = model_value(
         model,
         context.policy,
-        torch.from_numpy(np.stack([episode.observations[0] for episode in data.episodes])),
+        starts,
         estimand=estimand,
         box=model.box or Box.around(data.transitions().to_batch(), margin=settings.rollouts.box_margin),
         config=settings.rollouts,
@@ -50,9 +58,14 @@ def estimate_model_value(context: EstimatorContext, *, generator: torch.Generato
     estimate = found.estimate(reference if reference.valid else None)
     if found.tail_share > 0 and not reference.valid:
         estimate = estimate.flagged(Flag.UNRELIABLE_TAIL)
+    return _judged(estimate, model, data.content_hash)
+
+
+def _judged(estimate: Estimate, model: EvaluationModel, content: str) -> Estimate:
+    """With what is known of where the model comes from; `content` is the hash of the log."""
     if model.is_own:
         estimate = estimate.flagged(Flag.OWN_MODEL)
-    if model.dataset_hash not in {"", data.content_hash}:
+    if model.dataset_hash not in {"", content}:
         estimate = estimate.flagged(Flag.MODEL_OF_OTHER_DATA)
     return estimate
 

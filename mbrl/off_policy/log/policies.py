@@ -46,6 +46,38 @@ class DeterministicMode:
         return self.policy.act(obs)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class GreedyMode:
+    """A policy over finitely many actions as it is deployed: its evaluation action has probability 1.
+
+    Attributes:
+        policy: whose evaluation action it takes.
+    """
+
+    policy: DiscretePolicy
+
+    @property
+    def act_dim(self) -> int:
+        """Number of the actions."""
+        return self.policy.act_dim
+
+    def probs(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b act_dim"]:
+        """1 for the evaluation action, 0 for the others."""
+        return self.policy.act(obs)
+
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """The evaluation action; noise is ignored."""
+        del noise
+        return self.policy.act(obs)
+
+
+def as_deployed(policy: Policy) -> Policy:
+    """The policy by its evaluation action alone: one without a density, but for finitely many actions."""
+    return GreedyMode(policy) if isinstance(policy, DiscretePolicy) else DeterministicMode(policy)
+
+
 def is_stochastic(policy: Policy) -> bool:
     """Whether the policy has a density."""
     return isinstance(policy, (StochasticPolicy, DiscretePolicy))

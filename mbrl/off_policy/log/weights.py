@@ -8,11 +8,12 @@ normalised over ALL episodes, those that have ended included: dividing by the li
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mbrl.core.errors import ConfigError
 from mbrl.off_policy.log.layout import Array, OPEArrays
 
 BLOCK_ENTRIES: Final = 500_000
@@ -39,6 +40,26 @@ class WeightTransform(BaseModel):
     cap: Positive | None = None
     switch: Positive | None = None
     shrinkage: Positive | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "WeightTransform":
+        """Reads `switch=10`, `cap=20,clip_log_ratio=-6:2` and the like.
+
+        Raises:
+            ConfigError: a name is not known, or a value is out of its range.
+        """
+        values: dict[str, Any] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, _, value = part.partition("=")
+            values[name.strip()] = tuple(value.split(":")) if ":" in value else value.strip()
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ConfigError(
+                f"weights {text!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}. Remedy: of "
+                f"{', '.join(cls.model_fields)}, each as NAME=NUMBER (clip_log_ratio=LOW:HIGH), with commas."
+            ) from error
 
     def on_ratio(self, log_ratio: Array) -> Array:
         """Per-step log-ratios, clipped."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.progress import Progress, SilentProgress
-from mbrl.core.protocols import DynamicsModel, Policy, RewardFn, TerminationFn
+from mbrl.core.protocols import DynamicsModel, Policy, RewardFn, SamplingModel, TerminationFn
 from mbrl.core.rng import RngStreams
 from mbrl.off_policy.log.layout import Array
 from mbrl.off_policy.log.policies import act_with
@@ -217,11 +217,8 @@ def _step(
     for first in range(0, len(action), CHUNK):
         rows = slice(first, first + CHUNK)
         obs, act = live.obs[rows], action[rows]
-        mean, variance, reward, reward_variance = judge.dynamics.predict_member(obs, act, live.member[rows])
-        if question.samples:
-            draw = noise.step[live.start[rows]]
-            mean = torch.addcmul(mean, variance.sqrt(), draw[:, :-1])
-            reward = torch.addcmul(reward, reward_variance.sqrt(), draw[:, -1])
+        draw = noise.step[live.start[rows]]
+        mean, reward = _draw(judge.dynamics, (obs, act, live.member[rows]), draw, samples=question.samples)
         is_finite = mean.isfinite().all(-1) & reward.isfinite()
         if question.box is not None:
             inside, reward_inside = question.box.clip(mean, reward)
@@ -235,3 +232,16 @@ def _step(
         parts.append((mean, reward, judge.termination(obs, act, mean)))
     next_obs, rewards, ends = (torch.cat(column) for column in zip(*parts, strict=True))
     return next_obs, rewards, ends
+
+
+def _draw(
+    model: DynamicsModel, at: tuple[Tensor, Tensor, Tensor], draw: Tensor, *, samples: bool
+) -> tuple[Tensor, Tensor]:
+    """S' and reward of each row's own member at `(obs, action, member)`: its mean, or a draw of its Gaussian."""
+    if isinstance(model, SamplingModel):  # its means are no states
+        return model.draw_member(*at, draw)
+    mean, variance, reward, reward_variance = model.predict_member(*at)
+    if not samples:
+        return mean, reward
+    next_obs = torch.addcmul(mean, variance.sqrt(), draw[:, :-1])
+    return next_obs, torch.addcmul(reward, reward_variance.sqrt(), draw[:, -1])

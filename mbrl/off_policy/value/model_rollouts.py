@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mbrl.core.estimates import Estimand
-from mbrl.core.protocols import Policy
+from mbrl.core.protocols import Policy, SamplingModel
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import DynamicsPosterior
 from mbrl.off_policy.log.layout import Array
@@ -142,7 +142,7 @@ class RolloutRun:
             row = row[~is_beyond]
             rows, action, draws = rows.keep(~is_beyond), action[~is_beyond], draws[~is_beyond]
         # 3. s' and r from the roll-out's own member, within the range of the data.
-        next_obs, reward = self._draw(posterior, rows.member, row, draws)
+        next_obs, reward = self._draw(posterior, (rows, action), row, draws)
         is_finite = next_obs.isfinite().all(-1) & reward.isfinite()
         inside, reward_inside = self.box.clip(next_obs, reward)
         sums.clipped[t] += int(((inside != next_obs).any(-1) | (reward_inside != reward)).sum())
@@ -160,9 +160,12 @@ class RolloutRun:
         return _Rows(inside, rows.member, rows.start).keep(lives)
 
     def _draw(
-        self, posterior: DynamicsPosterior, member: Tensor, row: Tensor, draws: Tensor
+        self, posterior: DynamicsPosterior, at: tuple[_Rows, Tensor], row: Tensor, draws: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`s' = mean_m + std_m noise`, or the mean alone, and r likewise, of each row's own member."""
+        member, dynamics = at[0].member, self.model.dynamics
+        if isinstance(dynamics, SamplingModel):  # its means are no states
+            return dynamics.draw_member(at[0].obs, at[1], member, draws[:, self.policy.act_dim : -1])
         mean, reward_mean = posterior.mean[member, row], posterior.reward_mean[member, row]
         if not self.model.samples:
             return mean, reward_mean

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mbrl.core.protocols import DynamicsModel, RewardFn, TerminationFn
+from mbrl.core.protocols import DynamicsModel, RewardFn, SamplingModel, TerminationFn
 from mbrl.nets.action_box import ActionBox
 from mbrl.planning.problem.problem import StepOut, UncertaintyFn
 
@@ -68,7 +68,10 @@ class LearnedStep:
                 # `[e, r, ...]` to each row's own member.
                 moments = tuple(part[member, rows] for part in moments)
         # Uncertainty first, draws last: u is of the step, not of its outcome.
-        next_obs, reward = _draw(*moments, noise=noise)
+        if member is not None and noise is not None and isinstance(self.model, SamplingModel):
+            next_obs, reward = self.model.draw_member(obs, raw, member, noise)
+        else:
+            next_obs, reward = _draw(*moments, noise=noise)
         if self.reward is not None:
             reward = for_every_member(self.reward, obs, raw, next_obs)
         return StepOut(next_obs, reward, has_terminated(self.termination, obs, raw, next_obs), uncertainty)

@@ -11,7 +11,7 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.nets.random_policy import RandomPolicy
+from mbrl.nets.random_policy import random_policy
 from mbrl.off_policy.estimators.context import EstimatorContext, EstimatorSettings
 from mbrl.off_policy.judgement.backtest import backtest_config, run_backtest
 from mbrl.off_policy.judgement.report.measured import Backtest
@@ -82,7 +82,7 @@ def backtest_stage(
 
 def _forecast(dataset: Dataset, estimand: Estimand, fqe: FQEConfig, chosen: ChosenModel | None) -> str:
     # Who acts is no matter of time; half of the log is to be learned from.
-    seconds = time_value_fit(dataset, RandomPolicy(dataset.spec), estimand=estimand, config=fqe)
+    seconds = time_value_fit(dataset, random_policy(dataset.spec), estimand=estimand, config=fqe)
     config = None if chosen is None else chosen.fit_config
     rows = dataset.num_transitions // FOLDS
     return forecast_backtest(

@@ -26,7 +26,8 @@ from mbrl.off_policy.judgement.risk import RiskQuestion
 from mbrl.off_policy.judgement.rule import DEFAULT_RULE
 from mbrl.off_policy.log.diagnostics import ratio_diagnostics
 from mbrl.off_policy.log.layout import OPEArrays
-from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.log.policies import as_deployed
+from mbrl.off_policy.log.weights import PLAIN, WeightTransform
 from mbrl.off_policy.value.fqe import FitValues, FQEConfig, fit_fqe
 from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.files import write_json
@@ -62,6 +63,7 @@ class OPESettings:
         crossfit: folds of the values under doubly robust estimators, see `EstimatorSettings`.
         backtest: ask the pipeline for the behaviour's known value first; a family that misses it is left out.
         risk: event whose probability is estimated.
+        weights: changes of the weights of all estimators that have some.
     """
 
     discount: float = RETURN_DISCOUNT
@@ -74,6 +76,7 @@ class OPESettings:
     crossfit: int = 0
     backtest: bool = False
     risk: RiskQuestion = dataclasses.field(default_factory=RiskQuestion)
+    weights: WeightTransform = PLAIN
 
     def estimand(self, dataset: Dataset) -> Estimand:
         """What is estimated on this log."""
@@ -103,7 +106,7 @@ def ope_stage(
     label = stored.title
 
     def work(work: StageWork) -> Mapping[str, Any]:
-        policy = stored.policy if settings.stochastic else DeterministicMode(stored.policy)
+        policy = stored.policy if settings.stochastic else as_deployed(stored.policy)
         backtest = _backtest(dataset, settings, workspace, chosen) if settings.backtest else None
         if not (work.path / "checkpoints").exists():  # what goes on was told before
             work.progress.message(_forecast(label, policy, dataset, settings))
@@ -141,6 +144,7 @@ def _asked(settings: OPESettings, dataset: Dataset, chosen: ChosenModel | None) 
         "dynamics": None if chosen is None else chosen.identity(),
         "crossfit": settings.crossfit,
         "backtest": settings.backtest,
+        "weights": settings.weights.model_dump(mode="json"),
         "estimators": ESTIMATORS.names(),
     }
 
@@ -181,6 +185,7 @@ def evaluate_with_evidence(
         settings.fqe,
         crossfit=settings.crossfit,
         fit_values=fit_values,
+        weights=settings.weights,
         model=model,
         rollouts=settings.rollouts,
     )
@@ -226,6 +231,8 @@ def _ask_all(
     estimates: dict[str, Estimate] = {}
     for name in ESTIMATORS.names():
         entry = ESTIMATORS.get(name)
+        if entry.is_one_step and not context.is_one_step:
+            continue  # a second name of what the sequence is asked anyway
         try:
             estimate = entry.estimate(context, generator=rng.at(name))
         except (UndefinedRatioError, EstimandError, DataError) as error:

@@ -11,7 +11,7 @@ from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
-from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.log.policies import as_deployed
 from mbrl.off_policy.value.judged import JudgedValue, choose_best, honest_value
 from mbrl.run.files import read_record, write_json
 from mbrl.run.judge.judges import Judges
@@ -163,7 +163,7 @@ def select_by_values(
         label = f"select: fit values {index + 1} of {len(candidates)}"
         fit = dataclasses.replace(kept, folder=kept.folder / str(index), label=label)(
             dataset,
-            DeterministicMode(candidate.policy),
+            as_deployed(candidate.policy),
             estimand=estimand,
             config=rule.fqe,
             generator=rng.at("select"),

@@ -16,7 +16,7 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import CriticValues, DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.nets.normaliser import Normaliser
-from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.log.policies import as_deployed
 from mbrl.off_policy.value.fqe import FitValues, FQEConfig, FQEResult
 from mbrl.off_policy.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
@@ -170,7 +170,7 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
 def _fit_critic(basis: PlanBasis, config: FQEConfig, fit_values: FitValues) -> FQEResult:
     policy: Policy = basis.stored.policy
     if not isinstance(policy, DiscretePolicy):
-        policy = DeterministicMode(policy)
+        policy = as_deployed(policy)
     return fit_values(
         basis.split.train,
         policy,

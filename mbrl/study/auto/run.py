@@ -13,7 +13,7 @@ from mbrl.algorithms.base import RECIPES
 from mbrl.core.errors import ConfigError, FileError, MbrlError
 from mbrl.data.dataset import Dataset
 from mbrl.data.inspection.report import inspect_dataset
-from mbrl.nets.random_policy import RandomPolicy
+from mbrl.nets.random_policy import random_policy
 from mbrl.report.auto.facts import AutoReport
 from mbrl.run.config import ResolvedConfig, stable_hash
 from mbrl.run.files import read_record, write_json
@@ -259,7 +259,7 @@ def _judge_seconds(job: AutoJob, resolved: ResolvedConfig) -> float:
     steps = min(_JUDGE_PROBE_STEPS, judges.steps)
     short = dataclasses.replace(judges, question=dataclasses.replace(judges.question, horizon=steps))
     begin = time.perf_counter()
-    short.judge([RandomPolicy(job.dataset.spec)])
+    short.judge([random_policy(job.dataset.spec)])
     lived = min(1.5 * float(np.mean(job.dataset.episode_lengths)), judges.steps)
     return (time.perf_counter() - begin) / steps * lived
 

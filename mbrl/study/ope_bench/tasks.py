@@ -17,7 +17,7 @@ from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
 from mbrl.envs.specs import TaskSpec, load_task
 from mbrl.evaluation.evaluator import evaluate
-from mbrl.off_policy.log.policies import DeterministicMode
+from mbrl.off_policy.log.policies import as_deployed
 from mbrl.off_policy.value.model_value import EvaluationModel, ModelValueConfig
 from mbrl.run.collect import find_policy
 from mbrl.run.config import EvaluationConfig, ResolvedConfig
@@ -71,7 +71,7 @@ class Candidate:
                 raise ConfigError(f"There is no training {self.training}. Remedy: run the benchmark again.")
             policy = open_policy(Path(trained.path)).policy
         if not self.is_stochastic:
-            return DeterministicMode(policy)
+            return as_deployed(policy)
         if not isinstance(policy, StochasticPolicy):
             raise ConfigError(f"The policy {self.label} has no draws; take it out of `stochastic`.")
         return policy

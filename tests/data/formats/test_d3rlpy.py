@@ -42,16 +42,31 @@ def test_episodes_are_ordered_by_number(tmp_path: Path):
     assert [episode.observations[0, 0] for episode in data.episodes] == [100.0 * i for i in range(12)]
 
 
-def test_choices_are_named_as_such(tmp_path: Path):
-    with pytest.raises(DataError, match="choices"):
-        open_dataset(write_d3rlpy_1(tmp_path / "1.h5", discrete=True))
+def test_integers_are_choices(tmp_path: Path):
     path = write_d3rlpy(tmp_path / "2.h5")
     with h5py.File(path, "a") as file:
-        del file["actions_1"]
-        file["actions_1"] = np.array([[0], [2], [1]])
-    with pytest.raises(DataError, match="choices") as caught:
+        for index, steps in enumerate(len(file[f"actions_{index}"]) for index in range(3)):
+            del file[f"actions_{index}"]
+            file[f"actions_{index}"] = np.arange(steps)[:, None] % 3 if index else np.arange(steps) % 3
+    data = open_dataset(path)
+    assert data.spec.choices == ("0", "1", "2")
+    assert data.episodes[0].actions[:3].argmax(1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_version_1_says_that_actions_are_choices(tmp_path: Path, kind: type):
+    path = write_d3rlpy_1(tmp_path / "1.h5", discrete=True)
+    with h5py.File(path, "a") as file:
+        ids = np.asarray(file["actions"])
+        del file["actions"]
+        file["actions"] = ids.astype(kind)
+    assert open_dataset(path).spec.choices == ("0", "1")
+    with h5py.File(path, "a") as file:
+        del file["actions"]
+        file["actions"] = ids + 0.5
+    with pytest.raises(DataError, match="no integers") as caught:
         open_dataset(path)
-    assert caught.value.episode == "1"
+    assert caught.value.field == "actions"
 
 
 def test_a_file_that_is_not_whole_is_refused(tmp_path: Path):

@@ -165,11 +165,11 @@ def test_a_dataset_of_images_is_named_as_such(tmp_path: Path):
     assert "Images are unsupported" in str(caught.value.remedy)
 
 
-def test_choices_are_named_as_such(tmp_path: Path):
+def test_integers_are_choices(tmp_path: Path):
     features = lerobot_features(action={"dtype": "int64", "shape": [1], "names": ["choice"]})
     extra = {"action": [np.arange(n) % 3 for n in LENGTHS]}
-    with pytest.raises(DataError, match=r"[Dd]iscrete"):
-        open_dataset(write_lerobot(tmp_path / "leg", features=features, extra=extra))
+    data = open_dataset(write_lerobot(tmp_path / "leg", features=features, extra=extra))
+    assert data.spec.choices == data.act_names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("key", ["total_episodes", "total_frames"])

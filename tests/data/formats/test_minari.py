@@ -95,10 +95,28 @@ def test_simulator_description_survives(tmp_path: Path):
     assert FORMAT.read(again).content_hash == data.content_hash
 
 
-def test_discrete_actions_are_refused(tmp_path: Path):
+def test_actions_that_are_none_of_the_choices_are_refused(tmp_path: Path):
     _, path = write(tmp_path)
     edit_metadata(path, action_space=json.dumps({"type": "Discrete", "n": 3, "start": 0}))
-    with pytest.raises(DataError, match=r"Discrete; only continuous .* discrete choices are not") as caught:
+    with pytest.raises(DataError, match=r"is none of the 3 choices \(0, 1, 2;") as caught:
+        FORMAT.read(path)
+    assert caught.value.field == "actions"
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"type": "Discrete", "n": 5000},
+        {"type": "Discrete"},
+        {"type": "Discrete", "n": -1},
+        {"type": "MultiBinary", "n": 10**15},
+        {"type": "MultiDiscrete", "nvec": [10**9, 10**9, "x"]},
+    ],
+)
+def test_spaces_of_too_many_or_no_choices_are_refused(tmp_path: Path, space: dict[str, object]):
+    _, path = write(tmp_path)
+    edit_metadata(path, action_space=json.dumps(space))
+    with pytest.raises(DataError, match="a space of 1 to 1,024 choices") as caught:
         FORMAT.read(path)
     assert caught.value.field == "action_space"
 

@@ -59,12 +59,12 @@ def test_a_cut_file_is_named(tmp_path: Path, kind: str, keep: float):
     assert caught.value.remedy
 
 
-def test_choices_are_named_as_such(tmp_path: Path):
+def test_actions_that_are_none_of_the_choices_are_refused(tmp_path: Path):
     path = write_minari_arrow(tmp_path / "leg")
     file = path / "data" / "metadata.json"
     space = json.dumps({"type": "Discrete", "n": 4, "start": 0, "dtype": "int64"})
     file.write_text(json.dumps(json.loads(file.read_text()) | {"action_space": space}))
-    with pytest.raises(DataError, match="the space is Discrete"):
+    with pytest.raises(DataError, match="is none of the 4 choices"):
         open_dataset(path)
 
 

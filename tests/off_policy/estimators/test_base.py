@@ -16,7 +16,21 @@ from mbrl.off_policy.value.fqe_config import FQEConfig
 from tests.off_policy.logs import ask, context_of, table_log
 
 FQE = FQEConfig(hidden=(8,), updates=20, batch_size=16)
-DISCRETE = ("is", "pdis", "wis", "pdwis", "dr", "wdr", "magic", "dm", "fqe", "mwl", "drl")
+DISCRETE = (
+    "is",
+    "pdis",
+    "wis",
+    "pdwis",
+    "dr",
+    "wdr",
+    "magic",
+    "dm",
+    "fqe",
+    "mwl",
+    "drl",
+    "switch_dr",
+    "dros",
+)
 
 
 def test_each_entry_knows_its_name_its_family_and_its_role():
@@ -25,9 +39,9 @@ def test_each_entry_knows_its_name_its_family_and_its_role():
     assert all(ESTIMATORS.describe().values())
     families = {entry.name: entry.family for entry in entries}
     assert families == {
-        **dict.fromkeys(("is", "pdis", "wis", "pdwis", "kernel", "mwl"), "ratio"),
+        **dict.fromkeys(("is", "pdis", "wis", "pdwis", "kernel", "mwl", "ips", "snips"), "ratio"),
         **dict.fromkeys(("dm", "fqe"), "value"),
-        **dict.fromkeys(("dr", "wdr", "magic", "drl"), "hybrid"),
+        **dict.fromkeys(("dr", "wdr", "magic", "drl", "switch_dr", "dros"), "hybrid"),
         "model_value": "model",
     }
 
@@ -50,7 +64,7 @@ def test_every_estimator_answers_under_its_name_and_scales_with_the_reward():
         before, after = ask(first, name), ask(second, name)
         assert before.name == name
         assert after.point == pytest.approx(4 * before.point, rel=1e-6)
-        assert (NO_CROSSFIT in before.flags) == (name in {"dr", "wdr", "magic", "drl"})
+        assert (NO_CROSSFIT in before.flags) == (name in {"dr", "wdr", "magic", "drl", "switch_dr", "dros"})
 
 
 def test_an_estimator_of_ones_own_is_found_by_its_name(monkeypatch):

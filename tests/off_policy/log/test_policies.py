@@ -8,9 +8,11 @@ from mbrl.core.errors import DataError, UndefinedRatioError
 from mbrl.off_policy.log.policies import (
     CHUNK,
     DeterministicMode,
+    GreedyMode,
     act_with,
     action_log_prob,
     action_probabilities,
+    as_deployed,
     draw_actions,
     evaluation_actions,
     is_stochastic,
@@ -86,3 +88,14 @@ def test_logits_are_no_probabilities():
             action_log_prob(policy, torch.ones(2, 1), torch.ones(2, 2))
     found = action_probabilities(TablePolicy(torch.tensor([[0.25, 0.75]])), torch.ones(2, 1))
     np.testing.assert_allclose(found, [[0.25, 0.75]] * 2)
+
+
+def test_a_policy_over_choices_keeps_ratios_when_it_is_deployed():
+    table = TablePolicy(torch.tensor([[0.2, 0.8], [0.6, 0.4]]))
+    mode = as_deployed(table)
+    assert isinstance(mode, GreedyMode)
+    assert mode.probs(torch.eye(2)).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    assert is_stochastic(mode)
+    found = action_log_prob(mode, torch.eye(2), torch.eye(2))
+    assert found.tolist() == [-float("inf"), -float("inf")]
+    assert isinstance(as_deployed(linear(0.5, 0.4)), DeterministicMode)

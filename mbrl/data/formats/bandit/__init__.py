@@ -1,0 +1,1 @@
+"""Logged feedback of single decisions."""

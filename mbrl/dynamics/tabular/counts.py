@@ -1,0 +1,206 @@
+"""Counts of a log as a table, and members drawn from what they leave open.
+
+For a state s and an action a with counts n over successors, the posterior is
+
+    Dirichlet(n(s, a, .) + prior * p0(. | s)),    p0(. | s) = sum_a n(s, a, .) / sum_a,s' n(s, a, s')
+
+so an action that was never tried in a state is thought to do what the others did there, and members dispute
+it. A state that no training step leaves borrows p0 from all states together.
+"""
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mbrl.core.errors import DataError
+from mbrl.core.rng import RngStreams
+from mbrl.data.dataset import Dataset, Transitions
+from mbrl.dynamics.arrays import fit_normaliser, fit_target_normaliser, step_inputs
+from mbrl.dynamics.tabular.model import Table, TabularDynamics
+
+MAX_STATES: Final = 5_000
+"""Most distinct observations of a table; beyond, hardly any is met twice."""
+
+MAX_ENTRIES: Final = 100_000_000
+"""Most numbers of one array of a table: 400 MB."""
+
+Array = NDArray[np.float64]
+
+
+def fit_table(
+    dataset: Dataset, train: Dataset, *, members: int, prior: float, rng: RngStreams
+) -> TabularDynamics:
+    """Counts the steps of `train`.
+
+    Args:
+        dataset: the whole log; its distinct observations are the states. Which states there are is no
+            parameter, so that the held-out ones belong to them.
+        train: the episodes that are counted.
+        members: draws of the posterior.
+        prior: steps that the prior is worth, for each state and action, > 0.
+        rng: of the draws.
+
+    Raises:
+        DataError: actions are no choices, or there are too many states or pairs for a table.
+    """
+    if not _is_one_hot(train):
+        raise DataError(
+            "a table counts choices, and these actions are continuous",
+            field="actions",
+            remedy="Fit an ensemble of networks: dynamics.kind=gaussian.",
+        )
+    codes, (state, following) = _states(dataset, train)
+    rows = train.transitions()
+    choice = rows.action.argmax(1)
+    never_left = _never_left(codes, dataset, state)
+    pairs = _pairs(state, following, never_left, len(codes))
+    start = np.searchsorted(pairs[0], np.arange(len(codes) + 1))
+    actions, count = rows.action.shape[1], len(pairs[0])
+    if max(members * actions * count, members * actions * codes.size) > MAX_ENTRIES:
+        raise DataError(
+            f"{len(codes):,} states, {actions} actions and {members} members are too many for a table",
+            field="observations",
+            remedy="Fit an ensemble of networks: dynamics.kind=gaussian.",
+        )
+    counts, reward, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
+    base = _base(counts.sum(0), pairs, start, never_left)
+    chance = np.stack(
+        [_posterior_draw(counts + prior * base, start, rng.integer("member", m)) for m in range(members)]
+    )
+    table = Table(
+        codes=torch.from_numpy(codes),
+        start=torch.from_numpy(start),
+        successor=torch.from_numpy(pairs[1]),
+        count=_floats(counts),
+        reward=_floats(reward),
+        ends=_floats(ends),
+        chance=_floats(chance),
+        reward_variance=torch.tensor(variance, dtype=torch.float32),
+    )
+    known = rows.successors_known()
+    return TabularDynamics(
+        table,
+        inputs=fit_normaliser(step_inputs(rows)),
+        targets=fit_target_normaliser(known if len(known) else rows),
+    )
+
+
+def _is_one_hot(dataset: Dataset) -> bool:
+    action = dataset.transitions().action
+    return bool(((action == 0) | (action == 1)).all() and (action.sum(1) == 1).all())
+
+
+def _states(
+    dataset: Dataset, train: Dataset
+) -> tuple[NDArray[np.float32], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The states `[S, obs_dim]`, and those before and after each step of `train`."""
+    every = dataset.transitions()
+    codes = np.unique(np.concatenate([np.unique(every.observation, axis=0), every.next_observation]), axis=0)
+    codes = codes + 0.0  # -0.0 and 0.0 are one number and two strings of bytes
+    if len(codes) > MAX_STATES:
+        raise DataError(
+            f"{len(codes):,} distinct observations, where a table takes {MAX_STATES:,} at most",
+            field="observations",
+            remedy="Fit an ensemble of networks: dynamics.kind=gaussian.",
+        )
+    place = {code.tobytes(): index for index, code in enumerate(np.ascontiguousarray(codes))}
+    rows = train.transitions()
+
+    def find(observations: NDArray[np.float32]) -> NDArray[np.int64]:
+        found = np.ascontiguousarray(observations + 0.0)
+        return np.array([place[row.tobytes()] for row in found], dtype=np.int64)
+
+    return codes, (find(rows.observation), find(rows.next_observation))
+
+
+def _never_left(codes: NDArray[np.float32], dataset: Dataset, state: NDArray[np.int64]) -> NDArray[np.int64]:
+    """States that a policy may be asked in, and that no counted step leaves."""
+    every = dataset.transitions()
+    is_asked = np.concatenate([every.observation, every.next_observation[~every.terminated]])
+    asked = {row.tobytes() for row in np.ascontiguousarray(np.unique(is_asked, axis=0) + 0.0)}
+    left = set(state.tolist())
+    found = [
+        k for k, code in enumerate(np.ascontiguousarray(codes)) if code.tobytes() in asked and k not in left
+    ]
+    return np.array(found, dtype=np.int64)
+
+
+def _pairs(
+    state: NDArray[np.int64], following: NDArray[np.int64], never_left: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`[K]` states and successors, in ascending order; a state that nothing leaves may lead anywhere."""
+    anywhere = np.unique(following)
+    borrowed = (np.repeat(never_left, len(anywhere)) * size + np.tile(anywhere, len(never_left))).astype(
+        np.int64
+    )
+    keys = np.unique(np.concatenate([state * size + following, borrowed]))
+    return keys // size, keys % size
+
+
+def _sums(
+    rows: Transitions,
+    steps: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    size: int,
+) -> tuple[Array, Array, Array, float]:
+    """Counts, mean rewards and shares of ends `[A, K]`, and the variance of rewards around their means."""
+    state, following, choice = steps
+    column = np.searchsorted(pairs[0] * size + pairs[1], state * size + following)
+    shape = (rows.action.shape[1], len(pairs[0]))
+    count, gain, ended = np.zeros((3, *shape))
+    reward = rows.reward.astype(np.float64)
+    np.add.at(count, (choice, column), 1.0)
+    np.add.at(gain, (choice, column), reward)
+    np.add.at(ended, (choice, column), rows.terminated.astype(np.float64))
+    # Where an action was not seen to lead there: what the others brought on the same way, else anywhere.
+    total = count.sum(0)
+    into = np.bincount(pairs[1], total, size), np.bincount(pairs[1], gain.sum(0), size)
+    ends_into = np.bincount(pairs[1], ended.sum(0), size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        way = np.where(total > 0, gain.sum(0) / total, (into[1] / into[0])[pairs[1]])
+        way_ends = np.where(total > 0, ended.sum(0) / total, (ends_into / into[0])[pairs[1]])
+        mean = np.where(count > 0, gain / count, np.nan_to_num(way))
+        share = np.where(count > 0, ended / count, np.nan_to_num(way_ends))
+    residual = reward - mean[choice, column]
+    return count, mean, share, float(np.square(residual).mean())
+
+
+def _base(
+    total: Array,
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    start: NDArray[np.int64],
+    never_left: NDArray[np.int64],
+) -> Array:
+    """`[K]`, p0; sums to 1 over the successors of a state."""
+    weight = total.copy()
+    borrowed = np.isin(pairs[0], never_left)
+    weight[borrowed] = np.bincount(pairs[1], total, int(pairs[1].max()) + 1)[pairs[1][borrowed]]
+    return weight / np.repeat(_segment_sums(weight, start), np.diff(start))
+
+
+def _segment_sums(values: Array, start: NDArray[np.int64]) -> Array:
+    """Sums over the last axis between each two of `start`; 0 where nothing lies between."""
+    total = np.concatenate([np.zeros((*values.shape[:-1], 1)), values.cumsum(-1)], -1)
+    return total[..., start[1:]] - total[..., start[:-1]]
+
+
+def _posterior_draw(concentration: Array, start: NDArray[np.int64], seed: int) -> Array:
+    """`[A, K]`, a draw of each Dirichlet, in logarithms: small concentrations would underflow.
+
+    `log g = log Gamma(c + 1) + log(u) / c` is a gamma variate of shape c, and Dirichlet variates are gamma
+    variates over their sum.
+    """
+    rng = np.random.Generator(np.random.Philox(seed))
+    shape = np.maximum(concentration, 1e-12)
+    log_gamma = np.log(rng.standard_gamma(shape + 1.0)) + np.log1p(-rng.random(shape.shape)) / shape
+    sizes = np.diff(start)
+    firsts = start[:-1][sizes > 0]
+    largest = np.maximum.reduceat(log_gamma, firsts, axis=1)
+    draw = np.exp(log_gamma - np.repeat(largest, sizes[sizes > 0], axis=1))
+    return draw / np.repeat(np.add.reduceat(draw, firsts, axis=1), sizes[sizes > 0], axis=1)
+
+
+def _floats(values: Array) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32))

@@ -1,0 +1,1 @@
+"""Policies that are planned once for all states of a table."""

@@ -1,0 +1,161 @@
+#!/usr/bin/env python
+"""Policies from logs of the clinicians of ICU-Sepsis: what judges said of them, and what they are worth.
+
+    pip install 'mbrl-offline[healthcare]'
+    python scripts/measure_icu_sepsis.py [--out results/icu-sepsis] [--stays 1000 10000 100000]
+
+For each size one log is made and cut in half: policies come from the first half, and are judged by the second
+one alone, with a table and value fits of its own. True values are linear solves in the task's tables, which
+no part of the method reads. Writes `README.md` with the tables, `results.json` with every number.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import mbrl  # noqa: E402
+from mbrl.core.rng import RngStreams  # noqa: E402
+from mbrl.data.dataset import Dataset  # noqa: E402
+from mbrl.dynamics.tabular.counts import fit_table  # noqa: E402
+from mbrl.dynamics.tabular.model import TabularDynamics  # noqa: E402
+from mbrl.envs.icu_sepsis import STATES, SepsisTask  # noqa: E402
+from mbrl.off_policy.value.exact_value import state_probabilities  # noqa: E402
+from mbrl.planning.tabular.iteration import behaviour_policy, best_policy, spibb_policy  # noqa: E402
+from mbrl.planning.tabular.policy import TabularPolicy  # noqa: E402
+from mbrl.run.policies import StoredPolicy  # noqa: E402
+from mbrl.uncertainty.measures import ens_std  # noqa: E402
+
+LEAST_COUNT = 20  # steps from which on SPIBB changes a pair: the threshold of the records themselves
+PENALTY = 1.0  # of the greatest reward, at the disagreement of the 0.95 quantile of logged steps
+SHOWN = ("pdwis", "snips", "fqe", "dr", "switch_dr", "dros", "model_value", "blend")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "icu-sepsis")
+    parser.add_argument("--stays", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--updates", type=int, default=20_000, help="of a value fit")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    task = SepsisTask.load()
+    rows: list[dict[str, Any]] = []
+    for stays in options.stays:
+        for row in measure(task, stays, updates=options.updates, seed=options.seed):
+            rows.append(row)
+            sys.stdout.write(f"{stays:,} stays, {row['policy']}: {row['verdict']}, {row['seconds']} s\n")
+            sys.stdout.flush()
+            found = {"command": " ".join(["python", "scripts/measure_icu_sepsis.py", *sys.argv[1:]])}
+            found |= {"clinicians": task.value(task.clinicians), "best": best_value(task), "rows": rows}
+            (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+            (options.out / "README.md").write_text(page(found))
+    return 0
+
+
+def best_value(task: SepsisTask) -> float:
+    """Of the best policy that knows the tables."""
+    return task.value(task.best_policy())
+
+
+def measure(task: SepsisTask, stays: int, *, updates: int, seed: int) -> Iterator[dict[str, Any]]:
+    """One row for each policy of a log of this size."""
+    log = task.log(stays, seed=seed)
+    half = np.random.default_rng(seed).permutation(len(log))
+    train, judge = log.select(half[: stays // 2]), log.select(half[stays // 2 :])
+    model = fit_table(train, train, members=7, prior=1.0, rng=RngStreams(seed))
+    fitted = mbrl.fit(judge, progress=False, seed=seed, kind="tabular")
+    for name, policy in policies(task, train, model).items():
+        started = time.time()
+        candidate = mbrl.Policy(StoredPolicy.in_memory(policy, name=name))
+        found = mbrl.ope(
+            candidate, judge, dynamics=fitted, stochastic=True, updates=updates, backtest=True,
+            progress=False, seed=seed,
+        )  # fmt: skip
+        report = found.report.proposed_report
+        yield {
+            "stays": stays,
+            "policy": name,
+            "true": true_value(task, policy),
+            "logged": float(judge.episode_returns.mean()),
+            "verdict": found.verdict,
+            "reasons": list(report.verdict.final.reasons),
+            "estimates": {
+                one.name: {"point": one.point, "ci95": one.ci95, "valid": one.valid, "why_not": one.why_not}
+                for one in report.estimates
+            },
+            "seconds": round(time.time() - started, 1),
+        }
+
+
+def policies(task: SepsisTask, train: Dataset, model: TabularDynamics) -> dict[str, TabularPolicy]:
+    """Candidates, from the training half alone; the last one is a control that no log speaks for."""
+    clone = behaviour_policy(model, prior=1.0)
+    codes = model.get_buffer("codes")
+    actions = model.table.count.shape[0]
+    pairs = codes.repeat_interleave(actions, 0), torch.eye(actions).repeat(len(codes), 1)
+    dispute = ens_std(model.predict(*pairs)).double().numpy().reshape(len(codes), actions)
+    rows = train.transitions()
+    logged = dispute[model.state(torch.tensor(rows.observation)).numpy(), rows.action.argmax(1)]
+    cost = PENALTY * dispute / np.quantile(logged, 0.95)
+    uniform = torch.full((len(codes), actions), 1.0 / actions, dtype=torch.float64)
+    del task
+    return {
+        "clone": clone,
+        "spibb": spibb_policy(model, clone, least_count=LEAST_COUNT, discount=1.0),
+        "penalised": best_policy(model, discount=0.99, cost=cost),
+        "greedy": best_policy(model, discount=0.99),
+        "uniform": TabularPolicy(model, uniform),
+    }
+
+
+def true_value(task: SepsisTask, policy: TabularPolicy) -> float:
+    """The chance of survival under the policy, by a linear solve in the task's tables."""
+    table = np.zeros_like(task.clinicians)
+    table[:STATES] = state_probabilities(policy, torch.from_numpy(task.centres[:STATES]))
+    return task.value(table)
+
+
+def page(found: dict[str, Any]) -> str:
+    """The tables, in Markdown."""
+    lines = [
+        "# ICU-Sepsis: what judges said, and what is true",
+        "",
+        f"Made by `{found['command']}`. Values are chances of survival. The clinicians' is",
+        f"{found['clinicians']:.4f}, that of the best policy, which no log of this size can find,",
+        f"{found['best']:.4f}. Policies come from one half of the stays, estimates from the other one; what",
+        "it means is told in `docs/healthcare.md`. In brackets: estimates that the verdict does not count.",
+        "",
+    ]
+    for stays in sorted({row["stays"] for row in found["rows"]}):
+        lines += [f"## {stays:,} stays", "", f"| policy | true | {' | '.join(SHOWN)} | verdict |"]
+        lines.append("|" + "---|" * (len(SHOWN) + 3))
+        for row in (row for row in found["rows"] if row["stays"] == stays):
+            cells = [cell(row["estimates"].get(name)) for name in SHOWN]
+            lines.append(f"| {row['policy']} | {row['true']:.4f} | {' | '.join(cells)} | {row['verdict']} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cell(estimate: dict[str, Any] | None) -> str:
+    """Point and interval; in brackets where it does not count."""
+    if estimate is None or estimate["point"] is None:
+        return "-"
+    low, high = estimate["ci95"]
+    ends = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    text = f"{estimate['point']:.3f}{ends}"
+    return text if estimate["valid"] else f"({text})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
