@@ -16,6 +16,7 @@ from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.documents import Override
 from mbrl.run.metrics import read_metrics
 from mbrl.run.records import TrainingSummary
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, find_run
 from mbrl.run.train import train_policy_stage
 
@@ -198,7 +199,7 @@ def train(
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
         changes: the same by name; a key that is no section of it belongs to the algorithm: `updates=10_000`,
-            `penalty={"coef": 2.0}`, `evaluation={"episodes": 20}`, `select="last"`.
+            `penalty={"coef": 2.0}`, `select="last"`.
 
     Raises:
         MbrlError: a name or value is wrong, the log cannot be used, or the training met a NaN.
@@ -213,9 +214,9 @@ def train(
     fitted = dynamics if isinstance(dynamics, Dynamics) else None
     arguments: dict[str, Any] = {
         **log_arguments(log, workspace),
+        **_expert_argument(expert, workspace),
         "algorithm": _algorithm_section(algorithm),
         "dynamics": fitted.config.model_dump(mode="json") if fitted else _section(dynamics),
-        "expert": log_arguments(expert, workspace)["dataset"],
         "task": online or task,
         "seed": seed,
         "threads": threads,
@@ -223,10 +224,18 @@ def train(
     }
     resolved = resolve(config, arguments=arguments, overrides=[*overrides, *named_overrides(changes)])
     _check_online(resolved, online)
+    return _run(resolved, workspace, log if isinstance(log, Dataset) else None, fitted)
+
+
+def _expert_argument(expert: Dataset | str | Path | None, workspace: Workspace) -> dict[str, Any]:
+    """The entry of a run's config that names a log of an expert."""
+    return {"expert": log_arguments(expert, workspace)["dataset"]}
+
+
+def _run(resolved: ResolvedConfig, workspace: Workspace, log: Dataset | None, fitted: Dynamics | None) -> Run:
+    model = None if fitted is None else (fitted.fitted, fitted.digest)
     with torch_settings(resolved.run.threads):
-        model = None if fitted is None else (fitted.fitted, fitted.digest)
-        data = log if isinstance(log, Dataset) else None
-        return Run(train_policy_stage(resolved, workspace, dataset=data, fitted=model), data)
+        return Run(train_policy_stage(resolved, workspace, dataset=log, fitted=model), log)
 
 
 def _algorithm_section(algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None) -> Any:

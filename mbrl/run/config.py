@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
-from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeConfig
+from mbrl.algorithms.base import RECIPES, RecipeConfig
 from mbrl.core.assets import configs_dir
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import listed, suggest
@@ -19,6 +19,7 @@ from mbrl.core.registry import Registry
 from mbrl.data.options import LoadOptions
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.learners.base import LEARNERS
+from mbrl.learners.choice import LearnerChoice
 from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.run.documents import (
     KeyPath,

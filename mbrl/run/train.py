@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from mbrl.algorithms.base import RECIPES, RecipeContext, counterpart_name
+from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
@@ -21,6 +21,7 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.learners.base import LearnsReward
+from mbrl.learners.choice import counterpart_name
 from mbrl.nets.normaliser import Normaliser
 from mbrl.preferences.files import content_digest
 from mbrl.preferences.segments import SegmentPairs
