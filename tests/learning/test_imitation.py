@@ -18,7 +18,7 @@ from tests.learning.test_point_mass import DYNAMICS, MOPO, SPACE, behaviour, lea
 pytestmark = pytest.mark.slow
 
 PPO = {
-    "updates": 480,
+    "updates": 336,
     "rollout": {"starts": 300, "horizon": 12, "respect_trusted_horizon": False},
     "epochs": 8,
     "learner": {
@@ -30,7 +30,7 @@ PPO = {
     },
 }
 AIRL = {
-    "updates": 900,
+    "updates": 600,
     "refresh_interval": 150,
     "rollout": {"starts": 500, "horizon": 5, "respect_trusted_horizon": False},
     "discriminator_hidden": [32, 32],
@@ -39,7 +39,7 @@ AIRL = {
     "learner": MOPO["learner"],
 }
 SMODICE = {
-    "updates": 900,
+    "updates": 500,
     "demonstrations": 64,
     "learner": {"name": "smodice", "hidden": [64, 64], "discount": 0.95, "learning_rate": 2e-3},
 }

@@ -41,21 +41,19 @@ def batch(draws: torch.Generator) -> DemonstrationBatch:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("divergence", ["chi2", "kl"])
-def test_the_clone_takes_the_logged_actions_that_lead_to_where_the_expert_is(divergence):
+def test_the_clone_takes_the_logged_actions_that_lead_to_where_the_expert_is():
     """The log's mean action is 0; the expert's states, and no action of his from 0, say that 0.5 is right."""
     config = SMODICEConfig(
         hidden=(32,),
         discount=0.9,
-        divergence=divergence,
-        learning_rate=3e-3,
+        learning_rate=5e-3,
         gradient_penalty=0.0,  # no bound on how sharply the states of the log are told apart
-        discriminator_learning_rate=3e-3,
+        discriminator_learning_rate=5e-3,
     )
     learner = SMODICE(config, LearnerContext(SPACE, Normaliser.identity(1), 1))
     draws = torch.Generator().manual_seed(0)
     state = learner.init(draws)
-    for _ in range(1500):
+    for _ in range(700):
         metrics = learner.update(state, batch(draws), draws)
     action = float(learner.policy(state).act(torch.zeros(1, 1)))
     assert action == pytest.approx(0.5, abs=0.15)
