@@ -17,7 +17,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,12 +105,11 @@ def train(piece: Piece, asked: argparse.Namespace, updates: int | None = None) -
     settings["learner"] = {**learner, **settings.get("learner", {})}
     if updates is not None:
         settings["updates"] = updates
-    if piece.demonstrated:
-        expert = expert_log(piece, asked.runs / "experts")
-        settings |= {"expert": str(expert)} if piece.method in IMITATE else {}
     log = piece.source(asked.data)
+    if piece.method in IMITATE:
+        settings["expert"] = str(expert_log(piece, asked.runs / "experts"))
     if piece.method == "bc":
-        log, settings["learner"] = str(expert), {**SMALL}
+        log, settings["learner"] = str(expert_log(piece, asked.runs / "experts")), {**SMALL}
     return mbrl.train(
         log,
         piece.method,
@@ -164,7 +163,7 @@ def table(folder: Path) -> str:
     ]
     for path in sorted(folder.glob("*.s*.json")):
         piece = json.loads(path.read_text())
-        reward = piece["recovered_reward"] or {}
+        reward: dict[str, float | None] = piece["recovered_reward"] or {}
         cells = [
             piece["log"],
             piece["method"],
@@ -190,7 +189,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def pieces_of(asked: argparse.Namespace) -> Sequence[Piece]:
+def pieces_of(asked: argparse.Namespace) -> list[Piece]:
     """The grid; methods that see no expert are in it once for each log and seed."""
     found: list[Piece] = []
     for log in asked.logs:
@@ -219,7 +218,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only write the table of what is there")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    for piece in [] if asked.table else pieces_of(asked):
+    pieces: list[Piece] = [] if asked.table else pieces_of(asked)
+    for piece in pieces:
         if not piece.path(asked.out).exists():
             write_json(piece.path(asked.out), measure(piece, asked))
             write_text(asked.out / "table.md", table(asked.out))
