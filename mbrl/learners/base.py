@@ -20,7 +20,7 @@ from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
-BatchKind: TypeAlias = Literal["transitions", "on_policy", "demonstrations"]
+BatchKind: TypeAlias = Literal["transitions", "on_policy", "demonstrations", "preferences"]
 """What a learner's batches are: `TransitionBatch` of whoever acted, `OnPolicyBatch` of its own policy, or
 `DemonstrationBatch` of whoever acted with an expert's steps beside them."""
 
@@ -84,11 +84,6 @@ class LearnerConfig(BaseModel):
     def summed_steps(self) -> int:
         """Logged rewards that a row of a batch sums up, discounted; 1 for single steps."""
         return 1
-
-    @property
-    def reads_preferences(self) -> bool:
-        """Whether updates read answered pairs of segments, which the recipe `preferences` brings."""
-        return False
 
     @property
     def is_conservative(self) -> bool:

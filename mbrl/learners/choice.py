@@ -106,11 +106,13 @@ BATCH_KINDS: Final[Mapping[BatchKind, str]] = {
     "transitions": "steps of whoever acted",
     "on_policy": "steps of its own policy alone",
     "demonstrations": "steps of an expert beside those of a log",
+    "preferences": "answers about pairs of segments",
 }
 """What a learner reads, in words."""
 BATCH_MAKERS: Final[Mapping[BatchKind, str]] = {
     "transitions": "model_free",
     "on_policy": "mopo_ppo",
     "demonstrations": "demonstrations",
+    "preferences": "preferences",
 }
 """Recipes that make them."""
