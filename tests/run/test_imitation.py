@@ -43,7 +43,7 @@ def test_an_imitation_leaves_its_reward_and_says_how_it_compares(algorithm, logs
     run = train_policy_stage(config(logs, algorithm), Workspace(RunStore(tmp_path)))
     stored = open_reward(run.path / REWARD_FILE)
     log = mbrl.load(logs[0])
-    relabelled = mbrl.relabel(log, reward_model=run.path / REWARD_FILE)
+    relabelled = mbrl.relabel(log, reward_model=run.path)
     rewards = np.concatenate([episode.rewards for episode in relabelled.episodes]).astype(np.float64)
     assert rewards.mean() == pytest.approx(0.0, abs=1e-4)
     assert rewards.std() == pytest.approx(1.0, abs=1e-4)

@@ -29,7 +29,7 @@ def recovered_reward(summary: Mapping[str, Any]) -> Sequence[str]:
     found: Mapping[str, Any] | None = summary.get("recovered_reward")
     if found is None:
         return []
-    use = "mbrl relabel LOG --reward-model RUN/reward.safetensors gives a log these rewards."
+    use = "mbrl relabel LOG --reward-model RUN gives a log these rewards."
     if found["pearson"] is None or found["spearman"] is None:
         return [f"A reward was recovered; the log has none to compare it with. {use}"]
     return [
