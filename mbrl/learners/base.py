@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mbrl.core.protocols import Checkpointable, Learner
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, StateDict
+from mbrl.nets.discriminator import Discriminator
 from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.passes import NetworkPass
@@ -190,6 +191,15 @@ def find_phase(learner: Learner[Any], state: Any) -> int | None:
         return None
     values = [getattr(state, name) for name in _field_names(state)]
     return None if any(isinstance(one, int) or dataclasses.is_dataclass(one) for one in values) else 0
+
+
+@runtime_checkable
+class LearnsReward(Protocol):
+    """A learner that recovers a reward besides its policy, which is kept with the run."""
+
+    def reward_model(self, state: Any) -> Discriminator:
+        """The reward as it stands; a view on `state`."""
+        ...
 
 
 LEARNERS: Registry[LearnerEntry] = Registry(

@@ -122,6 +122,7 @@ class TrainingSummary(Record):
     divergence: tuple[dict[str, Any], ...]
     shift: "ShiftRecord | None"
     value_bounds: tuple[float, float] | None
+    recovered_reward: "RecoveredRewardRecord | None" = None
     selection: "SelectionRecord | None" = None
     exploitation: "ExploitationRecord | None" = None
 
@@ -133,6 +134,14 @@ class TrainingSummary(Record):
         if self.exploitation is not None and len(self.exploitation.own) != len(found):
             raise ValueError("the own model valued another number of policies than there are")
         return self
+
+
+class RecoveredRewardRecord(Record):
+    """See `mbrl.run.preferences.recovered.RecoveredReward`."""
+
+    steps: Count
+    pearson: float | None
+    spearman: float | None
 
 
 class SelectedRecord(Record):
