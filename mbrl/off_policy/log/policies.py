@@ -4,7 +4,7 @@ import dataclasses
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mbrl.core.errors import DataError, UndefinedRatioError
@@ -61,16 +61,21 @@ class GreedyMode:
         """Number of the actions."""
         return self.policy.act_dim
 
-    def probs(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b act_dim"]:
+    def probs(
+        self, obs: Float[Tensor, "b obs_dim"], mask: Bool[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
         """1 for the evaluation action, 0 for the others."""
-        return self.policy.act(obs)
+        return self.act(obs, None, mask)
 
     def act(
-        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        noise: Float[Tensor, "b act_dim"] | None = None,
+        mask: Bool[Tensor, "b act_dim"] | None = None,
     ) -> Float[Tensor, "b act_dim"]:
-        """The evaluation action; noise is ignored."""
+        """The evaluation action; noise is ignored. Whoever knows no mask is asked without one."""
         del noise
-        return self.policy.act(obs)
+        return self.policy.act(obs) if mask is None else self.policy.act(obs, None, mask)
 
 
 def as_deployed(policy: Policy) -> Policy:
