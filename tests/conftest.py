@@ -1,11 +1,16 @@
+import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests import runtime_types
+
 torch.set_num_threads(1)
+runtime_types.install()  # before anything of the package is imported
 
 # Slowness on a loaded machine is no failure, and every run tries the same examples.
 settings.register_profile(
@@ -22,6 +27,29 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared datasets at {folder}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def short_log_fits() -> Iterator[None]:
+    """Fits of who acted in a log, for tests that ask for other things: they take seconds, tested elsewhere.
+
+    Of the density that ratios need, and of the support that checkpoints and candidates are looked at with.
+    """
+    from mbrl.off_policy.judgement import support_map
+    from mbrl.off_policy.log.behaviour_fit import BehaviourConfig
+
+    with pytest.MonkeyPatch.context() as patch:
+        short = functools.partial(BehaviourConfig, updates=20, folds=2)
+        patch.setattr("mbrl.off_policy.log.behaviour.BehaviourConfig", short)
+        patch.setattr("mbrl.shift.support._UPDATES", 20)
+        support_map._HALVES.forget()
+        yield
+    support_map._HALVES.forget()
+
+
+@pytest.fixture(autouse=True)
+def _annotations_are_checked_anew():
+    runtime_types.forget()
 
 
 @pytest.fixture(autouse=True)

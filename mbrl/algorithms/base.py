@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Final, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor
@@ -17,10 +17,11 @@ from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.envs.termination import KnownTermination
-from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
+from mbrl.learners.base import LEARNERS, BatchKind, LearnerConfig, LearnerContext
 from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.targets import value_bounds
+from mbrl.preferences.segments import SegmentPairs
 
 
 class LearnerChoice(BaseModel):
@@ -58,9 +59,49 @@ class LearnerChoice(BaseModel):
             )
         return self
 
+    def check_actions(self, space: SpaceSpec, *, algorithm: str | None = None) -> None:
+        """Refuses a learner of choices in a box of actions, and the other way round.
+
+        Args:
+            space: of the log or the task.
+            algorithm: the same method for such actions, where the caller knows one.
+
+        Raises:
+            ConfigError: naming the counterpart.
+        """
+        if self.config.acts_on_choices != space.is_discrete:
+            raise ConfigError(_wrong_actions(self.name, space, algorithm))
+
     def build(self, context: LearnerContext) -> Learner[Any]:
-        """Makes the learner."""
+        """Makes the learner.
+
+        Raises:
+            ConfigError: it does not act in the space of the task.
+        """
+        self.check_actions(context.space)
         return LEARNERS.get(self.name)(self.config, context)
+
+
+DISCRETE_PREFIX: Final = "discrete_"
+"""Of the names of learners and algorithms over choices that have a form over boxes of actions."""
+
+
+def counterpart_name(name: str, space: SpaceSpec) -> str:
+    """What the form of a method for the actions of `space` is called, whether there is one or not."""
+    plain = name.removeprefix(DISCRETE_PREFIX)
+    return f"{DISCRETE_PREFIX}{plain}" if space.is_discrete else plain
+
+
+def _wrong_actions(learner: str, space: SpaceSpec, algorithm: str | None) -> str:
+    if space.choices is not None:
+        shown = ", ".join(space.choices[:4]) + (", ..." if len(space.choices) > 4 else "")
+        what = f"acts in a box, and the actions here are {space.act_dim} choices ({shown})"
+    else:
+        what = f"acts over choices, and an action here is {space.act_dim} continuous numbers"
+    if algorithm is not None:
+        return f"The learner {learner!r} {what}. Remedy: take the algorithm {algorithm!r}."
+    fitting = [n for n in LEARNERS.names() if LEARNERS.get(n).Config.acts_on_choices == space.is_discrete]
+    return f"The learner {learner!r} {what}. Remedy: take one of {', '.join(fitting)}."
 
 
 def _config_class(name: str) -> type[LearnerConfig]:
@@ -72,6 +113,18 @@ def _config_class(name: str) -> type[LearnerConfig]:
 
 
 LearnerField = Annotated[LearnerChoice, BeforeValidator(LearnerChoice.parse)]
+
+
+BATCH_KINDS: Final[Mapping[BatchKind, str]] = {
+    "transitions": "steps of whoever acted",
+    "on_policy": "steps of its own policy alone",
+    "demonstrations": "steps of an expert beside those of a log",
+}
+_MAKERS: Final[Mapping[BatchKind, str]] = {
+    "transitions": "model_free",
+    "on_policy": "mopo_ppo",
+    "demonstrations": "demonstrations",
+}
 
 
 def unless_given(**defaults: Any) -> BeforeValidator:
@@ -100,8 +153,14 @@ class RecipeConfig(BaseModel):
     default_learner: ClassVar[Mapping[str, Any]] = {}
     """What the section of the learner holds unless it says otherwise; a recipe without one has it named."""
 
-    only_learner: ClassVar[str | None] = None
-    """The learner that a recipe is defined by; None takes any."""
+    only_learners: ClassVar[tuple[str, ...]] = ()
+    """The learners that a recipe is defined by, one for each kind of actions; none takes any."""
+
+    may_sum_steps: ClassVar[bool] = False
+    """Whether rows may sum up rewards of several steps: streams of logged or played episodes alone."""
+
+    batch_kinds: ClassVar[frozenset[BatchKind]] = frozenset({"transitions"})
+    """What batches the recipe can make: learners that read others are refused."""
 
     learner: LearnerField
     updates: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50_000
@@ -127,10 +186,22 @@ class RecipeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_learner(self) -> "RecipeConfig":
-        if self.only_learner not in {None, self.learner.name}:
+        if self.only_learners and self.learner.name not in self.only_learners:
             raise ValueError(
-                f"{self.method()} has the learner {self.only_learner}, not {self.learner.name!r}; "
-                "recipe: model_based takes any learner"
+                f"{self.method()} has the learner {' or '.join(self.only_learners)}, not "
+                f"{self.learner.name!r}; recipe: model_based takes any learner"
+            )
+        steps = self.learner.config.summed_steps
+        if steps > 1 and not self.may_sum_steps:
+            raise ValueError(
+                f"{self.method()} imagines single steps, so the learner cannot sum rewards over {steps}: set "
+                "n_steps to 1; the recipes model_free and online have whole episodes"
+            )
+        kind = self.learner.config.batch_kind
+        if kind not in self.batch_kinds:
+            raise ValueError(
+                f"the learner {self.learner.name} reads {BATCH_KINDS[kind]}, which {self.method()} does not "
+                f"make. Remedy: a recipe that does, such as {_MAKERS[kind]}, or another learner"
             )
         return self
 
@@ -163,6 +234,8 @@ class RecipeContext:
         episode: `[n]` int64, index of the episode of each of the transitions; None where nobody noted it.
         whole: the logged episodes that the transitions were taken from; None if they are whole themselves.
         log_termination: the condition under which a step ends the task, where the log carries it.
+        expert: demonstrated steps, for recipes that imitate; None where nobody named an expert's log.
+        preferences: answered pairs of the log's segments, for learners of preferences.
     """
 
     space: SpaceSpec
@@ -173,6 +246,8 @@ class RecipeContext:
     episode: Tensor | None = None
     whole: LoggedEpisodes | None = None
     log_termination: TerminationFn | None = None
+    expert: TransitionBatch | None = None
+    preferences: SegmentPairs | None = None
 
     @property
     def known_termination(self) -> TerminationFn | None:
@@ -214,6 +289,35 @@ class RecipeContext:
         if self.dynamics is None:
             raise ConfigError(f"The recipe {recipe} needs a fitted dynamics model.")
         return self.dynamics
+
+    def demonstrations(self, recipe: str) -> TransitionBatch:
+        """The demonstrated steps.
+
+        Args:
+            recipe: its name, for the message.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.expert is None:
+            raise ConfigError(
+                f"The recipe {recipe} imitates: name a log of an expert. Remedy: mbrl train LOG --expert "
+                "DATASET, or expert: in the config."
+            )
+        return self.expert
+
+    def first_observations(self, recipe: str) -> Tensor:
+        """States where the logged episodes start, `[e, obs_dim]`, raw units.
+
+        Args:
+            recipe: its name, for the message.
+
+        Raises:
+            ConfigError: nobody noted which rows belong to which episode.
+        """
+        if self.episodes is None:
+            raise ConfigError(f"The recipe {recipe} needs to know where the logged episodes start.")
+        return self.episodes.first_observation
 
     def reward_unit(self, config: RecipeConfig) -> float:
         """What the learner of `config` has its rewards divided by, reward units; 1 where there is no log.
@@ -263,10 +367,12 @@ class Recipe(abc.ABC):
         Config: settings and their defaults; its validators refuse what must not run under the recipe's name.
         needs_dynamics: whether the dynamics are fitted before.
         is_online: whether it trains in a simulator.
+        imitates: whether it needs a second log, of an expert.
     """
 
     Config: ClassVar[type[RecipeConfig]]
     needs_dynamics: ClassVar[bool] = False
+    imitates: ClassVar[bool] = False
     is_online: ClassVar[bool] = False
 
     @classmethod

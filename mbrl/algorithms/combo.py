@@ -31,7 +31,8 @@ class COMBOConfig(UnpenalisedConfig):
             raise ValueError(
                 "COMBO leaves imagined rewards as they are and relies on a learner that is conservative on "
                 f"model rows, which {self.learner.name!r} with these settings is not: use the learner cql "
-                "with conservative_weight > 0, or penalise the rewards with the recipe mopo"
+                "(over choices discrete_cql) with conservative_weight > 0, or penalise the rewards with the "
+                "recipe mopo"
             )
         return self
 

@@ -3,7 +3,7 @@
 A soft actor-critic with the least of several LayerNorm critics (the guard at the edge of what rollouts
 reach: Sims et al. 2024, arXiv:2402.12527; An et al. 2021, arXiv:2110.01548), a backup without entropy, and
 the stream of MOPO (Yu et al. 2020, arXiv:2005.13239) with a unit-free penalty of 1, which needs no tuning for
-each task.
+each task. Over choices the actor-critic is `discrete_sac`.
 
 Departures from MOPO: those of the recipe `mopo`; besides, the learner is part of the recipe.
 """
@@ -18,7 +18,7 @@ from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe
 class MBRLDefaultConfig(ModelBasedConfig):
     """The common stream with a learner that need not be named; see `ModelBasedConfig`."""
 
-    only_learner: ClassVar[str | None] = "sac"
+    only_learners: ClassVar[tuple[str, ...]] = ("sac", "discrete_sac")
     default_learner: ClassVar[Mapping[str, Any]] = {
         "name": "sac",
         # The least of several bounded critics guards states at

@@ -26,7 +26,7 @@ from torch import Tensor
 from mbrl.algorithms.base import RECIPES, RecipeContext, Stream
 from mbrl.algorithms.model_stream import ModelBasedRecipe, RealRatio, UnpenalisedConfig
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import DynamicsModel, Learner, Policy, ValueFn
+from mbrl.core.protocols import DynamicsModel, Learner, Policy, StateValueFn
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.uncertainty.measures import StepContext, bellman
 
@@ -95,7 +95,7 @@ class InconsistencyPenalty:
         """The learner's."""
         return self.learner.policy(state)
 
-    def value(self, state: Any) -> ValueFn | None:
+    def value(self, state: Any) -> StateValueFn | None:
         """The learner's."""
         return self.learner.value(state)
 

@@ -19,7 +19,7 @@ from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe, Rea
 class MoBRACConfig(ModelBasedConfig):
     """Mostly imagined batches for `rebrac`; see `ModelBasedConfig`."""
 
-    only_learner: ClassVar[str | None] = "rebrac"
+    only_learners: ClassVar[tuple[str, ...]] = ("rebrac",)
     # Mostly imagined, as in the paper.
     real_ratio: RealRatio = 0.05
 

@@ -1,12 +1,13 @@
 """Model-free: any learner on the logged transitions."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream, data_value_bounds
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import TransitionBatch, take
+from mbrl.data.several_steps import sum_steps
 from mbrl.data.sources import DatasetSource
 
 
@@ -18,6 +19,8 @@ class ModelFreeConfig(RecipeConfig):
             0.1 makes 10 % BC of cloning. Whole episodes are kept, at least one. The unit of the rewards is
             that of all episodes.
     """
+
+    may_sum_steps: ClassVar[bool] = True
 
     best_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
 
@@ -45,15 +48,20 @@ class ModelFree(Recipe):
 
 
 def choose_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
-    """The logged transitions of the episodes that the config asks for.
+    """The logged transitions of the episodes that the config asks for, over as many steps as the learner wants.
 
     Raises:
         ConfigError: there are no logs, or nobody noted which episodes they belong to.
     """
-    transitions = context.logged(ModelFree.__name__)
+    transitions, learner = context.logged(ModelFree.__name__), config.learner.config
     # Everything, and nobody needs to know the episodes.
-    if config.best_fraction == 1:
+    if config.best_fraction == 1 and learner.summed_steps == 1:
         return transitions
-    if context.episodes is None:
-        raise ConfigError("best_fraction needs to know the episode of every transition.")
-    return take(transitions, context.episodes.best_rows(fraction=config.best_fraction))
+    episode, episodes = context.episode, context.episodes
+    if episode is None or episodes is None:
+        name = "best_fraction" if config.best_fraction < 1 else "learner.n_steps"
+        raise ConfigError(f"{name} needs to know the episode of every transition.")
+    if config.best_fraction < 1:
+        rows = episodes.best_rows(fraction=config.best_fraction)
+        transitions, episode = take(transitions, rows), episode[rows]
+    return sum_steps(transitions, episode, steps=learner.summed_steps, discount=learner.discount)

@@ -111,7 +111,7 @@ class ModelBasedRecipe(Recipe):
         # The most rows that `retain` refreshes can make; a ring, so that old policies' rows leave first.
         imagined = ModelBuffer(rollout.starts * rollout.horizon * config.retain, real.layout)
         refresh = _Refresh(
-            starts=_start_states(rollout, context, transitions),
+            starts=start_states(rollout, context, transitions),
             imagined=imagined,
             imagination=imagine(rollout, rule, dynamics, termination=termination, transitions=transitions),
             rollout=rollout,
@@ -127,9 +127,14 @@ class ModelBasedRecipe(Recipe):
         )
 
 
-def _start_states(
+def start_states(
     rollout: RolloutConfig, context: RecipeContext, transitions: TransitionBatch
 ) -> Float[Tensor, "n obs_dim"]:
+    """Logged states from which rollouts start.
+
+    Raises:
+        ConfigError: first ones are asked for, and nobody noted where episodes start.
+    """
     if rollout.start_states == "any":
         return transitions.observation
     episodes = context.episodes

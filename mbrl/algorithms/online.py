@@ -1,10 +1,13 @@
-"""Online: a learner on a replay buffer that a simulator fills, to make behaviour policies; never offline.
+"""Online: a learner on what a simulator gives, to make behaviour policies; never offline.
 
-The only recipe that meets a simulator. Each refresh runs fresh episodes, so a stream is a function of
-`(seed, step)` and resumes bit for bit; an episode that the refresh cuts short counts as truncated.
+Learners that take steps of whoever acted have a replay buffer; those that learn on policy have the newest
+steps of their own policy alone. The only recipe that meets a simulator. Each refresh runs fresh episodes, so
+a stream is a function of `(seed, step)` and resumes bit for bit; an episode that the refresh cuts short
+counts as truncated.
 """
 
-from typing import Annotated, ClassVar
+import dataclasses
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -12,12 +15,15 @@ from pydantic import Field, model_validator
 from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream
 from mbrl.algorithms.rewards import RewardTransform
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import Policy
+from mbrl.core.protocols import Policy, StateValueFn
 from mbrl.core.rng import RngStreams
-from mbrl.core.types import Episode, Metrics, TransitionBatch
-from mbrl.data.sources import ModelBuffer, RowLayout
+from mbrl.core.types import Episode, Metrics, OnPolicyBatch, TransitionBatch, concat
+from mbrl.data.several_steps import sum_steps
+from mbrl.data.sources import ModelBuffer, OnPolicySource, RowLayout
 from mbrl.envs.specs import TaskSpec
+from mbrl.learners.base import BatchKind
 from mbrl.nets.random_policy import random_policy
+from mbrl.rollouts.on_policy import Judgement, judge_steps
 
 
 class OnlineConfig(RecipeConfig):
@@ -25,11 +31,15 @@ class OnlineConfig(RecipeConfig):
 
     Attributes:
         refresh_interval: updates between two runs of the simulator.
-        refresh_steps: environment steps of each run; equal to the interval for one update a step.
-        warmup_steps: uniformly random steps before the first update.
-        capacity: transitions kept.
+        refresh_steps: environment steps of each run; equal to the interval for one update a step. On policy,
+            `refresh_interval * batch_size / refresh_steps` is the number of passes over them.
+        warmup_steps: uniformly random steps before the first update; none on policy.
+        capacity: transitions kept; on policy those of one run.
         reward_transform: `none`: there is no log whose rewards could tell a unit.
     """
+
+    batch_kinds: ClassVar[frozenset[BatchKind]] = frozenset({"transitions", "on_policy"})
+    may_sum_steps: ClassVar[bool] = True
 
     refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     refresh_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
@@ -40,7 +50,7 @@ class OnlineConfig(RecipeConfig):
     @property
     def depends_on_length(self) -> bool:
         """The replay buffer has room for what the whole training collects, and no more."""
-        return True
+        return super().depends_on_length or self.learner.config.batch_kind == "transitions"
 
     @model_validator(mode="after")
     def _has_no_data_to_standardise_by(self) -> "OnlineConfig":
@@ -63,15 +73,23 @@ class Online(Recipe):
 
     @classmethod
     def open_stream(cls, config: OnlineConfig, context: RecipeContext) -> Stream:
-        """A replay buffer of real experience, renewed by the current policy."""
+        """A replay buffer of real experience, renewed by the current policy; its newest steps on policy."""
         task = context.task
         if task is None:
             raise ConfigError("The recipe Online trains in a simulator: name a task that has one.")
+        if config.learner.config.batch_kind == "on_policy":
+            runs = _OwnSteps(task, config, OnPolicySource())
+            return Stream(runs.source, refresh=runs, refresh_interval=config.refresh_interval)
         layout = RowLayout(context.space.obs_dim, context.space.act_dim)
         # No larger than what will ever be collected: memory is reserved at once.
         buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
 
         from mbrl.envs.collect import collect  # only this recipe meets a simulator
+
+        learner = config.learner.config
+
+        def push(episodes: list[Episode]) -> Metrics:
+            return _push(buffer, episodes, steps=learner.summed_steps, discount=learner.discount)
 
         def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
             # Simulators want seeds of their own; drawn from the
@@ -80,10 +98,48 @@ class Online(Recipe):
             # Random actions first: a fresh policy hardly explores.
             if step == 0 and config.warmup_steps > 0:
                 random = random_policy(context.space)
-                _push(buffer, collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
-            return _push(buffer, _run(task, policy, config.refresh_steps, rng))
+                push(collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
+            return push(_run(task, policy, config.refresh_steps, rng))
 
         return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _OwnSteps:
+    """Runs the present policy in the simulator, and takes the advantages of its steps."""
+
+    task: TaskSpec
+    config: OnlineConfig
+    source: OnPolicySource
+
+    def refresh_with_value(
+        self, policy: Policy, value: StateValueFn | None, step: int, generator: torch.Generator
+    ) -> Metrics:
+        """Renews all steps."""
+        del step
+        learner: Any = self.config.learner.config
+        judgement = Judgement.of(policy, value, discount=learner.discount, trace=learner.trace)
+        rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
+        episodes = _run(self.task, policy, self.config.refresh_steps, rng)
+        self.source.replace(concat([_judge_episode(episode, judgement) for episode in episodes]))
+        return _metrics(episodes)
+
+
+def _judge_episode(episode: Episode, judgement: Judgement) -> OnPolicyBatch:
+    """An episode is one column of steps."""
+    batch = _to_batch(episode)
+    steps = TransitionBatch(
+        batch.observation[:, None],
+        batch.action[:, None],
+        batch.reward[:, None],
+        batch.next_observation[:, None],
+        batch.terminated[:, None],
+        batch.from_model[:, None],
+    )
+    valid = torch.ones(len(episode), 1, dtype=torch.bool)
+    continues = valid.clone()
+    continues[-1] = False
+    return judge_steps(steps, judgement, valid=valid, continues=continues)
 
 
 def _run(task: TaskSpec, policy: Policy, steps: int, rng: RngStreams) -> list[Episode]:
@@ -99,10 +155,17 @@ def _rows_needed(config: OnlineConfig) -> int:
     return config.warmup_steps + refreshes * config.refresh_steps
 
 
-def _push(buffer: ModelBuffer, episodes: list[Episode]) -> Metrics:
-    whole = episodes[:-1] or episodes  # the step budget may have cut the last one
+def _push(buffer: ModelBuffer, episodes: list[Episode], *, steps: int, discount: float) -> Metrics:
     for episode in episodes:
-        buffer.push(_to_batch(episode))
+        # A piece that is too short for a sum of several steps, and did not end, teaches nothing.
+        if len(episode) >= steps or episode.terminated:
+            index = torch.zeros(len(episode), dtype=torch.int64)
+            buffer.push(sum_steps(_to_batch(episode), index, steps=steps, discount=discount))
+    return _metrics(episodes)
+
+
+def _metrics(episodes: list[Episode]) -> Metrics:
+    whole = episodes[:-1] or episodes  # the step budget may have cut the last one
     returns = torch.tensor([episode.episode_return for episode in whole])
     return {"online/episode_return": returns.mean(), "online/episodes": torch.tensor(float(len(episodes)))}
 

@@ -30,7 +30,7 @@ from mbrl.algorithms.base import (
 )
 from mbrl.algorithms.imagination import TerminationSource, choose_termination
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import CriticValues, Policy, TerminationFn, ValueFn
+from mbrl.core.protocols import CriticValues, Policy, StateValueFn, TerminationFn
 from mbrl.core.types import Metrics, SpaceSpec, StateDict, TransitionBatch
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
@@ -188,7 +188,7 @@ class DecisionSearch:
     value_scale: float
 
     def refresh_with_value(
-        self, policy: Policy, value: ValueFn | None, step: int, generator: torch.Generator
+        self, policy: Policy, value: StateValueFn | None, step: int, generator: torch.Generator
     ) -> Metrics:
         """Renews the decisions, unless it is too early.
 
@@ -220,11 +220,11 @@ class DecisionSearch:
             )
         return dict(zip(_METRICS, torch.stack(sums).sum(0) / len(index), strict=True))
 
-    def _planner(self, policy: Policy, value: ValueFn | None) -> Planner:
+    def _planner(self, policy: Policy, value: StateValueFn | None) -> Planner:
         if not isinstance(value, CriticValues):
             raise ConfigError(
                 f"reanalyse searches with the learner's critics, but {self.config.learner.name!r} has none. "
-                "Remedy: set algorithm.learner.name=distil."
+                "Remedy: set algorithm.learner.name=distil (over choices discrete_distil)."
             )
         config = self.config
         # With the present policy as prior and its critics at the leaves; the model stays that of the fit.
@@ -244,13 +244,21 @@ class DecisionSearch:
     def _search(
         self, planner: Planner, index: Tensor, noise: RowNoise
     ) -> tuple[Float[Tensor, "b obs_dim"], PlanResult]:
-        obs, hints = self.transitions.observation[index], None
+        obs, mask = self.transitions.observation[index], self.transitions.action_mask
+        hints = Hints(mask=None if mask is None else mask[index])
         if self.config.injects_logged:
-            # Clamped: controllers log commands a little beyond their bounds.
-            logged = ActionBox(self.space).scale(self.transitions.action[index]).clamp(-1.0, 1.0)
             # The one action at this state whose outcome the log knows.
-            hints = Hints(candidates=logged[:, None])
+            hints = dataclasses.replace(
+                hints, candidates=self._planned(self.transitions.action[index])[:, None]
+            )
         return obs, planner.plan(obs, budget=Budget(self.config.sims), noise=noise, hints=hints)
+
+    def _planned(self, action: Tensor) -> Tensor:
+        """Logged actions as planners know them: in [-1, 1], or one-hot as they are."""
+        if self.space.is_discrete:
+            return action
+        # Clamped: controllers log commands a little beyond their bounds.
+        return ActionBox(self.space).scale(action).clamp(-1.0, 1.0)
 
     def _rows(self, obs: Tensor, result: PlanResult, accepted: Tensor, noise: RowNoise) -> TransitionBatch:
         """Accepted decisions as last steps."""
@@ -258,7 +266,9 @@ class DecisionSearch:
         if self.config.target == "weights":
             actions = draw_candidates(result.weights, result.candidates, count=self.config.draws, noise=noise)
         count = actions.shape[1]
-        action = ActionBox(self.space).unscale(actions[accepted].flatten(0, 1).to(obs.dtype))
+        action = actions[accepted].flatten(0, 1).to(obs.dtype)
+        if not self.space.is_discrete:
+            action = ActionBox(self.space).unscale(action)
         # A decision for each draw, those of a state side by side.
         obs = obs[accepted].repeat_interleave(count, 0)
         # A last step: the reward is a return by itself, and nothing may be bootstrapped behind it.

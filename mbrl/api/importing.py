@@ -20,6 +20,7 @@ from mbrl.run.files import write_text
 from mbrl.run.validation import validate
 
 if TYPE_CHECKING:
+    from mbrl.api.preferences.rewards import RewardModel
     from mbrl.report.kit.table import Table
 
 _YAML = (".yaml", ".yml")
@@ -226,6 +227,9 @@ def relabel(
     reward: str | None = None,
     termination: str | None = None,
     module: str | Callable[..., Any] | None = None,
+    reward_model: "str | Path | RewardModel | None" = None,
+    pessimism: float = 0.0,
+    offset: float = 0.0,
     out: str | Path | None = None,
     to: str = "minari",
 ) -> Dataset:
@@ -237,6 +241,9 @@ def relabel(
         termination: condition likewise; what follows it in an episode is left out.
         module: `file.py:function`, or a function, of observations, actions and next observations that
             returns a reward for each step.
+        reward_model: or a reward model that was fitted to preferences, or the path of its fit or file.
+        pessimism: of a reward model, k of `mean_i r_i - k std_i r_i` over its members.
+        offset: of a reward model, what every step earns besides; comparisons do not tell it.
         out: where it is written; must not exist. None keeps it in memory alone.
         to: a format of `mbrl list formats`.
 
@@ -252,12 +259,36 @@ def relabel(
     """
     require_free(out)
     before = log if isinstance(log, Dataset) else load(log)
+    if reward_model is not None:
+        if reward is not None or module is not None:
+            raise ConfigError("Give one reward: an expression, a function, or a reward model.")
+        made = _by_model(before, reward_model, pessimism, offset, termination)
+    else:
+        made = _by_rule(before, reward, termination, module)
+    return made if out is None else load(save(made, out, to=to))
+
+
+def _by_model(
+    log: Dataset,
+    reward_model: "str | Path | RewardModel",
+    pessimism: float,
+    offset: float,
+    termination: str | None,
+) -> Dataset:
+    from mbrl.run.preferences.relabelling import relabel_by_model
+    from mbrl.run.preferences.reward import open_reward
+
+    path = Path(reward_model) if isinstance(reward_model, (str, Path)) else reward_model.path
+    stored = open_reward(path)
+    return relabel_by_model(log, stored, pessimism=pessimism, offset=offset, termination=termination)
+
+
+def _by_rule(
+    log: Dataset, reward: str | None, termination: str | None, module: str | Callable[..., Any] | None
+) -> Dataset:
     function, name = None, ""
     if isinstance(module, str):
         function, name = load_reward_function(module)
     elif module is not None:
         function, name = module, f"function {getattr(module, '__name__', 'of the caller')}"
-    made = relabel_dataset(
-        before, reward=reward, termination=termination, function=function, function_name=name
-    )
-    return made if out is None else load(save(made, out, to=to))
+    return relabel_dataset(log, reward=reward, termination=termination, function=function, function_name=name)

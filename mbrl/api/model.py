@@ -192,10 +192,11 @@ class Dynamics(Result):
         return [*dynamics_tables(self.report), judge_table([judge.report for judge in self.judges])]
 
     def messages(self) -> Sequence[str]:
-        """How far it may be trusted, and what speaks against it."""
-        from mbrl.report.run.dynamics_tables import trust_message, warning_messages
+        """How far it may be trusted, what speaks against it, what to log next."""
+        from mbrl.report.run.dynamics_tables import next_messages, trust_message, warning_messages
 
-        return [m.text for m in (trust_message(self.report), *warning_messages(self.report))]
+        report = self.report
+        return [m.text for m in (trust_message(report), *warning_messages(report), *next_messages(report))]
 
     def sections(self) -> "Sequence[Section]":
         """The parts of the page, figures included."""

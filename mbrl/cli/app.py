@@ -15,6 +15,7 @@ from mbrl.cli import (
     ope,
     ope_bench,
     plan,
+    preferences,
     reports,
     runs,
 )
@@ -33,6 +34,10 @@ app.command("import")(datasets.import_log)
 app.command("topics")(bags.topics)
 app.command("relabel")(datasets.relabel)
 app.command("collect")(datasets.collect)
+app.command("preferences")(preferences.preferences)
+app.command("synthetic-preferences")(preferences.synthetic)
+app.command("fit-reward")(preferences.fit_reward)
+app.command("next-pairs")(preferences.next_pairs)
 app.command("auto")(auto.auto)
 app.command("fit")(runs.fit)
 app.command("train")(runs.train)

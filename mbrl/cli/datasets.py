@@ -109,6 +109,13 @@ def relabel(
     module: Annotated[
         str | None, typer.Option(help="file.py:function that computes rewards; the file is run.")
     ] = None,
+    reward_model: Annotated[
+        Path | None, typer.Option(help="Reward model of mbrl fit-reward: its folder or file.")
+    ] = None,
+    pessimism: Annotated[
+        float, typer.Option(min=0, help="Of a reward model: deviations over members that are taken off.")
+    ] = 0.0,
+    offset: Annotated[float, typer.Option(help="Of a reward model: what every step earns besides.")] = 0.0,
     out: Annotated[Path, typer.Option("--out", help="What to write; must not exist.")],
     to: Annotated[str, typer.Option(help="Format to write.")] = "minari",
     json: JsonFlag = False,
@@ -119,7 +126,17 @@ def relabel(
     from mbrl.api.data import LogSummary
     from mbrl.api.importing import relabel as relabel_log
 
-    log = relabel_log(path, reward=reward, termination=termination, module=module, out=out, to=to)
+    log = relabel_log(
+        path,
+        reward=reward,
+        termination=termination,
+        module=module,
+        reward_model=reward_model,
+        pessimism=pessimism,
+        offset=offset,
+        out=out,
+        to=to,
+    )
     emit(LogSummary(log, out), is_json=json, path=out)
 
 

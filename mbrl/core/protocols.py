@@ -105,12 +105,17 @@ class EpisodicPolicy(Policy, Protocol):
 
 
 @runtime_checkable
-class ValueFn(Protocol):
-    """What a learner believes a state and an action to be worth, return units."""
+class StateValueFn(Protocol):
+    """What a learner believes a state to be worth, return units; all that a learner without Q knows."""
 
     def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
         """V(s) of the learner's policy."""
         ...
+
+
+@runtime_checkable
+class ValueFn(StateValueFn, Protocol):
+    """What a learner believes a state and an action to be worth, return units."""
 
     def action_value(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
@@ -247,8 +252,8 @@ class Learner(Protocol[S]):
         """The current policy; a view on `state`, not a copy."""
         ...
 
-    def value(self, state: S) -> ValueFn | None:
-        """The current value functions, or None for learners without one."""
+    def value(self, state: S) -> StateValueFn | None:
+        """The current value functions (a `ValueFn` where Q is known), or None for learners without one."""
         ...
 
 
@@ -258,10 +263,10 @@ Refresh: TypeAlias = Callable[[Policy, int, torch.Generator], Metrics]
 
 @runtime_checkable
 class ValueRefresh(Protocol):
-    """Renews a source by a search with the learner's present policy and values."""
+    """Renews a source with the learner's present policy and values, as searches and advantages need them."""
 
     def refresh_with_value(
-        self, policy: Policy, value: ValueFn | None, step: int, generator: torch.Generator
+        self, policy: Policy, value: StateValueFn | None, step: int, generator: torch.Generator
     ) -> Metrics:
         """As `Refresh`, told the values besides."""
         ...

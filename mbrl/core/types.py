@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -55,6 +55,44 @@ class TransitionBatch:
 
     def __len__(self) -> int:
         return self.reward.shape[0]
+
+    def in_unit(self, unit: float) -> "TransitionBatch":
+        """The batch with everything that is measured in rewards divided by `unit`, reward units, > 0."""
+        return dataclasses.replace(self, reward=self.reward / unit)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OnPolicyBatch(TransitionBatch):
+    """Steps of the present policy, with what was known when they were taken.
+
+    Attributes:
+        log_prob: `[*b]`, log-density of `action` by the policy that took it, in nats, on the [-1, 1] scale.
+        advantage: `[*b]`, of the action over that policy, return units.
+        value: `[*b]`, V(s) when the advantage was taken, return units; V regresses `value + advantage`.
+    """
+
+    log_prob: Float[Tensor, "*b"]
+    advantage: Float[Tensor, "*b"]
+    value: Float[Tensor, "*b"]
+
+    def in_unit(self, unit: float) -> "OnPolicyBatch":
+        """See `TransitionBatch.in_unit`."""
+        return dataclasses.replace(
+            self, reward=self.reward / unit, advantage=self.advantage / unit, value=self.value / unit
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DemonstrationBatch(TransitionBatch):
+    """Steps of whoever acted, with steps of an expert beside them.
+
+    Attributes:
+        expert: `[k]` demonstrated steps; their rewards mean nothing.
+        initial_observation: `[m, obs_dim]`, states where episodes of the task start, raw units.
+    """
+
+    expert: TransitionBatch
+    initial_observation: Float[Tensor, "m obs_dim"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,15 +253,18 @@ class Episode:
         return float(self.rewards.sum(dtype=np.float64))
 
 
-def concat(batches: Sequence[TransitionBatch]) -> TransitionBatch:
-    """Joins batches along axis 0; a field that one of them lacks is lacking in the whole.
+BatchT = TypeVar("BatchT", bound=TransitionBatch)
+
+
+def concat(batches: Sequence[BatchT]) -> BatchT:
+    """Joins batches of one class along axis 0; a field that one of them lacks is lacking in the whole.
 
     But for masks: a batch without them allows everything.
     """
     if len(batches) == 1:
         return batches[0]
     joined: dict[str, Tensor] = {}
-    for field in dataclasses.fields(TransitionBatch):
+    for field in dataclasses.fields(batches[0]):
         parts: list[Tensor | None] = [getattr(batch, field.name) for batch in batches]
         if field.name in _MASKS and any(part is not None for part in parts):
             parts = [
@@ -233,14 +274,20 @@ def concat(batches: Sequence[TransitionBatch]) -> TransitionBatch:
         there = [part for part in parts if part is not None]
         if len(there) == len(parts):
             joined[field.name] = torch.cat(there)
-    return TransitionBatch(**joined)
+    return type(batches[0])(**joined)
 
 
-def take(batch: TransitionBatch, rows: Tensor) -> TransitionBatch:
+def plain(batch: TransitionBatch) -> TransitionBatch:
+    """The transitions of a batch of whatever kind, without what stands beside them."""
+    fields = dataclasses.fields(TransitionBatch)
+    return TransitionBatch(**{field.name: getattr(batch, field.name) for field in fields})
+
+
+def take(batch: BatchT, rows: Tensor) -> BatchT:
     """The rows `[k]` int64 of a batch; a field that is lacking stays so."""
     taken: dict[str, Tensor] = {}
     for field in dataclasses.fields(batch):
         values: Tensor | None = getattr(batch, field.name)
         if values is not None:
             taken[field.name] = values.index_select(0, rows)
-    return TransitionBatch(**taken)
+    return type(batch)(**taken)

@@ -30,6 +30,7 @@ def relabel_dataset(
     termination: str | None = None,
     function: RewardFunction | None = None,
     function_name: str = "",
+    reads_next: bool = True,
 ) -> Dataset:
     """Gives every step a new reward, and ends episodes where a condition holds.
 
@@ -45,6 +46,7 @@ def relabel_dataset(
         termination: condition.
         function: or a function that computes rewards.
         function_name: what the dataset says of it.
+        reads_next: whether the function reads successors.
 
     Raises:
         ConfigError: nothing is to be changed, or two rewards are given.
@@ -56,10 +58,11 @@ def relabel_dataset(
     names = _Names(dataset.obs_names, dataset.act_names)
     rule, condition = names.parse(reward), names.parse(termination)
     counts: Counter[str] = Counter()
-    reads_next = any(e is not None and any(n.startswith(NEXT) for n in e.names) for e in (rule, condition))
+    reads_next = reads_next and function is not None
+    reads_next |= any(e is not None and any(n.startswith(NEXT) for n in e.names) for e in (rule, condition))
     episodes: list[Episode] = []
     for index, whole in enumerate(dataset.episodes):
-        episode = _without_unknown(whole, counts) if reads_next or function is not None else whole
+        episode = _without_unknown(whole, counts) if reads_next else whole
         if episode is not None:
             episodes.append(_relabel(episode, index, names, rule, condition, function, counts))
     if not episodes:

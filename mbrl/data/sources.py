@@ -1,4 +1,4 @@
-"""Where batches come from: a fixed dataset, a ring of imagined transitions, a mixture of both.
+"""Where batches come from: a dataset, a ring of imagined transitions, a mixture, a policy's own newest steps.
 
 Rows are packed `[n, 2 obs_dim + 2 act_dim + 3]`, and twice act_dim more with masks, so a batch is one
 `index_select`.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mbrl.core.protocols import BatchSource
-from mbrl.core.types import StateDict, TransitionBatch, concat
+from mbrl.core.types import DemonstrationBatch, OnPolicyBatch, StateDict, TransitionBatch, concat, take
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -217,3 +217,94 @@ class MixtureSource:
         """Inverse of `state_dict`."""
         for k, (part, _) in enumerate(self._parts):
             part.load_state_dict(state[str(k)])
+
+
+class DemonstrationSource:
+    """Batches of another source with demonstrated steps and start states beside them, drawn with replacement.
+
+    Args:
+        source: of the steps of whoever acted.
+        expert: `[n]` demonstrated steps; their rewards are hidden.
+        initial: `[m, obs_dim]` states where episodes of the task start.
+        count: demonstrated steps, and start states, in a batch.
+
+    Raises:
+        ValueError: there are no demonstrated steps or no start states.
+    """
+
+    def __init__(self, source: BatchSource, expert: TransitionBatch, initial: Tensor, count: int) -> None:
+        if len(initial) == 0:
+            raise ValueError("a source of demonstrations needs at least one start state")
+        # 0, not NaN: nothing is to be learned from them, and nothing to be spoilt by them.
+        hidden = dataclasses.replace(expert, reward=torch.zeros_like(expert.reward))
+        self._source, self._expert = source, DatasetSource(hidden)
+        self._initial, self._count = initial, count
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> DemonstrationBatch:
+        """Draws the other source's `batch_size` steps, then those of the expert, then start states."""
+        rows = self._source.sample(batch_size, generator)
+        expert = self._expert.sample(self._count, generator)
+        index = torch.randint(
+            len(self._initial), (self._count,), generator=generator, device=generator.device
+        )
+        known = {field.name: getattr(rows, field.name) for field in dataclasses.fields(TransitionBatch)}
+        return DemonstrationBatch(**known, expert=expert, initial_observation=self._initial[index])
+
+    def state_dict(self) -> StateDict:
+        """Of the other source: demonstrations never change."""
+        return self._source.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        self._source.load_state_dict(state)
+
+
+class OnPolicySource:
+    """Minibatches of a policy's newest steps: each step once before any comes again, in a fresh order."""
+
+    def __init__(self) -> None:
+        self._steps: OnPolicyBatch | None = None
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._cursor = 0
+
+    def __len__(self) -> int:
+        return 0 if self._steps is None else len(self._steps)
+
+    def replace(self, steps: OnPolicyBatch) -> None:
+        """Forgets all steps and takes these, `[n]` of them."""
+        self._steps, self._order, self._cursor = steps, torch.empty(0, dtype=torch.int64), 0
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> OnPolicyBatch:
+        """The next `batch_size` steps of the order, or all where there are fewer; what is left over waits.
+
+        Raises:
+            RuntimeError: there are no steps.
+        """
+        if self._steps is None or len(self) == 0:
+            raise RuntimeError("there are no steps of the policy: refresh before the first sample")
+        size = min(batch_size, len(self))
+        if self._cursor + size > len(self._order):
+            self._order = torch.randperm(len(self), generator=generator, device=generator.device)
+            self._cursor = 0
+        rows = self._order[self._cursor : self._cursor + size]
+        self._cursor += size
+        return take(self._steps, rows)
+
+    def state_dict(self) -> StateDict:
+        """The steps and the place in their order."""
+        steps = {} if self._steps is None else dataclasses.asdict(self._steps)
+        held = {name: values.clone() for name, values in steps.items() if values is not None}
+        return {"steps": held, "order": self._order.clone(), "cursor": self._cursor}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`.
+
+        Raises:
+            ValueError: the order is not one of these steps.
+        """
+        steps = OnPolicyBatch(**state["steps"]) if state["steps"] else None
+        order, cursor = state["order"], state["cursor"]
+        known = (0,) if steps is None else (0, len(steps))
+        if len(order) not in known or not 0 <= cursor <= len(order):
+            raise ValueError(f"place {cursor} of an order of {len(order)} steps, and there are {known[-1]}")
+        self._steps, self._order, self._cursor = steps, order.clone(), cursor

@@ -89,9 +89,20 @@ class ActionPart(Part):
 
     Attributes:
         channels: in order.
+        choices: what the ids 0, 1, 2, ... of actions mean, where an action is one of finitely many choices;
+            the channels are then the entries of its one-hot vector. The runtime gives the id, and takes the
+            mask of the choices that are allowed: `act(observation, mask=[1, 0, 1])`, all where none is given.
+            None for continuous actions.
     """
 
     channels: Annotated[tuple[ActionChannel, ...], Field(min_length=1)]
+    choices: tuple[Text, ...] | None = None
+
+    @model_validator(mode="after")
+    def _choices_are_channels(self) -> "ActionPart":
+        if self.choices is not None and len(self.choices) != len(self.channels):
+            raise ValueError(f"{len(self.choices)} choices have {len(self.channels)} channels")
+        return self
 
 
 class RuntimePart(Part):

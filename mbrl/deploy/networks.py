@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from mbrl.core.errors import ConfigError
+from mbrl.deploy.choices import PROBABILITIES, write_choices
 from mbrl.deploy.graph import Graph
+from mbrl.deploy.layers import write_normaliser, write_stack
 from mbrl.nets.actors import Actor, ClippedGaussianActor, MixtureActor
 from mbrl.nets.bcq import BCQPolicy
-from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.categorical import CategoricalPolicy
 from mbrl.nets.policy import PolicyNetwork
-from mbrl.nets.stack import StackedMLP
 
 FRAMES: Final = "frames"
 """Input of a policy: `[batch, history, frame_dim]`, raw units, the latest frame first."""
@@ -20,8 +21,6 @@ NOISE: Final = "noise"
 
 ACTION: Final = "action"
 """Output of a policy: `[batch, act_dim]`, environment units, inside the bounds."""
-
-_LAYER_NORM_EPS: Final = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,13 +48,14 @@ def write_policy(policy: PolicyNetwork, *, history: int, stochastic: bool) -> Gr
     Args:
         policy: a network of this package.
         history: frames of an observation.
-        stochastic: the graph takes noise and draws; otherwise it gives the evaluation action.
+        stochastic: the graph takes noise and draws; otherwise it gives the evaluation action. A policy over
+            choices tells both, see `mbrl.deploy.choices`.
 
     Raises:
         ConfigError: its kind has no graph, or no draws in one.
     """
     spec = policy.spec
-    if spec.kind not in _WRITERS:
+    if spec.kind not in _WRITERS and not isinstance(policy, CategoricalPolicy):
         raise ConfigError(
             f"A policy of kind {spec.kind!r} cannot be written as ONNX. Remedy: train one of "
             f"{', '.join(_WRITERS)}; or keep to --format policy, which torch reads."
@@ -63,6 +63,12 @@ def write_policy(policy: PolicyNetwork, *, history: int, stochastic: bool) -> Gr
     graph = Graph("policy")
     obs_dim = spec.space.obs_dim
     frames = graph.input(FRAMES, history, obs_dim // history)
+    if isinstance(policy, CategoricalPolicy):
+        # One graph for both: whoever runs it draws from the probabilities, or takes the choice.
+        best, probabilities = write_choices(policy, graph, graph.reshape(frames, -1, obs_dim))
+        graph.output(ACTION, best, spec.space.act_dim)
+        graph.output(PROBABILITIES, probabilities, spec.space.act_dim)
+        return graph
     noise = graph.input(NOISE, spec.space.act_dim) if stochastic else None
     head = Head(graph, graph.reshape(frames, -1, obs_dim), noise)
     scaled = _WRITERS[spec.kind](policy, head)
@@ -71,30 +77,6 @@ def write_policy(policy: PolicyNetwork, *, history: int, stochastic: bool) -> Gr
     # In float32 centre + half_range may lie a rounding beyond the bound.
     graph.output(ACTION, graph.clip(action, box.low, box.high), spec.space.act_dim)
     return graph
-
-
-def write_normaliser(graph: Graph, value: str, normaliser: Normaliser) -> str:
-    """Raw units to standard deviations from the mean."""
-    return graph.standardised(value, normaliser.mean, normaliser.std)
-
-
-def write_stack(graph: Graph, value: str, net: StackedMLP, *, member: int = 0) -> str:
-    """One member of a stack, `[rows, in_dim]` to `[rows, out_dim]`."""
-    layers = net.layers(net.flat.detach()[member : member + 1])
-    for layer in layers[:-1]:
-        value = graph.op("Gemm", value, graph.constant(layer.weight[0]), graph.constant(layer.bias[0, 0]))
-        if layer.gain is not None and layer.shift is not None:
-            gain, shift = graph.constant(layer.gain[0, 0]), graph.constant(layer.shift[0, 0])
-            value = graph.op("LayerNormalization", value, gain, shift, axis=-1, epsilon=_LAYER_NORM_EPS)
-        value = _activate(graph, value, net.activation)
-    last = layers[-1]
-    return graph.op("Gemm", value, graph.constant(last.weight[0]), graph.constant(last.bias[0, 0]))
-
-
-def _activate(graph: Graph, value: str, name: str) -> str:
-    if name == "silu":
-        return graph.op("Mul", value, graph.op("Sigmoid", value))
-    return graph.op({"relu": "Relu", "tanh": "Tanh"}[name], value)
 
 
 def _output(policy: Actor, head: Head) -> str:

@@ -15,6 +15,9 @@ from mbrl.deploy.contract import Contract
 from mbrl.deploy.runtime import Controller
 from mbrl.deploy.steps import Floats
 
+ACTION_MASK: Final = "action_mask"
+"""Info of an episode: `[T + 1, n]`, the choices that were allowed."""
+
 SATURATED: Final = 0.99
 """Share of the range to a limit beyond which an action counts as saturated, in scaled units."""
 
@@ -146,17 +149,19 @@ def replay(
     taken: list[bool] = []
     for index, episode in enumerate(log.episodes):
         controller.reset()
+        masks = episode.infos.get(ACTION_MASK) if contract.action.choices is not None else None
         for frame in _frames_before(episode, history, size):
             controller.act(frame)
         for step, sent in enumerate(episode.actions):
+            mask = None if masks is None else masks[step]
             begun = time.perf_counter()
-            action = controller.act(episode.observations[step, :size])
+            controller.act(episode.observations[step, :size], mask=mask)
             seconds = time.perf_counter() - begun
             last = controller.last
             assert last is not None
             controller.executed(sent)
             scores = (last.novelty, last.surprise)
-            rows.append((index, action, last.proposed, *scores, last.alarm, last.source, 1e3 * seconds))
+            rows.append((index, last.action, last.proposed, *scores, last.alarm, last.source, 1e3 * seconds))
             reasons.update(last.reasons)
             taken.append("novelty" in last.reasons and last.source != "coast")
             if on_step is not None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -26,7 +26,7 @@ class Decision(NamedTuple):
     alarm: bool  # one of them is beyond the threshold
 
 
-class Controller(contextlib.AbstractContextManager["Controller"]):
+class Controller(contextlib.ExitStack):
     """A policy with its limits, checks, history, guard and log.
 
     Args:
@@ -42,30 +42,32 @@ class Controller(contextlib.AbstractContextManager["Controller"]):
         self, bundle: str | Path, *, fallback: str | Callable[[np.ndarray], Any] | None = None, seed: int = 0,
         guard: bool = True, log: str | Path | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        super().__init__()  # `close`, or the end of a `with`, closes the log
         self.folder = Path(bundle)
         self.contract: dict[str, Any] = json.loads((self.folder / "contract.json").read_text("utf-8"))
         if self.contract.get("format") != 1:
             raise ValueError(f"{self.folder}: this file reads contracts of format 1 alone")
         self._say, acts = self.contract["runtime"], self.contract["action"]["channels"]
+        self._choices = self.contract["action"].get("choices")  # an action is then the id of one of them
         names = [channel["name"] for channel in self.contract["observation"]["channels"]]
         self._history, self._size = int(self.contract["observation"]["history"]), len(names)
         self._low, self._high = (np.array([a[k] for a in acts], np.float32) for k in ("low", "high"))
         self._max_change = np.array([a["max_change"] or math.inf for a in acts], np.float32)
-        self._rest = np.array(self._say["rest"], np.float32)
-        self._stale_after = self._say["stale_after"] or math.inf
-        self._policy, self._spare, self._guard = map(
-            self._open, ("policy.onnx", "fallback.onnx", "guard.onnx")
+        self._rest, self._stale = (
+            np.array(self._say["rest"], np.float32),
+            self._say["stale_after"] or math.inf,
         )
+        self._policy, self._spare, self._guard = map(self._open, ("policy", "fallback", "guard"))
         self._threshold = 0.0 if self._guard is None else float(self.contract["guard"]["threshold"])
         self._fallback: Any = self._say["fallback"] if fallback is None else fallback
         if not callable(self._fallback) and self._fallback not in ("hold", "policy" if self._spare else ""):
             raise ValueError(f"{self.folder} has no fallback {self._fallback!r}: give 'hold' or a function")
         self._intervenes, self._clock, self._rng = guard, clock, np.random.default_rng(seed)
-        self._file = None if log is None else Path(log).open("x", 1, newline="")  # noqa: SIM115 - by line
+        self._file = None if log is None else self.enter_context(Path(log).open("x", 1, newline=""))
         if self._file is not None:
             names += [f"{kind}{a['name']}" for kind in ("", "proposed_") for a in acts]
-            told = ["novelty", "surprise", "alarm", "source", "reasons", "milliseconds"]
-            csv.writer(self._file).writerow(["time", "episode", *names, *told])
+            names += ["novelty", "surprise", "alarm", "source", "reasons", "milliseconds"]
+            csv.writer(self._file).writerow(["time", "episode", *names])
         self.episode, self._begun = -1, clock()
         self.reset()
 
@@ -78,12 +80,15 @@ class Controller(contextlib.AbstractContextManager["Controller"]):
         self._repeats, self._alarms, self._quiet, self._held, self._coasted = 0, 0, 0, 0, 0
         self._safe, self._seen, self._guarding = self._rest, np.full(self._size, np.nan, np.float32), False
 
-    def act(self, observation: Sequence[float] | np.ndarray, stamp: float | None = None) -> np.ndarray:
-        """The action `[act_dim]` for the latest frame `[frame_dim]`, units of the contract; see `last`.
+    def act(self, observation: Any, stamp: float | None = None, mask: Any = None) -> Any:
+        """The action `[act_dim]`, or the id of a choice, for the latest frame `[frame_dim]`; see `last`.
 
-        Without a stamp (when it was measured, seconds on the clock) its age is not checked.
+        A mask `[choices]` tells what is allowed (None: all), a stamp, seconds on the clock, how old the frame is.
         """
         now, frame = self._clock(), np.array(observation, np.float32)
+        self._mask = np.ones_like(self._low) if mask is None else np.array(mask, np.float32)
+        if mask is not None and not (self._choices and self._mask.shape == self._low.shape and any(mask)):
+            raise ValueError(f"a mask allows one of {len(self._low)} choices at least, not {mask}")
         if frame.shape != (self._size,):
             raise ValueError(f"an observation has {self._size} channels, not the shape {frame.shape}")
         reasons, before, used = self._faults(frame, now, stamp), self._previous, frame
@@ -118,54 +123,50 @@ class Controller(contextlib.AbstractContextManager["Controller"]):
         self._previous = None if stack is None else (stack, action[None])
         self.last = Decision(action, source, tuple(reasons), proposed, novelty, surprise, is_odd or is_novel)
         self._write(frame, self.last, now if stamp is None else stamp, self._clock() - now)
-        return action.copy()
+        return int(action.argmax()) if self._choices else action.copy()
 
-    def executed(self, action: Sequence[float] | np.ndarray) -> None:
+    def executed(self, action: Any) -> None:
         """Corrects the action of the last step, where a drive or a person overruled it."""
-        self._previous = self._previous and (self._previous[0], np.array(action, np.float32)[None])
+        self._previous = self._previous and (self._previous[0], self._vector(action)[None])
 
-    def close(self, *_: object) -> None:
-        """Closes the log."""
-        if self._file is not None:
-            self._file.close()
-
-    __exit__ = close
+    def _vector(self, action: Any) -> np.ndarray:
+        is_id = self._choices and np.ndim(action) == 0
+        return np.eye(len(self._low), dtype=np.float32)[action] if is_id else np.array(action, np.float32)
 
     def _open(self, name: str) -> Any:
-        """A graph of the bundle for one thread; None where the contract names none."""
-        if name not in self.contract["files"]:
+        path, digest = self.folder / f"{name}.onnx", self.contract["files"].get(f"{name}.onnx")
+        if digest is None:
             return None
-        content = (self.folder / name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.contract["files"][name]:
-            raise ValueError(f"{self.folder / name} is not the file that the contract was written for")
+        if hashlib.sha256(content := path.read_bytes()).hexdigest() != digest:
+            raise ValueError(f"{path} is not the file that the contract was written for")
         options: Any = cast("Any", onnxruntime).SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def _faults(self, frame: np.ndarray, now: float, stamp: float | None) -> list[str]:
-        """Why the frame cannot be used by itself."""
         self._repeats, self._seen = self._repeats + 1 if np.array_equal(frame, self._seen) else 0, frame
         is_stale = self._repeats >= (self._say["frozen_after"] or math.inf)
         if stamp is not None:
-            is_stale |= not (stamp > self._stamp and now - stamp <= self._stale_after)
-            if stamp - self._stamp > self._stale_after:  # frames are missing in between
+            is_stale |= not (stamp > self._stamp and now - stamp <= self._stale)
+            if stamp - self._stamp > self._stale:  # frames are missing in between
                 self._frames, self._previous = [], None
             self._stamp = max(self._stamp, stamp)
         return ([] if np.isfinite(frame).all() else ["not_finite"]) + (["stale"] if is_stale else [])
 
     def _stacked(self, frame: np.ndarray) -> np.ndarray | None:
-        """The frame with those before it, [1, history, frame_dim]; None while some are missing."""
         frames = [frame, *self._frames][: self._history]
         return np.stack(frames)[None] if len(frames) == self._history else None
 
     def _run(self, session: Any, stack: Any) -> np.ndarray:
-        feed = {"frames": stack}
-        if len(session.get_inputs()) > 1:
-            feed["noise"] = self._rng.standard_normal((1, len(self._low))).astype(np.float32)
-        return session.run(None, feed)[0][0]
+        known: dict[str, Any] = {"frames": stack, "mask": self._mask[None]}
+        known["noise"] = self._rng.standard_normal((1, len(self._low))).astype(np.float32)
+        action, *share = session.run(None, {put.name: known[put.name] for put in session.get_inputs()})
+        if share and self.contract["stochastic"] and session is self._policy and np.isfinite(share).all():
+            race = share[0][0] / self._rng.exponential(size=len(self._low))  # won with that probability
+            return self._vector(int(race.argmax()))
+        return action[0]
 
     def _judge(self, stack: np.ndarray, action: np.ndarray) -> tuple[float, float, np.ndarray]:
-        """Novelty, surprise, and the frame that the step before leads to; zeros without a guard."""
         before, sent = self._previous or (stack, action[None])
         if self._guard is None:
             return 0.0, 0.0, stack[0, 0]
@@ -174,10 +175,8 @@ class Controller(contextlib.AbstractContextManager["Controller"]):
         return float(novelty[0]), float(surprise[0]) if self._previous else math.nan, expected[0]
 
     def _act_otherwise(self, frame: np.ndarray, stack: Any, reasons: list[str]) -> tuple[np.ndarray, str]:
-        wanted: Any = None
-        if callable(self._fallback):
-            wanted = np.array(self._fallback(frame), np.float32)
-        elif self._fallback == "policy" and stack is not None:
+        wanted: Any = self._vector(self._fallback(frame)) if callable(self._fallback) else None
+        if self._fallback == "policy" and stack is not None:
             wanted = self._run(self._spare, stack)
         if wanted is not None and wanted.shape == self._low.shape and np.isfinite(wanted).all():
             return self._limited(wanted), "fallback"
@@ -186,6 +185,8 @@ class Controller(contextlib.AbstractContextManager["Controller"]):
         return self._limited(self._safe if is_held else self._rest), "hold" if is_held else "rest"
 
     def _limited(self, action: np.ndarray) -> np.ndarray:
+        if self._choices and not self._mask[action.argmax()]:
+            action = self._vector(int(self._mask.argmax()))  # what is held may be forbidden by now
         if self.last is not None:
             action = np.clip(action, self.last.action - self._max_change, self.last.action + self._max_change)
         return np.clip(action, self._low, self._high).astype(np.float32)

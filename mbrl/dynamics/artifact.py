@@ -25,7 +25,7 @@ from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 
-DYNAMICS_FORMAT: Final = 4
+DYNAMICS_FORMAT: Final = 5
 """Of the file of a fit; it is part of a fit's identity, so that fits of before are made again."""
 
 
@@ -208,7 +208,7 @@ class DynamicsFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[4]
+    format: Literal[5]
     config: DynamicsConfig
     dataset_hash: str
     reward_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]

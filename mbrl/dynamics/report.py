@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
 from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardOutliers
+from mbrl.dynamics.gap_report import GapReport
 
 Floats = tuple[float, ...]
 
@@ -373,6 +374,7 @@ class DynamicsReport(ReportPart):
         termination: the learned termination head.
         warnings: reasons to mistrust the model, in words.
         channels: constant and coarse dimensions of the observation.
+        gaps: what the model does not know, and what to log next.
     """
 
     training: TrainingReport
@@ -384,6 +386,7 @@ class DynamicsReport(ReportPart):
     termination: TerminationReport
     warnings: tuple[str, ...]
     channels: ChannelReport = ChannelReport()
+    gaps: GapReport = GapReport()
 
     @property
     def trusted_horizon(self) -> int:

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -18,6 +18,10 @@ from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
+
+BatchKind: TypeAlias = Literal["transitions", "on_policy", "demonstrations"]
+"""What a learner's batches are: `TransitionBatch` of whoever acted, `OnPolicyBatch` of its own policy, or
+`DemonstrationBatch` of whoever acted with an expert's steps beside them."""
 
 _LogStd: TypeAlias = Annotated[float, Field(ge=-20, le=10)]
 
@@ -46,6 +50,10 @@ class LearnerConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    acts_on_choices: ClassVar[bool] = False
+    """Whether actions are finitely many choices, one-hot; False for actions in a box."""
+
     discount: Annotated[float, Field(ge=0, lt=1)] = 0.99
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 256
     normalise_observations: bool = True
@@ -65,6 +73,21 @@ class LearnerConfig(BaseModel):
     def reads_rewards(self) -> bool:
         """Whether updates read rewards; a learner that does not can be given a log without them."""
         return True
+
+    @property
+    def batch_kind(self) -> BatchKind:
+        """Which batches an update reads; a recipe refuses a learner whose batches it does not make."""
+        return "transitions"
+
+    @property
+    def summed_steps(self) -> int:
+        """Logged rewards that a row of a batch sums up, discounted; 1 for single steps."""
+        return 1
+
+    @property
+    def reads_preferences(self) -> bool:
+        """Whether updates read answered pairs of segments, which the recipe `preferences` brings."""
+        return False
 
     @property
     def is_conservative(self) -> bool:

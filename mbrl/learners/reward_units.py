@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mbrl.core.protocols import CriticValues, Learner, Policy, ValueFn
+from mbrl.core.protocols import CriticValues, Learner, Policy, StateValueFn, ValueFn
 from mbrl.core.types import Metrics, TransitionBatch
 
 RETURN_METRICS: Final = frozenset(
@@ -46,9 +46,8 @@ class StandardisedRewards:
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on `r / unit`; metrics that are values are in reward units."""
         # Q, V and targets follow by themselves, since returns are sums of rewards.
-        scaled = dataclasses.replace(batch, reward=batch.reward / self.unit)
         # Metrics that are values go back to reward units, so that runs with other units compare.
-        metrics = self.learner.update(state, scaled, generator)
+        metrics = self.learner.update(state, batch.in_unit(self.unit), generator)
         return {
             name: metric * self.unit if name in RETURN_METRICS else metric for name, metric in metrics.items()
         }
@@ -57,18 +56,21 @@ class StandardisedRewards:
         """The learner's."""
         return self.learner.policy(state)
 
-    def value(self, state: Any) -> ValueFn | None:
+    def value(self, state: Any) -> StateValueFn | None:
         """The learner's, in reward units; with critics where the learner has some."""
         value = self.learner.value(state)
         if value is None:
             return None
         # Planners look for `action_values`: without critics behind it the wrapper must not have it either.
-        is_critic = isinstance(value, CriticValues)
-        return _CriticsInRewardUnits(value, self.unit) if is_critic else _ValueInRewardUnits(value, self.unit)
+        # So it is with Q: a wrapper has what it wraps.
+        if isinstance(value, CriticValues):
+            return _CriticsInRewardUnits(value, self.unit)
+        known = _ValueInRewardUnits if isinstance(value, ValueFn) else _StateValueInRewardUnits
+        return known(value, self.unit)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _ValueInRewardUnits:
+class _StateValueInRewardUnits:
     """Values times the unit."""
 
     values: Any
@@ -78,6 +80,11 @@ class _ValueInRewardUnits:
         """V(s)."""
         # V is linear in the rewards.
         return self.values.value(obs) * self.unit
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _ValueInRewardUnits(_StateValueInRewardUnits):
+    """Those of actions as well."""
 
     def action_value(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]

@@ -131,7 +131,15 @@ class TanhGaussianActor(Actor):
 
         Noise with leading axes gives as many actions for each observation; the network runs once.
         """
-        mean, log_std = self.moments(obs)
+        return self.draw_with_log_prob(noise, *self.moments(obs))
+
+    @staticmethod
+    def draw_with_log_prob(
+        noise: Float[Tensor, "*k b act_dim"],
+        mean: Float[Tensor, "b act_dim"],
+        log_std: Float[Tensor, "b act_dim"],
+    ) -> tuple[Float[Tensor, "*k b act_dim"], Float[Tensor, "*k b"]]:
+        """The same where `moments` are known."""
         x = torch.addcmul(mean, log_std.exp(), noise)
         # log N(x) at x = mean + std * noise needs no division by std
         log_normal = -(0.5 * (noise.square() + LOG_2PI) + log_std).sum(-1)

@@ -59,6 +59,8 @@ class RunConfig(BaseModel):
     Attributes:
         dataset: path, `minari:<id>` or name of a bundled dataset; null for online recipes.
         dataset_options: what a load may repair.
+        expert: second dataset, of an expert's episodes, for algorithms that imitate; read with the same
+            options. Its rewards are never read.
         task: name of a shipped task or path of a task's yaml; null takes the one that the dataset names.
         recipe: how the learner gets its experience.
         algorithm: hyper-parameters of the recipe and its learner.
@@ -66,8 +68,9 @@ class RunConfig(BaseModel):
         judges: ensembles that never train a policy, and how they are asked what policies are worth.
         select: which of the policies along the training is its result, see `SelectRule`; a bare name stands
             for its rule.
-        reward: in imagination: the rule that the log carries where there is one (`auto`), or the `learned`
-            head of the dynamics.
+        reward: in imagination: the rule that the log carries where there is one (`auto`), the `learned`
+            head of the dynamics, or the path of the reward model (`.safetensors`) that the log was relabelled
+            by, whose lower bound imagined steps then earn as logged ones do.
         policy_data: what a policy learns from: `all` episodes, or those of the `train` split alone. The model
             and its thresholds know the training split only; diagnostics look at held-out states either way.
         evaluation: the judgement of its policy.
@@ -86,13 +89,14 @@ class RunConfig(BaseModel):
 
     dataset: str | None = None
     dataset_options: LoadOptions = LoadOptions()
+    expert: str | None = None
     task: str | None = None
     recipe: str
     algorithm: SerializeAsAny[RecipeConfig]
     dynamics: DynamicsConfig = DynamicsConfig()
     judges: JudgesConfig = JudgesConfig()
     select: Select = SelectRule()
-    reward: Literal["auto", "learned"] = "auto"
+    reward: Annotated[str, Field(pattern=r"^(auto|learned|.+\.safetensors)$")] = "auto"
     policy_data: Literal["all", "train"] = "all"
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

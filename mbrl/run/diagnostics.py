@@ -8,7 +8,7 @@ import torch
 from mbrl.algorithms.base import RecipeContext
 from mbrl.algorithms.imagination import choose_termination, imagine, limit_horizon, settle_halt_reward
 from mbrl.algorithms.penalty import PenaltyConfig, UncertaintyRule
-from mbrl.core.protocols import Policy, ValueFn
+from mbrl.core.protocols import Policy, StateValueFn
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset
@@ -54,7 +54,9 @@ class ShiftMonitor:
         self._ringing: list[str] = []
         self.report: dict[str, Any] | None = None
 
-    def look(self, step: int, policy: Policy, value: ValueFn | None, *, generator: torch.Generator) -> Look:
+    def look(
+        self, step: int, policy: Policy, value: StateValueFn | None, *, generator: torch.Generator
+    ) -> Look:
         """Holds the policy after `step` updates against its log.
 
         Args:
@@ -117,9 +119,11 @@ def make_shift_probe(
     why_not: dict[str, str] = {}
     discount = config.algorithm.learner.config.discount
     returns = None
-    if dataset.has_rewards:
+    if dataset.has_rewards and config.algorithm.reads_rewards:
         returns = logged_values(dataset, discount=discount, generator=rng.at("returns"))
-    if returns is None and not dataset.has_rewards:
+    if not config.algorithm.reads_rewards:
+        why_not["returns"] = "the algorithm does not read the log's rewards"
+    elif not dataset.has_rewards:
         why_not["returns"] = "the log has no rewards"
     elif returns is None:
         why_not["returns"] = f"too few logged steps have a known return at a discount of {discount:g}"

@@ -1,8 +1,11 @@
 """What a run's config names: its dataset, its task, and what a manifest says of them."""
 
+from pathlib import Path
 from typing import Any
 
+from mbrl.algorithms.base import RECIPES
 from mbrl.algorithms.imagination import TerminationSource
+from mbrl.algorithms.preferences import PreferencesConfig
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import RewardFn, TerminationFn
 from mbrl.data.dataset import Dataset
@@ -11,7 +14,11 @@ from mbrl.data.rules import logged_reward, logged_termination
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.envs.specs import TaskSpec, find_task, load_named_task, load_task
 from mbrl.envs.termination import KnownTermination
+from mbrl.preferences.files import read_preferences
+from mbrl.preferences.pairs import PreferenceSet
 from mbrl.run.config import RunConfig
+from mbrl.run.preferences.relabelling import reward_of_log
+from mbrl.run.preferences.reward import open_reward
 from mbrl.run.stage import Workspace
 
 
@@ -25,6 +32,39 @@ def load_run_dataset(config: RunConfig, workspace: Workspace) -> Dataset:
     if config.dataset is None:
         raise ConfigError("No dataset is named. Remedy: mbrl train DATASET, or dataset: in the config.")
     return open_dataset(config.dataset, config.dataset_options, minari_root=workspace.minari_root)
+
+
+def load_run_expert(config: RunConfig, dataset: Dataset | None, workspace: Workspace) -> Dataset | None:
+    """The expert's log that a config names; None for algorithms that imitate nobody.
+
+    Raises:
+        ConfigError: it names one for an algorithm that reads none, none for one that does, or one of other
+            sizes than the log.
+        DataError: it cannot be used.
+    """
+    imitates = RECIPES.get(config.recipe).imitates
+    if config.expert is None or not imitates or dataset is None:
+        if config.expert is not None:
+            raise ConfigError(
+                f"expert={config.expert}: the recipe {config.recipe!r} imitates nobody. Remedy: leave it "
+                "away, or train airl, gail, smodice or demodice."
+            )
+        if imitates:
+            raise ConfigError(
+                f"The recipe {config.recipe!r} imitates: name a log of an expert beside the log. Remedy: "
+                "mbrl train LOG --expert DATASET, or expert: in the config."
+            )
+        return None
+    expert = open_dataset(config.expert, config.dataset_options, minari_root=workspace.minari_root)
+    if expert.spec != dataset.spec or expert.info.history != dataset.info.history:
+        raise ConfigError(
+            f"The expert's log {expert.info.name!r} has {expert.spec.obs_dim} observations and "
+            f"{expert.spec.act_dim} actions in {list(expert.spec.act_low)} to {list(expert.spec.act_high)}, "
+            f"the log {dataset.info.name!r} {dataset.spec.obs_dim} and {dataset.spec.act_dim} in "
+            f"{list(dataset.spec.act_low)} to {list(dataset.spec.act_high)}. Remedy: two logs of one machine, "
+            "with the same history."
+        )
+    return expert
 
 
 def find_run_task(config: RunConfig, dataset: Dataset | None) -> TaskSpec | None:
@@ -73,13 +113,42 @@ def known_termination(task: TaskSpec | None, dataset: Dataset) -> TerminationFn 
 
 
 def known_reward(run: RunConfig, dataset: Dataset) -> RewardFn | None:
-    """The reward that the log carries as a rule, unless the config wants the learned one; None if unknown."""
-    return logged_reward(dataset.info) if run.reward == "auto" and dataset.has_rewards else None
+    """Who says what an imagined step earns besides the dynamics' own head; None for that head.
+
+    The reward that the log carries as a rule, or the reward model that the config names.
+
+    Raises:
+        ConfigError: the log was not relabelled by that model.
+    """
+    if run.reward == "learned" or not dataset.has_rewards:
+        return None
+    return logged_reward(dataset.info) if run.reward == "auto" else reward_of_log(Path(run.reward), dataset)
 
 
 def reward_identity(run: RunConfig) -> dict[str, Any]:
-    """Who says what an imagined step earns, where that is not what the log says."""
-    return {} if run.reward == "auto" else {"reward": run.reward}
+    """Who says what an imagined step earns, where that is not what the log says; a model by its content."""
+    if run.reward in {"auto", "learned"}:
+        return {} if run.reward == "auto" else {"reward": run.reward}
+    return {"reward": open_reward(Path(run.reward)).content}
+
+
+def load_run_preferences(run: RunConfig, dataset: Dataset) -> PreferenceSet | None:
+    """The answers that the algorithm learns from; None for one that learns from none.
+
+    Raises:
+        ConfigError: the policy is to learn from a part of the episodes alone.
+        DataError: the file is wrong, or about another log.
+    """
+    algorithm = run.algorithm
+    if not isinstance(algorithm, PreferencesConfig) or algorithm.preferences is None:
+        return None
+    if run.policy_data != "all":
+        raise ConfigError(
+            f"policy_data={run.policy_data}: answers are about all episodes. Remedy: policy_data=all."
+        )
+    found = read_preferences(algorithm.preferences)
+    found.require_log(dataset)
+    return found
 
 
 def named_end(asked: TerminationSource, rule: TerminationFn | None, *, option: str) -> TerminationSource:
@@ -113,6 +182,7 @@ def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]
     return {
         "dataset_source": config.dataset,
         "dataset_hash": None if dataset is None else dataset.content_hash,
+        **({} if config.expert is None else {"expert_source": config.expert}),
         "dropped": {} if dataset is None else dict(dataset.dropped),
         "online": dataset is None,
         "device": config.device,

@@ -14,8 +14,9 @@ from mbrl.core.history import History, resting_action
 from mbrl.core.protocols import Policy
 from mbrl.core.types import SpaceSpec
 from mbrl.envs.history import HistoryPolicy
-from mbrl.nets.actors import ActorSpec, actor_class, build_actor
+from mbrl.nets.actors import ActorSpec, actor_class
 from mbrl.nets.bcq import BCQPolicy, BCQSpec
+from mbrl.nets.categorical import CategoricalSpec, categorical_class
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.artifacts import load_artifact, save_artifact
@@ -41,7 +42,10 @@ _Number: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 _HISTORY: Final = TypeAdapter[History | None](History | None)
 
 
-class _AnySpec(RootModel[Annotated[ActorSpec | BCQSpec, Field(discriminator="kind")]]):
+AnySpec: TypeAlias = ActorSpec | BCQSpec | CategoricalSpec
+
+
+class _AnySpec(RootModel[Annotated[AnySpec, Field(discriminator="kind")]]):
     """The description of a network, of the class that its kind names."""
 
 
@@ -193,10 +197,7 @@ def load_policy(path: Path) -> StoredPolicy:
     """
     artifact = load_artifact(path, version=FORMAT_VERSION, what="policy")
     spec = artifact.entry("actor", _AnySpec).root
-    if isinstance(spec, BCQSpec):
-        shapes = BCQPolicy.tensor_shapes(spec)
-    else:
-        shapes = actor_class(spec.kind).tensor_shapes(spec)
+    shapes = _network_class(spec).tensor_shapes(spec)
     artifact.check_shapes(shapes)
     artifact.check_positive(name for name in shapes if name.endswith("normaliser.std"))
     artifact.entry("facts", PolicyFacts)
@@ -226,10 +227,13 @@ def open_policy(path: Path, which: Which = "selected") -> StoredPolicy:
     return dataclasses.replace(load_policy(file), training=training)
 
 
-def _rebuild(spec: ActorSpec | BCQSpec) -> PolicyNetwork:
+def _network_class(spec: AnySpec) -> Any:
+    if isinstance(spec, BCQSpec):
+        return BCQPolicy
+    return categorical_class(spec.kind) if isinstance(spec, CategoricalSpec) else actor_class(spec.kind)
+
+
+def _rebuild(spec: AnySpec) -> PolicyNetwork:
     """A network of the described form; its weights and statistics are the file's to replace."""
     normaliser = Normaliser.identity(spec.space.obs_dim)
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(spec, BCQSpec):
-        return BCQPolicy(spec, normaliser, generator)
-    return build_actor(spec, normaliser, generator)
+    return _network_class(spec)(spec, normaliser, torch.Generator().manual_seed(0))

@@ -29,6 +29,7 @@ from mbrl.run.records import Manifest, Record
 
 StageName: TypeAlias = Literal[
     "fit_dynamics",
+    "fit_reward",
     "train_policy",
     "evaluate",
     "backtest",

@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from mbrl.algorithms.base import RECIPES, RecipeContext
+from mbrl.algorithms.base import RECIPES, RecipeContext, counterpart_name
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
@@ -21,11 +21,21 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.nets.normaliser import Normaliser
-from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree
+from mbrl.preferences.files import content_digest
+from mbrl.preferences.segments import SegmentPairs
+from mbrl.run.config import ResolvedConfig, RunConfig, algorithm_tree, part_names
 from mbrl.run.continuation import continue_shorter
 from mbrl.run.diagnostics import ShiftMonitor, make_shift_probe
 from mbrl.run.fit import dynamics_key, fit_dynamics_stage, for_log
-from mbrl.run.inputs import find_run_task, load_run_dataset, manifest_facts, reward_identity, split_identity
+from mbrl.run.inputs import (
+    find_run_task,
+    load_run_dataset,
+    load_run_expert,
+    load_run_preferences,
+    manifest_facts,
+    reward_identity,
+    split_identity,
+)
 from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, selection_identity
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
@@ -55,7 +65,10 @@ def train_policy_stage(
     """
     config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
     dataset, task = _open_inputs(resolved, workspace, dataset)
+    expert = load_run_expert(config, dataset, workspace)
     identity = _identity(config, dataset, task) | selection_identity(config)
+    if expert is not None:
+        identity["expert"] = expert.content_hash
     fit: Callable[[], FittedDynamics] | None = None
     if dataset is not None and recipe.needs_dynamics:
         fit, identity["dynamics"] = _model_source(resolved, dataset, workspace, fitted)
@@ -66,7 +79,7 @@ def train_policy_stage(
     def work(work: StageWork) -> Mapping[str, Any]:
         kept = KeptPolicies.of(config, work.path, _policy_facts(resolved, dataset, task, key))
         continue_shorter(config, workspace.store, work, kept)
-        context = make_recipe_context(config, dataset, task, fit)
+        context = make_recipe_context(config, dataset, task, fit, expert=expert)
         _tell_what_matters(config, dataset, context, work)
         work.restart_clock()  # the fit is a stage of its own
         training = RECIPES.get(config.recipe).build(config.algorithm, context)
@@ -97,6 +110,7 @@ def _open_inputs(
     if dataset is not None and config.algorithm.reads_rewards:
         dataset.require_rewards(f"The algorithm {resolved.name!r}")
     task = find_run_task(config, dataset)
+    check_actions(resolved, dataset, task)
     if dataset is None and (task is None or config.dataset is not None):
         raise ConfigError(
             f"The recipe {config.recipe!r} trains in a simulator: give a task and no dataset "
@@ -107,20 +121,36 @@ def _open_inputs(
     return dataset, task
 
 
+def check_actions(resolved: ResolvedConfig, dataset: Dataset | None, task: TaskSpec | None) -> None:
+    """Refuses a method for other actions than those of the log or the task.
+
+    Raises:
+        ConfigError: naming the same method for such actions, where one is shipped.
+    """
+    if dataset is None and task is None:
+        return
+    space = task.space if dataset is None and task is not None else cast("Dataset", dataset).spec
+    name = counterpart_name(resolved.name, space)
+    known = name if name != resolved.name and name in part_names("algorithms") else None
+    resolved.run.algorithm.learner.check_actions(space, algorithm=known)
+
+
 def make_recipe_context(
     config: RunConfig,
     dataset: Dataset | None,
     task: TaskSpec | None,
     fit: Callable[[], FittedDynamics] | None,
+    *,
+    expert: Dataset | None = None,
 ) -> RecipeContext:
-    """What a recipe is built from: the episodes to learn from, their moments, and the dynamics."""
+    """What a recipe is built from: the episodes to learn from, their moments, the dynamics, an expert."""
     if dataset is None:
         assert task is not None
         return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
     part = dataset
     if config.policy_data == "train":
         part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
-    train = part.transitions()
+    train, answers = part.transitions(), load_run_preferences(config, dataset)
     mean, std = fit_moments(train.observation)
     return RecipeContext(
         space=dataset.spec,
@@ -131,6 +161,8 @@ def make_recipe_context(
         episode=torch.tensor(train.episode),
         whole=LoggedEpisodes.of(part),
         log_termination=logged_termination(dataset.info),
+        expert=None if expert is None else expert.transitions().to_batch(),
+        preferences=None if answers is None else SegmentPairs.of(dataset, answers),
     )
 
 
@@ -140,9 +172,8 @@ def _tell_what_matters(
     """Warns of outliers, and says so where a known rule takes the place of the learned head unasked."""
     _warn_of_outliers(dataset)
     if context.dynamics is not None and context.dynamics.known_reward is not None:
-        work.progress.message(
-            "Imagined steps earn what the log's rule says (reward=learned: what the fit says)."
-        )
+        who = "the log's rule" if config.reward == "auto" else "the reward model"
+        work.progress.message(f"Imagined steps earn what {who} says (reward=learned: what the fit says).")
     is_open = getattr(config.algorithm, "termination", None) == "auto"
     if is_open and context.known_termination is not None:
         work.progress.message("Imagined episodes end by the known rule of the task.")
@@ -202,6 +233,9 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
             "split": split_identity(config.dynamics),
             "policy_data": config.policy_data,
         }
+        answers = load_run_preferences(config, dataset)
+        if answers is not None:  # by content: the path stands in the algorithm's section
+            identity["preferences"] = content_digest(answers)
     return identity
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mbrl.core.protocols import Policy, ValueFn
+from mbrl.core.protocols import Policy, StateValueFn, ValueFn
 from mbrl.rollouts.generate import RolloutConfig, generate_rollouts
 from mbrl.shift.findings import ShiftFindings
 from mbrl.shift.logged_values import LoggedValues
@@ -65,7 +65,7 @@ class ShiftProbe:
     def look(
         self,
         policy: Policy,
-        value: ValueFn | None,
+        value: StateValueFn | None,
         *,
         step: int,
         past: Mapping[int, float],
@@ -111,13 +111,17 @@ class ShiftProbe:
         found.rows |= {"states": len(self.states), "support": self.support.rows}
 
     def _look_at_values(
-        self, found: ShiftFindings, value: ValueFn | None, step: int, past: Mapping[int, float]
+        self, found: ShiftFindings, value: StateValueFn | None, step: int, past: Mapping[int, float]
     ) -> None:
         if value is None:
             reason = "the learner estimates no values"
             found.skip(reason, "value_gap", "value_rank_correlation", "value_drift")
             return
-        self._compare_returns(found, value)
+        if isinstance(value, ValueFn):
+            self._compare_returns(found, value)
+        else:
+            reason = "the learner values states, and no actions"
+            found.skip(reason, "value_gap", "value_rank_correlation")
         values = value.value(self.states).double()
         # float64 above: the drift is a small difference of means of large values.
         mean, spread = float(values.mean()), float(values.std(correction=0))
@@ -170,7 +174,7 @@ class ShiftProbe:
         found.rows["rollout_steps"] = len(uncertainty)
 
     def _look_at_edge(
-        self, found: ShiftFindings, policy: Policy, value: ValueFn | None, generator: torch.Generator
+        self, found: ShiftFindings, policy: Policy, value: StateValueFn | None, generator: torch.Generator
     ) -> None:
         if self.edge is None:
             found.lack("edge", "edge_share", "edge_value_gap")

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
+from mbrl.core.types import SpaceSpec
 from mbrl.envs.specs import load_task
 from mbrl.learners.base import LEARNERS
 from mbrl.nets.normaliser import Normaliser
@@ -27,11 +28,14 @@ from mbrl.testing.checks import Checks, Subject, expect, expect_same, find_diffe
 from mbrl.testing.learners import small_settings
 from mbrl.testing.policies import POLICY_CHECKS, PolicyCase
 from mbrl.testing.samples import (
+    CHOICES,
     SPACE,
     TINY_DYNAMICS,
     fitted_dynamics,
     make_dataset,
+    make_expert,
     make_normaliser,
+    make_preferences,
     make_transitions,
 )
 from mbrl.testing.trainings import check_longer, check_resume, check_stored_policy, train_in
@@ -39,7 +43,10 @@ from mbrl.testing.trainings import check_longer, check_resume, check_stored_poli
 UPDATES: Final = 24
 _CUTS = (3, 5, 10, 12, 23)
 _SHORTER = (11, 15)
-_ONLINE_TASK = "pendulum"
+_ONLINE_TASKS = {False: "pendulum", True: "cartpole"}
+"""By whether actions are choices."""
+
+_CLONE_UPDATES = 8
 _BATCH_FIELDS = ("observation", "action", "reward", "next_observation", "terminated")
 _SMALL: Final[dict[str, Any]] = {
     "updates": UPDATES,
@@ -52,6 +59,9 @@ _SMALL: Final[dict[str, Any]] = {
     "states": 12,
     "sims": 8,
     "search_from": 5,
+    "discriminator_hidden": [8],
+    "demonstrations": 8,
+    "pairs": 4,
 }
 """Settings that make an algorithm small, by dotted key; those that it does not have are passed over."""
 
@@ -73,13 +83,26 @@ class AlgorithmCase:
         """Whether it learns in a simulator and not from a log."""
         return RECIPES.get(self.recipe).is_online
 
+    @property
+    def space(self) -> SpaceSpec:
+        """Of the small log: a box of actions, or three choices."""
+        return CHOICES if self.config.learner.config.acts_on_choices else SPACE
+
     def make_context(self) -> RecipeContext:
         """The small log and its model, or a simulator."""
+        space = self.space
         if self.is_online:
-            task = load_task(_ONLINE_TASK)
+            task = load_task(_ONLINE_TASKS[space.is_discrete])
             return RecipeContext(task.space, Normaliser.identity(task.obs_dim), task=task)
-        episode = torch.tensor(make_dataset().transitions().episode)
-        return RecipeContext(SPACE, make_normaliser(), make_transitions(), fitted_dynamics(), episode=episode)
+        return RecipeContext(
+            space,
+            make_normaliser(space),
+            make_transitions(space),
+            fitted_dynamics(space),
+            episode=torch.tensor(make_dataset(space=space).transitions().episode),
+            expert=make_expert(space),
+            preferences=make_preferences(space),
+        )
 
     def build(self, context: RecipeContext | None = None) -> Training:
         """What the loop runs."""
@@ -121,7 +144,10 @@ def _shrunk(tree: Tree) -> Tree:
     if isinstance(learner, dict):
         fields = cast("Tree", learner)
         if fields.get("name") in LEARNERS:
-            fields |= small_settings(LEARNERS.get(fields["name"]).Config)
+            learner_config = LEARNERS.get(fields["name"]).Config
+            fields |= small_settings(learner_config)
+            if "clone_updates" in learner_config.model_fields:
+                fields["clone_updates"] = _CLONE_UPDATES  # both phases are looked at
     return tree
 
 
@@ -168,13 +194,17 @@ def longer_trainings_go_on_from_shorter_ones(case: AlgorithmCase) -> None:
 def training_leaves_the_data_alone(case: AlgorithmCase) -> None:
     """The logged transitions and the model are as before."""
     context = case.make_context()
-    before, model = copy.deepcopy(context.transitions), copy.deepcopy(fitted_dynamics().to_tensors()[1])
+    before, model = copy.deepcopy(context.transitions), _model_tensors(case)
     with tempfile.TemporaryDirectory() as folder:
         train_in(Path(folder), case.build(context), updates=UPDATES)
-    expect_same(fitted_dynamics().to_tensors()[1], model, "the dynamics model as it was before training")
+    expect_same(_model_tensors(case), model, "the dynamics model as it was before training")
     for field in _BATCH_FIELDS if context.transitions is not None else ():
         logged = getattr(context.transitions, field)
         expect_same(logged, getattr(before, field), f"the logged {field} as it was before training")
+
+
+def _model_tensors(case: AlgorithmCase) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(dict(fitted_dynamics(case.space).to_tensors()[1]))
 
 
 def policy_is_a_policy(case: AlgorithmCase) -> None:
@@ -215,7 +245,7 @@ def diagnostics_change_nothing(case: AlgorithmCase) -> None:
     )
     monitor = ShiftMonitor(
         lambda: make_shift_probe(
-            run, make_dataset(), context, value_bounds=training.value_bounds, supports={}
+            run, make_dataset(space=case.space), context, value_bounds=training.value_bounds, supports={}
         )
     )
     with tempfile.TemporaryDirectory() as folder:

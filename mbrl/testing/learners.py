@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import torch
 
-from mbrl.core.protocols import Learner, Training, ValueFn
+from mbrl.core.protocols import DiscretePolicy, Learner, StateValueFn, Training, ValueFn
 from mbrl.core.rng import RngStreams
-from mbrl.core.types import TransitionBatch
-from mbrl.data.sources import DatasetSource
+from mbrl.core.types import SpaceSpec, TransitionBatch, take
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerEntry
 from mbrl.testing.audit import Audit
 from mbrl.testing.checks import (
@@ -24,7 +23,7 @@ from mbrl.testing.checks import (
     run_checks,
 )
 from mbrl.testing.policies import POLICY_CHECKS, PolicyCase
-from mbrl.testing.samples import SPACE, make_normaliser, make_transitions
+from mbrl.testing.samples import CHOICES, SPACE, make_batch, make_normaliser, make_source
 from mbrl.testing.trainings import check_resume, check_stored_policy
 
 _UPDATES = 10
@@ -45,9 +44,18 @@ class LearnerCase:
     entry: LearnerEntry
     config: LearnerConfig
 
+    @property
+    def space(self) -> SpaceSpec:
+        """Of the small log: a box of actions, or three choices."""
+        return CHOICES if self.config.acts_on_choices else SPACE
+
+    def batch(self) -> TransitionBatch:
+        """The whole log, as the learner reads it."""
+        return make_batch(self.config.batch_kind, self.space)
+
     def build(self) -> Learner[Any]:
         """The learner, told of the small log's task."""
-        return self.entry(self.config, LearnerContext(SPACE, make_normaliser(), _UPDATES))
+        return self.entry(self.config, LearnerContext(self.space, make_normaliser(self.space), _UPDATES))
 
     def start(self, seed: int = 0) -> tuple[Learner[Any], Any]:
         """The learner and a fresh state."""
@@ -58,7 +66,7 @@ class LearnerCase:
         """The learner and its state after a few updates on the whole log."""
         learner, state = self.start()
         for step in range(updates):
-            learner.update(state, make_transitions(), RngStreams(0).at("update", step))
+            learner.update(state, self.batch(), RngStreams(0).at("update", step))
         return learner, state
 
 
@@ -124,10 +132,10 @@ def updates_repeat(case: LearnerCase) -> None:
 def updates_change_the_state_alone(case: LearnerCase) -> None:
     """The state changes; batch, config and an earlier snapshot do not; metrics are detached scalars."""
     learner, state = case.start()
-    snapshot, batch, config = state.state_dict(), make_transitions(), case.config.model_dump()
+    snapshot, batch, config = state.state_dict(), case.batch(), case.config.model_dump()
     before = copy.deepcopy(snapshot)
     metrics = learner.update(state, batch, RngStreams(0).at("update"))
-    expect_same(_fields(batch), _fields(make_transitions()), "the batch as it was before the update")
+    expect_same(_fields(batch), _fields(case.batch()), "the batch as it was before the update")
     expect(case.config.model_dump() == config, "the config as it was before the update", came="another")
     expect(
         find_difference(before, state.state_dict()) is not None, "a state that learns", came="the same state"
@@ -148,11 +156,11 @@ def states_survive_their_state_dict(case: LearnerCase) -> None:
     other = learner.init(RngStreams(9).at("init"))
     other.load_state_dict(copy.deepcopy(state.state_dict()))
     for one in (state, other):
-        learner.update(one, make_transitions(), RngStreams(0).at("update", 1))
+        learner.update(one, case.batch(), RngStreams(0).at("update", 1))
     expect_same(
         state.state_dict(), other.state_dict(), "the same state after saving, loading and one more update"
     )
-    obs = make_transitions().observation[:8]
+    obs = case.batch().observation[:8]
     actions = [learner.policy(one).act(obs) for one in (state, other)]
     expect(torch.equal(*actions), "the same actions of a state and its copy", came="others")
 
@@ -160,7 +168,7 @@ def states_survive_their_state_dict(case: LearnerCase) -> None:
 def updates_read_no_number_back(case: LearnerCase) -> None:
     """No `.item()`, no branch on a tensor, no NumPy: each read makes a GPU wait."""
     learner, state = case.train(1)
-    batch = make_transitions()
+    batch = case.batch()
     with Audit(rows=None) as audit:
         learner.update(state, batch, RngStreams(0).at("update", 1))
     expect(not audit.reads, "updates that read no number out of a tensor", came=", ".join(audit.reads))
@@ -170,20 +178,19 @@ def policy_is_a_policy(case: LearnerCase) -> None:
     """What `policy` returns passes every check of a policy."""
     learner, state = case.train()
     for check in POLICY_CHECKS.values():
-        check(PolicyCase(learner.policy(state), SPACE))
+        check(PolicyCase(learner.policy(state), case.space))
 
 
 def values_are_finite_and_one_for_each_row(case: LearnerCase) -> None:
-    """`value` returns V and Q of shape `[b]`, or None for a learner without values."""
+    """`value` returns V, and Q if it is known, of shape `[b]`; or None for a learner without values."""
     learner, state = case.train()
-    values, batch = learner.value(state), make_transitions()
+    values, batch = learner.value(state), case.batch()
     if values is None:
         return
-    expect_instance(values, ValueFn)
-    found = {
-        "value": values.value(batch.observation),
-        "action_value": values.action_value(batch.observation, batch.action),
-    }
+    expect_instance(values, StateValueFn)
+    found = {"value": values.value(batch.observation)}
+    if isinstance(values, ValueFn):
+        found["action_value"] = values.action_value(batch.observation, batch.action)
     for name, value in found.items():
         expect(
             list(value.shape) == [len(batch)],
@@ -193,11 +200,35 @@ def values_are_finite_and_one_for_each_row(case: LearnerCase) -> None:
         expect(bool(value.isfinite().all()), f"{name} to be finite", came="NaN or infinity")
 
 
+def forbidden_choices_are_never_read(case: LearnerCase) -> None:
+    """Masks hold: what a forbidden choice is worth, and whether it would be the best, changes nothing.
+
+    Learners of a box of actions are passed over. The last choice is forbidden everywhere, in a log that never
+    makes it: an update with masks then leaves the probabilities of the other two a distribution.
+    """
+    if not case.config.acts_on_choices:
+        return
+    batch = case.batch()
+    mask = torch.ones_like(batch.action, dtype=torch.bool)
+    mask[:, -1] = False
+    rows = (batch.action[:, -1] == 0).nonzero()[:, 0]
+    told = dataclasses.replace(batch, action_mask=mask, next_action_mask=mask)
+    learner, state = case.start()
+    for step in range(3):
+        learner.update(state, take(told, rows), RngStreams(0).at("update", step))
+    policy = learner.policy(state)
+    expect_instance(policy, DiscretePolicy)
+    assert isinstance(policy, DiscretePolicy)
+    probs = policy.probs(batch.observation, mask)
+    expect(bool((probs[:, -1] == 0).all()), "a probability of 0 of forbidden choices", came="more")
+    expect(bool(probs.isfinite().all()), "finite probabilities after updates with masks", came="NaN")
+
+
 def trainings_resume_to_the_same_bits(case: LearnerCase) -> None:
     """A training that is killed and continued ends where the uninterrupted one does."""
 
     def make() -> Training:
-        source = DatasetSource(make_transitions())
+        source = make_source(case.config.batch_kind, case.space)
         return Training(case.build(), source, batch_size=case.config.batch_size)
 
     check_resume(make, updates=_UPDATES, cuts=(3, 5))
@@ -206,7 +237,7 @@ def trainings_resume_to_the_same_bits(case: LearnerCase) -> None:
 def policy_survives_its_file(case: LearnerCase) -> None:
     """The policy that is exported acts as the policy that was trained."""
     learner, state = case.train()
-    check_stored_policy(learner.policy(state), make_transitions().observation)
+    check_stored_policy(learner.policy(state), case.batch().observation)
 
 
 def _fields(batch: TransitionBatch) -> dict[str, Any]:
@@ -224,6 +255,7 @@ LEARNER_CHECKS: Final[Checks[LearnerCase]] = {
         updates_read_no_number_back,
         policy_is_a_policy,
         values_are_finite_and_one_for_each_row,
+        forbidden_choices_are_never_read,
         trainings_resume_to_the_same_bits,
         policy_survives_its_file,
     )

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from mbrl.core.protocols import DiscretePolicy, Policy, StochasticPolicy
 from mbrl.core.types import SpaceSpec
-from mbrl.testing.checks import Checks, Subject, expect, run_checks
+from mbrl.testing.checks import Checks, Subject, expect, expect_all, expect_refusal, run_checks
 
 _ROWS = 64
 _DRAWS = 3
+_MANY = 4000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,6 +121,44 @@ def densities_fit_the_samples(case: PolicyCase) -> None:
         )
 
 
+def choices_are_one_hot(case: PolicyCase) -> None:
+    """A discrete policy takes one choice in each state; other policies are passed over."""
+    if not isinstance(case.policy, DiscretePolicy):
+        return
+    for noise in (None, case.noise(_ROWS)):
+        action = case.policy.act(case.states(), noise)
+        is_one = ((action == 0) | (action == 1)).all(1) & (action.sum(1) == 1)
+        expect_all(is_one, "one-hot actions")
+
+
+def draws_follow_the_probabilities(case: PolicyCase) -> None:
+    """A discrete policy draws with noise what its probabilities say; other policies are passed over."""
+    policy = case.policy
+    if not isinstance(policy, DiscretePolicy):
+        return
+    state = case.states()[:1]
+    expected = policy.probs(state)[0].double()
+    drawn = policy.act(state.expand(_MANY, -1), case.noise(_MANY)).double().mean(0)
+    # Five deviations of a share: one in two million sound policies fails.
+    slack = 5 * (expected * (1 - expected) / _MANY).sqrt() + 1e-6
+    expect_all((drawn - expected).abs() <= slack, f"draws with the shares {expected.tolist()}")
+
+
+def masks_forbid(case: PolicyCase) -> None:
+    """What a mask forbids has probability 0, the rest sums to 1; a mask that allows nothing is refused."""
+    policy = case.policy
+    if not isinstance(policy, DiscretePolicy):
+        return
+    states, count = case.states(), case.space.act_dim
+    mask = torch.arange(count)[None].expand(_ROWS, -1) != torch.arange(_ROWS)[:, None] % count
+    probs = policy.probs(states, mask)
+    expect_all((probs[~mask] == 0), "a probability of 0 of forbidden choices")
+    expect_all((probs.sum(1) - 1).abs() < 1e-5, "probabilities of the allowed choices that sum to 1")
+    nothing = mask.clone()
+    nothing[3] = False
+    expect_refusal(lambda: policy.probs(states, nothing), "row 3")
+
+
 def probabilities_sum_to_one(case: PolicyCase) -> None:
     """A discrete policy's probabilities are a distribution; other policies are passed over."""
     policy = case.policy
@@ -142,6 +181,9 @@ POLICY_CHECKS: Final[Checks[PolicyCase]] = {
         acting_leaves_its_inputs_alone,
         densities_fit_the_samples,
         probabilities_sum_to_one,
+        choices_are_one_hot,
+        draws_follow_the_probabilities,
+        masks_forbid,
     )
 }
 """Checks of `check_policy` by name."""

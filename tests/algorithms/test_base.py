@@ -124,7 +124,7 @@ def test_model_free_serves_logged_rows_and_nothing_else():
 
 def test_a_recipe_of_ones_own_is_its_config():
     class GentleConfig(ModelBasedConfig):
-        only_learner: ClassVar[str | None] = "sac"
+        only_learners: ClassVar[tuple[str, ...]] = ("sac",)
         default_learner: ClassVar[Mapping[str, Any]] = {"name": "sac", "hidden": [8], "critics": 3}
         real_ratio: RealRatio = 0.9
 

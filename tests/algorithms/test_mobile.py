@@ -263,5 +263,5 @@ def identity():
 
 def _without_next(count):
     batch = transitions()
-    parts = {field.name: getattr(batch, field.name)[:count] for field in dataclasses.fields(batch)}
-    return TransitionBatch(**parts)
+    parts = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    return TransitionBatch(**{name: part if part is None else part[:count] for name, part in parts.items()})

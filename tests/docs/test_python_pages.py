@@ -103,7 +103,10 @@ def run_quickly(code: str, scope: dict[str, Any]) -> None:
 
 LOAD = 'mbrl.load("pendulum-mixed")'
 FEW = f"{LOAD}.select(range(0, 70, 6))"
-SMALL_FIT = {"max_updates": 40, "members": 2, "elites": 1, "hidden": [16]}
+SMALL_FIT = {
+    "max_updates": 40, "members": 2, "elites": 1, "hidden": [16],
+    "assessment": {"horizon": 5, "segments": 20, "particles": 10, "bootstrap_draws": 20},
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -115,11 +118,20 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     sources = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
     assert sum(len(source.splitlines()) for source in sources) <= 25
     assert "15_000, 3_000, 30_000" in sources[0]
-    sources[0] = sources[0].replace("15_000, 3_000, 30_000", "40, 40, 40")
+    code = "\0".join(sources)
+    for old, new in (
+        ("15_000, 3_000, 30_000", "40, 40, 40"),
+        (LOAD, FEW),
+        ("max_updates=FIT_UPDATES, ", f"**{SMALL_FIT}, "),
+        ('{"max_updates": FIT_UPDATES}', QUICK_JUDGES),
+        ('mbrl.train(log, "bc", ', f'mbrl.train(log, "bc", dynamics={SMALL_FIT}, '),
+        ("sims=64", "sims=8"),
+    ):
+        assert old in code, old
+        code = code.replace(old, new)
     scope: dict[str, Any] = {"__name__": "notebook"}
-    for source in sources:
-        quick = source.replace(LOAD, FEW).replace('{"max_updates": FIT_UPDATES}', QUICK_JUDGES)
-        run_quickly(quick, scope)
+    for source in code.split("\0"):
+        run_quickly(source, scope)
     assert scope["plan"].act([1.0, 0.0, 0.0]).shape == (1,)
     assert "<table" in scope["run"]._repr_html_()
 

@@ -1,15 +1,14 @@
-import dataclasses
-
 import pytest
 import torch
 
-from mbrl.core.protocols import CriticValues
+from mbrl.core.protocols import CriticValues, ValueFn
 from mbrl.core.rng import RngStreams
 from mbrl.learners.base import LEARNERS, LearnerContext
 from mbrl.learners.bc import BC, BCConfig
 from mbrl.learners.reward_units import RETURN_METRICS, StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
-from tests.run.toy import SPACE, assert_same, transitions
+from mbrl.testing.samples import make_batch
+from tests.run.toy import SPACE, assert_same
 
 
 def build(name: str):
@@ -27,9 +26,9 @@ def trained(learner, batch, updates: int = 3):
 @pytest.mark.parametrize("name", LEARNERS.names())
 def test_a_learner_in_a_unit_is_the_learner_on_rewards_in_that_unit(name):
     """Bit for bit: the same state, the same losses; values and metrics of values times the unit."""
-    batch = transitions()
-    small = dataclasses.replace(batch, reward=batch.reward / 8)
     learner = build(name)
+    batch = make_batch(learner.config.batch_kind)
+    small = batch.in_unit(8.0)
     state, metrics = trained(learner, small)
     wrapped = StandardisedRewards(build(name), 8.0)
     own, told = trained(wrapped, batch)
@@ -42,6 +41,9 @@ def test_a_learner_in_a_unit_is_the_learner_on_rewards_in_that_unit(name):
         assert raw is None
         return
     assert torch.equal(raw.value(batch.observation), 8 * value.value(batch.observation))
+    assert isinstance(raw, ValueFn) is isinstance(value, ValueFn)
+    if not isinstance(value, ValueFn):
+        return
     assert torch.equal(
         raw.action_value(batch.observation, batch.action),
         8 * value.action_value(batch.observation, batch.action),
@@ -74,7 +76,10 @@ def test_a_value_without_critics_gets_none():
 
 def test_metrics_that_are_values_are_named_as_such():
     """What a learner reports beside losses and shares must not slip through in its own units."""
-    reported = {key for name in LEARNERS.names() for key in trained(build(name), transitions(), 2)[1]}
+    learners = [build(name) for name in LEARNERS.names()]
+    batches = [make_batch(learner.config.batch_kind) for learner in learners]
+    pairs = zip(learners, batches, strict=True)
+    reported = {key for learner, batch in pairs for key in trained(learner, batch, 2)[1]}
     own = {"critic/loss", "critic/diversity", "critic/conservative_gap"}  # terms of losses
     values = {key for key in reported if key.startswith("critic/") and key not in own}
     assert values <= RETURN_METRICS

@@ -88,6 +88,15 @@ class LQR:
     def value(self, obs: Tensor) -> Tensor:
         return -((obs @ self.p) * obs).sum(-1)
 
+    def finite_gain(self, horizon: int) -> Tensor:
+        """K of the first of `horizon` steps, after which nothing is earned; by backward induction."""
+        p, k = torch.zeros_like(self.q), torch.zeros_like(self.k)
+        for _ in range(horizon):
+            gp = self.discount * p
+            k = torch.linalg.solve(self.r + self.b.T @ gp @ self.b, self.b.T @ gp @ self.a)
+            p = self.q + self.a.T @ gp @ (self.a - self.b @ k)
+        return k
+
     def states(self, count: int, *, seed: int) -> Tensor:
         """States with `|K s| = 0.5` at most."""
         draws = torch.from_numpy(np.random.default_rng(seed).normal(size=(count, len(self.a))))

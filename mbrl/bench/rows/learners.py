@@ -13,8 +13,15 @@ from mbrl.bench.registry import ROWS, BenchRow, Modes, PeerMode
 from mbrl.bench.workload import Workload
 from mbrl.core.protocols import BatchSource, Learner
 from mbrl.core.rng import RngStreams
+from mbrl.core.types import OnPolicyBatch, TransitionBatch, take
 from mbrl.data.normaliser import fit_moments
-from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
+from mbrl.data.sources import (
+    DatasetSource,
+    DemonstrationSource,
+    MixtureSource,
+    ModelBuffer,
+    OnPolicySource,
+)
 from mbrl.learners.base import LEARNERS, LearnerContext, StatesPasses
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.metrics import MetricSums
@@ -56,9 +63,13 @@ def learner_modes(
         learner: id in the registry.
         config: its settings.
         workload: sizes and data.
-        make_source: where the loop draws its batches.
+        make_source: where the loop draws its batches, unless the learner wants a policy's own steps.
     """
-    source = make_source(workload)
+    entry = LEARNERS.get(learner)
+    kind = entry.Config(**config).batch_kind
+    source = {"on_policy": on_policy_source, "demonstrations": demonstrated_source}.get(kind, make_source)(
+        workload
+    )
     moments = fit_moments(workload.log().observation.numpy())
     built = build_learner(
         learner, config, workload, Normaliser(*(torch.from_numpy(moment) for moment in moments))
@@ -87,6 +98,22 @@ def learner_modes(
 def logged_source(workload: Workload) -> BatchSource:
     """The log alone."""
     return DatasetSource(workload.log())
+
+
+def on_policy_source(workload: Workload) -> BatchSource:
+    """The log as the steps of a policy whose actions were all alike to it."""
+    log, source = workload.log(), OnPolicySource()
+    known = {field.name: getattr(log, field.name) for field in dataclasses.fields(TransitionBatch)}
+    zeros = torch.zeros_like(log.reward)
+    source.replace(OnPolicyBatch(**known, log_prob=zeros, advantage=log.reward, value=zeros))
+    return source
+
+
+def demonstrated_source(workload: Workload) -> BatchSource:
+    """The log, whose first steps somebody has shown as well."""
+    log = workload.log()
+    first = take(log, torch.arange(1000))
+    return DemonstrationSource(DatasetSource(log), first, first.observation[:10], workload.batch_size)
 
 
 def mixed_source(workload: Workload) -> BatchSource:

@@ -1,6 +1,7 @@
 """Judges a recalibrated model on held-out episodes: errors, thresholds of its uncertainty, warnings."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from mbrl.dynamics.assessment.baselines import LinearModel
 from mbrl.dynamics.assessment.behaviour import LinearBehaviour
 from mbrl.dynamics.assessment.channels import measure_channels
 from mbrl.dynamics.assessment.forecasts import fit_forecast, judge_forecasts, plain_forecast
+from mbrl.dynamics.assessment.gaps import find_gaps
 from mbrl.dynamics.assessment.measures import MeasuredRows, MeasureFactory, evaluate_measures
 from mbrl.dynamics.assessment.model_warnings import find_warnings
 from mbrl.dynamics.assessment.one_step import measure_one_step, measure_reward, predict_held_out
@@ -60,6 +62,7 @@ def assess(
     measures: MeasureFactory,
     rng: RngStreams,
     has_rewards: bool = True,
+    numbers: Sequence[int] | None = None,
 ) -> Assessment:
     """Judges `model` on the whole holdout; nothing that it is given changes.
 
@@ -74,6 +77,7 @@ def assess(
         measures: makes the uncertainty measures to be judged.
         rng: streams of the report.
         has_rewards: False where the rewards of `split` stand for none.
+        numbers: of the held-out episodes in the log; None counts them from 0.
     """
     train, holdout = (part.transitions().successors_known() for part in (split.train, split.holdout))
     rows = thin(holdout, config.max_rows)
@@ -98,6 +102,14 @@ def assess(
         termination=measure_termination(termination, split),
         warnings=(),
         channels=measure_channels(train, split.train.info.obs_names, frame_dim=model.frame_dim),
+        gaps=find_gaps(
+            (rows, held_out),
+            (thin(train, config.max_rows), fitted),
+            steps.scaled(model.temperature.double()),
+            correlations=correlations,
+            holdout=split.holdout,
+            numbers=range(len(split.holdout)) if numbers is None else numbers,
+        ),
     )
     warnings = tuple(warning.text for warning in find_warnings(report))
     return Assessment(

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.data.dataset import Transitions
@@ -35,6 +35,10 @@ class HeldOutSteps:
     def scaled(self, temperature: Float[Tensor, "k"]) -> "HeldOutSteps":
         """With all deviations multiplied by `temperature`; the means and their disagreement stay."""
         return dataclasses.replace(self, std=self.std * temperature)
+
+    def select(self, rows: Int[Tensor, "m"]) -> "HeldOutSteps":
+        """Some of the rows."""
+        return HeldOutSteps(self.mean[:, rows], self.std[:, rows], self.target[rows])
 
     def residual(self) -> Float[Tensor, "n k"]:
         """`mean_e mu_e - y`, the error of the members' average."""

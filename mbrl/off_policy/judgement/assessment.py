@@ -63,7 +63,7 @@ def assess(
         arrays: the log with the candidate's ratios, or why there are none.
         behaviour: where the density of the policy that acted comes from (`Behaviour.facts`).
         question: event whose probability is wanted.
-        generator: of the support's fits.
+        generator: of the draws of a policy that draws.
     """
     estimand = next(iter(estimates.values())).estimand
     plain = pad_log(dataset.episodes, None, estimand=estimand)

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl.core.errors import DataError
+from mbrl.core.kept import Kept
 from mbrl.core.protocols import DiscretePolicy, Policy
+from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
 from mbrl.nets.normaliser import Normaliser
@@ -57,39 +59,67 @@ class SupportMap:
 def map_support(policy: Policy, dataset: Dataset, *, generator: torch.Generator) -> SupportMap:
     """Asks the policy for an action at every logged state.
 
+    The supports depend on the log alone: all candidates meet the same, fitted once in a process.
+
     Args:
         policy: deterministic or not; a draw is judged of one that is not.
         dataset: the log.
-        generator: halves, fits and draws.
+        generator: of the policy's draws.
 
     Raises:
         DataError: half of the log is too small to set a threshold on.
     """
-    rows = dataset.transitions()
-    halves = torch.randperm(len(dataset), generator=generator).numpy() % 2
-    half = halves[rows.episode]
-    least = min(int((half == k).sum()) for k in (0, 1))
-    if least < MIN_ROWS:
-        raise DataError(f"half of the log holds {least} steps, and a 1 % quantile needs {MIN_ROWS}")
-    obs, logged = torch.tensor(rows.observation), torch.tensor(rows.action)
+    halves = _HALVES.get(dataset.content_hash, lambda: _Halves.fit(dataset))
+    obs = torch.tensor(dataset.transitions().observation)
     action = _draw(policy, obs, generator)
     is_discrete = isinstance(policy, DiscretePolicy)
-    outside = np.zeros(len(rows), dtype=np.bool_)
-    for k in (0, 1):
-        train, held_out = (torch.from_numpy(np.flatnonzero(half == side)) for side in (1 - k, k))
-        mean, std = fit_moments(rows.observation[half == 1 - k])
-        support = BehaviourSupport.fit(
-            (obs[train], logged[train]),
-            (obs[held_out], logged[held_out]),
-            space=dataset.spec,
-            normaliser=Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),
-            generator=generator,
-        )
+    outside = np.zeros(len(obs), dtype=np.bool_)
+    for k, support in enumerate(halves.supports):
         judge = support.is_distant if is_discrete else support.is_unlikely
+        held_out = torch.from_numpy(np.flatnonzero(halves.half == k))
         for start in range(0, len(held_out), CHUNK):
             part = held_out[start : start + CHUNK]
             outside[part.numpy()] = judge(obs[part], action[part]).numpy()
     return SupportMap(outside, "distance" if is_discrete else "density")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Halves:
+    """Both halves of a log, and what judges each.
+
+    Attributes:
+        half: `[N]`, 0 or 1, the same for all steps of an episode.
+        supports: of either half, fitted to the other.
+    """
+
+    half: NDArray[np.int64]
+    supports: tuple[BehaviourSupport, BehaviourSupport]
+
+    @classmethod
+    def fit(cls, dataset: Dataset) -> "_Halves":
+        generator = RngStreams(0).at("support_map")
+        rows = dataset.transitions()
+        half = (torch.randperm(len(dataset), generator=generator).numpy() % 2)[rows.episode]
+        least = min(int((half == k).sum()) for k in (0, 1))
+        if least < MIN_ROWS:
+            raise DataError(f"half of the log holds {least} steps, and a 1 % quantile needs {MIN_ROWS}")
+        obs, action = torch.tensor(rows.observation), torch.tensor(rows.action)
+
+        def fit_other(k: int) -> BehaviourSupport:
+            train, held_out = (torch.from_numpy(np.flatnonzero(half == side)) for side in (1 - k, k))
+            mean, std = fit_moments(rows.observation[half == 1 - k])
+            return BehaviourSupport.fit(
+                (obs[train], action[train]),
+                (obs[held_out], action[held_out]),
+                space=dataset.spec,
+                normaliser=Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),
+                generator=generator,
+            )
+
+        return cls(half, (fit_other(0), fit_other(1)))
+
+
+_HALVES: Final = Kept[str, _Halves](4)
 
 
 def _draw(policy: Policy, obs: Tensor, generator: torch.Generator) -> Tensor:

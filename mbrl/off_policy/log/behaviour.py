@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from mbrl.core.estimates import Flag, finite_or_none
+from mbrl.core.kept import Kept
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.off_policy.log.behaviour_fit import BehaviourConfig, BehaviourFit, fit_behaviour
@@ -76,8 +77,12 @@ class Behaviour:
         }
 
 
+# A dozen policies are judged by one log one after the other, by calls that know nothing of each other.
+_FITS: Final = Kept[tuple[str, BehaviourConfig], Behaviour](4)
+
+
 class BehaviourCache:
-    """Reads the behaviour's density off a log, or fits it once for all estimators that ask for it.
+    """Reads the behaviour's density off a log, or fits it once for all that ask for it in this process.
 
     Args:
         config: of the fits.
@@ -85,7 +90,6 @@ class BehaviourCache:
 
     def __init__(self, config: BehaviourConfig | None = None) -> None:
         self._config = config or BehaviourConfig()
-        self._known: dict[str, Behaviour] = {}
 
     def of(self, dataset: Dataset) -> Behaviour:
         """The behaviour of this log: as logged where every episode has it, else fitted on the first call."""
@@ -93,8 +97,9 @@ class BehaviourCache:
         given = [log_prob for log_prob in logged if log_prob is not None]
         if len(given) == len(logged):
             return Behaviour(np.concatenate(given).astype(np.float64))
-        if dataset.content_hash not in self._known:
-            rng = RngStreams(self._config.seed).at("behaviour")
-            fit = fit_behaviour(dataset, config=self._config, generator=rng)
-            self._known[dataset.content_hash] = Behaviour(fit.log_prob, fit)
-        return self._known[dataset.content_hash]
+        return _FITS.get((dataset.content_hash, self._config), lambda: self._fit(dataset))
+
+    def _fit(self, dataset: Dataset) -> Behaviour:
+        rng = RngStreams(self._config.seed).at("behaviour")
+        fit = fit_behaviour(dataset, config=self._config, generator=rng)
+        return Behaviour(fit.log_prob, fit)

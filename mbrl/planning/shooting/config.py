@@ -37,6 +37,8 @@ class ShootingConfig(PlannerConfig):
         outcome: a member's `mean`, or a `sample` of its Gaussian.
         execute: the `mean` of the elites, unless it is worse than they are (then their best), the `best`
             plan seen, or an elite drawn by its weight (to explore).
+        refines: propose the maximum of a quadratic model of the scored plans, wherever there are enough for
+            one: 1.1 for each of `(n + 1) (n + 2) / 2` coefficients, n the horizon times the action's size.
     """
 
     horizon: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -56,3 +58,4 @@ class ShootingConfig(PlannerConfig):
     particles: Annotated[int | None, Field(ge=1, le=10_000)] = None
     outcome: Outcome = "mean"
     execute: Execute = "mean"
+    refines: bool = True

@@ -8,7 +8,9 @@ Departures from the paper:
 - the paper adds kept elites to the population; here they compete without being scored again, since a plan's
   score does not change within a call;
 - remembered plans are extended by the policy where the paper draws a fresh last action;
-- the policy's plan competes in the first iteration, and returns are discounted and end with a value.
+- the policy's plan competes in the first iteration, and returns are discounted and end with a value. Since
+  that value stands for what follows, plans have 4 steps and not 30 (without one, set `horizon` to 12 or more);
+- the maximum of a quadratic model of the scored plans is proposed besides (`refines`).
 """
 
 from typing import Annotated
@@ -35,7 +37,7 @@ class ICEMConfig(ShootingConfig):
             `spectral_exponent` finds that of logged actions.
     """
 
-    horizon: Annotated[int, Field(ge=1, le=1000)] = 12
+    horizon: Annotated[int, Field(ge=1, le=1000)] = 4
     population: Annotated[int, Field(ge=1, le=1_000_000)] = 48
     elites: Annotated[int, Field(ge=1, le=1_000_000)] = 8
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.1

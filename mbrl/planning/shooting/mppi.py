@@ -8,6 +8,8 @@ Departures from TD-MPC2:
   on the unit of the reward (`standardise: false` for raw ones);
 - the mean is followed, not an elite drawn by its weight (`execute: sample` for that);
 - plans of the policy are scored once and compete in every iteration; the mode's is one of them;
+- the maximum of a quadratic model of the scored plans is proposed besides (`refines`; off in the presets of
+  papers);
 - the policy is rolled out by all members in turn, and uncertainty costs.
 """
 
@@ -40,6 +42,7 @@ PRESETS: Final[Mapping[Preset, Mapping[str, Any]]] = {
         "std_max": 2.0,
         "start": "zero",
         "execute": "sample",
+        "refines": False,
     },
     "mbop": {
         "population": 100,
@@ -49,6 +52,7 @@ PRESETS: Final[Mapping[Preset, Mapping[str, Any]]] = {
         "iterations": 1,
         "policy_std": 0.2,
         "policy_mix": 0.2,
+        "refines": False,
     },
     "mbop-acme": {
         "population": 1000,
@@ -58,6 +62,7 @@ PRESETS: Final[Mapping[Preset, Mapping[str, Any]]] = {
         "iterations": 1,
         "policy_std": 0.8,
         "policy_mix": 0.2,
+        "refines": False,
     },
     "residual": {
         "plans": "residuals",

@@ -67,6 +67,8 @@ class ShootingState:
         elites: of the last iteration, best first.
         weights: `[b, k]`, of the elites.
         best: `[b, 1]`, the best plan so far.
+        seen: all plans that were scored, where a model of them is wanted.
+        peak: `[b, 1, h, act_dim]`, where that model is largest; None without one.
         sims: plans scored for each state.
         rounds: iterations done.
     """
@@ -79,6 +81,8 @@ class ShootingState:
     elites: Plans | None = None
     weights: Float[Tensor, "b k"] | None = None
     best: Plans | None = None
+    seen: Plans | None = None
+    peak: Float[Tensor, "b 1 h act_dim"] | None = None
     sims: int = 0
     rounds: int = 0
 

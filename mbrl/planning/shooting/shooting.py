@@ -33,6 +33,7 @@ from mbrl.planning.shooting.particles import Particles, draw_particles
 from mbrl.planning.shooting.plans import Plans, ShootingState, report
 from mbrl.planning.shooting.residual import add_residual, residual_problem, to_actions
 from mbrl.planning.shooting.rollout import Tally, score_plans
+from mbrl.planning.shooting.surrogate import quadratic_peak
 
 _SHOOTING: Final = SOURCES.index("shooting")
 
@@ -100,6 +101,11 @@ class ShootingPlanner(abc.ABC):
     def problem(self) -> PlanningProblem:
         """What it plans in."""
         return self._problem
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a plan."""
+        return self._config.horizon
 
     @abc.abstractmethod
     def sizes(self) -> tuple[int, ...]:
@@ -227,8 +233,21 @@ class ShootingPlanner(abc.ABC):
         self._note_best(state, elites.first(1))
         # 4. Move mean and deviation to those of the elites.
         self._refit(state, elites.actions, state.weights)
+        if self._config.refines:
+            self._model(state, scored)
         state.kept = self.keep(state)
         state.sims, state.rounds = state.sims + size, state.rounds + 1
+
+    def _model(self, state: ShootingState, scored: Plans) -> None:
+        """Where a quadratic model of all plans so far is largest; kept plans are among those of before."""
+        state.seen = scored if state.seen is None else state.seen.join(scored)
+        flat = state.seen.actions.flatten(2)
+        peak = quadratic_peak(flat, self._rank(state.seen, state))
+        if peak is not None:
+            shape = (len(flat), 1, *state.mean.shape[1:])
+            # A state without a model of its own proposes its mean.
+            place = torch.where(peak[1][:, None], peak[0], state.mean.flatten(1))
+            state.peak = place.view(shape).clamp(-1.0, 1.0)
 
     def _note_best(self, state: ShootingState, leader: Plans) -> None:
         """The best plan of all iterations."""
@@ -258,6 +277,9 @@ class ShootingPlanner(abc.ABC):
         # The mean competes once, when it has been refined: it may be better than anything that was drawn.
         if is_last and self.adds_mean and ready.shape[1] < size:
             ready = torch.cat((ready, state.mean[:, None]), 1)
+            source = torch.cat((source, torch.full_like(initial.source[:, :1], _SHOOTING)), 1)
+        if state.peak is not None and ready.shape[1] < size:
+            ready = torch.cat((ready, state.peak), 1)
             source = torch.cat((source, torch.full_like(initial.source[:, :1], _SHOOTING)), 1)
         fresh = size - ready.shape[1]
         shape = (fresh, *state.mean.shape[1:])
@@ -297,15 +319,19 @@ class ShootingPlanner(abc.ABC):
             # Gumbel-max: argmax (log w + gumbel) is a draw by w, and a weight of 0 is never drawn.
             gumbel = call.noise.gumbel("execute", (weights.shape[1],)).to(weights.dtype)
             return elites.take((weights.log() + gumbel).argmax(1, keepdim=True))
-        # The mean as a plan of its own: what is it worth, against what it averages?
+        # The mean as a plan of its own: what is it worth, against what it averages? And the model's maximum.
         actions = state.centre[:, None]
+        actions = actions if state.peak is None else torch.cat((actions, state.peak), 1)
         scores = score_plans(self._scored, call.obs, actions, call.particles, tally=call.tally)
+        refined = Plans(actions, torch.full_like(best.source, _SHOOTING).expand(actions.shape[:2]), scores)
+        refined = refined.take(scores.score.argmax(1, keepdim=True))
         score = elites.scores.score
         average = torch.where(weights > 0.0, weights * score, 0.0).sum(1)
         # With a slack for rounding: the mean of plans that are all alike is worth what they are.
-        enough = scores.score[:, 0] >= average - _TIE * average.abs()
-        stands = enough & scores.score[:, 0].isfinite() & ~(scores.halts & ~best.scores.halts)[:, 0]
-        return Plans(actions, torch.full_like(best.source, _SHOOTING), scores).where(stands, best)
+        worth = refined.scores.score[:, 0]
+        enough = worth >= average - _TIE * average.abs()
+        stands = enough & worth.isfinite() & ~(refined.scores.halts & ~best.scores.halts)[:, 0]
+        return refined.where(stands, best)
 
     def _finish(self, call: _Call, initial: InitialPlans, state: ShootingState) -> PlanResult:
         own = Plans(initial.policy_plan[:, None], initial.source[:, :1], initial.policy)

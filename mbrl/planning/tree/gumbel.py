@@ -55,6 +55,9 @@ class GumbelConfig(TreeConfig):
         exact: `rounds` expands all considered actions at once, `mctx` one by one, as mctx does.
         compare_policy: whether the policy's mode is always among the considered, so that `delta_lcb` is
             known.
+        ranks: what candidates are ranked by once they were visited: `improved` is
+            `gumbel + logits + sigma(q)`, which weighs values against the prior as mctx does; `value` is q
+            alone, for values that are trusted to the last digit.
     """
 
     considered: Annotated[int, Field(ge=1, le=10_000)] = 16
@@ -63,6 +66,7 @@ class GumbelConfig(TreeConfig):
     value_coef: Annotated[float, Field(gt=0, le=1e6)] = 0.1
     exact: Literal["rounds", "mctx"] = "rounds"
     compare_policy: bool = True
+    ranks: Literal["improved", "value"] = "improved"
 
 
 class SampledGumbelConfig(GumbelConfig, SampledActions):
@@ -126,7 +130,9 @@ class _RootScores:
         self._leading = gumbel + (logits - logits.amax(-1, keepdim=True))
 
     def __call__(self, stats: RootStats) -> Float[Tensor, "b k"]:
-        """`max(-1e9, gumbel + logits + sigma(q))`, invalid candidates included."""
+        """`max(-1e9, gumbel + logits + sigma(q))`, or q; invalid candidates included."""
+        if self._config.ranks == "value" and bool((stats.visits > 0).any()):
+            return torch.where(stats.visits > 0, stats.q, MASS_FLOOR).clamp_min(MASS_FLOOR)
         return (self._leading + self._sigma(stats)).clamp_min(MASS_FLOOR)
 
     def weights(self, stats: RootStats) -> Float[Tensor, "b k"]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from mbrl.deploy.contract import Contract
-from mbrl.deploy.replay import CheckedBundle
+from mbrl.deploy.replay import CheckedBundle, Replay
 from mbrl.report.kit.table import Cell, Table
 
 BUDGET_MS: Final = 1.0
@@ -23,7 +23,7 @@ def bundle_table(contract: Contract) -> Table:
     """How a bundle was tested."""
     parity, guard, verdict = contract.parity, contract.guard, contract.verdict
     rows: list[tuple[str, Cell]] = [
-        ("parity of the policy (of half the range)", f"{parity.policy:.2e} on {parity.rows:,} rows"),
+        (parity_name(contract), f"{parity.policy:.2e} on {parity.rows:,} rows"),
         ("history, frames", contract.observation.history),
         ("steps per second", contract.rate),
         ("fallback", contract.runtime.fallback),
@@ -37,6 +37,12 @@ def bundle_table(contract: Contract) -> Table:
             ("alarms with the policy's action", f"{100 * guard.policy_alarms:.2f} %"),
         ]
     return Table("bundle", ("", "value"), rows)
+
+
+def parity_name(contract: Contract) -> str:
+    """What the parity of a policy is measured in."""
+    unit = "of half the range" if contract.action.choices is None else "of a probability"
+    return f"parity of the policy ({unit})"
 
 
 def bundle_warnings(contract: Contract) -> list[str]:
@@ -79,6 +85,7 @@ def check_values(checked: CheckedBundle) -> dict[str, Any]:
         "sources": found.source,
         "reasons": found.reasons,
         "milliseconds": {f"p{q}": float(np.percentile(found.milliseconds, q)) for q in (50, 99)},
+        "choices": None if contract.action.choices is None else _choices(found, contract.action.choices),
         "saturation": dict(zip(names, map(float, found.saturation(contract)), strict=True)),
         "difference_to_log": dict(zip(names, map(float, difference), strict=True)),
     }
@@ -105,6 +112,10 @@ def check_tables(checked: CheckedBundle) -> Sequence[Table]:
     if values["reasons"]:
         why = [(name, count, _share(count / steps)) for name, count in sorted(values["reasons"].items())]
         tables.append(Table("why not the policy", ("reason", "steps", "share"), why))
+    if values["choices"] is not None:
+        shares = [(name, _share(p), _share(q)) for name, (p, q) in values["choices"]["shares"].items()]
+        same = [("the logged choice", _share(values["choices"]["agreement"]), None)]
+        return [*tables, Table("choices", ("choice", "proposed", "logged"), [*shares, *same])]
     channels = [
         (name, _share(values["saturation"][name]), values["difference_to_log"][name])
         for name in checked.contract.action_names
@@ -133,6 +144,16 @@ def check_messages(checked: CheckedBundle) -> list[str]:
             f"where {100 * guard.rate.asked:g} % were asked for."
         )
     return found
+
+
+def _choices(found: Replay, names: Sequence[str]) -> dict[str, Any]:
+    """Share of the steps in which each choice was proposed, and logged; share in which both are one."""
+    known = np.isfinite(found.proposed).all(1)
+    proposed, logged = found.proposed[known].argmax(1), found.logged[known].argmax(1)
+    shares = {
+        name: (float((proposed == k).mean()), float((logged == k).mean())) for k, name in enumerate(names)
+    }
+    return {"shares": shares, "agreement": float((proposed == logged).mean())}
 
 
 def _ratio(values: tuple[float, float, float] | None) -> str | None:

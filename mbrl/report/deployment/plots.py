@@ -15,11 +15,8 @@ from mbrl.off_policy.judgement.report.records import known_ends
 from mbrl.off_policy.judgement.risk import QUANTILE_LEVELS
 from mbrl.off_policy.statistics.bounds import LEVEL
 from mbrl.report.kit.palette import BLUE, BRICK, GREY, LIGHT, ORANGE, SERIES
-from mbrl.report.kit.plots import Bars, Line, Mark, draw_bars, draw_intervals, draw_lines
+from mbrl.report.kit.plots import Bars, Line, Mark, draw_bars, draw_intervals, draw_lines, draw_plane
 from mbrl.report.kit.style import PANEL_SIZE, add_legend, panel
-
-_DOT_AREA: Final = 110.0
-"""Square points of the fullest cell of the plane."""
 
 _SEEN_DEVIATIONS: Final = 3.0
 """Deviations of the logged returns around what counts that an axis of estimates shows."""
@@ -138,15 +135,16 @@ def support_over_plane(support: SupportByPlace) -> Figure:
     of the red one within it is the share where the policy leaves the log.
     """
     count, share = np.asarray(support.count, np.float64), np.asarray(support.share, np.float64)
-    area = _DOT_AREA * np.sqrt(count / count.max())
     names = [f"component {k + 1} ({100 * e:.0f} % of the variance)" for k, e in enumerate(support.explained)]
-    with panel(x_label=names[0], y_label=names[1], size=(PANEL_SIZE[0], 3.9)) as (figure, axes):
-        axes.scatter(support.x, support.y, s=area, color=LIGHT[GREY], alpha=0.45, linewidths=0)
-        axes.scatter(support.x, support.y, s=area * share, color=LIGHT[BRICK], linewidths=0)
-        axes.plot([], [], "o", color=LIGHT[GREY], alpha=0.45, label="logged states")
-        axes.plot([], [], "o", color=LIGHT[BRICK], label="left by the policy")
-        add_legend(figure, axes, columns=2)
-    return figure
+    return draw_plane(
+        support.x,
+        support.y,
+        count,
+        np.sqrt(count / count.max()) * share,
+        x_label=names[0],
+        y_label=names[1],
+        names=("logged states", "left by the policy"),
+    )
 
 
 def rollout_shares(shares: Mapping[str, Sequence[float | None]]) -> Figure:

@@ -12,12 +12,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from mbrl.evaluation.statistics import Interval
-from mbrl.report.kit.palette import DASHES, GREY, INK, LIGHT, MUTED, series_colour
+from mbrl.report.kit.palette import BRICK, DASHES, GREY, INK, LIGHT, MUTED, series_colour
 from mbrl.report.kit.style import PANEL_SIZE, add_legend, panel
 from mbrl.report.kit.wording import has_ends
 
 Values: TypeAlias = Sequence[float | int]
 """Numbers along an axis."""
+
+DOT_AREA = 110.0
+"""Square points of the fullest cell of a plane."""
 
 MAX_BARS = 30
 """Rows of a horizontal chart beyond which only the largest are drawn."""
@@ -250,6 +253,39 @@ def draw_intervals(
             )
         axes.set_xlim(*x_limits)
         _name_rows(axes, labels)
+        add_legend(figure, axes, columns=2)
+    return figure
+
+
+def draw_plane(
+    x: Values,
+    y: Values,
+    count: Values,
+    part: Values,
+    *,
+    x_label: str,
+    y_label: str,
+    names: tuple[str, str],
+) -> Figure:
+    """Cells of a plane: a grey dot for what is there, and a red one on it for a part.
+
+    Args:
+        x: centre of each cell.
+        y: likewise.
+        count: what is there; areas grow with its square root, so that rare cells are seen.
+        part: area of the red dot in units of the grey dot of the fullest cell.
+        x_label: what the horizontal axis shows, with its unit.
+        y_label: what the vertical axis shows, with its unit.
+        names: of the grey dots and of the red ones.
+    """
+    amounts = _array(count)
+    with panel(x_label=x_label, y_label=y_label, size=(PANEL_SIZE[0], 3.9)) as (figure, axes):
+        axes.scatter(
+            x, y, s=DOT_AREA * np.sqrt(amounts / amounts.max()), color=LIGHT[GREY], alpha=0.45, linewidths=0
+        )
+        axes.scatter(x, y, s=DOT_AREA * _array(part), color=LIGHT[BRICK], linewidths=0)
+        axes.plot([], [], "o", color=LIGHT[GREY], alpha=0.45, label=names[0])
+        axes.plot([], [], "o", color=LIGHT[BRICK], label=names[1])
         add_legend(figure, axes, columns=2)
     return figure
 

@@ -5,9 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from mbrl.dynamics.gap_report import DoubtMap
 from mbrl.evaluation.statistics import Interval
 from mbrl.report.kit.palette import LIGHT, MUTED, series_colour
-from mbrl.report.kit.plots import MAX_BARS, Bars, Line, Mark, Values, draw_bars, draw_intervals, draw_lines
+from mbrl.report.kit.plots import (
+    MAX_BARS,
+    Bars,
+    Line,
+    Mark,
+    Values,
+    draw_bars,
+    draw_intervals,
+    draw_lines,
+    draw_plane,
+)
 from mbrl.report.kit.style import add_legend, panel
 from mbrl.report.kit.wording import format_count
 
@@ -185,6 +196,20 @@ def rank_correlation(
     groups = [("all held-out rows", rows)] + ([] if far is None else [("rows far from the data", far)])
     return draw_intervals(
         measures, groups, x_label="rank correlation with the error", upright=[Mark("no relation", 0.0)]
+    )
+
+
+def doubt_over_plane(doubt: DoubtMap, names: Sequence[str]) -> Figure:
+    """Logged rows over two channels, and how unsure the model is there."""
+    largest = max(doubt.doubt) or 1.0
+    return draw_plane(
+        doubt.x,
+        doubt.y,
+        doubt.count,
+        [value / largest for value in doubt.doubt],
+        x_label=names[0],
+        y_label=names[1],
+        names=("logged rows", f"uncertainty, up to {largest:.2g} times the median"),
     )
 
 

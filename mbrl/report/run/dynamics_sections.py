@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mbrl.dynamics.gap_report import DoubtMap, GapReport
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.report.kit.html import Picture, Section
 from mbrl.report.kit.table import Table
@@ -13,11 +14,13 @@ from mbrl.report.run.dynamics_tables import (
     coverage_table,
     dimension_names,
     dimension_table,
+    episode_tables,
     far,
     fit_table,
     forecast_tables,
     head_table,
     near,
+    next_messages,
     step_table,
 )
 
@@ -27,7 +30,7 @@ def dynamics_sections(report: DynamicsReport, *, names: Sequence[str] | None = N
 
     Args:
         report: of the fit.
-        names: of the observation dimensions; None numbers them.
+        names: of the observation dimensions; None takes the report's.
     """
     return [
         Section(
@@ -46,8 +49,42 @@ def dynamics_sections(report: DynamicsReport, *, names: Sequence[str] | None = N
             ],
             tables=[head_table(report)],
         ),
+        *_gap_sections(report),
         Section("Fit", pictures=[_training(report)], tables=[fit_table(report)]),
     ]
+
+
+def _gap_sections(report: DynamicsReport) -> list[Section]:
+    gaps = report.gaps
+    if not gaps.episodes:
+        return []
+    return [
+        Section(
+            "What the model does not know",
+            text="What stands out on this log; further data there would teach the model most."
+            if gaps.next_to_log()
+            else "No range of a channel stands out: the model is about as sure everywhere on this log.",
+            messages=next_messages(report),
+            pictures=[] if gaps.map is None else [_map_picture(gaps, gaps.map)],
+            tables=episode_tables(report),
+        )
+    ]
+
+
+def _map_picture(gaps: GapReport, doubt: DoubtMap) -> Picture:
+    names = [gaps.channels[channel] for channel in doubt.channels]
+    worst = max(range(len(doubt.doubt)), key=lambda k: doubt.doubt[k])
+    return Picture(
+        "uncertainty-map",
+        "Where the model is unsure",
+        plots.doubt_over_plane(doubt, names),
+        alt=f"Uncertainty over {names[0]} and {names[1]}; the largest, {doubt.doubt[worst]:.2g} times the "
+        f"median, is near {names[0]} {format_number(doubt.x[worst])}, {names[1]} "
+        f"{format_number(doubt.y[worst])}, with {doubt.count[worst]:,} rows.",
+        note="The two channels along which uncertainty varies most. Grey: how many rows were logged there. "
+        f"Red: how unsure the model is ({gaps.measure}), as an area against the most unsure cell. Much red "
+        "on little grey asks for data.",
+    )
 
 
 def horizon_picture(report: DynamicsReport) -> Picture:

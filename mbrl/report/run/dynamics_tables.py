@@ -16,6 +16,9 @@ INTERVAL_LEVEL = 0.9
 _SHOWN_LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Levels whose coverage a table shows."""
 
+_SHOWN_EPISODES = 5
+"""Held-out episodes that a table shows, the worst first."""
+
 _SHOWN_STEPS = (1, 2, 3, 5, 10, 15, 20, 25, 50, 100, 200, 500, 1000)
 """Steps of an open-loop rollout that a short table shows, beside the trusted horizon and the last."""
 
@@ -25,7 +28,7 @@ def dynamics_tables(report: DynamicsReport, *, names: Sequence[str] | None = Non
 
     Args:
         report: of the fit.
-        names: of the observation dimensions; None numbers them.
+        names: of the observation dimensions; None takes the report's.
     """
     return [
         fit_table(report),
@@ -35,6 +38,7 @@ def dynamics_tables(report: DynamicsReport, *, names: Sequence[str] | None = Non
         correlation_table(report),
         dimension_table(report, names),
         head_table(report),
+        *episode_tables(report),
     ]
 
 
@@ -261,10 +265,35 @@ def head_table(report: DynamicsReport) -> Table:
     )
 
 
+def episode_tables(report: DynamicsReport) -> list[Table]:
+    """The held-out episodes that the model misses most; none where no episode was judged by itself."""
+    gaps = report.gaps
+    if len(gaps.episodes) < 2:
+        return []
+    rows = [
+        (
+            one.episode if not one.first_step else f"{one.episode}, from step {one.first_step:,}",
+            one.rows,
+            one.error,
+            format_share(one.coverage),
+            gaps.channels[one.worst],
+        )
+        for one in gaps.episodes[:_SHOWN_EPISODES]
+    ]
+    caption = "Held-out episodes with the largest errors one step ahead; RMSE in deviations of the change"
+    return [Table(caption, ("episode", "steps", "RMSE", "90 % covers", "worst in"), rows)]
+
+
+def next_messages(report: DynamicsReport) -> list[Message]:
+    """What further data should show."""
+    return [Message(text, "plain") for text in report.gaps.next_to_log()]
+
+
 def dimension_names(report: DynamicsReport, names: Sequence[str] | None) -> list[str]:
-    """Names of the observation dimensions; their numbers where there are none."""
+    """Names of the observation dimensions: as given, else as the report has them, else their numbers."""
     size = len(report.one_step.rmse)
-    return list(names) if names is not None and len(names) == size else [str(d) for d in range(size)]
+    known = report.channels.names if names is None else names
+    return list(known) if len(known) == size else [str(d) for d in range(size)]
 
 
 def near(correlation: RankCorrelation, rows: int) -> Interval:

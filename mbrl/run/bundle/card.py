@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from mbrl.deploy.contract import Contract, GuardPart, ParityPart, VerdictPart
+from mbrl.deploy.contract import Contract, GuardPart, VerdictPart
 
 _VERDICTS: Final = {
     "go": "GO",
@@ -20,6 +20,18 @@ from runtime import Controller  # this folder's runtime.py: NumPy and onnxruntim
 
 with Controller("this folder", log="run.csv") as controller:
     action = controller.act(observation)
+```
+"""
+
+_USE_OF_CHOICES: Final = """
+## Use
+
+```python
+from runtime import Controller  # this folder's runtime.py: NumPy and onnxruntime
+
+with Controller("this folder", log="run.csv") as controller:
+    choice = controller.act(observation)  # its id: 0 is the first row of the table of actions below
+    choice = controller.act(observation, mask=allowed)  # 1 for what is allowed, 0 for what is not
 ```
 """
 
@@ -45,7 +57,7 @@ def model_card(contract: Contract) -> str:
         f"{contract.log.episodes:,} episodes (content {contract.log.content_hash}), seed "
         f"{policy.get('seed')}.",
         *([f"Source of the log: {contract.log.source}."] if contract.log.source else []),
-        _USE.rstrip(),
+        (_USE if contract.action.choices is None else _USE_OF_CHOICES).rstrip(),
         "",
         "## Channels",
         "",
@@ -55,7 +67,7 @@ def model_card(contract: Contract) -> str:
         "",
         "## Checked",
         "",
-        *_parity(contract.parity),
+        *_parity(contract),
         *_guard(contract.guard),
         *_runtime(contract),
         "",
@@ -78,6 +90,11 @@ def _channels(contract: Contract) -> Iterator[str]:
         cells = (channel.name, channel.unit or "", channel.made_of or "")
         yield f"| {' | '.join(map(_cell, cells))} | {channel.logged_low:.4g} to {channel.logged_high:.4g} |"
     yield ""
+    if contract.action.choices is not None:
+        yield "| id | choice |"
+        yield "|---|---|"
+        yield from (f"| {k} | {_cell(name)} |" for k, name in enumerate(contract.action.choices))
+        return
     yield "| action | unit | kind | limits | change a step, largest | in the log |"
     yield "|---|---|---|---|---|---|"
     for channel in contract.action.channels:
@@ -94,11 +111,16 @@ def _cell(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).replace("|", "\\|")
 
 
-def _parity(parity: ParityPart) -> Iterator[str]:
+def _parity(contract: Contract) -> Iterator[str]:
+    parity = contract.parity
     rows = "held-out rows" if parity.held_out else "rows"
+    what = f"actions differ by {parity.policy:.1e} of half their range at most"
+    if contract.action.choices is not None:
+        what = (
+            f"the same choices, and probabilities that differ by {parity.policy:.1e} at most, with masks too"
+        )
     yield (
-        f"- The graph does what was trained: actions differ by {parity.policy:.1e} of half their range at "
-        f"most, on {parity.rows:,} {rows} of the log (accepted: {parity.tolerance:g})."
+        f"- The graph does what was trained: {what}, on {parity.rows:,} {rows} of the log (accepted: {parity.tolerance:g})."
     )
     if parity.fallback is not None:
         yield f"- The fallback policy likewise: {parity.fallback:.1e}."
@@ -122,7 +144,10 @@ def _guard(guard: GuardPart | None) -> Iterator[str]:
 
 def _runtime(contract: Contract) -> Iterator[str]:
     say = contract.runtime
-    yield "- Every action lies within its limits, and changes by no more than its limit from step to step."
+    if contract.action.choices is None:
+        yield "- Every action lies within its limits, and changes by no more than its limit from step to step."
+    else:
+        yield "- Nothing that a mask forbids is ever chosen, not by a fallback or a hold either."
     yield "- An observation that is not finite, or of another size, never reaches the policy."
     if say.stale_after is not None:
         yield f"- An observation with a stamp older than {say.stale_after:.4g} s counts as lost."

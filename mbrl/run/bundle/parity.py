@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.core.errors import ConfigError
+from mbrl.deploy.choices import MASK, choices_difference, sample_masks
 from mbrl.deploy.graph import require
 from mbrl.deploy.guard import NOVELTY, PREVIOUS_ACTION, PREVIOUS_FRAMES, SURPRISE, Guard
 from mbrl.deploy.networks import ACTION, FRAMES, NOISE
 from mbrl.deploy.steps import Steps
+from mbrl.nets.categorical import CategoricalPolicy
 from mbrl.nets.policy import PolicyNetwork
 
 Rows = NDArray[np.float32]
@@ -32,6 +34,9 @@ def policy_difference(
 ) -> float:
     """Largest difference of an action to torch's, scaled to [-1, 1]; infinite where one is no number.
 
+    Of a policy over choices it is that of a probability, with masks and without; infinite where another
+    choice is taken.
+
     Args:
         policy: the network.
         content: its graph.
@@ -40,6 +45,9 @@ def policy_difference(
         stochastic: whether the graph takes noise.
     """
     feed = {FRAMES: obs.reshape(len(obs), history, -1)}
+    if isinstance(policy, CategoricalPolicy):
+        feed[MASK] = sample_masks(len(obs), policy.act_dim)
+        return choices_difference(policy, obs, feed[MASK], run_graph(content, feed))
     noise = None
     if stochastic:
         feed[NOISE] = np.random.default_rng(0).standard_normal((len(obs), policy.act_dim)).astype(np.float32)

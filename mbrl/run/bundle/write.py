@@ -45,6 +45,7 @@ from mbrl.deploy.networks import write_policy
 from mbrl.deploy.steps import Steps
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.bundle.card import model_card
+from mbrl.run.bundle.choices import check_choices, check_rest, resting_vector
 from mbrl.run.bundle.parity import check_parity, guard_difference, policy_difference
 from mbrl.run.files import make_folder, storing, write_bytes, write_json, write_text
 from mbrl.run.policies import StoredPolicy
@@ -67,7 +68,8 @@ class BundleConfig(BaseModel):
         tolerance: largest difference of an action to torch's that is accepted, scaled to [-1, 1].
         max_change: largest change of an action from one step to the next, environment units: one number for
             all channels or one for each; None for no limit.
-        rest: action that ends a hold; None is 0 within the limits.
+        rest: action that ends a hold; None is 0 within the limits, or the choice that the log makes most often.
+            Of choices it is the id of one, or its one-hot vector.
         coast_steps: see `RuntimePart`.
         hold_steps: likewise.
         stale_after: seconds, see `RuntimePart`; `auto` is 2.5 steps of the log.
@@ -196,8 +198,11 @@ def _check_sizes(parts: BundleParts, config: BundleConfig) -> None:
                 f"{parts.log.info.name!r} {spec.obs_dim} and {spec.act_dim}. Remedy: name the log that it "
                 "learned from (--dataset)."
             )
+    for policy in parts.policies.values():
+        check_choices(policy, parts.log)
+    check_rest(spec, rest=config.rest, has_max_change=config.max_change is not None)
     for name, value in (("max_change", config.max_change), ("rest", config.rest)):
-        if isinstance(value, tuple) and len(value) != spec.act_dim:
+        if not spec.is_discrete and isinstance(value, tuple) and len(value) != spec.act_dim:
             raise ConfigError(f"{name} has {len(value)} numbers for {spec.act_dim} channels of the action.")
 
 
@@ -284,7 +289,7 @@ def _contract(
         },
         stochastic=config.stochastic,
         observation=ObservationPart(history=layout.history, channels=observation_channels(log, layout)),
-        action=ActionPart(channels=action_channels(log, layout, limits)),
+        action=ActionPart(channels=action_channels(log, layout, limits), choices=log.spec.choices),
         rate=None if log.info.time_step is None else 1.0 / log.info.time_step,
         runtime=_runtime_part(parts, layout, config),
         guard=guard,
@@ -315,10 +320,9 @@ def _runtime_part(parts: BundleParts, layout: FrameLayout, config: BundleConfig)
     patience = config.patience
     if patience == "auto":
         patience = None if parts.fallback is None else _PATIENCE
-    zero = np.clip(np.zeros(log.spec.act_dim), log.spec.act_low, log.spec.act_high)
     return RuntimePart(
         fallback="hold" if parts.fallback is None else "policy",
-        rest=tuple(float(x) for x in zero) if config.rest is None else config.rest,
+        rest=resting_vector(log, config.rest),
         coast_steps=config.coast_steps,
         hold_steps=config.hold_steps,
         stale_after=stale,

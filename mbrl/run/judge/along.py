@@ -39,6 +39,8 @@ def rule_of(config: RunConfig) -> RuleName:
         if rule not in {None, "last"}:
             raise ConfigError(f"{config.recipe!r} has no log to select={rule} by. Remedy: select=last.")
         return "last"
+    if rule is None and recipe.imitates:
+        return "last"  # judges value policies by the rewards that imitation is not to see
     if rule is None:
         return "judge" if recipe.needs_dynamics and config.judges.count > 0 else "last"
     if rule == "judge" and config.judges.count == 0:

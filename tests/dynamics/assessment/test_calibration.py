@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,6 +9,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.data.splits import Split, halves
 from mbrl.dynamics.assessment.calibration import (
     LEVELS,
+    believed_temperature,
     calibrate,
     coverage_at,
     fit_temperature,
@@ -104,6 +107,40 @@ def test_no_recalibration_is_a_factor_of_one():
     assert fit_temperature(heteroscedastic(100), "none").tolist() == [1.0, 1.0]
 
 
+def _episodes(scales, rows=2000):
+    """Rows of episodes that each need the factor `scales[i]`, and the episode of each row."""
+    parts = [heteroscedastic(rows, scale=1.0 / scale, seed=k) for k, scale in enumerate(scales)]
+    steps = HeldOutSteps(
+        torch.cat([part.mean for part in parts], 1),
+        torch.cat([part.std for part in parts], 1),
+        torch.cat([part.target for part in parts]),
+    )
+    return steps, np.repeat(np.arange(len(scales)), rows)
+
+
+def test_narrower_only_as_far_as_episodes_agree():
+    few, many = _episodes([0.5] * 2), _episodes([0.5] * 60, rows=200)
+    # Two that agree: s^2 = 2 * 0.25 / 3, w = 0.09 / (0.09 + s^2 / 2); the fitted factors are all about 0.5.
+    weight = 0.09 / (0.09 + 0.5 / 3 / 2)
+    assert believed_temperature(*few, "interval").tolist() == pytest.approx([0.5**weight] * 2, rel=0.03)
+    # 32 groups of sixty: what they agree on is nearly all believed.
+    weight = 0.09 / (0.09 + 0.5 / 33 / 32)
+    assert believed_temperature(*many, "interval").tolist() == pytest.approx([0.5**weight] * 2, rel=0.04)
+    # Two that differ by a factor e^2 are believed less than two that agree.
+    apart = _episodes([0.5 * math.e, 0.5 / math.e])
+    together = fit_temperature(apart[0], "interval")
+    weight = 0.09 / (0.09 + (0.5 + 2.0) / 3 / 2)
+    expected = torch.where(together < 1, together**weight, together).tolist()
+    assert believed_temperature(*apart, "interval").tolist() == pytest.approx(expected, rel=0.02)
+
+
+def test_wider_is_believed_at_once():
+    steps, unit = _episodes([2.0])
+    assert torch.equal(believed_temperature(steps, unit, "interval"), fit_temperature(steps, "interval"))
+    steps, unit = _episodes([1.0, 0.5])
+    assert believed_temperature(steps, unit, "none").tolist() == [1.0, 1.0]
+
+
 def test_calibration_returns_a_temperature_and_leaves_the_model_alone():
     dataset = make_dataset(episodes=30, noise=0.1)
     split = Split(train=dataset, holdout=dataset, is_by_block=False)
@@ -117,7 +154,8 @@ def test_calibration_returns_a_temperature_and_leaves_the_model_alone():
     # It is fitted on one half and reported on the other.
     first, second = halves(dataset, RngStreams(0).at("halves"))
     steps = [predict_held_out(model, half.transitions()) for half in (first, second)]
-    assert torch.equal(fitted.temperature, fit_temperature(steps[0], "interval"))
+    unit = first.transitions().unit
+    assert torch.equal(fitted.temperature, believed_temperature(steps[0], unit, "interval"))
     judged = measure_calibration(steps[1].scaled(fitted.temperature))
     assert fitted.report.ece == pytest.approx(judged.ece.tolist())
     assert fitted.report.ece_before == pytest.approx(measure_calibration(steps[1]).ece.tolist())

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import DataError
+from mbrl.off_policy.judgement import support_map
 from mbrl.off_policy.judgement.support_map import (
     map_support,
     principal_plane,
@@ -36,6 +37,20 @@ def test_the_behaviour_stays_inside_and_a_foreign_policy_leaves(dataset):
     assert weights == pytest.approx(away.share)
     with pytest.raises(DataError, match="fewer than two"):
         support_by_place(away, dataset)
+
+
+def test_every_candidate_meets_the_same_supports_fitted_once(dataset, monkeypatch):
+    policy = LinearPolicy(torch.tensor([[0.6]]), 8.0)
+    first = map_support(policy, dataset, generator=torch.Generator().manual_seed(0))
+    support_map._HALVES.forget()
+    again = map_support(policy, dataset.select(range(40)), generator=torch.Generator().manual_seed(1))
+    np.testing.assert_array_equal(again.outside, first.outside)
+    with monkeypatch.context() as patch:
+        patch.delattr("mbrl.off_policy.judgement.support_map.BehaviourSupport")
+        third = map_support(policy, dataset, generator=torch.Generator().manual_seed(2))
+        with pytest.raises(NameError):
+            map_support(policy, dataset.select(range(39)), generator=torch.Generator().manual_seed(2))
+    np.testing.assert_array_equal(third.outside, first.outside)
 
 
 def test_a_log_too_small_for_a_quantile_is_refused(dataset):

@@ -5,6 +5,7 @@ import pytest
 
 from mbrl.core.estimates import Estimand
 from mbrl.data.dataset import Dataset
+from mbrl.off_policy.log import behaviour
 from mbrl.off_policy.log.behaviour import (
     BEHAVIOUR_FITTED,
     BEHAVIOUR_MISCALIBRATED,
@@ -40,12 +41,17 @@ def test_ratios_to_a_fitted_behaviour_agree_with_those_to_the_true_one():
         assert BEHAVIOUR_MISCALIBRATED not in fitted.flags
 
 
-def test_a_fit_is_made_once_for_all_estimators_and_candidates():
+def test_a_fit_is_made_once_for_all_estimators_and_candidates_and_is_always_the_same():
     dataset = unlogged(lqg_log(8, 5))
     cache = BehaviourCache(QUICK)
     first = cache.of(dataset)
     assert cache.of(dataset) is first
-    np.testing.assert_array_equal(BehaviourCache(QUICK).of(dataset).log_prob, first.log_prob)
+    assert BehaviourCache(QUICK).of(dataset) is first
+    assert BehaviourCache(QUICK.model_copy(update={"seed": 1})).of(dataset) is not first
+    behaviour._FITS.forget()
+    again = BehaviourCache(QUICK).of(dataset)
+    assert again is not first
+    np.testing.assert_array_equal(again.log_prob, first.log_prob)
     half = dataclasses.replace(dataset, episodes=(*lqg_log(8, 5).episodes[:4], *dataset.episodes[4:]))
     assert cache.of(half).fit is not None  # half of a behaviour is none
     assert cache.of(lqg_log(8, 5)).fit is None
@@ -86,6 +92,6 @@ def test_a_density_that_is_off_is_flagged():
 
 def test_a_tiny_log_of_finitely_many_actions_still_gets_probabilities():
     _, dataset, _, _ = table_log(n=2, steps=3)
-    behaviour = BehaviourCache(BehaviourConfig(updates=20)).of(unlogged(dataset))
-    assert (behaviour.log_prob <= 0).all()
-    assert np.isfinite(behaviour.log_prob).all()
+    found = BehaviourCache(BehaviourConfig(updates=20)).of(unlogged(dataset))
+    assert (found.log_prob <= 0).all()
+    assert np.isfinite(found.log_prob).all()

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from mbrl.planning.base import Hints
+from mbrl.planning.improvement.rollout import without_leaf
+from mbrl.planning.shooting.cem import CEM, CEMConfig
 from mbrl.planning.shooting.icem import ICEM, ICEMConfig
 from mbrl.planning.shooting.mppi import MPPI, MPPIConfig
 from mbrl.planning.shooting.shooting import ShootingPlanner
@@ -29,6 +31,21 @@ def test_the_first_action_is_that_of_riccati_at_any_horizon(obs_dim: int, act_di
         error = (result.action - optimal).norm(dim=1)
         assert bool((error <= tolerance * optimal.norm(dim=1) + 0.01).all())
         assert bool((result.value <= lqr.value(obs) + 1e-9).all())
+
+
+@pytest.mark.parametrize("radius", [0.9, 1.1])
+@pytest.mark.parametrize("act_dim", [1, 3])
+def test_defaults_solve_it_within_their_budget(act_dim: int, radius: float):
+    """From a policy that does nothing; without values at leaves the finite task's answer counts."""
+    cem = CEMConfig(particles=1, outcome="mean")  # without noise twenty particles are one
+    lqr = LQR.random(2 * act_dim, act_dim, seed=77, radius=radius)
+    obs = lqr.states(2, seed=1)
+    for problem, is_finite in ((lqr.problem(), False), (without_leaf(lqr.problem()), True)):
+        for planner in (MPPI(problem, MPPIConfig()), ICEM(problem, ICEMConfig()), CEM(problem, cem)):
+            gain = lqr.finite_gain(planner.horizon) if is_finite else lqr.k
+            best = -obs @ gain.T
+            error = (plan(planner, obs).action - best).norm(dim=1) / best.norm(dim=1)
+            assert float(error.median()) <= 0.05
 
 
 def test_noise_of_the_process_does_not_move_the_action():

@@ -193,9 +193,15 @@ def _choose(estimate: Array, k: int) -> _Choice | None:
 
 def _correlate_ranks(true: Array, guess: Array) -> float:
     """As `scipy.stats.spearmanr`, without its p-value: a bootstrap asks a thousand times."""
-    one, other = scipy.stats.rankdata(true), scipy.stats.rankdata(guess)
+    one, other = _mean_ranks(true), _mean_ranks(guess)
     one, other = one - one.mean(), other - other.mean()
     return float(one @ other / math.sqrt(float(one @ one) * float(other @ other)))
+
+
+def _mean_ranks(values: Array) -> Array:
+    """As `scipy.stats.rankdata` of a short row, without the tenth of a millisecond of its checks."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def _tau_b(true: Array, guess: Array) -> float:

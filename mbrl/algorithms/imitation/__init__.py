@@ -1,0 +1,1 @@
+"""Recipes that imitate: expert episodes beside a mixed log."""

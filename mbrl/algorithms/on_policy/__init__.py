@@ -1,0 +1,1 @@
+"""Recipes whose learner sees the steps of its own policy alone."""

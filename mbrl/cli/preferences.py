@@ -1,0 +1,150 @@
+"""`mbrl preferences`, `synthetic-preferences`, `fit-reward`, `next-pairs`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mbrl.cli.datasets import Source
+from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, Seed, Threads, guarded, listener
+from mbrl.cli.output import emit
+
+if TYPE_CHECKING:
+    from mbrl.preferences.queries import Query
+
+Answers = Annotated[
+    list[Path],
+    typer.Option("--preferences", metavar="FILE", help="Answers, .jsonl or .parquet; repeatable."),
+]
+Length = Annotated[int, typer.Option(min=1, help="Steps of a segment.")]
+
+
+@guarded
+def preferences(
+    dataset: Source,
+    files: Annotated[list[Path], typer.Argument(help="Preference files, .jsonl or .parquet.")],
+    *,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Check preference files against their log, and measure how far annotators agree."""
+    del debug
+    from mbrl.api.preferences import inspect_preferences
+
+    emit(inspect_preferences(dataset, files), is_json=json)
+
+
+@guarded
+def synthetic(
+    dataset: Source,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File to write, .jsonl or .parquet; must not exist.")],
+    pairs: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
+    length: Length = 25,
+    reward: Annotated[
+        str | None, typer.Option(help="Expression that the annotator has in mind [the log's reward].")
+    ] = None,
+    noise: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Probability that an answer is turned around.")
+    ] = 0.0,
+    myopia: Annotated[
+        float,
+        typer.Option(max=1, help="Discount towards the start of a segment: below 1 its end counts most."),
+    ] = 1.0,
+    rationality: Annotated[
+        float | None,
+        typer.Option(help="Beta of answers by chance, in 1 / reward units [always the larger sum]."),
+    ] = None,
+    equal_margin: Annotated[
+        float, typer.Option(min=0, help="Sums that differ by less are equal, reward units.")
+    ] = 0.0,
+    seed: Seed = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Make up an annotator who knows the reward: for tests, and to learn how many pairs a task takes."""
+    del debug
+    from mbrl.api.preferences import synthetic_preferences
+
+    made = synthetic_preferences(
+        dataset,
+        pairs=pairs,
+        length=length,
+        reward=reward,
+        seed=seed or 0,
+        out=out,
+        noise=noise,
+        myopia=myopia,
+        rationality=rationality,
+        equal_margin=equal_margin,
+    )
+    emit(made, is_json=json, path=out)
+
+
+@guarded
+def fit_reward(
+    dataset: Source,
+    *,
+    files: Answers,
+    seed: Seed = None,
+    threads: Threads = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Fit a reward model to preferences, and report how it tells pairs that it did not see."""
+    del debug
+    from mbrl.api.preferences import fit_reward as fit
+
+    model = fit(
+        dataset,
+        files,
+        seed=seed or 0,
+        threads=threads or 1,
+        store=runs,
+        progress=listener(is_json=json),
+        overrides=overrides or [],
+    )
+    emit(model, is_json=json, path=model.path)
+
+
+@guarded
+def next_pairs(
+    dataset: Source,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File to write, .jsonl; must not exist.")],
+    reward_model: Annotated[
+        Path | None, typer.Option(help="Reward model of mbrl fit-reward: its folder or file.")
+    ] = None,
+    query: Annotated[
+        str, typer.Option(metavar="disagreement|random", help="What makes a pair worth asking.")
+    ] = "disagreement",
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 50,
+    length: Length = 25,
+    known: Annotated[
+        list[Path] | None,
+        typer.Option("--preferences", metavar="FILE", help="Answers that are there: not asked again."),
+    ] = None,
+    seed: Seed = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Say which pairs to ask next: those that the members of a reward model dispute."""
+    del debug
+    from mbrl.api.preferences import next_pairs as choose
+
+    kind: Query = "random" if query == "random" else "disagreement"
+    if kind != query:
+        raise typer.BadParameter(f"{query!r}: disagreement or random", param_hint="--query")
+    queue = choose(
+        dataset,
+        reward_model,
+        count=count,
+        length=length,
+        query=kind,
+        known=known,
+        seed=seed or 0,
+        out=out,
+    )
+    emit(queue, is_json=json, path=out)

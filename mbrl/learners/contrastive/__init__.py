@@ -1,0 +1,1 @@
+"""Policies straight from preferences, without a reward model: no learner by itself."""

@@ -1,0 +1,1 @@
+"""Learners over finitely many choices, one file each; actions are one-hot vectors, masks are respected."""

@@ -1,0 +1,8 @@
+"""Fits that are none of the questions here are short."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short(short_log_fits: None) -> None:
+    """Logs of examples have no densities."""
