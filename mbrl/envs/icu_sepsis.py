@@ -1,13 +1,13 @@
-"""ICU-Sepsis (Choudhary, Gupta & Thomas 2024): a tabular task of treating sepsis, made from patients' records.
+"""ICU-Sepsis (Choudhary, Gupta & Thomas 2024): a tabular task of treating sepsis, made from records.
 
-713 states of a patient, 25 actions (5 doses of fluids times 5 of vasopressors), a reward of 1 for survival. It
-is a benchmark and no model of a patient: see `docs/healthcare.md`. The tables come from the package
+713 states of a patient, 25 actions (5 doses of fluids times 5 of vasopressors), a reward of 1 for survival.
+It is a benchmark and no model of a patient: see `docs/healthcare.md`. The tables come from the package
 `icu-sepsis`; only its files are read, so none of what it imports is.
 
 An observation is the centre of the state's cluster, 47 standardised measurements; the ends, death and
-survival, have zeros there. Each log says which actions were allowed (`action_mask`): those that were admissible
-in the sense of the package (taken at least 20 times in the records), or that its clinicians take at all. The
-two lists differ, and the clinicians of the package do take actions that are not admissible.
+survival, have zeros there. Each log says which actions were allowed (`action_mask`): those that were
+admissible in the sense of the package (taken at least 20 times in the records), or that its clinicians take
+at all. The two lists differ, and the clinicians of the package do take actions that are not admissible.
 """
 
 import dataclasses

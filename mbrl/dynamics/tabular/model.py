@@ -1,8 +1,8 @@
 """A table of what followed what: one categorical distribution over successors for each state and action.
 
 A state is a distinct observation, whatever its numbers: one-hot vectors, an id in a single column, or the
-centre of a cluster of patients. So logs of discrete states need no format of their own, learners read the same
-numbers as ever, and the table finds the state of an observation by looking for the nearest row of its list.
+centre of a cluster of patients. So logs of discrete states need no format of their own, learners read the
+same numbers as ever, and the table finds the state of an observation by looking for the nearest of its list.
 
 Successors of a state are stored once for all actions, `K` of them over all states (compressed rows): state s
 owns the columns `start[s]` to `start[s + 1]`. A member is one draw of the posterior, so what members dispute
@@ -102,7 +102,7 @@ class TabularDynamics(nn.Module):
         for first in range(0, len(obs), _LOOK_UP):
             rows = slice(first, first + _LOOK_UP)
             found[rows] = torch.cdist(obs[rows], codes, compute_mode="use_mm_for_euclid_dist").argmin(-1)
-        # Matrix products are fast and lose digits: what they did not find exactly is looked for by differences.
+        # Matrix products are fast and lose digits: what they do not find exactly, differences do.
         odd = (codes[found] != obs).any(-1).nonzero()[:, 0]
         for some in torch.arange(0, len(odd), _LOOK_UP).tolist():
             rows = odd[some : some + _LOOK_UP]

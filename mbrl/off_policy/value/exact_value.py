@@ -99,7 +99,7 @@ def state_probabilities(policy: Policy, codes: Float[Tensor, "S obs_dim"]) -> Ar
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Chain:
-    """A policy in one member of a table: a Markov chain with rewards, K pairs of states that follow each other.
+    """A policy in one member of a table: a Markov chain with rewards, K pairs of successive states.
 
     Attributes:
         origin: `[K]` int64 state before.

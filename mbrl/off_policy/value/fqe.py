@@ -24,6 +24,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
+from mbrl.data.transitions import state_masks
 from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
@@ -153,11 +154,15 @@ class FQEFit:
         self._fresh = _fresh_values(dataset, policy, estimand, config, rng.at("init"))
         next_obs = torch.tensor(transitions.next_observation)
         # The pool of a'_i ~ pi(s'_i) is drawn once; an update takes one of it for each row.
-        self._rows = PreparedRows.prepare(
-            self._fresh, transitions, policy_choices(policy, next_obs, config, rng.at("next_actions"))
+        next_mask = (
+            None if transitions.next_action_mask is None else torch.tensor(transitions.next_action_mask)
         )
+        following = policy_choices(policy, next_obs, config, rng.at("next_actions"), next_mask)
+        self._rows = PreparedRows.prepare(self._fresh, transitions, following)
         first = torch.from_numpy(np.stack([episode.observations[0] for episode in dataset.logged_episodes]))
-        choices = policy_choices(policy, first, config, rng.at("first_actions"))
+        masks = state_masks(dataset.logged_episodes, dataset.spec.act_dim)
+        first_mask = None if masks is None else torch.from_numpy(np.stack([mask[0] for mask in masks]))
+        choices = policy_choices(policy, first, config, rng.at("first_actions"), first_mask)
         self._starts = FirstStates.prepare(self._fresh, first, choices)
         self._watched = self._starts.some(_WATCHED_STARTS)
         self._members = member_rows(

@@ -149,6 +149,6 @@ def _choices(allowed: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArr
     may = np.ones(shape, dtype=np.bool_) if allowed is None else allowed
     if may.shape != shape or not may.any(1).all():
         raise ConfigError(
-            f"The choices have shape {may.shape}, or a state has none. Remedy: {shape}, one in each row at least."
+            f"The choices have shape {may.shape}, or a state has none. Remedy: {shape}, at least one a row."
         )
     return may

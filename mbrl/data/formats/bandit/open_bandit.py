@@ -3,8 +3,8 @@
 A row is one decision: `item_id` (or `action`), `click` (or `reward`), `propensity_score` (or `pscore`,
 `propensity`), optionally `position` and `timestamp`; all other columns are the context. It becomes an episode
 of one step that ends the task. Numbers of the context stay as they are, texts become one-hot columns
-`<column>=<text>`. Ids of items go from 0 to the largest one; a file `item_context.csv` beside the log names all of
-them, also those that were never shown. Labels are taken as they are.
+`<column>=<text>`. Ids of items go from 0 to the largest one; a file `item_context.csv` beside the log names
+all of them, also those that were never shown. Labels are taken as they are.
 
 The rows of a slate count as independent decisions, with the position as a one-hot part of the context: that
 is right where what an item earns does not depend on the other items of its slate.
