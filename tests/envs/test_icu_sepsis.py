@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from mbrl.core.errors import ConfigError
-from mbrl.envs.icu_sepsis import STATES, SURVIVAL, SepsisTask, dose_names
+from mbrl.envs.icu_sepsis import ENDS, SepsisTask, dose_names
 
-ENDS = 3
+STATES = 20
+SURVIVAL = STATES + 1
 
 
 def tables(folder: Path) -> Path:
-    """713 states in a row: each goes on to the next, or by action 0 with chance 0.1 a step to an end."""
+    """Some states in a row: each goes on to the next, or by action 0 with chance 0.1 a step to an end."""
     size, actions = STATES + ENDS, 25
     transition, reward = np.zeros((size, actions, size)), np.zeros((size, actions, size))
     transition[np.arange(STATES), :, np.minimum(np.arange(STATES) + 1, STATES - 1)] = 0.8
@@ -80,6 +81,7 @@ def test_what_is_missing_is_named_with_the_extra(tmp_path, monkeypatch):
         SepsisTask.load()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("icu_sepsis") is None, reason="needs icu-sepsis")
 def test_the_package_holds_the_published_task():
     task = SepsisTask.load()
