@@ -73,7 +73,7 @@ def measure(task: SepsisTask, stays: int, *, updates: int, seed: int) -> Iterato
     log = task.log(stays, seed=seed)
     half = np.random.default_rng(seed).permutation(len(log))
     train, judge = log.select(half[: stays // 2]), log.select(half[stays // 2 :])
-    model = fit_table(train, train, members=7, prior=1.0, rng=RngStreams(seed))
+    model = fit_table(train, train, members=7, prior=None, rng=RngStreams(seed))
     fitted = mbrl.fit(judge, progress=False, seed=seed, kind="tabular")
     for name, policy in policies(task, train, model).items():
         started = time.time()

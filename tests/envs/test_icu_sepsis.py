@@ -56,21 +56,21 @@ def test_values_are_the_linear_solve(task):
 
 
 def test_a_log_is_what_the_policy_did(task):
-    log = task.log(2_000, seed=0)
+    log = task.log(800, seed=0)
     assert log.spec.choices == dose_names()
     rows = log.transitions()
-    assert log.episode_returns.mean() == pytest.approx(0.625, abs=0.04)
-    assert log.episode_lengths.mean() == pytest.approx(5.0, abs=0.3)
-    assert rows.action[:, 0].mean() == pytest.approx(0.5, abs=0.02)
+    assert log.episode_returns.mean() == pytest.approx(0.625, abs=0.06)
+    assert log.episode_lengths.mean() == pytest.approx(5.0, abs=0.5)
+    assert rows.action[:, 0].mean() == pytest.approx(0.5, abs=0.03)
     assert rows.action[:, 2:].sum() == 0.0
     log_prob = np.concatenate([episode.behaviour_log_prob for episode in log.episodes])
     np.testing.assert_allclose(log_prob, np.log(0.5), rtol=1e-6)
     assert rows.action_mask is not None
     assert rows.action_mask[:, :2].all()
     assert not rows.action_mask[:, 2:].any()
-    assert log.content_hash == task.log(2_000, seed=0).content_hash
-    greedy = task.log(500, seed=0, policy=task.best_policy())
-    assert greedy.episode_returns.mean() == pytest.approx(0.75, abs=0.06)
+    assert log.content_hash == task.log(800, seed=0).content_hash
+    greedy = task.log(300, seed=0, policy=task.best_policy())
+    assert greedy.episode_returns.mean() == pytest.approx(0.75, abs=0.08)
 
 
 def test_what_is_missing_is_named_with_the_extra(tmp_path, monkeypatch):

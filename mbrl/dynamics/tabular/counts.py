@@ -2,10 +2,14 @@
 
 For a state s and an action a with counts n over successors, the posterior is
 
-    Dirichlet(n(s, a, .) + prior * p0(. | s)),    p0(. | s) = sum_a n(s, a, .) / sum_a,s' n(s, a, s')
+    Dirichlet(n(s, a, .) + prior * p0(. | s)),   p0(. | s) = sum_a n(s, a, .) / sum_a,s' n(s, a, s')
 
 so an action that was never tried in a state is thought to do what the others did there, and members dispute
 it. A state that no training step leaves borrows p0 from all states together.
+
+How many steps the prior is worth is chosen by the marginal likelihood of the counts (empirical Bayes). A
+small prior draws members that send an untried action to one successor alone, and chains of such members run in
+circles; a large one says that all actions do the same. The log tells which is nearer to the truth.
 """
 
 from typing import Final
@@ -26,11 +30,14 @@ MAX_STATES: Final = 5_000
 MAX_ENTRIES: Final = 100_000_000
 """Most numbers of one array of a table: 400 MB."""
 
+PRIORS: Final = tuple(2.0**k for k in range(-2, 11))
+"""Worths of the prior, in steps, among which the log chooses."""
+
 Array = NDArray[np.float64]
 
 
 def fit_table(
-    dataset: Dataset, train: Dataset, *, members: int, prior: float, rng: RngStreams
+    dataset: Dataset, train: Dataset, *, members: int, prior: float | None, rng: RngStreams
 ) -> TabularDynamics:
     """Counts the steps of `train`.
 
@@ -39,7 +46,8 @@ def fit_table(
             parameter, so that the held-out ones belong to them.
         train: the episodes that are counted.
         members: draws of the posterior.
-        prior: steps that the prior is worth, for each state and action, > 0.
+        prior: steps that the prior is worth, for each state and action, > 0; None for the likeliest of
+            `PRIORS`.
         rng: of the draws.
 
     Raises:
@@ -66,6 +74,7 @@ def fit_table(
         )
     counts, reward, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
     base = _base(counts.sum(0), pairs, start, never_left)
+    prior = likeliest_prior(counts, base, start) if prior is None else prior
     chance = np.stack(
         [_posterior_draw(counts + prior * base, start, rng.integer("member", m)) for m in range(members)]
     )
@@ -178,6 +187,31 @@ def _base(
     borrowed = np.isin(pairs[0], never_left)
     weight[borrowed] = np.bincount(pairs[1], total, int(pairs[1].max()) + 1)[pairs[1][borrowed]]
     return weight / np.repeat(_segment_sums(weight, start), np.diff(start))
+
+
+def likeliest_prior(counts: Array, base: Array, start: NDArray[np.int64]) -> float:
+    """The worth of `PRIORS` under which the counts are likeliest, given p0.
+
+    `log p(n | c) = sum_{s,a} [log G(c) - log G(c + n) + sum_s' (log G(c p0 + n_s') - log G(c p0))]`, G being
+    the gamma function, over the pairs of states and actions that were tried.
+
+    Args:
+        counts: `[A, K]`.
+        base: `[K]`, p0.
+        start: `[S + 1]`, where the successors of each state begin.
+    """
+    action, pair = counts.nonzero()
+    seen = torch.from_numpy(counts[action, pair])
+    total = torch.from_numpy(_segment_sums(counts, start))
+    total = total[total > 0]
+
+    def log_likelihood(worth: float) -> float:
+        share = worth * torch.from_numpy(base[pair])
+        whole = torch.tensor(worth, dtype=torch.float64)
+        of_totals = (torch.lgamma(whole) - torch.lgamma(whole + total)).sum()
+        return float(of_totals + (torch.lgamma(share + seen) - torch.lgamma(share)).sum())
+
+    return max(PRIORS, key=log_likelihood)
 
 
 def _segment_sums(values: Array, start: NDArray[np.int64]) -> Array:

@@ -83,6 +83,7 @@ class TabularDynamics(nn.Module):
         self.inputs, self.targets = inputs, targets
         self.history: History | None = None
         self.obs_dim = self.frame_dim = table.codes.shape[1]
+        self.temperature = torch.ones(self.frame_dim + 1)  # a posterior is not stretched
         self._moments = _Moments.of(table)
 
     @property

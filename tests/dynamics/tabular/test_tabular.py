@@ -11,7 +11,7 @@ from mbrl.core.protocols import DynamicsModel, SamplingModel
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset, DatasetInfo
-from mbrl.dynamics.tabular.counts import fit_table
+from mbrl.dynamics.tabular.counts import PRIORS, fit_table, likeliest_prior
 from mbrl.dynamics.tabular.model import TabularDynamics, TabularTermination
 
 A, B, C = np.array([0.0, 1.0]), np.array([5.0, -2.0]), np.array([9.0, 9.0])
@@ -150,3 +150,16 @@ def test_continuous_actions_and_states_are_refused():
     plain = dataclasses.replace(data, episodes=bent, spec=SpaceSpec(2, 2, (0.0, 0.0), (1.0, 1.0)))
     with pytest.raises(DataError, match="kind=gaussian"):
         fitted(dataset=plain)
+
+
+def test_the_log_chooses_what_the_prior_is_worth():
+    """Dirichlet-multinomial counts of a known worth; and the formula on a table by hand."""
+    rng = np.random.default_rng(0)
+    base = np.array([0.5, 0.3, 0.2])
+    start = 3 * np.arange(401)
+    for worth in (1.0, 16.0):
+        chances = rng.dirichlet(worth * base, size=(2, 400))
+        counts = np.stack([[rng.multinomial(12, p) for p in row] for row in chances]).reshape(2, -1)
+        assert likeliest_prior(counts.astype(float), np.tile(base, 400), start) == worth
+    same = np.tile(12 * base, 400)[None].round()
+    assert likeliest_prior(np.concatenate([same, same]), np.tile(base, 400), start) == PRIORS[-1]
