@@ -8,8 +8,8 @@ so an action that was never tried in a state is thought to do what the others di
 it. A state that no training step leaves borrows p0 from all states together.
 
 How many steps the prior is worth is chosen by the marginal likelihood of the counts (empirical Bayes). A
-small prior draws members that send an untried action to one successor alone, and chains of such members run in
-circles; a large one says that all actions do the same. The log tells which is nearer to the truth.
+small prior draws members that send an untried action to one successor alone, and chains of such members run
+in circles; a large one says that all actions do the same. The log tells which is nearer to the truth.
 """
 
 from typing import Final
@@ -72,11 +72,16 @@ def fit_table(
             field="observations",
             remedy="Fit an ensemble of networks: dynamics.kind=gaussian.",
         )
-    counts, reward, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
+    counts, earned, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
     base = _base(counts.sum(0), pairs, start, never_left)
     prior = likeliest_prior(counts, base, start) if prior is None else prior
     chance = np.stack(
         [_posterior_draw(counts + prior * base, start, rng.integer("member", m)) for m in range(members)]
+    )
+    # A mean of n rewards is known to variance / n; the prior's steps count as rewards of the same way.
+    error = np.sqrt(variance / (counts + np.maximum(prior * base, 1.0)))
+    reward = np.stack(
+        [earned + error * _normal(counts.shape, rng.integer("reward", m)) for m in range(members)]
     )
     table = Table(
         codes=torch.from_numpy(codes),
@@ -86,7 +91,7 @@ def fit_table(
         reward=_floats(reward),
         ends=_floats(ends),
         chance=_floats(chance),
-        reward_variance=torch.tensor(variance, dtype=torch.float32),
+        reward_variance=_floats(variance),
     )
     known = rows.successors_known()
     return TabularDynamics(
@@ -153,8 +158,8 @@ def _sums(
     steps: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     size: int,
-) -> tuple[Array, Array, Array, float]:
-    """Counts, mean rewards and shares of ends `[A, K]`, and the variance of rewards around their means."""
+) -> tuple[Array, Array, Array, Array]:
+    """Counts, mean rewards and shares of ends `[A, K]`, and the variance `[K]` of rewards."""
     state, following, choice = steps
     column = np.searchsorted(pairs[0] * size + pairs[1], state * size + following)
     shape = (rows.action.shape[1], len(pairs[0]))
@@ -172,8 +177,10 @@ def _sums(
         way_ends = np.where(total > 0, ended.sum(0) / total, (ends_into / into[0])[pairs[1]])
         mean = np.where(count > 0, gain / count, np.nan_to_num(way))
         share = np.where(count > 0, ended / count, np.nan_to_num(way_ends))
-    residual = reward - mean[choice, column]
-    return count, mean, share, float(np.square(residual).mean())
+    squares = np.square(reward - mean[choice, column])
+    # Few rewards of a way say little of their variance: that of all steps counts as one more of them.
+    variance = (np.bincount(column, squares, len(total)) + squares.mean()) / (total + 1.0)
+    return count, mean, share, variance
 
 
 def _base(
@@ -234,6 +241,10 @@ def _posterior_draw(concentration: Array, start: NDArray[np.int64], seed: int) -
     largest = np.maximum.reduceat(log_gamma, firsts, axis=1)
     draw = np.exp(log_gamma - np.repeat(largest, sizes[sizes > 0], axis=1))
     return draw / np.repeat(np.add.reduceat(draw, firsts, axis=1), sizes[sizes > 0], axis=1)
+
+
+def _normal(shape: tuple[int, ...], seed: int) -> Array:
+    return np.random.Generator(np.random.Philox(seed)).standard_normal(shape)
 
 
 def _floats(values: Array) -> torch.Tensor:

@@ -37,7 +37,7 @@ class _Mean:
         chance = table.chance.double().mean(0).numpy()
         start = table.start.numpy()
         going = chance * (1.0 - table.ends.double().numpy())
-        reward = _by_state(chance * table.reward.double().numpy(), start)
+        reward = _by_state((table.chance.double() * table.reward.double()).mean(0).numpy(), start)
         return cls(going, reward, start, table.successor.numpy())
 
     def action_values(self, value: Array, discount: float) -> Array:

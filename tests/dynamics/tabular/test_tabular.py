@@ -51,9 +51,16 @@ def test_counts_rewards_and_ends_by_hand():
     assert list(zip(table.origin.tolist(), table.successor.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 2)]
     assert table.count.tolist() == [[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]]
     # An action that was never tried is thought to earn and to end what the others did on the same way.
-    assert table.reward.tolist() == [[0.0, 1.0, 3.0]] * 2
+    members = fitted(members=4000).table
+    torch.testing.assert_close(
+        members.reward.mean(0), torch.tensor([[0.0, 1.0, 3.0]] * 2), atol=0.05, rtol=0.0
+    )
+    # Rewards of the way from B to C are 2, 4 and 3, of the others alike; 2/7 is the variance of all steps.
+    variance = torch.tensor([2 / 7 / 2, 2 / 7 / 4, (2 + 2 / 7) / 4])
+    torch.testing.assert_close(table.reward_variance, variance)
+    worth = torch.tensor([[1 + 1, 3 + 1, 3 + 1], [1, 1, 1]])
+    torch.testing.assert_close(members.reward.var(0), variance / worth, rtol=0.08, atol=0.0)
     assert table.ends.tolist() == [[0.0, 0.0, 1.0]] * 2
-    assert float(table.reward_variance) == pytest.approx((1 + 1) / 7)
     assert table.visits.tolist() == [[4.0, 0.0], [3.0, 0.0], [0.0, 0.0]]
     torch.testing.assert_close(table.chance[:, :, :2].sum(-1), torch.ones(3, 2))
     assert table.chance[:, :, 2].tolist() == [[1.0, 1.0]] * 3
@@ -80,9 +87,10 @@ def test_moments_are_those_of_the_distribution():
     torch.testing.assert_close(
         found.variance[:, :2], (p * (1 - p))[..., None] * step**2, atol=1e-5, rtol=1e-4
     )
-    torch.testing.assert_close(found.reward_mean[:, :2], p)
-    noise = model.table.reward_variance
-    torch.testing.assert_close(found.reward_variance[:, :2], p * (1 - p) + noise)
+    stay, go = (model.table.reward[:, [0, 1], k] for k in (0, 1))
+    torch.testing.assert_close(found.reward_mean[:, :2], p * go + (1 - p) * stay)
+    noise = p * model.table.reward_variance[1] + (1 - p) * model.table.reward_variance[0]
+    torch.testing.assert_close(found.reward_variance[:, :2], p * (1 - p) * (go - stay) ** 2 + noise)
     assert found.mean[:, 2].tolist() == [C.tolist()] * 3
     member = torch.tensor([2, 0, 1])
     for part, whole in zip(
@@ -106,7 +114,8 @@ def test_draws_are_states_with_the_chances_of_their_member():
         assert float(to_b[member == m].float().mean()) == pytest.approx(
             float(model.table.chance[m, 0, 1]), abs=0.04
         )
-    assert float(reward[to_b].mean()) == pytest.approx(1.0, abs=0.05)
+    expected = model.table.reward[:, 0, 1][member[to_b]].mean()
+    assert float(reward[to_b].mean()) == pytest.approx(float(expected), abs=0.05)
     again, _ = model.draw_member(obs, action, member, noise)
     assert torch.equal(again, following)
 
