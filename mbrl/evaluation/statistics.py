@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 Average: TypeAlias = Literal["mean", "median", "iqm"]
@@ -86,6 +85,8 @@ class Profile:
 
 def iqm(values: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
     """Interquartile mean: the mean after `floor(n / 4)` values are cut from either end."""
+    import scipy.stats  # takes half a second, which most commands need not wait
+
     return np.asarray(scipy.stats.trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=axis))
 
 
@@ -266,6 +267,8 @@ def _bootstrap(
     settings: tuple[float, Method, int],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Ends of the interval: scalars, or one for each entry of a statistic with several."""
+    import scipy.stats  # see `iqm`
+
     level, method, resamples = settings
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         # A degenerate acceleration of BCa comes back as NaN, which the caller reports.

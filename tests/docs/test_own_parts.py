@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,10 +62,16 @@ def test_the_parts_pass_the_tests_of_the_page(site: Path, tmp_path: Path) -> Non
     assert "3 passed" in done.stdout, done.stdout
 
 
-LOOK_UP = """
-import json, mbrl
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import mbrl
+from typer.testing import CliRunner
+from mbrl.cli.app import app
 from mbrl.core.errors import ConfigError
+from mbrl.data.formats.base import FORMATS
 from mbrl.run.config import resolve
+from mbrl.testing.samples import TINY_DYNAMICS, make_dataset
 
 kinds = ("learners", "recipes", "measures", "estimators", "planners", "formats")
 origins = {kind: mbrl.catalogue(kind).origins for kind in kinds}
@@ -74,55 +81,78 @@ for slip in ("algorithm.learner.delt=1", "algorithm.recipe=recnt", "algorithm.le
         resolve(arguments={"algorithm": "mine.yaml"}, overrides=[slip])
     except ConfigError as error:
         messages.append(str(error))
-print(json.dumps([origins, messages]))
+
+command = ["train", "pendulum-mixed", "--algorithm", "mine.yaml", "--set", "algorithm.updates=20"]
+trained = CliRunner().invoke(app, [*command, "--set", "diagnostics=false", "--json"])
+assert trained.exit_code == 0, trained.output
+
+log = mbrl.load(FORMATS.get("robot_csv").write(make_dataset(), Path("log")))
+penalised = mbrl.train(
+    log,
+    {"recipe": "mopo", "updates": 10, "penalty": {"measure": "reward_std"},
+     "learner": {"name": "sac", "hidden": [8]},
+     "rollout": {"starts": 20, "respect_trusted_horizon": False}},
+    dynamics=TINY_DYNAMICS,
+    select="last",
+    diagnostics=False,
+    store="runs",
+    progress=False,
+)
+found = {
+    "origins": origins,
+    "messages": messages,
+    "trained": json.loads(trained.stdout),
+    "penalised": [len(log), penalised.summary["updates"]],
+}
+print(json.dumps(found))
 """
 
 
-def test_every_kind_is_found_and_slips_are_answered_with_the_nearest(site: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(files()["mine.yaml"])
-    origins, messages = json.loads(run(site, tmp_path, "-c", LOOK_UP).stdout)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the program worked."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "mine.yaml").write_text(files()["mine.yaml"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(site: Path, folder: Path) -> dict[str, Any]:
+    """What one process, started where the package is installed, says to all questions."""
+    return json.loads(run(site, folder, "-c", PROGRAM).stdout)
+
+
+def test_every_kind_is_found_and_slips_are_answered_with_the_nearest(found: dict[str, Any]) -> None:
     names = ("huber_bc", "recent", "reward_std", "logged_mean", "ranked_cem", "robot_csv")
-    assert list(origins.values()) == [{name: "robotlab 0.1"} for name in names]
-    setting, recipe, learner = messages
+    assert list(found["origins"].values()) == [{name: "robotlab 0.1"} for name in names]
+    setting, recipe, learner = found["messages"]
     assert "Unknown key algorithm.learner.delt. Did you mean 'delta'?" in setting
     assert "algorithm.recipe = 'recnt' is unknown. Did you mean 'recent'?" in recipe
     assert "'huber_b' is unknown. Did you mean 'huber_bc'?" in learner
     assert "To add your own: @mbrl.registry(\"learners\").register('huber_b')" in learner
 
 
-def test_the_command_line_trains_what_the_yaml_says(site: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(files()["mine.yaml"])
-    command = ("train", "pendulum-mixed", "--algorithm", "mine.yaml", "--set", "algorithm.updates=20")
-    done = run(site, tmp_path, "-m", "mbrl.cli", *command, "--json")
-    summary = json.loads(done.stdout)
+def test_the_command_line_trains_what_the_yaml_says(found: dict[str, Any], folder: Path) -> None:
+    summary = found["trained"]
     assert (summary["recipe"], summary["learner"]) == ("recent", "huber_bc")
-    config = (tmp_path / summary["path"] / "config.yaml").read_text()
+    config = (folder / summary["path"] / "config.yaml").read_text()
     assert "delta: 0.2  # mine.yaml" in config
     assert "share: 0.7  # mine.yaml" in config
 
 
-PENALTY = """
-from pathlib import Path
-import mbrl
-from mbrl.data.formats.base import FORMATS
-from mbrl.testing.samples import TINY_DYNAMICS, make_dataset
+def test_a_penalty_reads_the_measure_and_a_log_is_read_by_the_format(found: dict[str, Any]) -> None:
+    assert found["penalised"] == [12, 10]
 
-log = mbrl.load(FORMATS.get("robot_csv").write(make_dataset(), Path("log")))
-run = mbrl.train(
-    log,
-    {"recipe": "mopo", "updates": 10, "penalty": {"measure": "reward_std"},
-     "learner": {"name": "sac", "hidden": [8]},
-     "rollout": {"starts": 20, "respect_trusted_horizon": False}},
-    dynamics=TINY_DYNAMICS,
-    store="runs",
-    progress=False,
-)
-print(len(log), run.summary["updates"])
+
+BROKEN = """
+import json
+from typer.testing import CliRunner
+from mbrl.cli.app import app
+
+listed = CliRunner().invoke(app, ["list", "learners", "--json"])
+trained = CliRunner().invoke(app, ["train", "pendulum-mixed", "--algorithm", "theirs.yaml"])
+print(json.dumps([[done.exit_code, done.stdout, done.stderr] for done in (listed, trained)]))
 """
-
-
-def test_a_penalty_reads_the_measure_and_a_log_is_read_by_the_format(site: Path, tmp_path: Path) -> None:
-    assert run(site, tmp_path, "-c", PENALTY).stdout == "12 10\n"
 
 
 def test_a_broken_plugin_is_told_and_the_rest_works(site: Path, tmp_path: Path) -> None:
@@ -133,10 +163,9 @@ def test_a_broken_plugin_is_told_and_the_rest_works(site: Path, tmp_path: Path) 
         {"mbrl.learners": {"broken": "brokenlab:Broken"}},
     )
     both = Path(f"{broken}{os.pathsep}{site}")
-    done = run(both, tmp_path, "-m", "mbrl.cli", "list", "learners", "--json")
-    assert {"bc", "huber_bc"} <= set(json.loads(done.stdout)["names"])
-    assert "broken-lab 1.2 cannot be loaded: RuntimeError: needs a newer robot" in done.stderr
     (tmp_path / "theirs.yaml").write_text("recipe: model_free\nlearner: {name: broken}\n")
-    command = ("-m", "mbrl.cli", "train", "pendulum-mixed", "--algorithm", "theirs.yaml")
-    done = run(both, tmp_path, *command, status=1)
-    assert "broken-lab 1.2 cannot be loaded" in " ".join(done.stderr.split())
+    listed, trained = json.loads(run(both, tmp_path, "-c", BROKEN).stdout)
+    assert (listed[0], trained[0]) == (0, 1)
+    assert {"bc", "huber_bc"} <= set(json.loads(listed[1])["names"])
+    assert "broken-lab 1.2 cannot be loaded: RuntimeError: needs a newer robot" in listed[2]
+    assert "broken-lab 1.2 cannot be loaded" in " ".join(trained[2].split())

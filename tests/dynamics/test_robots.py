@@ -13,7 +13,7 @@ CONFIG = DynamicsConfig(
     members=3,
     elites=3,
     hidden=(128, 128, 128),
-    max_updates=2500,
+    max_updates=1500,
     termination={"hidden": (64, 64), "max_updates": 300},
     assessment=AssessmentConfig(segments=100, particles=50, max_rows=4000, bootstrap_draws=50),
 )

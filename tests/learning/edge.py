@@ -1,11 +1,7 @@
 """States that are met as bootstrap targets only: with the true dynamics, and yet values run away.
 
-Sims et al. 2024 (arXiv:2402.12527): rollouts of one step from logged states, no model error at all. Run as a
-program, it prints the values that five seeds learn with the given number of critics.
+Sims et al. 2024 (arXiv:2402.12527): rollouts of one step from logged states, no model error at all.
 """
-
-import json
-import sys
 
 import torch
 
@@ -64,8 +60,3 @@ def learned_value(seed: int, critics: int) -> float:
 def imagine(policy: Policy, obs: torch.Tensor, generator: torch.Generator) -> TransitionBatch:
     start = obs[torch.randint(len(obs), (500,), generator=generator)]
     return step(start, policy.act(start, torch.randn(500, 3, generator=generator)), from_model=True)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    sys.stdout.write(json.dumps([learned_value(seed, critics=int(sys.argv[1])) for seed in range(SEEDS)]))

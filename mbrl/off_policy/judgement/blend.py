@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.core.errors import EstimandMismatchError
@@ -66,7 +66,7 @@ def blend_estimates(parts: Sequence[Estimate], *, anchor: str, config: BlendConf
     covariance = _covariance(parts, values, config)
     weights = least_error_blend(covariance + np.outer(bias, bias))
     se = math.sqrt(float(weights @ covariance @ weights))
-    half = float(scipy.stats.norm.ppf(0.5 + LEVEL / 2)) * se
+    half = float(scipy.special.ndtri(0.5 + LEVEL / 2)) * se
     point = float(weights @ points)
     return Estimate(
         "blend",

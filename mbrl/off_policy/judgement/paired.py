@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from mbrl.core.estimates import Estimate
 from mbrl.off_policy.estimators.base import primary_estimators
@@ -104,7 +104,7 @@ def difference(first: Evidence, second: Evidence, *, level: float = LEVEL) -> Di
     if n < 2:
         return Difference(point, math.nan, NOTHING, "none: one episode has no spread")
     se = math.sqrt(within)
-    half = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1)) * se
+    half = float(scipy.special.stdtrit(n - 1, 0.5 + level / 2)) * se
     return Difference(point, se, (point - half, point + half), f"{method}, Student t")
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import numpy as np
 import scipy.special
-import scipy.stats
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbrl.off_policy.log.layout import Array
@@ -68,7 +67,7 @@ def student_interval(values: Array, *, level: float = LEVEL) -> Interval95:
     n = values.size
     if n < 2:
         return Interval95(NOTHING, "none: one episode has no spread")
-    half = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+    half = float(scipy.special.stdtrit(n - 1, 0.5 + level / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
     mean = float(values.mean())
     return Interval95((mean - half, mean + half), "Student t")
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from mbrl.core.estimates import Estimand, Estimate, Family, Flag
 from mbrl.off_policy.log.layout import Array
@@ -34,7 +34,10 @@ def member_interval(values: Array, within: float, *, level: float = LEVEL) -> tu
 
 def member_quantile(members: int, level: float = LEVEL) -> float:
     """Two-sided quantile of Student t with one degree of freedom less than members; normal from 30 on."""
-    return float(scipy.stats.t.ppf(0.5 + level / 2, members - 1 if members < _MANY_MEMBERS else math.inf))
+    upper = 0.5 + level / 2
+    if members >= _MANY_MEMBERS:
+        return float(scipy.special.ndtri(upper))
+    return float(scipy.special.stdtrit(members - 1, upper))
 
 
 def ensemble_estimate(name: str, family: Family, values: Array, estimand: Estimand) -> Estimate:

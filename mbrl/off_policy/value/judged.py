@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import scipy.special
 from numpy.typing import NDArray
-from scipy import stats
 
 from mbrl.core.estimates import finite_or_none
 from mbrl.off_policy.log.layout import Array
@@ -220,7 +220,7 @@ def honest_value(judged: Sequence[JudgedValue], rule: BoundRule, pessimism: floa
 def _interval(mean: float, error: float, freedom: int) -> tuple[float, float]:
     if freedom < 1:
         return -math.inf, math.inf
-    margin = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * error
+    margin = float(scipy.special.stdtrit(freedom, 0.5 + LEVEL / 2)) * error
     return mean - margin, mean + margin
 
 

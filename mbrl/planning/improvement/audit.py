@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy import stats
 from torch import Tensor
 
 from mbrl.planning.improvement.rollout import score_first_actions, without_leaf
@@ -156,6 +155,8 @@ def audit_row(
 
 
 def _correlate(estimated: NDArray[np.float64], true: NDArray[np.float64]) -> float | None:
+    from scipy import stats  # takes half a second, which most commands need not wait
+
     first, second = estimated.ravel(), true.ravel()
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None

@@ -139,8 +139,8 @@ def support_over_plane(support: SupportByPlace) -> Figure:
     return draw_plane(
         support.x,
         support.y,
-        count,
-        np.sqrt(count / count.max()) * share,
+        count.tolist(),
+        (np.sqrt(count / count.max()) * share).tolist(),
         x_label=names[0],
         y_label=names[1],
         names=("logged states", "left by the policy"),

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
-import scipy.stats
 
 from mbrl.core.estimates import finite_or_none
 from mbrl.off_policy.log.layout import Array
@@ -205,6 +204,8 @@ def _mean_ranks(values: Array) -> Array:
 
 
 def _tau_b(true: Array, guess: Array) -> float:
+    import scipy.stats  # takes half a second, which most commands need not wait
+
     return float(cast("Any", scipy.stats.kendalltau)(true, guess).statistic)
 
 
