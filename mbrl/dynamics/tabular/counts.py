@@ -2,7 +2,7 @@
 
 For a state s and an action a with counts n over successors, the posterior is
 
-    Dirichlet(n(s, a, .) + prior * p0(. | s)),   p0(. | s) = sum_a n(s, a, .) / sum_a,s' n(s, a, s')
+    Dirichlet(n(s, a, .) + prior * p0(. | s)),   p0(. | s) ~ Dirichlet(sum_a n(s, a, .))
 
 so an action that was never tried in a state is thought to do what the others did there, and members dispute
 it. A state that no training step leaves borrows p0 from all states together.
@@ -75,14 +75,11 @@ def fit_table(
     counts, earned, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
     base = _base(counts.sum(0), pairs, start, never_left)
     prior = likeliest_prior(counts, base, start) if prior is None else prior
-    chance = np.stack(
-        [_posterior_draw(counts + prior * base, start, rng.integer("member", m)) for m in range(members)]
-    )
-    # A mean of n rewards is known to variance / n; the prior's steps count as rewards of the same way.
-    error = np.sqrt(variance / (counts + np.maximum(prior * base, 1.0)))
-    reward = np.stack(
-        [earned + error * _normal(counts.shape, rng.integer("reward", m)) for m in range(members)]
-    )
+    draws = [
+        _member((counts, earned, variance), base, prior, start, rng.child(f"member{m}"))
+        for m in range(members)
+    ]
+    chance, reward = (np.stack(column) for column in zip(*draws, strict=True))
     table = Table(
         codes=torch.from_numpy(codes),
         start=torch.from_numpy(start),
@@ -194,6 +191,25 @@ def _base(
     borrowed = np.isin(pairs[0], never_left)
     weight[borrowed] = np.bincount(pairs[1], total, int(pairs[1].max()) + 1)[pairs[1][borrowed]]
     return weight / np.repeat(_segment_sums(weight, start), np.diff(start))
+
+
+def _member(
+    found: tuple[Array, Array, Array], base: Array, prior: float, start: NDArray[np.int64], rng: RngStreams
+) -> tuple[Array, Array]:
+    """Chances and mean rewards `[A, K]` of one draw of the posterior.
+
+    What all actions share is not known either: p0 is a draw around the counts of the state (one step's worth
+    of the borrowed p0 where there are none), and so is the mean reward of a way, around its `variance / n`.
+    """
+    counts, earned, variance = found
+    total = counts.sum(0)
+    is_known = np.repeat(_segment_sums(total, start) > 0, np.diff(start))
+    shared = _posterior_draw(np.where(is_known, total, base)[None], start, rng.integer("shared"))[0]
+    chance = _posterior_draw(counts + prior * shared, start, rng.integer("chance"))
+    # A mean of n rewards is known to variance / n; the prior's steps count as rewards of the same way.
+    way = np.sqrt(variance / (total + 1.0)) * _normal(total.shape, rng.integer("way"))
+    own = np.sqrt(variance / (counts + np.maximum(prior * base, 1.0)))
+    return chance, earned + way + own * _normal(counts.shape, rng.integer("reward"))
 
 
 def likeliest_prior(counts: Array, base: Array, start: NDArray[np.int64]) -> float:
