@@ -28,11 +28,11 @@ from mbrl.core.rng import RngStreams  # noqa: E402
 from mbrl.data.dataset import Dataset  # noqa: E402
 from mbrl.dynamics.tabular.counts import fit_table  # noqa: E402
 from mbrl.dynamics.tabular.model import TabularDynamics  # noqa: E402
-from mbrl.envs.icu_sepsis import SepsisTask  # noqa: E402
 from mbrl.off_policy.value.exact_value import state_probabilities  # noqa: E402
 from mbrl.planning.tabular.iteration import behaviour_policy, best_policy, spibb_policy  # noqa: E402
 from mbrl.planning.tabular.policy import TabularPolicy  # noqa: E402
 from mbrl.run.policies import StoredPolicy  # noqa: E402
+from mbrl.study.icu_sepsis import SepsisTask  # noqa: E402
 from mbrl.uncertainty.measures import ens_std  # noqa: E402
 
 LEAST_COUNT = 20  # steps from which on SPIBB changes a pair: the threshold of the records themselves

@@ -105,8 +105,8 @@ class TabularDynamics(nn.Module):
             found[rows] = torch.cdist(obs[rows], codes, compute_mode="use_mm_for_euclid_dist").argmin(-1)
         # Matrix products are fast and lose digits: what they do not find exactly, differences do.
         odd = (codes[found] != obs).any(-1).nonzero()[:, 0]
-        for some in torch.arange(0, len(odd), _LOOK_UP).tolist():
-            rows = odd[some : some + _LOOK_UP]
+        for first in range(0, len(odd), _LOOK_UP):
+            rows = odd[first : first + _LOOK_UP]
             distance = torch.cdist(obs[rows], codes, compute_mode="donot_use_mm_for_euclid_dist")
             found[rows] = distance.argmin(-1)
         return found

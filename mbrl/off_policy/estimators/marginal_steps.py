@@ -102,6 +102,7 @@ class MarginalSteps:
         first = np.stack([episode.observations[0] for episode in dataset.episodes])
 
         masks = state_masks(dataset.episodes, dataset.spec.act_dim)
+        first_mask = None if masks is None else np.stack([mask[0] for mask in masks])
 
         def chosen(
             obs: NDArray[np.float32], step: NDArray[np.int64], mask: NDArray[np.bool_] | None
@@ -115,11 +116,7 @@ class MarginalSteps:
         return cls(
             now=Points(_state(log.observation, log.step, estimand), log.action.astype(np.float64)),
             following=chosen(log.next_observation, log.step + 1, log.next_action_mask),
-            first=chosen(
-                first,
-                np.zeros(len(first), dtype=np.int64),
-                None if masks is None else np.stack([mask[0] for mask in masks]),
-            ),
+            first=chosen(first, np.zeros(len(first), dtype=np.int64), first_mask),
             going_on=going_on,
             payload=np.stack([log.reward.astype(np.float64), mass], 1),
             episode=log.episode,

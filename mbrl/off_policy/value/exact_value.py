@@ -155,9 +155,9 @@ class Chain:
     def _solved(self, discount: float, gain: Array) -> Array:
         system = np.eye(len(gain)) - discount * self.matrix()
         # Least squares where the chain may never end: such states are worth what they repeat, if anything.
-        return (
-            np.linalg.lstsq(system, gain, rcond=None)[0] if discount == 1.0 else np.linalg.solve(system, gain)
-        )
+        if discount == 1.0:
+            return np.linalg.lstsq(system, gain, rcond=None)[0].astype(np.float64)
+        return np.linalg.solve(system, gain).astype(np.float64)
 
 
 def _collected(place: NDArray[np.int64], values: Array, size: int) -> Array:

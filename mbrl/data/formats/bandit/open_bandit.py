@@ -158,14 +158,14 @@ def _header(file: Path) -> list[str]:
     with file.open("rb") as stream:
         line = stream.readline(_HEADER_BYTES)
     text = line.decode("utf-8-sig", errors="replace")
-    return [name.strip() for name in next(csv.reader([text]), [])]
+    return [name.strip() for name in next(csv.reader([text]), list[str]())]
 
 
 def _chunks(file: Path) -> Iterator[tuple[list[str], list[list[str]]]]:
     """The header with some rows at a time, each as wide as the header."""
     with file.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(stream)
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next(reader, list[str]())]
         twice = next((name for name in header if header.count(name) > 1 and name not in _IGNORED), None)
         if twice is not None:
             raise DataError(

@@ -144,7 +144,7 @@ class SepsisTask:
             name=f"icu-sepsis-{who}-{stays}",
             env_id="Sepsis/ICU-Sepsis-v2",
             obs_names=tuple(f"measurement_{k}" for k in range(self.centres.shape[1])),
-            provenance={"made_by": "mbrl.envs.icu_sepsis", "seed": str(seed)},
+            provenance={"made_by": "mbrl.study.icu_sepsis", "seed": str(seed)},
         )
         return Dataset(episodes, SpaceSpec.discrete(self.centres.shape[1], dose_names()), info)
 

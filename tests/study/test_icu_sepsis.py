@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mbrl.core.errors import ConfigError
-from mbrl.envs.icu_sepsis import ENDS, SepsisTask, dose_names
+from mbrl.study.icu_sepsis import ENDS, SepsisTask, dose_names
 
 STATES = 20
 SURVIVAL = STATES + 1
