@@ -105,9 +105,9 @@ class SepsisTask:
     def value(self, policy: Array) -> float:
         """The chance of survival under a policy `[S, A]`, exactly: `start (I - P_pi)^-1 r_pi`."""
         live = slice(self.states)
-        step = np.einsum("sa,sat->st", policy[live], self.transition[live])
-        gain = np.einsum("sa,sat,sat->s", policy[live], self.transition[live], self.reward[live])
-        value = np.linalg.solve(np.eye(self.states) - step[:, live], gain)
+        step: Array = np.einsum("sa,sat->st", policy[live], self.transition[live])
+        gain: Array = np.einsum("sa,sat,sat->s", policy[live], self.transition[live], self.reward[live])
+        value: Array = np.linalg.solve(np.eye(self.states) - step[:, live], gain)
         return float(self.start[live] @ value)
 
     def best_policy(self) -> Array:
