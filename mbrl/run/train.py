@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from mbrl.algorithms.base import RECIPES, RecipeContext, counterpart_name
+from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.core.device import on_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
