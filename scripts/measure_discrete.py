@@ -1,4 +1,4 @@
-"""Methods over choices on logs of CartPole and Acrobot: a grid of logs x methods x seeds; writes results/discrete.
+"""Methods over choices on CartPole and Acrobot: a grid of logs x methods x seeds; writes results/discrete.
 
     .venv/bin/python scripts/measure_discrete.py  # the whole grid; goes on where it was killed
     .venv/bin/python scripts/measure_discrete.py --logs cartpole/random --methods discrete_mopo --seeds 0 1
@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mbrl
+from mbrl.api.progress import LineProgress
 from mbrl.run.files import write_json, write_text
 from mbrl.run.store import code_facts
 
@@ -39,8 +40,8 @@ def _model_free(name: str, **settings: Any) -> dict[str, Any]:
 
 def _on_a_model(recipe: str) -> dict[str, Any]:
     learner = {
-        "name": "discrete_sac", **_SMALL, "critics": 5, "critic_layer_norm": True, "has_entropy_backup": False,
-        "entropy_coef": 0.1, "target_entropy_share": 0.3,
+        "name": "discrete_sac", **_SMALL, "critics": 5, "critic_layer_norm": True,
+        "has_entropy_backup": False, "entropy_coef": 0.1, "target_entropy_share": 0.3,
     }  # fmt: skip
     rollout = {"horizon": 5, "starts": 2000}
     return {"recipe": recipe, "updates": UPDATES, "rollout": rollout, "learner": learner}
@@ -104,7 +105,7 @@ def measure(piece: Piece, logs: Path, runs: Path, episodes: int) -> dict[str, An
         "updates": UPDATES,
         "steps_logged": data.num_transitions,
         "mean_return_logged": float(data.episode_returns.mean()),
-        "returns": [float(value) for value in found.returns],
+        "returns": [float(value) for value in found.evaluation.episode_returns],
         "seconds": round(seconds, 1),
         "code": code_facts(),
     }
@@ -117,8 +118,9 @@ def table(folder: Path) -> str:
     lines = [
         "# Methods over choices",
         "",
-        f"Mean return in the simulator of the last policy, networks of 2 x 64, {UPDATES:,} updates of 128 rows;",
-        "mean over seeds ± its standard error (number of seeds). Written by `scripts/measure_discrete.py --table`.",
+        f"Mean return in the simulator of the last policy, networks of 2 x 64, {UPDATES:,} updates of 128",
+        "rows; mean over seeds ± its standard error (number of seeds). Written by",
+        "`scripts/measure_discrete.py --table`.",
         "",
         f"| method | {' | '.join(logs)} |",
         f"|---|{'---|' * len(logs)}",
@@ -167,7 +169,7 @@ def main() -> None:
             continue
         found = measure(piece, options.work / "logs", options.work, options.episodes)
         write_json(path, found)
-        print(f"{path.name}: {np.mean(found['returns']):.1f} in {found['seconds']} s", flush=True)
+        LineProgress().message(f"{path.name}: {np.mean(found['returns']):.1f} in {found['seconds']} s")
     write_text(options.out / "README.md", table(options.out))
 
 

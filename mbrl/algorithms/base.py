@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
@@ -18,22 +18,11 @@ from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.envs.termination import KnownTermination
 from mbrl.learners.base import BatchKind, LearnerContext
-from mbrl.learners.choice import LearnerField
+from mbrl.learners.choice import BATCH_KINDS, BATCH_MAKERS, LearnerField
 from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.targets import value_bounds
 from mbrl.preferences.segments import SegmentPairs
-
-BATCH_KINDS: Final[Mapping[BatchKind, str]] = {
-    "transitions": "steps of whoever acted",
-    "on_policy": "steps of its own policy alone",
-    "demonstrations": "steps of an expert beside those of a log",
-}
-_MAKERS: Final[Mapping[BatchKind, str]] = {
-    "transitions": "model_free",
-    "on_policy": "mopo_ppo",
-    "demonstrations": "demonstrations",
-}
 
 
 def unless_given(**defaults: Any) -> BeforeValidator:
@@ -110,7 +99,7 @@ class RecipeConfig(BaseModel):
         if kind not in self.batch_kinds:
             raise ValueError(
                 f"the learner {self.learner.name} reads {BATCH_KINDS[kind]}, which {self.method()} does not "
-                f"make. Remedy: a recipe that does, such as {_MAKERS[kind]}, or another learner"
+                f"make. Remedy: a recipe that does, such as {BATCH_MAKERS[kind]}, or another learner"
             )
         return self
 

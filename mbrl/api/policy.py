@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mbrl.core.choices import outer_actions, stated_names
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DiscretePolicy, EpisodicPolicy, StochasticPolicy
 from mbrl.core.protocols import Policy as TensorPolicy
@@ -140,7 +141,8 @@ class Policy:
             rng: generator or seed of the draw; None is a new one each time.
 
         Returns:
-            The id of a choice, or `[b]` int64 ids; of a policy over a box what `act` returns.
+            The id of a choice, or `[b]` int64 ids (`[w]` and `[b, w]` where w integers make a choice); of a
+            policy over a box what `act` returns.
 
         Raises:
             ConfigError: a mask for a policy over a box, or one that does not fit.
@@ -152,8 +154,10 @@ class Policy:
             return self.act(observation, deterministic=deterministic, rng=rng)
         obs, is_single = _rows(observation)
         noise = None if deterministic else _noise(rng, (len(obs), policy.act_dim))
-        chosen = policy.act(obs, noise, _mask(mask, (len(obs), policy.act_dim))).argmax(-1).numpy()
-        return int(chosen[0]) if is_single else chosen
+        chosen = policy.act(obs, noise, _mask(mask, (len(obs), policy.act_dim))).numpy()
+        names = policy.spec.space.choices if isinstance(policy, PolicyNetwork) else None
+        ids = outer_actions(chosen, names or stated_names(policy.act_dim))
+        return (int(ids[0]) if ids.ndim == 1 else ids[0]) if is_single else ids
 
     def probabilities(self, observation: ArrayLike, *, mask: ArrayLike | None = None) -> NDArray[np.float32]:
         """Probability of every choice, `[n]` or `[b, n]`; 0 for those that the mask forbids.

@@ -1,4 +1,4 @@
-"""A learner chosen by name with its hyper-parameters: the section of a recipe's config."""
+"""A learner by name: what configs hold, and whether it fits a task's actions. No learner by itself."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, cast
@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, mod
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Learner
 from mbrl.core.types import SpaceSpec
-from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext
+from mbrl.learners.base import LEARNERS, BatchKind, LearnerConfig, LearnerContext
 
 
 class LearnerChoice(BaseModel):
@@ -100,3 +100,19 @@ def _config_class(name: str) -> type[LearnerConfig]:
 
 
 LearnerField = Annotated[LearnerChoice, BeforeValidator(LearnerChoice.parse)]
+
+
+BATCH_KINDS: Final[Mapping[BatchKind, str]] = {
+    "transitions": "steps of whoever acted",
+    "on_policy": "steps of its own policy alone",
+    "demonstrations": "steps of an expert beside those of a log",
+    "preferences": "answers about pairs of segments",
+}
+"""What a learner reads, in words."""
+BATCH_MAKERS: Final[Mapping[BatchKind, str]] = {
+    "transitions": "model_free",
+    "on_policy": "mopo_ppo",
+    "demonstrations": "demonstrations",
+    "preferences": "preferences",
+}
+"""Recipes that make them."""

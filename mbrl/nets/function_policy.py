@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mbrl.core.choices import choice_ids
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import SpaceSpec
 
@@ -78,14 +79,16 @@ class FunctionPolicy:
 
     def _one_hot(self, ids: NDArray[np.float32], what: str) -> NDArray[np.float32]:
         assert self._space is not None
-        count = self._space.act_dim
-        bad = ~np.isin(ids, np.arange(count))
+        assert self._space.choices is not None
+        known = choice_ids(self._space.choices)[:, 0]
+        bad = ~np.isin(ids, known)
         if bad.any():
             raise ConfigError(
-                f"{what} of the policy {self._name!r} returned the choice {ids[bad][0]:g}; there are 0 to "
-                f"{count - 1}. Remedy: return their ids, or one-hot vectors."
+                f"{what} of the policy {self._name!r} returned the choice {ids[bad][0]:g}; there are "
+                f"{', '.join(map(str, known[:6]))}{', ...' if len(known) > 6 else ''}. Remedy: return ids of "
+                "these, or one-hot vectors."
             )
-        return np.eye(count, dtype=np.float32)[ids.astype(np.int64)]
+        return (ids[:, None] == known).astype(np.float32)
 
 
 class StochasticFunctionPolicy(FunctionPolicy):

@@ -142,5 +142,5 @@ def test_a_strangers_ids_become_one_hot():
     stored = mbrl.Policy.from_callable(lambda obs: (obs[:, 0] > 0).astype(int)).for_space(CHOICES)
     assert stored.policy.act(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).tolist() == [[0.0, 1.0], [1.0, 0.0]]
     wrong = mbrl.Policy.from_callable(lambda obs: np.full(len(obs), 2), name="wrong").for_space(CHOICES)
-    with pytest.raises(ConfigError, match="'wrong' returned the choice 2; there are 0 to 1"):
+    with pytest.raises(ConfigError, match="'wrong' returned the choice 2; there are 0, 1"):
         wrong.policy.act(torch.zeros(1, 2))

@@ -90,6 +90,7 @@ class AutoReport(_Plain):
         no_estimate: why not.
         warnings: with their remedies.
         policy: file of the pick; None for none.
+        next_to_log: what further data should show, in sentences, as the first judge knows it.
     """
 
     version: int = VERSION
@@ -112,3 +113,4 @@ class AutoReport(_Plain):
     no_estimate: str | None = None
     warnings: tuple[str, ...] = ()
     policy: str | None = None
+    next_to_log: tuple[str, ...] = ()

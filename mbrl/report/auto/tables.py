@@ -33,7 +33,7 @@ def interval_words(one: CandidateResult) -> str:
 
 
 def result_lines(report: AutoReport) -> list[str]:
-    """What is taken and why, what it is worth, what estimates say, and what to mind."""
+    """What is taken and why, what it is worth, what estimates say, what to mind, what to log next."""
     lines = [verdict_line(report), behaviour_line(report)]
     honest = report.honest
     if report.taken is not None and honest is not None:
@@ -46,7 +46,7 @@ def result_lines(report: AutoReport) -> list[str]:
     elif report.no_estimate is not None:
         lines.append(report.no_estimate)
     lines += [f"{label} is left out: {why}." for label, why in report.left_out.items()]
-    return [*lines, *report.warnings]
+    return [*lines, *report.warnings, *report.next_to_log]
 
 
 def verdict_line(report: AutoReport) -> str:

@@ -30,7 +30,7 @@ _USE_OF_CHOICES: Final = """
 from runtime import Controller  # this folder's runtime.py: NumPy and onnxruntime
 
 with Controller("this folder", log="run.csv") as controller:
-    choice = controller.act(observation)  # its id: 0 is the first row of the table of actions below
+    choice = controller.act(observation)  # its id, as in the table of choices below
     choice = controller.act(observation, mask=allowed)  # 1 for what is allowed, 0 for what is not
 ```
 """
@@ -93,7 +93,8 @@ def _channels(contract: Contract) -> Iterator[str]:
     if contract.action.choices is not None:
         yield "| id | choice |"
         yield "|---|---|"
-        yield from (f"| {k} | {_cell(name)} |" for k, name in enumerate(contract.action.choices))
+        pairs = zip(contract.action.ids or (), contract.action.choices, strict=True)
+        yield from (f"| {own} | {_cell(name)} |" for own, name in pairs)
         return
     yield "| action | unit | kind | limits | change a step, largest | in the log |"
     yield "|---|---|---|---|---|---|"

@@ -45,7 +45,7 @@ from mbrl.deploy.networks import write_policy
 from mbrl.deploy.steps import Steps
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.bundle.card import model_card
-from mbrl.run.bundle.choices import check_choices, check_rest, resting_vector
+from mbrl.run.bundle.choices import check_choices, check_rest, contract_ids, resting_vector
 from mbrl.run.bundle.parity import check_parity, guard_difference, policy_difference
 from mbrl.run.files import make_folder, storing, write_bytes, write_json, write_text
 from mbrl.run.policies import StoredPolicy
@@ -289,7 +289,11 @@ def _contract(
         },
         stochastic=config.stochastic,
         observation=ObservationPart(history=layout.history, channels=observation_channels(log, layout)),
-        action=ActionPart(channels=action_channels(log, layout, limits), choices=log.spec.choices),
+        action=ActionPart(
+            channels=action_channels(log, layout, limits),
+            choices=log.spec.choices,
+            ids=contract_ids(log.spec.choices),
+        ),
         rate=None if log.info.time_step is None else 1.0 / log.info.time_step,
         runtime=_runtime_part(parts, layout, config),
         guard=guard,

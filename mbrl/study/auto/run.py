@@ -138,7 +138,12 @@ def run_auto(job: AutoJob) -> AutoReport:
     trainings = {task.algorithm or "": job.site.folder.outcome(task.id) for task in job.training_tasks(plan)}
     report = decide(job.source, job.dataset, judges, trainings, folder=job.folder)
     report = report.model_copy(
-        update={"minutes": job.minutes, "jobs": job.jobs, "left_out": plan.left_out | report.left_out}
+        update={
+            "minutes": job.minutes,
+            "jobs": job.jobs,
+            "left_out": plan.left_out | report.left_out,
+            "next_to_log": tuple(judges.fits[0].report.gaps.next_to_log()),
+        }
     )
     if report.taken is not None:
         report = estimate_pick(

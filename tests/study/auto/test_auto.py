@@ -14,6 +14,7 @@ from mbrl.core.progress import SilentProgress
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
 from mbrl.data.options import LoadOptions
+from mbrl.dynamics.gap_report import GapReport
 from mbrl.report.auto.facts import AutoReport
 from mbrl.report.auto.page import auto_page
 from mbrl.report.auto.tables import candidate_table, result_lines
@@ -176,3 +177,13 @@ def test_a_result_fits_a_terminal(tmp_path: Path, log: Path):
     lines = "\n".join(result_lines(report))
     assert "The behaviour returns" in lines
     assert ("Taken: " in lines) == (report.taken is not None)
+    asked = report.model_copy(update={"next_to_log": ("Log more with x above 2.",)})
+    assert result_lines(asked)[-1] == "Log more with x above 2."
+
+
+def test_what_to_log_next_is_what_the_judge_does_not_know(tmp_path: Path, log: Path):
+    work = job(tmp_path, log)[0]
+    report = run_auto(work)
+    reports = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("report.json")]
+    gaps = [GapReport.model_validate(one["gaps"]).next_to_log() for one in reports if "gaps" in one]
+    assert list(report.next_to_log) in gaps
