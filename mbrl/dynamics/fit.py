@@ -39,7 +39,6 @@ from mbrl.dynamics.tabular.fit import fit_tabular
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
 from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
-from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.spread import robust_scale
 
 Stage = Literal["ensemble", "horizon", "termination", "done"]
