@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Runs, Threads, guarded, listener
+from mbrl.cli.options import DebugFlag, Device, JsonFlag, Runs, Threads, guarded, listener
 from mbrl.cli.output import emit
 
 Candidates: TypeAlias = Annotated[
@@ -94,6 +94,7 @@ def ope(
     test_episodes: TestEpisodes = 10,
     seed: DrawSeed = 0,
     threads: Threads = None,
+    device: Device = None,
     runs: Runs = Path("runs"),
     json: JsonFlag = False,
     debug: DebugFlag = False,
@@ -127,6 +128,7 @@ def ope(
         test_episodes=test_episodes,
         seed=seed,
         threads=threads or 1,
+        device=device or "cpu",
         store=runs,
         progress=listener(is_json=json),
         command=shlex.join(["mbrl", *sys.argv[1:]]),
