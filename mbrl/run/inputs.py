@@ -61,8 +61,8 @@ def load_run_expert(config: RunConfig, dataset: Dataset | None, workspace: Works
             f"The expert's log {expert.info.name!r} has {expert.spec.obs_dim} observations and "
             f"{expert.spec.act_dim} actions in {list(expert.spec.act_low)} to {list(expert.spec.act_high)}, "
             f"the log {dataset.info.name!r} {dataset.spec.obs_dim} and {dataset.spec.act_dim} in "
-            f"{list(dataset.spec.act_low)} to {list(dataset.spec.act_high)}. Remedy: two logs of one machine, "
-            "with the same history."
+            f"{list(dataset.spec.act_low)} to {list(dataset.spec.act_high)}. Remedy: two logs of one "
+            "machine, with the same history."
         )
     return expert
 
@@ -185,6 +185,5 @@ def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]
         **({} if config.expert is None else {"expert_source": config.expert}),
         "dropped": {} if dataset is None else dict(dataset.dropped),
         "online": dataset is None,
-        "device": config.device,
         "threads": config.threads,
     }
