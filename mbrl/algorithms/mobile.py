@@ -28,6 +28,8 @@ from mbrl.algorithms.model_stream import ModelBasedRecipe, RealRatio, Unpenalise
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DynamicsModel, Learner, Policy, StateValueFn
 from mbrl.core.types import Metrics, TransitionBatch
+from mbrl.data.sources import imagined_rows
+from mbrl.learners.base import find_phase
 from mbrl.uncertainty.measures import StepContext, bellman
 
 _CHUNK_ROWS = 1024
@@ -80,7 +82,7 @@ class InconsistencyPenalty:
     def update(self, state: Any, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One update of the learner on the penalised batch."""
         # Logged successors are real: there is nothing for members to dispute.
-        rows = batch.from_model.nonzero().squeeze(-1)
+        rows = imagined_rows(batch, self.config.real_ratio, self.config.learner.config.batch_size)
         # A batch may hold no imagined row: metrics have the same names all the same.
         inconsistency = batch.reward.new_zeros(len(rows))
         if len(rows) > 0:
@@ -90,6 +92,10 @@ class InconsistencyPenalty:
         reward = batch.reward.index_add(0, rows, inconsistency, alpha=-self.config.inconsistency_coef)
         metrics = self.learner.update(state, dataclasses.replace(batch, reward=reward), generator)
         return {**metrics, "critic/inconsistency": inconsistency.sum() / max(len(rows), 1)}
+
+    def phase(self, state: Any) -> int | None:
+        """The learner's."""
+        return find_phase(self.learner, state)
 
     def policy(self, state: Any) -> Policy:
         """The learner's."""

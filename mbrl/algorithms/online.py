@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream
 from mbrl.algorithms.rewards import RewardTransform
+from mbrl.core.device import CPU, on_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy, StateValueFn
 from mbrl.core.rng import RngStreams
@@ -84,24 +85,39 @@ class Online(Recipe):
         # No larger than what will ever be collected: memory is reserved at once.
         buffer = ModelBuffer(min(config.capacity, _rows_needed(config)), layout, from_model=False)
 
+        refresh = _Collect(config, task, buffer)
+        return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Collect:
+    """Fresh episodes of the present policy, which a simulator sees on the host."""
+
+    config: OnlineConfig
+    task: TaskSpec
+    buffer: ModelBuffer
+
+    def __call__(self, policy: Policy, step: int, generator: torch.Generator) -> Metrics:
         from mbrl.envs.collect import collect  # only this recipe meets a simulator
 
-        learner = config.learner.config
+        learner = self.config.learner.config
+        # Simulators want seeds of their own; drawn from the
+        # refresh's generator, they are a function of the step.
+        rng = _simulator_streams(generator)
 
         def push(episodes: list[Episode]) -> Metrics:
-            return _push(buffer, episodes, steps=learner.summed_steps, discount=learner.discount)
+            return _push(self.buffer, episodes, steps=learner.summed_steps, discount=learner.discount)
 
-        def refresh(policy: Policy, step: int, generator: torch.Generator) -> Metrics:
-            # Simulators want seeds of their own; drawn from the
-            # refresh's generator, they are a function of the step.
-            rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
-            # Random actions first: a fresh policy hardly explores.
-            if step == 0 and config.warmup_steps > 0:
-                random = random_policy(context.space)
-                push(collect(task, random, steps=config.warmup_steps, rng=rng.child("warmup")))
-            return push(_run(task, policy, config.refresh_steps, rng))
+        # Random actions first: a fresh policy hardly explores.
+        if step == 0 and self.config.warmup_steps > 0:
+            random = random_policy(self.task.space)
+            push(collect(self.task, random, steps=self.config.warmup_steps, rng=rng.child("warmup")))
+        return push(_run(self.task, on_device(policy, CPU), self.config.refresh_steps, rng))
 
-        return Stream(buffer, refresh=refresh, refresh_interval=config.refresh_interval)
+
+def _simulator_streams(generator: torch.Generator) -> RngStreams:
+    """Streams of the host that a refresh's generator fixes."""
+    return RngStreams(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -118,10 +134,11 @@ class _OwnSteps:
         """Renews all steps."""
         del step
         learner: Any = self.config.learner.config
+        policy, value = on_device((policy, value), CPU)
         judgement = Judgement.of(policy, value, discount=learner.discount, trace=learner.trace)
-        rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
-        episodes = _run(self.task, policy, self.config.refresh_steps, rng)
-        self.source.replace(concat([_judge_episode(episode, judgement) for episode in episodes]))
+        episodes = _run(self.task, policy, self.config.refresh_steps, _simulator_streams(generator))
+        steps = concat([_judge_episode(episode, judgement) for episode in episodes])
+        self.source.replace(on_device(steps, generator.device))
         return _metrics(episodes)
 
 

@@ -9,6 +9,7 @@ from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener, choose_progress, make_board
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, named_overrides, open_workspace, torch_settings
+from mbrl.core.device import CPU, find_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.progress import SilentProgress
 from mbrl.report.study.facts import Study, StudyAlgorithm, StudyRun
@@ -113,7 +114,7 @@ def compare(
         progress: False for no live table.
         command: that makes the page again, for its footer.
         overrides: `dotted.key=value`, or paths and values.
-        changes: values of the comparison's config, `seeds=[0, 1]`.
+        changes: values of the comparison's config, `seeds=[0, 1]`, `device="cuda"`.
 
     Raises:
         ConfigError: a name, key or value is wrong.
@@ -130,7 +131,8 @@ def compare(
     workspace = open_workspace(store, SilentProgress() if store is not None else choose_progress(progress))
     root = workspace.store.root.resolve()
     site = Site(StudyFolder(root / "studies" / source.name), root, minari_root())
-    with torch_settings(1):
+    # Nodes of Ray have devices of their own.
+    with torch_settings(1, find_device(source.config.device) if engine == "local" else CPU):
         plan = plan_study(source, site)
         begin_study(plan, site)
         with open_engine(engine, site, jobs=jobs, address=address) as workers, make_board(progress) as board:

@@ -168,6 +168,7 @@ def ope(
     tested: str | Path | Mapping[str, Sequence[float]] | None = None,
     seed: int = 0,
     threads: int = 1,
+    device: str = "cpu",
     store: str | Path | None = None,
     progress: Listener = None,
     command: str = "mbrl.off_policy",
@@ -185,6 +186,7 @@ def ope(
         tested: returns seen on the machine, by name, or a CSV file of them; they inform what to test next.
         seed: of all draws.
         threads: of torch meanwhile.
+        device: where values and judges are fitted: `cpu`, `cuda` or `cuda:N`.
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         command: that makes the page again, for its footer.
@@ -200,7 +202,8 @@ def ope(
         >>> mbrl.ope(clone, log, judges=0, updates=50, progress=False).verdict
         'cannot_tell'
     """
-    asked, workspace = validate(OPEOptions, options, where="Options of ope"), open_workspace(store, progress)
+    asked = validate(OPEOptions, options, where="Options of ope")
+    workspace = open_workspace(store, progress, device)
     data = log if isinstance(log, Dataset) else open_dataset(log, LoadOptions(), minari_root=minari_root())
     candidates = _candidates(policies, data := _read_by(policies, data))
     names = unique_names([candidate.title for candidate in candidates])
@@ -210,7 +213,7 @@ def ope(
     others = [] if is_behaviour else [as_policy(baseline).for_space(data.spec)]
     horizon = _check(settings, data, candidates)
     workspace.progress.message(question_words(horizon, discount=settings.discount))
-    with torch_settings(threads):
+    with torch_settings(threads, workspace.device):
         judged = _judge([*candidates, *others], data, settings, workspace)
         folders, other = judged[: len(candidates)], None if is_behaviour else judged[-1]
         folder = deployment_stage(folders, other, data, workspace, trials=trials, command=command)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import log_arguments, named_overrides, open_workspace, torch_settings
+from mbrl.api.session import at_work, log_arguments, named_overrides, open_workspace
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy as TensorPolicy
 from mbrl.data.dataset import Dataset
@@ -237,7 +237,7 @@ def fit(
         config: experiment: a name in `configs/experiments` or a yaml.
         seed: of every random stream [0].
         threads: of torch meanwhile [1].
-        device: where tensors live.
+        device: where members are trained: `cpu`, `cuda` or `cuda:N` [cpu].
         store: root of the run folders; None for a temporary one of this process.
         progress: a listener; False for none; None or True for bars in a notebook and at a terminal, lines
             elsewhere.
@@ -268,7 +268,7 @@ def fit(
         arguments["algorithm"] = "bc"  # a fit reads no algorithm, but a run's config has one
     settings = [*overrides, *named_overrides(changes, home="dynamics")]
     resolved = resolve(config, arguments=arguments, overrides=settings)
-    with torch_settings(resolved.run.threads):
+    with at_work(workspace, resolved.run) as workspace:
         data = log if isinstance(log, Dataset) else load_run_dataset(resolved.run, workspace)
         _, folder = fit_dynamics_stage(resolved, data, workspace)
         made = [fit_judge_stage(resolved, data, workspace, number=k)[1] for k in range(judges)]

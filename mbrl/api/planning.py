@@ -121,6 +121,7 @@ def planner(
     sims: int | None = None,
     dynamics: Dynamics | None = None,
     threads: int = 1,
+    device: str = "cpu",
     store: str | Path | None = None,
     progress: Listener = None,
     overrides: Sequence[Override] = (),
@@ -137,6 +138,7 @@ def planner(
         sims: simulations or trajectories of a plan, likewise.
         dynamics: a fitted model to plan in; None takes the fit that the run's config names, or makes it.
         threads: of torch while it is made.
+        device: where it plans, and critics are fitted: `cpu`, `cuda` or `cuda:N`.
         store: root of the run folders; None for that of the run.
         progress: see `fit`.
         overrides: changes of the planner's config, `dotted.key=value` or path and value.
@@ -154,8 +156,8 @@ def planner(
         (1,)
     """
     config = _plan_config(name, budget_ms, sims, overrides, changes)
-    with torch_settings(threads):
-        basis, workspace = _basis(run, store, progress, dynamics)
+    basis, workspace = _basis(run, store, progress, dynamics, device)
+    with torch_settings(threads, workspace.device):
         ready = make_planner(basis, config, workspace)
     policy = PlannerPolicy(ready.planner, basis.box, config.budget, is_warm=config.is_warm)
     facts = {**basis.stored.facts, "algorithm": f"{config.planner.name}-{basis.label}"}
@@ -174,6 +176,7 @@ def plan(
     seed: int | None = None,
     dynamics: Dynamics | None = None,
     threads: int = 1,
+    device: str = "cpu",
     store: str | Path | None = None,
     progress: Listener = None,
     overrides: Sequence[Override] = (),
@@ -191,6 +194,7 @@ def plan(
         seed: of starts and noise; None for that of the run's config.
         dynamics: as `planner`.
         threads: of torch.
+        device: as `planner`.
         store: as there.
         progress: see `fit`.
         overrides: as there.
@@ -209,8 +213,8 @@ def plan(
         'mppi'
     """
     config = _plan_config(planner, budget_ms, sims, overrides, changes)
-    with torch_settings(threads):
-        basis, workspace = _basis(run, store, progress, dynamics)
+    basis, workspace = _basis(run, store, progress, dynamics, device)
+    with torch_settings(threads, workspace.device):
         spec = None if task is None else load_task(task)
         folder = plan_stage(basis, config, workspace, task=spec, episodes=episodes, seed=seed)
     return PlanResult(folder)
@@ -224,6 +228,7 @@ def audit_plans(
     task: str | None = None,
     dynamics: Dynamics | None = None,
     threads: int = 1,
+    device: str = "cpu",
     store: str | Path | None = None,
     progress: Listener = None,
     overrides: Sequence[Override] = (),
@@ -242,6 +247,7 @@ def audit_plans(
         task: replaces the one that the policy was trained for.
         dynamics: as `planner`.
         threads: of torch.
+        device: as `planner`.
         store: as there.
         progress: see `fit`.
         overrides: changes of the planner's config.
@@ -252,8 +258,8 @@ def audit_plans(
     """
     config = _plan_config(planner, None, None, overrides, {})
     audit = validate(AuditConfig, asked, where="Options of an audit")
-    with torch_settings(threads):
-        basis, workspace = _basis(run, store, progress, dynamics)
+    basis, workspace = _basis(run, store, progress, dynamics, device)
+    with torch_settings(threads, workspace.device):
         spec = basis.task if task is None else load_task(task)
         has_simulator = not logged and spec is not None and spec.env_id is not None
         folder = audit_stage(basis, config, audit, workspace, task=spec if has_simulator else None)
@@ -269,6 +275,7 @@ def explain_plan(
     sims: int | None = None,
     dynamics: Dynamics | None = None,
     threads: int = 1,
+    device: str = "cpu",
     store: str | Path | None = None,
     progress: Listener = None,
     overrides: Sequence[Override] = (),
@@ -284,6 +291,7 @@ def explain_plan(
         sims: as there.
         dynamics: as `planner`.
         threads: of torch.
+        device: as `planner`.
         store: as there.
         progress: see `fit`.
         overrides: as there.
@@ -302,8 +310,8 @@ def explain_plan(
     from mbrl.report.plan.plots import plan_figure, tree_figure
 
     config = _plan_config(planner, budget_ms, sims, overrides, changes)
-    with torch_settings(threads):
-        basis, workspace = _basis(run, store, progress, dynamics)
+    basis, workspace = _basis(run, store, progress, dynamics, device)
+    with torch_settings(threads, workspace.device):
         values = jsonable(explain_stage(basis, state, config, workspace))
     name = f"{config.planner.name}-{stable_hash({'config': config.tree(), 'state': state})[:8]}"
     folder = basis.run.path / "explanations"
@@ -329,10 +337,14 @@ def _plan_config(
 
 
 def _basis(
-    run: Run | str | Path, store: str | Path | None, progress: Listener, dynamics: Dynamics | None
+    run: Run | str | Path,
+    store: str | Path | None,
+    progress: Listener,
+    dynamics: Dynamics | None,
+    device: str,
 ) -> tuple[PlanBasis, Workspace]:
     path = run.path if isinstance(run, Run) else Path(run)
-    workspace = open_workspace(store or path.resolve().parents[1], progress)
+    workspace = open_workspace(store or path.resolve().parents[1], progress, device)
     log = run.log if isinstance(run, Run) else None
     fitted = None if dynamics is None else (dynamics.fitted, dynamics.digest)
     return open_basis(path, workspace, dataset=log, fitted=fitted), workspace

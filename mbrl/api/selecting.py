@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import log_arguments, named_overrides, open_workspace, torch_settings
+from mbrl.api.session import log_arguments, named_overrides, open_workspace
 from mbrl.api.training import Run
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
@@ -127,7 +127,7 @@ def select(
         )
     workspace = open_workspace(store or trained[0].path.parents[1], progress)
     resolved = _config(trained[0], log, workspace, [*overrides, *named_overrides(changes, home=None)])
-    with torch_settings(resolved.run.threads):
+    with at_work(workspace, resolved.run) as workspace:
         data = log if isinstance(log, Dataset) else load_run_dataset(resolved.run, workspace)
         _check_log(trained[0], data)
         stored = [open_policy(run.path, which) for run in trained]

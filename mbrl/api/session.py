@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import torch
 
 from mbrl.api.progress import Listener, choose_progress
+from mbrl.core.device import CPU, find_device
 from mbrl.core.progress import Progress
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
@@ -37,16 +38,22 @@ def minari_root() -> Path | None:
     return Path(folder) if folder else None
 
 
-def open_workspace(store: str | Path | None = None, progress: Listener = None) -> Workspace:
+def open_workspace(
+    store: str | Path | None = None, progress: Listener = None, device: str | None = None
+) -> Workspace:
     """Where a function of the API works and whom it tells.
 
     Args:
         store: root of the run folders; None for a temporary one of this process, which is announced once.
         progress: see `choose_progress`.
+        device: where stages compute; None for the CPU.
+
+    Raises:
+        ConfigError: this machine, or its build of torch, does not have the device.
     """
-    listener = choose_progress(progress)
+    listener, place = choose_progress(progress), CPU if device is None else find_device(device)
     root = _temporary_store(listener) if store is None else Path(store)
-    return Workspace(RunStore(root), listener, minari_root())
+    return Workspace(RunStore(root), listener, minari_root(), place)
 
 
 def is_temporary(path: Path) -> bool:
@@ -73,15 +80,28 @@ def _temporary_root() -> Path:
 
 
 @contextlib.contextmanager
-def torch_settings(threads: int) -> Generator[None]:
+def torch_settings(threads: int, device: torch.device = CPU) -> Generator[None]:
     """The settings of stages while they work; the caller's own afterwards."""
-    before = torch.get_num_threads()
-    set_up_torch(threads)
+    before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    set_up_torch(threads, device)
     try:
         yield
     finally:
         torch.set_num_threads(before)
         torch.set_flush_denormal(False)
+        torch.set_deterministic_debug_mode(mode)
+
+
+@contextlib.contextmanager
+def at_work(workspace: Workspace, run: RunConfig) -> Generator[Workspace]:
+    """The workspace on the device of a run's config, under its settings.
+
+    Raises:
+        ConfigError: this machine, or its build of torch, does not have the device.
+    """
+    there = workspace.on(run.device)
+    with torch_settings(run.threads, there.device):
+        yield there
 
 
 def origin_of(log: Dataset, workspace: Workspace) -> Origin:

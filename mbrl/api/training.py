@@ -9,7 +9,7 @@ from mbrl.api.model import Dynamics
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import is_temporary, log_arguments, named_overrides, open_workspace, torch_settings
+from mbrl.api.session import at_work, is_temporary, log_arguments, named_overrides, open_workspace
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.run.config import ResolvedConfig, resolve
@@ -194,7 +194,7 @@ def train(
         online: a task in whose simulator to train, to make behaviour policies; recipes for logs refuse it.
         seed: of every random stream [0].
         threads: of torch while it trains [1].
-        device: where tensors live.
+        device: where models and policies are trained: `cpu`, `cuda` or `cuda:N` [cpu].
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
@@ -233,9 +233,9 @@ def _expert_argument(expert: Dataset | str | Path | None, workspace: Workspace) 
 
 
 def _run(resolved: ResolvedConfig, workspace: Workspace, log: Dataset | None, fitted: Dynamics | None) -> Run:
-    model = None if fitted is None else (fitted.fitted, fitted.digest)
-    with torch_settings(resolved.run.threads):
-        return Run(train_policy_stage(resolved, workspace, dataset=log, fitted=model), log)
+    with at_work(workspace, resolved.run) as work:
+        model = None if fitted is None else (fitted.fitted, fitted.digest)
+        return Run(train_policy_stage(resolved, work, dataset=log, fitted=model), log)
 
 
 def _algorithm_section(algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None) -> Any:

@@ -20,6 +20,7 @@ from mbrl.bench.results import BenchReport, Contender, RowResult, fastest
 from mbrl.bench.statistics import Spread
 from mbrl.bench.worker import GEMM
 from mbrl.bench.workload import Workload
+from mbrl.core.device import CPU, describe_device, find_device
 from mbrl.core.progress import Progress
 from mbrl.run.store import code_facts
 
@@ -97,8 +98,13 @@ def run_bench(names: Sequence[str], settings: BenchSettings, progress: Progress)
         ConfigError: a row is unknown.
         WorkerError: one of our own contenders failed.
     """
-    rows = [(name, ROWS.get(name)) for name in names]
-    notes, results = [NOT_MEASURED], list[RowResult]()
+    rows, notes, results = [(name, ROWS.get(name)) for name in names], [NOT_MEASURED], list[RowResult]()
+    device = settings.workload.device
+    if find_device(device) != CPU:
+        # Other libraries would be measured on the CPU, beside which a card says nothing.
+        notes = [f"On {device}, without other libraries."]
+        notes += [f"{name} is work of the host: not measured." for name, row in rows if not row.has_device]
+        rows = [(name, dataclasses.replace(row, peers=())) for name, row in rows if row.has_device]
     progress.start("bench", len(rows) + 1)
     with _open_own(GEMM, settings) as gemm:
         modes = [(gemm, mode) for mode in gemm.modes]
@@ -119,7 +125,7 @@ def run_bench(names: Sequence[str], settings: BenchSettings, progress: Progress)
     facts = {"windows": settings.windows, "seconds": settings.seconds, "threads": settings.workload.threads}
     return BenchReport(
         settings={**facts, "workload": settings.workload.to_json()},
-        machine=code_facts(),
+        machine={**code_facts(), **describe_device(find_device(device))},
         peak=peak,
         rows=tuple(results),
         notes=tuple(dict.fromkeys(notes)),

@@ -47,6 +47,7 @@ class BenchRow:
         rate_target: units a second that we want, or None.
         peers: other libraries.
         learner: id of the learner that is measured, or None.
+        has_device: whether the work can be done on a card.
     """
 
     unit: str
@@ -56,6 +57,7 @@ class BenchRow:
     rate_target: float | None = None
     peers: tuple[PeerMode, ...] = ()
     learner: str | None = None
+    has_device: bool = True
 
 
 ROWS: Registry[BenchRow] = Registry("benchmark row", "mbrl.bench.rows")

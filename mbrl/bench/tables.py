@@ -1,5 +1,8 @@
 """A benchmark as tables for people."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from mbrl.bench.results import BenchReport, RowResult
 from mbrl.bench.statistics import Spread
 from mbrl.report.kit.table import Cell, Table
@@ -19,8 +22,12 @@ def peak_table(report: BenchReport) -> Table:
         (f"{size} x {size}", format_number(spread.median), _range(spread))
         for size, spread in report.peak.items()
     ]
-    threads = report.settings["threads"]
-    return Table(f"torch.mm, float32, threads: {threads}", ("matrices", "GFLOP/s", "range"), rows)
+    return Table(f"torch.mm, float32, {_where(report.settings)}", ("matrices", "GFLOP/s", "range"), rows)
+
+
+def _where(settings: Mapping[str, Any]) -> str:
+    device = settings.get("workload", {}).get("device", "cpu")
+    return f"threads: {settings['threads']}" if device == "cpu" else f"on {device}"
 
 
 def speed_table(report: BenchReport) -> Table:
@@ -28,7 +35,7 @@ def speed_table(report: BenchReport) -> Table:
     settings = report.settings
     caption = (
         f"Units a second, median and range of {settings['windows']} interleaved windows of "
-        f"{settings['seconds']:g} s, threads: {settings['threads']}"
+        f"{settings['seconds']:g} s, {_where(settings)}"
     )
     columns = ("work", "unit", "who", "rate", "range", "of GEMM", "MB")
     return Table(caption, columns, [line for row in report.rows for line in _speeds(row)])

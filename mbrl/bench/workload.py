@@ -29,6 +29,7 @@ class Workload:
         episodes: of one evaluation.
         threads: of torch, in every contender.
         seed: of data and weights.
+        device: where our contenders compute.
     """
 
     obs_dim: int = 11
@@ -43,6 +44,7 @@ class Workload:
     episodes: int = 10
     threads: int = 1
     seed: int = 0
+    device: str = "cpu"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `Workload(**values)` is the inverse up to lists."""
@@ -53,6 +55,11 @@ class Workload:
         """Inverse of `to_json`."""
         fields: dict[str, Any] = {**values, "dynamics_hidden": tuple(values["dynamics_hidden"])}
         return cls(**fields)
+
+    @property
+    def place(self) -> torch.device:
+        """The device; `mbrl.core.device.find_device` has refused one that is not there."""
+        return torch.device(self.device)
 
     @property
     def space(self) -> SpaceSpec:

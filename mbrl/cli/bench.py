@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Threads, guarded, listener
+from mbrl.cli.options import DebugFlag, Device, JsonFlag, Threads, guarded, listener
 from mbrl.cli.output import emit
 
 
@@ -20,6 +20,7 @@ def bench(
     windows: Annotated[int, typer.Option(min=1, help="Rounds of interleaved windows.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.0, max=3600.0, help="Length of a window.")] = 1.0,
     threads: Threads = None,
+    device: Device = None,
     peer_python: Annotated[
         Path | None, typer.Option(help="Interpreter with the other libraries [this one].")
     ] = None,
@@ -29,7 +30,7 @@ def bench(
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Measure speed against the machine's GEMM peak and other libraries, on an idle machine."""
+    """Measure speed against the machine's GEMM peak and other libraries, on an idle machine or a card."""
     del debug
     from mbrl.api.progress import choose_progress
     from mbrl.api.result import PlainResult
@@ -48,7 +49,7 @@ def bench(
         windows=windows,
         seconds=seconds,
         peer_python=sys.executable if peer_python is None else str(peer_python),
-        workload=dataclasses.replace(Workload(), threads=threads or 1),
+        workload=dataclasses.replace(Workload(), threads=threads or 1, device=device or "cpu"),
     )
     report = run_bench(names, settings, choose_progress(listener(is_json=json)))
     values, tables = report.to_json(), bench_tables(report)

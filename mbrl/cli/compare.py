@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from mbrl.cli.options import DebugFlag, Jobs, JsonFlag, Overrides, Runs, guarded, listener
+from mbrl.cli.options import DebugFlag, Device, Jobs, JsonFlag, Overrides, Runs, guarded, listener
 from mbrl.cli.output import emit
 
 RUNS_FAILED: Final = 3
@@ -23,6 +23,7 @@ def compare(
     jobs: Jobs = None,
     engine: Annotated[EngineName, typer.Option("--engine", help="Processes, or Ray.")] = "local",
     address: Annotated[str | None, typer.Option("--address", help="Of a running Ray cluster.")] = None,
+    device: Device = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of page, tables and figures [RUNS/studies/NAME].")
     ] = None,
@@ -40,6 +41,7 @@ def compare(
         jobs=jobs,
         engine=engine,
         address=address,
+        **({} if device is None else {"device": device}),
         out=out,
         store=runs,
         progress=listener(is_json=json),

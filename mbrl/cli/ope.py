@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Runs, Threads, guarded, listener
+from mbrl.cli.options import DebugFlag, Device, JsonFlag, Runs, Threads, guarded, listener
 from mbrl.cli.output import emit
 
 Candidates: TypeAlias = Annotated[
@@ -94,17 +94,16 @@ def ope(
     test_episodes: TestEpisodes = 10,
     seed: DrawSeed = 0,
     threads: Threads = None,
+    device: Device = None,
     runs: Runs = Path("runs"),
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Judge policies by a log alone, and propose what to do: a table, JSON and a page.
 
-    The question is the mean return of an episode of the whole task, unless --discount or --horizon say else;
-    it is the first line of the answer.
+    The question is the mean return of an episode of the whole task, unless --discount or --horizon say else.
 
-    Exit status 0 go, 10 go with guard, 20 no-go, 30 cannot tell, 1 error. Of several candidates it is that of
-    the proposed one: the best verdict at a level that holds for all of them at once.
+    Exit status 0 go, 10 go with guard, 20 no-go, 30 cannot tell, 1 error: of the proposed candidate.
     """
     del debug
     from mbrl.api.judging import ope as judge
@@ -129,6 +128,7 @@ def ope(
         test_episodes=test_episodes,
         seed=seed,
         threads=threads or 1,
+        device=device or "cpu",
         store=runs,
         progress=listener(is_json=json),
         command=shlex.join(["mbrl", *sys.argv[1:]]),

@@ -25,7 +25,9 @@ Overrides: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random stream.")]
 Threads: TypeAlias = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch [1].")]
-Device: TypeAlias = Annotated[str | None, typer.Option("--device", help="Where tensors live [cpu].")]
+Device: TypeAlias = Annotated[
+    str | None, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:N [cpu].")
+]
 Runs: TypeAlias = Annotated[Path, typer.Option("--runs", help="Root of all run folders.")]
 ConfigFile: TypeAlias = Annotated[
     str | None, typer.Option("--config", help="Experiment: a name in configs/experiments or a .yaml file.")

@@ -5,7 +5,17 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, TaskName, Threads, guarded, listener
+from mbrl.cli.options import (
+    DebugFlag,
+    Device,
+    JsonFlag,
+    Overrides,
+    Runs,
+    TaskName,
+    Threads,
+    guarded,
+    listener,
+)
 from mbrl.cli.output import emit
 
 TrainedRun: TypeAlias = Annotated[Path, typer.Argument(help="Folder of a training on logs.")]
@@ -43,6 +53,7 @@ def plan(
     task: TaskName = None,
     seed: StartSeed = None,
     threads: Threads = None,
+    device: Device = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     json: JsonFlag = False,
@@ -62,6 +73,7 @@ def plan(
             budget_ms=budget_ms,
             sims=sims,
             threads=threads or 1,
+            device=device or "cpu",
             store=runs,
             progress=progress,
             overrides=settings,
@@ -77,6 +89,7 @@ def plan(
         task=task,
         seed=seed,
         threads=threads or 1,
+        device=device or "cpu",
         store=runs,
         progress=progress,
         overrides=settings,
@@ -99,6 +112,7 @@ def plan_audit(
     task: TaskName = None,
     seed: Annotated[int, typer.Option(min=0, help="Of states and candidates.")] = 0,
     threads: Threads = None,
+    device: Device = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     json: JsonFlag = False,
@@ -114,6 +128,7 @@ def plan_audit(
         logged=logged,
         task=task,
         threads=threads or 1,
+        device=device or "cpu",
         store=runs,
         progress=listener(is_json=json),
         overrides=overrides or [],

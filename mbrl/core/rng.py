@@ -11,7 +11,8 @@ class RngStreams:
     """Named, stateless streams.
 
     A step's draws are a function of `(seed, stream, step)` alone: they do not depend on call order, there is
-    no state to checkpoint, and a resumed run repeats itself bit for bit.
+    no state to checkpoint, and a resumed run repeats itself bit for bit. A card's generators draw other
+    numbers than the host's, by the same names.
 
     Attributes:
         seed: the run's seed.
@@ -29,6 +30,11 @@ class RngStreams:
         """Returns a seed in [0, 2^63) for libraries that take integers (simulators, numpy)."""
         key = f"{self.seed}/{stream}/{step}".encode()
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
+
+    @property
+    def host(self) -> "RngStreams":
+        """The same streams with generators of the host, for what is computed there whatever the device."""
+        return RngStreams(self.seed)
 
     def child(self, name: str) -> "RngStreams":
         """Returns streams that are independent of this object's, for a named part of a run."""

@@ -9,8 +9,10 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from mbrl.core.device import on_device
 from mbrl.core.protocols import BatchSource
 from mbrl.core.types import DemonstrationBatch, OnPolicyBatch, StateDict, TransitionBatch, concat, take
 
@@ -199,10 +201,8 @@ class MixtureSource:
         self._parts = tuple(parts)
 
     def counts(self, batch_size: int) -> list[int]:
-        """Rows from each part; cumulative shares are rounded, so that no count is negative and all add up."""
-        shares = itertools.accumulate(share for _, share in self._parts)
-        edges = [round(batch_size * min(edge, 1.0)) for edge in shares]
-        return [upper - lower for lower, upper in itertools.pairwise([0, *edges])]
+        """Rows from each part, see `mixture_counts`."""
+        return mixture_counts([share for _, share in self._parts], batch_size)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
         """Draws every part's count, in order."""
@@ -217,6 +217,32 @@ class MixtureSource:
         """Inverse of `state_dict`."""
         for k, (part, _) in enumerate(self._parts):
             part.load_state_dict(state[str(k)])
+
+
+def mixture_counts(shares: Sequence[float], batch_size: int) -> list[int]:
+    """Rows of each share in a batch; cumulative shares are rounded, so that no count is negative.
+
+    Args:
+        shares: non-negative; they add up to 1, and the counts to `batch_size`.
+        batch_size: rows of the batch.
+    """
+    edges = [round(batch_size * min(edge, 1.0)) for edge in itertools.accumulate(shares)]
+    return [upper - lower for lower, upper in itertools.pairwise([0, *edges])]
+
+
+def imagined_rows(batch: TransitionBatch, real_ratio: float, batch_size: int) -> Int[Tensor, "k"]:
+    """Which rows of a batch are imagined, in order, without asking a card how many there are.
+
+    Args:
+        batch: of a `MixtureSource`, or any other.
+        real_ratio: share of logged rows in the mixture.
+        batch_size: of the mixture; a batch of another size is asked.
+    """
+    if len(batch) != batch_size:
+        return batch.from_model.nonzero().squeeze(-1)
+    # The mixture fixes how many there are.
+    count = mixture_counts([real_ratio, 1 - real_ratio], batch_size)[1]
+    return torch.argsort(batch.from_model.byte(), descending=True, stable=True)[:count]
 
 
 class DemonstrationSource:
@@ -272,7 +298,8 @@ class OnPolicySource:
 
     def replace(self, steps: OnPolicyBatch) -> None:
         """Forgets all steps and takes these, `[n]` of them."""
-        self._steps, self._order, self._cursor = steps, torch.empty(0, dtype=torch.int64), 0
+        order = torch.empty(0, dtype=torch.int64, device=steps.reward.device)
+        self._steps, self._order, self._cursor = steps, order, 0
 
     def sample(self, batch_size: int, generator: torch.Generator) -> OnPolicyBatch:
         """The next `batch_size` steps of the order, or all where there are fewer; what is left over waits.
@@ -282,6 +309,8 @@ class OnPolicySource:
         """
         if self._steps is None or len(self) == 0:
             raise RuntimeError("there are no steps of the policy: refresh before the first sample")
+        if self._steps.reward.device != generator.device:  # out of a checkpoint
+            self._steps, self._order = on_device((self._steps, self._order), generator.device)
         size = min(batch_size, len(self))
         if self._cursor + size > len(self._order):
             self._order = torch.randperm(len(self), generator=generator, device=generator.device)

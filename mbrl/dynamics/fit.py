@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbrl.core.device import CPU, on_device
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset, Transitions
@@ -67,7 +68,8 @@ class DynamicsFit:
     Args:
         dataset: what to learn from; it is split by episode.
         config: network and training.
-        rng: streams of this fit; every draw depends on them and on the update alone.
+        rng: streams of this fit; every draw depends on them and on the update alone. Members are trained on
+            their device; what is prepared, calibrated and judged is so on the host.
 
     Raises:
         DataError: the dataset is too small to be split, no row has a known successor, or observations do not
@@ -81,7 +83,7 @@ class DynamicsFit:
         check_history(dataset)
         self._history = dataset.info.history
         self._outliers = find_reward_outliers(dataset.transitions())
-        self.split: Split = split_for(config, dataset, rng)
+        self.split: Split = split_for(config, dataset, rng.host)
         places = {id(episode.logged): number for number, episode in enumerate(dataset.episodes)}
         self._numbers = [places[id(episode.logged)] for episode in self.split.holdout.episodes]
         check_fit_parts(self.split)
@@ -154,14 +156,15 @@ class DynamicsFit:
         # 1. Every member goes back to its best epoch; the members with the least held-out error stay.
         trainer = self._horizon_trainer or self._trainer
         trainer.restore_best()
-        elites = torch.argsort(trainer.best)[: self.config.elites]
+        elites = torch.argsort(trainer.best.cpu())[: self.config.elites]
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
-            head = self._head.select(torch.argsort(self._head_trainer.best)[: self.config.elites])
+            best = torch.argsort(self._head_trainer.best.cpu())[: self.config.elites]
+            head = on_device(self._head, CPU).select(best)
         # 2. One factor for each deviation, fitted on half of the held-out episodes.
-        elite_model = self.ensemble.select(elites)
-        rng, config = self._rng.child("assessment"), self.config.assessment
+        elite_model = on_device(self.ensemble, CPU).select(elites)
+        rng, config = self._rng.host.child("assessment"), self.config.assessment
         fitted = calibrate(elite_model, self.split, config=config, kind=self.config.recalibration, rng=rng)
         model = elite_model.with_temperature(fitted.temperature)
         # 3. Figures, thresholds and warnings of what will be used: the elites with their temperature.
@@ -218,14 +221,14 @@ class DynamicsFit:
         arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
         base = fit_linear_base(arrays) if config.base == "linear" else None
         sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
-        net = build_net(config, sizes, self._rng.at("init"))
+        net = build_net(config, sizes, self._rng.host.at("init"))
         # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
         bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
         bounds = bounds[None, :, None].expand(config.members, 2, targets.mean.shape[0])
         ensemble = DynamicsEnsemble(
             net, bounds, inputs=inputs, targets=targets, base=base, history=self._history
         )
-        return ensemble, ensemble.base.residual(arrays)
+        return on_device((ensemble, ensemble.base.residual(arrays)), self._rng.device)
 
     def _ensemble_trainer(self, arrays: TrainingArrays) -> MemberTrainer:
         config, rows = self.config, len(arrays.inputs)
@@ -249,6 +252,7 @@ class DynamicsFit:
         if arrays is None:
             self._enter_termination()
             return
+        arrays = on_device(arrays, self._rng.device)
         self._trainer.restore_best()
         objective = HorizonObjective(
             self.ensemble,
@@ -287,13 +291,14 @@ class DynamicsFit:
         # Where most rows end, or all (episodes of one step), the other class is the rare one.
         positives, cap = int(train.terminated.sum()), config.termination.max_positive_weight
         sizes = (config.members, arrays.inputs.shape[1] + encoding.added_size)
-        self._head = TerminationHead(
-            build_head_net(config, sizes, self._rng.at("head_init")),
+        head = TerminationHead(
+            build_head_net(config, sizes, self._rng.host.at("head_init")),
             inputs=inputs,
             encoding=encoding,
             positive_weight=min(max((len(train) - positives) / positives, 1.0 / cap), cap),
             reads_successor=reads_successor,
         )
+        self._head, arrays = on_device((head, arrays), self._rng.device)
         updates = config.termination_updates(len(train))
         schedule = _schedule(config, len(train), updates, config.termination.learning_rate)
         objective = TerminationObjective(self._head)

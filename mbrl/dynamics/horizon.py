@@ -57,13 +57,14 @@ class HorizonObjective(StepObjective):
         super().__init__(ensemble, bound_coef=bound_coef, weight_decay=weight_decay)
         self._steps, self._weight = steps, weight
         rows = torch.linspace(0, len(arrays.inputs) - 1, min(len(arrays.inputs), HOLDOUT_ROWS)).long()
+        rows = rows.to(arrays.inputs.device)
         few = TrainingArrays(arrays.inputs, arrays.targets, arrays.inputs[rows], arrays.targets[rows])
         least = (_LEAST_UNIT * ensemble.targets.std).square()
         self._units = torch.maximum(self._mean_squares(few).mean(0).float(), least)  # `[k, frame_dim + 1]`
 
     def loss(self, inputs: Float[Tensor, "e b in"], targets: Float[Tensor, "e b k"]) -> Float[Tensor, "e"]:
         """Likelihood of the first step, and errors of the later ones, for each member."""
-        total = torch.zeros(len(inputs))
+        total = inputs.new_zeros(len(inputs))
         for step, (output, error, first) in enumerate(self._follow(inputs, targets)):
             if step == 0:
                 total = bounded_gaussian_loss(output, self._ensemble.bounds, first)
@@ -81,7 +82,8 @@ class HorizonObjective(StepObjective):
     def _mean_squares(self, arrays: TrainingArrays) -> Float[Tensor, "e k d"]:
         """Of the held-out rows, raw units, float64."""
         members = self._ensemble.ensemble_size
-        total = torch.zeros(members, self._steps, self._ensemble.frame_dim + 1, dtype=torch.float64)
+        shape = (members, self._steps, self._ensemble.frame_dim + 1)
+        total = torch.zeros(shape, dtype=torch.float64, device=arrays.holdout_inputs.device)
         for inputs, targets in arrays.holdout_blocks():
             shared = (part.expand(members, *part.shape) for part in (inputs, targets))
             for step, (_, error, _) in enumerate(self._follow(*shared)):

@@ -70,7 +70,8 @@ class StepObjective:
         Not the likelihood: that is ruled by the deviations, and does not rank models by how well they
         predict (Lambert et al. 2020).
         """
-        total = torch.zeros(self._ensemble.ensemble_size, dtype=torch.float64)
+        device = arrays.holdout_inputs.device
+        total = torch.zeros(self._ensemble.ensemble_size, dtype=torch.float64, device=device)
         scale = self._ensemble.base.scale
         for inputs, targets in arrays.holdout_blocks():
             mean, _ = self._ensemble.net(inputs).chunk(2, -1)
@@ -104,7 +105,7 @@ class TerminationObjective:
     def holdout_error(self, arrays: TrainingArrays) -> Float[Tensor, "e"]:
         """The same loss on held-out rows."""
         members = self._head.net.members
-        total = torch.zeros(members, dtype=torch.float64)
+        total = torch.zeros(members, dtype=torch.float64, device=arrays.holdout_inputs.device)
         for inputs, targets in arrays.holdout_blocks():
             shared = targets.expand(members, *targets.shape)
             total += self._cross_entropy(inputs, shared).sum((1, 2), dtype=torch.float64)

@@ -149,7 +149,8 @@ class MemberTrainer:
         self.updates = 0
         self.stale_epochs = 0
         self.cooldown: tuple[int, int] | None = None  # updates at which it starts and stops
-        self.best = torch.full((self._members,), torch.inf, dtype=torch.float64)
+        device = self._parameters[0].device
+        self.best = torch.full((self._members,), torch.inf, dtype=torch.float64, device=device)
         self.snapshots = [parameter.detach().clone() for parameter in self._parameters]
         self.history: list[EpochRecord] = []
 
@@ -172,7 +173,7 @@ class MemberTrainer:
             NonFiniteError: the loss of a member is NaN or infinite.
         """
         stop = min(self.updates + self._schedule.epoch_updates, self.max_updates)
-        total = torch.zeros(self._members)
+        total = torch.zeros(self._members, device=self.best.device)
         start = self.updates
         for inputs, targets in self._batches(start, stop):
             self._optimiser.param_groups[0]["lr"] = self._rate()
@@ -227,8 +228,9 @@ class MemberTrainer:
                 )
         self.updates, self.stale_epochs = int(state["updates"]), int(state["stale_epochs"])
         self.cooldown = None if state["cooldown"] is None else tuple(state["cooldown"])
-        self.best = state["best"].clone()
-        self.snapshots = [snapshot.clone() for snapshot in state["snapshots"]]
+        device = self.best.device
+        self.best = state["best"].to(device, copy=True)
+        self.snapshots = [snapshot.to(device, copy=True) for snapshot in state["snapshots"]]
         with torch.no_grad():
             for parameter, value in zip(self._parameters, state["parameters"], strict=True):
                 parameter.copy_(value)
@@ -260,7 +262,8 @@ class MemberTrainer:
         # One member's progress keeps all going; those that have stopped improving keep their snapshots.
         self.stale_epochs = 0 if bool(improved.any()) else self.stale_epochs + 1
         for snapshot, parameter in zip(self.snapshots, self._parameters, strict=True):
-            snapshot[improved] = parameter.detach()[improved]
+            rows = improved.view(-1, *[1] * (parameter.dim() - 1))
+            snapshot.copy_(torch.where(rows, parameter.detach(), snapshot))
 
     def _check_finite(self, loss: Tensor, error: Tensor) -> None:
         is_bad = ~(torch.isfinite(loss) & torch.isfinite(error))
@@ -282,13 +285,15 @@ class MemberTrainer:
         # n of n rows with replacement: a member sees 1 - 1/e = 63 % of the rows (Breiman 1996).
         rows = self._arrays.inputs.shape[0]
         generator = self._rng.at("bootstrap")
-        return torch.randint(rows, (self._members, rows), generator=generator)
+        return torch.randint(rows, (self._members, rows), generator=generator, device=generator.device)
 
     def _pass_order(self, number: int) -> Int[Tensor, "u e b"]:
         """Rows of every batch in one pass; rows that fill no batch wait for the next pass."""
         rows = self._arrays.inputs.shape[0]
         generator = self._rng.at("shuffle", number)
-        order = torch.stack([torch.randperm(rows, generator=generator) for _ in range(self._members)])
+        device = generator.device
+        orders = [torch.randperm(rows, generator=generator, device=device) for _ in range(self._members)]
+        order = torch.stack(orders)
         if self._bootstrap is not None:
             order = self._bootstrap.gather(1, order)
         # `[e, n]` to `[updates, e, batch]`: one gather then fetches the batches of several updates.

@@ -172,6 +172,28 @@ class StatesPasses(Protocol):
 
 
 @runtime_checkable
+class PhasedLearner(Protocol):
+    """A learner whose updates differ by something that Python counts, or one that wraps another."""
+
+    def phase(self, state: Any) -> int | None:
+        """What the next update does: updates of one phase run the same operations; None for nobody knows."""
+        ...
+
+
+def find_phase(learner: Learner[Any], state: Any) -> int | None:
+    """Which of its kinds of updates a learner makes next, 0 where it has one; None where nobody knows.
+
+    A state without whole numbers leaves nothing to tell updates apart by; one that holds another state does.
+    """
+    if isinstance(learner, PhasedLearner):
+        return learner.phase(state)
+    if not dataclasses.is_dataclass(state):
+        return None
+    values = [getattr(state, name) for name in _field_names(state)]
+    return None if any(isinstance(one, int) or dataclasses.is_dataclass(one) for one in values) else 0
+
+
+@runtime_checkable
 class LearnsReward(Protocol):
     """A learner that recovers a reward besides its policy, which is kept with the run."""
 
@@ -208,10 +230,27 @@ class Optimiser:
         total_steps: int = 1,
     ) -> None:
         self._parameters = [parameter] if isinstance(parameter, nn.Parameter) else list(parameter)
+        # On a card the rate is a tensor as well: a captured step reads it anew with every replay.
+        device = self._parameters[0].device
+        self._rate = torch.tensor(learning_rate, device=device) if device.type == "cuda" else None
         # Fused: moments and parameters in one call and one pass over their memory.
-        self._adam = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
+        self._adam = torch.optim.Adam(
+            self._parameters,
+            lr=learning_rate if self._rate is None else self._rate,
+            fused=True,
+            capturable=self._rate is not None,
+        )
         self._base, self._schedule, self._total = learning_rate, schedule, total_steps
         self._step = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps that were made."""
+        return self._step
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._step = count
 
     @property
     def learning_rate(self) -> float:
@@ -223,13 +262,21 @@ class Optimiser:
 
     def descend(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""
-        # The rate is a function of the step count alone, so a checkpoint needs no state of a scheduler.
-        self._adam.param_groups[0]["lr"] = self.learning_rate
+        if self._rate is None or not torch.cuda.is_current_stream_capturing():
+            self.set_rate()
         for parameter in self._parameters:
             parameter.grad = None  # what `zero_grad` does, which takes thirty times as long
         loss.backward()
         self._adam.step()
         self._step += 1
+
+    def set_rate(self) -> None:
+        """Puts the rate of the next step where that step reads it."""
+        # The rate is a function of the step count alone, so a checkpoint needs no state of a scheduler.
+        if self._rate is None:
+            self._adam.param_groups[0]["lr"] = self.learning_rate
+        else:
+            self._rate.fill_(self.learning_rate)
 
     def state_dict(self) -> StateDict:
         """Moments and the step count."""
@@ -245,4 +292,6 @@ class Optimiser:
         if type(state["step"]) is not int or state["step"] < 0:
             raise ValueError(f"an optimiser is at step {state['step']!r}")
         load_moments(self._adam, state["adam"])
+        if self._rate is not None:  # which loading has copied
+            self._adam.param_groups[0]["lr"] = self._rate
         self._step = state["step"]

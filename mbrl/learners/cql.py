@@ -124,7 +124,9 @@ class CQL(SoftActorCritic[CQLConfig, CQLState]):
     def init(self, generator: torch.Generator) -> CQLState:
         """Fresh networks and optimisers."""
         # The logarithm is learned: the factor stays positive whatever a step of Adam does.
-        log_factor = nn.Parameter(torch.tensor(math.log(self.config.lagrange_factor)))
+        log_factor = nn.Parameter(
+            torch.full((), math.log(self.config.lagrange_factor), device=generator.device)
+        )
         return CQLState(
             **self.build_parts(generator),
             log_lagrange_factor=log_factor,

@@ -111,6 +111,10 @@ class TD3Learner(abc.ABC):
             critic_optimiser=Optimiser(critic.net.flat, config.critic_learning_rate),
         )
 
+    def phase(self, state: TD3State) -> int:
+        """1 where the next update moves the actor and the targets, else 0."""
+        return int((state.updates + 1) % self.td3.policy_interval == 0)
+
     def update(self, state: TD3State, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of the critics; every `policy_interval`-th time also of the actor and of the targets."""
         noise = torch.randn(batch.action.shape, generator=generator, device=generator.device)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mbrl.core.protocols import CriticValues, Learner, Policy, StateValueFn, ValueFn
 from mbrl.core.types import Metrics, TransitionBatch
+from mbrl.learners.base import find_phase
 
 RETURN_METRICS: Final = frozenset(
     {
@@ -51,6 +52,10 @@ class StandardisedRewards:
         return {
             name: metric * self.unit if name in RETURN_METRICS else metric for name, metric in metrics.items()
         }
+
+    def phase(self, state: Any) -> int | None:
+        """The learner's."""
+        return find_phase(self.learner, state)
 
     def policy(self, state: Any) -> Policy:
         """The learner's."""

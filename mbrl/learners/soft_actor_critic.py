@@ -210,7 +210,9 @@ class SoftActorCritic(abc.ABC, Generic[ConfigT, StateT]):
             layer_norm=config.critic_layer_norm,
         )
         # The logarithm is learned: the temperature stays positive, and a step changes it by a factor.
-        log_entropy_coef = nn.Parameter(torch.tensor(math.log(config.entropy_coef)))
+        log_entropy_coef = nn.Parameter(
+            torch.full((), math.log(config.entropy_coef), device=generator.device)
+        )
         return {
             "actor": actor,
             "critic": critic,

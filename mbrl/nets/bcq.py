@@ -75,10 +75,11 @@ class BCQPolicy(PolicyNetwork):
             2, spec.space, spec.hidden, copy.deepcopy(normaliser), generator=generator
         )
         # A seed of its own: which candidates a policy judges does not change with the draws of its weights.
-        draws = torch.Generator(generator.device).manual_seed(_CANDIDATE_SEED)
-        points = torch.rand(spec.candidates, spec.latent_dim, generator=draws, device=draws.device)
-        # Stored with the weights: a generator of another version or device would make another policy of them.
-        self.register_buffer("candidate_points", points)
+        # Drawn on the host: a card has the same candidates.
+        draws = torch.Generator().manual_seed(_CANDIDATE_SEED)
+        points = torch.rand(spec.candidates, spec.latent_dim, generator=draws)
+        # Stored with the weights: a generator of another version would make another policy of them.
+        self.register_buffer("candidate_points", points.to(generator.device))
 
     @classmethod
     def tensor_shapes(cls, spec: BCQSpec) -> dict[str, tuple[int, ...]]:

@@ -192,7 +192,7 @@ class StackedMLP(nn.Module):
     def select(self, members: Tensor) -> "StackedMLP":
         """Returns a new, smaller stack with copies of the given members, `[k]` int64."""
         # The weights are overwritten below; the generator only fills the place.
-        generator = torch.Generator(self.flat.device).manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         chosen = StackedMLP(
             len(members),
             self.in_dim,
@@ -201,7 +201,7 @@ class StackedMLP(nn.Module):
             generator=generator,
             activation=self.activation,
             layer_norm=self.layer_norm,
-        )
+        ).to(self.flat.device)
         with torch.no_grad():
             chosen.flat.copy_(self.flat[members])
         return chosen

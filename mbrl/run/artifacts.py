@@ -121,7 +121,7 @@ def save_artifact(
     Raises:
         StorageError: it cannot be written.
     """
-    owned = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    owned = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps({"format_version": version, **header})
     make_folder(path.parent)
     write_bytes(path, safetensors.torch.save(owned, {_HEADER_KEY: text}))

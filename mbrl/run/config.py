@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig
 from mbrl.core.assets import configs_dir
+from mbrl.core.device import check_device_name
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import listed, suggest
 from mbrl.core.registry import Registry
@@ -38,6 +39,9 @@ from mbrl.run.validation import elsewhere, validate
 
 PARTS: Final = {"algorithm": "algorithms", "dynamics": "dynamics"}
 """Keys of an experiment whose value may be the name of a file, and the folder of `configs/` that holds it."""
+
+DeviceName: TypeAlias = Annotated[str, AfterValidator(check_device_name)]
+"""`cpu`, `cuda` (the first card) or `cuda:N`."""
 
 
 class EvaluationConfig(BaseModel):
@@ -77,7 +81,8 @@ class RunConfig(BaseModel):
         evaluation: the judgement of its policy.
         seed: of every random stream.
         threads: of torch, in each process.
-        device: where tensors live; this version computes on CPUs.
+        device: where models are fitted, policies trained and values fitted: `cpu`, `cuda` or `cuda:N`. It is
+            never changed silently. Like `threads` it is part of how a result is made, and not of what it is.
         log_interval: updates between two rows of metrics.
         checkpoint_interval: updates between two checkpoints.
         keep_policies: keep the policy of every checkpoint in `policies/`, for datasets made along a training.
@@ -102,7 +107,7 @@ class RunConfig(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    device: Literal["cpu"] = "cpu"
+    device: DeviceName = "cpu"
     log_interval: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
     keep_policies: bool = False

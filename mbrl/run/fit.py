@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from mbrl.core.device import CPU, on_device
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
 from mbrl.dynamics.artifact import DYNAMICS_FORMAT, DynamicsFacts, FittedDynamics, tensor_shapes
@@ -82,7 +83,8 @@ def _fit_stage(
     resolved: ResolvedConfig, ask: _FitRequest, dataset: Dataset, workspace: Workspace
 ) -> tuple[FittedDynamics, RunFolder]:
     def work(work: StageWork) -> Mapping[str, Any]:
-        fitted = _fit(ask, dataset, work)
+        rng = dataclasses.replace(ask.rng, device=workspace.device)
+        fitted = _fit(dataclasses.replace(ask, rng=rng), dataset, work)
         header, tensors = fitted.to_tensors()
         save_artifact(work.path / DYNAMICS_FILE, tensors, {"dynamics": header}, version=_DYNAMICS_VERSION)
         report = fitted.report.model_dump(mode="json")
@@ -150,7 +152,7 @@ def _fit(ask: _FitRequest, dataset: Dataset, work: StageWork) -> FittedDynamics:
             progress.start(f"fit {status.stage}", status.max_updates)
             phase = status.stage
         progress.advance(status.updates, holdout_error=min(status.holdout_error, default=float("nan")))
-        checkpoints.save(epoch, fit.state_dict())
+        checkpoints.save(epoch, on_device(fit.state_dict(), CPU))
         work.note_seconds()
 
     try:

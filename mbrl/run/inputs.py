@@ -185,6 +185,5 @@ def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]
         **({} if config.expert is None else {"expert_source": config.expert}),
         "dropped": {} if dataset is None else dict(dataset.dropped),
         "online": dataset is None,
-        "device": config.device,
         "threads": config.threads,
     }

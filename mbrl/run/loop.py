@@ -10,11 +10,13 @@ from typing import Any, Literal
 import torch
 
 from mbrl.algorithms.batch_faults import find_batch_fault
+from mbrl.core.device import CPU, on_device
 from mbrl.core.errors import DivergenceError, NonFiniteError
 from mbrl.core.progress import Progress, SilentProgress
 from mbrl.core.protocols import Training, ValueRefresh
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Metrics, StateDict
+from mbrl.learners.capture import make_update
 from mbrl.run.checkpoint import CheckpointFolder, non_finite_names
 from mbrl.run.diagnostics import Look, ShiftMonitor
 from mbrl.run.metrics import (
@@ -39,6 +41,7 @@ class LoopSettings:
         checkpoint_interval: updates between two checkpoints; the last update is always followed by one.
         on_divergence: whether the divergence alarm only warns, or stops the run.
         config_hash: of the run; checkpoints carry it.
+        capture: on a card, replay updates as CUDA graphs instead of launching their kernels one by one.
     """
 
     updates: int
@@ -46,6 +49,7 @@ class LoopSettings:
     checkpoint_interval: int = 5000
     on_divergence: Literal["warn", "stop"] = "warn"
     config_hash: str = ""
+    capture: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def train(
     Args:
         training: learner and source.
         folder: of the run; holds `metrics.jsonl`, `tensorboard/` and `checkpoints/` afterwards.
-        rng: streams of the run.
+        rng: streams of the run; its device is that of the state, and `training` lies there already.
         settings: length and intervals.
         progress: told of updates and alarms.
         diagnostics: looks at the policy before each checkpoint, with draws from `rng.at("shift", step)`; the
@@ -103,6 +107,8 @@ def train(
     monitor = _Monitor(training, state, folder, settings, progress or SilentProgress())
     monitor.looks_through(diagnostics, rng)
     start = monitor.restore()
+    # After a checkpoint is loaded: graphs hold on to the tensors that there are.
+    update = make_update(training.learner, state, rng.device if settings.capture else CPU)
     try:
         if monitor.is_pending and monitor.end_update(start) and on_checkpoint is not None:
             on_checkpoint(start, state, time.perf_counter() - begin)
@@ -110,7 +116,7 @@ def train(
             if training.refresh is not None and step % training.refresh_interval == 0:
                 monitor.sums.add(renew(training, state, step, rng.at("rollout", step)))
             batch = training.source.sample(training.batch_size, rng.at("batch", step))
-            monitor.sums.add(training.learner.update(state, batch, rng.at("update", step)))
+            monitor.sums.add(update(batch, rng.at("update", step)))
             if on_update is not None:
                 on_update(step + 1, state)
             if monitor.end_update(step + 1) and on_checkpoint is not None:
@@ -210,7 +216,8 @@ class _Monitor:
         for text in look.alarms:
             self._tell(done, "shift", text, shown=f"After update {done:,}: {text}")
         if is_saved:
-            self._checkpoints.save(done, self._content(done))
+            # On the host, from where a machine without a card can go on as well.
+            self._checkpoints.save(done, on_device(self._content(done), CPU))
         return is_saved
 
     def close(self) -> None:
@@ -224,8 +231,9 @@ class _Monitor:
             return Look({}, [])
         begin = time.perf_counter()
         learner = self._training.learner
-        policy, value = learner.policy(self._state), learner.value(self._state)
-        look = self._diagnostics.look(done, policy, value, generator=self._rng.at("shift", done))
+        # Logs and models that a policy is held against stay on the host.
+        policy, value = on_device((learner.policy(self._state), learner.value(self._state)), CPU)
+        look = self._diagnostics.look(done, policy, value, generator=self._rng.host.at("shift", done))
         seconds = time.perf_counter() - begin
         self._mark = (self._mark[0], self._mark[1] + seconds)
         return Look({**look.metrics, "time/shift_seconds": round(seconds, 3)}, look.alarms)

@@ -41,6 +41,8 @@ class MetricSums:
                 self._counts[name] = 1
                 continue
             self._counts[name] += 1
+            if total.device != value.device:  # the sum came out of a checkpoint
+                total = self._sums[name] = total.to(value.device)
             if name.endswith("_max"):
                 torch.maximum(total, value.to(total.dtype), out=total)
             elif name.endswith("_min"):
@@ -52,7 +54,10 @@ class MetricSums:
         """Means (extremes of `*_max` and `*_min`) by name; one transfer for all."""
         if not self._sums:
             return {}
-        values = cast("list[float]", torch.stack(list(self._sums.values())).tolist())
+        sums = list(self._sums.values())
+        # Counts that the host keeps join the others on their device.
+        device = next((value.device for value in sums if value.device.type != "cpu"), sums[0].device)
+        values = cast("list[float]", torch.stack([value.to(device) for value in sums]).tolist())
         return {
             name: value if name.endswith(("_max", "_min")) else value / self._counts[name]
             for name, value in zip(self._sums, values, strict=True)

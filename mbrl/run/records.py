@@ -248,6 +248,19 @@ class PlanSummary(EvaluationSummary):
     calibration: "PlanPrices"
     certificate: "CertificateRecord | None"
     gate: "GateRecord | None" = None
+    limits: "LimitsRecord | None" = None
+
+
+class LimitsRecord(Record):
+    """What plans had to keep to, and how the log did; see `mbrl.run.plan.limits`."""
+
+    constraint: str | None
+    max_violation: float
+    cost: str | None
+    steps_broken: float | None
+    episodes_broken: float | None
+    cost_per_step: float | None
+    cost_per_episode: float | None
 
 
 class PlanBudget(Record):

@@ -5,6 +5,7 @@ A stage is a function of a section of the config, the content hashes of its inpu
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 import yaml
 
+from mbrl.core.device import CPU, describe_device, find_device
 from mbrl.core.progress import Progress, SilentProgress
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.store import SUMMARY_FILE, RunFolder, RunStore, StageKey
@@ -27,19 +29,39 @@ class Workspace:
         store: of runs.
         progress: listener.
         minari_root: folder of Minari's local datasets; None for its default.
+        device: where stages compute.
         supports: behaviours that diagnostics fitted in this process; runs on the same data and seed share.
     """
 
     store: RunStore
     progress: Progress = dataclasses.field(default_factory=SilentProgress)
     minari_root: Path | None = None
+    device: torch.device = CPU
     supports: dict[str, BehaviourSupport] = dataclasses.field(default_factory=dict[str, BehaviourSupport])
 
+    def on(self, device: str) -> "Workspace":
+        """The same, computing elsewhere.
 
-def set_up_torch(threads: int) -> None:
-    """`threads` threads; denormal numbers, slow and meaningless here, become zero."""
+        Args:
+            device: by name.
+
+        Raises:
+            ConfigError: this machine, or its build of torch, does not have it.
+        """
+        return dataclasses.replace(self, device=find_device(device))
+
+
+def set_up_torch(threads: int, device: torch.device = CPU) -> None:
+    """`threads` threads; denormal numbers, slow and meaningless here, become zero.
+
+    On a card kernels are chosen that give the same bits again; PyTorch warns of what has none.
+    """
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    if device.type == "cuda":
+        # cuBLAS reads it when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
 
 
 @dataclasses.dataclass(slots=True)
@@ -125,7 +147,8 @@ def perform(stage: Stage, workspace: Workspace, *, anew: bool = False) -> RunFol
         if anew or not stage.is_done(run):  # it may have been finished by another process just now
             config = stage.config
             text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
-            run.begin(stage.key, config=text, facts=stage.facts)
+            facts = {**stage.facts, **describe_device(workspace.device)}
+            run.begin(stage.key, config=text, facts=facts)
             work = StageWork(run, stage.key, workspace.progress, time.perf_counter())
             summary = {"stage": stage.key.stage, **stage.work(work)}
             work.note_seconds()

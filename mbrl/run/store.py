@@ -142,6 +142,9 @@ class RunFolder:
         known = self.manifest_or_none()  # that of a damaged file is written anew
         before = known["wall_seconds"] if known else 0.0
         resumes = known["resumes"] + 1 if known else 0
+        device = known.get("device") if known else None
+        # From there on the bits are those of another device.
+        moved = {} if device in {None, facts.get("device")} else {"began_on": device}
         manifest = {
             "stage": key.stage,
             "dataset": key.dataset,
@@ -150,6 +153,7 @@ class RunFolder:
             "hash": key.digest,
             "identity": dict(key.identity),
             **facts,
+            **moved,
             **code_facts(),
             "resumes": resumes,
             "wall_seconds_before": before,

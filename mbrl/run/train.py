@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 
 from mbrl.algorithms.base import RECIPES, RecipeContext
+from mbrl.core.device import on_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
@@ -86,9 +87,11 @@ def train_policy_stage(
         context = make_recipe_context(config, dataset, task, fit, expert=expert)
         _tell_what_matters(config, dataset, context, work)
         work.restart_clock()  # the fit is a stage of its own
-        training = RECIPES.get(config.recipe).build(config.algorithm, context)
+        # Made on the host, where the log is; then all that updates and refreshes read moves to its device.
+        training = on_device(RECIPES.get(config.recipe).build(config.algorithm, context), workspace.device)
         shift = _make_monitor(config, dataset, context, training, workspace)
-        outcome = _run_loop(resolved, training, shift, kept, work)
+        rng = RngStreams(config.seed, workspace.device).child("policy")
+        outcome = _run_loop(resolved, training, rng, shift, kept, work)
         summary = _conclude(config, training, outcome, shift, kept, work)
         if dataset is not None and isinstance(training.learner, LearnsReward):
             reward = training.learner.reward_model(outcome.state)
@@ -272,6 +275,7 @@ def _policy_facts(
 def _run_loop(
     resolved: ResolvedConfig,
     training: Training,
+    rng: RngStreams,
     shift: ShiftMonitor | None,
     kept: KeptPolicies,
     work: StageWork,
@@ -287,7 +291,7 @@ def _run_loop(
     return train(
         training,
         folder=work.path,
-        rng=RngStreams(config.seed).child("policy"),
+        rng=rng,
         settings=LoopSettings(
             updates=config.algorithm.updates,
             log_interval=config.log_interval,

@@ -16,7 +16,7 @@ from mbrl.core.names import suggest
 from mbrl.data.options import LoadOptions
 from mbrl.envs.specs import refuse_import
 from mbrl.off_policy.value.judge_config import JudgesConfig
-from mbrl.run.config import EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
+from mbrl.run.config import DeviceName, EvaluationConfig, ResolvedConfig, find_part, is_comparison, resolve
 from mbrl.run.documents import (
     KeyPath,
     Override,
@@ -40,6 +40,7 @@ _SHARED_KEYS: Final = {
     "dataset_options",
     "task",
     "judges",
+    "device",
     "log_interval",
     "checkpoint_interval",
     "on_divergence",
@@ -109,6 +110,7 @@ class StudyConfig(BaseModel):
             trainings in an algorithm's grid the rule picks one; `fqe` picks among these alone. No rule may
             look at online scores.
         evaluation: the judgement, on common starts.
+        device: where runs compute; those side by side share a card.
         log_interval: updates between two rows of metrics.
         checkpoint_interval: updates between two checkpoints.
         on_divergence: whether values beyond what the rewards permit only `warn`, or `stop` the run.
@@ -126,6 +128,7 @@ class StudyConfig(BaseModel):
     judges: JudgesConfig = JudgesConfig()
     select: Select = SelectRule()
     evaluation: EvaluationConfig = EvaluationConfig(episodes=20)
+    device: DeviceName = "cpu"
     log_interval: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     checkpoint_interval: Annotated[int, Field(ge=1, le=100_000_000)] = 5000
     on_divergence: Literal["warn", "stop"] = "warn"

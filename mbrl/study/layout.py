@@ -80,8 +80,8 @@ class StudyTask(Task):
 
     def perform(self, site: Site, progress: Progress) -> Path:
         """Finds the stage's result in the store, or makes it."""
-        set_up_torch(self.run.threads)
-        workspace = Workspace(RunStore(site.runs), progress, site.minari_root)
+        workspace = Workspace(RunStore(site.runs), progress, site.minari_root).on(self.run.device)
+        set_up_torch(self.run.threads, workspace.device)
         if self.kind == "train":
             return train_policy_stage(self.resolved, workspace).path
         dataset = load_run_dataset(self.run, workspace)
@@ -117,8 +117,8 @@ class SelectTask(Task):
     def perform(self, site: Site, progress: Progress) -> Path:
         """Judges the trainings from their log."""
         run = self.resolved.run
-        set_up_torch(run.threads)
-        workspace = Workspace(RunStore(site.runs), progress, site.minari_root)
+        workspace = Workspace(RunStore(site.runs), progress, site.minari_root).on(run.device)
+        set_up_torch(run.threads, workspace.device)
         dataset = load_run_dataset(run, workspace)
         paths = [trained_path(name, site) for name in self.needs]
         candidates = [
@@ -130,7 +130,8 @@ class SelectTask(Task):
         if self.name == "judge":
             judges = open_judges(self.resolved, dataset, workspace)
             return select_by_judges(candidates, judges, progress)[0].save(path)
-        kept = KeptFits(folder / f"{self.id}-{self.fingerprint[:8]}.fits", self.fingerprint, progress)
+        where = folder / f"{self.id}-{self.fingerprint[:8]}.fits"
+        kept = KeptFits(where, self.fingerprint, progress, device=workspace.device)
         found = select_by_values(candidates, dataset, self.rule, rng=RngStreams(run.seed), kept=kept)
         found.save(path)
         kept.drop()

@@ -1,10 +1,12 @@
 """What every algorithm, a recipe with its learner, must keep to."""
 
+import contextlib
 import copy
 import dataclasses
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -12,6 +14,7 @@ import torch
 from pydantic import BaseModel
 
 from mbrl.algorithms.base import RECIPES, RecipeConfig, RecipeContext
+from mbrl.core.device import CPU, on_device
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import SpaceSpec
@@ -24,6 +27,7 @@ from mbrl.run.documents import Tree, read_yaml, set_at
 from mbrl.run.loop import renew
 from mbrl.shift.report import MEASURED
 from mbrl.testing.audit import Audit
+from mbrl.testing.card import StandIn
 from mbrl.testing.checks import Checks, Subject, expect, expect_same, find_difference, run_checks
 from mbrl.testing.learners import small_settings
 from mbrl.testing.policies import POLICY_CHECKS, PolicyCase
@@ -230,6 +234,32 @@ def updates_read_no_number_back_and_copy_no_log(case: AlgorithmCase) -> None:
     expect(not audit.copies, "updates that copy no log", came=", ".join(audit.copies))
 
 
+def runs_on_a_card(case: AlgorithmCase) -> None:
+    """Batches, updates and what renews the stream compute on a card, with the numbers of a CPU.
+
+    Drawing a batch and updating neither wait for it nor send anything there.
+    """
+    expected = _train_on(case, CPU, contextlib.nullcontext)
+    with StandIn() as card:
+        found = _train_on(case, card.device, lambda: card.unattended("batches and updates"))
+    expect_same(found, expected, "the states of a CPU after a training on a card")
+
+
+def _train_on(
+    case: AlgorithmCase, device: torch.device, watch: Callable[[], AbstractContextManager[None]]
+) -> dict[str, Any]:
+    """States of learner and source after two refreshes, an early and a late one, and updates after each."""
+    training, rng = on_device(case.build(), device), RngStreams(0, device)
+    state = training.learner.init(rng.at("init"))
+    for step in (0, 1, UPDATES, UPDATES + 1):
+        if step in {0, UPDATES}:
+            renew(training, state, step, rng.at("rollout", step))
+        draws, noise = rng.at("batch", step), rng.at("update", step)
+        with watch():
+            training.learner.update(state, training.source.sample(training.batch_size, draws), noise)
+    return on_device({"learner": state.state_dict(), "source": training.source.state_dict()}, CPU)
+
+
 def diagnostics_change_nothing(case: AlgorithmCase) -> None:
     """A training has the same bits when its shift is measured, and what is not measured says why."""
     if case.is_online:
@@ -269,6 +299,7 @@ ALGORITHM_CHECKS: Final[Checks[AlgorithmCase]] = {
         training_leaves_the_data_alone,
         policy_is_a_policy,
         updates_read_no_number_back_and_copy_no_log,
+        runs_on_a_card,
         diagnostics_change_nothing,
     )
 }

@@ -7,11 +7,13 @@ from typing import Any, Final
 
 import torch
 
+from mbrl.core.device import CPU, on_device
 from mbrl.core.protocols import DiscretePolicy, Learner, StateValueFn, Training, ValueFn
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import SpaceSpec, TransitionBatch, take
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerEntry
 from mbrl.testing.audit import Audit
+from mbrl.testing.card import StandIn
 from mbrl.testing.checks import (
     Checks,
     Subject,
@@ -176,6 +178,37 @@ def updates_read_no_number_back(case: LearnerCase) -> None:
     expect(not audit.reads, "updates that read no number out of a tensor", came=", ".join(audit.reads))
 
 
+def runs_on_a_card(case: LearnerCase) -> None:
+    """State, policy and values lie where their generator does, with the numbers of the host.
+
+    Updates neither wait for a card nor send anything there.
+    """
+    learner, state = case.train()
+    expected = state.state_dict(), _answers(learner, state, case.batch())
+    with StandIn() as card:
+        learner, rng = on_device(case.build(), card.device), RngStreams(0, card.device)
+        state, batch = learner.init(rng.at("init")), on_device(case.batch(), card.device)
+        for step in range(3):
+            generator = rng.at("update", step)
+            with card.unattended("updates"):
+                metrics = learner.update(state, batch, generator)
+            elsewhere = [name for name, value in metrics.items() if value.device != card.device]
+            expect(not elsewhere, "metrics on the device of the state", came=", ".join(elsewhere))
+        found = on_device((state.state_dict(), _answers(learner, state, batch)), CPU)
+    expect_same(found[0], expected[0], "the state of a CPU after updates on a card")
+    expect_same(found[1], expected[1], "the actions and values of a CPU from a card")
+
+
+def _answers(learner: Learner[Any], state: Any, batch: TransitionBatch) -> dict[str, Any]:
+    """What policy and values say of a batch."""
+    values, found = learner.value(state), {"action": learner.policy(state).act(batch.observation)}
+    if values is not None:
+        found["value"] = values.value(batch.observation)
+    if isinstance(values, ValueFn):
+        found["action_value"] = values.action_value(batch.observation, batch.action)
+    return found
+
+
 def policy_is_a_policy(case: LearnerCase) -> None:
     """What `policy` returns passes every check of a policy."""
     learner, state = case.train()
@@ -255,6 +288,7 @@ LEARNER_CHECKS: Final[Checks[LearnerCase]] = {
         updates_change_the_state_alone,
         states_survive_their_state_dict,
         updates_read_no_number_back,
+        runs_on_a_card,
         policy_is_a_policy,
         values_are_finite_and_one_for_each_row,
         forbidden_choices_are_never_read,

@@ -74,7 +74,7 @@ def make_formula(line: Line, *, is_discrete: bool) -> Formula:
     """One step on `line` by an action in a box, or by a one-hot one."""
 
     def formula(obs: Tensor, action: Tensor, member: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        move = action @ _LEVELS.to(action.dtype) if is_discrete else action[:, 0]
+        move = action @ _LEVELS.to(action) if is_discrete else action[:, 0]
         position, reward, uncertainty = line(obs[:, 0], move, member)
         return position[:, None], reward, position > 1.5, uncertainty
 

@@ -8,7 +8,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from mbrl.core.device import on_device
 from mbrl.core.types import DynamicsPosterior
+from mbrl.testing.card import StandIn
 from mbrl.testing.checks import Checks, Subject, expect, expect_all, expect_close, expect_same, run_checks
 from mbrl.uncertainty.density import DensityReference
 from mbrl.uncertainty.measures import MEASURES, Measure, StepContext
@@ -131,6 +133,17 @@ def units_of_observations_do_not_matter(case: MeasureCase) -> None:
     expect_close(first, second, "the same in other units of the observations", rtol=1e-3, atol=1e-5)
 
 
+def measures_on_a_card(case: MeasureCase) -> None:
+    """The same numbers, without waiting for it."""
+    expected = case.measure(*case.step())
+    with StandIn() as card:
+        posterior, context = on_device(case.step(), card.device)
+        with card.unattended("measures"):
+            found = case.measure(posterior, context)
+        found = found.cpu()
+    expect_same(found, expected, "the uncertainty of a CPU from a card")
+
+
 MEASURE_CHECKS: Final[Checks[MeasureCase]] = {
     check.__name__: check
     for check in (
@@ -139,6 +152,7 @@ MEASURE_CHECKS: Final[Checks[MeasureCase]] = {
         inputs_stay,
         members_are_alike,
         units_of_observations_do_not_matter,
+        measures_on_a_card,
     )
 }
 """Checks of `check_measure` by name."""

@@ -11,8 +11,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from mbrl.core.device import CPU, on_device
 from mbrl.planning.base import PLANNERS, SOURCES, Budget, Hints, PlannerEntry
 from mbrl.planning.problem.problem import Pessimism
+from mbrl.testing.card import StandIn
 from mbrl.testing.checks import (
     Checks,
     Subject,
@@ -37,6 +39,9 @@ from mbrl.testing.line import (
     plan,
 )
 from mbrl.testing.worlds import FixedPrior, FormulaLeaf, LinearPrior, World
+
+_WAITS: Final = 12
+"""For a card in one simulation of a tree search, which branches on what it finds."""
 
 
 def check_planner(
@@ -264,6 +269,22 @@ def without_time_the_policy_acts(case: PlannerCase) -> None:
     expect(result.stats.is_deadline_hit, "is_deadline_hit", came="False")
 
 
+def plans_on_a_card(case: PlannerCase) -> None:
+    """The same plans to the last bit; the host waits for a card a few times a simulation at most."""
+    sims = 8
+    budget = Budget(sims)
+    expected = plan(case.make(case.make_problem()), budget=budget)
+    with StandIn() as card:
+        planner = case.make(on_device(case.make_problem(), card.device))
+        obs, before = make_states().to(card.device), len(card.waits)
+        seeds = torch.arange(ROWS, device=card.device)
+        found, waits = plan(planner, obs, seeds=seeds, budget=budget), len(card.waits) - before
+        found = on_device(found, CPU)
+    expect_bits(found, expected, TENSORS, "the plans of a CPU from a card")
+    most = _WAITS * (1 + sims)
+    expect(waits <= most, f"{most} waits for a card at most", came=waits)
+
+
 def discounts_may_be_zero_or_one(case: PlannerCase) -> None:
     """Values stay finite; at 0 nothing is bootstrapped."""
     for discount in (0.0, 1.0):
@@ -315,6 +336,7 @@ PLANNER_CHECKS: Final[Checks[PlannerCase]] = {
         nonsense_is_refused,
         hints_that_fit_no_plan_are_refused,
         without_time_the_policy_acts,
+        plans_on_a_card,
         discounts_may_be_zero_or_one,
         one_simulation_is_enough,
         masked_actions_are_never_chosen,

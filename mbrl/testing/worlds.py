@@ -44,7 +44,7 @@ class World:
         if member is not None:
             self.asked.append(member.clone())
             return self._one(obs, action, member, noise)
-        rows = torch.zeros(len(obs), dtype=torch.int64)
+        rows = torch.zeros(len(obs), dtype=torch.int64, device=obs.device)
         every = [self._one(obs, action, rows + e, noise) for e in range(self.members)]
         return StepOut(
             torch.stack([out.next_observation for out in every]),
@@ -125,7 +125,7 @@ class FixedPrior:
 
     def logits(self, obs: Tensor) -> Tensor:
         """The preferences, row by row."""
-        return torch.tensor(self.preferences, dtype=obs.dtype).expand(len(obs), self.act_dim)
+        return obs.new_tensor(self.preferences).expand(len(obs), self.act_dim)
 
     def act(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
         """The preferred action, or a draw."""

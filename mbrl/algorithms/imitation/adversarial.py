@@ -95,6 +95,8 @@ class Adversarial(ModelBasedRecipe):
             learning_rate=config.discriminator_learning_rate,
             gradient_penalty=config.gradient_penalty,
             discount=config.learner.config.discount,
+            real_ratio=config.real_ratio,
+            batch_size=config.learner.config.batch_size,
         )
         return AdversarialLearner(super().make_learner(config, context), settings, context)
 

@@ -11,6 +11,7 @@ from mbrl.algorithms.base import RecipeContext
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Learner, Policy, StateValueFn, StochasticPolicy
 from mbrl.core.types import DemonstrationBatch, Metrics, TransitionBatch, concat, plain, take
+from mbrl.data.sources import imagined_rows
 from mbrl.learners.base import LearnerState, Optimiser
 from mbrl.nets.discriminator import Discriminator
 from mbrl.ops.imitation import airl_logit, discrimination_loss
@@ -27,6 +28,8 @@ class AdversaryConfig:
     learning_rate: float
     gradient_penalty: float
     discount: float
+    real_ratio: float
+    batch_size: int
 
 
 @dataclasses.dataclass(slots=True)
@@ -118,7 +121,7 @@ class AdversarialLearner:
         self, state: AdversarialState, batch: DemonstrationBatch, generator: torch.Generator
     ) -> dict[str, Tensor]:
         # The expert is told from what policies of late imagined, not from the log.
-        others = take(plain(batch), batch.from_model.nonzero()[:, 0])
+        others = take(plain(batch), imagined_rows(batch, self.config.real_ratio, self.config.batch_size))
         expert_logit, other_logit = self.logit(state, batch.expert), self.logit(state, others)
         loss = discrimination_loss(expert_logit, other_logit)
         metrics = {
@@ -128,7 +131,7 @@ class AdversarialLearner:
         }
         if self.config.gradient_penalty > 0:
             count = min(len(others), len(batch.expert))
-            pairs = torch.arange(count)
+            pairs = torch.arange(count, device=generator.device)
             share = torch.rand(count, generator=generator, device=generator.device)
             penalty = state.discriminator.gradient_penalty(
                 take(batch.expert, pairs), take(others, pairs), share

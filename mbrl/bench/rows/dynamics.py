@@ -9,6 +9,7 @@ from torch import Tensor
 from mbrl.bench.flops import forward_flops, training_flops
 from mbrl.bench.registry import ROWS, BenchRow, Modes
 from mbrl.bench.workload import Workload
+from mbrl.core.device import on_device
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.artifact import build_net
 from mbrl.dynamics.config import DynamicsConfig
@@ -58,7 +59,7 @@ def _training_arrays(workload: Workload) -> TrainingArrays:
 
 def ensemble_modes(workload: Workload) -> Modes:
     """`epoch`: updates of all members side by side, with the look at the holdout that ends an epoch."""
-    ensemble = make_ensemble(workload, workload.members)
+    ensemble = on_device(make_ensemble(workload, workload.members), workload.place)
     decay = decay_ramp(len(workload.dynamics_hidden) + 1)
     schedule = Schedule(
         max_updates=sys.maxsize,
@@ -72,9 +73,9 @@ def ensemble_modes(workload: Workload) -> Modes:
     )
     trainer = MemberTrainer(
         StepObjective(ensemble, bound_coef=0.01, weight_decay=decay),
-        _training_arrays(workload),
+        on_device(_training_arrays(workload), workload.place),
         schedule,
-        RngStreams(workload.seed),
+        RngStreams(workload.seed, workload.place),
     )
 
     def epoch() -> int:
@@ -86,13 +87,13 @@ def ensemble_modes(workload: Workload) -> Modes:
 
 def rollout_modes(workload: Workload, measure: Measure | None) -> Modes:
     """`refresh`: imagined transitions as a recipe makes them, penalised if there is a measure."""
-    rng = RngStreams(workload.seed)
+    rng = RngStreams(workload.seed, workload.place)
     model = make_ensemble(workload, workload.elites).requires_grad_(requires_grad=False)
     spec = ActorSpec("tanh_gaussian", workload.space, _POLICY_HIDDEN)
-    policy = TanhGaussianActor(spec, Normaliser.identity(workload.obs_dim), rng.at("policy"))
-    imagination = Imagination(model, NeverTerminates(), measure)
+    actor = TanhGaussianActor(spec, Normaliser.identity(workload.obs_dim), rng.host.at("policy"))
+    parts = (actor, Imagination(model, NeverTerminates(), measure), _starts(workload))
+    policy, imagination, start = on_device(parts, workload.place)
     config = RolloutConfig(horizon=workload.horizon)
-    start = _starts(workload)
     refreshes = itertools.count()
 
     def refresh() -> int:

@@ -33,6 +33,7 @@ ROWS.register("evaluation", f"Simulator steps of an evaluation in the task {TASK
     BenchRow(
         unit="steps",
         build=evaluation_modes,
+        has_device=False,
         peers=(
             PeerMode(
                 "gymnasium",

@@ -11,6 +11,7 @@ import torch
 from mbrl.bench.flops import count_flops
 from mbrl.bench.registry import ROWS, BenchRow, Modes, PeerMode
 from mbrl.bench.workload import Workload
+from mbrl.core.device import CPU, on_device
 from mbrl.core.protocols import BatchSource, Learner
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import OnPolicyBatch, TransitionBatch, take
@@ -23,6 +24,7 @@ from mbrl.data.sources import (
     OnPolicySource,
 )
 from mbrl.learners.base import LEARNERS, LearnerContext, StatesPasses
+from mbrl.learners.capture import Update, make_update
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.metrics import MetricSums
 
@@ -59,6 +61,8 @@ def learner_modes(
 ) -> Modes:
     """`loop`: what the training loop does for an update; `update`: the same batch over and over.
 
+    On a card updates are captured as graphs, as in the training loop; `eager` is `loop` without.
+
     Args:
         learner: id in the registry.
         config: its settings.
@@ -67,32 +71,40 @@ def learner_modes(
     """
     entry = LEARNERS.get(learner)
     kind = entry.Config(**config).batch_kind
-    source = {"on_policy": on_policy_source, "demonstrations": demonstrated_source}.get(kind, make_source)(
-        workload
-    )
+    make = {"on_policy": on_policy_source, "demonstrations": demonstrated_source}.get(kind, make_source)
+    source = on_device(make(workload), workload.place)
     moments = fit_moments(workload.log().observation.numpy())
-    built = build_learner(
-        learner, config, workload, Normaliser(*(torch.from_numpy(moment) for moment in moments))
-    )
-    rng = RngStreams(workload.seed)
-    state = built.init(rng.at("init"))
+    normaliser = Normaliser(*(torch.from_numpy(moment) for moment in moments))
+    built = on_device(build_learner(learner, config, workload, normaliser), workload.place)
+    rng = RngStreams(workload.seed, workload.place)
     batch = source.sample(workload.batch_size, rng.at("batch"))
-    sums, steps = MetricSums(), itertools.count(1)
+    steps = itertools.count(1)
 
-    def loop() -> int:
-        step = next(steps)
-        drawn = source.sample(workload.batch_size, rng.at("batch", step))
-        sums.add(built.update(state, drawn, rng.at("update", step)))
-        if step % LOG_INTERVAL == 0:
-            sums.averages()
-            sums.clear()
-        return 1
+    def looping(update: Update) -> Callable[[], int]:
+        sums = MetricSums()
+
+        def loop() -> int:
+            step = next(steps)
+            drawn = source.sample(workload.batch_size, rng.at("batch", step))
+            sums.add(update(drawn, rng.at("update", step)))
+            if step % LOG_INTERVAL == 0:
+                sums.averages()
+                sums.clear()
+            return 1
+
+        return loop
+
+    def fresh(device: torch.device) -> Update:
+        return make_update(built, built.init(rng.at("init")), device)
+
+    once = fresh(workload.place)
 
     def update() -> int:
-        built.update(state, batch, rng.at("update", next(steps)))
+        once(batch, rng.at("update", next(steps)))
         return 1
 
-    return {"loop": loop, "update": update}
+    modes = {"loop": looping(once), "update": update}
+    return modes if workload.place == CPU else {**modes, "eager": looping(fresh(CPU))}
 
 
 def logged_source(workload: Workload) -> BatchSource:

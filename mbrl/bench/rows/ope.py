@@ -27,9 +27,9 @@ _RATIO_KINDS: tuple[Kind, ...] = ("is", "pdis", "wis", "pdwis")
 
 def fqe_modes(workload: Workload) -> Modes:
     """`loop`: updates of all members, each counted, without LayerNorm like the peer's."""
-    rng = RngStreams(workload.seed)
+    rng = RngStreams(workload.seed, workload.place)
     spec = ActorSpec("deterministic", workload.space, _HIDDEN)
-    policy = DeterministicActor(spec, Normaliser.identity(workload.obs_dim), rng.at("policy"))
+    policy = DeterministicActor(spec, Normaliser.identity(workload.obs_dim), rng.host.at("policy"))
     config = FQEConfig(hidden=_HIDDEN, layer_norm=False, updates=_UPDATES, batch_size=workload.batch_size)
     fit = FQEFit(
         _episodes(workload),
@@ -123,5 +123,5 @@ ROWS.register("fqe", "Updates of fitted Q evaluation, those of each member count
 )
 
 ROWS.register("ratios", "IS, PDIS, WIS, PDWIS, DR and WDR with intervals on a log of a million steps.")(
-    BenchRow(unit="steps", build=ratio_modes, rate_target=500_000.0)
+    BenchRow(unit="steps", build=ratio_modes, rate_target=500_000.0, has_device=False)
 )

@@ -9,6 +9,7 @@ from mbrl.bench.flops import forward_flops
 from mbrl.bench.registry import ROWS, BenchRow, Modes
 from mbrl.bench.rows.dynamics import make_ensemble, member_sizes
 from mbrl.bench.workload import Workload
+from mbrl.core.device import on_device
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.termination import NeverTerminates
 from mbrl.learners.critics import PolicyValue
@@ -62,9 +63,10 @@ class PlannerRow:
 
     def modes(self, workload: Workload) -> Modes:
         """`one`: a state at a time, as on a robot; `many`: 256 states together."""
-        planner = self.choice.build(planning_problem(workload, self.pessimism))
-        states = workload.log().observation[:_MANY]
-        noise = RowNoise(torch.arange(_MANY))
+        problem = planning_problem(workload, self.pessimism)
+        parts = (problem, workload.log().observation[:_MANY], RowNoise(torch.arange(_MANY)))
+        problem, states, noise = on_device(parts, workload.place)
+        planner = self.choice.build(problem)
 
         def plan(count: int) -> Callable[[], int]:
             def run() -> int:

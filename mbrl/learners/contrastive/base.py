@@ -102,6 +102,11 @@ class ContrastiveLearner(abc.ABC, Generic[ConfigT, StateT]):
     def begin_contrast(self, state: StateT) -> None:
         """Called once, between the phases."""
 
+    def phase(self, state: StateT) -> int | None:
+        """0 while it clones, 1 afterwards; the update between the two is made once."""
+        done = state.updates - self.config.clone_updates
+        return None if done == 0 else int(done > 0)
+
     def update(self, state: StateT, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of the phase that the training is in; draws nothing.
 

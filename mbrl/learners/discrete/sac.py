@@ -113,7 +113,9 @@ class DiscreteSAC:
             generator=generator,
             layer_norm=config.critic_layer_norm,
         )
-        log_entropy_coef = nn.Parameter(torch.tensor(math.log(config.entropy_coef)))
+        log_entropy_coef = nn.Parameter(
+            torch.full((), math.log(config.entropy_coef), device=generator.device)
+        )
         return DiscreteSACState(
             actor=actor,
             critic=critic,

@@ -97,6 +97,10 @@ class ValueLearning(abc.ABC, Generic[ConfigT, StateT]):
     def init(self, generator: torch.Generator) -> StateT:
         """Fresh networks and optimisers."""
 
+    def phase(self, state: StateT) -> int:
+        """1 where the next update moves the target values, else 0."""
+        return int((state.updates + 1) % self.config.target_interval == 0)
+
     def update(self, state: StateT, batch: TransitionBatch, generator: torch.Generator) -> Metrics:
         """One step of the values, and of the target values where they are due; draws nothing."""
         del generator

@@ -201,7 +201,7 @@ class SMODICE:
         metrics = {"imitation/loss": loss.detach()}
         if self.config.gradient_penalty > 0:
             count = min(len(batch), len(expert))
-            rows = torch.arange(count)
+            rows = torch.arange(count, device=batch.reward.device)
             share = torch.rand(count, generator=generator, device=generator.device)
             penalty = discriminator.gradient_penalty(take(expert, rows), take(plain(batch), rows), share)
             loss = loss + self.config.gradient_penalty * penalty

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbrl.core.device import CPU, on_device
 from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import DiscretePolicy, Policy
@@ -24,6 +25,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
+from mbrl.data.transitions import state_masks
 from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
@@ -108,7 +110,8 @@ class FQEState:
         self.values.net.load_state_dict(state["net"])
         self.target.load_state_dict(state["target"])
         load_moments(self.optimiser, state["optimiser"])
-        self.updates, self.clipped = state["updates"], state["clipped"]
+        self.updates = state["updates"]
+        self.clipped.copy_(state["clipped"])
         self.history = [float(value) for value in state["history"]]
 
 
@@ -127,7 +130,8 @@ class FQEFit:
         policy: whose value is wanted.
         estimand: discount and horizon.
         config: of the fit.
-        rng: streams of the fit.
+        rng: streams of the fit; updates are made on their device, whatever is asked of policy and log on the
+            host.
         fold: `[episodes]` 0..F-1; member m is then fitted without the fold `m % F`, so that some members can
             judge each episode without having seen it. None fits all to all.
 
@@ -150,22 +154,29 @@ class FQEFit:
         self._dataset, self._policy, self._rng, self._fold = dataset, policy, rng, fold
         self.config, self.estimand = config, estimand
         transitions = dataset.transitions()
-        self._fresh = _fresh_values(dataset, policy, estimand, config, rng.at("init"))
+        host, device = rng.host, rng.device
+        values = _fresh_values(dataset, policy, estimand, config, host.at("init"))
         next_obs = torch.tensor(transitions.next_observation)
         # The pool of a'_i ~ pi(s'_i) is drawn once; an update takes one of it for each row.
-        self._rows = PreparedRows.prepare(
-            self._fresh, transitions, policy_choices(policy, next_obs, config, rng.at("next_actions"))
+        next_mask = (
+            None if transitions.next_action_mask is None else torch.tensor(transitions.next_action_mask)
         )
+        following = policy_choices(policy, next_obs, config, host.at("next_actions"), next_mask)
+        self._rows = on_device(PreparedRows.prepare(values, transitions, following), device)
         first = torch.from_numpy(np.stack([episode.observations[0] for episode in dataset.logged_episodes]))
-        choices = policy_choices(policy, first, config, rng.at("first_actions"))
-        self._starts = FirstStates.prepare(self._fresh, first, choices)
-        self._watched = self._starts.some(_WATCHED_STARTS)
-        self._members = member_rows(
-            dataset, config.members, generator=rng.at("episodes"), bootstrap=config.bootstrap, fold=fold
+        masks = state_masks(dataset.logged_episodes, dataset.spec.act_dim)
+        first_mask = None if masks is None else torch.from_numpy(np.stack([mask[0] for mask in masks]))
+        choices = policy_choices(policy, first, config, host.at("first_actions"), first_mask)
+        self._starts = FirstStates.prepare(values, first, choices)
+        self._watched = on_device(self._starts.some(_WATCHED_STARTS), device)
+        rows = member_rows(
+            dataset, config.members, generator=host.at("episodes"), bootstrap=config.bootstrap, fold=fold
         )
+        self._members = on_device(rows, device)
         self._polyak = config.polyak_share(estimand)
-        self._bounds = target_bounds(dataset, self._fresh) if config.clip_targets else None
-        self._draws_actions = self._rows.next_choices is not None and not self._fresh.is_discrete
+        self._bounds = target_bounds(dataset, values) if config.clip_targets else None
+        self._draws_actions = self._rows.next_choices is not None and not values.is_discrete
+        self._fresh = on_device(values, device)
         self._block = (-1, torch.empty(0))
 
     def init(self) -> FQEState:
@@ -174,7 +185,8 @@ class FQEFit:
         optimiser = torch.optim.AdamW(
             [values.net.flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        return FQEState(values, copy.deepcopy(values.net), optimiser)
+        clipped = torch.zeros((), dtype=torch.float64, device=values.net.flat.device)
+        return FQEState(values, copy.deepcopy(values.net), optimiser, clipped=clipped)
 
     def update(self, state: FQEState) -> None:
         """One gradient step of every member; changes `state` and nothing else."""
@@ -213,18 +225,18 @@ class FQEFit:
         if horizon is not None:
             # Q_h(s, a) = r + g Q_{h-1}(s', a') for every h at once: a row serves any number of steps to go,
             # and with one step to go nothing follows.
-            to_go = torch.randint(1, horizon + 1, batch.shape, generator=generator)
+            to_go = torch.randint(1, horizon + 1, batch.shape, generator=generator, device=batch.device)
             mask = mask * (to_go > 1)
         following = self._rows.next_values(state.values, state.target, batch, to_go, generator)
         return torch.addcmul(self._rows.reward[batch], mask, following), to_go
 
     def result(self, state: FQEState) -> FQEResult:
         """What the fit has found so far."""
-        history = np.array(state.history)
+        history, values = np.array(state.history), on_device(state.values, CPU)
         return FQEResult(
-            state.values,
+            values,
             self._policy,
-            initial=self._starts.values(state.values).numpy(),
+            initial=self._starts.values(values).numpy(),
             history=history,
             drift=drift_of(history, self._dataset, self.estimand),
             clip_share=float(state.clipped) / max(state.updates - self._late, 1),
@@ -257,6 +269,7 @@ def fit_fqe(
     fold: NDArray[np.int64] | None = None,
     restore: Callable[[FQEState], bool] | None = None,
     on_look: OnLook | None = None,
+    device: torch.device = CPU,
 ) -> FQEResult:
     """Makes all updates of a `FQEFit`.
 
@@ -270,11 +283,12 @@ def fit_fqe(
         restore: loads the state of this very fit, interrupted, into a fresh one; False where there is none
             that fits, and whatever it did to the state is then undone.
         on_look: told of the state now and then, and at the end.
+        device: where updates are made; the result lies on the host.
 
     Raises:
         DataError: see `FQEFit`.
     """
-    rng = RngStreams(int(torch.randint(2**62, (), generator=generator)))
+    rng = RngStreams(int(torch.randint(2**62, (), generator=generator)), device)
     fit = FQEFit(dataset, policy, estimand=estimand, config=config, rng=rng, fold=fold)
     state = fit.init()
     if restore is not None and not restore(state):

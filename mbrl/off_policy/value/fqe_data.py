@@ -77,7 +77,8 @@ class PreparedRows:
         """`[k, b]`, of each member's own target network; a generator where actions are drawn from a pool."""
         inputs = _rows(self.next_obs, index)
         if self.next_choices is not None and not values.is_discrete:
-            draw = torch.randint(self.next_choices.shape[0], index.shape, generator=generator)
+            count = self.next_choices.shape[0]
+            draw = torch.randint(count, index.shape, generator=generator, device=index.device)
             inputs = torch.cat([inputs, self.next_choices[draw, index]], -1)
         # After a step one step less is to go.
         inputs = values.with_clock(inputs, None if to_go is None else to_go - 1)
@@ -155,7 +156,8 @@ def member_rows(
 def draw_rows(members: list[Tensor], batch_size: int, generator: torch.Generator) -> Tensor:
     """`[block, k, b]` row indices for a block of updates."""
     shape = (DRAW_BLOCK, batch_size)
-    drawn = [part[torch.randint(len(part), shape, generator=generator)] for part in members]
+    device = generator.device
+    drawn = [part[torch.randint(len(part), shape, generator=generator, device=device)] for part in members]
     return torch.stack(drawn, 1)
 
 

@@ -99,7 +99,7 @@ class DiscreteProposals:
     ) -> None:
         self._problem, self._injected_mass, self.is_stored = problem, injected_mass, is_sorted
         self.width = problem.prior.act_dim
-        self._one_hot = torch.eye(self.width, dtype=problem.dtype)
+        self._one_hot = torch.eye(self.width, dtype=problem.dtype, device=problem.action_spread.device)
 
     def root(self, obs: Float[Tensor, "b obs_dim"], noise: RowNoise, hints: Hints) -> RootSet:
         """Every action of the task; `noise` is not needed."""
@@ -116,7 +116,7 @@ class DiscreteProposals:
             mass = self._injected_mass * injected / injected.sum(-1, keepdim=True)
             logits = mask_logits(((1.0 - self._injected_mass) * logits.softmax(-1) + mass).log(), valid)
             provenance[injected] = SOURCES.index("dataset")
-        actions = self._one_hot.to(obs.device).expand(len(obs), -1, -1)
+        actions = self._one_hot.expand(len(obs), -1, -1)
         if self.is_stored:
             logits, order = torch.sort(logits, dim=-1, descending=True, stable=True)
             actions, valid, provenance = (

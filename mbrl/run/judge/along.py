@@ -155,7 +155,7 @@ def select_along(
             found = find_exploitation(judges, own(), policies, judged, selection.chosen, work.progress)
             exploitation = found.to_json()
     else:
-        fits = KeptFits(work.path / "selection", work.key.digest, work.progress)
+        fits = KeptFits(work.path / "selection", work.key.digest, work.progress, device=workspace.device)
         selection = select_by_values(
             candidates, dataset, config.select, rng=RngStreams(config.seed), kept=fits
         )

@@ -65,7 +65,7 @@ def backtest_stage(
 
     def work(work: StageWork) -> Mapping[str, Any]:
         work.progress.message(_forecast(dataset, estimand, fqe, chosen))
-        kept = KeptFits.of(work, "back-test: fit values")
+        kept = KeptFits.of(work, "back-test: fit values", workspace.device)
         asked = EstimatorSettings(estimand, fqe, fit_values=kept, rollouts=rollouts)
         found = _ask(dataset, workspace, asked, chosen, seed)
         kept.drop()

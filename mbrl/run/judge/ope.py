@@ -111,7 +111,7 @@ def ope_stage(
         if not (work.path / "checkpoints").exists():  # what goes on was told before
             work.progress.message(_forecast(label, policy, dataset, settings))
         model = None if chosen is None else chosen.for_evaluation(dataset)
-        kept = KeptFits.of(work, f"fit values of {label}")
+        kept = KeptFits.of(work, f"fit values of {label}", workspace.device)
         found, evidence = evaluate_with_evidence(
             policy, dataset, settings, model=model, backtest=backtest, fit_values=kept
         )

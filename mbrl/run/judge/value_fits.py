@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mbrl.core.device import CPU, on_device
 from mbrl.core.estimates import Estimand
 from mbrl.core.progress import Progress
 from mbrl.core.protocols import Policy
@@ -31,17 +32,19 @@ class KeptFits:
         digest: of the stage; a checkpoint of another one is refused.
         progress: told of the updates.
         label: of the fits, for people.
+        device: where updates are made.
     """
 
     folder: Path
     digest: str
     progress: Progress
     label: str = "fit values"
+    device: torch.device = CPU
 
     @classmethod
-    def of(cls, work: StageWork, label: str) -> "KeptFits":
+    def of(cls, work: StageWork, label: str, device: torch.device) -> "KeptFits":
         """Fits that belong to a stage, kept among its checkpoints."""
-        return cls(work.path / "checkpoints", work.key.digest, work.progress, label)
+        return cls(work.path / "checkpoints", work.key.digest, work.progress, label, device)
 
     def __call__(
         self,
@@ -65,7 +68,7 @@ class KeptFits:
             nonlocal saved
             self.progress.advance(state.updates, value=state.history[-1] if state.history else float("nan"))
             if time.monotonic() - saved > SECONDS_BETWEEN or state.updates == config.updates:
-                checkpoints.save(state.updates, state.state_dict())
+                checkpoints.save(state.updates, on_device(state.state_dict(), CPU))
                 saved = time.monotonic()
 
         self.progress.start(self.label, config.updates)
@@ -79,6 +82,7 @@ class KeptFits:
                 fold=fold,
                 restore=restore,
                 on_look=on_look,
+                device=self.device,
             )
         finally:
             self.progress.finish()
