@@ -28,11 +28,11 @@ from mbrl.core.rng import RngStreams  # noqa: E402
 from mbrl.data.dataset import Dataset  # noqa: E402
 from mbrl.dynamics.tabular.counts import fit_table  # noqa: E402
 from mbrl.dynamics.tabular.model import TabularDynamics  # noqa: E402
-from mbrl.envs.icu_sepsis import STATES, SepsisTask  # noqa: E402
 from mbrl.off_policy.value.exact_value import state_probabilities  # noqa: E402
 from mbrl.planning.tabular.iteration import behaviour_policy, best_policy, spibb_policy  # noqa: E402
 from mbrl.planning.tabular.policy import TabularPolicy  # noqa: E402
 from mbrl.run.policies import StoredPolicy  # noqa: E402
+from mbrl.study.icu_sepsis import SepsisTask  # noqa: E402
 from mbrl.uncertainty.measures import ens_std  # noqa: E402
 
 LEAST_COUNT = 20  # steps from which on SPIBB changes a pair: the threshold of the records themselves
@@ -73,7 +73,7 @@ def measure(task: SepsisTask, stays: int, *, updates: int, seed: int) -> Iterato
     log = task.log(stays, seed=seed)
     half = np.random.default_rng(seed).permutation(len(log))
     train, judge = log.select(half[: stays // 2]), log.select(half[stays // 2 :])
-    model = fit_table(train, train, members=7, prior=1.0, rng=RngStreams(seed))
+    model = fit_table(train, train, members=7, prior=None, rng=RngStreams(seed))
     fitted = mbrl.fit(judge, progress=False, seed=seed, kind="tabular")
     for name, policy in policies(task, train, model).items():
         started = time.time()
@@ -122,7 +122,8 @@ def policies(task: SepsisTask, train: Dataset, model: TabularDynamics) -> dict[s
 def true_value(task: SepsisTask, policy: TabularPolicy) -> float:
     """The chance of survival under the policy, by a linear solve in the task's tables."""
     table = np.zeros_like(task.clinicians)
-    table[:STATES] = state_probabilities(policy, torch.from_numpy(task.centres[:STATES]))
+    live = slice(task.states)
+    table[live] = state_probabilities(policy, torch.from_numpy(task.centres[live]))
     return task.value(table)
 
 

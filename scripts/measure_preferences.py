@@ -37,7 +37,7 @@ ASKED: Final = ("reward", "cpl", "dpo")
 """Methods that read answers."""
 
 HIDDEN: Final = [128, 128]
-REWARD: Final = {"hidden": [64, 64], "max_updates": 1000}
+REWARD: Final = {"hidden": [64, 64], "max_updates": 600}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.1, 0.3])
     parser.add_argument("--length", type=int, default=25, help="steps of a segment")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--updates", type=int, default=3_000)
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=RESULTS)

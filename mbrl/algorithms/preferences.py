@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream
 from mbrl.core.errors import ConfigError
+from mbrl.learners.base import BatchKind
 from mbrl.preferences.source import PreferenceSource
 
 
@@ -19,19 +20,11 @@ class PreferencesConfig(RecipeConfig):
         pairs: answered pairs in an update.
     """
 
+    batch_kinds: ClassVar[frozenset[BatchKind]] = frozenset({"preferences"})
     default_learner: ClassVar[Mapping[str, Any]] = {"name": "cpl"}
 
     preferences: str | None = None
     pairs: Annotated[int, Field(ge=1, le=65536)] = 32
-
-    @model_validator(mode="after")
-    def _check_reader(self) -> "PreferencesConfig":
-        if not self.learner.config.reads_preferences:
-            raise ValueError(
-                f"the learner {self.learner.name!r} reads rewards, not preferences: fit a reward model (mbrl "
-                "fit-reward), and train it on the relabelled log; cpl and dpo read preferences"
-            )
-        return self
 
     @property
     def reads_rewards(self) -> bool:

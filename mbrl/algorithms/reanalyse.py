@@ -8,11 +8,14 @@ Departures:
 - the model is fitted to the log once, and search pays for its uncertainty;
 - a decision is kept only if its lower bound is no worse than that of the policy's own action, by the same
   search (safe acceptance); elsewhere the policy is held by its anchor alone;
+- with a gate (`gate: members`) gains are first tested by long roll-outs in members that did not plan:
+  improve, distil and evaluate anew, until the test finds no more;
 - searches are made a thousand states at a time, with the networks of that moment, and are used for a few
   refreshes, as model rollouts are.
 """
 
 import dataclasses
+import math
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
@@ -41,9 +44,11 @@ from mbrl.nets.action_box import ActionBox
 from mbrl.ops.spread import robust_scale
 from mbrl.planning.base import SOURCES, Budget, Hints, Planner, PlanResult
 from mbrl.planning.choice import PlannerField
+from mbrl.planning.improvement.gate import Gate, calibrate_gate
 from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.learned import learned_problem, with_pessimism
-from mbrl.planning.problem.problem import Pessimism
+from mbrl.planning.problem.members import split_members
+from mbrl.planning.problem.problem import Pessimism, PlanningProblem
 from mbrl.planning.problem.uncertainty import UncertaintyConfig
 
 Target: TypeAlias = Literal["weights", "action"]
@@ -69,6 +74,11 @@ class ReanalyseConfig(RecipeConfig):
         injects_logged: whether the logged action is among the candidates.
         margin: what the lower bound of a decision must exceed that of the policy's own action by, return
             units.
+        gate: whether gains are tested before any is accepted: `members` lets the first two thirds of the
+            model's members plan and the others follow what was planned; gains below the level that held
+            there are not accepted, and none is where no level held, so that improvement ends by itself.
+        gate_states: logged states of that test, at each refresh.
+        gate_horizon: steps that both actions are followed for.
         penalty_coef: lambda, on the uncertainty of imagined steps.
         lcb_coef: kappa, deviations over members that are subtracted from returns.
         uncertainty: how it is measured.
@@ -87,6 +97,9 @@ class ReanalyseConfig(RecipeConfig):
     improved_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     injects_logged: bool = True
     margin: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    gate: Literal["none", "members"] = "none"
+    gate_states: Annotated[int, Field(ge=5, le=1_000_000)] = 100
+    gate_horizon: Annotated[int, Field(ge=1, le=100_000)] = 200
     penalty_coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     lcb_coef: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     uncertainty: UncertaintyConfig = UncertaintyConfig()
@@ -199,7 +212,14 @@ class DecisionSearch:
         # A search with fresh critics would find what they overrate.
         if step < self.config.search_from:
             return {}
-        planner = self._planner(policy, value)
+        planner, judge = self._planner(policy, value)
+        # What gain has to be exceeded: the margin, and the level of the gate.
+        least, found = self.config.margin, {}
+        if judge is not None:
+            gate = self._gate(planner, judge, generator)
+            least = math.inf if gate.threshold is None else max(least, gate.threshold)
+            is_open = torch.tensor(float(gate.is_open), dtype=torch.float64)
+            found = {"reanalyse/gate_open": is_open}
         shape, device = (self.config.states,), generator.device
         index = torch.randint(len(self.transitions), shape, generator=generator, device=device)
         # One stream for each state, so that chunks change no result.
@@ -210,7 +230,7 @@ class DecisionSearch:
             obs, result = self._search(planner, index[rows], noise.rows(rows))
             # Safe acceptance: pessimistic values of both actions by the same search. NaN,
             # where they were not compared, accepts nothing.
-            accepted = result.delta_lcb >= self.config.margin
+            accepted = result.delta_lcb >= least
             if bool(accepted.any()):
                 self.decisions.push(self._rows(obs, result, accepted, noise.rows(rows)))
             gains.append(result.delta_lcb)
@@ -220,9 +240,24 @@ class DecisionSearch:
                 f"The planner {self.config.planner.name!r} compared its action with the policy's nowhere, so "
                 "nothing can be accepted. Remedy: raise algorithm.sims, or use another planner."
             )
-        return dict(zip(_METRICS, torch.stack(sums).sum(0) / len(index), strict=True))
+        return {**dict(zip(_METRICS, torch.stack(sums).sum(0) / len(index), strict=True)), **found}
 
-    def _planner(self, policy: Policy, value: StateValueFn | None) -> Planner:
+    def _gate(self, planner: Planner, judge: PlanningProblem, generator: torch.Generator) -> Gate:
+        """Tests the planner's gains in members that it does not plan in, at states drawn from the log."""
+        chosen = torch.randint(len(self.transitions), (self.config.gate_states,), generator=generator)
+        return calibrate_gate(
+            planner,
+            judge,
+            self.transitions.observation[chosen],
+            # Drawn one by one from the whole log, states count each for itself.
+            torch.arange(len(chosen)),
+            horizon=self.config.gate_horizon,
+            budget=Budget(self.config.sims),
+            generator=generator,
+        )
+
+    def _planner(self, policy: Policy, value: StateValueFn | None) -> tuple[Planner, PlanningProblem | None]:
+        """The planner, and what its gains are tested in; None for no test."""
         if not isinstance(value, CriticValues):
             raise ConfigError(
                 f"reanalyse searches with the learner's critics, but {self.config.learner.name!r} has none. "
@@ -242,7 +277,12 @@ class DecisionSearch:
         )
         pessimism = Pessimism(penalty_coef=config.penalty_coef, lcb_coef=config.lcb_coef)
         device = self.transitions.observation.device
-        return config.planner.build(on_device(with_pessimism(problem, pessimism), device))
+        problem = on_device(with_pessimism(problem, pessimism), device)
+        if config.gate == "none":
+            return config.planner.build(problem), None
+        problem, judge = split_members(problem)
+        # The judge is asked for what happens, not for what it would rather not be sure of.
+        return config.planner.build(problem), dataclasses.replace(judge, pessimism=Pessimism())
 
     def _search(
         self, planner: Planner, index: Tensor, noise: RowNoise

@@ -241,7 +241,7 @@ def relabel(
         termination: condition likewise; what follows it in an episode is left out.
         module: `file.py:function`, or a function, of observations, actions and next observations that
             returns a reward for each step.
-        reward_model: or a reward model that was fitted to preferences, or the path of its fit or file.
+        reward_model: or a reward model of answers or of an imitation: itself, or the path of its run or file.
         pessimism: of a reward model, k of `mean_i r_i - k std_i r_i` over its members.
         offset: of a reward model, what every step earns besides; comparisons do not tell it.
         out: where it is written; must not exist. None keeps it in memory alone.

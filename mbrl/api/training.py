@@ -16,6 +16,7 @@ from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.documents import Override
 from mbrl.run.metrics import read_metrics
 from mbrl.run.records import TrainingSummary
+from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, find_run
 from mbrl.run.train import train_policy_stage
 
@@ -134,9 +135,9 @@ class Run(Result):
 
     def messages(self) -> Sequence[str]:
         """What was selected and why, and what the diagnostics of the policy warn of."""
-        from mbrl.report.run.training_tables import shift_alarms
+        from mbrl.report.run.training_tables import recovered_reward, shift_alarms
 
-        alarms, selection = shift_alarms(self.summary), self.selection
+        alarms, selection = [*recovered_reward(self.summary), *shift_alarms(self.summary)], self.selection
         if selection is None:
             return alarms
         from mbrl.report.run.selection_sections import selection_lines, selection_warnings
@@ -169,6 +170,7 @@ def train(
     algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None = None,
     *,
     dynamics: "Dynamics | str | Path | Mapping[str, Any] | None" = None,
+    expert: Dataset | str | Path | None = None,
     config: str | Path | None = None,
     task: str | None = None,
     online: str | None = None,
@@ -186,6 +188,7 @@ def train(
         log: an open log, or what `load` takes; None where `config` names one, or for a training `online`.
         algorithm: name in `mbrl list algorithms`, a yaml's path or content, or a recipe's config object.
         dynamics: a fitted model to learn from, or the name, path or content of a yaml for the fit.
+        expert: second log, of an expert, for algorithms that imitate (`airl`, `gail`, `smodice`, `demodice`).
         config: experiment: a name in `configs/experiments` or a yaml.
         task: replaces the one that the log names.
         online: a task in whose simulator to train, to make behaviour policies; recipes for logs refuse it.
@@ -196,7 +199,7 @@ def train(
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
         changes: the same by name; a key that is no section of it belongs to the algorithm: `updates=10_000`,
-            `penalty={"coef": 2.0}`, `evaluation={"episodes": 20}`, `select="last"`.
+            `penalty={"coef": 2.0}`, `select="last"`.
 
     Raises:
         MbrlError: a name or value is wrong, the log cannot be used, or the training met a NaN.
@@ -211,6 +214,7 @@ def train(
     fitted = dynamics if isinstance(dynamics, Dynamics) else None
     arguments: dict[str, Any] = {
         **log_arguments(log, workspace),
+        **_expert_argument(expert, workspace),
         "algorithm": _algorithm_section(algorithm),
         "dynamics": fitted.config.model_dump(mode="json") if fitted else _section(dynamics),
         "task": online or task,
@@ -220,10 +224,18 @@ def train(
     }
     resolved = resolve(config, arguments=arguments, overrides=[*overrides, *named_overrides(changes)])
     _check_online(resolved, online)
-    with at_work(workspace, resolved.run) as workspace:
+    return _run(resolved, workspace, log if isinstance(log, Dataset) else None, fitted)
+
+
+def _expert_argument(expert: Dataset | str | Path | None, workspace: Workspace) -> dict[str, Any]:
+    """The entry of a run's config that names a log of an expert."""
+    return {"expert": log_arguments(expert, workspace)["dataset"]}
+
+
+def _run(resolved: ResolvedConfig, workspace: Workspace, log: Dataset | None, fitted: Dynamics | None) -> Run:
+    with at_work(workspace, resolved.run) as work:
         model = None if fitted is None else (fitted.fitted, fitted.digest)
-        data = log if isinstance(log, Dataset) else None
-        return Run(train_policy_stage(resolved, workspace, dataset=data, fitted=model), data)
+        return Run(train_policy_stage(resolved, work, dataset=log, fitted=model), log)
 
 
 def _algorithm_section(algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None) -> Any:

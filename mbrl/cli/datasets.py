@@ -110,7 +110,7 @@ def relabel(
         str | None, typer.Option(help="file.py:function that computes rewards; the file is run.")
     ] = None,
     reward_model: Annotated[
-        Path | None, typer.Option(help="Reward model of mbrl fit-reward: its folder or file.")
+        Path | None, typer.Option(help="Of mbrl fit-reward or of an imitation: folder or file.")
     ] = None,
     pessimism: Annotated[
         float, typer.Option(min=0, help="Of a reward model: deviations over members that are taken off.")

@@ -101,11 +101,9 @@ def ope(
 ) -> None:
     """Judge policies by a log alone, and propose what to do: a table, JSON and a page.
 
-    The question is the mean return of an episode of the whole task, unless --discount or --horizon say else;
-    it is the first line of the answer.
+    The question is the mean return of an episode of the whole task, unless --discount or --horizon say else.
 
-    Exit status 0 go, 10 go with guard, 20 no-go, 30 cannot tell, 1 error. Of several candidates it is that of
-    the proposed one: the best verdict at a level that holds for all of them at once.
+    Exit status 0 go, 10 go with guard, 20 no-go, 30 cannot tell, 1 error: of the proposed candidate.
     """
     del debug
     from mbrl.api.judging import ope as judge

@@ -1,4 +1,4 @@
-"""`mbrl preferences`, `synthetic-preferences`, `fit-reward`, `next-pairs`."""
+"""`mbrl label`, `preferences`, `synthetic-preferences`, `fit-reward`, `next-pairs`, `best-of`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,47 @@ Answers = Annotated[
     typer.Option("--preferences", metavar="FILE", help="Answers, .jsonl or .parquet; repeatable."),
 ]
 Length = Annotated[int, typer.Option(min=1, help="Steps of a segment.")]
+
+
+@guarded
+def label(
+    dataset: Source,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File of answers, .jsonl; made, or continued.")],
+    pairs: Annotated[
+        Path | None, typer.Option(help="Pairs to ask, of mbrl next-pairs [random ones].")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Random pairs that are asked.")] = 50,
+    length: Length = 25,
+    annotator: Annotated[str, typer.Option(help="Who answers.")] = "",
+    channels: Annotated[
+        list[str] | None,
+        typer.Option("--channel", help="A channel that is shown; repeatable [the first dozen]."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    seed: Seed = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Answer which of two segments is better, on a page that this machine alone can open."""
+    del debug
+    from mbrl.api.preferences import label as ask
+
+    answers = ask(
+        dataset,
+        out,
+        pairs=pairs,
+        count=count,
+        length=length,
+        annotator=annotator,
+        channels=channels,
+        seed=seed or 0,
+        port=port,
+        browser=browser,
+        tell=lambda text: typer.echo(text, err=True),
+    )
+    emit(answers, is_json=json, path=out)
 
 
 @guarded
@@ -148,3 +189,45 @@ def next_pairs(
         out=out,
     )
     emit(queue, is_json=json, path=out)
+
+
+@guarded
+def best_of(
+    policy: Annotated[Path, typer.Argument(help="Who draws: a training, or a policy file, with a density.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File to write, .safetensors.")],
+    reward_model: Annotated[
+        Path | None, typer.Option(help="What ranks: a reward model of mbrl fit-reward.")
+    ] = None,
+    critic: Annotated[
+        Path | None, typer.Option(help="Or a training whose critics rank, those of its last update.")
+    ] = None,
+    candidates: Annotated[int, typer.Option(min=1, max=10_000, help="Draws among which it chooses.")] = 16,
+    pessimism: Annotated[
+        float,
+        typer.Option(min=0, help="Deviations over members that are taken off; 1 of two critics: the least."),
+    ] = 0.0,
+    runs: Runs = Path("runs"),
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Make a policy that takes the best of N draws of another one, by a reward model or by critics."""
+    del debug
+    from mbrl.api.preferences import best_of as make
+    from mbrl.api.result import PlainResult
+    from mbrl.report.kit.table import Table
+
+    made = make(
+        policy,
+        reward_model=reward_model,
+        critic=critic,
+        candidates=candidates,
+        pessimism=pessimism,
+        store=runs,
+    )
+    written = made.save(out)
+    facts = {name: made.stored.facts[name] for name in ("algorithm", "behaviour", "ranked_by")}
+    table = Table("best of N", ("", "value"), list(facts.items()))
+    emit(
+        PlainResult({**facts, "path": str(written)}, [table], title=str(written)), is_json=json, path=written
+    )

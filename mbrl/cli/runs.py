@@ -72,6 +72,12 @@ def train(
     algorithm: AlgorithmName = None,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
+    expert: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET", help="Log of an expert, for algorithms that imitate (airl, smodice)."
+        ),
+    ] = None,
     task: TaskName = None,
     online: Annotated[
         str | None,
@@ -100,6 +106,7 @@ def train(
         dataset,
         algorithm,
         dynamics=dynamics,
+        expert=expert,
         config=config,
         task=task,
         online=online,

@@ -170,7 +170,7 @@ class SamplingModel(DynamicsModel, Protocol):
         member: Int[Tensor, "b"],
         noise: Float[Tensor, "b k"],
     ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:
-        """S' and r of each row from its own member, a function of `[b, obs_dim + 1]` standard normal noise."""
+        """A successor and a reward of each row from its own member, by `[b, obs_dim + 1]` normal noise."""
         ...
 
 

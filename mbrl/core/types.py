@@ -284,10 +284,9 @@ def plain(batch: TransitionBatch) -> TransitionBatch:
 
 
 def take(batch: BatchT, rows: Tensor) -> BatchT:
-    """The rows `[k]` int64 of a batch; a field that is lacking stays so."""
-    taken: dict[str, Tensor] = {}
+    """The rows `[k]` int64 of a batch; a field that is lacking, or has rows of its own, stays so."""
+    taken: dict[str, Any] = {}
     for field in dataclasses.fields(batch):
-        values: Tensor | None = getattr(batch, field.name)
-        if values is not None:
-            taken[field.name] = values.index_select(0, rows)
+        values: Any = getattr(batch, field.name)
+        taken[field.name] = values.index_select(0, rows) if isinstance(values, Tensor) else values
     return type(batch)(**taken)

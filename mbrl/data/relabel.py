@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from mbrl.core.errors import ConfigError, DataError
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
-from mbrl.data.expressions.parse import parse_expression
-from mbrl.data.expressions.steps import COSINE, NEXT, SINE, angle_nodes, step_columns
-from mbrl.data.expressions.tree import Expression, Node, substitute, write
+from mbrl.data.expressions.steps import NEXT, StepNames
+from mbrl.data.expressions.tree import Expression
 from mbrl.data.info import DatasetInfo
 
 RewardFunction = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]
@@ -55,7 +54,7 @@ def relabel_dataset(
     """
     if (reward is None and termination is None and function is None) or (reward and function):
         raise ConfigError("Give a reward (an expression or a function, not both), a termination, or both.")
-    names = _Names(dataset.obs_names, dataset.act_names)
+    names = StepNames(dataset.obs_names, dataset.act_names)
     rule, condition = names.parse(reward), names.parse(termination)
     counts: Counter[str] = Counter()
     reads_next = reads_next and function is not None
@@ -74,37 +73,10 @@ def relabel_dataset(
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Names:
-    """What expressions call the dimensions of a log."""
-
-    obs: tuple[str, ...]
-    act: tuple[str, ...]
-
-    def parse(self, text: str | None) -> Expression | None:
-        """The expression over dimensions alone."""
-        if text is None:
-            return None
-        angles = self._angles()
-        dimensions = [*self.obs, *(NEXT + name for name in self.obs), *self.act]
-        root = parse_expression(text, known=[*dimensions, *angles]).root
-        root = substitute(root, angles)
-        return Expression(write(root), root)
-
-    def _angles(self) -> dict[str, Node]:
-        roots = (name.removesuffix(COSINE) for name in self.obs if name.endswith(COSINE))
-        angles = [name for name in roots if name + SINE in self.obs and name not in self.obs]
-        return {**angle_nodes(angles), **angle_nodes(angles, NEXT)}
-
-    def columns(self, episode: Episode) -> dict[str, NDArray[Any]]:
-        """`[T]` by name."""
-        return step_columns(self.obs, self.act, episode.observations, episode.actions)
-
-
 def _relabel(
     episode: Episode,
     index: int,
-    names: _Names,
+    names: StepNames,
     rule: Expression | None,
     condition: Expression | None,
     function: RewardFunction | None,

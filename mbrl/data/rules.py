@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mbrl.core.errors import DataError
+from mbrl.data.dataset import Dataset
 from mbrl.data.expressions.parse import ExpressionError, parse_expression
-from mbrl.data.expressions.steps import NEXT
+from mbrl.data.expressions.steps import NEXT, StepNames
 from mbrl.data.info import DatasetInfo
 
 
@@ -68,6 +69,41 @@ class LoggedReward(_LoggedRule):
     ) -> Float[Tensor, "b"]:
         """`[b]` in the type of `next_obs`."""
         return self._value(obs, action, next_obs).to(next_obs.dtype)
+
+
+class StepConstraint(_LoggedRule):
+    """Whether a step keeps to a condition, as a `RewardFn`: 1 where it holds, else 0."""
+
+    def __call__(
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        action: Float[Tensor, "b act_dim"],
+        next_obs: Float[Tensor, "b obs_dim"],
+    ) -> Float[Tensor, "b"]:
+        """`[b]`, 0 or 1 in the type of `next_obs`; a condition without a value (NaN) does not hold."""
+        value = self._value(obs, action, next_obs)
+        return ((value != 0) & value.isfinite()).to(next_obs.dtype)
+
+
+def read_step_rules(
+    dataset: Dataset, *, constraint: str | None, cost: str | None
+) -> tuple[StepConstraint | None, LoggedReward | None]:
+    """A constraint and a cost over the names of a log, `next_NAME` for observations after a step.
+
+    Args:
+        dataset: whose names they read; `obs_0`, `act_0`, ... where it has none.
+        constraint: a condition that steps have to keep to; None for none.
+        cost: what a step costs; None for nothing.
+
+    Raises:
+        ExpressionError: one is no expression, or reads another name.
+    """
+    names = StepNames(dataset.obs_names, dataset.act_names)
+    condition, price = names.parse(constraint), names.parse(cost)
+    return (
+        None if condition is None else StepConstraint(condition.text, names.obs, names.act),
+        None if price is None else LoggedReward(price.text, names.obs, names.act),
+    )
 
 
 _Rule = TypeVar("_Rule", bound=_LoggedRule)

@@ -137,11 +137,19 @@ def _join_masks(
     episodes: Sequence[Episode], act_dim: int
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
     """`[n, act_dim]` masks before and after each step, or None where no episode has any."""
+    whole = state_masks(episodes, act_dim)
+    if whole is None:
+        return None, None
+    return np.concatenate([mask[:-1] for mask in whole]), np.concatenate([mask[1:] for mask in whole])
+
+
+def state_masks(episodes: Sequence[Episode], act_dim: int) -> list[NDArray[np.bool_]] | None:
+    """`[T + 1, act_dim]` of each episode, see `Transitions.action_mask`; None where no episode has any."""
     masks = [episode_mask(episode) for episode in episodes]
     if all(mask is None for mask in masks):
-        return None, None
+        return None
     whole: list[NDArray[np.bool_]] = []
     for episode, mask in zip(episodes, masks, strict=True):
         allowed = np.ones((len(episode) + 1, act_dim), dtype=np.bool_) if mask is None else mask
         whole.append(np.logical_or(allowed, ~allowed.any(1, keepdims=True)))
-    return np.concatenate([mask[:-1] for mask in whole]), np.concatenate([mask[1:] for mask in whole])
+    return whole

@@ -10,6 +10,7 @@ from mbrl.deploy.graph import Graph
 from mbrl.deploy.layers import write_normaliser, write_stack
 from mbrl.nets.actors import Actor, ClippedGaussianActor, MixtureActor
 from mbrl.nets.bcq import BCQPolicy
+from mbrl.nets.best_of import BestOfPolicy
 from mbrl.nets.categorical import CategoricalPolicy
 from mbrl.nets.policy import PolicyNetwork
 
@@ -149,11 +150,48 @@ def _bcq(policy: BCQPolicy, head: Head) -> str:
     return graph.op("GatherND", graph.reshape(action, -1, count, size), best, batch_dims=1)
 
 
+def _best_of(policy: BestOfPolicy, head: Head) -> str:
+    if head.noise is not None:
+        raise ConfigError(
+            "Draws of a best-of-N policy need the inverse of erf, which ONNX lacks. Remedy: export without."
+        )
+    kind = policy.spec.behaviour.kind
+    if kind == "mixture":
+        raise ConfigError(
+            "The draws of a mixture are made in float64, which ONNX runtimes lack: its best of N cannot be "
+            "written as ONNX. Remedy: clone with one Gaussian (learner.form=gaussian), or keep to --format "
+            "policy, which torch reads."
+        )
+    graph, space, count = head.graph, policy.spec.space, policy.spec.candidates
+    rows = graph.op("Gather", graph.op("Shape", head.obs), graph.constant([0]))
+    obs = graph.op("Unsqueeze", head.obs, graph.constant([1]))
+    # Candidates of a state side by side, [batch, k, .] flattened.
+    obs = graph.reshape(graph.op("Tile", obs, graph.constant([1, count, 1])), -1, space.obs_dim)
+    shape = graph.op("Concat", rows, graph.constant([count, space.act_dim]), axis=0)
+    noise = graph.op("Expand", graph.constant(policy.candidate_noise(None, 1)[:, 0]), shape)
+    noise = graph.reshape(noise, -1, space.act_dim)
+    action = _WRITERS[kind](policy.behaviour, Head(graph, obs, noise))
+    ranker = policy.ranker
+    judged = graph.op("Concat", write_normaliser(graph, obs, ranker.normaliser), action, axis=-1)
+    members = [write_stack(graph, judged, ranker.net, member=k) for k in range(ranker.net.members)]
+    stacked = graph.op("Concat", *members, axis=-1)  # [batch k, members]
+    stacked = graph.standardised(stacked, policy.rank_offset, policy.rank_scale)
+    value = graph.op("ReduceMean", stacked, axes=[1], keepdims=1)
+    if policy.spec.pessimism > 0:
+        gap = graph.op("Sub", stacked, value)
+        spread = graph.op("Sqrt", graph.op("ReduceMean", graph.op("Mul", gap, gap), axes=[1], keepdims=1))
+        cost = graph.op("Mul", spread, graph.constant(policy.spec.pessimism))
+        value = graph.op("Sub", value, cost)
+    best = graph.op("ArgMax", graph.reshape(value, -1, count), axis=1, keepdims=1)
+    return graph.op("GatherND", graph.reshape(action, -1, count, space.act_dim), best, batch_dims=1)
+
+
 _WRITERS: Final[dict[str, Writer]] = {
     "deterministic": _deterministic,
     "tanh_gaussian": _tanh_gaussian,
     "clipped_gaussian": _clipped_gaussian,
     "mixture": _mixture,
     "bcq": _bcq,
+    "best_of_n": _best_of,
 }
 """By `PolicySpec.kind`."""

@@ -108,7 +108,7 @@ class DynamicsConfig(BaseModel):
             choices: members are then draws of their posterior, and nothing else below concerns them but
             `prior`, `holdout_fraction` and `assessment`.
         prior: steps that the prior of a table is worth, for each state and action: what the other actions did
-            in the state.
+            in the state. None for the worth under which the counts of the log are likeliest.
         members: networks that are trained.
         elites: networks that are kept, those with the least holdout error.
         hidden: widths of the hidden layers.
@@ -142,7 +142,7 @@ class DynamicsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["gaussian", "tabular"] = "gaussian"
-    prior: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+    prior: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     members: Annotated[int, Field(ge=1, le=1000)] = 7
     elites: Annotated[int, Field(ge=1, le=1000)] = 5
     hidden: Hidden = (200, 200, 200, 200)

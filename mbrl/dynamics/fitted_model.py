@@ -20,6 +20,7 @@ class FittedModel(DynamicsModel, Protocol):
         history: past frames and actions that an observation holds, or None.
         obs_dim: size of an observation.
         frame_dim: size of its newest frame, which is what is predicted.
+        temperature: `[frame_dim + 1]` factors on the predicted deviations, the reward last.
     """
 
     inputs: Normaliser
@@ -27,6 +28,7 @@ class FittedModel(DynamicsModel, Protocol):
     history: History | None
     obs_dim: int
     frame_dim: int
+    temperature: Tensor
 
     def forward(
         self, inputs_n: Float[Tensor, "*e b in"], *, first: int | None = None

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from mbrl.core.protocols import Checkpointable, Learner
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, StateDict
+from mbrl.nets.discriminator import Discriminator
 from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.passes import NetworkPass
 
 Schedule: TypeAlias = Literal["constant", "cosine"]
 
-BatchKind: TypeAlias = Literal["transitions", "on_policy", "demonstrations"]
+BatchKind: TypeAlias = Literal["transitions", "on_policy", "demonstrations", "preferences"]
 """What a learner's batches are: `TransitionBatch` of whoever acted, `OnPolicyBatch` of its own policy, or
 `DemonstrationBatch` of whoever acted with an expert's steps beside them."""
 
@@ -83,11 +84,6 @@ class LearnerConfig(BaseModel):
     def summed_steps(self) -> int:
         """Logged rewards that a row of a batch sums up, discounted; 1 for single steps."""
         return 1
-
-    @property
-    def reads_preferences(self) -> bool:
-        """Whether updates read answered pairs of segments, which the recipe `preferences` brings."""
-        return False
 
     @property
     def is_conservative(self) -> bool:
@@ -195,6 +191,15 @@ def find_phase(learner: Learner[Any], state: Any) -> int | None:
         return None
     values = [getattr(state, name) for name in _field_names(state)]
     return None if any(isinstance(one, int) or dataclasses.is_dataclass(one) for one in values) else 0
+
+
+@runtime_checkable
+class LearnsReward(Protocol):
+    """A learner that recovers a reward besides its policy, which is kept with the run."""
+
+    def reward_model(self, state: Any) -> Discriminator:
+        """The reward as it stands; a view on `state`."""
+        ...
 
 
 LEARNERS: Registry[LearnerEntry] = Registry(

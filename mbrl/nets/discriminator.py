@@ -80,8 +80,9 @@ class Discriminator(nn.Module):
             second: `[b]` others.
             share: `[b]`, how far between them, in [0, 1].
         """
-        obs = interpolate(*(self.g.normaliser(rows.observation) for rows in (first, second)), share)
-        action = interpolate(*(self._scaled(rows.action) for rows in (first, second)), share)
+        normaliser = self.g.normaliser
+        obs = interpolate(normaliser(first.observation), normaliser(second.observation), share)
+        action = interpolate(self._scaled(first.action), self._scaled(second.action), share)
         gradient = self.g.net.first_output_gradient(torch.cat([obs, action], -1))[0]
         penalty = unit_gradient_penalty(gradient if self.reads_actions else gradient[:, : obs.shape[-1]])
         if self.h is None:

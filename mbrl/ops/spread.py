@@ -125,3 +125,10 @@ def robust_scale(values: Float[Tensor, "n"]) -> float:
     spread, size = float(inside.std(correction=0)), float(inside.abs().mean())
     scale = size if spread < LEAST_VARIATION * size else max(spread, LEAST_RATIO * size)
     return scale or float(values.double().std(correction=0)) or 1.0
+
+
+def lower_bound(values: Float[Tensor, "e *b"], pessimism: float) -> Float[Tensor, "*b"]:
+    """`mean_i x_i - pessimism std_i x_i` over members, the deviation without a correction; the mean at 0."""
+    mean = values.mean(0)
+    # Without: the least of two members is then their mean minus once their deviation.
+    return mean if pessimism == 0 else mean - pessimism * values.std(0, correction=0)

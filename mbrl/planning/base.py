@@ -93,6 +93,10 @@ class PlanResult:
         uncertainty: `[b]`, of the selected action's first step, reward units.
         delta_lcb: `[b]`, lower bound of the action less that of the policy's mode; NaN where not compared.
         stats: what it cost.
+        limited: `[b, 3]`, of the selected plan: share of its futures that break the constraint, sum of its
+            steps' costs, steps that break it, mean over futures; 0 without them. A tree search looks at the
+            first step and at dead ends behind it, and tells the first step's cost.
+        policy_limited: `[b, 3]`, the same of the policy's mode; NaN where nothing was imagined.
         tree: the search tree, if asked for.
         elites: `[b, m, l, act_dim]`, further plans that the planner would like to see again at the next step,
             in `Hints.elites`; None for none.
@@ -113,6 +117,8 @@ class PlanResult:
     uncertainty: Float[Tensor, "b"]
     delta_lcb: Float[Tensor, "b"]
     stats: PlanStats
+    limited: Float[Tensor, "b 3"]
+    policy_limited: Float[Tensor, "b 3"]
     tree: Any = None
     elites: Float[Tensor, "b m l act_dim"] | None = None
 

@@ -13,7 +13,8 @@ def act_by_policy(
 ) -> PlanResult:
     """The prior's mode, worth what the pessimistic critic says of the state; no step is imagined.
 
-    `uncertainty` is 0, since no step was asked about, and `delta_lcb` NaN, since nothing was compared.
+    `uncertainty` is 0, since no step was asked about, and `delta_lcb` and what is limited are NaN, since
+    nothing was compared or imagined.
 
     Args:
         problem: whose prior acts.
@@ -38,6 +39,8 @@ def act_by_policy(
         bootstrap_part=value,
         uncertainty=zero,
         delta_lcb=torch.full_like(value, torch.nan),
+        limited=value.new_full((len(value), 3), torch.nan),
+        policy_limited=value.new_full((len(value), 3), torch.nan),
         stats=PlanStats(
             sims=0,
             rounds=0,

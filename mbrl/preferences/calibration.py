@@ -101,7 +101,7 @@ def judge_pairs(
     decided = target != 0.5
     total = int(decided.sum())
     right = int(((probability > 0.5) == (target > 0.5))[decided].sum())
-    low, high = wilson_interval(right / total, total) if total else (None, None)
+    low, high = wilson_interval(right / total, float(total)) if total else (None, None)
     sure, correct = _sure_and_correct(probability.numpy(), target.numpy())
     spread = by_member.std(0, correction=0).mean()
     return PairReport(

@@ -23,7 +23,7 @@ from mbrl.core.types import SpaceSpec, StateDict
 from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import ActivationName
-from mbrl.nets.widths import Hidden
+from mbrl.nets.widths import Layers
 from mbrl.ops.preferences import bradley_terry_loss
 from mbrl.preferences.reward_model import RewardEnsemble, RewardMembers, RewardSpec
 from mbrl.preferences.segments import SegmentPairs
@@ -42,7 +42,7 @@ class RewardConfig(BaseModel):
 
     Attributes:
         members: networks; what they dispute is what is not known.
-        hidden: widths of their hidden layers.
+        hidden: widths of their hidden layers; none makes the reward linear in states and actions.
         activation: of the hidden layers.
         layer_norm: LayerNorm in the hidden layers.
         learning_rate: Adam rate.
@@ -58,7 +58,7 @@ class RewardConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     members: RewardMembers = 5
-    hidden: Hidden = (128, 128)
+    hidden: Layers = (128, 128)
     activation: ActivationName = "relu"
     layer_norm: bool = False
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3

@@ -15,6 +15,7 @@ from mbrl.nets.critics import CriticEnsemble
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import ActivationName
 from mbrl.nets.widths import Layers
+from mbrl.ops.spread import lower_bound
 
 RewardMembers: TypeAlias = Annotated[int, Ge(1), Le(100)]
 """Networks of an ensemble."""
@@ -141,13 +142,6 @@ class RewardEnsemble(nn.Module):
         deviation = found.std(1, correction=0)
         self.offset.copy_(found.mean(1))
         self.scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
-
-
-def lower_bound(rewards: Float[Tensor, "e *b"], pessimism: float) -> Float[Tensor, "*b"]:
-    """`mean_i r_i - pessimism std_i r_i`, the deviation over members without a correction; the mean at 0."""
-    mean = rewards.mean(0)
-    # Without: the least of two members is then their mean minus once their deviation.
-    return mean if pessimism == 0 else mean - pessimism * rewards.std(0, correction=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

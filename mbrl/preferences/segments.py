@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mbrl.core.errors import DataError
+from mbrl.data.choices.masks import episode_mask
 from mbrl.data.dataset import Dataset
 from mbrl.preferences.pairs import Preference, PreferenceSet, Segment
 
@@ -21,12 +22,15 @@ class PairBatch:
         action: `[n, 2, length, act_dim]`, environment units.
         valid: `[n, 2, length]`, False behind the end of a segment.
         target: `[n]`, probability that left is preferred.
+        mask: `[n, 2, length, act_dim]`, True for the choices that were allowed; None where all are, and for
+            continuous actions.
     """
 
     observation: Float[Tensor, "n 2 length obs_dim"]
     action: Float[Tensor, "n 2 length act_dim"]
     valid: Bool[Tensor, "n 2 length"]
     target: Float[Tensor, "n"]
+    mask: Bool[Tensor, "n 2 length act_dim"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +43,7 @@ class SegmentPairs:
         rows: `[n, 2, length]`, steps of left and right; 0 behind the end of a segment.
         valid: `[n, 2, length]`, False there.
         target: `[n]`, probability that left is preferred.
+        mask: `[steps, act_dim]`, True for the choices that were allowed; None as in `PairBatch`.
     """
 
     observation: Float[Tensor, "steps obs_dim"]
@@ -46,6 +51,7 @@ class SegmentPairs:
     rows: Int[Tensor, "n 2 length"]
     valid: Bool[Tensor, "n 2 length"]
     target: Float[Tensor, "n"]
+    mask: Bool[Tensor, "steps act_dim"] | None = None
 
     def __len__(self) -> int:
         return self.target.shape[0]
@@ -81,7 +87,9 @@ class SegmentPairs:
         valid = np.array([[side[1] for side in pair] for pair in placed], dtype=np.bool_)
         observations, actions = log_steps(dataset)
         target = torch.tensor([answer.target for answer in answers], dtype=torch.float32)
-        return cls(observations, actions, torch.from_numpy(rows), torch.from_numpy(valid), target)
+        return cls(
+            observations, actions, torch.from_numpy(rows), torch.from_numpy(valid), target, _masks(dataset)
+        )
 
     def take(self, index: Int[Tensor, "k"]) -> "SegmentPairs":
         """Some of the pairs."""
@@ -95,7 +103,8 @@ class SegmentPairs:
         flat = rows.reshape(-1)
         observation = self.observation.index_select(0, flat).view(*rows.shape, -1)
         action = self.action.index_select(0, flat).view(*rows.shape, -1)
-        return PairBatch(observation, action, valid, self.target[index])
+        mask = None if self.mask is None else self.mask.index_select(0, flat).view(*rows.shape, -1)
+        return PairBatch(observation, action, valid, self.target[index], mask)
 
 
 def log_steps(
@@ -105,3 +114,13 @@ def log_steps(
     observations = np.concatenate([episode.observations[:-1] for episode in dataset.episodes])
     actions = np.concatenate([episode.actions for episode in dataset.episodes])
     return torch.from_numpy(observations), torch.from_numpy(actions)
+
+
+def _masks(dataset: Dataset) -> Bool[Tensor, "steps act_dim"] | None:
+    """What was allowed in every step; an episode without masks allows all. None where none has any."""
+    found = [episode_mask(episode) for episode in dataset.episodes]
+    if all(mask is None for mask in found):
+        return None
+    pairs = zip(dataset.episodes, found, strict=True)
+    parts = [np.ones_like(e.actions, dtype=np.bool_) if m is None else m[:-1] for e, m in pairs]
+    return torch.from_numpy(np.concatenate(parts))

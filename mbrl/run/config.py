@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny
 
-from mbrl.algorithms.base import RECIPES, LearnerChoice, RecipeConfig
+from mbrl.algorithms.base import RECIPES, RecipeConfig
 from mbrl.core.assets import configs_dir
 from mbrl.core.device import check_device_name
 from mbrl.core.errors import ConfigError
@@ -20,6 +20,7 @@ from mbrl.core.registry import Registry
 from mbrl.data.options import LoadOptions
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.learners.base import LEARNERS
+from mbrl.learners.choice import LearnerChoice
 from mbrl.off_policy.value.judge_config import JudgesConfig
 from mbrl.run.documents import (
     KeyPath,

@@ -61,8 +61,8 @@ def load_run_expert(config: RunConfig, dataset: Dataset | None, workspace: Works
             f"The expert's log {expert.info.name!r} has {expert.spec.obs_dim} observations and "
             f"{expert.spec.act_dim} actions in {list(expert.spec.act_low)} to {list(expert.spec.act_high)}, "
             f"the log {dataset.info.name!r} {dataset.spec.obs_dim} and {dataset.spec.act_dim} in "
-            f"{list(dataset.spec.act_low)} to {list(dataset.spec.act_high)}. Remedy: two logs of one machine, "
-            "with the same history."
+            f"{list(dataset.spec.act_low)} to {list(dataset.spec.act_high)}. Remedy: two logs of one "
+            "machine, with the same history."
         )
     return expert
 

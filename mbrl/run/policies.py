@@ -16,6 +16,7 @@ from mbrl.core.types import SpaceSpec
 from mbrl.envs.history import HistoryPolicy
 from mbrl.nets.actors import ActorSpec, actor_class
 from mbrl.nets.bcq import BCQPolicy, BCQSpec
+from mbrl.nets.best_of import DRAWING, BestOfPolicy, BestOfSpec
 from mbrl.nets.categorical import CategoricalSpec, categorical_class
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
@@ -42,7 +43,7 @@ _Number: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 _HISTORY: Final = TypeAdapter[History | None](History | None)
 
 
-AnySpec: TypeAlias = ActorSpec | BCQSpec | CategoricalSpec
+AnySpec: TypeAlias = ActorSpec | BCQSpec | BestOfSpec | CategoricalSpec
 
 
 class _AnySpec(RootModel[Annotated[AnySpec, Field(discriminator="kind")]]):
@@ -197,9 +198,13 @@ def load_policy(path: Path) -> StoredPolicy:
     """
     artifact = load_artifact(path, version=FORMAT_VERSION, what="policy")
     spec = artifact.entry("actor", _AnySpec).root
+    if isinstance(spec, BestOfSpec) and (
+        spec.behaviour.kind not in DRAWING or spec.behaviour.space != spec.space
+    ):
+        raise artifact.error("the behaviour draws nothing, or acts in another space", field="actor.behaviour")
     shapes = _network_class(spec).tensor_shapes(spec)
     artifact.check_shapes(shapes)
-    artifact.check_positive(name for name in shapes if name.endswith("normaliser.std"))
+    artifact.check_positive(name for name in shapes if name.endswith(("normaliser.std", "rank_scale")))
     artifact.entry("facts", PolicyFacts)
     policy = _rebuild(spec)
     policy.load_state_dict(dict(artifact.tensors))
@@ -230,6 +235,8 @@ def open_policy(path: Path, which: Which = "selected") -> StoredPolicy:
 def _network_class(spec: AnySpec) -> Any:
     if isinstance(spec, BCQSpec):
         return BCQPolicy
+    if isinstance(spec, BestOfSpec):
+        return BestOfPolicy
     return categorical_class(spec.kind) if isinstance(spec, CategoricalSpec) else actor_class(spec.kind)
 
 

@@ -122,6 +122,7 @@ class TrainingSummary(Record):
     divergence: tuple[dict[str, Any], ...]
     shift: "ShiftRecord | None"
     value_bounds: tuple[float, float] | None
+    recovered_reward: "RecoveredRewardRecord | None" = None
     selection: "SelectionRecord | None" = None
     exploitation: "ExploitationRecord | None" = None
 
@@ -133,6 +134,14 @@ class TrainingSummary(Record):
         if self.exploitation is not None and len(self.exploitation.own) != len(found):
             raise ValueError("the own model valued another number of policies than there are")
         return self
+
+
+class RecoveredRewardRecord(Record):
+    """See `mbrl.run.preferences.recovered.RecoveredReward`."""
+
+    steps: Count
+    pearson: float | None
+    spearman: float | None
 
 
 class SelectedRecord(Record):
@@ -239,6 +248,19 @@ class PlanSummary(EvaluationSummary):
     calibration: "PlanPrices"
     certificate: "CertificateRecord | None"
     gate: "GateRecord | None" = None
+    limits: "LimitsRecord | None" = None
+
+
+class LimitsRecord(Record):
+    """What plans had to keep to, and how the log did; see `mbrl.run.plan.limits`."""
+
+    constraint: str | None
+    max_violation: float
+    cost: str | None
+    steps_broken: float | None
+    episodes_broken: float | None
+    cost_per_step: float | None
+    cost_per_episode: float | None
 
 
 class PlanBudget(Record):

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from mbrl.algorithms.base import RECIPES, RecipeContext, counterpart_name
+from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.core.device import on_device
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
@@ -21,6 +21,8 @@ from mbrl.data.rules import logged_termination
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.envs.specs import TaskSpec, own_task_hash
+from mbrl.learners.base import LearnsReward
+from mbrl.learners.choice import counterpart_name
 from mbrl.nets.normaliser import Normaliser
 from mbrl.preferences.files import content_digest
 from mbrl.preferences.segments import SegmentPairs
@@ -41,6 +43,8 @@ from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, se
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import POLICY_FILE, save_policy
+from mbrl.run.preferences.recovered import keep_reward
+from mbrl.run.preferences.reward import REWARD_FILE
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey, package_version
 
@@ -89,6 +93,10 @@ def train_policy_stage(
         rng = RngStreams(config.seed, workspace.device).child("policy")
         outcome = _run_loop(resolved, training, rng, shift, kept, work)
         summary = _conclude(config, training, outcome, shift, kept, work)
+        if dataset is not None and isinstance(training.learner, LearnsReward):
+            reward = training.learner.reward_model(outcome.state)
+            found = keep_reward(work.path, reward, dataset).model_dump(mode="json")
+            summary = {**summary, "recovered_reward": found}
         if dataset is None or not kept.steps:
             return summary
         return {**summary, **select_along(resolved, dataset, kept, work, workspace, fit)}
@@ -98,7 +106,7 @@ def train_policy_stage(
         config=resolved.to_yaml(),
         facts=manifest_facts(config, dataset),
         work=work,
-        results=(POLICY_FILE,),
+        results=(POLICY_FILE, REWARD_FILE) if recipe.imitates else (POLICY_FILE,),
     )
     return perform(stage, workspace)
 

@@ -50,7 +50,6 @@ _SHORTER = (11, 15)
 _ONLINE_TASKS = {False: "pendulum", True: "cartpole"}
 """By whether actions are choices."""
 
-_CLONE_UPDATES = 8
 _BATCH_FIELDS = ("observation", "action", "reward", "next_observation", "terminated")
 _SMALL: Final[dict[str, Any]] = {
     "updates": UPDATES,
@@ -148,10 +147,7 @@ def _shrunk(tree: Tree) -> Tree:
     if isinstance(learner, dict):
         fields = cast("Tree", learner)
         if fields.get("name") in LEARNERS:
-            learner_config = LEARNERS.get(fields["name"]).Config
-            fields |= small_settings(learner_config)
-            if "clone_updates" in learner_config.model_fields:
-                fields["clone_updates"] = _CLONE_UPDATES  # both phases are looked at
+            fields |= small_settings(LEARNERS.get(fields["name"]).Config)
     return tree
 
 

@@ -32,6 +32,7 @@ _UPDATES = 10
 _BATCH_FIELDS = ("observation", "action", "reward", "next_observation", "terminated", "from_model")
 _HIDDEN = [8, 8]
 _BATCH_SIZE = 16
+_CLONE_UPDATES = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,9 +99,10 @@ def check_learner(
 
 
 def small_settings(config: type[LearnerConfig]) -> dict[str, Any]:
-    """Small batches, and narrow layers for every network whose widths are a setting."""
+    """Small batches, narrow layers for every network whose widths are a setting, and a short first phase."""
     widths = {name: _HIDDEN for name in config.model_fields if name.endswith("hidden")}
-    return {"batch_size": _BATCH_SIZE, **widths}
+    phases = {"clone_updates": _CLONE_UPDATES} if "clone_updates" in config.model_fields else {}
+    return {"batch_size": _BATCH_SIZE, **widths, **phases}
 
 
 def config_is_strict_and_survives_a_file(case: LearnerCase) -> None:

@@ -20,6 +20,7 @@ from mbrl.dynamics.fit import fit_dynamics
 from mbrl.learners.base import BatchKind
 from mbrl.nets.normaliser import Normaliser
 from mbrl.preferences.segments import SegmentPairs
+from mbrl.preferences.source import PreferenceSource
 from mbrl.preferences.synthetic import answer_pairs, draw_pairs
 from mbrl.uncertainty.held_out import held_out_measures
 
@@ -92,7 +93,7 @@ def make_transitions(space: SpaceSpec = SPACE) -> TransitionBatch:
 def make_batch(kind: BatchKind, space: SpaceSpec = SPACE) -> TransitionBatch:
     """The same rows as a learner of that kind of batch reads them."""
     rows = make_transitions(space)
-    if kind == "demonstrations":
+    if kind in {"demonstrations", "preferences"}:
         return make_source(kind, space).sample(len(rows), torch.Generator().manual_seed(0))
     return as_on_policy(rows) if kind == "on_policy" else rows
 
@@ -104,6 +105,8 @@ def make_source(kind: BatchKind, space: SpaceSpec = SPACE) -> BatchSource:
         return DatasetSource(rows)
     if kind == "demonstrations":
         return DemonstrationSource(DatasetSource(rows), make_expert(space), rows.observation[:5], 8)
+    if kind == "preferences":
+        return PreferenceSource(rows, make_preferences(space), 4)
     source = OnPolicySource()
     source.replace(as_on_policy(rows))
     return source

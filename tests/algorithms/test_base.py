@@ -6,7 +6,6 @@ import torch
 
 from mbrl.algorithms.base import (
     RECIPES,
-    LearnerChoice,
     Recipe,
     RecipeConfig,
     RecipeContext,
@@ -19,6 +18,7 @@ from mbrl.algorithms.model_stream import ModelBasedConfig, ModelBasedRecipe, Rea
 from mbrl.core.errors import ConfigError
 from mbrl.data.sources import DatasetSource
 from mbrl.learners.bc import BCConfig
+from mbrl.learners.choice import LearnerChoice
 from mbrl.learners.reward_units import StandardisedRewards
 from mbrl.learners.sac import SACConfig
 from mbrl.nets.normaliser import Normaliser

@@ -18,9 +18,11 @@ from mbrl.data.sources import DatasetSource, ModelBuffer
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.planning.base import PlanResult
 from mbrl.planning.noise import RowNoise
+from mbrl.planning.problem.members import split_members
 from mbrl.run.loop import renew
 from tests.algorithms.toy import make_context
 from tests.planning.one_step import OneStep, registered
+from tests.planning.worlds import make_problem, steady
 from tests.run.toy import SPACE, transitions
 
 
@@ -100,6 +102,40 @@ def test_a_margin_that_nothing_exceeds_leaves_the_clone_alone(toy: FittedDynamic
     assert len(rows) == 0
     training.learner.update(state, batch, RngStreams(0).at("update"))
     assert torch.equal(state.actor.net.flat, state.clone.net.flat)
+
+
+def test_two_thirds_of_the_members_plan_and_the_others_judge() -> None:
+    def formula(obs: torch.Tensor, action: torch.Tensor, member: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return obs, action[:, 0] - 0.1 * member * action[:, 0], *steady(obs[:, 0])
+
+    with pytest.raises(ConfigError, match="three of them or more"):
+        split_members(make_problem(formula, members=2))
+    problem = make_problem(formula, members=5)
+    first, others = split_members(problem)
+    assert (first.step.ensemble_size, others.step.ensemble_size) == (4, 1)
+    obs, action = torch.zeros(2, 1).double(), torch.ones(2, 1).double()
+    every = problem.step(obs, action).reward
+    assert torch.equal(others.step(obs, action).reward, every[4:])
+    assert torch.equal(first.step(obs, action, member=torch.tensor([1, 3])).reward, every[[1, 3], [0, 1]])
+
+
+@pytest.mark.parametrize(("sign", "is_open"), [(1.0, 1.0), (-1.0, 0.0)])
+def test_gains_that_the_other_members_do_not_confirm_are_not_accepted(
+    toy: FittedDynamics, sign: float, is_open: float
+) -> None:
+    def follow(judge: Any, obs: torch.Tensor, action: torch.Tensor, **_: Any) -> torch.Tensor:
+        return sign * torch.ones(len(obs)).double()
+
+    def halves(problem: Any) -> tuple[Any, Any]:
+        return problem, problem
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mbrl.planning.improvement.gate.followed_gain", follow)
+        patch.setattr("mbrl.algorithms.reanalyse.split_members", halves)
+        training, state = make(toy, gate="members", sims=16)
+        metrics = renewed(training, state)
+    assert metrics["reanalyse/gate_open"] == is_open
+    assert (metrics["reanalyse/acceptance_rate"] > 0.0) == bool(is_open)
 
 
 def test_the_logged_action_is_injected_unless_it_is_not_wanted(toy: FittedDynamics) -> None:

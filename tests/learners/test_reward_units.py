@@ -7,14 +7,22 @@ from mbrl.learners.base import LEARNERS, LearnerContext
 from mbrl.learners.bc import BC, BCConfig
 from mbrl.learners.reward_units import RETURN_METRICS, StandardisedRewards
 from mbrl.nets.normaliser import Normaliser
-from mbrl.testing.samples import make_batch
+from mbrl.testing.samples import CHOICES, make_batch
 from tests.run.toy import SPACE, assert_same
 
 
 def build(name: str):
     entry = LEARNERS.get(name)
     config = entry.Config.model_validate({"hidden": (8, 8)})
-    return entry(config, LearnerContext(SPACE, Normaliser.identity(3), 10))
+    return entry(config, LearnerContext(space_of(config), Normaliser.identity(3), 10))
+
+
+def space_of(config):
+    return CHOICES if config.acts_on_choices else SPACE
+
+
+def batch_for(learner):
+    return make_batch(learner.config.batch_kind, space_of(learner.config))
 
 
 def trained(learner, batch, updates: int = 3):
@@ -27,7 +35,7 @@ def trained(learner, batch, updates: int = 3):
 def test_a_learner_in_a_unit_is_the_learner_on_rewards_in_that_unit(name):
     """Bit for bit: the same state, the same losses; values and metrics of values times the unit."""
     learner = build(name)
-    batch = make_batch(learner.config.batch_kind)
+    batch = batch_for(learner)
     small = batch.in_unit(8.0)
     state, metrics = trained(learner, small)
     wrapped = StandardisedRewards(build(name), 8.0)
@@ -77,7 +85,7 @@ def test_a_value_without_critics_gets_none():
 def test_metrics_that_are_values_are_named_as_such():
     """What a learner reports beside losses and shares must not slip through in its own units."""
     learners = [build(name) for name in LEARNERS.names()]
-    batches = [make_batch(learner.config.batch_kind) for learner in learners]
+    batches = [batch_for(learner) for learner in learners]
     pairs = zip(learners, batches, strict=True)
     reported = {key for learner, batch in pairs for key in trained(learner, batch, 2)[1]}
     own = {"critic/loss", "critic/diversity", "critic/conservative_gap"}  # terms of losses

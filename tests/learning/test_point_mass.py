@@ -1,10 +1,13 @@
 """Do the recipes learn? A point mass on a line, logged under behaviour of mixed quality."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from mbrl.algorithms.base import RECIPES, RecipeContext
+from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset, DatasetInfo
@@ -12,6 +15,7 @@ from mbrl.data.normaliser import fit_moments
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.nets.normaliser import Normaliser
+from mbrl.run.loop import renew
 from mbrl.uncertainty.held_out import held_out_measures
 
 SPACE = SpaceSpec(obs_dim=2, act_dim=1, act_low=(-1.0,), act_high=(1.0,))
@@ -105,17 +109,25 @@ def random_returns() -> torch.Tensor:
 
 def learn(recipe_name: str, values: dict, context: RecipeContext, seed: int) -> float:
     """Mean return of the last policy, acting without noise; the loop without its files."""
+    return learn_all(recipe_name, values, context, seed)[0]
+
+
+def learn_all(
+    recipe_name: str, values: dict, context: RecipeContext, seed: int
+) -> tuple[float, Training, Any]:
+    """The same with the training and its last state."""
     recipe, rng = RECIPES.get(recipe_name), RngStreams(seed)
     config = recipe.Config.model_validate(values)
     training = recipe.build(config, context)
     state = training.learner.init(rng.at("init"))
     for update in range(config.updates):
         if training.refresh is not None and update % training.refresh_interval == 0:
-            training.refresh(training.learner.policy(state), update, rng.at("rollout", update))
+            renew(training, state, update, rng.at("rollout", update))
         batch = training.source.sample(training.batch_size, rng.at("batch", update))
         training.learner.update(state, batch, rng.at("update", update))
     policy = training.learner.policy(state)
-    return float(run(policy.act, 200, torch.Generator().manual_seed(7))[2].sum(0).mean())
+    found = run(policy.act, 200, torch.Generator().manual_seed(7))[2].sum(0).mean()
+    return float(found), training, state
 
 
 @pytest.mark.slow

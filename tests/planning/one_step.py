@@ -77,6 +77,8 @@ class OneStep:
             bootstrap_part=pick(bootstrap),
             uncertainty=out.uncertainty[at],
             delta_lcb=bound.amax(1) - bound[:, 0],
+            limited=torch.zeros(rows, 3),
+            policy_limited=torch.zeros(rows, 3),
             stats=PlanStats(count, 1, calls, 1, elapsed, False, torch.zeros(rows, dtype=torch.bool), 0, 1, 0),
         )
 

@@ -51,7 +51,8 @@ class Echo:
         table = torch.zeros(rows, 1, dtype=torch.int64)
         return PlanResult(
             first, plan, torch.full((rows,), self.length), first[:, None], torch.ones(rows, 1), table, table,
-            *[zero] * 7, stats, elites=torch.stack([plan, -plan], 1) if self.elites else None,
+            *[zero] * 7, stats, *[torch.zeros(rows, 3)] * 2,
+            elites=torch.stack([plan, -plan], 1) if self.elites else None,
         )  # fmt: skip
 
 

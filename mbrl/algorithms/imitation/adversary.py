@@ -1,7 +1,7 @@
 """A learner whose rewards are what a discriminator has learned so far of an expert. No recipe by itself."""
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,15 +15,6 @@ from mbrl.data.sources import imagined_rows
 from mbrl.learners.base import LearnerState, Optimiser
 from mbrl.nets.discriminator import Discriminator
 from mbrl.ops.imitation import airl_logit, discrimination_loss
-
-
-@runtime_checkable
-class LearnsReward(Protocol):
-    """A learner that recovers a reward besides its policy."""
-
-    def reward_model(self, state: Any) -> Discriminator:
-        """The reward as it stands; a view on `state`."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

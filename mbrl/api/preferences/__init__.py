@@ -6,14 +6,18 @@ from mbrl.api.preferences.answers import (
     load_preferences,
     synthetic_preferences,
 )
+from mbrl.api.preferences.best import best_of
+from mbrl.api.preferences.labels import label
 from mbrl.api.preferences.rewards import PairQueue, RewardModel, fit_reward, next_pairs
 
 __all__ = [
     "PairQueue",
     "PreferenceResult",
     "RewardModel",
+    "best_of",
     "fit_reward",
     "inspect_preferences",
+    "label",
     "load_preferences",
     "next_pairs",
     "synthetic_preferences",

@@ -1,11 +1,14 @@
 """What an expression over a step reads: dimensions before it and after it, and angles that became two."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from mbrl.data.expressions.tree import Name, Node, Operation
+from mbrl.core.types import Episode
+from mbrl.data.expressions.parse import parse_expression
+from mbrl.data.expressions.tree import Expression, Name, Node, Operation, substitute, write
 
 NEXT: Final = "next_"
 """Begins the name of an observation after the step."""
@@ -41,3 +44,39 @@ def step_columns(
     columns: dict[str, NDArray[Any]] = {name: obs[:-1, k] for k, name in enumerate(obs_names)}
     columns |= {NEXT + name: obs[1:, k] for k, name in enumerate(obs_names)}
     return columns | {name: act[:, k] for k, name in enumerate(act_names)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepNames:
+    """What expressions over a step call the dimensions of a log, and angles that became two of them.
+
+    Attributes:
+        obs: of the observation dimensions.
+        act: of the action dimensions.
+    """
+
+    obs: tuple[str, ...]
+    act: tuple[str, ...]
+
+    def parse(self, text: str | None) -> Expression | None:
+        """The expression over dimensions alone.
+
+        Raises:
+            ExpressionError: it is none, or reads another name.
+        """
+        if text is None:
+            return None
+        angles = self._angles()
+        dimensions = [*self.obs, *(NEXT + name for name in self.obs), *self.act]
+        root = parse_expression(text, known=[*dimensions, *angles]).root
+        root = substitute(root, angles)
+        return Expression(write(root), root)
+
+    def _angles(self) -> dict[str, Node]:
+        roots = (name.removesuffix(COSINE) for name in self.obs if name.endswith(COSINE))
+        angles = [name for name in roots if name + SINE in self.obs and name not in self.obs]
+        return {**angle_nodes(angles), **angle_nodes(angles, NEXT)}
+
+    def columns(self, episode: Episode) -> dict[str, NDArray[Any]]:
+        """`[T]` by name."""
+        return step_columns(self.obs, self.act, episode.observations, episode.actions)

@@ -2,10 +2,14 @@
 
 For a state s and an action a with counts n over successors, the posterior is
 
-    Dirichlet(n(s, a, .) + prior * p0(. | s)),    p0(. | s) = sum_a n(s, a, .) / sum_a,s' n(s, a, s')
+    Dirichlet(n(s, a, .) + prior * p0(. | s)),   p0(. | s) ~ Dirichlet(sum_a n(s, a, .))
 
 so an action that was never tried in a state is thought to do what the others did there, and members dispute
 it. A state that no training step leaves borrows p0 from all states together.
+
+How many steps the prior is worth is chosen by the marginal likelihood of the counts (empirical Bayes). A
+small prior draws members that send an untried action to one successor alone, and chains of such members run
+in circles; a large one says that all actions do the same. The log tells which is nearer to the truth.
 """
 
 from typing import Final
@@ -26,11 +30,14 @@ MAX_STATES: Final = 5_000
 MAX_ENTRIES: Final = 100_000_000
 """Most numbers of one array of a table: 400 MB."""
 
+PRIORS: Final = tuple(2.0**k for k in range(-2, 11))
+"""Worths of the prior, in steps, among which the log chooses."""
+
 Array = NDArray[np.float64]
 
 
 def fit_table(
-    dataset: Dataset, train: Dataset, *, members: int, prior: float, rng: RngStreams
+    dataset: Dataset, train: Dataset, *, members: int, prior: float | None, rng: RngStreams
 ) -> TabularDynamics:
     """Counts the steps of `train`.
 
@@ -39,7 +46,8 @@ def fit_table(
             parameter, so that the held-out ones belong to them.
         train: the episodes that are counted.
         members: draws of the posterior.
-        prior: steps that the prior is worth, for each state and action, > 0.
+        prior: steps that the prior is worth, for each state and action, > 0; None for the likeliest of
+            `PRIORS`.
         rng: of the draws.
 
     Raises:
@@ -64,11 +72,14 @@ def fit_table(
             field="observations",
             remedy="Fit an ensemble of networks: dynamics.kind=gaussian.",
         )
-    counts, reward, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
+    counts, earned, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
     base = _base(counts.sum(0), pairs, start, never_left)
-    chance = np.stack(
-        [_posterior_draw(counts + prior * base, start, rng.integer("member", m)) for m in range(members)]
-    )
+    prior = likeliest_prior(counts, base, start) if prior is None else prior
+    draws = [
+        _member((counts, earned, variance), base, prior, start, rng.child(f"member{m}"))
+        for m in range(members)
+    ]
+    chance, reward = (np.stack(column) for column in zip(*draws, strict=True))
     table = Table(
         codes=torch.from_numpy(codes),
         start=torch.from_numpy(start),
@@ -77,7 +88,7 @@ def fit_table(
         reward=_floats(reward),
         ends=_floats(ends),
         chance=_floats(chance),
-        reward_variance=torch.tensor(variance, dtype=torch.float32),
+        reward_variance=_floats(variance),
     )
     known = rows.successors_known()
     return TabularDynamics(
@@ -144,8 +155,8 @@ def _sums(
     steps: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     size: int,
-) -> tuple[Array, Array, Array, float]:
-    """Counts, mean rewards and shares of ends `[A, K]`, and the variance of rewards around their means."""
+) -> tuple[Array, Array, Array, Array]:
+    """Counts, mean rewards and shares of ends `[A, K]`, and the variance `[K]` of rewards."""
     state, following, choice = steps
     column = np.searchsorted(pairs[0] * size + pairs[1], state * size + following)
     shape = (rows.action.shape[1], len(pairs[0]))
@@ -163,8 +174,10 @@ def _sums(
         way_ends = np.where(total > 0, ended.sum(0) / total, (ends_into / into[0])[pairs[1]])
         mean = np.where(count > 0, gain / count, np.nan_to_num(way))
         share = np.where(count > 0, ended / count, np.nan_to_num(way_ends))
-    residual = reward - mean[choice, column]
-    return count, mean, share, float(np.square(residual).mean())
+    squares = np.square(reward - mean[choice, column])
+    # Few rewards of a way say little of their variance: that of all steps counts as one more of them.
+    variance = (np.bincount(column, squares, len(total)) + squares.mean()) / (total + 1.0)
+    return count, mean, share, variance
 
 
 def _base(
@@ -178,6 +191,50 @@ def _base(
     borrowed = np.isin(pairs[0], never_left)
     weight[borrowed] = np.bincount(pairs[1], total, int(pairs[1].max()) + 1)[pairs[1][borrowed]]
     return weight / np.repeat(_segment_sums(weight, start), np.diff(start))
+
+
+def _member(
+    found: tuple[Array, Array, Array], base: Array, prior: float, start: NDArray[np.int64], rng: RngStreams
+) -> tuple[Array, Array]:
+    """Chances and mean rewards `[A, K]` of one draw of the posterior.
+
+    What all actions share is not known either: p0 is a draw around the counts of the state (one step's worth
+    of the borrowed p0 where there are none), and so is the mean reward of a way, around its `variance / n`.
+    """
+    counts, earned, variance = found
+    total = counts.sum(0)
+    is_known = np.repeat(_segment_sums(total, start) > 0, np.diff(start))
+    shared = _posterior_draw(np.where(is_known, total, base)[None], start, rng.integer("shared"))[0]
+    chance = _posterior_draw(counts + prior * shared, start, rng.integer("chance"))
+    # A mean of n rewards is known to variance / n; the prior's steps count as rewards of the same way.
+    way = np.sqrt(variance / (total + 1.0)) * _normal(total.shape, rng.integer("way"))
+    own = np.sqrt(variance / (counts + np.maximum(prior * base, 1.0)))
+    return chance, earned + way + own * _normal(counts.shape, rng.integer("reward"))
+
+
+def likeliest_prior(counts: Array, base: Array, start: NDArray[np.int64]) -> float:
+    """The worth of `PRIORS` under which the counts are likeliest, given p0.
+
+    `log p(n | c) = sum_{s,a} [log G(c) - log G(c + n) + sum_s' (log G(c p0 + n_s') - log G(c p0))]`, G being
+    the gamma function, over the pairs of states and actions that were tried.
+
+    Args:
+        counts: `[A, K]`.
+        base: `[K]`, p0.
+        start: `[S + 1]`, where the successors of each state begin.
+    """
+    action, pair = counts.nonzero()
+    seen = torch.from_numpy(counts[action, pair])
+    total = torch.from_numpy(_segment_sums(counts, start))
+    total = total[total > 0]
+
+    def log_likelihood(worth: float) -> float:
+        share = worth * torch.from_numpy(base[pair])
+        whole = torch.tensor(worth, dtype=torch.float64)
+        of_totals = (torch.lgamma(whole) - torch.lgamma(whole + total)).sum()
+        return float(of_totals + (torch.lgamma(share + seen) - torch.lgamma(share)).sum())
+
+    return max(PRIORS, key=log_likelihood)
 
 
 def _segment_sums(values: Array, start: NDArray[np.int64]) -> Array:
@@ -200,6 +257,10 @@ def _posterior_draw(concentration: Array, start: NDArray[np.int64], seed: int) -
     largest = np.maximum.reduceat(log_gamma, firsts, axis=1)
     draw = np.exp(log_gamma - np.repeat(largest, sizes[sizes > 0], axis=1))
     return draw / np.repeat(np.add.reduceat(draw, firsts, axis=1), sizes[sizes > 0], axis=1)
+
+
+def _normal(shape: tuple[int, ...], seed: int) -> Array:
+    return np.random.Generator(np.random.Philox(seed)).standard_normal(shape)
 
 
 def _floats(values: Array) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """A table of what followed what: one categorical distribution over successors for each state and action.
 
 A state is a distinct observation, whatever its numbers: one-hot vectors, an id in a single column, or the
-centre of a cluster of patients. So logs of discrete states need no format of their own, learners read the same
-numbers as ever, and the table finds the state of an observation by looking for the nearest row of its list.
+centre of a cluster of patients. So logs of discrete states need no format of their own, learners read the
+same numbers as ever, and the table finds the state of an observation by looking for the nearest of its list.
 
 Successors of a state are stored once for all actions, `K` of them over all states (compressed rows): state s
 owns the columns `start[s]` to `start[s + 1]`. A member is one draw of the posterior, so what members dispute
@@ -36,10 +36,10 @@ class Table:
         start: `[S + 1]` int64, where the successors of each state begin.
         successor: `[K]` int64, which state they are.
         count: `[A, K]` float32, how often a logged action led there.
-        reward: `[A, K]` float32, mean reward of the step, reward units.
+        reward: `[e, A, K]` float32, what each member believes of the mean reward of the step, reward units.
         ends: `[A, K]` float32, probability that the task ends with it.
         chance: `[e, A, K]` float32, each member's probabilities; those of a state and an action sum to 1.
-        reward_variance: `[]` float32, of rewards around `reward`, reward units squared.
+        reward_variance: `[K]` float32, of rewards around their mean, reward units squared.
     """
 
     codes: Tensor
@@ -83,6 +83,7 @@ class TabularDynamics(nn.Module):
         self.inputs, self.targets = inputs, targets
         self.history: History | None = None
         self.obs_dim = self.frame_dim = table.codes.shape[1]
+        self.temperature = torch.ones(self.frame_dim + 1)  # a posterior is not stretched
         self._moments = _Moments.of(table)
 
     @property
@@ -101,7 +102,11 @@ class TabularDynamics(nn.Module):
         found = torch.empty(len(obs), dtype=torch.int64)
         for first in range(0, len(obs), _LOOK_UP):
             rows = slice(first, first + _LOOK_UP)
-            # By differences: matrix products would lose digits of what is near.
+            found[rows] = torch.cdist(obs[rows], codes, compute_mode="use_mm_for_euclid_dist").argmin(-1)
+        # Matrix products are fast and lose digits: what they do not find exactly, differences do.
+        odd = (codes[found] != obs).any(-1).nonzero()[:, 0]
+        for first in range(0, len(odd), _LOOK_UP):
+            rows = odd[first : first + _LOOK_UP]
             distance = torch.cdist(obs[rows], codes, compute_mode="donot_use_mm_for_euclid_dist")
             found[rows] = distance.argmin(-1)
         return found
@@ -178,8 +183,8 @@ class TabularDynamics(nn.Module):
         pair = first + torch.minimum(index, (size - 1).clamp_min(0))
         pair = torch.where(size > 0, pair, 0)
         next_obs = torch.where((size > 0)[:, None], table.codes[table.successor[pair]], table.codes[state])
-        reward = torch.where(size > 0, table.reward[choice, pair], 0.0)
-        return next_obs, torch.addcmul(reward, table.reward_variance.sqrt(), noise[:, -1])
+        reward = torch.where(size > 0, table.reward[member, choice, pair], 0.0)
+        return next_obs, torch.addcmul(reward, table.reward_variance[pair].sqrt(), noise[:, -1])
 
     @staticmethod
     def _floored(variance: Tensor, scale: Tensor) -> Tensor:
@@ -237,19 +242,20 @@ class _Moments:
         states, width = table.codes.shape
         shape, origin = (members, states, actions), table.origin
         mean, square = torch.zeros(*shape, width), torch.zeros(*shape, width)
-        reward, reward_square = torch.zeros(shape), torch.zeros(shape)
+        reward, reward_square, spread = torch.zeros(3, *shape)
         # About each state itself, so that float32 does not cancel squares of large numbers.
         delta = table.codes[table.successor] - table.codes[origin]
         for member in range(members):
             for action in range(actions):
-                chance, gain = table.chance[member, action], table.reward[action]
+                chance, gain = table.chance[member, action], table.reward[member, action]
                 mean[member, :, action].index_add_(0, origin, chance[:, None] * delta)
                 square[member, :, action].index_add_(0, origin, chance[:, None] * delta.square())
                 reward[member, :, action].index_add_(0, origin, chance * gain)
                 reward_square[member, :, action].index_add_(0, origin, chance * gain.square())
+                spread[member, :, action].index_add_(0, origin, chance * table.reward_variance)
         return cls(
             mean=mean + table.codes[:, None],
             variance=(square - mean.square()).clamp_min_(0.0),
             reward_mean=reward,
-            reward_variance=(reward_square - reward.square()).clamp_min_(0.0) + table.reward_variance,
+            reward_variance=(reward_square - reward.square()).clamp_min_(0.0) + spread,
         )

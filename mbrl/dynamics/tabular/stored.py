@@ -27,9 +27,9 @@ def table_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         "codes": (states, width),
         "start": (states + 1,),
         "successor": (pairs,),
-        **dict.fromkeys(("count", "reward", "ends"), by_pair),
-        "chance": (members, *by_pair),
-        "reward_variance": (),
+        **dict.fromkeys(("count", "ends"), by_pair),
+        **dict.fromkeys(("chance", "reward"), (members, *by_pair)),
+        "reward_variance": (pairs,),
         **{f"inputs.{name}": shape for name, shape in Normaliser.tensor_shapes(width + actions).items()},
         **{f"targets.{name}": shape for name, shape in Normaliser.tensor_shapes(width + 1).items()},
     }
@@ -54,7 +54,9 @@ def rebuild_table(tensors: Mapping[str, Tensor]) -> TabularDynamics:
     if not is_sound:
         raise ValueError("its indices lie outside of the table")
     chances = [table.chance, table.ends]
-    if any(bool(((part < 0) | (part > 1)).any()) for part in chances) or float(table.reward_variance) < 0:
+    if any(bool(((part < 0) | (part > 1)).any()) for part in chances) or bool(
+        (table.reward_variance < 0).any()
+    ):
         raise ValueError("its chances lie outside of [0, 1], or a variance is negative")
     normalisers = [
         Normaliser(tensors[f"{name}.mean"], tensors[f"{name}.std"]) for name in ("inputs", "targets")

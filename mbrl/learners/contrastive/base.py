@@ -7,45 +7,48 @@ a loss of answered pairs, which come in a `PreferenceBatch`.
 import abc
 import copy
 import dataclasses
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, TypeAlias, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.learners.base import (
+    BatchKind,
     LearnerConfig,
     LearnerContext,
     LearnerState,
-    LogStdBounds,
     Optimiser,
     Schedule,
 )
 from mbrl.nets.actors import ActorSpec, ClippedGaussianActor
+from mbrl.nets.categorical import CategoricalSpec, SoftmaxPolicy
 from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
+from mbrl.ops.choices import log_probability_of
 from mbrl.preferences.segments import PairBatch
 from mbrl.preferences.source import PreferenceBatch
 
+DensityPolicy: TypeAlias = ClippedGaussianActor | SoftmaxPolicy
+"""A Gaussian in a box of actions, or a softmax over choices."""
+
 
 class ContrastiveConfig(LearnerConfig):
-    """A Gaussian policy that clones, then follows preferences.
+    """A policy with a density that clones, then follows preferences.
 
     Attributes:
         hidden: widths of the hidden layers.
-        log_std_bounds: limits of the policy's log standard deviation, one for all states.
         clone_updates: updates of the first phase.
         learning_rate: Adam rate of both phases; the moments start anew with the second.
-        schedule: course of the rate over the run.
+        schedule: course of the rate over the second phase.
         segment_discount: gamma of `sum_t gamma^t log pi(a_t | s_t)` within a segment.
         clone_coef: weight of the cloning error in the second phase.
     """
 
     hidden: Hidden = (256, 256)
-    log_std_bounds: LogStdBounds = (-5.0, 2.0)
     clone_updates: Annotated[int, Field(ge=0, le=1_000_000_000)] = 10_000
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
     schedule: Schedule = "constant"
@@ -58,16 +61,16 @@ class ContrastiveConfig(LearnerConfig):
         return False
 
     @property
-    def reads_preferences(self) -> bool:
-        """Its second phase does."""
-        return True
+    def batch_kind(self) -> BatchKind:
+        """Logged steps, and answered pairs beside them."""
+        return "preferences"
 
 
 @dataclasses.dataclass(slots=True)
 class ContrastiveState(LearnerState):
     """Policy, optimisers of the phases, and how far the training is."""
 
-    actor: ClippedGaussianActor
+    actor: DensityPolicy
     clone_optimiser: Optimiser
     optimiser: Optimiser
     updates: int
@@ -86,11 +89,6 @@ class ContrastiveLearner(abc.ABC, Generic[ConfigT, StateT]):
     """
 
     def __init__(self, config: ConfigT, context: LearnerContext) -> None:
-        if context.space.is_discrete:
-            raise ConfigError(
-                "This learner's policy is a Gaussian, and the log's actions are choices. Remedy: fit a "
-                "reward model (mbrl fit-reward), and train a learner of choices on the relabelled log."
-            )
         self.config, self.context = config, context
 
     @abc.abstractmethod
@@ -118,7 +116,7 @@ class ContrastiveLearner(abc.ABC, Generic[ConfigT, StateT]):
         del generator
         state.updates += 1
         if state.updates <= self.config.clone_updates:
-            loss = -state.actor.log_prob(batch.observation, batch.action).mean()
+            loss = cloning_error(state.actor, batch)
             state.clone_optimiser.descend(loss)
             return {"policy/clone_loss": loss.detach()}
         if not isinstance(batch, PreferenceBatch):
@@ -132,13 +130,13 @@ class ContrastiveLearner(abc.ABC, Generic[ConfigT, StateT]):
         loss = losses.mean()
         metrics = {"policy/loss": loss.detach()}
         if self.config.clone_coef > 0:
-            clone = -state.actor.log_prob(batch.observation, batch.action).mean()
+            clone = cloning_error(state.actor, batch)
             metrics["policy/clone_loss"] = clone.detach()
             loss = loss + self.config.clone_coef * clone
         state.optimiser.descend(loss)
         return {**metrics, "policy/pair_accuracy": pair_accuracy(scores.detach(), batch.pairs.target)}
 
-    def policy(self, state: StateT) -> ClippedGaussianActor:
+    def policy(self, state: StateT) -> DensityPolicy:
         """The policy, in either phase."""
         return state.actor
 
@@ -150,30 +148,56 @@ class ContrastiveLearner(abc.ABC, Generic[ConfigT, StateT]):
         """The clone's step; what a contrast takes depends on the segments and not on the batch."""
         return (NetworkPass(state.actor.net, "parameters"),)
 
-    def log_probs(self, actor: ClippedGaussianActor, pairs: PairBatch) -> Float[Tensor, "n 2"]:
+    def log_probs(self, actor: DensityPolicy, pairs: PairBatch) -> Float[Tensor, "n 2"]:
         """`sum_t gamma^t log pi(a_t | s_t)` of left and right, differentiable."""
-        valid = pairs.valid
-        steps = actor.log_prob(pairs.observation.flatten(0, 2), pairs.action.flatten(0, 2)).view(valid.shape)
+        valid, mask = pairs.valid, pairs.mask
+        steps = step_log_prob(
+            actor,
+            pairs.observation.flatten(0, 2),
+            pairs.action.flatten(0, 2),
+            None if mask is None else mask.flatten(0, 2),
+        ).view(valid.shape)
         weight = self.config.segment_discount ** torch.arange(valid.shape[-1], device=valid.device)
         return (steps * weight * valid).sum(-1)
 
-    def build_parts(self, generator: torch.Generator) -> tuple[ClippedGaussianActor, Optimiser, Optimiser]:
+    def build_parts(self, generator: torch.Generator) -> tuple[DensityPolicy, Optimiser, Optimiser]:
         """The policy and the optimisers of both phases."""
-        config, context = self.config, self.context
-        spec = ActorSpec(
-            "clipped_gaussian", context.space, config.hidden, log_std_bounds=config.log_std_bounds
-        )
-        actor = ClippedGaussianActor(spec, copy.deepcopy(context.normaliser), generator)
-        clone = Optimiser(list(actor.parameters()), config.learning_rate)
-        # The mean alone: a deviation that answers could move would make every logged action likely, or none;
-        # that of the clone is how far people's actions scatter. The reference code of CPL fixes it, too.
+        config, space = self.config, self.context.space
+        normaliser = copy.deepcopy(self.context.normaliser)
+        actor: DensityPolicy
+        if space.is_discrete:
+            actor = SoftmaxPolicy(CategoricalSpec("softmax", space, config.hidden), normaliser, generator)
+        else:
+            spec = ActorSpec("clipped_gaussian", space, config.hidden)
+            actor = ClippedGaussianActor(spec, normaliser, generator)
+        parameters: list[nn.Parameter] = list(actor.parameters())
+        clone = Optimiser(parameters, config.learning_rate)
+        # The mean of a Gaussian alone: a contrast of log-densities can be lowered without end by the
+        # deviation. That of the clone is how far people's actions scatter; the code of CPL fixes it, too.
         contrast = Optimiser(
             actor.net.flat,
             config.learning_rate,
             schedule=config.schedule,
-            total_steps=max(context.total_updates - config.clone_updates, 1),
+            total_steps=max(self.context.total_updates - config.clone_updates, 1),
         )
         return actor, clone, contrast
+
+
+def step_log_prob(
+    actor: DensityPolicy,
+    obs: Float[Tensor, "b obs_dim"],
+    action: Float[Tensor, "b act_dim"],
+    mask: Bool[Tensor, "b act_dim"] | None = None,
+) -> Float[Tensor, "b"]:
+    """`log pi(a|s)`; of choices among those that were allowed."""
+    if isinstance(actor, SoftmaxPolicy):
+        return log_probability_of(actor.log_probs(obs, mask), action)
+    return actor.log_prob(obs, action)
+
+
+def cloning_error(actor: DensityPolicy, batch: TransitionBatch) -> Float[Tensor, ""]:
+    """`-mean log pi(a|s)` of logged steps."""
+    return -step_log_prob(actor, batch.observation, batch.action, batch.action_mask).mean()
 
 
 def pair_accuracy(scores: Float[Tensor, "n 2"], target: Float[Tensor, "n"]) -> Float[Tensor, ""]:

@@ -43,11 +43,8 @@ class CPLState(ContrastiveState):
     """Policy and optimisers."""
 
 
-@LEARNERS.register("cpl", "CPL: contrastive preference learning, a policy straight from answered pairs.")
-class CPL(ContrastiveLearner[CPLConfig, CPLState]):
-    """The CPL learner: see `ContrastiveLearner` for its arguments."""
-
-    Config: ClassVar[type[LearnerConfig]] = CPLConfig
+class CPLUpdate(ContrastiveLearner[CPLConfig, CPLState]):
+    """The loss of CPL, whatever the policy's form: see `ContrastiveLearner` for its arguments."""
 
     def init(self, generator: torch.Generator) -> CPLState:
         """Fresh networks and optimisers."""
@@ -59,3 +56,10 @@ class CPL(ContrastiveLearner[CPLConfig, CPLState]):
         bias = self.config.conservative_bias
         left, right = scores.unbind(-1)
         return contrastive_loss(left, right, pairs.target, conservative_bias=bias), scores
+
+
+@LEARNERS.register("cpl", "CPL: contrastive preference learning, a policy straight from answered pairs.")
+class CPL(CPLUpdate):
+    """The CPL learner of a Gaussian policy."""
+
+    Config: ClassVar[type[LearnerConfig]] = CPLConfig

@@ -17,8 +17,12 @@ from pydantic import Field
 from torch import Tensor
 
 from mbrl.learners.base import LEARNERS, LearnerConfig
-from mbrl.learners.contrastive.base import ContrastiveConfig, ContrastiveLearner, ContrastiveState
-from mbrl.nets.actors import ClippedGaussianActor
+from mbrl.learners.contrastive.base import (
+    ContrastiveConfig,
+    ContrastiveLearner,
+    ContrastiveState,
+    DensityPolicy,
+)
 from mbrl.ops.preferences import direct_preference_loss
 from mbrl.preferences.segments import PairBatch
 
@@ -38,14 +42,11 @@ class DPOConfig(ContrastiveConfig):
 class DPOState(ContrastiveState):
     """Besides policy and optimisers the reference."""
 
-    reference: ClippedGaussianActor
+    reference: DensityPolicy
 
 
-@LEARNERS.register("dpo", "DPO: direct preference optimisation of segments against a reference clone.")
-class DPO(ContrastiveLearner[DPOConfig, DPOState]):
-    """The DPO learner: see `ContrastiveLearner` for its arguments."""
-
-    Config: ClassVar[type[LearnerConfig]] = DPOConfig
+class DPOUpdate(ContrastiveLearner[DPOConfig, DPOState]):
+    """The loss of DPO, whatever the policy's form: see `ContrastiveLearner` for its arguments."""
 
     def init(self, generator: torch.Generator) -> DPOState:
         """Fresh networks and optimisers."""
@@ -63,5 +64,14 @@ class DPO(ContrastiveLearner[DPOConfig, DPOState]):
         scores = beta * self.log_probs(state.actor, pairs)
         with torch.no_grad():
             known = beta * self.log_probs(state.reference, pairs)
-        loss = direct_preference_loss(*scores.unbind(-1), *known.unbind(-1), pairs.target)
+        loss = direct_preference_loss(
+            scores[:, 0], scores[:, 1], known[:, 0], known[:, 1], target=pairs.target
+        )
         return loss, scores - known
+
+
+@LEARNERS.register("dpo", "DPO: direct preference optimisation of segments against a reference clone.")
+class DPO(DPOUpdate):
+    """The DPO learner of a Gaussian policy."""
+
+    Config: ClassVar[type[LearnerConfig]] = DPOConfig

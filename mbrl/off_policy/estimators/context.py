@@ -171,13 +171,15 @@ class EstimatorContext:
         return self._marginal
 
     def log_prob(self) -> Array:
-        """`[N]` log-densities of the logged actions under the policy.
+        """`[N]` log-densities of the logged actions under the policy, among the choices that were allowed.
 
         Raises:
             UndefinedRatioError: the policy is deterministic.
         """
         rows = self.dataset.transitions()
-        found = action_log_prob(self.policy, torch.tensor(rows.observation), torch.tensor(rows.action))
+        mask = None if rows.action_mask is None else torch.tensor(rows.action_mask)
+        obs, action = torch.tensor(rows.observation), torch.tensor(rows.action)
+        found = action_log_prob(self.policy, obs, action, mask)
         return found.double().numpy()
 
     def arrays(self, log_prob: Array | None, values: FittedValues | None = None) -> OPEArrays:

@@ -14,6 +14,7 @@ from mbrl.core.errors import EstimandError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.data.dataset import Dataset, Transitions
+from mbrl.data.transitions import state_masks
 from mbrl.off_policy.log.censoring import why_not_known
 from mbrl.off_policy.log.landmarks import LandmarkBasis, Points
 from mbrl.off_policy.log.layout import Array, pad_log
@@ -100,17 +101,22 @@ class MarginalSteps:
         log = whole.select(rows)
         first = np.stack([episode.observations[0] for episode in dataset.episodes])
 
-        def chosen(obs: NDArray[np.float32], step: NDArray[np.int64]) -> list[Points]:
+        masks = state_masks(dataset.episodes, dataset.spec.act_dim)
+        first_mask = None if masks is None else np.stack([mask[0] for mask in masks])
+
+        def chosen(
+            obs: NDArray[np.float32], step: NDArray[np.int64], mask: NDArray[np.bool_] | None
+        ) -> list[Points]:
             # Several draws: E_pi psi(s', a') is an integral over actions,
             # and one draw of it would add noise to moments.
-            actions = _choices(policy, torch.tensor(obs), action_samples, generator)
+            actions = _choices(policy, torch.tensor(obs), action_samples, generator, mask)
             return [Points(_state(obs, step, estimand), action) for action in actions]
 
         going_on, mass = _ends(log, estimand)
         return cls(
             now=Points(_state(log.observation, log.step, estimand), log.action.astype(np.float64)),
-            following=chosen(log.next_observation, log.step + 1),
-            first=chosen(first, np.zeros(len(first), dtype=np.int64)),
+            following=chosen(log.next_observation, log.step + 1, log.next_action_mask),
+            first=chosen(first, np.zeros(len(first), dtype=np.int64), first_mask),
             going_on=going_on,
             payload=np.stack([log.reward.astype(np.float64), mass], 1),
             episode=log.episode,
@@ -184,11 +190,14 @@ def _state(obs: NDArray[np.float32], step: NDArray[np.int64], estimand: Estimand
     return np.concatenate(columns, 1, dtype=np.float64)
 
 
-def _choices(policy: Policy, obs: Tensor, count: int, generator: torch.Generator) -> Array:
+def _choices(
+    policy: Policy, obs: Tensor, count: int, generator: torch.Generator, mask: NDArray[np.bool_] | None
+) -> Array:
     """`[j, n, a]`, draws of the policy's actions; for finitely many actions their probabilities, j = 1."""
     if isinstance(policy, DiscretePolicy):
         # Finitely many actions are integrated exactly: the features are linear in their probabilities.
-        return action_probabilities(policy, obs)[None].double().numpy()
+        allowed = None if mask is None else torch.tensor(mask)
+        return action_probabilities(policy, obs, allowed)[None].double().numpy()
     return draw_actions(policy, obs, count=count, generator=generator).double().numpy()
 
 

@@ -151,7 +151,12 @@ def _fit_pareto(excess: Array) -> float:
     theta = 1.0 / excess[-1] + (1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))) / (3.0 * quartile)
     shape = np.log1p(-theta[:, None] * excess).mean(1)
     # Its profile log-likelihood, and theta as the mean over the grid under it.
-    likelihood = n * (np.log(-theta / shape) - shape - 1.0)
+    # Where all of a tail is one number, a shape of 0 has no likelihood, and the tail none of a Pareto.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        likelihood = n * (np.log(-theta / shape) - shape - 1.0)
+    likelihood = np.where(np.isfinite(likelihood), likelihood, -np.inf)
+    if not np.isfinite(likelihood).any():
+        return 0.0
     weight = np.exp(likelihood - likelihood.max())
     centre = float((weight * theta).sum() / weight.sum())
     return float(np.log1p(-centre * excess).mean())

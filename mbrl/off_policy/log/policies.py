@@ -4,7 +4,7 @@ import dataclasses
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mbrl.core.errors import DataError, UndefinedRatioError
@@ -61,16 +61,21 @@ class GreedyMode:
         """Number of the actions."""
         return self.policy.act_dim
 
-    def probs(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b act_dim"]:
+    def probs(
+        self, obs: Float[Tensor, "b obs_dim"], mask: Bool[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
         """1 for the evaluation action, 0 for the others."""
-        return self.policy.act(obs)
+        return self.act(obs, None, mask)
 
     def act(
-        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        noise: Float[Tensor, "b act_dim"] | None = None,
+        mask: Bool[Tensor, "b act_dim"] | None = None,
     ) -> Float[Tensor, "b act_dim"]:
-        """The evaluation action; noise is ignored."""
+        """The evaluation action; noise is ignored. Whoever knows no mask is asked without one."""
         del noise
-        return self.policy.act(obs)
+        return self.policy.act(obs) if mask is None else self.policy.act(obs, None, mask)
 
 
 def as_deployed(policy: Policy) -> Policy:
@@ -95,16 +100,25 @@ def require_density(policy: Policy) -> None:
 
 @torch.no_grad()
 def action_log_prob(
-    policy: Policy, obs: Float[Tensor, "n obs_dim"], action: Float[Tensor, "n act_dim"]
+    policy: Policy,
+    obs: Float[Tensor, "n obs_dim"],
+    action: Float[Tensor, "n act_dim"],
+    mask: Bool[Tensor, "n act_dim"] | None = None,
 ) -> Float[Tensor, "n"]:
     """Log-density of logged actions, float64; probabilities of the chosen action for a discrete policy.
+
+    Args:
+        policy: whose.
+        obs: `[n, obs_dim]`, raw units.
+        action: `[n, act_dim]`, environment units.
+        mask: `[n, act_dim]` choices that were allowed, for a policy over finitely many; None for all.
 
     Raises:
         UndefinedRatioError: the policy is deterministic.
         DataError: what a policy over finitely many actions returns are no probabilities.
     """
     if isinstance(policy, DiscretePolicy):
-        return torch.log((_checked_probabilities(policy, obs) * action.double()).sum(-1))
+        return torch.log((_checked_probabilities(policy, obs, mask) * action.double()).sum(-1))
     if isinstance(policy, StochasticPolicy):
         return torch.cat([policy.log_prob(o, a).double() for o, a in _chunks(obs, action)])
     raise UndefinedRatioError(_why_no_density(policy))
@@ -154,18 +168,23 @@ def act_with(
 
 
 @torch.no_grad()
-def action_probabilities(policy: DiscretePolicy, obs: Float[Tensor, "n obs_dim"]) -> Float[Tensor, "n a"]:
-    """Probabilities of every action.
+def action_probabilities(
+    policy: DiscretePolicy, obs: Float[Tensor, "n obs_dim"], mask: Bool[Tensor, "n a"] | None = None
+) -> Float[Tensor, "n a"]:
+    """Probabilities of every action, among those that are allowed.
 
     Raises:
         DataError: a row does not sum to 1 within 1e-6, or leaves [0, 1].
     """
-    return _checked_probabilities(policy, obs).float()
+    return _checked_probabilities(policy, obs, mask).float()
 
 
-def _checked_probabilities(policy: DiscretePolicy, obs: Tensor) -> Tensor:
+def _checked_probabilities(policy: DiscretePolicy, obs: Tensor, mask: Tensor | None) -> Tensor:
     """`[n, a]`, float64."""
-    rows = torch.cat([policy.probs(part).double() for (part,) in _chunks(obs)])
+    if mask is None:  # a policy that knows no masks takes one argument
+        rows = torch.cat([policy.probs(part).double() for (part,) in _chunks(obs)])
+    else:
+        rows = torch.cat([policy.probs(part, allowed).double() for part, allowed in _chunks(obs, mask)])
     # Written so that a NaN is bad.
     bad = ~(((rows.sum(-1) - 1).abs() <= 1e-6) & (rows >= 0).all(-1))
     if bool(bad.any()):

@@ -99,7 +99,7 @@ def state_probabilities(policy: Policy, codes: Float[Tensor, "S obs_dim"]) -> Ar
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Chain:
-    """A policy in one member of a table: a Markov chain with rewards, K pairs of states that follow each other.
+    """A policy in one member of a table: a Markov chain with rewards, K pairs of successive states.
 
     Attributes:
         origin: `[K]` int64 state before.
@@ -120,7 +120,7 @@ class Chain:
         """The chain of member `member` under action probabilities `[S, A]`."""
         origin, successor, size = table.origin.numpy(), table.successor.numpy(), len(table.codes)
         weight: Array = chances[origin].T * table.chance[member].double().numpy()  # [A, K]
-        ends, gain = table.ends.double().numpy(), table.reward.double().numpy()
+        ends, gain = table.ends.double().numpy(), table.reward[member].double().numpy()
         going, end = (weight * (1.0 - ends)).sum(0), (weight * ends).sum(0)
         reward = _collected(origin, (weight * gain).sum(0), size)
         return cls(origin, successor, going, reward, _collected(origin, end, size))
@@ -155,9 +155,9 @@ class Chain:
     def _solved(self, discount: float, gain: Array) -> Array:
         system = np.eye(len(gain)) - discount * self.matrix()
         # Least squares where the chain may never end: such states are worth what they repeat, if anything.
-        return (
-            np.linalg.lstsq(system, gain, rcond=None)[0] if discount == 1.0 else np.linalg.solve(system, gain)
-        )
+        if discount == 1.0:
+            return np.linalg.lstsq(system, gain, rcond=None)[0].astype(np.float64)
+        return np.linalg.solve(system, gain).astype(np.float64)
 
 
 def _collected(place: NDArray[np.int64], values: Array, size: int) -> Array:

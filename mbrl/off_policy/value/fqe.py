@@ -25,6 +25,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset
 from mbrl.data.normaliser import fit_moments
+from mbrl.data.transitions import state_masks
 from mbrl.nets.moments import load_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
@@ -157,10 +158,15 @@ class FQEFit:
         values = _fresh_values(dataset, policy, estimand, config, host.at("init"))
         next_obs = torch.tensor(transitions.next_observation)
         # The pool of a'_i ~ pi(s'_i) is drawn once; an update takes one of it for each row.
-        choices = policy_choices(policy, next_obs, config, host.at("next_actions"))
-        self._rows = on_device(PreparedRows.prepare(values, transitions, choices), device)
+        next_mask = (
+            None if transitions.next_action_mask is None else torch.tensor(transitions.next_action_mask)
+        )
+        following = policy_choices(policy, next_obs, config, host.at("next_actions"), next_mask)
+        self._rows = on_device(PreparedRows.prepare(values, transitions, following), device)
         first = torch.from_numpy(np.stack([episode.observations[0] for episode in dataset.logged_episodes]))
-        choices = policy_choices(policy, first, config, host.at("first_actions"))
+        masks = state_masks(dataset.logged_episodes, dataset.spec.act_dim)
+        first_mask = None if masks is None else torch.from_numpy(np.stack([mask[0] for mask in masks]))
+        choices = policy_choices(policy, first, config, host.at("first_actions"), first_mask)
         self._starts = FirstStates.prepare(values, first, choices)
         self._watched = on_device(self._starts.some(_WATCHED_STARTS), device)
         rows = member_rows(

@@ -12,6 +12,7 @@ from torch import Tensor
 from mbrl.core.estimates import Estimand, Estimate, Flag
 from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.data.dataset import Dataset
+from mbrl.data.transitions import state_masks
 from mbrl.off_policy.log.layout import Array
 from mbrl.off_policy.log.policies import action_probabilities, draw_actions
 from mbrl.off_policy.statistics.ensembles import ensemble_estimate
@@ -112,7 +113,9 @@ class FQEResult:
         action_value = self.values.action_value(
             torch.tensor(rows.observation), torch.tensor(rows.action), clocks[0]
         )
-        value = self.values.value(obs, self.choices(obs, generator), clocks[1])
+        masks = state_masks(dataset.episodes, dataset.spec.act_dim)
+        mask = None if masks is None else torch.from_numpy(np.concatenate(masks))
+        value = self.values.value(obs, self.choices(obs, generator, mask), clocks[1])
         return action_value.numpy(), value.numpy()
 
     def mean_on_log(self, action_value: Array, value: Array, dataset: Dataset) -> tuple[Array, Array]:
@@ -142,15 +145,25 @@ class FQEResult:
         member = np.arange(len(values))[:, None] % (int(self.fold.max()) + 1)
         return values.mean(0, where=member == fold)
 
-    def choices(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+    def choices(self, obs: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
         """Draws, or probabilities, of the policy's actions for `QEnsemble.value`."""
-        return policy_choices(self.policy, obs, self.config, generator)
+        return policy_choices(self.policy, obs, self.config, generator, mask)
 
 
-def policy_choices(policy: Policy, obs: Tensor, config: FQEConfig, generator: torch.Generator) -> Tensor:
-    """Draws `[j, n, a]` of the policy's actions, or for finitely many their probabilities `[n, a]`."""
+def policy_choices(
+    policy: Policy, obs: Tensor, config: FQEConfig, generator: torch.Generator, mask: Tensor | None = None
+) -> Tensor:
+    """Draws `[j, n, a]` of the policy's actions, or for finitely many their probabilities `[n, a]`.
+
+    Args:
+        policy: acts.
+        obs: `[n, obs_dim]`, raw units.
+        config: how many draws.
+        generator: of the draws.
+        mask: `[n, a]` choices that are allowed, for finitely many; None for all.
+    """
     if isinstance(policy, DiscretePolicy):
-        return action_probabilities(policy, obs)
+        return action_probabilities(policy, obs, mask)
     return draw_actions(policy, obs, count=config.action_samples, generator=generator)
 
 

@@ -237,7 +237,7 @@ def _step(
 def _draw(
     model: DynamicsModel, at: tuple[Tensor, Tensor, Tensor], draw: Tensor, *, samples: bool
 ) -> tuple[Tensor, Tensor]:
-    """S' and reward of each row's own member at `(obs, action, member)`: its mean, or a draw of its Gaussian."""
+    """Successor and reward of each row at `(obs, action, member)`: the member's mean, or a draw."""
     if isinstance(model, SamplingModel):  # its means are no states
         return model.draw_member(*at, draw)
     mean, variance, reward, reward_variance = model.predict_member(*at)

@@ -17,7 +17,7 @@ from mbrl.planning.base import Budget, Hints, Planner, PlanResult
 from mbrl.planning.certificate import LEVEL, bound_gain
 from mbrl.planning.improvement.rollout import followed_gain
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem.problem import PlanningProblem
+from mbrl.planning.problem.problem import Limits, PlanningProblem
 
 SHARES: Final = (1.0, 0.5, 0.25, 0.1)
 """Of the states where something seems to gain, from all of them to those with the largest gains."""
@@ -246,11 +246,21 @@ class GatedPlanner:
             self.planner.plan(obs, budget=budget, noise=noise, hints=hints),
             self.problem.prior.act(obs.to(self.problem.dtype)).clamp(-1.0, 1.0),
             threshold=self.gate.threshold,
+            limits=self.problem.limits,
         )
 
 
-def pass_gate(result: PlanResult, mode: Float[Tensor, "b act_dim"], *, threshold: float | None) -> PlanResult:
+def pass_gate(
+    result: PlanResult,
+    mode: Float[Tensor, "b act_dim"],
+    *,
+    threshold: float | None,
+    limits: Limits | None = None,
+) -> PlanResult:
     """The plan where its gain exceeds the threshold, elsewhere the policy's action and a gain of 0.
+
+    Limits come before gains: where the policy's own action exceeds them further than the plan does, the plan
+    stands whatever it gains.
 
     What else a plan says of itself (its candidates, its value) stays, for people to read.
 
@@ -258,10 +268,14 @@ def pass_gate(result: PlanResult, mode: Float[Tensor, "b act_dim"], *, threshold
         result: of a planner.
         mode: the policy's action at the same states.
         threshold: return units; None passes nothing.
+        limits: of the problem; None for none.
     """
     passes = torch.zeros_like(result.delta_lcb, dtype=torch.bool)
     if threshold is not None:
         passes = result.delta_lcb > threshold  # false where nothing was compared (NaN)
+    limited = result.policy_limited
+    if limits is not None:
+        passes |= limits.excess(*result.policy_limited.T) > limits.excess(*result.limited.T)
     plan = result.plan.clone()
     plan[:, 0] = torch.where(passes[:, None], plan[:, 0], mode)
     return dataclasses.replace(
@@ -270,5 +284,6 @@ def pass_gate(result: PlanResult, mode: Float[Tensor, "b act_dim"], *, threshold
         plan=plan,
         plan_length=torch.where(passes, result.plan_length, 1),
         delta_lcb=torch.where(passes, result.delta_lcb, 0.0),
+        limited=torch.where(passes[:, None], result.limited, limited),
         stats=dataclasses.replace(result.stats, is_fallback=result.stats.is_fallback | ~passes),
     )

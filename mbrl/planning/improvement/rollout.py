@@ -30,6 +30,7 @@ from mbrl.planning.deadline import Costs, Deadline, halve
 from mbrl.planning.fallback import act_by_policy
 from mbrl.planning.improvement.candidates import Candidates, draw_candidates
 from mbrl.planning.noise import RowNoise
+from mbrl.planning.problem.limits import rank_within
 from mbrl.planning.problem.problem import Clock, PlanningProblem
 from mbrl.planning.shooting.particles import Outcome, Particles, draw_particles
 from mbrl.planning.shooting.rollout import CHUNK_ROWS, Returns, Scores, Tally, pool, roll_out
@@ -158,11 +159,14 @@ class RolloutPlanner:
     ) -> PlanResult:
         gain = torch.where(scored.gain.isfinite(), scored.gain, -torch.inf)
         gain[:, 0] = 0.0  # over itself: it stands first, so that a tie goes to the policy
-        chosen = gain.argmax(1, keepdim=True)
+        limits, rank = self._problem.limits, gain
+        if limits is not None:
+            rank = rank_within(gain, scored.scores.excess(limits))
+        chosen = rank.argmax(1, keepdim=True)
         known = scored.scores.value[:, 0].isfinite()
         figures = scored.scores.figures.gather(2, chosen.expand(len(scored.scores.figures), -1, -1))[..., 0]
         figures = torch.where(known, figures, 0.0)
-        _, value, reward, penalty, bootstrap, uncertainty, _ = figures
+        _, value, reward, penalty, bootstrap, uncertainty, _ = figures[:7]
         action = candidates.action.gather(1, chosen[..., None].expand(-1, -1, candidates.action.shape[2]))
         weights = torch.zeros_like(gain).scatter_(1, chosen, 1.0)
         lower = torch.where(known, scored.scores.score.gather(1, chosen)[:, 0], 0.0)
@@ -181,6 +185,8 @@ class RolloutPlanner:
             bootstrap_part=bootstrap,
             uncertainty=uncertainty,
             delta_lcb=gain.gather(1, chosen)[:, 0],
+            limited=figures[7:].T,
+            policy_limited=scored.scores.limited[:, :, 0].T,
             stats=PlanStats(
                 sims=count,
                 rounds=1,

@@ -7,7 +7,7 @@ maps them to the task's units. Observations are in raw units.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +19,14 @@ Clock: TypeAlias = Callable[[], float]
 """Seconds of a monotonic clock; planners never read one by themselves."""
 
 
+_ROUNDING: Final = 1e-6
+"""By which a share or a cost may exceed its limit: sums of float32."""
+
+
+_STEP_SHARE: Final = 1e-5
+"""Of an excess for each step that breaks a constraint: less than one future more, in a hundred steps."""
+
+
 class StepOut(NamedTuple):
     """One imagined step of `r` rows; with all members asked, a leading axis `e` but for the uncertainty."""
 
@@ -26,6 +34,16 @@ class StepOut(NamedTuple):
     reward: Float[Tensor, "*e r"]  # raw, unpenalised
     terminated: Bool[Tensor, "*e r"]
     uncertainty: Float[Tensor, "r"]  # of all members together, reward units; 0 where nothing is penalised
+    broken: Float[Tensor, "*e r"] | None = None  # 1 where the step breaks the constraint; None without one
+    cost: Float[Tensor, "*e r"] | None = None  # cost units; None where steps cost nothing
+
+
+def mean_step(out: StepOut) -> StepOut:
+    """The mean over members: it ends where more than half of them end, and breaks a constraint in a share."""
+    share = out.terminated.to(out.reward.dtype).mean(0)
+    broken, cost = (None if part is None else part.mean(0) for part in (out.broken, out.cost))
+    following, reward = out.next_observation.mean(0), out.reward.mean(0)
+    return StepOut(following, reward, share > 0.5, out.uncertainty, broken, cost)
 
 
 @runtime_checkable
@@ -153,6 +171,39 @@ class Pessimism:
         return mean - self.critic_lcb_coef * values.std(0, correction=0)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What a plan has to keep to.
+
+    Attributes:
+        share: of its futures in which a plan may break the constraint, in [0, 1).
+        cost: most that its steps may cost, undiscounted, mean over futures; inf for no limit.
+    """
+
+    share: float = 0.0
+    cost: float = math.inf
+
+    def excess(
+        self, violation: Float[Tensor, "*n"], cost: Float[Tensor, "*n"], steps: Float[Tensor, "*n"]
+    ) -> Float[Tensor, "*n"]:
+        """How far a plan is beyond the limits: 0 within them; shares, and costs in units of their limit.
+
+        Of plans that break the constraint in as many futures, one that breaks it in fewer steps exceeds it
+        less: a search that begins beyond a limit sees from this where the way back lies.
+
+        Args:
+            violation: share of futures that break the constraint.
+            cost: of the plan; what is not finite counts as 0, since such a plan is refused for its value.
+            steps: that break the constraint, mean over futures.
+        """
+        broken = (violation.nan_to_num() - self.share - _ROUNDING).clamp_min(0.0)
+        broken = torch.where(broken > 0.0, broken + _STEP_SHARE * steps.nan_to_num(), broken)
+        if not math.isfinite(self.cost):
+            return broken
+        dear = (cost.nan_to_num() - self.cost - _ROUNDING).clamp_min(0.0) / max(abs(self.cost), 1.0)
+        return broken + dear
+
+
 class Edge(NamedTuple):
     """What a step is worth by parts: `Q = reward - penalty + mixed + discount * V(child)`; shapes alike."""
 
@@ -231,6 +282,7 @@ class PlanningProblem:
         clone: the behaviour's policy, which may propose actions besides; None for none.
         action_spread: `[act_dim]` or `[]`, deviation of logged actions from the prior's, half-range units:
             how far from the policy the log can tell.
+        limits: what plans have to keep to; None for nothing.
     """
 
     step: StepFn
@@ -243,6 +295,7 @@ class PlanningProblem:
     dtype: torch.dtype = torch.float32
     clone: Prior | None = None
     action_spread: Float[Tensor, "*act_dim"] = dataclasses.field(default_factory=lambda: torch.tensor(0.2))
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.discount <= 1.0:

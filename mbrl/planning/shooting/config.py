@@ -38,7 +38,8 @@ class ShootingConfig(PlannerConfig):
         execute: the `mean` of the elites, unless it is worse than they are (then their best), the `best`
             plan seen, or an elite drawn by its weight (to explore).
         refines: propose the maximum of a quadratic model of the scored plans, wherever there are enough for
-            one: 1.1 for each of `(n + 1) (n + 2) / 2` coefficients, n the horizon times the action's size.
+            one: 1.1 for each of `(n + 1) (n + 2) / 2` coefficients, n the horizon times the action's size, up
+            to 53.
     """
 
     horizon: Annotated[int, Field(ge=1, le=1000)] = 5

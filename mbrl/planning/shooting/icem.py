@@ -8,8 +8,8 @@ Departures from the paper:
 - the paper adds kept elites to the population; here they compete without being scored again, since a plan's
   score does not change within a call;
 - remembered plans are extended by the policy where the paper draws a fresh last action;
-- the policy's plan competes in the first iteration, and returns are discounted and end with a value. Since
-  that value stands for what follows, plans have 4 steps and not 30 (without one, set `horizon` to 12 or more);
+- the policy's plan competes in the first iteration, and returns are discounted and end with a value. That
+  value stands for what follows, so plans have 4 steps and not 30 (without one, set `horizon` to 12 or more);
 - the maximum of a quadratic model of the scored plans is proposed besides (`refines`).
 """
 

@@ -81,7 +81,9 @@ def make_initial_plans(
     returns = roll_out(problem, rows, actor, extended, plans=1, tally=tally)
     # 2. What the policy is worth: its own rows, each in its particle.
     own = particles.count * len(obs)
-    policy = Returns(returns.parts[:, :own], returns.uncertainty[:own], returns.halted[:own])
+    policy = Returns(
+        returns.parts[:, :own], returns.uncertainty[:own], returns.halted[:own], returns.limited[:, :own]
+    )
     # 3. What was done in the others, and in the first particle by the policy, are the plans.
     taken = torch.stack(actor.taken, 2).transpose(0, 1)  # [b, p + m, h, act_dim]
     policy_actions = taken[:, 0]

@@ -27,7 +27,7 @@ class Plans:
     def take(self, index: Int[Tensor, "b k"]) -> "Plans":
         """Some of each state's plans."""
         actions = self.actions.take_along_dim(index[:, :, None, None], 1)
-        # [7, b, n] by [b, k]: all figures of a plan move together.
+        # [10, b, n] by [b, k]: all figures of a plan move together.
         figures = self.scores.figures.take_along_dim(index[None], 2)
         return Plans(actions, self.source.gather(1, index), Scores(figures))
 
@@ -131,6 +131,8 @@ def report(
         uncertainty=scores.uncertainty[:, 0],
         # Both in the same particles, so that luck of the draw cancels.
         delta_lcb=lower - own.scores.score[:, 0],
+        limited=scores.limited[:, :, 0].T,
+        policy_limited=own.scores.limited[:, :, 0].T,
         stats=stats,
         elites=remembered,
     )

@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mbrl.planning.problem.problem import Edge, PlanningProblem, StepOut, pessimistic_edge
+from mbrl.planning.problem.problem import (
+    Edge,
+    Limits,
+    PlanningProblem,
+    StepOut,
+    mean_step,
+    pessimistic_edge,
+)
 from mbrl.planning.shooting.particles import Particles
 
 ActFn: TypeAlias = Callable[[int, Tensor], Tensor]
@@ -52,6 +59,7 @@ class Returns(NamedTuple):
     parts: Float[Tensor, "3 r"]  # rewards, penalties, bootstrap: discounted sums
     uncertainty: Float[Tensor, "r"]  # of the first step
     halted: Bool[Tensor, "r"]  # the uncertainty exceeded its threshold on the way
+    limited: Float[Tensor, "3 r"]  # whether the constraint was broken; the steps' costs; steps that broke it
 
 
 def roll_out(
@@ -81,7 +89,7 @@ def roll_out(
     zero = torch.zeros_like(weight)
     alive = torch.ones_like(weight, dtype=torch.bool)
     bad, halted, first = torch.zeros_like(alive), torch.zeros_like(alive), zero
-    parts = obs.new_zeros(3, len(obs))
+    parts, limited = obs.new_zeros(3, len(obs)), obs.new_zeros(3, len(obs))
     for step, member in enumerate(particles.members(plans)):
         # 1. Every row steps in its particle's member, with its particle's noise.
         out = one_step(
@@ -93,6 +101,7 @@ def roll_out(
         bad |= alive & ~finite
         alive &= finite
         halted |= alive & (out.uncertainty > problem.pessimism.halt_threshold)
+        _note_limits(limited, out, alive)
         # 3. Add g^t omega_0 ... omega_{t-1} times the step's reward, penalty and share of the critic.
         for part, amount in zip(parts, (edge.reward, edge.penalty, edge.mixed), strict=True):
             part.addcmul_(weight, torch.where(alive, amount, zero))
@@ -105,7 +114,17 @@ def roll_out(
     bad |= alive & ~value.isfinite()
     parts[2].addcmul_(weight, torch.where(alive, value, zero))
     tally.bad += bad.sum()
-    return Returns(parts.masked_fill_(bad, math.nan), first, halted)
+    return Returns(parts.masked_fill_(bad, math.nan), first, halted, limited)
+
+
+def _note_limits(limited: Float[Tensor, "3 r"], out: StepOut, alive: Bool[Tensor, "r"]) -> None:
+    """Books a step of the rows that are alive: a broken constraint for good, its cost undiscounted."""
+    if out.broken is not None:
+        broken = torch.where(alive, out.broken, torch.zeros_like(out.broken))
+        limited[0] = torch.maximum(limited[0], broken)
+        limited[2] += broken
+    if out.cost is not None:
+        limited[1] += torch.where(alive, out.cost, torch.zeros_like(out.cost))
 
 
 def _price(problem: PlanningProblem, out: StepOut, zero: Tensor) -> tuple[Edge, Tensor]:
@@ -137,9 +156,7 @@ def one_step(
         tally.rows += len(obs)
         return out
     tally.rows += len(obs) * problem.step.ensemble_size
-    # Half an end is none: the mean follows what most members say.
-    share = out.terminated.to(obs.dtype).mean(0)
-    return StepOut(out.next_observation.mean(0), out.reward.mean(0), share > 0.5, out.uncertainty)
+    return mean_step(out)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,12 +164,13 @@ class Scores:
     """Plans `n` of states `b`; the first axis is that of the figures.
 
     Attributes:
-        figures: `[7, b, n]`: `score`, the lower bound that plans are ranked by, -inf where it is not finite;
+        figures: `[10, b, n]`: `score`, the lower bound that plans are ranked by, -inf where it is not finite;
             `value`; its parts (rewards, penalties, bootstrap); uncertainty of the first step; share of the
-            particles that halt.
+            particles that halt; share that breaks the constraint; sum of the steps' costs; number of
+            steps that break it.
     """
 
-    figures: Float[Tensor, "7 b n"]
+    figures: Float[Tensor, "10 b n"]
 
     @property
     def score(self) -> Float[Tensor, "b n"]:
@@ -179,6 +197,15 @@ class Scores:
         """Whether any particle halts."""
         return self.figures[6] > 0.0
 
+    def excess(self, limits: Limits) -> Float[Tensor, "b n"]:
+        """How far plans are beyond the limits; 0 within them."""
+        return limits.excess(*self.limited)
+
+    @property
+    def limited(self) -> Float[Tensor, "3 b n"]:
+        """Shares, costs and steps that limits are about; see `Limits.excess`."""
+        return self.figures[7:]
+
 
 def pool(returns: Returns, average: Float[Tensor, "e p"], *, states: int, lcb_coef: float) -> Scores:
     """Particles to members, members to a mean less `lcb_coef` deviations over members.
@@ -201,8 +228,9 @@ def pool(returns: Returns, average: Float[Tensor, "e p"], *, states: int, lcb_co
     # Of the first step, the only one whose state is known.
     uncertainty = returns.uncertainty.view(particles, -1).mean(0)
     halts = returns.halted.view(particles, -1).to(value.dtype).mean(0)
-    figures = torch.cat((torch.stack((score, value)), parts, torch.stack((uncertainty, halts))))
-    return Scores(figures.view(7, *shape[1:]))
+    limited = (average @ returns.limited.view(3, particles, -1)).mean(1)
+    figures = torch.cat((torch.stack((score, value)), parts, torch.stack((uncertainty, halts)), limited))
+    return Scores(figures.view(10, *shape[1:]))
 
 
 def score_plans(

@@ -6,7 +6,6 @@ what they carry from one iteration to the next.
 
 import abc
 import dataclasses
-import itertools
 from typing import ClassVar, Final
 
 import torch
@@ -26,6 +25,7 @@ from mbrl.planning.base import (
 from mbrl.planning.deadline import Costs, Deadline, halve
 from mbrl.planning.fallback import act_by_policy
 from mbrl.planning.noise import RowNoise
+from mbrl.planning.problem.limits import allowed_only, rank_within
 from mbrl.planning.problem.problem import Clock, PlanningProblem
 from mbrl.planning.shooting.config import ShootingConfig
 from mbrl.planning.shooting.initial_plans import InitialPlans, PolicyDraws, make_initial_plans
@@ -33,12 +33,10 @@ from mbrl.planning.shooting.particles import Particles, draw_particles
 from mbrl.planning.shooting.plans import Plans, ShootingState, report
 from mbrl.planning.shooting.residual import add_residual, residual_problem, to_actions
 from mbrl.planning.shooting.rollout import Tally, score_plans
+from mbrl.planning.shooting.sizes import share_out
 from mbrl.planning.shooting.surrogate import quadratic_peak
 
 _SHOOTING: Final = SOURCES.index("shooting")
-
-_LEAST_PLANS: Final = 8
-"""Of an iteration: with fewer, half of which are elites, a mean and a deviation say nothing."""
 
 _FEW_PLANS: Final = 16
 """Of a whole call that is tried first when nothing is known of its cost; two iterations of the least size."""
@@ -101,11 +99,6 @@ class ShootingPlanner(abc.ABC):
     def problem(self) -> PlanningProblem:
         """What it plans in."""
         return self._problem
-
-    @property
-    def horizon(self) -> int:
-        """Steps of a plan."""
-        return self._config.horizon
 
     @abc.abstractmethod
     def sizes(self) -> tuple[int, ...]:
@@ -230,6 +223,8 @@ class ShootingPlanner(abc.ABC):
         elites = everyone.take(torch.argsort(rank, dim=1, descending=True, stable=True)[:, :count])
         # Ranked anew on the elites alone, since weights are taken over them.
         state.elites, state.weights = elites, self.weigh(self._rank(elites, state))
+        if self._problem.limits is not None:
+            state.weights = allowed_only(state.weights, elites.scores.excess(self._problem.limits))
         self._note_best(state, elites.first(1))
         # 4. Move mean and deviation to those of the elites.
         self._refit(state, elites.actions, state.weights)
@@ -242,7 +237,11 @@ class ShootingPlanner(abc.ABC):
         """Where a quadratic model of all plans so far is largest; kept plans are among those of before."""
         state.seen = scored if state.seen is None else state.seen.join(scored)
         flat = state.seen.actions.flatten(2)
-        peak = quadratic_peak(flat, self._rank(state.seen, state))
+        score = state.seen.scores.score
+        if self._problem.limits is not None:
+            # At a limit the order of plans jumps, which no quadratic can: those beyond say nothing.
+            score = score.masked_fill(state.seen.scores.excess(self._problem.limits) > 0.0, -torch.inf)
+        peak = quadratic_peak(flat, score)
         if peak is not None:
             shape = (len(flat), 1, *state.mean.shape[1:])
             # A state without a model of its own proposes its mean.
@@ -254,18 +253,23 @@ class ShootingPlanner(abc.ABC):
         if state.best is None:
             state.best = leader
         else:
-            is_better = leader.scores.score[:, 0] > state.best.scores.score[:, 0]
-            state.best = leader.where(is_better, state.best)
+            both = state.best.join(leader)  # a tie goes to the one of before
+            state.best = both.take(self._within(both).argmax(1, keepdim=True))
 
     def _rank(self, plans: Plans, state: ShootingState) -> Tensor:
-        """Scores, less `control_cost sum mean (a - mean) / variance` (Williams et al. 2017)."""
+        """What is within the limits first; less `control_cost sum mean (a - mean) / variance`."""
         if self.control_cost == 0.0:
-            return plans.scores.score
+            return self._within(plans)
         # From the ratio of the two sampling densities (Williams et al.
         # 2017): large controls cost, in units of the noise.
         pull = state.mean / state.std.square()
         away = plans.actions - state.mean[:, None]
-        return plans.scores.score - self.control_cost * (pull[:, None] * away).sum((2, 3))
+        return self._within(plans) - self.control_cost * (pull[:, None] * away).sum((2, 3))
+
+    def _within(self, plans: Plans) -> Tensor:
+        """Scores; those of plans beyond the limits below all others."""
+        limits, score = self._problem.limits, plans.scores.score
+        return score if limits is None else rank_within(score, plans.scores.excess(limits))
 
     def _propose(
         self, call: _Call, initial: InitialPlans, state: ShootingState, *, size: int, is_last: bool
@@ -324,13 +328,16 @@ class ShootingPlanner(abc.ABC):
         actions = actions if state.peak is None else torch.cat((actions, state.peak), 1)
         scores = score_plans(self._scored, call.obs, actions, call.particles, tally=call.tally)
         refined = Plans(actions, torch.full_like(best.source, _SHOOTING).expand(actions.shape[:2]), scores)
-        refined = refined.take(scores.score.argmax(1, keepdim=True))
+        refined = refined.take(self._within(refined).argmax(1, keepdim=True))
         score = elites.scores.score
         average = torch.where(weights > 0.0, weights * score, 0.0).sum(1)
         # With a slack for rounding: the mean of plans that are all alike is worth what they are.
         worth = refined.scores.score[:, 0]
         enough = worth >= average - _TIE * average.abs()
         stands = enough & worth.isfinite() & ~(refined.scores.halts & ~best.scores.halts)[:, 0]
+        if self._problem.limits is not None:
+            over, least = (p.scores.excess(self._problem.limits)[:, 0] for p in (refined, best))
+            stands &= over <= least
         return refined.where(stands, best)
 
     def _finish(self, call: _Call, initial: InitialPlans, state: ShootingState) -> PlanResult:
@@ -349,6 +356,10 @@ class ShootingPlanner(abc.ABC):
             chosen, elites, remembered = self._as_actions(call, chosen, elites, remembered)
         # Where even the best plan has no value the policy's own is followed.
         failed = ~chosen.scores.score[:, 0].isfinite()
+        if self._problem.limits is not None:
+            # The policy corrects itself in closed loop, so it may keep to what no plan of actions keeps to.
+            over, least = (p.scores.excess(self._problem.limits)[:, 0] for p in (chosen, own))
+            failed |= own.scores.score[:, 0].isfinite() & (least < over)
         return report(
             own,
             own.where(failed, chosen),
@@ -386,13 +397,3 @@ class ShootingPlanner(abc.ABC):
             max_depth=self._config.horizon,
             clipped=int(call.tally.clipped),
         )
-
-
-def share_out(sizes: tuple[int, ...], sims: int | None) -> tuple[int, ...]:
-    """Sizes of iterations that add up to `sims`, in proportion; few sims make few iterations of 8 or more."""
-    if sims is None:
-        return sizes
-    rounds = min(len(sizes), max(1, sims // _LEAST_PLANS))
-    # Cumulated shares, rounded down, then their differences: sizes add up to `sims` exactly.
-    ends = [sims * sum(sizes[: k + 1]) // sum(sizes[:rounds]) for k in range(rounds)]
-    return tuple(end - start for start, end in itertools.pairwise((0, *ends)))

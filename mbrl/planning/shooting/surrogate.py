@@ -4,12 +4,12 @@ Source: Hansen 2019, "A global surrogate assisted CMA-ES" (lq-CMA-ES): a full qu
 best plans that were scored, weighted by rank. Where returns are quadratic in the plan, as those of linear
 dynamics with quadratic costs are, its maximum is the best plan, exactly.
 
-Departures: the maximum is proposed beside the draws, it replaces none of the method's own steps; directions in
-which the model is convex are followed uphill (Dauphin et al. 2014); with too few plans for a full quadratic
-there is no model, where the source goes on with a diagonal one.
+Departures: the maximum is proposed beside the draws, it replaces none of the method's own steps; directions
+in which the model is convex are followed uphill (Dauphin et al. 2014); with too few plans for a full
+quadratic there is no model, where the source goes on with a diagonal one.
 """
 
-from typing import Final
+from typing import Final, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,10 +19,13 @@ _ENOUGH: Final = 1.1
 """Plans for each coefficient before there is a model, as in lq-CMA-ES."""
 
 _LOCAL: Final = 2
-"""Of all plans the model is of the best ones, this many for each coefficient: a quadratic is a local model."""
+"""The model is of the best plans alone, this many for each coefficient: a quadratic is a local model."""
 
 _BEST_WEIGHT: Final = 20.0
 """Weight of the best plan in that of the last one that counts, linear in between, as in lq-CMA-ES."""
+
+_MOST_COEFFICIENTS: Final = 1500
+"""Of a model, 53 dimensions: a fit takes some 7 GFLOP for each state, and more grows with the cube."""
 
 _RIDGE: Final = 1e-10
 """Share of the largest squared feature: keeps dimensions solvable in which no plan differs."""
@@ -53,10 +56,11 @@ def quadratic_peak(
         score: -inf where it is not finite; such plans say nothing.
 
     Returns:
-        The maximum, not clipped to any box, and where there is one; None where no state has enough plans.
+        The maximum, not clipped to any box, and where there is one; None where there are too few plans or too
+        many dimensions.
     """
     dims = plans.shape[2]
-    if plans.shape[1] < plans_needed(dims):
+    if plans.shape[1] < plans_needed(dims) or coefficients(dims) > _MOST_COEFFICIENTS:
         return None
     # 1. The best plans, in units of their own spread around the best of all.
     count = min(plans.shape[1], _LOCAL * plans_needed(dims))
@@ -71,8 +75,8 @@ def quadratic_peak(
     # 2. Weighted least squares of 1, z_i and z_i z_j.
     weight = torch.linspace(_BEST_WEIGHT, 1.0, count, dtype=z.dtype, device=z.device).sqrt() * is_finite
     solution = _regress(z, y / y.abs().amax(1, keepdim=True).clamp_min(1e-300), weight)
-    if solution is None:
-        return None
+    known &= solution.isfinite().all(1)
+    solution = solution.nan_to_num()
     # 3. Up to its maximum from the best plan: a Newton step with curvatures of the right sign.
     peak = (centre + scale * _ascend(solution, dims)[:, None])[:, 0]
     known &= peak.isfinite().all(1)
@@ -81,8 +85,8 @@ def quadratic_peak(
 
 def _regress(
     z: Float[Tensor, "b n d"], y: Float[Tensor, "b n"], weight: Float[Tensor, "b n"]
-) -> Float[Tensor, "b c"] | None:
-    """Coefficients of 1, z_i, z_i z_j (i <= j); None where they are not determined."""
+) -> Float[Tensor, "b c"]:
+    """Coefficients of 1, z_i, z_i z_j (i <= j); NaN where they are not determined."""
     rows, columns = torch.triu_indices(z.shape[2], z.shape[2], device=z.device)
     found: list[Tensor] = []
     # State by state: the features of all at once would need gigabytes for long plans of many states.
@@ -91,9 +95,10 @@ def _regress(
         features *= share[:, None]
         gram = features.T @ features
         gram.diagonal().add_(_RIDGE * gram.diagonal().amax())
-        factor, info = torch.linalg.cholesky_ex(gram)
+        factor, info = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(gram))
         if int(info) != 0:
-            return None
+            found.append(torch.full_like(gram[0], torch.nan))
+            continue
         found.append(torch.cholesky_solve(features.T @ (share * target)[:, None], factor)[:, 0])
     return torch.stack(found)
 
@@ -106,6 +111,6 @@ def _ascend(solution: Float[Tensor, "b c"], dims: int) -> Float[Tensor, "b d"]:
     hessian[:, rows, columns] = products
     # z_i z_j stands once for i and j, so that both halves of the Hessian get it; the diagonal counts twice.
     hessian = hessian + hessian.mT
-    curvature, along = torch.linalg.eigh(hessian)
+    curvature, along = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(hessian))
     length = (along.mT @ gradient[..., None])[..., 0] / curvature.abs().clamp_min(1e-300)
     return (along @ length.clamp(-_FARTHEST, _FARTHEST)[..., None])[..., 0]

@@ -37,7 +37,7 @@ class _Mean:
         chance = table.chance.double().mean(0).numpy()
         start = table.start.numpy()
         going = chance * (1.0 - table.ends.double().numpy())
-        reward = _by_state(chance * table.reward.double().numpy(), start)
+        reward = _by_state((table.chance.double() * table.reward.double()).mean(0).numpy(), start)
         return cls(going, reward, start, table.successor.numpy())
 
     def action_values(self, value: Array, discount: float) -> Array:
@@ -149,6 +149,6 @@ def _choices(allowed: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArr
     may = np.ones(shape, dtype=np.bool_) if allowed is None else allowed
     if may.shape != shape or not may.any(1).all():
         raise ConfigError(
-            f"The choices have shape {may.shape}, or a state has none. Remedy: {shape}, one in each row at least."
+            f"The choices have shape {may.shape}, or a state has none. Remedy: {shape}, at least one a row."
         )
     return may

@@ -7,7 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.planning.noise import RowNoise
-from mbrl.planning.problem.problem import PlanningProblem, StepOut, has_ended, pessimistic_edge
+from mbrl.planning.problem.problem import (
+    PlanningProblem,
+    StepOut,
+    has_ended,
+    mean_step,
+    pessimistic_edge,
+)
 from mbrl.planning.tree.proposals import Proposals, clip_to_box
 from mbrl.planning.tree.tree import Leaf
 
@@ -107,7 +113,11 @@ class ModelEvaluation:
         edge = pessimistic_edge(out, value, discount=problem.discount, pessimism=problem.pessimism)
         # 3. The prior's proposals there; mctx wants them below ends, too.
         logits, actions = self._propose(following, rows, some if self._is_end_final else None)
-        return Leaf(following, edge, out.uncertainty, value, logits, actions)
+        limited = None
+        if problem.limits is not None:
+            none = torch.zeros_like(value)
+            limited = torch.stack([none if part is None else part for part in (out.broken, out.cost)], -1)
+        return Leaf(following, edge, out.uncertainty, value, logits, actions, limited)
 
     def _propose(
         self, following: Tensor, rows: Rows, some: Tensor | None
@@ -137,9 +147,7 @@ class ModelEvaluation:
             return self._step_shared(observation, action, rows.shared)
         self.model_rows += len(observation)
         if self._transition == "mean":  # the mean of the members' means; it ends where more than half do
-            out = step(observation, action, noise=noise)
-            terminated = out.terminated.to(out.reward.dtype).mean(0) > 0.5
-            return StepOut(out.next_observation.mean(0), out.reward.mean(0), terminated, out.uncertainty)
+            return mean_step(step(observation, action, noise=noise))
         # ts1: the drawn one; else the tree's own, tree p follows member p mod E.
         member = rows.copy % members if self._member is None else self._member[rows.state, rows.sim]
         return step(observation, action, member=member, noise=noise)
@@ -158,7 +166,9 @@ class ModelEvaluation:
         out = self._problem.step(first(observation), first(action))
         self.model_rows += len(out.uncertainty)
         uncertainty = out.uncertainty.expand(members, -1)
-        return StepOut(*(by_tree(part) for part in (*out[:3], uncertainty)))
+        following, reward, ended, unsure = (by_tree(part) for part in (*out[:3], uncertainty))
+        limited = (None if part is None else by_tree(part) for part in (out.broken, out.cost))
+        return StepOut(following, reward, ended, unsure, *limited)
 
 
 def _take(rows: Tensor, index: Tensor | None) -> Tensor:
@@ -179,10 +189,10 @@ def _mark_bad(out: StepOut) -> StepOut:
     if bool(total.isfinite()):
         return out
     finite = out.next_observation.isfinite().all(-1) & out.reward.isfinite() & out.uncertainty.isfinite()
-    return StepOut(
+    return out._replace(
         # Finite again, since the prior and the critic see all rows; the NaN reward keeps the mark.
-        out.next_observation.masked_fill(~finite[:, None], 0.0),
-        out.reward.masked_fill(~finite, torch.nan),
-        out.terminated | ~finite,
-        out.uncertainty.masked_fill(~finite, 0.0),
+        next_observation=out.next_observation.masked_fill(~finite[:, None], 0.0),
+        reward=out.reward.masked_fill(~finite, torch.nan),
+        terminated=out.terminated | ~finite,
+        uncertainty=out.uncertainty.masked_fill(~finite, 0.0),
     )

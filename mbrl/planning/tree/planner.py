@@ -1,6 +1,7 @@
 """A planner by tree search: root candidates, a search strategy, a report; whatever the strategy is."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from mbrl.core.errors import ConfigError
 from mbrl.planning.base import (
     Budget,
     Hints,
@@ -115,6 +117,9 @@ class TreePlanner:
         proposals: candidates.
         strategy: which of them to try, and how often.
         clock: seconds; None permits no budget of milliseconds.
+
+    Raises:
+        ConfigError: the problem limits what a whole plan costs.
     """
 
     def __init__(
@@ -126,6 +131,12 @@ class TreePlanner:
         strategy: Strategy,
         clock: Clock | None,
     ) -> None:
+        limits = problem.limits
+        if limits is not None and limits.cost < math.inf:
+            raise ConfigError(
+                "A tree search does not know what whole plans cost, so that it keeps to no cost_limit. "
+                "Remedy: a price (cost_price), or a planner that follows plans: mppi, icem, rollout."
+            )
         self._problem, self._config = problem, config
         self._proposals, self._strategy = proposals, strategy
         self._clock = clock
@@ -214,6 +225,7 @@ class TreePlanner:
             outcomes=self._strategy.outcomes,
             widening=self._strategy.widening,
             is_end_final=self._strategy.is_end_final,
+            most_broken=None if problem.limits is None else problem.limits.share,
         )
         return Search(
             root=root,
@@ -223,6 +235,7 @@ class TreePlanner:
             lcb_coef=problem.pessimism.lcb_coef,
             max_depth=config.max_depth,
             halt_threshold=problem.pessimism.halt_threshold,
+            limits=problem.limits,
             # A random first tree: over many states no member is asked more often than others.
             turn=(noise.uniform("tree/turn", (1,)) * copies.count).long().squeeze(1),
             backward=_BACKWARDS[config.node_value],
@@ -251,6 +264,7 @@ class TreePlanner:
         # 3. What to do after it.
         plan, length = follow_plan(search, slot)
         plan[:, 0] = torch.where(lost[:, None], fallback, plan[:, 0])
+        limited, own = _limited(search, slot, visits), _limited(search, root.policy_slot, visits)
         one_hot = torch.nn.functional.one_hot(slot, root.logits.shape[1]).to(value.dtype)
         return PlanResult(
             action=plan[:, 0],
@@ -267,6 +281,8 @@ class TreePlanner:
             bootstrap_part=bootstrap,
             uncertainty=parts.uncertainty,
             delta_lcb=_compare(stats.q, visits, slot=slot, other=root.policy_slot),
+            limited=limited,
+            policy_limited=own,
             stats=PlanStats(
                 sims=choice.sims,
                 rounds=search.rounds,
@@ -281,6 +297,13 @@ class TreePlanner:
             ),
             tree=search if self._config.keep_tree else None,
         )
+
+
+def _limited(search: Search, slot: Tensor, visits: Tensor) -> Float[Tensor, "b 3"]:
+    """What a candidate breaks and costs; NaN where it was not tried."""
+    index = slot[None, :, None].expand(3, -1, 1)
+    unknown = visits.gather(1, slot[:, None])[:, 0] == 0
+    return search.limited().gather(2, index)[..., 0].masked_fill(unknown, torch.nan).T
 
 
 def _works(states: int) -> tuple[tuple[str, int], ...]:

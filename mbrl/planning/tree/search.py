@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mbrl.planning.problem.problem import Limits
 from mbrl.planning.tree.evaluation import Evaluate, Rows
 from mbrl.planning.tree.proposals import RootSet
 from mbrl.planning.tree.simulation import Backward, Select, backward, expand, simulate
@@ -48,6 +49,7 @@ def instantiate_trees(
     outcomes: int = 1,
     widening: float = 0.5,
     is_end_final: bool = True,
+    most_broken: float | None = None,
 ) -> Tree:
     """`copies.count` trees for each state, from its root; see `Tree`.
 
@@ -60,6 +62,7 @@ def instantiate_trees(
         outcomes: successors that an edge may keep.
         widening: exponent of their number in visits.
         is_end_final: whether terminal leaves are left alone.
+        most_broken: see `Tree`.
     """
 
     def repeat(rows: Tensor) -> Tensor:
@@ -76,6 +79,7 @@ def instantiate_trees(
         outcomes=outcomes,
         widening=widening,
         is_end_final=is_end_final,
+        most_broken=most_broken,
     )
 
 
@@ -90,6 +94,7 @@ class Search:
         lcb_coef: kappa.
         max_depth: in edges.
         halt_threshold: u_max; no plan enters more uncertainty if it knows of a way around.
+        limits: which candidates may be chosen while another is left; None for all.
         turn: `[b]`, which tree a state's simulations begin with, if they take turns.
         backward: what nodes make of what comes back.
     """
@@ -104,11 +109,12 @@ class Search:
         lcb_coef: float,
         max_depth: int,
         halt_threshold: float = math.inf,
+        limits: Limits | None = None,
         turn: Int[Tensor, "b"] | None = None,
         backward: Backward = backward,
     ) -> None:
         self.root, self.tree, self.copies, self.max_depth = root, tree, copies, max_depth
-        self.halt_threshold = halt_threshold
+        self.halt_threshold, self._limits = halt_threshold, limits
         self._evaluate, self._backward = evaluate, backward
         self._lcb_coef, self._turn = lcb_coef, turn
         self._alive = root.valid
@@ -121,25 +127,58 @@ class Search:
     @property
     def valid(self) -> Bool[Tensor, "b k"]:
         """Candidates worth a simulation: allowed, answered in numbers, not halted while another is not."""
+        alive = self._keep_within(self._alive)
         if self.halt_threshold == math.inf:
-            return self._alive
+            return alive
         # Where all are too uncertain none is better than another, and the search goes on with all.
-        fine = self._alive & ~self._halted()
-        return torch.where(fine.any(-1, keepdim=True), fine, self._alive)
+        fine = alive & ~self._halted()
+        return torch.where(fine.any(-1, keepdim=True), fine, alive)
 
     @property
     def choosable(self) -> Bool[Tensor, "b k"]:
         """Candidates that a plan may begin with: the valid ones if any of them was tried, else all alive."""
+        alive = self._alive
+        if self._limits is not None:
+            # Of those that were tried: nothing is known to keep to a limit before it was imagined.
+            tried = alive & (self.stats().visits > 0)
+            alive = self._keep_within(torch.where(tried.any(-1, keepdim=True), tried, alive))
         if self.halt_threshold == math.inf:
-            return self._alive
+            return alive
         # A candidate that halts may be chosen only where nothing else was tried.
         tried = self.valid & (self.stats().visits > 0)
-        return torch.where(tried.any(-1, keepdim=True), self.valid, self._alive)
+        return torch.where(tried.any(-1, keepdim=True), self.valid & alive, alive)
 
     @property
     def may_exclude(self) -> bool:
         """Whether candidates may have become invalid on the way."""
-        return self.bad_rows > 0 or self.halt_threshold < math.inf
+        return self.bad_rows > 0 or self.halt_threshold < math.inf or self._limits is not None
+
+    def limited(self) -> Float[Tensor, "3 b k"]:
+        """Share of members in which a candidate breaks the constraint, and the mean cost of its first step.
+
+        It breaks it in a member whose step does, or behind whose step every way does that was looked at. 0
+        for candidates that were not tried.
+        """
+        tree, shape = self.tree, (-1, self.copies.count, self.tree.root_width)
+        first = tree.trees * tree.root_width
+        by_slot = tree.limited[: first * tree.outcomes].view(first, tree.outcomes, 2)
+        weight = tree.slot_visits[: first * tree.outcomes].view(first, tree.outcomes, 1)
+        by_edge = (weight * by_slot).sum(1) / weight.sum(1).clamp_min(1.0)
+        if tree.outcomes == 1:  # a way that was closed after its first visits still counts
+            by_edge = by_slot[:, 0]
+        visits = tree.at_root(tree.visits).view(shape)
+        weight = (visits > 0).to(visits.dtype) if self.copies.is_forest else visits
+        weight = weight / weight.sum(1, keepdim=True).clamp_min(1.0)
+        broken, cost = ((weight * part.reshape(shape)).sum(1) for part in by_edge.unbind(-1))
+        return torch.stack((broken, cost, broken))
+
+    def _keep_within(self, alive: Bool[Tensor, "b k"]) -> Bool[Tensor, "b k"]:
+        """Those that keep to the constraint; where none does, those that break it in the fewest members."""
+        if self._limits is None:
+            return alive
+        excess = self._limits.excess(*self.limited())
+        least = excess.masked_fill(~alive, torch.inf).amin(-1, keepdim=True)
+        return alive & (excess <= least)
 
     def run_round(
         self,

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mbrl.planning.tree.evaluation import Evaluate, Rows
-from mbrl.planning.tree.tree import DISCOUNT, MIXED, PENALTY, REWARD, UNVISITED, VISITS, Tree
+from mbrl.planning.tree.tree import DISCOUNT, MIXED, PENALTY, REWARD, UNVISITED, VISITS, Leaf, Tree
 
 Select: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 """`(nodes, simulations or None for all) -> actions` below the roots."""
@@ -106,15 +106,25 @@ def expand(tree: Tree, path: Path, rows: Rows, evaluate: Evaluate) -> Int[Tensor
     leaf = evaluate(tree.observation.index_select(0, parent), tree.action(slot // tree.outcomes), rows)
     if leaf.is_finite:
         tree.add_nodes(slot, leaf, sim)
+        _close_broken(tree, slot, leaf)
         return slot[:0]
     edge = leaf.edge
     parts = torch.stack([leaf.value, edge.reward, edge.penalty, edge.mixed], -1)
     finite = parts.isfinite().all(-1) & leaf.logits.isfinite().all(-1)
     good = finite.nonzero().squeeze(1)
     tree.add_nodes(slot[good], leaf.take(good), sim[good])
+    _close_broken(tree, slot[good], leaf.take(good))
     bad = slot[~finite]
     tree.mask(bad)
     return bad
+
+
+def _close_broken(tree: Tree, slot: Int[Tensor, "r"], leaf: Leaf) -> None:
+    """Leaves no way below the roots that breaks a constraint: such a step is not taken and counts nothing."""
+    if leaf.limited is None or tree.most_broken is None or tree.outcomes > 1:
+        return  # several outcomes of an edge are draws, of which a share may break it
+    inner = slot >= tree.trees * tree.root_width
+    tree.close(slot[inner & (leaf.limited[:, 0] > tree.most_broken)])
 
 
 def backward(tree: Tree, path: Path) -> None:
@@ -125,7 +135,9 @@ def backward(tree: Tree, path: Path) -> None:
     leaf = tree.child.index_select(0, path.slot)
     steps = path.steps
     if bool((leaf < 0).any()):
-        steps, leaf = _send_to_void(tree, steps, leaf), leaf.masked_fill(leaf < 0, tree.void)
+        is_cut = tree.most_broken is not None
+        steps = _cut_closed(tree, steps) if is_cut else _send_to_void(tree, steps, leaf)
+        leaf = leaf.masked_fill(leaf < 0, tree.void)
     slots = torch.cat([step.slot for step in steps])
     parts = tree.parts.index_select(0, slots)
     # The leaf's own value is all bootstrap.
@@ -137,6 +149,10 @@ def backward(tree: Tree, path: Path) -> None:
     for step, piece in zip(reversed(steps), reversed(pieces), strict=True):
         above = gain if step.rows is None else gain.index_select(0, step.rows)
         above = torch.addcmul(piece[:, :4], piece[:, DISCOUNT, None], above)
+        if tree.most_broken is not None:
+            # Behind a way that was closed nothing came back: its node is worth what it is without the way.
+            closed = (step.slot == tree.void_slot) & (step.node != tree.void)
+            above[:, 2] = torch.where(closed, tree.raw_value[step.node], above[:, 2])
         gain = above if step.rows is None else gain.index_copy(0, step.rows, above)
         gains.append(above)
     # Nodes take the sums and a visit each, then edges what their children are worth now.
@@ -178,6 +194,8 @@ def backward_max(tree: Tree, path: Path) -> None:
     for depth in range(len(path.steps) - 1, -1, -1):
         step = path.steps[depth]
         kept = reached if step.rows is None else reached[step.rows]
+        if tree.most_broken is not None:
+            kept = tree.child[step.slot] >= 0  # above a way that was closed visits count
         node, slot = step.node[kept], step.slot[kept]
         # 1. The edge: a visit, and Q from what its child is worth now.
         edge, ones = slot // tree.outcomes, tree.q.new_ones(len(slot))
@@ -188,7 +206,10 @@ def backward_max(tree: Tree, path: Path) -> None:
         tree.q[edge] = by_part[:, 0] - by_part[:, 1] + by_part[:, 2]
         # 2. The node: its best visited edge, unless the critic thought more of it from the start.
         edges = tree.edges_of(node, is_root=depth == 0)
-        q = tree.q[edges].masked_fill(tree.visits[edges] == 0, -torch.inf)
+        none = tree.visits[edges] == 0
+        if tree.outcomes == 1:
+            none = none | (tree.child[edges] < 0)
+        q = tree.q[edges].masked_fill(none, -torch.inf)
         best = edges.gather(1, q.argmax(1, keepdim=True)).squeeze(1)
         own = by_part.new_zeros(len(node), 3)
         own[:, 2] = tree.raw_value[node]
@@ -196,6 +217,20 @@ def backward_max(tree: Tree, path: Path) -> None:
         parts = torch.where(is_better[:, None], tree.edge_parts(best)[:, :3], own)
         visits = 1.0 + tree.visits[edges].sum(1, keepdim=True)
         tree.sums[node] = torch.cat((parts * visits, visits), 1)
+
+
+def _cut_closed(tree: Tree, steps: list[Step]) -> list[Step]:
+    """The same steps, but slots with no node behind them are the void's; of roots their simulations, too.
+
+    So a simulation that ends before a closed way counts as a visit of all that leads there. Otherwise a
+    candidate would fall behind others in visits for each of its ways that is closed.
+    """
+    cut: list[Step] = []
+    for depth, step in enumerate(steps):
+        gone = tree.child[step.slot] < 0
+        node = step.node.masked_fill(gone, tree.void) if depth == 0 else step.node
+        cut.append(Step(step.rows, node, step.slot.masked_fill(gone, tree.void_slot)))
+    return cut
 
 
 def _send_to_void(tree: Tree, steps: list[Step], leaf: Tensor) -> list[Step]:

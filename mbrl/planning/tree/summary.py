@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mbrl.planning.tree.search import Search
+from mbrl.planning.tree.tree import MASKED
 
 
 class PooledParts(NamedTuple):
@@ -81,6 +82,8 @@ def _next_edge(search: Search, edge: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
     if search.halt_threshold < math.inf:  # a plan does not go where the model may not be trusted
         uncertainty = tree.below(tree.edge_uncertainty())[row]
         visits = visits * (uncertainty <= search.halt_threshold)
+    # A way that was closed later, since what follows it breaks a constraint, is none.
+    visits = visits * (tree.below(tree.child)[row] != MASKED) if tree.outcomes == 1 else visits
     most = visits.amax(1, keepdim=True)
     best = q.masked_fill(visits != most, -torch.inf).argmax(1)
     going = (edge >= 0) & (child >= tree.trees) & (most.squeeze(1) > 0)

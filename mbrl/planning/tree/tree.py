@@ -34,6 +34,7 @@ class Leaf(NamedTuple):
     value: Float[Tensor, "r"]  # 0 where the edge ended
     logits: Float[Tensor, "r a"]
     actions: Float[Tensor, "r a act_dim"] | None  # None for one-hot actions
+    limited: Float[Tensor, "r 2"] | None = None  # is the constraint broken, cost; None without limits
 
     @property
     def is_finite(self) -> bool:
@@ -51,6 +52,7 @@ class Leaf(NamedTuple):
             self.value[rows],
             self.logits[rows],
             None if self.actions is None else self.actions[rows],
+            None if self.limited is None else self.limited[rows],
         )
 
 
@@ -67,6 +69,8 @@ class Tree:
         outcomes: successors that an edge may keep.
         widening: exponent beta: a successor is drawn while `floor(visits^beta)` is not below their number.
         is_end_final: whether a terminal leaf is left alone; mctx goes on below it.
+        most_broken: share of members that may break a constraint in a step below the roots; None where there
+            is no constraint.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class Tree:
         outcomes: int = 1,
         widening: float = 0.5,
         is_end_final: bool = True,
+        most_broken: float | None = None,
     ) -> None:
+        self.most_broken = most_broken
         self.trees, self.root_width = logits.shape
         self.inner_width, self.capacity, self.size = inner_width, capacity, 0
         self.outcomes, self.widening, self.is_end_final = outcomes, widening, is_end_final
@@ -121,6 +127,7 @@ class Tree:
         self.child[-1] = self.void
         self.is_open = torch.zeros(slots, dtype=torch.bool, device=device)
         self.parts = like.new_zeros(slots, 5)
+        self.limited = like.new_zeros(slots, 2)  # broken, cost; 0 without limits
         self.slot_visits = self.visits if self.outcomes == 1 else like.new_zeros(slots)
         self._one_hot = torch.eye(self.root_width, dtype=like.dtype, device=device)
 
@@ -211,6 +218,27 @@ class Tree:
         self.is_open[slot] = ~edge.ended if self.is_end_final else torch.ones_like(edge.ended)
         parts = (edge.reward, edge.penalty, edge.mixed, edge.discount, leaf.uncertainty)
         self.parts[slot] = torch.stack(parts, -1)
+        if leaf.limited is not None:
+            self.limited[slot] = leaf.limited
+
+    def close(self, slot: Int[Tensor, "r"]) -> None:
+        """Closes slots below the roots that break a constraint, and every slot above that leads nowhere else.
+
+        At a root such a slot stays open and counts as broken: it is the search that decides what may be
+        chosen there, from the trees of all members. One outcome for each edge.
+        """
+        while len(slot):
+            self.limited[slot, 0] = 1.0
+            slot = slot[slot >= self._first]
+            if len(slot) == 0:
+                return
+            self.mask(slot)
+            self.is_open[slot] = False
+            node = self.trees + (slot - self._first) // self.inner_width
+            is_dead = (self.child[self.edges_of(node, is_root=False)] == MASKED).all(1)
+            # Sorted out, since several of a node may be closed at once.
+            above = self.parent_slot[node[is_dead]].sort().values
+            slot = above[torch.diff(above, prepend=above.new_full((1,), -1)) != 0]
 
     def mask(self, slot: Int[Tensor, "r"]) -> None:
         """Closes slots for which the model gave no number; their edges are not proposed again."""

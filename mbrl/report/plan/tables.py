@@ -35,6 +35,7 @@ def plan_table(summary: Mapping[str, Any]) -> Table:
         ("mean uncertainty of actions", plans.get("uncertainty")),
         ("penalty lambda, deviations kappa", _coefs(calibration, summary["config"]["pessimism"])),
         ("values at leaves", _critic(summary)),
+        *_limits(summary.get("limits"), plans),
     ]
     return Table(
         f"{summary['planner']} on {summary['algorithm']}, task {summary['task']}", ("", "value"), rows
@@ -160,6 +161,28 @@ def _gate(gate: Mapping[str, Any] | None) -> str:
     if gate["threshold"] is None:
         return "closed, the policy acts"
     return f"open above an estimated gain of {format_number(gate['threshold'])}"
+
+
+def _limits(limits: Mapping[str, Any] | None, plans: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """What the log and the plans break and cost; nothing where nothing is limited."""
+    if limits is None:
+        return []
+    rows: list[tuple[str, Cell]] = []
+    if limits["constraint"] is not None:
+        share = format_share(limits["max_violation"])
+        rows = [
+            ("constraint", f"{limits['constraint']}, broken in {share} of a plan's futures at most"),
+            ("broken in the log", f"{format_share(limits['steps_broken'])} of the steps, "
+             f"{format_share(limits['episodes_broken'])} of the episodes"),
+            ("broken in futures of the plans", format_share(plans.get("broken_share"))),
+        ]  # fmt: skip
+    if limits["cost"] is not None:
+        rows += [
+            ("cost of a step", limits["cost"]),
+            ("cost of logged episodes, mean", limits["cost_per_episode"]),
+            ("cost of plans, mean", plans.get("cost_per_plan")),
+        ]
+    return [*rows, ("plans beyond their limits, none better left", format_share(plans.get("beyond_limits")))]
 
 
 def _critic(summary: Mapping[str, Any]) -> str:

@@ -22,3 +22,17 @@ def shift_alarms(summary: Mapping[str, Any]) -> Sequence[str]:
     """What the diagnostics of a training's last policy warn of; nothing where they were off."""
     report: Mapping[str, Any] = summary.get("shift") or {}
     return list(report.get("alarms", []))
+
+
+def recovered_reward(summary: Mapping[str, Any]) -> Sequence[str]:
+    """What is known of the reward that an imitation has recovered; nothing of other trainings."""
+    found: Mapping[str, Any] | None = summary.get("recovered_reward")
+    if found is None:
+        return []
+    use = "mbrl relabel LOG --reward-model RUN gives a log these rewards."
+    if found["pearson"] is None or found["spearman"] is None:
+        return [f"A reward was recovered; the log has none to compare it with. {use}"]
+    return [
+        f"The recovered reward correlates with the logged one over {found['steps']:,} steps: Pearson "
+        f"{found['pearson']:.2f}, Spearman {found['spearman']:.2f}. {use}"
+    ]

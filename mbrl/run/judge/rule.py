@@ -16,8 +16,8 @@ class SelectRule(BaseModel):
     Attributes:
         rule: `judge`, the best lower bound over the members of models that trained no policy (section
             `judges`); `last`, nothing is chosen; or `fqe`, the largest lower end of the 95 % interval of
-            fitted Q evaluation of the evaluation action. null is `judge` for recipes that need a model and imitate
-            nobody, else `last`.
+            fitted Q evaluation of the evaluation action. null is `judge` for recipes that need a model and
+            imitate nobody, else `last`.
         kept: policies of a training that are kept at even intervals and may be chosen.
         discount: of the value under `fqe`; 1 is the return.
         horizon: steps that count under `fqe`; null takes the whole task, as `mbrl ope` does.

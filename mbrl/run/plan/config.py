@@ -37,7 +37,16 @@ class PlanConfig(BaseModel):
             one that the log carries); `auto` takes the rule where there is one.
         critic: whose values stand at leaves: the `learner`'s, those of an `fqe` ensemble that is fitted to
             the log, or `auto`: the learner's where it has some.
-        fqe: of that ensemble.
+        fqe: of that ensemble, whose members regress on resampled episodes with targets of their own.
+        fqe_doublings: how often its updates are doubled while its values do not stand still.
+        unsettled_critic: `refuse` values that still do not, or `use` them.
+        constraint: a condition over the names of a step (`next_NAME` after it) that plans have to keep to;
+            null for none.
+        max_violation: share of a plan's imagined futures in which it may be broken while another plan is left
+            that keeps to it.
+        cost: what a step costs, an expression over the same names; null for nothing.
+        cost_price: reward units that a unit of cost takes off a step's reward.
+        cost_limit: most that the steps of a plan may cost, undiscounted; null for no limit.
         is_warm: offer the plan of the step before.
         gate: which gains may override the policy.
         certificate_states: logged states on which the planner is compared with the policy in the model; 0
@@ -57,7 +66,14 @@ class PlanConfig(BaseModel):
     calibration: CalibrationConfig = CalibrationConfig()
     termination: Literal["auto", "learned", "task"] = "auto"
     critic: CriticSource = "auto"
-    fqe: FQEConfig = FQEConfig(updates=20_000, hidden=(128, 128))
+    fqe: FQEConfig = FQEConfig(updates=20_000, hidden=(128, 128), learning_rate=1e-3, polyak_tau=0.02)
+    fqe_doublings: Annotated[int, Field(ge=0, le=20)] = 2
+    unsettled_critic: Literal["refuse", "use"] = "refuse"
+    constraint: str | None = None
+    max_violation: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    cost: str | None = None
+    cost_price: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    cost_limit: Annotated[float | None, Field(ge=-1e12, le=1e12)] = None
     is_warm: bool = True
     gate: GateConfig = GateConfig()
     certificate_states: Annotated[int, Field(ge=0, le=1_000_000)] = 256
@@ -67,6 +83,12 @@ class PlanConfig(BaseModel):
     def _has_a_limit(self) -> "PlanConfig":
         if self.sims is None and self.milliseconds is None:
             raise ValueError("a planner needs sims, milliseconds or both")
+        return self
+
+    @model_validator(mode="after")
+    def _prices_a_cost(self) -> "PlanConfig":
+        if self.cost is None and (self.cost_price > 0.0 or self.cost_limit is not None):
+            raise ValueError("cost_price and cost_limit are about a cost: give the expression `cost`")
         return self
 
     @property

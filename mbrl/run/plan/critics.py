@@ -18,6 +18,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.nets.normaliser import Normaliser
 from mbrl.off_policy.log.policies import as_deployed
 from mbrl.off_policy.value.fqe import FitValues, FQEConfig, FQEResult
+from mbrl.off_policy.value.fqe_result import MAX_DRIFT
 from mbrl.off_policy.value.value_net import QEnsemble, RewardScale
 from mbrl.run.artifacts import load_artifact, save_artifact
 from mbrl.run.checkpoint import CheckpointFolder
@@ -48,6 +49,9 @@ class _CriticSummary(Record):
     """What the fit of critics found."""
 
     is_converged: bool
+    drift: float
+    updates: int
+    least_updates: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
     """The learner's critics at its last update if the policy is that one's, or a fitted Q evaluation of it.
 
     Raises:
-        ConfigError: the learner's are wanted, and it has none.
+        ConfigError: the learner's are wanted, and it has none; or fitted ones did not settle.
     """
     if config.critic != "fqe":
         critics = _learner_critics(basis, workspace)
@@ -100,7 +104,7 @@ def find_critics(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> 
                 "critics, its checkpoint is gone, or the policy was selected from before its last update. "
                 "Remedy: set critic=fqe, which fits some to the log."
             )
-    return fit_critic_stage(basis, config.fqe, workspace)
+    return fit_critic_stage(basis, config, workspace)
 
 
 def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | None:
@@ -126,11 +130,16 @@ def _learner_critics(basis: PlanBasis, workspace: Workspace) -> CriticValues | N
     return value if isinstance(value, CriticValues) else None
 
 
-def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) -> LeafCritics:
-    """Fits Q of a run's policy to the training part of its log, or loads the fit of before."""
+def fit_critic_stage(basis: PlanBasis, config: PlanConfig, workspace: Workspace) -> LeafCritics:
+    """Fits Q of a run's policy to the training part of its log, or loads the fit of before.
+
+    Raises:
+        ConfigError: the values did not settle, and the config does not take such ones.
+    """
     run = basis.resolved.run
     identity = {
-        "fqe": config.model_dump(mode="json"),
+        "fqe": config.fqe.model_dump(mode="json"),
+        "doublings": config.fqe_doublings,
         "policy": basis.policy_hash,
         "dataset": basis.dataset.content_hash,
         "split": split_identity(run.dynamics),
@@ -140,13 +149,14 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
     def work(work: StageWork) -> Mapping[str, Any]:
         kept = KeptFits.of(work, "fit critic", workspace.device)
         fitted = _fit_critic(basis, config, kept)
-        _save_critic(work.path / CRITIC_FILE, fitted.values, config)
+        _save_critic(work.path / CRITIC_FILE, fitted.values, config.fqe)
         kept.drop()
         return {
             "value": fitted.estimate().point,
             "drift": fitted.drift,
-            "is_converged": fitted.converged,
-            "updates": config.updates,
+            "is_converged": _has_settled(fitted),
+            "updates": fitted.config.updates,
+            "least_updates": fitted.least_updates,
         }
 
     stage = Stage(
@@ -158,26 +168,43 @@ def fit_critic_stage(basis: PlanBasis, config: FQEConfig, workspace: Workspace) 
     )
     folder = perform(stage, workspace)
     values = FQECritics(_load_critic(folder.path / CRITIC_FILE, basis))
-    is_converged = bool(folder.summary(_CriticSummary)["is_converged"])
-    if not is_converged:
-        workspace.progress.message(
-            "The values at the planner's leaves did not converge: plans may be worse than the policy. "
-            "Remedy: raise fqe.updates or fqe.polyak_tau."
+    found = folder.summary(_CriticSummary)
+    if not found["is_converged"]:
+        problem = (
+            f"The values at the planner's leaves did not settle in {found['updates']:,} updates: they moved "
+            f"by {found['drift']:.1%} over the last fifth, where {MAX_DRIFT:.0%} counts as standing still, "
+            f"and values need {found['least_updates']:,} updates to cross the horizon."
         )
-    return LeafCritics(values, stage.key.digest, "fqe", is_converged)
+        remedy = "raise fqe.updates, fqe.polyak_tau or fqe_doublings"
+        if config.unsettled_critic == "refuse":
+            raise ConfigError(f"{problem} Remedy: {remedy}; or take them as they are: unsettled_critic=use.")
+        workspace.progress.message(f"{problem} Plans may be worse than the policy. Remedy: {remedy}.")
+    return LeafCritics(values, stage.key.digest, "fqe", bool(found["is_converged"]))
 
 
-def _fit_critic(basis: PlanBasis, config: FQEConfig, fit_values: FitValues) -> FQEResult:
+def _fit_critic(basis: PlanBasis, config: PlanConfig, fit_values: FitValues) -> FQEResult:
+    """Twice as many updates as long as the values do not stand still; a longer fit continues the shorter."""
     policy: Policy = basis.stored.policy
     if not isinstance(policy, DiscretePolicy):
         policy = as_deployed(policy)
-    return fit_values(
-        basis.split.train,
-        policy,
-        estimand=Estimand(basis.discount, None),
-        config=config,
-        generator=RngStreams(basis.resolved.run.seed).child("critic").at("fit"),
-    )
+    result: FQEResult | None = None
+    for doubling in range(config.fqe_doublings + 1):
+        if result is not None and _has_settled(result):
+            break
+        result = fit_values(
+            basis.split.train,
+            policy,
+            estimand=Estimand(basis.discount, None),
+            config=config.fqe.model_copy(update={"updates": config.fqe.updates * 2**doubling}),
+            generator=RngStreams(basis.resolved.run.seed).child("critic").at("fit"),
+        )
+    assert result is not None
+    return result
+
+
+def _has_settled(result: FQEResult) -> bool:
+    """Whether the values stood still, after as many updates as they need to cross the horizon."""
+    return result.converged and result.config.updates >= result.least_updates
 
 
 def _save_critic(path: Path, values: QEnsemble, config: FQEConfig) -> None:

@@ -18,6 +18,7 @@ from mbrl.run.fit import fit_judge_stage
 from mbrl.run.inputs import known_termination, manifest_facts, reward_identity
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
+from mbrl.run.plan.limits import limit_plans
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import StageKey
 
@@ -62,7 +63,7 @@ def gate_stage(
         found = calibrate_gate(
             planner,
             # The judge is asked for what happens, not for what it would rather not be sure of.
-            dataclasses.replace(problem, step=step, pessimism=Pessimism()),
+            limit_plans(dataclasses.replace(problem, step=step, pessimism=Pessimism()), basis, config),
             torch.tensor(rows.observation[chosen]),
             torch.tensor(rows.unit[chosen]),
             horizon=config.gate.horizon,

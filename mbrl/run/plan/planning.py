@@ -22,12 +22,13 @@ from mbrl.planning.improvement.gate import Gate, GatedPlanner
 from mbrl.planning.on_device import PlannerOnDevice
 from mbrl.planning.policy import PlannerPolicy
 from mbrl.planning.problem.calibration import PlannerCalibration
-from mbrl.planning.problem.problem import PlanningProblem
+from mbrl.planning.problem.problem import Limits, PlanningProblem
 from mbrl.run.evaluate import evaluate_stage, evaluation_defaults, policy_task
 from mbrl.run.inputs import manifest_facts, reward_identity
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.gate import gate_facts, gate_stage
+from mbrl.run.plan.limits import logged_limits, plan_limits
 from mbrl.run.plan.problem import make_plan_problem
 from mbrl.run.records import EvaluationSummary
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
@@ -59,9 +60,14 @@ class ReadyPlanner:
 
 
 class PlanLog:
-    """What plans cost and how unsure they were, call by call."""
+    """What plans cost and how unsure they were, call by call.
 
-    def __init__(self) -> None:
+    Args:
+        limits: that plans have to keep to; None for none.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits
         self._calls: list[tuple[float, ...]] = []
 
     def note(self, result: PlanResult) -> None:
@@ -80,6 +86,7 @@ class PlanLog:
                 stats.model_rows,
                 stats.model_calls,
                 stats.bad_rows,
+                *plan_limits(result, self._limits),
             )
         )
 
@@ -91,7 +98,9 @@ class PlanLog:
         """Rates, milliseconds of a call, and shares; None where nothing can be said."""
         if not self._calls:
             return {}
-        rows, ms, fallback, uncertainty, known, sims, model_rows, model_calls, bad = self._columns()
+        columns = self._columns()
+        rows, ms, fallback, uncertainty, known, sims, model_rows, model_calls, bad = columns[:9]
+        imagined, broken, cost, beyond = columns[9:].sum(1)
         limit, seconds = budget.milliseconds, float(ms.sum()) / 1000.0
         return {
             "calls": len(ms),
@@ -107,6 +116,9 @@ class PlanLog:
             "model_calls_per_call": float(model_calls.mean()),
             "bad_rows": int(bad.sum()),
             "uncertainty": _ratio(uncertainty.sum(), known.sum()),
+            "broken_share": _ratio(broken, imagined),
+            "cost_per_plan": _ratio(cost, imagined),
+            "beyond_limits": _ratio(beyond, imagined),
         }
 
     def _columns(self) -> NDArray[np.float64]:
@@ -218,6 +230,7 @@ def _summarise(
         **evaluation.to_json(),
         **_beside(alone, evaluation, rng),
         "plans": plans,
+        "limits": logged_limits(basis, config),
         "critic": ready.critic,
         "critic_converged": ready.is_critic_converged,
         "calibration": ready.calibration.model_dump(mode="json"),
@@ -237,7 +250,7 @@ def _evaluate(
     rng: RngStreams,
 ) -> tuple[Evaluation, dict[str, Any]]:
     """Episodes of the planner, and what its plans cost; plans that nobody counts warm it up before."""
-    log = PlanLog()
+    log = PlanLog(ready.planner.problem.limits)
     policy = PlannerPolicy(ready.planner, basis.box, config.budget, is_warm=config.is_warm, on_plan=log.note)
     num_envs = _SIMULATORS if config.milliseconds is None else 1
     for _ in range(_WARM_UP_CALLS):

@@ -21,6 +21,7 @@ from mbrl.run.inputs import known_termination, manifest_facts, reward_identity
 from mbrl.run.plan.basis import PlanBasis
 from mbrl.run.plan.config import PlanConfig
 from mbrl.run.plan.critics import LeafCritics, find_critics
+from mbrl.run.plan.limits import limit_plans
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import StageKey
 
@@ -55,7 +56,7 @@ def make_plan_problem(
     )
     pessimism = dataclasses.replace(pessimism, critic_lcb_coef=config.critic_lcb_coef)
     problem = dataclasses.replace(problem, action_spread=_action_spread(basis, problem))
-    return with_pessimism(problem, pessimism), calibration, leaf
+    return limit_plans(with_pessimism(problem, pessimism), basis, config), calibration, leaf
 
 
 def _action_spread(basis: PlanBasis, problem: PlanningProblem) -> Tensor:

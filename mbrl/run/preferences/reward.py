@@ -21,7 +21,8 @@ from mbrl.preferences.pairs import PreferenceSet
 from mbrl.preferences.reward_model import RewardEnsemble, RewardSpec
 from mbrl.preferences.segments import SegmentPairs, log_steps
 from mbrl.run.artifacts import load_artifact, save_artifact
-from mbrl.run.files import check_values, is_folder, read_json, write_json
+from mbrl.run.files import check_values, is_file, is_folder, read_json, write_json
+from mbrl.run.policies import POLICY_FILE
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey, find_run
 
@@ -112,8 +113,7 @@ def fit_reward_stage(
     def work(work: StageWork) -> Mapping[str, Any]:
         fit = make_fit(dataset, preferences, config, seed=seed)
         state, model = _run(fit, work)
-        facts = {"spec": model.spec.to_json(), "dataset": dataset.content_hash}
-        save_artifact(work.path / REWARD_FILE, model.state_dict(), {"reward": facts}, version=_VERSION)
+        save_reward(work.path / REWARD_FILE, model, dataset)
         report = make_report(dataset, preferences, fit, state, model).model_dump(mode="json")
         write_json(work.path / REPORT_FILE, report)
         return {"dataset": dataset.info.name, "seed": seed, "report": report}
@@ -137,15 +137,25 @@ def make_fit(dataset: Dataset, preferences: PreferenceSet, config: RewardConfig,
     return RewardFit(pairs, config, dataset.spec, normaliser, RngStreams(seed).child("reward"))
 
 
+def save_reward(path: Path, model: RewardEnsemble, dataset: Dataset) -> Path:
+    """Writes a reward model that is standardised over a log."""
+    facts = {"spec": model.spec.to_json(), "dataset": dataset.content_hash}
+    return save_artifact(path, model.state_dict(), {"reward": facts}, version=_VERSION)
+
+
 def open_reward(path: Path) -> StoredReward:
-    """The reward model of a finished fit's folder, or of a file.
+    """The reward model of a finished fit's or imitation's folder, or of a file.
 
     Raises:
         ConfigError: there is none.
         FileError: the file is damaged, or no reward model.
     """
     if is_folder(path):
-        path = find_run(path, stage="fit_reward").path / REWARD_FILE
+        # An imitation leaves one beside its policy; other trainings are told that a fit is needed.
+        stage = (
+            "train_policy" if is_file(path / POLICY_FILE) and is_file(path / REWARD_FILE) else "fit_reward"
+        )
+        path = find_run(path, stage=stage).path / REWARD_FILE
     artifact = load_artifact(path, version=_VERSION, what="reward model")
     facts = artifact.entry("reward", _Facts)
     artifact.check_shapes(RewardEnsemble.tensor_shapes(facts.spec))

@@ -11,7 +11,7 @@ from mbrl.core.protocols import DynamicsModel, SamplingModel
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset, DatasetInfo
-from mbrl.dynamics.tabular.counts import fit_table
+from mbrl.dynamics.tabular.counts import PRIORS, fit_table, likeliest_prior
 from mbrl.dynamics.tabular.model import TabularDynamics, TabularTermination
 
 A, B, C = np.array([0.0, 1.0]), np.array([5.0, -2.0]), np.array([9.0, 9.0])
@@ -51,21 +51,29 @@ def test_counts_rewards_and_ends_by_hand():
     assert list(zip(table.origin.tolist(), table.successor.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 2)]
     assert table.count.tolist() == [[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]]
     # An action that was never tried is thought to earn and to end what the others did on the same way.
-    assert table.reward.tolist() == [[0.0, 1.0, 3.0]] * 2
+    members = fitted(members=4000).table
+    torch.testing.assert_close(
+        members.reward.mean(0), torch.tensor([[0.0, 1.0, 3.0]] * 2), atol=0.05, rtol=0.0
+    )
+    # Rewards of the way from B to C are 2, 4 and 3, of the others alike; 2/7 is the variance of all steps.
+    variance = torch.tensor([2 / 7 / 2, 2 / 7 / 4, (2 + 2 / 7) / 4])
+    torch.testing.assert_close(table.reward_variance, variance)
+    way, worth = torch.tensor([2, 4, 4]), torch.tensor([[1 + 1, 3 + 1, 3 + 1], [1, 1, 1]])
+    torch.testing.assert_close(members.reward.var(0), variance / way + variance / worth, rtol=0.1, atol=0.0)
     assert table.ends.tolist() == [[0.0, 0.0, 1.0]] * 2
-    assert float(table.reward_variance) == pytest.approx((1 + 1) / 7)
     assert table.visits.tolist() == [[4.0, 0.0], [3.0, 0.0], [0.0, 0.0]]
     torch.testing.assert_close(table.chance[:, :, :2].sum(-1), torch.ones(3, 2))
     assert table.chance[:, :, 2].tolist() == [[1.0, 1.0]] * 3
 
 
-def test_members_are_draws_of_the_dirichlet():
-    """Mean and variance of Beta(1 + 1/4, 3 + 3/4) for what was tried, of Beta(1/4, 3/4) for what was not."""
-    chance = fitted(members=4000).table.chance[:, :, 1].double()
-    for action, (a, b) in enumerate(((3.75, 1.25), (0.75, 0.25))):
-        mean, variance = a / (a + b), a * b / ((a + b) ** 2 * (a + b + 1))
-        assert float(chance[:, action].mean()) == pytest.approx(mean, abs=0.02)
-        assert float(chance[:, action].var()) == pytest.approx(variance, rel=0.08)
+def test_members_are_draws_of_the_hierarchy():
+    """To B: p0 ~ Beta(3, 1), then Beta(3 + p0, 1 + 1 - p0) for what was tried, Beta(p0, 1 - p0) else."""
+    chance = fitted(members=6000).table.chance[:, :, 1].double()
+    shared = np.random.default_rng(0).beta(3.0, 1.0, 200_000)
+    for action, n in enumerate((np.array([3.0, 1.0]), np.zeros(2))):
+        draw = np.random.default_rng(1).beta(n[0] + shared + 1e-9, n[1] + 1 - shared + 1e-9)
+        assert float(chance[:, action].mean()) == pytest.approx(draw.mean(), abs=0.015)
+        assert float(chance[:, action].var()) == pytest.approx(draw.var(), rel=0.08)
 
 
 def test_moments_are_those_of_the_distribution():
@@ -80,9 +88,10 @@ def test_moments_are_those_of_the_distribution():
     torch.testing.assert_close(
         found.variance[:, :2], (p * (1 - p))[..., None] * step**2, atol=1e-5, rtol=1e-4
     )
-    torch.testing.assert_close(found.reward_mean[:, :2], p)
-    noise = model.table.reward_variance
-    torch.testing.assert_close(found.reward_variance[:, :2], p * (1 - p) + noise)
+    stay, go = (model.table.reward[:, [0, 1], k] for k in (0, 1))
+    torch.testing.assert_close(found.reward_mean[:, :2], p * go + (1 - p) * stay)
+    noise = p * model.table.reward_variance[1] + (1 - p) * model.table.reward_variance[0]
+    torch.testing.assert_close(found.reward_variance[:, :2], p * (1 - p) * (go - stay) ** 2 + noise)
     assert found.mean[:, 2].tolist() == [C.tolist()] * 3
     member = torch.tensor([2, 0, 1])
     for part, whole in zip(
@@ -106,7 +115,8 @@ def test_draws_are_states_with_the_chances_of_their_member():
         assert float(to_b[member == m].float().mean()) == pytest.approx(
             float(model.table.chance[m, 0, 1]), abs=0.04
         )
-    assert float(reward[to_b].mean()) == pytest.approx(1.0, abs=0.05)
+    expected = model.table.reward[:, 0, 1][member[to_b]].mean()
+    assert float(reward[to_b].mean()) == pytest.approx(float(expected), abs=0.05)
     again, _ = model.draw_member(obs, action, member, noise)
     assert torch.equal(again, following)
 
@@ -150,3 +160,16 @@ def test_continuous_actions_and_states_are_refused():
     plain = dataclasses.replace(data, episodes=bent, spec=SpaceSpec(2, 2, (0.0, 0.0), (1.0, 1.0)))
     with pytest.raises(DataError, match="kind=gaussian"):
         fitted(dataset=plain)
+
+
+def test_the_log_chooses_what_the_prior_is_worth():
+    """Dirichlet-multinomial counts of a known worth; and the formula on a table by hand."""
+    rng = np.random.default_rng(0)
+    base = np.array([0.5, 0.3, 0.2])
+    start = 3 * np.arange(401)
+    for worth in (1.0, 16.0):
+        chances = rng.dirichlet(worth * base, size=(2, 400))
+        counts = np.stack([[rng.multinomial(12, p) for p in row] for row in chances]).reshape(2, -1)
+        assert likeliest_prior(counts.astype(float), np.tile(base, 400), start) == worth
+    same = np.tile(12 * base, 400)[None].round()
+    assert likeliest_prior(np.concatenate([same, same]), np.tile(base, 400), start) == PRIORS[-1]

@@ -65,7 +65,7 @@ def test_with_the_true_chances_it_is_the_linear_solve():
         own = int(((state == s) & (successor == s)).nonzero()[0, 0])
         ends[:, own] = lost[:, s] / (chance[:, own] + lost[:, s])
         chance[:, own] += lost[:, s]
-    true = dataclasses.replace(exact, chance=chance[None], reward=reward, ends=ends)
+    true = dataclasses.replace(exact, chance=chance[None], reward=reward[None], ends=ends)
     model = EvaluationModel(
         TabularDynamics(true, inputs=part.inputs, targets=part.targets), fitted.termination
     )

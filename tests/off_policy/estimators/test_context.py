@@ -6,12 +6,14 @@ import torch
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.estimates import Estimand
+from mbrl.core.types import SpaceSpec
 from mbrl.off_policy.estimators.context import EstimatorSettings
 from mbrl.off_policy.estimators.marginal_ratio import MWLConfig
 from mbrl.off_policy.log.behaviour import BehaviourCache
 from mbrl.off_policy.log.behaviour_fit import BehaviourConfig
 from mbrl.off_policy.log.policies import DeterministicMode
 from mbrl.off_policy.value.fqe_config import FQEConfig
+from mbrl.planning.tabular.policy import among_allowed
 from tests.off_policy.logs import ask, context_of, generator, linear, lqg_log, table_log, unlogged
 
 FQE = FQEConfig(hidden=(8,), updates=20, batch_size=16)
@@ -90,3 +92,46 @@ def test_a_fitted_behaviour_is_shared_by_contexts_of_the_same_settings():
     first = context_of(policy, dataset, Estimand(0.9, horizon=4), behaviour=cache)
     other = context_of(DeterministicMode(policy), dataset, Estimand(0.9, horizon=4), behaviour=cache)
     assert other.behaviour is first.behaviour
+
+
+def test_probabilities_are_those_among_the_choices_that_the_log_allowed():
+    mdp, dataset, _, _ = table_log(n=40)
+    table = torch.full((mdp.states, mdp.actions), 1.0 / mdp.actions, dtype=torch.float64)
+    episodes = []
+    for index, episode in enumerate(dataset.episodes):
+        mask = np.zeros((len(episode) + 1, mdp.actions), dtype=bool)
+        mask[:-1] = episode.actions > 0  # nothing else was allowed
+        if index % 2:
+            mask[:] = True
+        episodes.append(dataclasses.replace(episode, infos={"action_mask": mask}))
+    masked = dataclasses.replace(
+        dataset, episodes=tuple(episodes), spec=SpaceSpec.discrete(mdp.states, mdp.actions)
+    )
+    policy = MaskedTable(table)
+    context = context_of(policy, masked, Estimand(0.9, horizon=6))
+    expected = [0.0 if index % 2 == 0 else -np.log(mdp.actions) for index in range(len(masked))]
+    rows = np.repeat(expected, masked.episode_lengths)
+    np.testing.assert_allclose(context.log_prob(), rows, atol=1e-7)
+    value = context.values_on_log(generator())
+    starts = np.cumsum(masked.episode_lengths + 1) - (masked.episode_lengths + 1)
+    first = np.cumsum(masked.episode_lengths) - masked.episode_lengths
+    # Where one choice alone is allowed V is its Q.
+    np.testing.assert_allclose(value.value[starts[::2]], value.action_value[first[::2]], rtol=1e-5)
+    assert not np.allclose(value.value[starts[1::2]], value.action_value[first[1::2]], rtol=1e-3)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedTable:
+    """One-hot states; what a mask forbids has probability 0."""
+
+    table: torch.Tensor
+
+    @property
+    def act_dim(self) -> int:
+        return self.table.shape[1]
+
+    def probs(self, obs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return among_allowed(self.table[obs.argmax(-1)], mask)
+
+    def act(self, obs, noise=None, mask=None) -> torch.Tensor:
+        return torch.nn.functional.one_hot(self.probs(obs, mask).argmax(-1), self.act_dim).float()

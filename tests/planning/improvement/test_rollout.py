@@ -74,7 +74,8 @@ def test_the_gain_is_the_difference_of_two_sums(has_tail):
 def test_an_error_that_a_member_makes_of_all_candidates_alike_costs_no_gain():
     # Members differ by far in what states are worth, and not at all in which action is the better one.
     parts = torch.tensor([[10.0, 12.0, -90.0, -88.0]])  # [1, (particles 2) (states 1) (candidates 2)]
-    returns = Returns(torch.cat((parts, torch.zeros(2, 4))), torch.zeros(4), torch.zeros(4, dtype=torch.bool))
+    none = torch.zeros(3, 4)
+    returns = Returns(torch.cat((parts, none[:2])), none[0], none[0] > 0.0, none)
     mean, spread = paired_difference(returns, torch.eye(2), states=1)
     bound = mean - 3.0 * spread
     torch.testing.assert_close(bound, torch.tensor([[0.0, 2.0]]))
@@ -82,7 +83,8 @@ def test_an_error_that_a_member_makes_of_all_candidates_alike_costs_no_gain():
 
 def test_the_bound_falls_by_deviations_of_the_difference():
     parts = torch.tensor([[0.0, 1.0, 0.0, 3.0]])
-    returns = Returns(torch.cat((parts, torch.zeros(2, 4))), torch.zeros(4), torch.zeros(4, dtype=torch.bool))
+    none = torch.zeros(3, 4)
+    returns = Returns(torch.cat((parts, none[:2])), none[0], none[0] > 0.0, none)
     mean, spread = paired_difference(returns, torch.eye(2), states=1)
     bound = mean - 0.5 * spread
     torch.testing.assert_close(bound, torch.tensor([[0.0, 2.0 - 0.5 * 1.0]]))

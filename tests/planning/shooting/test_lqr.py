@@ -41,8 +41,9 @@ def test_defaults_solve_it_within_their_budget(act_dim: int, radius: float):
     lqr = LQR.random(2 * act_dim, act_dim, seed=77, radius=radius)
     obs = lqr.states(2, seed=1)
     for problem, is_finite in ((lqr.problem(), False), (without_leaf(lqr.problem()), True)):
-        for planner in (MPPI(problem, MPPIConfig()), ICEM(problem, ICEMConfig()), CEM(problem, cem)):
-            gain = lqr.finite_gain(planner.horizon) if is_finite else lqr.k
+        for kind, config in ((MPPI, MPPIConfig()), (ICEM, ICEMConfig()), (CEM, cem)):
+            planner: ShootingPlanner = kind(problem, config)
+            gain = lqr.finite_gain(config.horizon) if is_finite else lqr.k
             best = -obs @ gain.T
             error = (plan(planner, obs).action - best).norm(dim=1) / best.norm(dim=1)
             assert float(error.median()) <= 0.05

@@ -11,7 +11,7 @@ def _plans(scores: list[list[float]], *, first: float = 0.0) -> Plans:
     """Plans of two steps; each says its own place, and its figures are multiples of its score."""
     score = torch.tensor(scores).double()
     figures = torch.stack(
-        [score, score + 0.5, 3.0 * score, 1.0 * score, -1.0 * score + 0.5, 0.1 * score, score * 0]
+        [score, score + 0.5, 3.0 * score, 1.0 * score, -1.0 * score + 0.5, 0.1 * score, *[score * 0] * 4]
     )
     states, count = score.shape
     place = first + torch.arange(states * count).view(states, count).double()

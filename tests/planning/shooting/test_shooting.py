@@ -13,7 +13,7 @@ from mbrl.planning.noise import RowNoise
 from mbrl.planning.problem.problem import Pessimism, PlanningProblem
 from mbrl.planning.shooting.cem import CEM, CEMConfig
 from mbrl.planning.shooting.mppi import MPPI, MPPIConfig
-from mbrl.planning.shooting.shooting import share_out
+from mbrl.planning.shooting.sizes import share_out
 from tests.planning.shooting.tasks import bowl, one_of_each, plan
 from tests.planning.worlds import FormulaLeaf, LinearPrior, World, make_problem, steady, zero_prior
 

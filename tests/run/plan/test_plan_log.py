@@ -16,7 +16,7 @@ def result(rows: int, *, milliseconds: float, uncertainty: float, sims: int, fal
     table = torch.zeros(rows, 1, dtype=torch.int64)
     made = PlanResult(
         zero[:, None], zero[:, None, None], table[:, 0], zero[:, None, None], torch.ones(rows, 1), table,
-        table, *[zero] * 7, stats,
+        table, *[zero] * 7, stats, *[torch.zeros(rows, 3)] * 2,
     )  # fmt: skip
     return dataclasses.replace(made, uncertainty=torch.full((rows,), uncertainty))
 

@@ -68,6 +68,8 @@ def config(**changes: Any) -> PlanConfig:
         "sims": 3,
         "certificate_states": 40,
         "fqe": FQE,
+        "fqe_doublings": 0,
+        "unsettled_critic": "use",
         "gate": {"by": "none"},
     }
     return parse_plan_config({**tree, **changes}, where="test")
@@ -177,6 +179,38 @@ def test_a_clone_gets_critics_that_are_fitted_to_the_log(workspace: Workspace, t
     assert values.shape == (5, 5)
     assert torch.equal(values, second.action_values(obs, basis.stored.policy.act(obs)))
     assert float(values.std(0).min()) > 0.0
+
+
+def test_values_that_did_not_settle_are_no_leaves_and_a_longer_fit_continues_a_shorter_one(
+    workspace: Workspace,
+) -> None:
+    basis = basis_of(trained("bc", workspace), workspace)
+    with pytest.raises(ConfigError, match=r"did not settle in 60 updates: .* Remedy: raise fqe.updates"):
+        find_critics(basis, config(fqe_doublings=1, unsettled_critic="refuse"), workspace)
+    twice = config(fqe={**FQE, "updates": 60})
+    obs = torch.tensor(basis.dataset.transitions().observation[:5])
+    action = basis.stored.policy.act(obs)
+    doubled, whole = (
+        find_critics(basis, asked, workspace).critics.action_values(obs, action)
+        for asked in (config(fqe_doublings=1), twice)
+    )
+    torch.testing.assert_close(doubled, whole)
+
+
+def test_a_constraint_is_told_of_the_log_and_of_the_plans(
+    td3: Path, workspace: Workspace, task: TaskSpec
+) -> None:
+    limited = config(constraint="abs(next_obs_2) <= 4", cost="abs(act_0)", cost_price=0.1)
+    folder = plan_stage(basis_of(td3, workspace), limited, workspace, task=task, episodes=1)
+    summary = folder.summary()
+    assert 0.0 < summary["limits"]["steps_broken"] < summary["limits"]["episodes_broken"] <= 1.0
+    assert summary["limits"]["cost_per_episode"] > summary["limits"]["cost_per_step"] > 0.0
+    assert 0.0 <= summary["plans"]["broken_share"] <= 1.0
+    text = to_text([plan_table(summary)])
+    assert "broken in the log" in text
+    assert "cost of plans, mean" in text
+    with pytest.raises(ConfigError, match="unknown name 'speed'"):
+        make_plan_problem(basis_of(td3, workspace), config(constraint="speed < 1"), workspace)
 
 
 def test_the_calibration_is_stored_once_and_scaled(td3: Path, workspace: Workspace) -> None:

@@ -3,8 +3,8 @@
 A row is one decision: `item_id` (or `action`), `click` (or `reward`), `propensity_score` (or `pscore`,
 `propensity`), optionally `position` and `timestamp`; all other columns are the context. It becomes an episode
 of one step that ends the task. Numbers of the context stay as they are, texts become one-hot columns
-`<column>=<text>`. Items are 0, 1, ... by their ids; a file `item_context.csv` beside the log names all of them,
-also those that were never shown.
+`<column>=<text>`. Ids of items go from 0 to the largest one; a file `item_context.csv` beside the log names
+all of them, also those that were never shown. Labels are taken as they are.
 
 The rows of a slate count as independent decisions, with the position as a one-hot part of the context: that
 is right where what an item earns does not depend on the other items of its slate.
@@ -12,7 +12,6 @@ is right where what an item earns does not depend on the other items of its slat
 
 import csv
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,9 +20,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mbrl.core.choices import MAX_CHOICES
 from mbrl.core.errors import DataError
 from mbrl.data.formats.base import FORMATS, ReadOnlyFormat
-from mbrl.data.info import DatasetInfo
+from mbrl.data.info import MAX_NAME, DatasetInfo
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
 
@@ -35,6 +35,9 @@ ITEM_CONTEXT: Final = "item_context.csv"
 
 MAX_LABELS: Final = 1_000
 """Most different texts of a column; one with more is an identity, which nothing can be learned from."""
+
+MAX_ID: Final = 10**9
+"""Largest id of an item."""
 
 _IGNORED: Final = frozenset({"", "timestamp", "Unnamed: 0"})
 _CHUNK: Final = 20_000
@@ -59,7 +62,7 @@ class OpenBanditFormat(ReadOnlyFormat):
         del options
         file = _log_file(path) or path
         table = _Table.read(file)
-        items, choices = _items(table, file)
+        items, choices = _items(table)
         observations, names = _context(table)
         log_prob = np.log(_propensities(table))
         rewards = _rewards(table)
@@ -155,14 +158,14 @@ def _header(file: Path) -> list[str]:
     with file.open("rb") as stream:
         line = stream.readline(_HEADER_BYTES)
     text = line.decode("utf-8-sig", errors="replace")
-    return [name.strip() for name in next(csv.reader([text]), [])]
+    return [name.strip() for name in next(csv.reader([text]), list[str]())]
 
 
 def _chunks(file: Path) -> Iterator[tuple[list[str], list[list[str]]]]:
     """The header with some rows at a time, each as wide as the header."""
     with file.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(stream)
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next(reader, list[str]())]
         twice = next((name for name in header if header.count(name) > 1 and name not in _IGNORED), None)
         if twice is not None:
             raise DataError(
@@ -200,31 +203,33 @@ def _no_number(file: Path, name: str, cells: Sequence[str], first: int) -> DataE
     )
 
 
-def _items(table: _Table, file: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """`[n]` items by index, and the names of all items."""
+def _items(table: _Table) -> tuple[AnyArray, tuple[str, ...]]:
+    """`[n]` ids or labels of what was chosen, and the names of all items."""
     found = table.column(ITEM)
     if found is None:
-        raise DataError("the column is missing", file=file, field=ITEM[0], remedy="Write it.")
+        raise DataError("the column is missing", file=table.file, field=ITEM[0], remedy="Write it.")
     name, values = found
-    beside = file.parent / ITEM_CONTEXT
-    if values.dtype.kind == "U":
-        known: list[str] = np.unique(values).tolist()
-        if beside.is_file():
-            known = _known_items(beside)
-        index = {label: position for position, label in enumerate(known)}
-        table.refuse(name, ~np.isin(values, known), f"is no item of {beside.name}")
-        return np.array([index[label] for label in values.tolist()], dtype=np.int64), tuple(known)
-    table.refuse(name, ~(values >= 0) | (values != np.floor(values)) | (values > 1e6), "is no id of an item")
-    ids = values.astype(np.int64)
+    if values.dtype.kind != "U":
+        is_id = (values >= 0) & (values == np.floor(values)) & (values <= MAX_ID)
+        table.refuse(name, ~is_id, "is no id of an item")
+        values = values.astype(np.int64)
+    beside = table.file.parent / ITEM_CONTEXT
     if beside.is_file():
         known = _known_items(beside)
-        names = {label: position for position, label in enumerate(known)}
-        position = np.array([names.get(str(item), -1) for item in range(int(ids.max()) + 1)])[ids]
-        table.refuse(
-            name, position < 0, f"is no item of {beside.name}", "Add the item, or leave the row out."
+    elif values.dtype.kind == "U":
+        known = [str(label) for label in np.unique(values)]
+    else:
+        known = [str(item) for item in range(int(values.max()) + 1)]
+    if len(known) > MAX_CHOICES:
+        raise DataError(
+            f"{len(known):,} items, where {MAX_CHOICES:,} are the most",
+            file=table.file,
+            field=name,
+            remedy="Group the items, or take those of one campaign.",
         )
-        return position, tuple(known)
-    return ids, tuple(str(item) for item in range(int(ids.max()) + 1))
+    remedy = f"Add the item to {beside.name}, or leave the row out."
+    table.refuse(name, ~np.isin(values.astype(np.str_), known), f"is no item of {beside.name}", remedy)
+    return values, tuple(known)
 
 
 def _known_items(file: Path) -> list[str]:
@@ -287,8 +292,8 @@ def _one_hot(table: _Table, name: str, values: AnyArray) -> tuple[NDArray[np.flo
         )
     hot = np.zeros((len(values), len(labels)), dtype=np.float32)
     hot[np.arange(len(values)), index.reshape(-1)] = 1.0
-    show = functools.partial(format, format_spec="g") if labels.dtype.kind == "f" else str
-    return hot, [f"{name}={show(label)}"[:255] for label in labels.tolist()]
+    shown = [f"{label:g}" if labels.dtype.kind == "f" else str(label) for label in labels.tolist()]
+    return hot, [f"{name}={label}"[:MAX_NAME] for label in shown]
 
 
 FORMATS.register("open_bandit")(OpenBanditFormat())

@@ -23,7 +23,8 @@ def shrunk_doubly_robust(arrays: OPEArrays, *, weights: WeightTransform = PLAIN)
 
     Args:
         arrays: padded log with Q and V of the evaluated policy.
-        weights: changes of the weights; `shrinkage` is lambda, None for the one with the least bound of the error.
+        weights: changes of the weights; `shrinkage` is lambda, None for the one with the least bound of the
+            error.
 
     Raises:
         EstimandError: the log holds no values.

@@ -39,8 +39,8 @@ def tuned_doubly_robust(
         base: weights that count as whole, against which a candidate's bias is measured.
 
     Returns:
-        The estimate; `details["weights"]` holds the candidate, `details["bias_bound"]` what it may cost, units
-        of the estimand.
+        The estimate; `details["weights"]` holds the candidate, `details["bias_bound"]` what it may cost, in
+        units of the estimand.
 
     Raises:
         EstimandError: the log holds no values.

@@ -1,13 +1,13 @@
-"""ICU-Sepsis (Choudhary, Gupta & Thomas 2024): a tabular task of treating sepsis, made from patients' records.
+"""ICU-Sepsis (Choudhary, Gupta & Thomas 2024): a tabular task of treating sepsis, made from records.
 
-713 states of a patient, 25 actions (5 doses of fluids times 5 of vasopressors), a reward of 1 for survival. It
-is a benchmark and no model of a patient: see `docs/healthcare.md`. The tables come from the package
+713 states of a patient, 25 actions (5 doses of fluids times 5 of vasopressors), a reward of 1 for survival.
+It is a benchmark and no model of a patient: see `docs/healthcare.md`. The tables come from the package
 `icu-sepsis`; only its files are read, so none of what it imports is.
 
 An observation is the centre of the state's cluster, 47 standardised measurements; the ends, death and
-survival, have zeros there. Each log says which actions were allowed (`action_mask`): those that were admissible
-in the sense of the package (taken at least 20 times in the records), or that its clinicians take at all. The
-two lists differ, and the clinicians of the package do take actions that are not admissible.
+survival, have zeros there. Each log says which actions were allowed (`action_mask`): those that were
+admissible in the sense of the package (taken at least 20 times in the records), or that its clinicians take
+at all. The two lists differ, and the clinicians of the package do take actions that are not admissible.
 """
 
 import dataclasses
@@ -23,11 +23,8 @@ from mbrl.core.types import Episode, SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.data.info import DatasetInfo
 
-STATES: Final = 713
-"""States of a patient; those after them are ends."""
-
-SURVIVAL: Final = 714
-"""Index of the end that pays."""
+ENDS: Final = 3
+"""The last states: death, survival, and one that both lead to."""
 
 MOST_STEPS: Final = 500
 """Time limit of the published environment; a stay has 9 steps on average, and 1 in 30,000 more than 100."""
@@ -94,18 +91,24 @@ class SepsisTask:
         return cls(transition, reward, start, clinicians, admissible, centres.astype(np.float32))
 
     @property
+    def states(self) -> int:
+        """States of a patient, 713; those after them are ends."""
+        return len(self.start) - ENDS
+
+    @property
     def allowed(self) -> NDArray[np.bool_]:
         """`[S, A]`, actions that are admissible, or that the clinicians take; everything at the ends."""
         found = self.admissible | (self.clinicians > 0)
-        found[STATES:] = True
+        found[self.states :] = True
         return found
 
     def value(self, policy: Array) -> float:
         """The chance of survival under a policy `[S, A]`, exactly: `start (I - P_pi)^-1 r_pi`."""
-        step = np.einsum("sa,sat->st", policy[:STATES], self.transition[:STATES])
-        gain = np.einsum("sa,sat,sat->s", policy[:STATES], self.transition[:STATES], self.reward[:STATES])
-        value = np.linalg.solve(np.eye(STATES) - step[:, :STATES], gain)
-        return float(self.start[:STATES] @ value)
+        live = slice(self.states)
+        step: Array = np.einsum("sa,sat->st", policy[live], self.transition[live])
+        gain: Array = np.einsum("sa,sat,sat->s", policy[live], self.transition[live], self.reward[live])
+        value: Array = np.linalg.solve(np.eye(self.states) - step[:, live], gain)
+        return float(self.start[live] @ value)
 
     def best_policy(self) -> Array:
         """`[S, A]`, the best allowed policy by value iteration in the true tables: what a log cannot know."""
@@ -113,7 +116,7 @@ class SepsisTask:
         value, allowed = np.zeros(len(self.start)), self.allowed
         while True:
             q: Array = np.where(allowed, gain + self.transition @ value, -np.inf)
-            after: Array = np.where(np.arange(len(value)) < STATES, q.max(1), 0.0)
+            after: Array = np.where(np.arange(len(value)) < self.states, q.max(1), 0.0)
             if np.abs(after - value).max() < 1e-10:
                 return np.eye(q.shape[1])[q.argmax(1)]
             value = after
@@ -141,7 +144,7 @@ class SepsisTask:
             name=f"icu-sepsis-{who}-{stays}",
             env_id="Sepsis/ICU-Sepsis-v2",
             obs_names=tuple(f"measurement_{k}" for k in range(self.centres.shape[1])),
-            provenance={"made_by": "mbrl.envs.icu_sepsis", "seed": str(seed)},
+            provenance={"made_by": "mbrl.study.icu_sepsis", "seed": str(seed)},
         )
         return Dataset(episodes, SpaceSpec.discrete(self.centres.shape[1], dose_names()), info)
 
@@ -153,8 +156,8 @@ class SepsisTask:
         by_state: tuple[NDArray[np.float32], NDArray[np.bool_]],
     ) -> Episode:
         rewards = np.zeros(len(actions), dtype=np.float32)
-        ended = int(states[-1]) >= STATES
-        rewards[-1] = float(states[-1] == SURVIVAL)
+        ended = int(states[-1]) >= self.states
+        rewards[-1] = float(states[-1] == self.states + 1)
         return Episode(
             observations=self.centres[states],
             actions=one_hot[actions],
@@ -174,7 +177,7 @@ class SepsisTask:
         states = np.zeros((stays, MOST_STEPS + 1), dtype=np.int64)
         actions, lengths = np.zeros((stays, MOST_STEPS), dtype=np.int64), np.zeros(stays, dtype=np.int64)
         states[:, 0] = np.searchsorted(self.start.cumsum(), rng.random(stays), side="right").clip(
-            max=STATES - 1
+            max=self.states - 1
         )
         alive = np.arange(stays)
         for t in range(MOST_STEPS):
@@ -183,7 +186,7 @@ class SepsisTask:
                 actions[rows, t] = _draw(acting[now], rng)
                 states[rows, t + 1] = _draw(cumulative[now, actions[rows, t]], rng)
             lengths[alive] += 1
-            alive = alive[states[alive, t + 1] < STATES]
+            alive = alive[states[alive, t + 1] < self.states]
             if len(alive) == 0:
                 break
         return states, actions, lengths
