@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,9 @@ def doubtful_ranges(rows: Doubt) -> tuple[DoubtfulRange, ...]:
     return tuple(sorted(found, key=lambda one: -one.doubt)[:_MOST_RANGES])
 
 
-def unlogged_actions(actions: Array, spec: SpaceSpec, *, first: int) -> tuple[UnloggedAction, ...]:
+def unlogged_actions(
+    actions: NDArray[np.floating[Any]], spec: SpaceSpec, *, first: int
+) -> tuple[UnloggedAction, ...]:
     """Actions whose logged range, but for 0.5 % at each end, is less than 80 % of what is permitted.
 
     Args:
@@ -245,10 +247,10 @@ def _explained(rows: Doubt, channel: int) -> float:
 
 
 def _edges(values: Array, count: int) -> Array:
-    low, high = np.quantile(values, [_EDGE, 1 - _EDGE])
-    return np.linspace(low, high, count + 1)
+    low, high = (float(end) for end in np.quantile(values, [_EDGE, 1 - _EDGE]))
+    return np.linspace(low, high, count + 1, dtype=np.float64)
 
 
 def _place(values: Array, edges: Array) -> NDArray[np.int64]:
     place: NDArray[np.int64] = np.searchsorted(edges, values, side="right").astype(np.int64) - 1
-    return np.minimum(np.maximum(place, 0), len(edges) - 2)
+    return np.clip(place, 0, len(edges) - 2)
