@@ -1,9 +1,10 @@
-"""Policies over choices that make logs: rules written down as scores, and a share of choices drawn evenly.
+"""Policies that make logs: rules over choices written down as scores, laws of commands, even draws.
 
 Their probabilities are exact, so the logs that they make have exact behaviour log-probabilities.
 """
 
 import dataclasses
+import math
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DiscretePolicy
 from mbrl.envs.documents import parse_yaml
 from mbrl.envs.specs import TaskSpec
+from mbrl.nets.actors import ActorSpec, ClippedGaussianActor
+from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.choices import (
     draw_choice,
     greedy_choice,
@@ -45,6 +48,25 @@ class RuleConfig(BaseModel):
     description: str = ""
     scores: Annotated[Mapping[str, tuple[FiniteFloat, ...]], Field(min_length=1)]
     epsilon: Share = 0.0
+
+
+class LawConfig(BaseModel):
+    """A controller of continuous commands: linear in the observation, with noise, clipped to the box.
+
+    Means saturate smoothly: `tanh` of the command scaled to [-1, 1].
+
+    Attributes:
+        description: one line for people.
+        law: for each command the weights of the observation's dimensions and, last, a constant; environment
+            units.
+        std: deviation of the noise, in halves of a command's range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = ""
+    law: Annotated[tuple[tuple[FiniteFloat, ...], ...], Field(min_length=1)]
+    std: Annotated[float, Field(gt=1e-6, le=10)] = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -136,21 +158,57 @@ class EvenShare:
         return (1 - self.epsilon) * self.policy.probs(obs, mask) + self.epsilon * even
 
 
-def load_rule(path: Path, task: TaskSpec) -> RulePolicy:
-    """The controller that a yaml describes (`RuleConfig`).
+def load_rule(path: Path, task: TaskSpec) -> RulePolicy | ClippedGaussianActor:
+    """The controller that a yaml describes: `RuleConfig` where actions are choices, else `LawConfig`.
 
     Raises:
         ConfigError: it cannot be read, or does not fit the task.
     """
+    kind = LawConfig if task.choices is None else RuleConfig
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"), where=f"Rule {path}")
-        config = RuleConfig.model_validate(values)
+        config = kind.model_validate(values)
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise ConfigError(
-            f"Rule {path} cannot be read: {str(error)[:300]} Remedy: write scores, a list of weights for "
-            "each choice."
-        ) from error
+        remedy = (
+            "write law, a list of weights for each command"
+            if task.choices is None
+            else "write scores, a list of weights for each choice"
+        )
+        raise ConfigError(f"Rule {path} cannot be read: {str(error)[:300]} Remedy: {remedy}.") from error
+    if isinstance(config, LawConfig):
+        return make_law(config, task, source=f"Rule {path}")
     return make_rule(config, task, source=f"Rule {path}")
+
+
+def make_law(config: LawConfig, task: TaskSpec, *, source: str) -> ClippedGaussianActor:
+    """The controller of a description, as a network of one linear layer.
+
+    Args:
+        config: its weights.
+        task: whose commands it gives.
+        source: what holds the description, for messages.
+
+    Raises:
+        ConfigError: it does not fit the task.
+    """
+    found = [len(row) for row in config.law]
+    if found != [task.obs_dim + 1] * task.act_dim:
+        raise ConfigError(
+            f"{source} has {found} weights. Remedy: give {task.obs_dim + 1} for each of {task.act_dim} "
+            f"commands: {task.obs_dim} of the observation and a constant."
+        )
+    spec = ActorSpec("clipped_gaussian", task.space, hidden=(), log_std_bounds=(-20.0, 3.0))
+    actor = ClippedGaussianActor(spec, Normaliser.identity(task.obs_dim), torch.Generator())
+    table = torch.tensor(config.law, dtype=torch.float64)
+    low, high = (torch.tensor(ends, dtype=torch.float64) for ends in (task.act_low, task.act_high))
+    # To [-1, 1], where actors compute: x = (u - middle) / half.
+    half, middle = (high - low) / 2, (high + low) / 2
+    with torch.no_grad():
+        (layer,) = actor.net.layers(actor.net.flat)
+        layer.weight.copy_((table[:, :-1] / half[:, None]).T[None])
+        layer.bias.copy_(((table[:, -1] - middle) / half).view_as(layer.bias))
+        actor.log_std.fill_(math.log(config.std))
+    return actor.requires_grad_(requires_grad=False)
 
 
 def make_rule(config: RuleConfig, task: TaskSpec, *, source: str) -> RulePolicy:

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mbrl.core.errors import ConfigError, MissingExtraError
+from mbrl.envs import process
 from mbrl.envs.spaces import env_choices, vector_env
 from mbrl.envs.specs import TaskSpec, find_task
+
+process.register()
 
 Env: TypeAlias = "gymnasium.Env[Any, Any]"
 
