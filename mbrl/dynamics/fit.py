@@ -83,8 +83,6 @@ class DynamicsFit:
         self._history = dataset.info.history
         self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng.host)
-        places = {id(episode.logged): number for number, episode in enumerate(dataset.episodes)}
-        self._numbers = [places[id(episode.logged)] for episode in self.split.holdout.episodes]
         check_fit_parts(self.split)
         self.stage: Stage = "ensemble"
         self.ensemble, arrays = self._fresh_ensemble()
@@ -175,7 +173,6 @@ class DynamicsFit:
             calibration=fitted.report,
             outliers=self._outliers,
             has_rewards=self._has_rewards,
-            numbers=self._numbers,
             config=config,
             measures=measures,
             rng=rng,

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import StackedMLP

@@ -9,7 +9,7 @@ import torch
 from mbrl.core.protocols import DiscretePolicy
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.categorical import CategoricalSpec, GreedyPolicy, SoftmaxPolicy, categorical_class
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.policies import load_policy, save_policy
 from mbrl.testing import check_policy

@@ -24,7 +24,7 @@ from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerS
 from mbrl.learners.critics import critic_metrics
 from mbrl.learners.discrete.choices import ChoiceLearnerConfig, ChoiceValue
 from mbrl.nets.categorical import CategoricalSpec, SoftmaxPolicy
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.choices import entropy, expectation, take_choice, without_empty

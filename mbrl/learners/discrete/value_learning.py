@@ -20,7 +20,7 @@ from mbrl.learners.base import LearnerContext, LearnerState, Optimiser
 from mbrl.learners.critics import critic_metrics
 from mbrl.learners.discrete.choices import ChoiceLearnerConfig, ChoiceValue
 from mbrl.nets.categorical import CategoricalKind, CategoricalSpec, GreedyPolicy, categorical_class
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.choices import greedy_choice, one_hot, take_choice, without_empty
