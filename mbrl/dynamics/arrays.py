@@ -100,6 +100,12 @@ def choice_columns(rows: Transitions, history: History | None, *, obs_at: int, a
     return [slice(act_at, act_at + size), *([slice(end - past, end)] if past else [])]
 
 
+def fit_step_normaliser(train: Transitions, history: History | None) -> Normaliser:
+    """Of an ensemble's inputs (s, a); one-hot actions among them, past ones too, pass as they are."""
+    passed = choice_columns(train, history, obs_at=0, act_at=train.observation.shape[1])
+    return fit_normaliser(step_inputs(train), choices=passed)
+
+
 def fit_head_normaliser(train: Transitions, history: History | None, *, reads_successor: bool) -> Normaliser:
     """Of a termination head's inputs, (s, a, s') or (a, s); one-hot actions among them pass as they are."""
     obs_dim, act_dim = train.observation.shape[1], train.action.shape[1]

@@ -15,12 +15,10 @@ from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.data.stacking.history import check_history
 from mbrl.dynamics.arrays import (
-    choice_columns,
     fit_head_normaliser,
-    fit_normaliser,
+    fit_step_normaliser,
     fit_target_normaliser,
     step_arrays,
-    step_inputs,
     termination_arrays,
     termination_edges,
 )
@@ -214,9 +212,7 @@ class DynamicsFit:
             if self._history is None
             else self._history.frame_dim(rows.observation.shape[1], rows.action.shape[1])
         )
-        obs_dim = rows.observation.shape[1]
-        passed = choice_columns(rows, self._history, obs_at=0, act_at=obs_dim)
-        inputs = fit_normaliser(step_inputs(rows), choices=passed)
+        inputs = fit_step_normaliser(rows, self._history)
         targets = fit_target_normaliser(rows, frame_dim=frame_dim)
         arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
         base = fit_linear_base(arrays) if config.base == "linear" else None
