@@ -101,7 +101,9 @@ def assess(
         reward=measure_reward(model, steps, rows, outliers=outliers) if has_rewards else None,
         termination=measure_termination(termination, split),
         warnings=(),
-        channels=measure_channels(train, split.train.info.obs_names, frame_dim=model.frame_dim),
+        channels=measure_channels(
+            train, split.train.info.obs_names, frame_dim=model.frame_dim, choices=split.train.spec.choices
+        ),
         gaps=find_gaps(
             (rows, held_out),
             (thin(train, config.max_rows), fitted),
