@@ -15,13 +15,14 @@ from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.data.stacking.history import check_history
 from mbrl.dynamics.arrays import (
+    choice_columns,
+    fit_head_normaliser,
     fit_normaliser,
     fit_target_normaliser,
     step_arrays,
     step_inputs,
     termination_arrays,
     termination_edges,
-    termination_inputs,
 )
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
 from mbrl.dynamics.assessment.assess import assess
@@ -84,8 +85,6 @@ class DynamicsFit:
         self._history = dataset.info.history
         self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng.host)
-        places = {id(episode.logged): number for number, episode in enumerate(dataset.episodes)}
-        self._numbers = [places[id(episode.logged)] for episode in self.split.holdout.episodes]
         check_fit_parts(self.split)
         self.stage: Stage = "ensemble"
         self.ensemble, arrays = self._fresh_ensemble()
@@ -176,7 +175,6 @@ class DynamicsFit:
             calibration=fitted.report,
             outliers=self._outliers,
             has_rewards=self._has_rewards,
-            numbers=self._numbers,
             config=config,
             measures=measures,
             rng=rng,
@@ -216,7 +214,9 @@ class DynamicsFit:
             if self._history is None
             else self._history.frame_dim(rows.observation.shape[1], rows.action.shape[1])
         )
-        inputs = fit_normaliser(step_inputs(rows))
+        obs_dim = rows.observation.shape[1]
+        passed = choice_columns(rows, self._history, obs_at=0, act_at=obs_dim)
+        inputs = fit_normaliser(step_inputs(rows), choices=passed)
         targets = fit_target_normaliser(rows, frame_dim=frame_dim)
         arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
         base = fit_linear_base(arrays) if config.base == "linear" else None
@@ -277,7 +277,7 @@ class DynamicsFit:
         if reads_successor:
             train, holdout = train.successors_known(), holdout.successors_known()
         config = self.config
-        inputs = fit_normaliser(termination_inputs(train, reads_successor=reads_successor))
+        inputs = fit_head_normaliser(train, self._history, reads_successor=reads_successor)
         arrays = termination_arrays(train, holdout, inputs=inputs, reads_successor=reads_successor)
         edges = termination_edges(
             arrays.inputs,

@@ -52,7 +52,9 @@ class ProcessEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], abc.AB
         self.render_mode = render_mode
         size = len(self.noise) + 2 * len(self.width)
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
-        self.action_space = Box(np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32)
+        self.action_space = Box(
+            np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32
+        )
         self._state: Array = np.zeros(len(self.noise))
         self._target: Array = np.zeros(len(self.width))
         self._integral: Array = np.zeros(len(self.width))

@@ -13,7 +13,9 @@ from mbrl.core.protocols import Learner
 from mbrl.core.rng import RngStreams
 from mbrl.learners.awac import AWAC
 from mbrl.learners.bc import BC, BCConfig, BCState
+from mbrl.learners.discrete.bc import DiscreteBC
 from mbrl.nets.actors import DeterministicActor
+from mbrl.nets.categorical import SoftmaxPolicy
 from mbrl.testing import LEARNER_CHECKS, CheckError, check_learner
 
 
@@ -156,6 +158,21 @@ class Global(BC):
         return super().update(state, batch, generator)
 
 
+class DeafPolicy(SoftmaxPolicy):
+    def probs(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
+        del mask
+        return super().probs(obs)
+
+
+class Deaf(DiscreteBC):
+    """A policy that hears no mask."""
+
+    def policy(self, state: Any) -> Any:
+        deaf = DeafPolicy(state.actor.spec, state.actor.normaliser, torch.Generator().manual_seed(0))
+        deaf.load_state_dict(state.actor.state_dict())
+        return deaf
+
+
 MUTANTS: list[tuple[type[Learner[Any]], str, str]] = [
     (Loose, "config_is_strict_and_survives_a_file", "expected a ValueError that says 'no_such_setting'"),
     (Seeded, "weights_come_from_the_generator", "expected another initial state"),
@@ -167,6 +184,7 @@ MUTANTS: list[tuple[type[Learner[Any]], str, str]] = [
     (Reading, "updates_read_no_number_back", "came aten._local_scalar_dense"),
     (Escaping, "policy_is_a_policy", r"expected actions between \(-1.0, -2.0\) and \(1.0, 0.5\)"),
     (Columns, "values_are_finite_and_one_for_each_row", r"action_value of the shape \[360\]; came the shape"),
+    (Deaf, "forbidden_choices_are_never_read", "a probability of 0 of forbidden choices"),
     (Remembering, "trainings_resume_to_the_same_bits", "killed in update 5 and continued"),
     (Unstorable, "policy_survives_its_file", "a policy that can be saved and loaded; came A Bare"),
     (Global, "updates_repeat", "came draws from torch's global generator"),
