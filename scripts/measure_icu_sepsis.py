@@ -37,7 +37,7 @@ from mbrl.uncertainty.measures import ens_std  # noqa: E402
 
 LEAST_COUNT = 20  # steps from which on SPIBB changes a pair: the threshold of the records themselves
 PENALTY = 1.0  # of the greatest reward, at the disagreement of the 0.95 quantile of logged steps
-SHOWN = ("pdwis", "snips", "fqe", "dr", "switch_dr", "dros", "model_value", "blend")
+SHOWN = ("pdwis", "fqe", "dr", "switch_dr", "dros", "model_value", "blend")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(row)
             sys.stdout.write(f"{stays:,} stays, {row['policy']}: {row['verdict']}, {row['seconds']} s\n")
             sys.stdout.flush()
-            found = {"command": " ".join(["python", "scripts/measure_icu_sepsis.py", *sys.argv[1:]])}
+            asked = f"--stays {' '.join(map(str, options.stays))} --updates {options.updates}"
+            found = {"command": f"python scripts/measure_icu_sepsis.py {asked} --seed {options.seed}"}
+            found |= {"updates": options.updates}
             found |= {"clinicians": task.value(task.clinicians), "best": best_value(task), "rows": rows}
             (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
             (options.out / "README.md").write_text(page(found))
@@ -132,10 +134,14 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# ICU-Sepsis: what judges said, and what is true",
         "",
-        f"Made by `{found['command']}`. Values are chances of survival. The clinicians' is",
-        f"{found['clinicians']:.4f}, that of the best policy, which no log of this size can find,",
-        f"{found['best']:.4f}. Policies come from one half of the stays, estimates from the other one; what",
-        "it means is told in `docs/healthcare.md`. In brackets: estimates that the verdict does not count.",
+        f"Made by `{found['command']}`.",
+        "",
+        f"Values are chances of survival: {found['clinicians']:.4f} under the clinicians,",
+        f"{found['best']:.4f} under the best policy that knows the tables. Policies come from one half of the",
+        "stays, estimates and verdicts from the other one. In brackets: estimates that a verdict does not",
+        "count; `results.json` says why. `model_value` is a table that is solved exactly. Value fits had",
+        f"{found['updates']:,} updates; those that cannot carry a value over a stay are not counted, nor is what",
+        "is corrected by them. What it means is told in `docs/healthcare.md`.",
         "",
     ]
     for stays in sorted({row["stays"] for row in found["rows"]}):

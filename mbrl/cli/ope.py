@@ -25,7 +25,7 @@ Risk: TypeAlias = Annotated[
     ),
 ]
 Discount: TypeAlias = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Discount of the value; 1 is the return.")
+    float, typer.Option(min=0.0, max=1.0, help="Discount of the value; 1 asks for the return of an episode.")
 ]
 Horizon: TypeAlias = Annotated[
     int | None, typer.Option(min=1, max=1_000_000, help="Steps that count [the whole task].")
@@ -101,13 +101,11 @@ def ope(
 ) -> None:
     """Judge policies by a log alone, and propose what to do: a table, JSON and a page.
 
-    The question is the mean return of an episode of the whole task, unless --discount or --horizon say else.
-
     Exit status 0 go, 10 go with guard, 20 no-go, 30 cannot tell, 1 error: of the proposed candidate.
     """
-    del debug
     from mbrl.api.judging import ope as judge
 
+    del debug
     result = judge(
         runs_of,
         dataset,

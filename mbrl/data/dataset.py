@@ -93,7 +93,7 @@ class Dataset:
     ) -> "Dataset":
         """A dataset of flat rows, one episode after the other.
 
-        Without `next_observations` a row leads to the next; they, `truncations` or the time limit tell the ends.
+        Without `next_observations` a row leads to the next. They, `truncations` or a limit tell the ends.
 
         Args:
             observations: `[n, obs_dim]`, raw units.

@@ -89,7 +89,8 @@ def test_the_clones_differ_in_their_form() -> None:
 
 
 def test_only_the_simulator_recipe_is_online() -> None:
-    assert [name for name in NAMES if RECIPES.get(load(name)[0]).is_online] == ["ppo_online", "sac_online"]
+    online = [name for name in NAMES if RECIPES.get(load(name)[0]).is_online]
+    assert online == ["dqn_online", "ppo_online", "sac_online"]
 
 
 @pytest.mark.parametrize("name", NAMES)
