@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,9 @@ def measure(piece: Piece, logs: Path, runs: Path, episodes: int) -> dict[str, An
 
 def table(folder: Path) -> str:
     """Mean returns by log and method: mean over seeds, and their standard error where there are several."""
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    rows: list[dict[str, Any]] = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
+    ]
     logs = [log for log in LOGS if any(row["log"] == log for row in rows)]
     lines = [
         "# Methods over choices",
@@ -129,7 +132,7 @@ def table(folder: Path) -> str:
     lines.append(f"| the log itself | {' | '.join(f'{logged[log]:.1f}' for log in logs)} |")
     for method in METHODS:
         cells = [
-            _cell([float(np.mean(r["returns"])) for r in rows if (r["log"], r["method"]) == (log, method)])
+            _cell([fmean(r["returns"]) for r in rows if (r["log"], r["method"]) == (log, method)])
             for log in logs
         ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
@@ -140,7 +143,7 @@ def _cell(values: Sequence[float]) -> str:
     if not values:
         return ""
     error = "" if len(values) == 1 else f" ± {np.std(values, ddof=1) / np.sqrt(len(values)):.1f}"
-    return f"{np.mean(values):.1f}{error} ({len(values)})"
+    return f"{float(np.mean(values)):.1f}{error} ({len(values)})"
 
 
 def main() -> None:

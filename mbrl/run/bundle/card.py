@@ -168,7 +168,10 @@ def _runtime(contract: Contract) -> Iterator[str]:
             f"- After {say.patience} step(s) in a row far from the log {then}, until {say.release} step(s) "
             "are not."
         )
-    yield f"- A hold ends after {say.hold_steps} steps with {list(say.rest)}."
+    rest: object = list(say.rest)
+    if contract.action.choices is not None:
+        rest = contract.action.choices[say.rest.index(1.0)]
+    yield f"- A hold ends after {say.hold_steps} steps with {rest}."
 
 
 def _verdict(verdict: VerdictPart | None) -> Iterator[str]:
