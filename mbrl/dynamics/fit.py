@@ -67,8 +67,7 @@ class DynamicsFit:
     Args:
         dataset: what to learn from; it is split by episode.
         config: network and training.
-        rng: streams of this fit; every draw depends on them and on the update alone. Members are trained on
-            their device; what is prepared, calibrated and judged is so on the host.
+        rng: streams of this fit, on whose device members are trained; all else is done on the host.
 
     Raises:
         DataError: the dataset is too small to be split, no row has a known successor, or observations do not
@@ -153,12 +152,11 @@ class DynamicsFit:
         # 1. Every member goes back to its best epoch; the members with the least held-out error stay.
         trainer = self._horizon_trainer or self._trainer
         trainer.restore_best()
-        elites = torch.argsort(trainer.best.cpu())[: self.config.elites]
+        elites = trainer.ranking()[: self.config.elites]
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
-            best = torch.argsort(self._head_trainer.best.cpu())[: self.config.elites]
-            head = on_device(self._head, CPU).select(best)
+            head = on_device(self._head, CPU).select(self._head_trainer.ranking()[: self.config.elites])
         # 2. One factor for each deviation, fitted on half of the held-out episodes.
         elite_model = on_device(self.ensemble, CPU).select(elites)
         rng, config = self._rng.host.child("assessment"), self.config.assessment
@@ -239,11 +237,10 @@ class DynamicsFit:
     def _enter_horizon(self) -> None:
         """Goes on from the best one-step members, where this is asked for and episodes are long enough."""
         config, horizon = self.config, self.config.horizon
-        frame_dim = self.ensemble.frame_dim
         arrays = None
         if horizon.steps > 1:
             arrays = horizon_arrays(
-                self.split.train, self.split.holdout, steps=horizon.steps, frame_dim=frame_dim
+                self.split.train, self.split.holdout, steps=horizon.steps, frame_dim=self.ensemble.frame_dim
             )
         if arrays is None:
             self._enter_termination()
