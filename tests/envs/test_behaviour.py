@@ -10,7 +10,7 @@ import yaml
 
 from mbrl.core.errors import ConfigError
 from mbrl.core.rng import RngStreams
-from mbrl.envs.behaviour import EvenShare, RuleConfig, RulePolicy, load_rule, make_rule
+from mbrl.envs.behaviour import EvenShare, LawConfig, RuleConfig, RulePolicy, load_rule, make_law, make_rule
 from mbrl.envs.collect import collect
 from mbrl.envs.specs import list_tasks, load_task
 from mbrl.nets.random_policy import RandomChoicePolicy
@@ -87,3 +87,26 @@ def test_rules_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_rule(path, cartpole)
     assert "cartpole" in list_tasks()
+
+
+def test_a_law_is_its_rows_saturated_with_an_exact_density() -> None:
+    task = load_task("reactor")
+    config = LawConfig(law=((1.0, 0.5, -2.0, 0.0, 120.0),), std=0.3)
+    policy = make_law(config, task, source="the test")
+    obs = torch.tensor([[0.5, 350.0, 0.6, 1.0]])
+    # u = 0.5 + 175 - 1.2 + 120 K, in [-1, 1] by the middle of 300 K and half a range of 20 K.
+    scaled = math.tanh((0.5 + 175.0 - 1.2 + 120.0 - 300.0) / 20.0)
+    assert policy.act(obs).item() == pytest.approx(300.0 + 20.0 * scaled, abs=1e-3)
+    action = torch.tensor([[304.0]])
+    expected = -0.5 * ((0.2 - scaled) / 0.3) ** 2 - math.log(0.3) - 0.5 * math.log(2 * math.pi)
+    assert policy.log_prob(obs, action).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_law_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    task = load_task("four_tank")
+    with pytest.raises(ConfigError, match="give 9 for each of 2 commands"):
+        make_law(LawConfig(law=((1.0, 0.0),)), task, source="the test")
+    path = tmp_path / "law.yaml"
+    path.write_text("scores: {a: [0]}")
+    with pytest.raises(ConfigError, match="write law"):
+        load_rule(path, task)
