@@ -1,5 +1,6 @@
 """Each check of a learner finds the defect that it is there for, and says what was expected and what came."""
 
+import copy
 import itertools
 from typing import Any, ClassVar
 
@@ -104,8 +105,8 @@ class Escaping(BC):
     """Acts outside of the box."""
 
     def policy(self, state: Any) -> Any:
-        actor = FarActor(state.actor.spec, state.actor.normaliser, torch.Generator().manual_seed(0))
-        actor.load_state_dict(state.actor.state_dict())
+        actor = copy.copy(state.actor)
+        actor.__class__ = FarActor
         return actor
 
 
@@ -168,9 +169,16 @@ class Deaf(DiscreteBC):
     """A policy that hears no mask."""
 
     def policy(self, state: Any) -> Any:
-        deaf = DeafPolicy(state.actor.spec, state.actor.normaliser, torch.Generator().manual_seed(0))
-        deaf.load_state_dict(state.actor.state_dict())
+        deaf = copy.copy(state.actor)
+        deaf.__class__ = DeafPolicy
         return deaf
+
+
+class HostBound(BC):
+    """Makes a metric where no card is."""
+
+    def update(self, state: Any, batch: Any, generator: Any) -> Any:
+        return {**super().update(state, batch, generator), "policy/weight": torch.ones(())}
 
 
 MUTANTS: list[tuple[type[Learner[Any]], str, str]] = [
@@ -184,6 +192,7 @@ MUTANTS: list[tuple[type[Learner[Any]], str, str]] = [
     (Reading, "updates_read_no_number_back", "came aten._local_scalar_dense"),
     (Escaping, "policy_is_a_policy", r"expected actions between \(-1.0, -2.0\) and \(1.0, 0.5\)"),
     (Columns, "values_are_finite_and_one_for_each_row", r"action_value of the shape \[360\]; came the shape"),
+    (HostBound, "runs_on_a_card", "metrics on the device of the state; came policy/weight"),
     (Deaf, "forbidden_choices_are_never_read", "a probability of 0 of forbidden choices"),
     (Remembering, "trainings_resume_to_the_same_bits", "killed in update 5 and continued"),
     (Unstorable, "policy_survives_its_file", "a policy that can be saved and loaded; came A Bare"),
