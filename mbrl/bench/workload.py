@@ -7,6 +7,7 @@ import torch
 
 from mbrl.bench.peers.worker import random_log
 from mbrl.core.types import SpaceSpec, TransitionBatch
+from mbrl.ops.choices import one_hot
 
 TASK = "halfcheetah"
 """Task of the evaluation: its episodes are equally long for every policy."""
@@ -45,6 +46,7 @@ class Workload:
     threads: int = 1
     seed: int = 0
     device: str = "cpu"
+    has_choices: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `Workload(**values)` is the inverse up to lists."""
@@ -63,7 +65,9 @@ class Workload:
 
     @property
     def space(self) -> SpaceSpec:
-        """Actions in [-1, 1]."""
+        """Actions in [-1, 1], or as many choices as an action has dimensions."""
+        if self.has_choices:
+            return SpaceSpec.discrete(self.obs_dim, self.act_dim)
         low, high = (-1.0,) * self.act_dim, (1.0,) * self.act_dim
         return SpaceSpec(self.obs_dim, self.act_dim, low, high)
 
@@ -71,6 +75,8 @@ class Workload:
         """The random log; the successor of an episode's last row is the next row, which costs the same."""
         log = {name: torch.from_numpy(values) for name, values in random_log(self.to_json()).items()}
         is_last = log["truncated"] > 0
+        if self.has_choices:
+            log["actions"] = one_hot(log["actions"].argmax(1), self.act_dim)
         return TransitionBatch(
             observation=log["observations"],
             action=log["actions"],

@@ -12,8 +12,9 @@ from mbrl.bench.workload import Workload
 from mbrl.nets.stack import StackedMLP
 
 SMALL = dataclasses.replace(Workload(), transitions=2000)
-WORK = {"iql": 1.065, "awac": 1.06}
-"""What is done beyond the least: IQL looks at the new V(s), AWAC runs the actor once more to draw."""
+WORK = {"iql": 1.065, "discrete_iql": 1.066, "awac": 1.06, "smodice": 1.665}
+"""What is done beyond the least: IQL looks at the new V(s), AWAC runs the actor once more to draw, SMODICE
+reads demonstrations and start states besides, here a batch of each."""
 
 
 def test_forward_and_backward_by_hand() -> None:

@@ -65,7 +65,7 @@ def test_a_risk_that_means_nothing_ends_with_status_1() -> None:
 
 def test_help_says_whose_exit_status_it_is() -> None:
     text = " ".join(call("ope", "--help").stdout.replace("│", " ").split())
-    assert "Of several candidates it is that of the proposed one" in text
+    assert "cannot tell, 1 error: of the proposed candidate" in text
 
 
 def test_returns_that_fit_no_candidate_are_refused_before_anything_is_fitted(tmp_path: Path) -> None:

@@ -203,13 +203,6 @@ def cases() -> tuple[Case, ...]:
         case("an action NaN", "row 17", actions=with_value("actions", np.nan)),
         case("an action beyond its bounds", "beyond", actions=with_value("actions", 7.0)),
         case("actions without columns", "vector", actions=np.zeros((ROWS, 0))),
-        case(
-            "actions that are choices",
-            "discrete",
-            actions=np.arange(ROWS) % 3,
-            act_low=None,
-            act_high=None,
-        ),
         case("a reward NaN", "row 17", rewards=with_value("rewards", np.nan)),
         case("rewards of text", "numeric", rewards=np.array(["1"] * ROWS)),
         case("rewards of two columns", "axes", rewards=np.zeros((ROWS, 2))),

@@ -77,7 +77,6 @@ def flat_cases() -> tuple[Case, ...]:
         flat("shuffled successors", "lead elsewhere", next_obs=np.zeros((npz.ROWS, 2))),
         flat("bounds of text", "not numbers", act_low=np.array(["x"]), act_high=np.array(["y"])),
         flat("images", "images", obs=np.zeros((npz.ROWS, 2, 16, 16)), next_obs=None),
-        flat("choices", "discrete", action=np.arange(npz.ROWS) % 3),
     )
 
 
@@ -195,7 +194,6 @@ def hdf5_cases() -> tuple[Case, ...]:
         ),
         hdf5("d3rlpy", "another number of episodes", "counts 9", put("num_episodes", 9)),
         hdf5("d3rlpy", "a number of episodes in words", "counts", put("num_episodes", "three")),
-        hdf5("d3rlpy", "an episode of choices", "choices", put("actions_1", np.zeros((40, 1), dtype=int))),
         hdf5("d3rlpy", "an end of 0.3", "neither 0 nor 1", put("terminated_1", 0.3)),
         hdf5("d3rlpy", "an end in words", "neither 0 nor 1", put("terminated_1", "yes")),
         hdf5("d3rlpy", "no end", "missing", lambda f: f.__delitem__("terminated_1")),
@@ -204,7 +202,7 @@ def hdf5_cases() -> tuple[Case, ...]:
         hdf5("d3rlpy", "images", "images", put("observations_0", np.zeros((40, 3, 16, 16), np.uint8))),
         hdf5("d3rlpy 1", "fewer ends", "rows", put("episode_terminals", np.zeros(3))),
         hdf5("d3rlpy 1", "ends of 2", "neither 0 nor 1", put("episode_terminals", np.full(12, 2.0))),
-        hdf5("d3rlpy 1", "choices", "choices", put("discrete_action", True)),
+        hdf5("d3rlpy 1", "choices", "no integers", put("discrete_action", True)),
     )
 
 
@@ -342,7 +340,7 @@ def minari_arrow_cases() -> tuple[Case, ...]:
         minari_arrow(
             "a missing episode", "metadata counts 3", edit=lambda root: (root / "1").rename(root / "x")
         ),
-        minari_arrow("choices", "discrete", action_space=discrete),
+        minari_arrow("choices", "none of the 3 choices", action_space=discrete),
         minari_arrow(
             "bounds of another size",
             "bounds",

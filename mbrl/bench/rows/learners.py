@@ -40,8 +40,13 @@ def build_learner(
     learner: str, config: Mapping[str, Any], workload: Workload, normaliser: Normaliser
 ) -> Learner[Any]:
     """The learner at the sizes of the workload."""
-    entry = LEARNERS.get(learner)
+    entry, workload = LEARNERS.get(learner), fitting(learner, workload)
     return entry(entry.Config(**config), LearnerContext(workload.space, normaliser, _UPDATES))
+
+
+def fitting(learner: str, workload: Workload) -> Workload:
+    """The workload with the kind of actions that a learner takes."""
+    return dataclasses.replace(workload, has_choices=LEARNERS.get(learner).Config.acts_on_choices)
 
 
 def learner_flops(learner: str, config: Mapping[str, Any], workload: Workload) -> float:
@@ -69,7 +74,7 @@ def learner_modes(
         workload: sizes and data.
         make_source: where the loop draws its batches, unless the learner wants a policy's own steps.
     """
-    entry = LEARNERS.get(learner)
+    entry, workload = LEARNERS.get(learner), fitting(learner, workload)
     kind = entry.Config(**config).batch_kind
     make = {"on_policy": on_policy_source, "demonstrations": demonstrated_source}.get(kind, make_source)
     source = on_device(make(workload), workload.place)
