@@ -7,8 +7,8 @@ from pydantic import Field
 from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream, data_value_bounds
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import TransitionBatch, take
-from mbrl.data.several_steps import sum_steps
 from mbrl.data.sources import DatasetSource
+from mbrl.ops.several_steps import sum_steps
 
 
 class ModelFreeConfig(RecipeConfig):
@@ -48,7 +48,7 @@ class ModelFree(Recipe):
 
 
 def choose_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:
-    """The logged transitions of the episodes that the config asks for, over as many steps as the learner wants.
+    """The logged transitions of the episodes that the config asks for, over as many steps as it asks for.
 
     Raises:
         ConfigError: there are no logs, or nobody noted which episodes they belong to.

@@ -19,11 +19,11 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy, StateValueFn
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode, Metrics, OnPolicyBatch, TransitionBatch, concat
-from mbrl.data.several_steps import sum_steps
 from mbrl.data.sources import ModelBuffer, OnPolicySource, RowLayout
 from mbrl.envs.specs import TaskSpec
 from mbrl.learners.base import BatchKind
 from mbrl.nets.random_policy import random_policy
+from mbrl.ops.several_steps import sum_steps
 from mbrl.rollouts.on_policy import Judgement, judge_steps
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
+
 from mbrl.api.progress import Listener, choose_progress
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import minari_root, torch_settings
@@ -17,6 +19,8 @@ from mbrl.data.inspection.report import Inspection, inspect_dataset, inspect_epi
 from mbrl.data.open import locate, open_dataset, parse_log
 from mbrl.data.options import LoadOptions
 from mbrl.data.stacking.choose import apply_history
+from mbrl.envs.make import task_of_env
+from mbrl.envs.specs import TaskSpec, own_task_hash
 from mbrl.run.collect import CollectionConfig, PartConfig, collect_dataset, load_collection
 from mbrl.run.documents import Override, Tree, read_overrides, set_at
 from mbrl.run.files import write_text
@@ -224,9 +228,10 @@ def require_free(out: str | Path | None) -> None:
 
 
 def collect(
-    what: str | CollectionConfig,
+    what: str | CollectionConfig | None = None,
     *,
     policy: str | None = None,
+    env: str | None = None,
     steps: int | None = None,
     out: str | Path | None = None,
     name: str | None = None,
@@ -238,8 +243,11 @@ def collect(
 
     Args:
         what: a recipe such as `hopper/medium-replay`, the path of its yaml, a config, or a task if `policy`
-            is given.
-        policy: who acts in the task: `random`, a policy file, or the folder of a training.
+            is given; None with `env`.
+        policy: who acts in the task: `random`, the name of a shipped policy, a policy file, the yaml of a
+            rule (`mbrl.envs.behaviour`), or the folder of a training.
+        env: any Gymnasium id, in place of `what`; without a shipped task of it, one is made of its spaces and
+            written into the folder `out` as `task.yaml`.
         steps: in all; None for those of the recipe.
         out: folder that it is written to, as a Minari dataset; None keeps it in memory alone.
         name: id of the dataset; None makes one of `what`.
@@ -248,7 +256,7 @@ def collect(
         progress: see `fit`.
 
     Raises:
-        ConfigError: `out` exists, or the recipe, the task or the policy is unknown.
+        ConfigError: `out` exists, or the recipe, the task, the environment or the policy is unknown.
 
     Example:
         >>> import mbrl
@@ -257,19 +265,41 @@ def collect(
         400
     """
     require_free(out)
-    if isinstance(what, CollectionConfig):
-        config, label = what, name or what.task
-    else:
-        parts = None if policy is None else (PartConfig(policy=policy),)
-        config = load_collection(what) if parts is None else CollectionConfig(task=what, parts=parts)
-        label = label_of_collection(what, policy=policy, name=name)
+    config, task = _collection(what, policy=policy, env=env)
+    label = name or config.task
+    if not isinstance(what, CollectionConfig):
+        label = label_of_collection(what or config.task, policy=policy, name=name)
     if steps is not None:
         config = config.model_copy(update={"steps": steps})
     with torch_settings(threads):
-        dataset = collect_dataset(config, name=label, seed=seed, progress=choose_progress(progress))
+        dataset = collect_dataset(
+            config, name=label, seed=seed, progress=choose_progress(progress), task=task
+        )
     if out is None:
         return dataset
-    return load(save(dataset, out))
+    written = save(dataset, out)
+    if task is not None and own_task_hash(task) is not None:
+        fields = task.model_dump(mode="json", exclude_defaults=True)
+        write_text(written / "task.yaml", yaml.safe_dump(fields, sort_keys=False))
+    return load(written)
+
+
+def _collection(
+    what: str | CollectionConfig | None, *, policy: str | None, env: str | None
+) -> tuple[CollectionConfig, TaskSpec | None]:
+    """What to collect, and the task of a simulator that is named by itself."""
+    if (what is None) == (env is None):
+        raise ConfigError("Give a recipe or a task, or the id of an environment: one of the two (--env).")
+    if isinstance(what, CollectionConfig):
+        return what, None
+    parts = None if policy is None else (PartConfig(policy=policy),)
+    if env is not None:
+        if parts is None:
+            raise ConfigError("An environment needs someone who acts. Remedy: policy (--policy random).")
+        task = task_of_env(env)
+        return CollectionConfig(task=task.name, parts=parts), task
+    named = what or ""
+    return (load_collection(named) if parts is None else CollectionConfig(task=named, parts=parts)), None
 
 
 def save(log: Dataset, out: str | Path, *, to: str = "minari") -> Path:

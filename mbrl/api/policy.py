@@ -1,32 +1,22 @@
 """Policies in NumPy: those that were trained here, and those of anybody else."""
 
 import dataclasses
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mbrl.core.choices import outer_actions, stated_names
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import DiscretePolicy, EpisodicPolicy, StochasticPolicy
 from mbrl.core.protocols import Policy as TensorPolicy
 from mbrl.core.types import SpaceSpec
+from mbrl.nets.function_policy import Act, FunctionPolicy, LogProb, Sample, StochasticFunctionPolicy
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.policies import StoredPolicy, Which, open_policy, save_policy
-
-Act: TypeAlias = Callable[[NDArray[np.float32]], ArrayLike]
-"""`[b, obs_dim]` to `[b, act_dim]`, raw units: the action without noise."""
-
-LogProb: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.float32]], ArrayLike]
-"""`[b, obs_dim]`, `[b, act_dim]` to `[b]`: log-density of actions in environment units."""
-
-Sample: TypeAlias = Callable[[NDArray[np.float32], np.random.Generator], ArrayLike]
-"""`[b, obs_dim]` and a generator to one draw `[b, act_dim]` for each row."""
 
 
 class Policy:
@@ -74,7 +64,9 @@ class Policy:
                 "A stochastic policy needs log_prob and sample. Remedy: give both, or neither of them."
             )
         policy = (
-            _Callable(act, name) if log_prob is None else _StochasticCallable(act, log_prob, sample, name)
+            FunctionPolicy(act, name)
+            if log_prob is None
+            else StochasticFunctionPolicy(act, log_prob, sample, name)
         )
         return cls(StoredPolicy.in_memory(policy, name=name))
 
@@ -132,6 +124,58 @@ class Policy:
             action = np.asarray(self.torch.act(obs, noise).numpy(), dtype=np.float32)
         return action[0] if is_single else action
 
+    def predict(
+        self,
+        observation: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        deterministic: bool = True,
+        rng: np.random.Generator | int | None = None,
+    ) -> Any:
+        """What a simulator's `step` takes: `act`, and ids in the place of one-hot vectors.
+
+        Args:
+            observation: `[obs_dim]` or `[b, obs_dim]`, raw units.
+            mask: `[n]` or `[b, n]`, the choices that are allowed; None for all, and for boxes of actions.
+            deterministic: take the evaluation action; False draws one.
+            rng: generator or seed of the draw; None is a new one each time.
+
+        Returns:
+            The id of a choice, or `[b]` int64 ids (`[w]` and `[b, w]` where w integers make a choice); of a
+            policy over a box what `act` returns.
+
+        Raises:
+            ConfigError: a mask for a policy over a box, or one that does not fit.
+        """
+        policy = self.torch
+        if not isinstance(policy, DiscretePolicy):
+            if mask is not None:
+                raise ConfigError(f"The policy {self.name!r} takes no choices. Remedy: leave the mask out.")
+            return self.act(observation, deterministic=deterministic, rng=rng)
+        obs, is_single = _rows(observation)
+        noise = None if deterministic else _noise(rng, (len(obs), policy.act_dim))
+        chosen = policy.act(obs, noise, _mask(mask, (len(obs), policy.act_dim))).numpy()
+        names = policy.spec.space.choices if isinstance(policy, PolicyNetwork) else None
+        ids = outer_actions(chosen, names or stated_names(policy.act_dim))
+        return (int(ids[0]) if ids.ndim == 1 else ids[0]) if is_single else ids
+
+    def probabilities(self, observation: ArrayLike, *, mask: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Probability of every choice, `[n]` or `[b, n]`; 0 for those that the mask forbids.
+
+        Args:
+            observation: `[obs_dim]` or `[b, obs_dim]`, raw units.
+            mask: `[n]` or `[b, n]`, the choices that are allowed; None for all.
+
+        Raises:
+            ConfigError: the policy takes no choices, or the mask does not fit.
+        """
+        policy = self.torch
+        if not isinstance(policy, DiscretePolicy):
+            raise ConfigError(f"The policy {self.name!r} takes no choices: it has no probabilities.")
+        obs, is_single = _rows(observation)
+        probs = policy.probs(obs, _mask(mask, (len(obs), policy.act_dim))).numpy()
+        return probs[0] if is_single else probs
+
     def save(self, path: str | Path) -> Path:
         """Writes it as one `.safetensors` file that stands alone.
 
@@ -150,7 +194,7 @@ class Policy:
             ConfigError: it acts in another number of dimensions.
         """
         policy = self.torch
-        if isinstance(policy, _Callable):
+        if isinstance(policy, FunctionPolicy):
             bound = policy.bind(space)
             return StoredPolicy(bound, self.stored.facts, self.stored.content)
         width = policy.spec.space.obs_dim if isinstance(policy, PolicyNetwork) else None
@@ -233,99 +277,6 @@ class LivePolicy:
             self._policy.reset()
 
 
-class _Callable:
-    """A function of arrays as a deterministic tensor policy; `act_dim` is 0 until it is bound to a space."""
-
-    def __init__(self, act: Act, name: str, space: SpaceSpec | None = None) -> None:
-        self._act, self._name, self._space = act, name, space
-
-    @property
-    def act_dim(self) -> int:
-        return 0 if self._space is None else self._space.act_dim
-
-    def bind(self, space: SpaceSpec) -> "_Callable":
-        return type(self)(self._act, self._name, space)
-
-    def act(
-        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
-    ) -> Float[Tensor, "b act_dim"]:
-        del noise
-        return self._checked(self._act(_array(obs)), obs, "act")
-
-    def _checked(self, action: ArrayLike, obs: Tensor, what: str) -> Tensor:
-        """Finite, `[b, act_dim]` and inside the bounds; what is outside is moved to the bound."""
-        values = np.asarray(action, dtype=np.float32)
-        width = values.shape[-1] if self._space is None else self._space.act_dim
-        if values.shape != (len(obs), width):
-            raise ConfigError(
-                f"{what} of the policy {self._name!r} returned shape {list(values.shape)} for {len(obs)} "
-                f"observations; expected [{len(obs)}, {width}]. Remedy: return one row for each observation."
-            )
-        bad = ~np.isfinite(values).all(-1)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise ConfigError(
-                f"{what} of the policy {self._name!r} returned {values[row].tolist()} for the observation "
-                f"{obs[row].tolist()}. Remedy: return finite actions."
-            )
-        if self._space is not None:
-            values = np.clip(
-                values, *(np.array(b, dtype=np.float32) for b in (self._space.act_low, self._space.act_high))
-            )
-        return torch.from_numpy(np.array(values, dtype=np.float32))
-
-
-class _StochasticCallable(_Callable):
-    """Functions of arrays as a tensor policy with a density."""
-
-    def __init__(
-        self,
-        act: Act,
-        log_prob: LogProb,
-        sample: Sample | None,
-        name: str,
-        space: SpaceSpec | None = None,
-    ) -> None:
-        super().__init__(act, name, space)
-        assert sample is not None
-        self._log_prob, self._sample = log_prob, sample
-
-    def bind(self, space: SpaceSpec) -> "_StochasticCallable":
-        return type(self)(self._act, self._log_prob, self._sample, self._name, space)
-
-    def act(
-        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
-    ) -> Float[Tensor, "b act_dim"]:
-        if noise is None:
-            return super().act(obs)
-        return self._checked(self._sample(_array(obs), _generator_of(noise)), obs, "sample")
-
-    def sample(
-        self, obs: Float[Tensor, "b obs_dim"], count: int, noise: Float[Tensor, "k b act_dim"]
-    ) -> Float[Tensor, "k b act_dim"]:
-        return torch.stack([self.act(obs, noise[k]) for k in range(count)])
-
-    def log_prob(
-        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
-    ) -> Float[Tensor, "b"]:
-        """With respect to the action scaled to [-1, 1], as everywhere in this package.
-
-        With u = (a - centre) / half, the densities are related by p(u) = p(a) |da/du|, that is
-        log p(u) = log p(a) + sum_i log half_i.
-        """
-        assert self._space is not None, "a density needs the bounds of the actions"
-        values = np.asarray(self._log_prob(_array(obs), _array(action)), dtype=np.float64)
-        if values.shape != (len(obs),):
-            raise ConfigError(
-                f"log_prob of the policy {self._name!r} returned shape {list(values.shape)}; expected "
-                f"[{len(obs)}]. Remedy: sum over the dimensions of the action."
-            )
-        if np.isnan(values).any():
-            raise ConfigError(f"log_prob of the policy {self._name!r} returned NaN.")
-        half = (np.array(self._space.act_high) - np.array(self._space.act_low)) / 2
-        return torch.from_numpy(values + np.log(half).sum()).float()
-
-
 def _rows(observation: ArrayLike) -> tuple[Tensor, bool]:
     """`[b, obs_dim]`, and whether it was one state."""
     values = np.asarray(observation, dtype=np.float32)
@@ -336,19 +287,21 @@ def _rows(observation: ArrayLike) -> tuple[Tensor, bool]:
     return torch.from_numpy(np.array(np.atleast_2d(values))), values.ndim == 1
 
 
+def _mask(mask: ArrayLike | None, shape: tuple[int, int]) -> Tensor | None:
+    """`[b, n]`; one row stands for all."""
+    if mask is None:
+        return None
+    values = np.atleast_2d(np.asarray(mask, dtype=np.bool_))
+    if values.shape not in {shape, (1, shape[1])}:
+        raise ConfigError(f"A mask is [{shape[1]}] or {list(shape)}, not {list(np.shape(mask))}.")
+    if not values.any(-1).all():
+        raise ConfigError("A mask allows no choice. Remedy: allow at least one.")
+    return torch.from_numpy(np.broadcast_to(values, shape).copy())
+
+
 def _noise(rng: np.random.Generator | int | None, shape: tuple[int, int]) -> Tensor:
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
     return torch.from_numpy(generator.standard_normal(shape).astype(np.float32))
-
-
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return np.array(tensor.detach().numpy(), dtype=np.float32)
-
-
-def _generator_of(noise: Tensor) -> np.random.Generator:
-    """A generator that is a function of the noise: equal noise is equal draws."""
-    digest = hashlib.blake2b(noise.detach().contiguous().numpy().tobytes(), digest_size=8).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def as_policy(candidate: Any) -> Policy:

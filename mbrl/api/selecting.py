@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import log_arguments, named_overrides, open_workspace
+from mbrl.api.session import at_work, log_arguments, named_overrides, open_workspace
 from mbrl.api.training import Run
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset

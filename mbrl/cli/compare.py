@@ -41,12 +41,11 @@ def compare(
         jobs=jobs,
         engine=engine,
         address=address,
-        **({} if device is None else {"device": device}),
         out=out,
         store=runs,
         progress=listener(is_json=json),
         command=shlex.join(["mbrl", *sys.argv[1:]]),
-        overrides=overrides or [],
+        overrides=[*(overrides or []), *([] if device is None else [(("device",), device)])],
     )
     emit(result, is_json=json, path=result.path)
     if not result.is_complete:

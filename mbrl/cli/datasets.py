@@ -142,10 +142,16 @@ def relabel(
 
 @guarded
 def collect(
-    what: Annotated[str, typer.Argument(help="Recipe such as hopper/medium-replay, a .yaml, or a task.")],
+    what: Annotated[
+        str | None, typer.Argument(help="Recipe such as hopper/medium-replay, a .yaml, or a task.")
+    ] = None,
     *,
+    env: Annotated[
+        str | None, typer.Option("--env", help="Any Gymnasium id, in place of a recipe or a task.")
+    ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="Who acts in the task: random, a policy file, a training's folder.")
+        str | None,
+        typer.Option(help="Who acts: random, a shipped policy, a policy file, a rule's .yaml, a training."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; must not exist.")] = None,
@@ -160,10 +166,12 @@ def collect(
     from mbrl.api.data import LogSummary, label_of_collection
     from mbrl.api.data import collect as collect_log
 
-    target = out or Path("datasets") / label_of_collection(what, policy=policy, name=name)
+    named = what or (env or "").rpartition(":")[2].lower()
+    target = out or Path("datasets") / label_of_collection(named, policy=policy, name=name)
     log = collect_log(
         what,
         policy=policy,
+        env=env,
         steps=steps,
         out=target,
         name=name,

@@ -57,7 +57,7 @@ def label(
         browser=browser,
         tell=lambda text: typer.echo(text, err=True),
     )
-    emit(answers, is_json=json, path=out)
+    emit(answers, is_json=json, path=answers.path)
 
 
 @guarded

@@ -196,8 +196,9 @@ class _Mover:
 
 def _parts(value: Any) -> dict[Any, Any]:
     """What an object holds, by attribute, key or place; nothing of one that holds no tensor."""
-    is_foreign = type(value).__module__.startswith(_FOREIGN)
-    is_settings = hasattr(type(value), "__pydantic_fields__")
+    kind = cast(Any, type(value))
+    is_foreign = kind.__module__.startswith(_FOREIGN)
+    is_settings = hasattr(kind, "__pydantic_fields__")
     if value is None or is_foreign or is_settings or isinstance(value, _CLOSED):
         return {}
     found: dict[Any, Any] = {}
@@ -211,7 +212,7 @@ def _parts(value: Any) -> dict[Any, Any]:
         whole = cast("functools.partial[Any]", value)
         found = {"func": whole.func, **dict(enumerate(whole.args)), **whole.keywords}
     elif not isinstance(value, Mapping):
-        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        slots = [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
         held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
         found = {**held, **getattr(value, "__dict__", {})}
         found.pop("__weakref__", None)

@@ -93,27 +93,23 @@ class Dataset:
     ) -> "Dataset":
         """A dataset of flat rows, one episode after the other.
 
-        Without `next_observations` a row leads to the next one: a truncated last row is dropped, a terminal
-        one to what is unknown. Without `truncations`, episodes end where `next_observations` breaks
-        off, or at the time limit of `info` or `options`.
+        Without `next_observations` a row leads to the next. They, `truncations` or a limit tell the ends.
 
         Args:
             observations: `[n, obs_dim]`, raw units.
-            actions: `[n, act_dim]`, environment units; or choices: `[n]` ids or labels, `[n, w]` where w
-                integers make a choice, or `[n, choices]` one-hot.
+            actions: `[n, act_dim]`, environment units; choices as `[n]` ids or labels, or one-hot rows.
             rewards: `[n]`; None for a log without rewards.
             terminations: `[n]` flags, 0 and 1 or booleans: the task ended with this row.
             truncations: `[n]` flags: the episode was cut after this row.
-            timeouts: another name of `truncations`; one of the two is given.
+            timeouts: the same as `truncations`.
             next_observations: `[n, obs_dim]`, what each action led to.
-            behaviour_log_prob: `[n]` log-density of the action scaled to [-1, 1], or log-probability of
-                the choice.
+            behaviour_log_prob: `[n]` log-density, actions scaled to [-1, 1]; log-probability of choices.
             infos: further arrays of n rows; `action_mask` `[n, choices]` says what was allowed.
-            act_low: lower action bounds; without them, the range of the actions.
+            act_low: lower action bounds, else the range of the data.
             act_high: upper ones.
-            choices: for actions that are choices, see `LoadOptions.choices`.
+            choices: see `LoadOptions.choices`.
             info: name, simulator, time limit.
-            options: what may be repaired; nothing by default.
+            options: what may be repaired.
 
         Raises:
             DataError: what would make training wrong, by argument and row.
@@ -126,16 +122,16 @@ class Dataset:
         """
         from mbrl.data.construct import dataset_from_arrays as build
 
+        options, cuts = with_choices(options, choices), _cuts(truncations, timeouts)
         arrays = {
             "observations": observations,
             "actions": actions,
             "rewards": rewards,
             "terminations": terminations,
-            "truncations": _cuts(truncations, timeouts),
+            "truncations": cuts,
             "next_observations": next_observations,
             "behaviour_log_prob": behaviour_log_prob,
         }
-        options = with_choices(options, choices)
         return build(arrays, infos=infos, act_low=act_low, act_high=act_high, info=info, options=options)
 
     @classmethod

@@ -68,3 +68,27 @@ def fit_moments(
     """
     moments = measure_moments(array, floor=floor)
     return moments.mean, moments.scale
+
+
+def are_choices(action: NDArray[Any]) -> bool:
+    """Whether every row `[n, act_dim]` is one-hot over two choices or more."""
+    is_choice = ((action == 0) | (action == 1)).all(1) & ((action == 1).sum(1) == 1)
+    return action.shape[1] > 1 and bool(is_choice.all())
+
+
+def fit_action_moments(action: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As `fit_moments`; 0 and 1 for one-hot actions, which pass as they are.
+
+    Divided by its deviation, a choice that is taken once in 10,000 steps would be an input of 100, and
+    farther from all others than any state from another. As they are, two choices lie sqrt(2) apart.
+
+    Args:
+        action: `[n, act_dim]`, at least one row, environment units.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if len(action) and are_choices(action):
+        size = (action.shape[1],)
+        return np.zeros(size, dtype=np.float64), np.ones(size, dtype=np.float64)
+    return fit_moments(action)

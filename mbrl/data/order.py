@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.core.types import SpaceSpec
 from mbrl.data.flags import has_sound_flags
+from mbrl.data.normaliser import are_choices
 from mbrl.data.raw import RawEpisode
 from mbrl.ops.ridge import ridge_solutions
 
@@ -63,6 +64,8 @@ def order_problems(
             f"{single} of {len(raws)} episodes are cut after one step", file, "several machines in turn"
         )
         return
+    if _are_states_of_a_table(raws):
+        return
     rows = _Rows.read(raws, spec)
     pairs = rows.pairs(1)
     if len(pairs) < MIN_PAIRS:
@@ -95,6 +98,12 @@ def _is_shuffled(rows: "_Rows", ahead: Floats, by_lag: Mapping[int, Floats]) -> 
     middle = sorted(by_lag)[len(by_lag) // 2]
     near, later = (rows.unexplained_by_neighbours(rows.pairs(lag), lag) for lag in (1, middle))
     return bool((near[is_open] >= UNRELATED_NEAR * later[is_open]).all())
+
+
+def _are_states_of_a_table(raws: Sequence[RawEpisode]) -> bool:
+    """Whether all observations are one-hot: between such states there is no nearer and farther to tell by."""
+    arrays = [raw.observations for raw in raws]
+    return all(v.ndim == 2 and v.dtype.kind in "fiub" and len(v) > 0 and are_choices(v) for v in arrays)
 
 
 def _is_cut(raw: RawEpisode) -> bool:

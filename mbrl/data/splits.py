@@ -44,11 +44,20 @@ class Split:
         train: what models and statistics are fitted on.
         holdout: what they are judged on.
         is_by_block: True if episodes were cut into blocks of time; rows in the gaps belong to neither part.
+        whole: the dataset that both are parts of; None where nobody noted it.
     """
 
     train: Dataset
     holdout: Dataset
     is_by_block: bool
+    whole: Dataset | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the held-out episodes, or of those that held-out blocks come from, in the whole dataset."""
+        whole = self.holdout if self.whole is None else self.whole
+        places = {id(episode.logged): number for number, episode in enumerate(whole.episodes)}
+        return [places[id(episode.logged)] for episode in self.holdout.episodes]
 
 
 def split_episodes(
@@ -87,6 +96,7 @@ def split_episodes(
         train=dataset.select(index for index in range(len(dataset)) if index not in held),
         holdout=dataset.select(sorted(held)),
         is_by_block=False,
+        whole=dataset,
     )
 
 
@@ -154,7 +164,7 @@ def split_blocks(
         is_held = _draw_blocks(len(episode), fraction, generator, gap)
         holdout.extend(cut(episode, start, stop) for start, stop in _runs(is_held))
         train.extend(cut(episode, start, stop) for start, stop in _runs(~_widen(is_held, gap)))
-    return Split(train=_with(dataset, train), holdout=_with(dataset, holdout), is_by_block=True)
+    return Split(_with(dataset, train), _with(dataset, holdout), is_by_block=True, whole=dataset)
 
 
 def _draw_blocks(steps: int, fraction: float, generator: torch.Generator, gap: int) -> NDArray[np.bool_]:
@@ -181,7 +191,7 @@ def _split_short(dataset: Dataset, generator: torch.Generator, gap: int) -> Spli
         rest = [episode for index, episode in enumerate(dataset.episodes) if index != longest]
         train = [*rest, cut(dataset.episodes[longest], 0, start - gap)]
         holdout = [cut(dataset.episodes[longest], start, steps)]
-        return Split(train=_with(dataset, train), holdout=_with(dataset, holdout), is_by_block=True)
+        return Split(_with(dataset, train), _with(dataset, holdout), is_by_block=True, whole=dataset)
     if len(dataset) == 1:
         helpful = start - (steps + 1) // 2  # leaves half of the rows to be learned from
         can_judge = steps - start >= MIN_KNOWN_HOLDOUT + int(
@@ -198,7 +208,7 @@ def _split_short(dataset: Dataset, generator: torch.Generator, gap: int) -> Spli
     eligible = np.array(judged) if judged else eligible
     held = int(eligible[int(torch.randint(len(eligible), (1,), generator=generator)[0])])
     rest_indices = [index for index in range(len(dataset)) if index != held]
-    return Split(train=dataset.select(rest_indices), holdout=dataset.select([held]), is_by_block=False)
+    return Split(dataset.select(rest_indices), dataset.select([held]), is_by_block=False, whole=dataset)
 
 
 def episode_folds(dataset: Dataset, count: int, generator: torch.Generator) -> NDArray[np.int64]:

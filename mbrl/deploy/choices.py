@@ -89,7 +89,7 @@ def _soft_greedy(graph: Graph, best: str, support: str, epsilon: float) -> str:
 
 
 def sample_masks(rows: int, count: int) -> NDArray[np.float32]:
-    """`[rows, count]` masks that a graph is tried with: half of them allow everything, one choice at least."""
+    """`[rows, count]` masks to try a graph with: half of them allow everything, all allow something."""
     rng = np.random.default_rng(0)
     masks = (rng.random((rows, count)) < 0.5).astype(np.float32)
     masks[::2] = 1.0

@@ -89,19 +89,23 @@ class ActionPart(Part):
 
     Attributes:
         channels: in order.
-        choices: what the ids 0, 1, 2, ... of actions mean, where an action is one of finitely many choices;
-            the channels are then the entries of its one-hot vector. The runtime gives the id, and takes the
-            mask of the choices that are allowed: `act(observation, mask=[1, 0, 1])`, all where none is given.
-            None for continuous actions.
+        choices: names, where an action is one of finitely many choices; the channels are then the entries of
+            its one-hot vector. The runtime takes the mask of those that are allowed, in this order:
+            `act(observation, mask=[1, 0, 1])`, all where none is given. None for continuous actions.
+        ids: what the runtime gives for each choice and the machine takes: an integer, or several that make a
+            choice together. None likewise.
     """
 
     channels: Annotated[tuple[ActionChannel, ...], Field(min_length=1)]
     choices: tuple[Text, ...] | None = None
+    ids: tuple[int | tuple[int, ...], ...] | None = None
 
     @model_validator(mode="after")
     def _choices_are_channels(self) -> "ActionPart":
-        if self.choices is not None and len(self.choices) != len(self.channels):
-            raise ValueError(f"{len(self.choices)} choices have {len(self.channels)} channels")
+        if self.choices is None and self.ids is None:
+            return self
+        if not len(self.choices or ()) == len(set(self.ids or ())) == len(self.channels):
+            raise ValueError(f"{len(self.channels)} channels have as many choices, and as many different ids")
         return self
 
 

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.types import Episode
+from mbrl.data.choices.masks import MASK_KEY
 from mbrl.data.dataset import Dataset
 from mbrl.deploy.contract import Contract
 from mbrl.deploy.runtime import Controller
 from mbrl.deploy.steps import Floats
-
-ACTION_MASK: Final = "action_mask"
-"""Info of an episode: `[T + 1, n]`, the choices that were allowed."""
 
 SATURATED: Final = 0.99
 """Share of the range to a limit beyond which an action counts as saturated, in scaled units."""
@@ -149,7 +147,7 @@ def replay(
     taken: list[bool] = []
     for index, episode in enumerate(log.episodes):
         controller.reset()
-        masks = episode.infos.get(ACTION_MASK) if contract.action.choices is not None else None
+        masks = episode.infos.get(MASK_KEY) if contract.action.choices is not None else None
         for frame in _frames_before(episode, history, size):
             controller.act(frame)
         for step, sent in enumerate(episode.actions):

@@ -48,7 +48,7 @@ class Controller(contextlib.ExitStack):
         if self.contract.get("format") != 1:
             raise ValueError(f"{self.folder}: this file reads contracts of format 1 alone")
         self._say, acts = self.contract["runtime"], self.contract["action"]["channels"]
-        self._choices = self.contract["action"].get("choices")  # an action is then the id of one of them
+        self._choices: Any = self.contract["action"].get("ids")  # an action is then one of these
         names = [channel["name"] for channel in self.contract["observation"]["channels"]]
         self._history, self._size = int(self.contract["observation"]["history"]), len(names)
         self._low, self._high = (np.array([a[k] for a in acts], np.float32) for k in ("low", "high"))
@@ -63,12 +63,12 @@ class Controller(contextlib.ExitStack):
         if not callable(self._fallback) and self._fallback not in ("hold", "policy" if self._spare else ""):
             raise ValueError(f"{self.folder} has no fallback {self._fallback!r}: give 'hold' or a function")
         self._intervenes, self._clock, self._rng = guard, clock, np.random.default_rng(seed)
-        self._file = None if log is None else self.enter_context(Path(log).open("x", 1, newline=""))
+        self._file = None if log is None else self.enter_context(Path(log).open("x", 1, newline=""))  # noqa: SIM115
         if self._file is not None:
             names += [f"{kind}{a['name']}" for kind in ("", "proposed_") for a in acts]
             names += ["novelty", "surprise", "alarm", "source", "reasons", "milliseconds"]
             csv.writer(self._file).writerow(["time", "episode", *names])
-        self.episode, self._begun = -1, clock()
+        self.episode, self._begun, self._eye = -1, clock(), np.eye(len(acts), dtype=np.float32)
         self.reset()
 
     def reset(self) -> None:
@@ -83,7 +83,7 @@ class Controller(contextlib.ExitStack):
     def act(self, observation: Any, stamp: float | None = None, mask: Any = None) -> Any:
         """The action `[act_dim]`, or the id of a choice, for the latest frame `[frame_dim]`; see `last`.
 
-        A mask `[choices]` tells what is allowed (None: all), a stamp, seconds on the clock, how old the frame is.
+        A mask `[choices]` tells what is allowed (None: all), a stamp (seconds on the clock) how old it is.
         """
         now, frame = self._clock(), np.array(observation, np.float32)
         self._mask = np.ones_like(self._low) if mask is None else np.array(mask, np.float32)
@@ -123,15 +123,15 @@ class Controller(contextlib.ExitStack):
         self._previous = None if stack is None else (stack, action[None])
         self.last = Decision(action, source, tuple(reasons), proposed, novelty, surprise, is_odd or is_novel)
         self._write(frame, self.last, now if stamp is None else stamp, self._clock() - now)
-        return int(action.argmax()) if self._choices else action.copy()
+        return self._choices[int(action.argmax())] if self._choices else action.copy()
 
     def executed(self, action: Any) -> None:
         """Corrects the action of the last step, where a drive or a person overruled it."""
         self._previous = self._previous and (self._previous[0], self._vector(action)[None])
 
     def _vector(self, action: Any) -> np.ndarray:
-        is_id = self._choices and np.ndim(action) == 0
-        return np.eye(len(self._low), dtype=np.float32)[action] if is_id else np.array(action, np.float32)
+        is_id = self._choices and np.shape(action) != self._low.shape
+        return self._eye[self._choices.index(np.array(action).tolist())] if is_id else np.array(action, "f4")
 
     def _open(self, name: str) -> Any:
         path, digest = self.folder / f"{name}.onnx", self.contract["files"].get(f"{name}.onnx")
@@ -163,7 +163,7 @@ class Controller(contextlib.ExitStack):
         action, *share = session.run(None, {put.name: known[put.name] for put in session.get_inputs()})
         if share and self.contract["stochastic"] and session is self._policy and np.isfinite(share).all():
             race = share[0][0] / self._rng.exponential(size=len(self._low))  # won with that probability
-            return self._vector(int(race.argmax()))
+            return self._eye[int(race.argmax())]
         return action[0]
 
     def _judge(self, stack: np.ndarray, action: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -186,7 +186,7 @@ class Controller(contextlib.ExitStack):
 
     def _limited(self, action: np.ndarray) -> np.ndarray:
         if self._choices and not self._mask[action.argmax()]:
-            action = self._vector(int(self._mask.argmax()))  # what is held may be forbidden by now
+            action = self._eye[int(self._mask.argmax())]  # what is held may be forbidden by now
         if self.last is not None:
             action = np.clip(action, self.last.action - self._max_change, self.last.action + self._max_change)
         return np.clip(action, self._low, self._high).astype(np.float32)

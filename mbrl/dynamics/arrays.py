@@ -1,13 +1,16 @@
 """Transitions to the normalised arrays that the networks train on."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbrl.core.history import History
 from mbrl.data.dataset import Transitions
-from mbrl.data.normaliser import fit_moments, measure_moments
+from mbrl.data.normaliser import are_choices, fit_moments, measure_moments
 from mbrl.dynamics.training import TrainingArrays
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.spread import PlausibleRange
@@ -64,10 +67,52 @@ def termination_edges(
     return torch.from_numpy(np.sort(np.concatenate(edges), 0).astype(np.float32))
 
 
-def fit_normaliser(array: NDArray[np.float32]) -> Normaliser:
-    """Mean and scale of the rows, as `mbrl.data.normaliser.fit_moments` has them."""
+def fit_normaliser(array: NDArray[np.float32], *, choices: Sequence[slice] = ()) -> Normaliser:
+    """Mean and scale of the rows, as `mbrl.data.normaliser.fit_moments` has them.
+
+    Args:
+        array: `[n, in]`, raw units.
+        choices: columns of each one-hot action in it, which pass as they are (`choice_columns`).
+    """
     mean, std = fit_moments(array)
+    for columns in choices:
+        mean[columns], std[columns] = 0.0, 1.0  # why: see `mbrl.data.normaliser.fit_action_moments`
     return Normaliser(torch.from_numpy(mean), torch.from_numpy(std))
+
+
+def choice_columns(rows: Transitions, history: History | None, *, obs_at: int, act_at: int) -> list[slice]:
+    """Columns of one-hot actions among the inputs of a network: the action, and past ones of a history.
+
+    Args:
+        rows: logged steps.
+        history: what observations hold.
+        obs_at: first column of the observation.
+        act_at: first column of the action.
+
+    Returns:
+        None of them where actions are no choices.
+    """
+    if not are_choices(rows.action):
+        return []
+    size, obs_dim = rows.action.shape[1], rows.observation.shape[1]
+    past = 0 if history is None else history.actions * size
+    end = obs_at + obs_dim
+    return [slice(act_at, act_at + size), *([slice(end - past, end)] if past else [])]
+
+
+def fit_step_normaliser(train: Transitions, history: History | None) -> Normaliser:
+    """Of an ensemble's inputs (s, a); one-hot actions among them, past ones too, pass as they are."""
+    passed = choice_columns(train, history, obs_at=0, act_at=train.observation.shape[1])
+    return fit_normaliser(step_inputs(train), choices=passed)
+
+
+def fit_head_normaliser(train: Transitions, history: History | None, *, reads_successor: bool) -> Normaliser:
+    """Of a termination head's inputs, (s, a, s') or (a, s); one-hot actions among them pass as they are."""
+    obs_dim, act_dim = train.observation.shape[1], train.action.shape[1]
+    places = [(0, obs_dim), (obs_dim + act_dim, obs_dim)] if reads_successor else [(act_dim, 0)]
+    passed = [choice_columns(train, history, obs_at=obs_at, act_at=act_at) for obs_at, act_at in places]
+    array = termination_inputs(train, reads_successor=reads_successor)
+    return fit_normaliser(array, choices=[columns for part in passed for columns in part])
 
 
 def fit_target_normaliser(train: Transitions, *, frame_dim: int | None = None) -> Normaliser:

@@ -39,18 +39,32 @@ class CoarseChannel(ReportPart):
     resolution: float
 
 
+class RareChoice(ReportPart):
+    """A choice whose effect the training rows say little or nothing of.
+
+    Attributes:
+        name: of the choice.
+        rows: training rows that took it.
+    """
+
+    name: str
+    rows: int
+
+
 class ChannelReport(ReportPart):
-    """What of the observation's dimensions bears on the fit.
+    """What of the observation's dimensions, and of the choices, bears on the fit.
 
     Attributes:
         names: of all dimensions.
         constant: dimensions that count as constant; no error and no interval of them enters a verdict.
         coarse: dimensions that float32 resolves badly.
+        rare_choices: choices that fewer than 30 training rows took, none among them.
     """
 
     names: tuple[str, ...] = ()
     constant: tuple[ConstantChannel, ...] = ()
     coarse: tuple[CoarseChannel, ...] = ()
+    rare_choices: tuple[RareChoice, ...] = ()
 
     def label(self, dimension: int) -> str:
         """Name of a dimension."""

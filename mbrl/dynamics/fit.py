@@ -15,13 +15,12 @@ from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.data.stacking.history import check_history
 from mbrl.dynamics.arrays import (
-    fit_normaliser,
+    fit_head_normaliser,
+    fit_step_normaliser,
     fit_target_normaliser,
     step_arrays,
-    step_inputs,
     termination_arrays,
     termination_edges,
-    termination_inputs,
 )
 from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
 from mbrl.dynamics.assessment.assess import assess
@@ -68,8 +67,7 @@ class DynamicsFit:
     Args:
         dataset: what to learn from; it is split by episode.
         config: network and training.
-        rng: streams of this fit; every draw depends on them and on the update alone. Members are trained on
-            their device; what is prepared, calibrated and judged is so on the host.
+        rng: streams of this fit, on whose device members are trained; all else is done on the host.
 
     Raises:
         DataError: the dataset is too small to be split, no row has a known successor, or observations do not
@@ -84,8 +82,6 @@ class DynamicsFit:
         self._history = dataset.info.history
         self._outliers = find_reward_outliers(dataset.transitions())
         self.split: Split = split_for(config, dataset, rng.host)
-        places = {id(episode.logged): number for number, episode in enumerate(dataset.episodes)}
-        self._numbers = [places[id(episode.logged)] for episode in self.split.holdout.episodes]
         check_fit_parts(self.split)
         self.stage: Stage = "ensemble"
         self.ensemble, arrays = self._fresh_ensemble()
@@ -156,12 +152,11 @@ class DynamicsFit:
         # 1. Every member goes back to its best epoch; the members with the least held-out error stay.
         trainer = self._horizon_trainer or self._trainer
         trainer.restore_best()
-        elites = torch.argsort(trainer.best.cpu())[: self.config.elites]
+        elites = trainer.ranking()[: self.config.elites]
         head: TerminationHead | NeverTerminates = NeverTerminates()
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
-            best = torch.argsort(self._head_trainer.best.cpu())[: self.config.elites]
-            head = on_device(self._head, CPU).select(best)
+            head = on_device(self._head, CPU).select(self._head_trainer.ranking()[: self.config.elites])
         # 2. One factor for each deviation, fitted on half of the held-out episodes.
         elite_model = on_device(self.ensemble, CPU).select(elites)
         rng, config = self._rng.host.child("assessment"), self.config.assessment
@@ -176,7 +171,6 @@ class DynamicsFit:
             calibration=fitted.report,
             outliers=self._outliers,
             has_rewards=self._has_rewards,
-            numbers=self._numbers,
             config=config,
             measures=measures,
             rng=rng,
@@ -216,7 +210,7 @@ class DynamicsFit:
             if self._history is None
             else self._history.frame_dim(rows.observation.shape[1], rows.action.shape[1])
         )
-        inputs = fit_normaliser(step_inputs(rows))
+        inputs = fit_step_normaliser(rows, self._history)
         targets = fit_target_normaliser(rows, frame_dim=frame_dim)
         arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
         base = fit_linear_base(arrays) if config.base == "linear" else None
@@ -243,11 +237,10 @@ class DynamicsFit:
     def _enter_horizon(self) -> None:
         """Goes on from the best one-step members, where this is asked for and episodes are long enough."""
         config, horizon = self.config, self.config.horizon
-        frame_dim = self.ensemble.frame_dim
         arrays = None
         if horizon.steps > 1:
             arrays = horizon_arrays(
-                self.split.train, self.split.holdout, steps=horizon.steps, frame_dim=frame_dim
+                self.split.train, self.split.holdout, steps=horizon.steps, frame_dim=self.ensemble.frame_dim
             )
         if arrays is None:
             self._enter_termination()
@@ -277,7 +270,7 @@ class DynamicsFit:
         if reads_successor:
             train, holdout = train.successors_known(), holdout.successors_known()
         config = self.config
-        inputs = fit_normaliser(termination_inputs(train, reads_successor=reads_successor))
+        inputs = fit_head_normaliser(train, self._history, reads_successor=reads_successor)
         arrays = termination_arrays(train, holdout, inputs=inputs, reads_successor=reads_successor)
         edges = termination_edges(
             arrays.inputs,

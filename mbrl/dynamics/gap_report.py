@@ -86,7 +86,7 @@ class GapReport(ReportPart):
 
     Attributes:
         measure: of uncertainty, the one that ranks held-out errors best.
-        channels: names of the newest frame's dimensions, then of the actions.
+        channels: names of the newest frame's dimensions, then of continuous actions.
         episodes: held out, the worst first.
         ranges: the most doubtful first.
         unlogged: actions that are used in part.

@@ -195,6 +195,10 @@ class MemberTrainer:
         )
         self._maybe_cool_down()
 
+    def ranking(self) -> Int[Tensor, "e"]:
+        """Members by their least held-out error, the best first; on the host."""
+        return torch.argsort(self.best.cpu())
+
     def restore_best(self) -> None:
         """Puts every member's own snapshot back."""
         with torch.no_grad():

@@ -12,10 +12,14 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from mbrl.core.errors import ConfigError, MissingExtraError
+from mbrl.envs import process
 from mbrl.envs.spaces import env_choices, vector_env
-from mbrl.envs.specs import TaskSpec
+from mbrl.envs.specs import TaskSpec, find_task
+
+process.register()
 
 Env: TypeAlias = "gymnasium.Env[Any, Any]"
 
@@ -39,23 +43,13 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
             "in it. Remedy: judge its policies by the log, with mbrl ope RUN --dataset LOG, or give it a "
             "Gymnasium id."
         )
-    _load_mujoco(task.env_id)
-    _redirect_warnings()
-    try:
-        env: Env = gymnasium.make(
-            task.env_id,
-            max_episode_steps=task.max_episode_steps,
-            render_mode="rgb_array" if is_rendered else None,
-            disable_env_checker=True,  # the spaces are checked below, once, instead of at every step
-            **cast("dict[str, Any]", task.env_kwargs),
-        )
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise ConfigError(
-            f"Task {task.name!r}: Gymnasium cannot make {task.env_id!r}: {error} Remedy: check env_id and "
-            "env_kwargs; an environment of another package needs that package installed and an id of the "
-            "form module:Id-v0."
-        ) from error
-    _redirect_warnings()  # an id of the form module:Id-v0 may have loaded it just now
+    env = _make(
+        task.env_id,
+        where=f"Task {task.name!r}",
+        max_episode_steps=task.max_episode_steps,
+        **({"render_mode": "rgb_array"} if is_rendered else {}),  # not every environment has the argument
+        **cast("dict[str, Any]", task.env_kwargs),
+    )
     try:
         _check_choices(task, env)
         env = vector_env(env)
@@ -63,6 +57,80 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
     except ConfigError:
         env.close()
         raise
+    return env
+
+
+def task_of_env(env_id: str) -> TaskSpec:
+    """The shipped task of a simulator, else one of its own: sizes, bounds or choices, and time limit.
+
+    Such a task has no reference scores, and no rule of termination: a model learns when episodes end.
+
+    Args:
+        env_id: Gymnasium id; `module:Id-v0` imports the module first.
+
+    Raises:
+        ConfigError: Gymnasium cannot make it, or its spaces are neither vectors nor choices.
+    """
+    known = find_task(env_id)
+    if known is not None:
+        return known
+    raw = _make(env_id, where="The environment")
+    try:
+        choices, env = env_choices(raw), vector_env(raw)
+        seen, done = cast("object", env.observation_space), cast("object", env.action_space)
+        for kind, space in (("observations", seen), ("actions", done)):
+            if not isinstance(space, Box) or len(space.shape) != 1:
+                raise ConfigError(
+                    f"The {kind} of {env_id!r} are of the space {space}. Remedy: wrap the environment so "
+                    "that observations are vectors, and actions vectors or choices."
+                )
+        bounds, limit = cast("Box", done), None if raw.spec is None else raw.spec.max_episode_steps
+        sizes: dict[str, Any] = {
+            "act_dim": bounds.shape[0],
+            "act_low": bounds.low.astype(float).tolist(),
+            "act_high": bounds.high.astype(float).tolist(),
+        }
+        fields: dict[str, Any] = {
+            "name": env_id.rpartition(":")[2].rpartition("/")[2].lower(),
+            "description": f"Made of the environment {env_id}.",
+            "env_id": env_id,
+            "obs_dim": cast("Box", seen).shape[0],
+            "max_episode_steps": limit,
+            **(sizes if choices is None else {"choices": choices}),
+        }
+        return _validated(fields, env_id)
+    finally:
+        raw.close()
+
+
+def _validated(fields: dict[str, Any], env_id: str) -> TaskSpec:
+    try:
+        return TaskSpec.model_validate(fields)
+    except ValidationError as error:
+        raise ConfigError(
+            f"The environment {env_id!r} makes no task: {error.errors()[0]['msg']}. Remedy: wrap it so that "
+            "its spaces are finite, or write a task's yaml."
+        ) from error
+
+
+def _make(env_id: str, *, where: str, **options: Any) -> Env:
+    """Gymnasium's environment.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    _load_mujoco(env_id)
+    _redirect_warnings()
+    try:
+        # The spaces are checked by whoever asks, once, instead of at every step.
+        env: Env = gymnasium.make(env_id, disable_env_checker=True, **options)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise ConfigError(
+            f"{where}: Gymnasium cannot make {env_id!r}: {error} Remedy: check env_id and "
+            "env_kwargs; an environment of another package needs that package installed and an id of the "
+            "form module:Id-v0."
+        ) from error
+    _redirect_warnings()  # an id of the form module:Id-v0 may have loaded it just now
     return env
 
 

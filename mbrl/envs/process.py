@@ -4,7 +4,7 @@ Each holds outputs at set points that are drawn anew in every episode. An observ
 points, and the integrals of what the outputs missed them by, so that a proportional-integral controller is a
 linear function of it. Rewards lie in [0, 1]: 1 with every output at its set point.
 
-Gymnasium makes them by the ids `mbrl.envs.process:Reactor-v0`, `:FourTank-v0`, `:Pipeline-v0`. NumPy alone.
+Gymnasium knows them as `mbrl/Reactor-v0`, `mbrl/FourTank-v0`, `mbrl/Pipeline-v0` (`register`). NumPy alone.
 
 Sources: Seborg, Edgar, Mellichamp & Doyle, Process Dynamics and Control, example 2.5 and appendix, for the
 reactor (its unstable steady state at 350 K); Johansson 2000, The quadruple-tank process, IEEE Trans. Control
@@ -52,7 +52,9 @@ class ProcessEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], abc.AB
         self.render_mode = render_mode
         size = len(self.noise) + 2 * len(self.width)
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float32)
-        self.action_space = Box(np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32)
+        self.action_space = Box(
+            np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32
+        )
         self._state: Array = np.zeros(len(self.noise))
         self._target: Array = np.zeros(len(self.width))
         self._integral: Array = np.zeros(len(self.width))
@@ -251,5 +253,9 @@ class Pipeline(ProcessEnv):
         return float(self.SURROUNDINGS + self.LOSS * (self._pipe[0] - self.SURROUNDINGS))
 
 
-for _env in (Reactor, FourTank, Pipeline):
-    gymnasium.register(f"{_env.__name__}-v0", f"{__name__}:{_env.__name__}")
+def register() -> None:
+    """Makes the tasks known to Gymnasium; once is enough, and more does no harm."""
+    for env in (Reactor, FourTank, Pipeline):
+        name = f"mbrl/{env.__name__}-v0"
+        if name not in gymnasium.registry:
+            gymnasium.register(name, f"{__name__}:{env.__name__}")

@@ -14,6 +14,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -184,11 +185,17 @@ class TaskSpec(BaseModel):
                 raise ValueError(f"termination names dimensions {beyond}, observations have {self.obs_dim}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_absent_choices(self, handler: Any) -> dict[str, Any]:
+        """Tasks of continuous actions are written, and hashed, as if there were no other kind."""
+        fields: dict[str, Any] = handler(self)
+        follow = ("choices",) if self.choices is None else ("act_dim", "act_low", "act_high")
+        return {name: value for name, value in fields.items() if name not in follow}
+
     @property
     def content_hash(self) -> str:
         """Hex digest (blake2b) of everything that the task says."""
-        absent = {"choices"} if self.choices is None else None  # tasks that know of none keep their hash
-        return hashlib.blake2b(self.model_dump_json(exclude=absent).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=16).hexdigest()
 
     @property
     def space(self) -> SpaceSpec:

@@ -198,9 +198,8 @@ def run_episodes(
 
     Args:
         envs: the simulators; more of them make the policy calls fewer.
-        policy: acts on `[b, obs_dim]`, on the device of `rng`; a `DiscretePolicy` is told which choices the
-            simulator's infos allow (`action_mask`); an `EpisodicPolicy` is told which episodes it
-            acts in and when they are over.
+        policy: acts on `[b, obs_dim]`, on the device of `rng`; a `DiscretePolicy` is told what `action_mask`
+            of the infos allows, an `EpisodicPolicy` which episodes it acts in and when they are over.
         rng: streams of the run.
         is_deterministic: whether the policy acts without noise.
         episodes: how many episodes to run; exactly one of `episodes` and `steps` is given.

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import StackedMLP
@@ -92,7 +92,7 @@ class CategoricalPolicy(PolicyNetwork, abc.ABC):
 
         Args:
             obs: `[b, obs_dim]`, raw units.
-            mask: `[b, n]`, True for the choices that are allowed: the others have probability 0. None for all.
+            mask: `[b, n]`, True for the allowed choices, the others have probability 0; None for all.
 
         Raises:
             ValueError: a row of the mask allows nothing.
@@ -251,7 +251,7 @@ class FilteredGreedyPolicy(GreedyPolicy):
     ) -> Bool[Tensor, "b n"]:
         """The allowed choices that the clone makes often enough; `obs_n` is normalised."""
         log_probs = log_probabilities(self.clone(obs_n)[0], mask)
-        # Shares compared as they are, not in logarithms: a threshold of 0 then lets every allowed choice pass.
+        # Shares as they are, not their logarithms: a threshold of 0 then lets every allowed choice pass.
         share = (log_probs - log_probs.amax(-1, keepdim=True)).exp()
         return (share >= self.spec.threshold) & (log_probs > -torch.inf)
 

@@ -6,6 +6,7 @@ back: a row whose mask allows nothing is the caller's to refuse (`refuse_empty_m
 """
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -106,8 +107,8 @@ def soft_greedy(
 def draw_choice(log_probs: Float[Tensor, "*b n"], noise: Float[Tensor, "*b n"]) -> Int[Tensor, "*b"]:
     """A draw from a distribution, as a function of normal noise: the Gumbel-max trick.
 
-    `argmax_a [log p(a) - log(-log Phi(noise_a))]`: Phi of a standard normal draw is uniform, `-log(-log u)` of
-    a uniform one is Gumbel, and the argmax of log-probabilities with Gumbel noise is a draw (Gumbel 1954;
+    `argmax_a [log p(a) - log(-log Phi(noise_a))]`: Phi of a standard normal draw is uniform, `-log(-log u)`
+    of a uniform one is Gumbel, and the argmax of log-probabilities with Gumbel noise is a draw (Gumbel 1954;
     Maddison et al. 2014), without approximation.
 
     Args:
@@ -115,5 +116,5 @@ def draw_choice(log_probs: Float[Tensor, "*b n"], noise: Float[Tensor, "*b n"]) 
         noise: `[*b, n]` standard normal draws.
     """
     # log Phi in float64 keeps its digits in both tails, where Phi itself rounds to 0 or 1.
-    exponential = -torch.special.log_ndtr(noise.double())
+    exponential = -cast(Tensor, torch.special.log_ndtr(noise.double()))
     return (log_probs.double() - exponential.log()).argmax(-1)

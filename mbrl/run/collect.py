@@ -11,10 +11,11 @@ from mbrl.core.assets import assets_dir, configs_dir
 from mbrl.core.errors import ConfigError
 from mbrl.core.names import listed, suggest
 from mbrl.core.progress import Progress
-from mbrl.core.protocols import Policy
+from mbrl.core.protocols import DiscretePolicy, Policy
 from mbrl.core.rng import RngStreams
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset, DatasetInfo
+from mbrl.envs.behaviour import EvenShare, load_rule
 from mbrl.envs.collect import collect
 from mbrl.envs.make import env_versions
 from mbrl.envs.specs import TaskSpec, load_task, own_task_hash, refuse_import
@@ -32,15 +33,18 @@ class PartConfig(BaseModel):
     """The episodes of one policy.
 
     Attributes:
-        policy: `random`, the name of a checkpoint that travels with the package for this task, the path of a
-            policy file, or the folder of a training.
+        policy: `random`, the name of a checkpoint or a rule that travels with the package for this task, the
+            path of a policy file or of a rule's yaml (`mbrl.envs.behaviour`), or the folder of a training.
         share: of the steps.
+        epsilon: share of the steps in which a choice is drawn evenly, whatever the policy does; for discrete
+            actions only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     policy: Annotated[str, Field(min_length=1)]
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    epsilon: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class CollectionConfig(BaseModel):
@@ -100,7 +104,9 @@ def load_collection(name: str) -> CollectionConfig:
     return config
 
 
-def collect_dataset(config: CollectionConfig, *, name: str, seed: int, progress: Progress) -> Dataset:
+def collect_dataset(
+    config: CollectionConfig, *, name: str, seed: int, progress: Progress, task: TaskSpec | None = None
+) -> Dataset:
     """Runs every part's policy with noise and logs its episodes.
 
     The behaviour log-density of an episode is that of the policy that acted in it.
@@ -110,12 +116,13 @@ def collect_dataset(config: CollectionConfig, *, name: str, seed: int, progress:
         name: id of the dataset.
         seed: of starts and noise; every part has streams of its own.
         progress: told of finished parts.
+        task: stands for the one that `config` names.
 
     Raises:
         ConfigError: a policy or the task is unknown, has no simulator, or they do not fit each other.
     """
-    task = load_task(config.task)
-    policies = [find_policy(part.policy, task) for part in config.parts]
+    task = load_task(config.task) if task is None else task
+    policies = [_part_policy(part, task) for part in config.parts]
     streams = RngStreams(seed).child("collect")
     episodes: list[Episode] = []
     counts = config.part_steps()
@@ -126,6 +133,23 @@ def collect_dataset(config: CollectionConfig, *, name: str, seed: int, progress:
         progress.advance(sum(counts[: index + 1]))
     progress.finish()
     return Dataset(tuple(episodes), task.space, _describe(config, task, name=name, seed=seed))
+
+
+def _part_policy(part: PartConfig, task: TaskSpec) -> Policy:
+    """Who acts in a part.
+
+    Raises:
+        ConfigError: there is none, or choices are to be drawn evenly where there are none.
+    """
+    policy = find_policy(part.policy, task)
+    if part.epsilon == 0.0:
+        return policy
+    if not isinstance(policy, DiscretePolicy):
+        raise ConfigError(
+            f"The policy {part.policy!r} of the task {task.name} has no probabilities of choices, and "
+            f"epsilon is {part.epsilon}. Remedy: leave epsilon out; it is for discrete actions."
+        )
+    return EvenShare(policy, part.epsilon)
 
 
 def find_policy(name: str, task: TaskSpec) -> Policy:
@@ -142,8 +166,11 @@ def find_policy(name: str, task: TaskSpec) -> Policy:
         legal = [RANDOM, *shipped]
         raise ConfigError(
             f"There is no policy {name!r} for the task {task.name}. {suggest(name, legal)}"
-            f"Legal names: {listed(legal)}; or the path of a policy file or of a training's folder."
+            f"Legal names: {listed(legal)}; or the path of a policy file, of a rule's yaml or of a "
+            "training's folder."
         )
+    if path.suffix in {".yaml", ".yml"}:
+        return load_rule(path, task)
     stored = open_policy(path)
     space, history = stored.network.spec.space, stored.history
     # The sizes of a history are looked at by `on_frames`.
@@ -153,9 +180,9 @@ def find_policy(name: str, task: TaskSpec) -> Policy:
 
 
 def shipped_policies(task: TaskSpec) -> dict[str, Path]:
-    """Behaviour checkpoints that travel with the package, by name."""
+    """Behaviour checkpoints and rules that travel with the package, by name."""
     folder = assets_dir() / "behaviour" / task.name
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.yaml")])}
 
 
 def _describe(config: CollectionConfig, task: TaskSpec, *, name: str, seed: int) -> DatasetInfo:
@@ -163,7 +190,7 @@ def _describe(config: CollectionConfig, task: TaskSpec, *, name: str, seed: int)
     provenance: Mapping[str, str] = {
         "description": config.description,
         "algorithm_name": ", ".join(f"{part.policy} ({part.share:.0%})" for part in config.parts),
-        "recipe": json.dumps(config.model_dump(mode="json")),
+        "recipe": json.dumps(config.model_dump(mode="json", exclude_defaults=True)),
         "seed": str(seed),
         "mbrl_version": package_version(),
         "package_versions": json.dumps(env_versions()),

@@ -142,9 +142,7 @@ class RunFolder:
         known = self.manifest_or_none()  # that of a damaged file is written anew
         before = known["wall_seconds"] if known else 0.0
         resumes = known["resumes"] + 1 if known else 0
-        device = known.get("device") if known else None
-        # From there on the bits are those of another device.
-        moved = {} if device in {None, facts.get("device")} else {"began_on": device}
+        moved = _began_on(known or {}, facts.get("device"))
         manifest = {
             "stage": key.stage,
             "dataset": key.dataset,
@@ -248,6 +246,14 @@ def find_run(path: Path, *, stage: StageName) -> RunFolder:
     if not run.is_done:
         raise ConfigError(f"The run in {path} is not finished. Remedy: run its command again to continue it.")
     return run
+
+
+def _began_on(known: Mapping[str, Any], device: str | None) -> dict[str, str]:
+    """The device that an interrupted run began on, where its bits are not those of one device alone."""
+    first = known.get("began_on")
+    if first is None and known.get("device") not in {None, device}:
+        first = known["device"]
+    return {} if first is None else {"began_on": str(first)}
 
 
 def code_facts() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbrl.data.dataset import Dataset, Transitions
-from mbrl.data.normaliser import fit_moments
+from mbrl.data.normaliser import fit_action_moments, fit_moments
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.assessment.baselines import LinearModel
@@ -99,7 +99,7 @@ class ModelProbe:
             horizon=min(trusted, MAX_HORIZON),
             segments=segments,
             error=loop.error,
-            action_std=fit_moments(train.action)[1],
+            action_std=fit_action_moments(train.action)[1],
         )
 
 

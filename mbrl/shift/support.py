@@ -11,11 +11,12 @@ from typing import Final
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.actors import ActorSpec, MixtureActor
 from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.stack import StackedMLP
 from mbrl.ops.losses import mixture_log_prob
 from mbrl.uncertainty.density import DensityReference
 
@@ -43,19 +44,39 @@ def why_no_support(rows: int) -> str | None:
     return f"{rows} rows are held out, and a 1 % quantile needs {MIN_ROWS}"
 
 
+class ChoiceNet(nn.Module):
+    """`log b(a|s)` of every choice: a softmax of logits.
+
+    Args:
+        space: of choices.
+        normaliser: of observations.
+        generator: of the initial weights.
+    """
+
+    def __init__(self, space: SpaceSpec, normaliser: Normaliser, generator: torch.Generator) -> None:
+        super().__init__()
+        self.normaliser = normaliser
+        sizes = (1, space.obs_dim, _HIDDEN, space.act_dim)
+        self.net = StackedMLP(*sizes, generator=generator, activation="silu")
+
+    def log_probs(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b n"]:
+        """Log-probabilities, differentiable in the weights."""
+        return torch.log_softmax(self.net(self.normaliser(obs))[0], -1)
+
+
 class BehaviourDensity:
     """`log b(a|s)`: a mixture of Gaussians on actions scaled to [-1, 1], fitted by maximum likelihood.
 
     It is not squashed, unlike the densities of policies: logged actions often sit on a bound, where a
     squashed density has a pole and a step of a thousandth decides; a plain Gaussian treats a bound like any
     other value. Its deviations are floored (`ActorSpec.log_std_bounds`), so a deterministic behaviour has a
-    width.
+    width. Choices have probabilities: the softmax of a network's logits.
 
     Args:
-        actor: the network of components.
+        actor: the network of components, or of logits.
     """
 
-    def __init__(self, actor: MixtureActor) -> None:
+    def __init__(self, actor: "MixtureActor | ChoiceNet") -> None:
         self._actor = actor
 
     @classmethod
@@ -79,8 +100,12 @@ class BehaviourDensity:
         """
         # Small and fitted for 800 steps: what is asked is whether an action is
         # likely at all, not its density to many digits.
-        spec = ActorSpec("mixture", space, _HIDDEN, activation="silu", components=_COMPONENTS)
-        actor = MixtureActor(spec, copy.deepcopy(normaliser), generator)
+        actor: MixtureActor | ChoiceNet
+        if space.is_discrete:
+            actor = ChoiceNet(space, copy.deepcopy(normaliser), generator)
+        else:
+            spec = ActorSpec("mixture", space, _HIDDEN, activation="silu", components=_COMPONENTS)
+            actor = MixtureActor(spec, copy.deepcopy(normaliser), generator)
         density = cls(actor)
         optimiser = torch.optim.Adam([actor.net.flat], lr=_LEARNING_RATE, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _UPDATES)
@@ -100,10 +125,12 @@ class BehaviourDensity:
     def log_prob(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "b"]:
-        """`[b]` nats, with respect to the action scaled to [-1, 1]."""
+        """`[b]` nats, with respect to the action scaled to [-1, 1]; log-probabilities of choices."""
         return self._log_prob(obs, action)
 
     def _log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+        if isinstance(self._actor, ChoiceNet):
+            return self._actor.log_probs(obs).gather(-1, action.argmax(-1, keepdim=True)).squeeze(-1)
         # Not `MixtureActor.log_prob`, which squashes: see the class.
         return mixture_log_prob(self._actor.scale(action), *self._actor.components(obs))
 

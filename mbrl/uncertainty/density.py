@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mbrl.data.normaliser import fit_moments
+from mbrl.data.normaliser import fit_action_moments, fit_moments
 from mbrl.ops.neighbours import neighbour_distance
 
 NEIGHBOURS = 5
@@ -51,7 +52,9 @@ class DensityReference:
         """
         rows = torch.cat((obs, action), -1)
         # Moments of all rows, before any are dropped: the unit of a dimension must not depend on the draw.
-        mean, std = (torch.from_numpy(moment).to(rows) for moment in fit_moments(rows.cpu().numpy()))
+        # One-hot actions pass as they are: another choice is sqrt(2) deviations away, however rare it is.
+        moments = fit_moments(obs.cpu().numpy()), fit_action_moments(action.cpu().numpy())
+        mean, std = (torch.from_numpy(np.concatenate(parts)).to(rows) for parts in zip(*moments, strict=True))
         if rows.shape[0] > max_rows:
             # Without replacement: a row that stands in the reference twice would count as two neighbours.
             kept = torch.randperm(rows.shape[0], generator=generator)[:max_rows]

@@ -89,7 +89,8 @@ def test_the_clones_differ_in_their_form() -> None:
 
 
 def test_only_the_simulator_recipe_is_online() -> None:
-    assert [name for name in NAMES if RECIPES.get(load(name)[0]).is_online] == ["ppo_online", "sac_online"]
+    online = [name for name in NAMES if RECIPES.get(load(name)[0]).is_online]
+    assert online == ["dqn_online", "ppo_online", "sac_online"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,15 +152,16 @@ MODEL_FREE = {
         "entropy_coef_learning_rate": 3e-5,
         "critic_learning_rate": 3e-4,
     },
+    "discrete_bcq": {"hidden": (256, 256), "batch_size": 64, "threshold": 0.3, "learning_rate": 3e-4},
     "edac": {"critics": 10, "diversity_coef": 1.0, "has_entropy_backup": True, "hidden": (256,) * 3},
     "iql": {"expectile": 0.7, "inverse_temperature": 3.0, "actor_schedule": "cosine", "hidden": (256, 256)},
     "rebrac": {"actor_bc_coef": 0.001, "critic_bc_coef": 0.01, "batch_size": 1024, "hidden": (256,) * 3},
     "sac_n": {"critics": 10, "diversity_coef": 0.0, "has_entropy_backup": True, "hidden": (256,) * 3},
     "td3_bc": {"value_coef": 2.5, "hidden": (256, 256), "policy_interval": 2, "actor_learning_rate": 3e-4},
 }
-"""What the authors' code, or CORL's, sets for D4RL MuJoCo."""
+"""What the authors' code, or CORL's, sets for D4RL MuJoCo; that of discrete BCQ for tasks without images."""
 
-UPDATES = {"edac": 3_000_000, "sac_n": 3_000_000}
+UPDATES = {"discrete_bcq": 100_000, "edac": 3_000_000, "sac_n": 3_000_000}
 STANDARDISED = {"awac", "bc", "bc_top10", "cql", "td3_bc"}
 SCALED = {"cql", "iql"}
 

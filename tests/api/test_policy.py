@@ -10,6 +10,9 @@ import mbrl
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import StochasticPolicy
 from mbrl.core.types import SpaceSpec
+from mbrl.nets.categorical import CategoricalSpec, SoftmaxPolicy
+from mbrl.nets.normaliser import Normaliser
+from mbrl.run.policies import StoredPolicy
 
 SPACE = SpaceSpec(2, 1, (-2.0,), (2.0,))
 
@@ -94,3 +97,50 @@ def test_observations_that_no_policy_can_answer_are_refused():
 def test_what_is_no_policy_is_said_to_be_none():
     with pytest.raises(ConfigError, match="A int is no policy"):
         mbrl.evaluate(3, task="pendulum", progress=False)
+
+
+CHOICES = SpaceSpec.discrete(2, ("left", "right"))
+
+
+def chooser() -> mbrl.Policy:
+    """`right` where the first number is above 0; its logits are -10 and 10 times it."""
+    spec = CategoricalSpec("softmax", CHOICES, ())
+    policy = SoftmaxPolicy(spec, Normaliser.identity(2), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        policy.net.flat.copy_(torch.tensor([[-10.0, 10.0, 0.0, 0.0, 0.0, 0.0]]))
+    return mbrl.Policy(StoredPolicy.in_memory(policy, name="chooser"))
+
+
+def test_choices_are_predicted_as_ids_with_probabilities_and_masks():
+    policy = chooser()
+    assert policy.predict([0.5, 0.0]) == 1
+    assert policy.predict([[0.5, 0.0], [-0.5, 0.0]]).tolist() == [1, 0]
+    assert policy.act([0.5, 0.0]).tolist() == [0.0, 1.0]
+    assert policy.probabilities([0.05, 0.0]).tolist() == pytest.approx(
+        [1 / (1 + math.e), math.e / (1 + math.e)]
+    )
+    assert policy.predict([0.5, 0.0], mask=[True, False]) == 0
+    assert policy.probabilities([[0.5, 0.0]] * 2, mask=[True, False]).tolist() == [[1.0, 0.0]] * 2
+    drawn = policy.predict(np.zeros((400, 2)), deterministic=False, rng=0)
+    assert 0.4 < float(drawn.mean()) < 0.6
+    with pytest.raises(ConfigError, match="allows no choice"):
+        policy.predict([0.5, 0.0], mask=[False, False])
+    with pytest.raises(ConfigError, match=r"A mask is \[2\]"):
+        policy.predict([0.5, 0.0], mask=[True])
+
+
+def test_a_box_of_actions_has_no_choices():
+    policy = mbrl.Policy.from_callable(lambda obs: 2.0 * obs[:, :1], name="line")
+    assert policy.predict([1.0, 3.0]).tolist() == [2.0]
+    with pytest.raises(ConfigError, match="'line' takes no choices"):
+        policy.predict([1.0, 3.0], mask=[True])
+    with pytest.raises(ConfigError, match="no probabilities"):
+        policy.probabilities([1.0, 3.0])
+
+
+def test_a_strangers_ids_become_one_hot():
+    stored = mbrl.Policy.from_callable(lambda obs: (obs[:, 0] > 0).astype(int)).for_space(CHOICES)
+    assert stored.policy.act(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    wrong = mbrl.Policy.from_callable(lambda obs: np.full(len(obs), 2), name="wrong").for_space(CHOICES)
+    with pytest.raises(ConfigError, match="'wrong' returned the choice 2; there are 0, 1"):
+        wrong.policy.act(torch.zeros(1, 2))

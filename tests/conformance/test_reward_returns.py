@@ -20,7 +20,14 @@ from mbrl.dynamics.fit import fit_dynamics
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.loop import renew
 from mbrl.uncertainty.held_out import held_out_measures
-from tests.conformance.small import offline_names, small_algorithm
+from tests.conformance.small import (
+    CHOICES,
+    nearest_choice,
+    offline_names,
+    push_of,
+    small_algorithm,
+    takes_choices,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -62,39 +69,41 @@ def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 @functools.cache
-def dataset(factor: float) -> Dataset:
+def dataset(factor: float, *, choices: bool = False) -> Dataset:
     """A noisy, timid controller, from starts around the origin."""
     rng = np.random.default_rng(0)
     state, rows = rng.normal(size=(EPISODES, 2)), []
     for _ in range(STEPS):
-        action = np.clip(-0.3 * state[:, 0] - 0.3 * state[:, 1] + 0.5 * rng.normal(size=EPISODES), -1, 1)
-        following, reward = step(state, action)
+        push = np.clip(-0.3 * state[:, 0] - 0.3 * state[:, 1] + 0.5 * rng.normal(size=EPISODES), -1, 1)
+        action = nearest_choice(push) if choices else push[:, None]
+        following, reward = step(state, push_of(action))
         rows.append((state, action, reward * factor))
         state = following
     obs = np.stack([row[0] for row in rows] + [state], 1).astype(np.float32)
-    actions = np.stack([row[1] for row in rows], 1)[..., None].astype(np.float32)
+    actions = np.stack([row[1] for row in rows], 1).astype(np.float32)
     rewards = np.stack([row[2] for row in rows], 1).astype(np.float32)
     episodes = tuple(
         Episode(obs[k], actions[k], rewards[k], terminated=False, truncated=True) for k in range(EPISODES)
     )
-    return Dataset(episodes, SPACE, DatasetInfo(name="integrator"))
+    return Dataset(episodes, CHOICES if choices else SPACE, DatasetInfo(name="integrator"))
 
 
 @functools.cache
-def dynamics(factor: float) -> FittedDynamics:
+def dynamics(factor: float, *, choices: bool) -> FittedDynamics:
     config = DynamicsConfig.model_validate(FIT)
-    return fit_dynamics(dataset(factor), config, RngStreams(0), measures=held_out_measures)
+    return fit_dynamics(dataset(factor, choices=choices), config, RngStreams(0), measures=held_out_measures)
 
 
 def trained(name: str, factor: float) -> Policy:
-    rows = dataset(factor).transitions()
+    choices = takes_choices(name)
+    rows = dataset(factor, choices=choices).transitions()
     mean, std = fit_moments(rows.observation)
     recipe, config = small_algorithm(name, SMALL)
     context = RecipeContext(
-        SPACE,
+        CHOICES if choices else SPACE,
         Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),
         rows.to_batch(),
-        dynamics(factor) if RECIPES.get(recipe).needs_dynamics else None,
+        dynamics(factor, choices=choices) if RECIPES.get(recipe).needs_dynamics else None,
         episode=torch.tensor(rows.episode),
     )
     training, rng = RECIPES.get(recipe).build(config, context), RngStreams(0)
@@ -114,8 +123,8 @@ def mean_return(name: str, factor: float) -> float:
     state, total = np.random.default_rng(1).normal(size=(200, 2)), 0.0
     for _ in range(STEPS):
         with torch.no_grad():
-            action = policy.act(torch.tensor(state, dtype=torch.float32)).double().numpy()[:, 0]
-        state, reward = step(state, np.clip(action, -1, 1))
+            action = policy.act(torch.tensor(state, dtype=torch.float32)).double().numpy()
+        state, reward = step(state, np.clip(push_of(action), -1, 1))
         total += float(reward.mean())
     return total
 
@@ -135,5 +144,5 @@ def test_the_return_does_not_depend_on_the_unit_of_rewards(name: str) -> None:
     So short a training says nothing of how good a method is: what would differ is what depends on units.
     """
     by_unit = [mean_return(name, factor) for factor in FACTORS]
-    behaviour = float(dataset(1.0).episode_returns.mean())
+    behaviour = float(dataset(1.0, choices=takes_choices(name)).episode_returns.mean())
     assert max(by_unit) - min(by_unit) <= 0.05 * max(abs(behaviour), -min(by_unit)), by_unit

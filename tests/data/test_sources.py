@@ -8,7 +8,7 @@ from scipy import stats
 
 from mbrl.core.protocols import BatchSource
 from mbrl.core.types import TransitionBatch
-from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer, RowLayout
+from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer, RowLayout, imagined_rows
 
 LAYOUT = RowLayout(2, 1)
 FIELDS = ("observation", "action", "next_observation", "terminated", "next_action", "has_next_action")
@@ -242,3 +242,16 @@ def test_a_mixture_saves_and_restores_every_part():
     assert isinstance(other, BatchSource)
     other.load_state_dict(source.state_dict())
     assert numbers(other.sample(40, generator())) == numbers(source.sample(40, generator()))
+
+
+@pytest.mark.parametrize("real_ratio", [0.0, 0.05, 0.5])
+def test_imagined_rows_are_those_that_the_flags_name(real_ratio):
+    buffer = ModelBuffer(6, LAYOUT)
+    buffer.push(rows(50, 8))
+    source = MixtureSource([(DatasetSource(rows(0, 10)), real_ratio), (buffer, 1 - real_ratio)])
+    batch = source.sample(40, generator())
+    expected = batch.from_model.nonzero()[:, 0]
+    assert len(expected) == 40 - round(40 * real_ratio)
+    # By the mixture's count, and by asking where the size is another.
+    for size in (40, 39):
+        assert torch.equal(imagined_rows(batch, real_ratio, size), expected)

@@ -1,5 +1,6 @@
 """Policies over choices without torch: graphs, masks, ids, draws."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.api.policy import Policy
 from mbrl.core.errors import ConfigError
+from mbrl.core.types import SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.deploy.choices import MASK, PROBABILITIES, choices_difference, sample_masks
 from mbrl.deploy.networks import ACTION, FRAMES, write_policy
@@ -18,6 +21,7 @@ from mbrl.nets.normaliser import Normaliser
 from mbrl.run.bundle.open import check_bundle
 from mbrl.run.bundle.parity import run_graph
 from mbrl.run.bundle.write import BundleConfig, BundleParts, write_bundle
+from mbrl.run.policies import StoredPolicy
 from mbrl.testing.samples import CHOICES, make_dataset
 from tests.deploy.bundles import SMALL_GUARD, stored
 
@@ -135,10 +139,26 @@ def test_a_replay_passes_ids_back_to_the_log(tmp_path: Path) -> None:
 def test_settings_that_mean_nothing_for_choices_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_change limits numbers"):
         make_bundle(tmp_path / "a", make_policy(), max_change=0.1)
-    with pytest.raises(ConfigError, match="id of a choice, 0 to 2"):
+    with pytest.raises(ConfigError, match=r"id of a choice \(0, 1, 2\)"):
         make_bundle(tmp_path / "b", make_policy(), rest=(3,))
+    renamed = dataclasses.replace(make_dataset(space=CHOICES), spec=SpaceSpec.discrete(3, 3))
     with pytest.raises(ConfigError, match="choices of a policy are"):
-        make_bundle(tmp_path / "c", make_policy(), make_dataset().select([0, 1]))
+        make_bundle(tmp_path / "c", make_policy(), renamed)
+
+
+def test_ids_are_those_of_the_log_where_names_are_integers(tmp_path: Path) -> None:
+    space = SpaceSpec.discrete(3, ("0", "1", "3"))
+    policy = make_policy()
+    spec = dataclasses.replace(policy.spec, space=space)
+    other = categorical_class("softmax")(spec, policy.normaliser, torch.Generator().manual_seed(0))
+    other.load_state_dict(policy.state_dict())
+    log = dataclasses.replace(make_dataset(space=CHOICES), spec=space)
+    contract = make_bundle(tmp_path / "bundle", other.requires_grad_(requires_grad=False), log, rest=(3,))
+    assert (contract.action.ids, contract.runtime.rest) == ((0, 1, 3), (0.0, 0.0, 1.0))
+    controller = Controller(tmp_path / "bundle", guard=False)
+    assert controller.act(ORDINARY, mask=[0, 0, 1]) == 3
+    controller.executed(3)
+    assert Policy(StoredPolicy.in_memory(other, name="other")).predict(ORDINARY, mask=[0, 0, 1]) == 3
 
 
 WITHOUT_TORCH = """

@@ -10,8 +10,8 @@ pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "imitating-an-expert.md"
 _FIT = (
-    "diagnostics=False, dynamics={'members': 2, 'elites': 2, 'hidden': [16], 'max_updates': 100, 'assessment': "
-    "{'horizon': 3, 'segments': 10, 'particles': 4, 'bootstrap_draws': 10, 'max_rows': 200}}"
+    "diagnostics=False, dynamics={'members': 2, 'elites': 2, 'hidden': [16], 'max_updates': 100, "
+    "'assessment': {'horizon': 3, 'segments': 10, 'particles': 4, 'bootstrap_draws': 10, 'max_rows': 200}}"
 )
 _IMAGINE = "'starts': 20, 'respect_trusted_horizon': False"
 QUICK = {
@@ -26,9 +26,10 @@ QUICK = {
 def test_the_tutorial_runs_from_two_logs_to_a_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {"__name__": "page"}
-    for body in re.findall(
+    for found in re.findall(
         r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     ):
+        body = str(found)
         for old, new in QUICK.items():
             body = body.replace(old, new)
         exec(compile(body, PAGE.name, "exec"), scope)

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.core.history import History
+from mbrl.core.types import Episode, SpaceSpec
+from mbrl.data.dataset import Dataset, DatasetInfo, Transitions
 from mbrl.dynamics.arrays import (
     HOLDOUT_ROWS,
+    choice_columns,
     fit_normaliser,
     fit_target_normaliser,
     normalise,
@@ -17,6 +21,7 @@ from mbrl.dynamics.arrays import (
     termination_inputs,
     thin,
 )
+from mbrl.dynamics.linear_base import fit_linear_base
 
 from .systems import make_dataset
 
@@ -128,3 +133,52 @@ def test_half_of_the_edges_are_quantiles_of_the_terminated_rows():
     edges = termination_edges(inputs, ends, obs_dim=1, bins=5)[:, 0]
     assert edges.tolist() == [0.0, 50.0, 90.0, 95.0, 100.0, 100.0]
     assert termination_edges(inputs, ends, obs_dim=2, bins=0).shape == (1, 2)
+
+
+def choice_rows(count: int = 400) -> Transitions:
+    """Choices of which one is taken once and another never, and what they add to a state of two numbers."""
+    rng = np.random.default_rng(0)
+    index = rng.integers(2, size=count)
+    index[7] = 2
+    action = np.eye(4, dtype=np.float32)[index]
+    obs = rng.normal(scale=5.0, size=(count + 1, 2)).astype(np.float32)
+    step = np.array([[1.0, 0.0], [0.0, -1.0], [3.0, 3.0], [0.0, 0.0]], dtype=np.float32)
+    episodes = [
+        Episode(
+            np.stack([obs[k], obs[k] + step[index[k]]]),
+            action[k : k + 1],
+            np.zeros(1, np.float32),
+            False,
+            True,
+        )
+        for k in range(count)
+    ]
+    return Dataset(tuple(episodes), SpaceSpec.discrete(2, 4), DatasetInfo(name="x")).transitions()
+
+
+def test_one_hot_actions_pass_as_they_are():
+    rows = choice_rows()
+    columns = choice_columns(rows, None, obs_at=0, act_at=2)
+    inputs = fit_normaliser(step_inputs(rows), choices=columns)
+    assert inputs.mean[2:].tolist() == [0.0] * 4
+    assert inputs.std[2:].tolist() == [1.0] * 4
+    assert inputs.std[:2].tolist() == pytest.approx([5.0, 5.0], rel=0.1)
+    assert normalise(step_inputs(rows), inputs)[:, 2:].numpy().tolist() == rows.action.tolist()
+
+
+def test_past_choices_of_a_history_pass_too():
+    rows = choice_rows()
+    wide = dataclasses.replace(rows, observation=np.concatenate([rows.observation, rows.action], 1))
+    found = choice_columns(wide, History(1, 1), obs_at=0, act_at=6)
+    assert found == [slice(6, 10), slice(2, 6)]
+    assert choice_columns(wide, History(1, 1), obs_at=4, act_at=0) == [slice(0, 4), slice(6, 10)]
+
+
+def test_the_linear_base_of_choices_is_exact_although_they_sum_to_1():
+    rows = choice_rows()
+    inputs = fit_normaliser(step_inputs(rows), choices=choice_columns(rows, None, obs_at=0, act_at=2))
+    targets = fit_target_normaliser(rows)
+    base = fit_linear_base(step_arrays(rows, rows, inputs=inputs, targets=targets))
+    found = base(normalise(step_inputs(rows), inputs)) * targets.std + targets.mean
+    assert found[:, :2].numpy() == pytest.approx(rows.next_observation - rows.observation, abs=2e-3)
+    assert base.weight[5].abs().max() == 0.0  # of a choice that nobody took nothing is claimed

@@ -14,14 +14,17 @@ SHIPPED = (
     "acrobot",
     "ant",
     "cartpole",
+    "four_tank",
     "halfcheetah",
     "hopper",
     "inverted_double_pendulum",
     "inverted_pendulum",
     "mountain_car",
     "pendulum",
+    "pipeline",
     "pusher",
     "reacher",
+    "reactor",
     "walker2d",
 )
 MINIMAL = {"name": "rig", "obs_dim": 3, "act_dim": 2, "act_low": [-1, -5], "act_high": [1, 0.5]}
@@ -76,7 +79,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_legal_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'hopp'.*ant, cartpole, halfcheetah, hopper.*\.yaml"):
+    with pytest.raises(ConfigError, match=r"'hopp'.*ant, cartpole, four_tank, halfcheetah, hopper.*\.yaml"):
         load_task("hopp")
 
 

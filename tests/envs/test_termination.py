@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbrl.core.protocols import TerminationFn
+from mbrl.core.rng import RngStreams
+from mbrl.envs.collect import collect
 from mbrl.envs.make import make_env
 from mbrl.envs.specs import TerminationRule, list_tasks, load_task
 from mbrl.envs.termination import KnownTermination
+from mbrl.run.collect import find_policy
 
-MUJOCO = [name for name in list_tasks() if name != "pendulum"]
+CLASSIC = ("acrobot", "cartpole", "mountain_car")
+MUJOCO = [name for name in list_tasks() if name not in {"pendulum", *CLASSIC}]
 
 
 def is_terminal(rule: TerminationRule, next_obs: object) -> list[float]:
@@ -171,3 +175,22 @@ def test_a_rule_is_a_termination_function_in_the_type_of_its_input() -> None:
     rule = KnownTermination(TerminationRule())
     assert isinstance(rule, TerminationFn)
     assert rule(torch.zeros(2, 3), torch.zeros(2, 1), torch.zeros(2, 3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+@pytest.mark.parametrize("policy", ["random", "expert"])
+def test_rules_of_classic_control_end_episodes_where_the_simulator_does(name: str, policy: str) -> None:
+    """Along whole episodes: alive until the last successor, terminal unless a limit cut it."""
+    task = load_task(name)
+    steps = 1200
+    logged = collect(task, find_policy(policy, task), rng=RngStreams(0), steps=steps)
+    ends = 0
+    for episode in logged:
+        found = is_terminal(known_rule(name), episode.observations[1:].copy())
+        assert found == [0.0] * (len(episode) - 1) + [float(episode.terminated)]
+        ends += episode.terminated
+    assert ends > 0 or (name, policy) in {
+        ("acrobot", "random"),
+        ("mountain_car", "random"),
+        ("cartpole", "expert"),
+    }

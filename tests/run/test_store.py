@@ -109,3 +109,12 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pyte
         write_text(path, "new")
     assert path.read_text() == "old"
     assert [found.name for found in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_run_that_goes_on_elsewhere_says_where_it_began(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    with store.locked(key()) as run:
+        for device, began in (("cuda:0", None), ("cpu", "cuda:0"), ("cpu", "cuda:0")):
+            run.begin(key(), config="a: 1\n", facts={"device": device})
+            manifest = run.manifest()
+            assert (manifest["device"], manifest.get("began_on")) == (device, began)

@@ -23,7 +23,8 @@ from mbrl.run.loop import renew
 from mbrl.run.policies import open_policy
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunStore
-from mbrl.run.train import make_recipe_context, train_policy_stage
+from mbrl.run.train import check_actions, make_recipe_context, train_policy_stage
+from mbrl.testing import samples
 from tests.run.toy import TINY_DYNAMICS, make_dataset, write_dataset
 
 SMALL = [
@@ -220,3 +221,18 @@ def test_an_online_recipe_takes_no_dataset(dataset_path: Path, tmp_path: Path) -
     resolved = resolve(arguments={"algorithm": "sac_online", "dataset": str(dataset_path)})
     with pytest.raises(ConfigError, match="trains in a simulator"):
         train_policy_stage(resolved, Workspace(RunStore(tmp_path)))
+
+
+def test_a_method_for_other_actions_is_refused_before_anything_is_fitted() -> None:
+    log = samples.make_dataset(space=samples.CHOICES)
+    resolved = resolve(arguments={"algorithm": "mopo"})
+    with pytest.raises(
+        ConfigError, match=r"3 choices \(down, stay, up\)\. Remedy: take the algorithm 'discrete_mopo'"
+    ):
+        check_actions(resolved, log, None)
+    box = samples.make_dataset()
+    with pytest.raises(ConfigError, match="Remedy: take the algorithm 'mopo'"):
+        check_actions(resolve(arguments={"algorithm": "discrete_mopo"}), box, None)
+    with pytest.raises(ConfigError, match="Remedy: take one of awac, bc,"):
+        check_actions(resolve(arguments={"algorithm": "dqn"}), box, None)
+    check_actions(resolved, box, None)

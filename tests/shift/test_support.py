@@ -110,3 +110,28 @@ def test_too_few_rows_are_refused() -> None:
             normaliser=Normaliser.identity(2),
             generator=torch.Generator(),
         )
+
+
+def test_choices_have_the_probabilities_of_the_behaviour() -> None:
+    """A logistic behaviour of two choices and a third that is taken once in a hundred steps."""
+    generator = torch.Generator().manual_seed(0)
+
+    def log_choices(rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        obs = torch.randn(rows, 2, generator=generator)
+        logits = torch.stack((obs[:, 0], -obs[:, 0], torch.zeros(rows)), 1)
+        probs = torch.cat((0.99 * logits[:, :2].softmax(1), torch.full((rows, 1), 0.01)), 1)
+        index = torch.multinomial(probs, 1, generator=generator)
+        return obs, torch.nn.functional.one_hot(index[:, 0], 3).float(), probs
+
+    train, held_out, new = (log_choices(rows) for rows in (6_000, 2_000, 1_000))
+    space = SpaceSpec.discrete(2, 3)
+    found = BehaviourSupport.fit(
+        train[:2], held_out[:2], space=space, normaliser=Normaliser.identity(2), generator=generator
+    )
+    exact = (new[2] * new[1]).sum(1).log()
+    assert abs(float((exact - found.density.log_prob(new[0], new[1])).mean())) < 0.03
+    likely = torch.nn.functional.one_hot(new[2][:, :2].argmax(1), 3).float()
+    assert float(found.is_unlikely(new[0], likely).float().mean()) < 0.01
+    # The same state with a choice that is never near: as far as sqrt(2) over three neighbours of dimensions.
+    never = torch.tensor([[0.0, 0.0, 1.0]]).expand(len(new[0]), -1)
+    assert (found.reference.distance(new[0], never) >= found.reference.distance(new[0], likely)).all()

@@ -1,5 +1,6 @@
 """Each check of a learner finds the defect that it is there for, and says what was expected and what came."""
 
+import copy
 import itertools
 from typing import Any, ClassVar
 
@@ -13,7 +14,9 @@ from mbrl.core.protocols import Learner
 from mbrl.core.rng import RngStreams
 from mbrl.learners.awac import AWAC
 from mbrl.learners.bc import BC, BCConfig, BCState
+from mbrl.learners.discrete.bc import DiscreteBC
 from mbrl.nets.actors import DeterministicActor
+from mbrl.nets.categorical import SoftmaxPolicy
 from mbrl.testing import LEARNER_CHECKS, CheckError, check_learner
 
 
@@ -102,8 +105,8 @@ class Escaping(BC):
     """Acts outside of the box."""
 
     def policy(self, state: Any) -> Any:
-        actor = FarActor(state.actor.spec, state.actor.normaliser, torch.Generator().manual_seed(0))
-        actor.load_state_dict(state.actor.state_dict())
+        actor = copy.copy(state.actor)
+        actor.__class__ = FarActor
         return actor
 
 
@@ -156,6 +159,28 @@ class Global(BC):
         return super().update(state, batch, generator)
 
 
+class DeafPolicy(SoftmaxPolicy):
+    def probs(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
+        del mask
+        return super().probs(obs)
+
+
+class Deaf(DiscreteBC):
+    """A policy that hears no mask."""
+
+    def policy(self, state: Any) -> Any:
+        deaf = copy.copy(state.actor)
+        deaf.__class__ = DeafPolicy
+        return deaf
+
+
+class HostBound(BC):
+    """Makes a metric where no card is."""
+
+    def update(self, state: Any, batch: Any, generator: Any) -> Any:
+        return {**super().update(state, batch, generator), "policy/weight": torch.ones(())}
+
+
 MUTANTS: list[tuple[type[Learner[Any]], str, str]] = [
     (Loose, "config_is_strict_and_survives_a_file", "expected a ValueError that says 'no_such_setting'"),
     (Seeded, "weights_come_from_the_generator", "expected another initial state"),
@@ -167,6 +192,8 @@ MUTANTS: list[tuple[type[Learner[Any]], str, str]] = [
     (Reading, "updates_read_no_number_back", "came aten._local_scalar_dense"),
     (Escaping, "policy_is_a_policy", r"expected actions between \(-1.0, -2.0\) and \(1.0, 0.5\)"),
     (Columns, "values_are_finite_and_one_for_each_row", r"action_value of the shape \[360\]; came the shape"),
+    (HostBound, "runs_on_a_card", "metrics on the device of the state; came policy/weight"),
+    (Deaf, "forbidden_choices_are_never_read", "a probability of 0 of forbidden choices"),
     (Remembering, "trainings_resume_to_the_same_bits", "killed in update 5 and continued"),
     (Unstorable, "policy_survives_its_file", "a policy that can be saved and loaded; came A Bare"),
     (Global, "updates_repeat", "came draws from torch's global generator"),

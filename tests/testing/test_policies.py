@@ -65,8 +65,21 @@ class Uncertain(Sound):
 
 
 class Discrete(Sound):
-    def probs(self, obs: Tensor) -> Tensor:
+    def probs(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
+        del mask
         return torch.full((len(obs), 2), 0.4)
+
+
+class Blurred(Sound):
+    """Half of one choice and half of the other; draws what its probabilities do not say, deaf to masks."""
+
+    def act(self, obs: Tensor, noise: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        del noise, mask
+        return torch.full((len(obs), 2), 0.5)
+
+    def probs(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
+        del mask
+        return torch.tensor([0.1, 0.9]).expand(len(obs), -1)
 
 
 MUTANTS: list[tuple[Any, str, str]] = [
@@ -78,10 +91,15 @@ MUTANTS: list[tuple[Any, str, str]] = [
     (InPlace, "acting_leaves_its_inputs_alone", "states as they were before acting"),
     (Uncertain, "densities_fit_the_samples", "a log-density above -inf at the policy's own samples"),
     (Discrete, "probabilities_sum_to_one", "a sum that misses it by 0.2"),
+    (Blurred, "choices_are_one_hot", "one-hot actions; came others"),
+    (Blurred, "draws_follow_the_probabilities", "draws with the shares"),
+    (Blurred, "masks_forbid", "a probability of 0 of forbidden choices"),
 ]
 
 
-@pytest.mark.parametrize(("policy", "check", "message"), MUTANTS, ids=[m[0].__name__ for m in MUTANTS])
+@pytest.mark.parametrize(
+    ("policy", "check", "message"), MUTANTS, ids=[f"{m[0].__name__}-{m[1]}" for m in MUTANTS]
+)
 def test_a_defect_is_found_and_named(policy: Any, check: str, message: str) -> None:
     with pytest.raises(CheckError, match=f"(?s)policy '{policy.__name__}', {check}: .*{message}"):
         check_policy(policy(), SPACE, checks=[check])

@@ -52,6 +52,7 @@ class AdversarialConfig(ModelBasedConfig):
         "name": "sac",
         "critics": 2,
         "critic_layer_norm": True,
+        "has_entropy_backup": True,
         "entropy_coef": 0.1,
     }
 

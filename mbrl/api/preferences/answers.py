@@ -67,6 +67,8 @@ class PreferenceResult(Result):
     def messages(self) -> Sequence[str]:
         """Agreement of all."""
         found = self.agreement
+        if not len(self.preferences):
+            return ["There are no answers yet."]
         if not found.pairs:
             return ["No pair was answered by two annotators: their agreement is not known."]
         return [f"Fleiss' kappa over {found.pairs} pairs that several saw: {found.kappa:.2f}."]

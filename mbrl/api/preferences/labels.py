@@ -65,7 +65,10 @@ def label(
         session = LabelSession(dataset, asked, target, annotator=annotator, channels=channels)
         if not session.is_done:
             _serve(session, port=port, browser=browser, tell=tell)
-        return PreferenceResult(session.result() or PreferenceSet(dataset.content_hash, ()), target)
+        given = session.result()
+        if given is None:
+            return PreferenceResult(PreferenceSet(dataset.content_hash, ()))
+        return PreferenceResult(given, target)
 
 
 def _serve(session: LabelSession, *, port: int, browser: bool, tell: Callable[[str], object]) -> None:

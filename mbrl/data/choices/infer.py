@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from mbrl.core.choices import MAX_CHOICES, choice_ids, one_hot, product_names, stated_names
 from mbrl.core.errors import DataError
-from mbrl.core.names import listed
 from mbrl.data.choices.masks import MASK_KEY, tidy_mask
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
@@ -63,9 +62,9 @@ def _seen_ids(seen: NDArray[np.int64], width: int | None) -> tuple[tuple[str, ..
         return product_names((width,)), {"choices": f"{width}, the width of the action masks"}
     names = tuple(str(value) for value in seen.tolist())
     between = sorted(set(range(min(0, int(seen[0])), int(seen[-1]))) - set(seen.tolist()))
-    text = f"the ids seen in the log: {listed(names)}"
+    text = f"the ids seen in the log: {', '.join(names)}"
     if between:
-        text += f"; never taken, and no choices therefore: {listed([str(value) for value in between])}"
+        text += f"; never taken, and no choices therefore: {', '.join(map(str, between))}"
     return names, {"choices": text}
 
 
@@ -73,13 +72,13 @@ def _seen_labels(columns: Sequence[AnyArray], log: RawLog) -> tuple[tuple[str, .
     seen = sorted({_text(value) for values in columns for value in np.unique(values).tolist()})
     if len(seen) > MAX_SEEN:
         raise DataError(
-            f"{len(seen):,} different labels ({listed(seen[:8])}, ...), where {MAX_SEEN} are the most "
+            f"{len(seen):,} different labels ({', '.join(seen[:8])}, ...), where {MAX_SEEN} are the most "
             "that are taken for choices without a vocabulary",
             file=log.file,
             field="actions",
             remedy="State the vocabulary: choices=[...].",
         )
-    return tuple(seen), {"choices": f"the labels seen in the log: {listed(seen)}"}
+    return tuple(seen), {"choices": f"the labels seen in the log: {', '.join(seen)}"}
 
 
 def _mask_width(raws: Sequence[RawEpisode]) -> int | None:
@@ -144,7 +143,7 @@ def choice_problems(
 ) -> Iterator[DataError]:
     """Yields what keeps the actions of an episode from being choices, with the first row of it."""
     found = _places(actions, names)
-    shown = listed(list(names[:8])) + ", ..." * (len(names) > 8)
+    shown = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
     if found is None:
         if len(actions):
             yield report(

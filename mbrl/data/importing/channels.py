@@ -95,7 +95,8 @@ class Sampler:
     def _act(self, channel: Action, edges: Floats) -> Floats:
         def sample(name: str) -> Floats:
             signal = self.signals[name]
-            return signal.mean(edges) if channel.resample == "mean" else signal.held(edges[:-1])
+            is_mean = channel.resample == "mean" and channel.choices is None  # there is none of choices
+            return signal.mean(edges) if is_mean else signal.held(edges[:-1])
 
         if channel.expression is not None:
             expression = parse_expression(channel.expression)

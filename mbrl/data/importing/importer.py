@@ -216,4 +216,5 @@ def _log(
     )
     low = tuple(-np.inf if channel.low is None else channel.low for channel in schema.actions)
     high = tuple(np.inf if channel.high is None else channel.high for channel in schema.actions)
-    return RawLog(None, tuple(episodes), info, act_low=low, act_high=high, counts=counts)
+    choices = schema.actions[0].vocabulary
+    return RawLog(None, tuple(episodes), info, act_low=low, act_high=high, choices=choices, counts=counts)

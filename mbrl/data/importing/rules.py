@@ -34,7 +34,8 @@ def known_rule(schema: ImportSchema, text: str | None) -> str | None:
         return None
     root = substitute(parse_expression(text).root, _angles(schema))
     dimensions = set(schema.frame_names) | {NEXT + name for name in schema.frame_names}
-    if any(leaf.name not in dimensions | set(schema.action_names) for leaf in leaves(root)):
+    commands = {channel.label for channel in schema.actions if channel.choices is None}
+    if any(leaf.name not in dimensions | commands for leaf in leaves(root)):
         return None
     return write(root)
 

@@ -16,6 +16,7 @@ from mbrl.data.importing.clock import cut_at_restarts, read_clocks
 from mbrl.data.importing.schema import CsvConfig, ImportSchema, SourceConfig, TimeConfig
 from mbrl.data.importing.signals import Floats, Signal, usual_interval
 from mbrl.data.importing.tables import Table, column_names, read_table, unknown_column
+from mbrl.data.importing.vocabulary import code_choices
 
 _WILDCARDS: Final = {"**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
 
@@ -235,14 +236,29 @@ def _read_tables(
             raise unknown_column(stamps, column_names(file, kind.csv), place="time.column", file=file)
         numbers = {old.get(name, name) for _, name in wanted if name in known and name != label}
         raw = {name for name in (stamps, label) if name is not None and (name in known or name == stamps)}
+        coded = _choice_columns(schema, known, old)
+        raw |= set(coded)
         table = read_table(file, kind.csv, numbers - raw, raw=raw)
         if table.rows < 1:
             raise DataError("there are no rows", file=file, remedy="Leave the file out.")
-        columns = {
-            kind.columns.get(name, name) if name != stamps else name: v for name, v in table.columns.items()
-        }
+        read = dict(table.columns)
+        for name, vocabulary in coded.items():
+            read[name] = code_choices(read[name], vocabulary, file=file, column=name, number=table.number)
+        columns = {kind.columns.get(name, name) if name != stamps else name: v for name, v in read.items()}
         tables.append(dataclasses.replace(table, columns=columns))
     return tables
+
+
+def _choice_columns(
+    schema: ImportSchema, known: Sequence[str], old: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Vocabularies of the columns of choices that a file has, by their names in it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for channel in schema.actions:
+        names = channel.vocabulary
+        if names is not None and channel.column is not None and channel.column in known:
+            found[old.get(channel.column, channel.column)] = names
+    return found
 
 
 def _signals(

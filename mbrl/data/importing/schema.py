@@ -13,6 +13,7 @@ from mbrl.core.history import LAG
 from mbrl.core.types import MAX_DIM
 from mbrl.data.expressions.parse import ExpressionError, parse_expression
 from mbrl.data.expressions.steps import COSINE, NEXT, SINE
+from mbrl.data.importing.vocabulary import ChoiceColumn
 from mbrl.data.info import MAX_NAME
 
 Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -196,8 +197,8 @@ class Observation(Channel):
         return (self.label + COSINE, self.label + SINE) if self.wrap == "cossin" else (self.label,)
 
 
-class Action(Channel):
-    """A channel of the action.
+class Action(Channel, ChoiceColumn):
+    """A channel of the action; with `choices` (`ChoiceColumn`) a column of labels or ids, the only channel.
 
     Attributes:
         kind: `commanded` to the machine, or `measured` on it. Said in the dataset; a measured one may depend
@@ -218,6 +219,8 @@ class Action(Channel):
     @model_validator(mode="after")
     def _is_sound(self) -> "Action":
         self.check_sources(self.column, self.expression)
+        has_numbers = (self.scale or 1.0, self.offset, self.low) != (1.0, 0.0, None)
+        self.check_choices(self.column, has_numbers=has_numbers)
         if (self.low is None) != (self.high is None):
             raise ValueError("low and high go together")
         if self.low is not None and self.high is not None and self.low >= self.high:
@@ -342,6 +345,8 @@ class ImportSchema(Part):
             seen.add(name)
         if self.episodes.by == "gap" and self.max_gap is None:
             raise ValueError("episodes.by = gap needs max_gap, seconds")
+        if len(self.actions) > 1 and any(channel.choices is not None for channel in self.actions):
+            raise ValueError("an action of choices is the only action channel")
         if self.sources and self.rate is None:
             raise ValueError("sources are joined by time, which needs a rate (steps per second)")
         return self

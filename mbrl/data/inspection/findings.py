@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.data.dataset import Dataset
+from mbrl.data.inspection.choices import choice_findings, leak_findings
 from mbrl.data.inspection.finding import DataFinding
 from mbrl.data.inspection.stats import DatasetStats, Dimension
 from mbrl.data.splits import MIN_EPISODES
@@ -39,6 +40,11 @@ def dataset_findings(dataset: Dataset) -> Iterator[DataFinding]:
         if key in dataset.info.provenance:
             text = f"Assumed {key.replace('_', ' ')}: {dataset.info.provenance[key]}."
             yield DataFinding(severity="warning", text=text, remedy="Give action_low and action_high.")
+    if "choices" in dataset.info.provenance:
+        text = f"Assumed choices: {dataset.info.provenance['choices']}."
+        remedy = "State them if there are others: choices=4, or choices=[left,right]."
+        yield DataFinding(severity="note", text=text, remedy=remedy)
+    yield from leak_findings(dataset)
     yield from _end_findings(dataset)
     yield from _density_findings(dataset)
     yield from _clock_findings(dataset)
@@ -102,13 +108,13 @@ def _clock_findings(dataset: Dataset) -> Iterator[DataFinding]:
 
 def _choice_findings(dataset: Dataset) -> Iterator[DataFinding]:
     actions = dataset.transitions().action
-    if actions.shape[1] != 1 or len(actions) < 100:
+    if actions.shape[1] != 1 or len(actions) < 100 or dataset.spec.is_discrete:
         return
     found: NDArray[np.float32] = np.unique(actions[:, 0])
     if 1 < len(found) <= FEW_VALUES and bool((found == np.round(found)).all()):
         listed = ", ".join(f"{value:g}" for value in found)
         text = f"The action takes the values {listed} alone, and a policy commands any between its bounds."
-        remedy = "None needed for a continuous command; discrete choices are unsupported."
+        remedy = "None needed for a continuous command; state choices, and no bounds, if they are choices."
         yield DataFinding(severity="note", text=text, remedy=remedy)
 
 
@@ -118,6 +124,8 @@ def stats_findings(stats: DatasetStats) -> Iterator[DataFinding]:
     yield from _reward_findings(stats)
     yield from _row_findings(stats)
     yield from _dimension_findings(stats)
+    if stats.choices is not None:
+        yield from choice_findings(stats.choices)
 
 
 def _size_findings(stats: DatasetStats) -> Iterator[DataFinding]:
@@ -191,7 +199,7 @@ def _dimension_findings(stats: DatasetStats) -> Iterator[DataFinding]:
         text = f"Observation dimensions that hardly change: {', '.join(nearly)}."
         remedy = "Leave them out if what is left of them is noise: it is scaled up like any other signal."
         yield DataFinding(severity="note", text=text, remedy=remedy)
-    idle = [dimension.name for dimension in stats.actions if dimension.is_constant]
+    idle = [d.name for d in stats.actions if d.is_constant and stats.choices is None]
     if idle:
         text = f"Action dimensions that never change: {', '.join(idle)}. Their effect cannot be learned."
         remedy = "Leave them out, or log data that vary them."

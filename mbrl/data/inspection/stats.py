@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from mbrl.data.dataset import Dataset, Transitions
+from mbrl.data.inspection.choices import ChoiceStats, summarise_choices
 from mbrl.data.inspection.rows import (
     RewardOutlier,
     TimeGaps,
@@ -20,7 +21,7 @@ from mbrl.data.inspection.rows import (
     find_reward_outliers,
     find_time_gaps,
 )
-from mbrl.data.normaliser import fit_moments
+from mbrl.data.normaliser import fit_action_moments, fit_moments
 
 BINS: Final = 40
 _QUERIES: Final = 500
@@ -99,6 +100,7 @@ class DatasetStats(BaseModel):
         still_rows: steps equal to the one before in every number: the machine stands still.
         reward_outliers: the few rewards that lie far beyond all others.
         time_gaps: pauses between time stamps; None where there are none.
+        choices: counts and cells where actions are choices; None for continuous actions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -122,12 +124,15 @@ class DatasetStats(BaseModel):
     still_rows: int = 0
     reward_outliers: tuple[RewardOutlier, ...] = ()
     time_gaps: TimeGaps | None = None
+    choices: ChoiceStats | None = None
 
 
 def summarise(dataset: Dataset) -> DatasetStats:
     """All figures of a dataset."""
     rows, info, spec = dataset.transitions(), dataset.info, dataset.spec
-    saturation = _saturation(rows.action, np.array(spec.act_low), np.array(spec.act_high))
+    saturation = None
+    if not spec.is_discrete:
+        saturation = _saturation(rows.action, np.array(spec.act_low), np.array(spec.act_high))
     return DatasetStats(
         content_hash=dataset.content_hash,
         num_episodes=len(dataset),
@@ -143,11 +148,12 @@ def summarise(dataset: Dataset) -> DatasetStats:
         returns=describe(dataset.episode_returns) if dataset.has_rewards else None,
         rewards=describe(rows.reward) if dataset.has_rewards else None,
         observations=_dimensions(rows.observation, info.obs_names, None),
-        actions=_dimensions(rows.action, info.act_names, saturation),
+        actions=_dimensions(rows.action, spec.choices or info.act_names, saturation),
         coverage=measure_coverage(rows),
         still_rows=count_still(rows),
         reward_outliers=find_reward_outliers(rows) if dataset.has_rewards else (),
         time_gaps=find_time_gaps(dataset),
+        choices=summarise_choices(dataset),
     )
 
 
@@ -202,7 +208,7 @@ def measure_coverage(rows: Transitions) -> Coverage:
     effective = float(spectrum.sum() ** 2 / max(float(np.square(spectrum).sum()), 1e-12))
     if int(rows.episode[-1]) == 0:
         return Coverage(effective_dims=max(effective, 1.0), neighbour_median=None, neighbour_95=None)
-    _, act_scale = fit_moments(rows.action)
+    _, act_scale = fit_action_moments(rows.action)
     pairs = np.concatenate([obs, rows.action[references] / act_scale], axis=1)
     queries = _spread(len(pairs), _QUERIES)
     squares = np.square(pairs).sum(axis=1)

@@ -1,7 +1,6 @@
 """Judges a recalibrated model on held-out episodes: errors, thresholds of its uncertainty, warnings."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from mbrl.dynamics.assessment.forecasts import fit_forecast, judge_forecasts, pl
 from mbrl.dynamics.assessment.gaps import find_gaps
 from mbrl.dynamics.assessment.measures import MeasuredRows, MeasureFactory, evaluate_measures
 from mbrl.dynamics.assessment.model_warnings import find_warnings
-from mbrl.dynamics.assessment.one_step import measure_one_step, measure_reward, predict_held_out
+from mbrl.dynamics.assessment.one_step import HeldOutSteps, measure_one_step, measure_reward, predict_held_out
 from mbrl.dynamics.assessment.open_loop import draw_segments, run_open_loop
 from mbrl.dynamics.assessment.ranking import distance_to_training, rank_errors
 from mbrl.dynamics.assessment.termination import measure_termination
@@ -29,7 +28,14 @@ from mbrl.dynamics.channel_report import RewardOutliers
 from mbrl.dynamics.config import AssessmentConfig
 from mbrl.dynamics.fitted_model import FittedModel
 from mbrl.dynamics.forecast import Forecast
-from mbrl.dynamics.report import CalibrationReport, DynamicsReport, OpenLoopReport, TrainingReport, to_floats
+from mbrl.dynamics.report import (
+    CalibrationReport,
+    DynamicsReport,
+    OpenLoopReport,
+    RankCorrelation,
+    TrainingReport,
+    to_floats,
+)
 
 _CLOSED_PARTICLES = 25  # with the law in the loop: its mean and interval, at a quarter of the cost
 
@@ -62,7 +68,6 @@ def assess(
     measures: MeasureFactory,
     rng: RngStreams,
     has_rewards: bool = True,
-    numbers: Sequence[int] | None = None,
 ) -> Assessment:
     """Judges `model` on the whole holdout; nothing that it is given changes.
 
@@ -77,20 +82,12 @@ def assess(
         measures: makes the uncertainty measures to be judged.
         rng: streams of the report.
         has_rewards: False where the rewards of `split` stand for none.
-        numbers: of the held-out episodes in the log; None counts them from 0.
     """
     train, holdout = (part.transitions().successors_known() for part in (split.train, split.holdout))
     rows = thin(holdout, config.max_rows)
     steps, linear = predict_held_out(model, rows), LinearModel.fit(train)
     held_out, fitted = _measure(model, measures, rows, train, config, rng)
-    correlations = rank_errors(
-        held_out,
-        steps,
-        distance=distance_to_training(model, rows, train),
-        episode=rows.unit,
-        draws=config.bootstrap_draws,
-        rng=rng,
-    )
+    correlations = _rank(model, rows, train, steps, held_out, config, rng)
     forecast, open_loop = _judge_open_loop(model, termination, linear, split, config, rng)
     report = DynamicsReport(
         training=training,
@@ -101,14 +98,15 @@ def assess(
         reward=measure_reward(model, steps, rows, outliers=outliers) if has_rewards else None,
         termination=measure_termination(termination, split),
         warnings=(),
-        channels=measure_channels(train, split.train.info.obs_names, frame_dim=model.frame_dim),
+        channels=measure_channels(
+            train, split.train.info.obs_names, frame_dim=model.frame_dim, choices=split.train.spec.choices
+        ),
         gaps=find_gaps(
             (rows, held_out),
             (thin(train, config.max_rows), fitted),
             steps.scaled(model.temperature.double()),
             correlations=correlations,
-            holdout=split.holdout,
-            numbers=range(len(split.holdout)) if numbers is None else numbers,
+            split=split,
         ),
     )
     warnings = tuple(warning.text for warning in find_warnings(report))
@@ -138,6 +136,25 @@ def _measure(
     return (
         evaluate_measures(model, measures, rows, rng.at("outcome")),
         evaluate_measures(model, measures, few, rng.at("train_outcome"), is_training=True),
+    )
+
+
+def _rank(
+    model: FittedModel,
+    rows: Transitions,
+    train: Transitions,
+    steps: HeldOutSteps,
+    held_out: MeasuredRows,
+    config: AssessmentConfig,
+    rng: RngStreams,
+) -> dict[str, RankCorrelation]:
+    return rank_errors(
+        held_out,
+        steps,
+        distance=distance_to_training(model, rows, train),
+        episode=rows.unit,
+        draws=config.bootstrap_draws,
+        rng=rng,
     )
 
 

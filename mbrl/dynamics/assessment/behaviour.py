@@ -19,7 +19,7 @@ _CHUNK = 65_536
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LinearBehaviour:
-    """`a = clip(W (s - mean) / std + b)`, a ridge regression of the logged actions.
+    """`a = clip(W (s - mean) / std + b)`, a ridge regression of the logged actions; the largest of choices.
 
     Controllers of machines are mostly feedback laws that a linear one is near to; `error` says how near.
 
@@ -31,6 +31,7 @@ class LinearBehaviour:
         high: `[act_dim]`.
         error: root mean square error over that of the mean action, mean over dimensions; 0 is exact, 1
             knows nothing.
+        are_choices: actions are one-hot.
     """
 
     mean: Tensor
@@ -39,6 +40,7 @@ class LinearBehaviour:
     low: Tensor
     high: Tensor
     error: float
+    are_choices: bool = False
 
     @classmethod
     def fit(cls, rows: Transitions, spec: SpaceSpec, *, held_out: Transitions) -> "LinearBehaviour":
@@ -55,11 +57,13 @@ class LinearBehaviour:
         error = torch.where(all_of_it > 0, left / all_of_it, 0.0).sqrt().mean()
         arrays = (torch.from_numpy(mean), torch.from_numpy(std), weights.float())
         low, high = torch.tensor(spec.act_low), torch.tensor(spec.act_high)
-        return cls(arrays[0].float(), arrays[1].float(), arrays[2], low, high, float(error))
+        return cls(arrays[0].float(), arrays[1].float(), arrays[2], low, high, float(error), spec.is_discrete)
 
     def act(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b act_dim"]:
         """The law's actions, environment units."""
         raw = (obs - self.mean) / self.std @ self.weights[:-1] + self.weights[-1]
+        if self.are_choices:  # a model must not be asked for half of one choice and half of another
+            return torch.nn.functional.one_hot(raw.argmax(-1), raw.shape[-1]).to(raw.dtype)
         return raw.clamp(self.low, self.high)
 
 

@@ -6,7 +6,16 @@ import torch
 from mbrl.data.dataset import Transitions
 from mbrl.data.normaliser import measure_moments
 from mbrl.dynamics.arrays import reward_range
-from mbrl.dynamics.channel_report import ChannelReport, CoarseChannel, ConstantChannel, RewardOutliers
+from mbrl.dynamics.channel_report import (
+    ChannelReport,
+    CoarseChannel,
+    ConstantChannel,
+    RareChoice,
+    RewardOutliers,
+)
+
+FEW_ROWS = 30
+"""Rows of a choice below which a model hardly knows its effect."""
 
 COARSE = 0.1
 """Steps of float32 over the deviation of the changes beyond which a channel counts as coarse: a twentieth of
@@ -14,14 +23,19 @@ what the model is to predict is then rounding."""
 
 
 def measure_channels(
-    rows: Transitions, names: tuple[str, ...] | None, *, frame_dim: int | None = None
+    rows: Transitions,
+    names: tuple[str, ...] | None,
+    *,
+    frame_dim: int | None = None,
+    choices: tuple[str, ...] | None = None,
 ) -> ChannelReport:
-    """Observation dimensions that count as constant, and those that float32 resolves badly.
+    """Observation dimensions that are constant or badly resolved by float32, and choices that are rare.
 
     Args:
         rows: training rows with known successors.
         names: of the dimensions; None numbers them.
         frame_dim: size of the newest frame, which observations begin with; None for all of them.
+        choices: names of the choices; None for continuous actions.
     """
     frame = slice(None, frame_dim)
     now, names = rows.observation[:, frame], None if names is None else names[frame]
@@ -45,7 +59,22 @@ def measure_channels(
             )
             for d in np.flatnonzero(is_coarse)
         ),
+        rare_choices=find_rare_choices(rows, choices),
     )
+
+
+def find_rare_choices(rows: Transitions, choices: tuple[str, ...] | None) -> tuple[RareChoice, ...]:
+    """Choices that fewer than `FEW_ROWS` rows took, the rarest first; none for continuous actions.
+
+    Args:
+        rows: training rows with known successors.
+        choices: their names; None for continuous actions.
+    """
+    if choices is None:
+        return ()
+    counts = rows.action.sum(0, dtype=np.float64)
+    rare = [int(k) for k in np.argsort(counts, kind="stable") if counts[k] < FEW_ROWS]
+    return tuple(RareChoice(name=choices[k], rows=int(counts[k])) for k in rare)
 
 
 def find_reward_outliers(rows: Transitions) -> RewardOutliers | None:

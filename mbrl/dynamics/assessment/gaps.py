@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbrl.core.types import SpaceSpec
-from mbrl.data.dataset import Dataset, Transitions
+from mbrl.data.dataset import Transitions
 from mbrl.data.normaliser import measure_moments
+from mbrl.data.splits import Split
 from mbrl.dynamics.assessment.calibration import probability_transform
 from mbrl.dynamics.assessment.one_step import HeldOutSteps
 from mbrl.dynamics.gap_report import DoubtfulRange, DoubtMap, EpisodeError, GapReport, UnloggedAction
@@ -54,8 +55,7 @@ def find_gaps(
     steps: HeldOutSteps,
     *,
     correlations: Mapping[str, RankCorrelation],
-    holdout: Dataset,
-    numbers: Sequence[int],
+    split: Split,
 ) -> GapReport:
     """What to mistrust, and what to log next.
 
@@ -64,8 +64,7 @@ def find_gaps(
         fitted: some of the rows that were fitted to, likewise.
         steps: predictions and outcomes of the held-out rows, deviations of the targets.
         correlations: by measure; the one that ranks errors best is taken.
-        holdout: the held-out episodes; names and bounds.
-        numbers: of its episodes in the log.
+        split: names, bounds, and the numbers of the held-out episodes.
     """
     if not correlations:
         return GapReport()
@@ -74,7 +73,8 @@ def find_gaps(
     varies = np.flatnonzero(~measure_moments(fitted[0].observation[:, :frame_dim]).is_constant)
     squared = steps.residual()[:, :-1].square().numpy()[:, varies]
     error = np.sqrt(squared.mean(1)) if len(varies) else np.zeros(len(squared))
-    parts = [_channels(rows, frame_dim) for rows in (held_out[0], fitted[0])]
+    spec, log = split.holdout.spec, split.holdout
+    parts = [_channels(rows, frame_dim, spec) for rows in (held_out[0], fitted[0])]
     both = Doubt(
         np.concatenate(parts),
         np.concatenate([held_out[1][measure], fitted[1][measure]]),
@@ -82,10 +82,12 @@ def find_gaps(
     )
     return GapReport(
         measure=measure,
-        channels=(*holdout.obs_names[:frame_dim], *holdout.act_names),
-        episodes=_by_episode(held_out[0], steps, holdout, varies, numbers),
+        channels=log.obs_names[:frame_dim] + (() if spec.is_discrete else log.act_names),
+        episodes=_by_episode(held_out[0], steps, split, varies),
         ranges=doubtful_ranges(both),
-        unlogged=unlogged_actions(both.values[:, frame_dim:], holdout.spec, first=frame_dim),
+        unlogged=()
+        if spec.is_discrete
+        else unlogged_actions(both.values[:, frame_dim:], spec, first=frame_dim),
         map=map_doubt(both),
     )
 
@@ -103,7 +105,9 @@ def doubtful_ranges(rows: Doubt) -> tuple[DoubtfulRange, ...]:
     return tuple(sorted(found, key=lambda one: -one.doubt)[:_MOST_RANGES])
 
 
-def unlogged_actions(actions: Array, spec: SpaceSpec, *, first: int) -> tuple[UnloggedAction, ...]:
+def unlogged_actions(
+    actions: NDArray[np.floating[Any]], spec: SpaceSpec, *, first: int
+) -> tuple[UnloggedAction, ...]:
     """Actions whose logged range, but for 0.5 % at each end, is less than 80 % of what is permitted.
 
     Args:
@@ -148,28 +152,30 @@ def map_doubt(rows: Doubt) -> DoubtMap | None:
     )
 
 
-def _channels(rows: Transitions, frame_dim: int) -> Array:
-    return np.concatenate((rows.observation[:, :frame_dim], rows.action), 1).astype(np.float64)
+def _channels(rows: Transitions, frame_dim: int, spec: SpaceSpec) -> Array:
+    # A choice has no range of values; which were never taken is told elsewhere (`ChannelReport`).
+    action = rows.action[:, : 0 if spec.is_discrete else spec.act_dim]
+    return np.concatenate((rows.observation[:, :frame_dim], action), 1).astype(np.float64)
 
 
 def _by_episode(
     rows: Transitions,
     steps: HeldOutSteps,
-    holdout: Dataset,
+    split: Split,
     varies: NDArray[np.int64],
-    numbers: Sequence[int],
 ) -> tuple[EpisodeError, ...]:
     squared = steps.residual()[:, :-1].square().numpy()
     inside = ((probability_transform(steps)[:, :-1] - 0.5).abs() <= 0.5 * _LEVEL).numpy()
     dims: NDArray[np.int64] = varies if len(varies) else np.arange(squared.shape[1], dtype=np.int64)
     found: list[EpisodeError] = []
+    numbers = split.numbers
     for index in cast("list[int]", np.unique(rows.episode).tolist()):
         own = rows.episode == index
         by_channel = squared[own][:, dims].mean(0)
         found.append(
             EpisodeError(
                 episode=numbers[index],
-                first_step=holdout.episodes[index].first_step,
+                first_step=split.holdout.episodes[index].first_step,
                 rows=int(own.sum()),
                 error=float(np.sqrt(by_channel.mean())),
                 coverage=float(inside[own][:, dims].mean()),
@@ -241,10 +247,10 @@ def _explained(rows: Doubt, channel: int) -> float:
 
 
 def _edges(values: Array, count: int) -> Array:
-    low, high = np.quantile(values, [_EDGE, 1 - _EDGE])
-    return np.linspace(low, high, count + 1)
+    low, high = (float(end) for end in np.quantile(values, [_EDGE, 1 - _EDGE]))
+    return np.linspace(low, high, count + 1, dtype=np.float64)
 
 
 def _place(values: Array, edges: Array) -> NDArray[np.int64]:
     place: NDArray[np.int64] = np.searchsorted(edges, values, side="right").astype(np.int64) - 1
-    return np.minimum(np.maximum(place, 0), len(edges) - 2)
+    return np.clip(place, 0, len(edges) - 2)

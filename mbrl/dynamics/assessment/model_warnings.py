@@ -11,7 +11,15 @@ from mbrl.dynamics.report import DynamicsReport
 from mbrl.ops.spread import FENCE
 
 WarningKind: TypeAlias = Literal[
-    "horizon", "calibration", "correlation", "termination", "reward", "outliers", "constant", "coarse"
+    "horizon",
+    "calibration",
+    "correlation",
+    "termination",
+    "reward",
+    "outliers",
+    "constant",
+    "coarse",
+    "choices",
 ]
 
 MAX_ECE: Final = 0.1
@@ -97,6 +105,8 @@ def _check_log(report: DynamicsReport) -> Iterator[ModelWarning]:
             "subtract an offset from them."
         )
         yield ModelWarning("constant", text)
+    if channels.rare_choices:
+        yield ModelWarning("choices", _describe_choices(channels))
     if channels.coarse:
         yield ModelWarning("coarse", _describe_coarse(channels))
 
@@ -136,6 +146,18 @@ def _describe_outliers(found: RewardOutliers) -> str:
         f"times the range of all other rewards beyond them. The model was fitted as if it lay {FENCE:g} of "
         "these ranges beyond; correct the log, or log more of what it tells."
     )
+
+
+def _describe_choices(channels: ChannelReport) -> str:
+    never = [choice.name for choice in channels.rare_choices if choice.rows == 0]
+    few = [f"{choice.name} ({choice.rows})" for choice in channels.rare_choices if choice.rows > 0]
+    parts: list[str] = []
+    if never:
+        text = f"Choices that no training row took: {', '.join(never)}. What the model predicts for them "
+        parts.append(text + "is invented.")
+    if few:
+        parts.append(f"Choices that few training rows took: {', '.join(few)}; their effect is hardly known.")
+    return " ".join(parts)
 
 
 def _describe_coarse(channels: ChannelReport) -> str:

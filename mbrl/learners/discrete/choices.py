@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mbrl.learners.base import LearnerConfig
 from mbrl.nets.categorical import CategoricalPolicy
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.choices import take_choice
 

@@ -1,7 +1,7 @@
 """Discrete CQL: Q-learning whose values are pressed down where the log has no choice.
 
-Source: Kumar et al. 2020 (arXiv:2006.04779), eq. 4 (CQL(H)), whose log-sum-exp is exact over choices; Yu et al.
-2021 (arXiv:2102.08363), eq. 2, for imagined rows.
+Source: Kumar et al. 2020 (arXiv:2006.04779), eq. 4 (CQL(H)), whose log-sum-exp is exact over choices; Yu et
+al. 2021 (arXiv:2102.08363), eq. 2, for imagined rows.
 
 Departures: those of DQN; the paper builds on QR-DQN.
 """

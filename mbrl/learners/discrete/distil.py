@@ -2,8 +2,8 @@
 
 Source: the policy loss of MuZero Reanalyse in its offline form (Schrittwieser et al. 2021, arXiv:2104.06294).
 
-Departures: those of `distil`, of which this is the form over choices; values are expectations over all choices
-of the policy instead of draws.
+Departures: those of `distil`, of which this is the form over choices; values are expectations over all
+choices of the policy instead of draws.
 """
 
 import copy
@@ -20,7 +20,7 @@ from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerS
 from mbrl.learners.critics import critic_metrics
 from mbrl.learners.discrete.choices import ChoiceLearnerConfig, ChoiceValue
 from mbrl.nets.categorical import CategoricalSpec, SoftmaxPolicy
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.choices import expectation, log_probability_of, take_choice, without_empty

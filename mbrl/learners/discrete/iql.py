@@ -20,8 +20,7 @@ from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerS
 from mbrl.learners.critics import critic_metrics
 from mbrl.learners.discrete.choices import ChoiceLearnerConfig
 from mbrl.nets.categorical import CategoricalSpec, SoftmaxPolicy
-from mbrl.nets.choices import ChoiceCritics
-from mbrl.nets.critics import StateValue
+from mbrl.nets.critics import ChoiceCritics, StateValue
 from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.advantage import expectile_loss, exponential_weight

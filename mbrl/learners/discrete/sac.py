@@ -24,7 +24,7 @@ from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerS
 from mbrl.learners.critics import critic_metrics
 from mbrl.learners.discrete.choices import ChoiceLearnerConfig, ChoiceValue
 from mbrl.nets.categorical import CategoricalSpec, SoftmaxPolicy
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.choices import entropy, expectation, take_choice, without_empty
@@ -178,7 +178,7 @@ class DiscreteSAC:
     def critic_target(
         self, state: DiscreteSACState, batch: TransitionBatch, entropy_coef: Float[Tensor, ""]
     ) -> Float[Tensor, "b"]:
-        """`r + g (1 - terminated) sum_a pi(a|s') [min_i Q'_i(s', a) - b alpha log pi(a|s')]`, no gradients."""
+        """`r + g (1 - terminated) sum_a pi(a|s') [min_i Q'_i(s', a) - b alpha log pi(a|s')]`, detached."""
         # Padding behind an end may allow nothing, and is not read.
         log_probs = state.actor.log_probs(batch.next_observation, without_empty(batch.next_action_mask))
         least = state.target_critic(state.actor.normaliser(batch.next_observation)).amin(0)

@@ -1,14 +1,14 @@
 """What learners share whose policy is greedy in values of choices: their networks, targets and step.
 
 Sources: Mnih et al. 2015 for Q-learning with a target network and a clipped error; van Hasselt et al. 2016
-(arXiv:1509.06461) for the double target; Wang et al. 2016 (arXiv:1511.06581) for dueling heads; Sutton & Barto
-2018, section 7.1, for returns of several steps. No learner by itself.
+(arXiv:1509.06461) for the double target; Wang et al. 2016 (arXiv:1511.06581) for dueling heads; Sutton &
+Barto 2018, section 7.1, for returns of several steps. No learner by itself.
 """
 
 import abc
 import copy
 import dataclasses
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +20,7 @@ from mbrl.learners.base import LearnerContext, LearnerState, Optimiser
 from mbrl.learners.critics import critic_metrics
 from mbrl.learners.discrete.choices import ChoiceLearnerConfig, ChoiceValue
 from mbrl.nets.categorical import CategoricalKind, CategoricalSpec, GreedyPolicy, categorical_class
-from mbrl.nets.choices import ChoiceCritics
+from mbrl.nets.critics import ChoiceCritics
 from mbrl.nets.passes import NetworkPass
 from mbrl.nets.widths import Hidden
 from mbrl.ops.choices import greedy_choice, one_hot, take_choice, without_empty
@@ -77,7 +77,7 @@ class ValueLearningState(LearnerState, Generic[PolicyT]):
 
 
 ConfigT = TypeVar("ConfigT", bound=ValueLearningConfig)
-StateT = TypeVar("StateT", bound=ValueLearningState[GreedyPolicy])
+StateT = TypeVar("StateT", bound=ValueLearningState[Any])
 
 
 class ValueLearning(abc.ABC, Generic[ConfigT, StateT]):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mbrl.data.dataset import Dataset
-from mbrl.data.normaliser import fit_moments
+from mbrl.data.normaliser import are_choices, fit_moments
 from mbrl.nets.action_box import ActionBox
 from mbrl.nets.actors import unsquash
 from mbrl.nets.stack import StackedMLP
@@ -34,6 +34,7 @@ FLOOR_QUANTILE: Final = 1e-3
 _LEAST_BLOCKS: Final = 8  # blocks that are set aside by; of fewer episodes, pieces of them
 _CHECK_SHARE: Final = 0.125  # share of them that stops a network
 _CHECK_ROWS: Final = 2048  # rows that it is stopped by
+_FORBIDDEN: Final = -1e4  # finite: 0 times minus infinity is no number
 _LOOK: Final = 50  # updates between two looks at them
 
 Family: TypeAlias = Literal["gaussian", "mixture", "categorical"]
@@ -103,7 +104,9 @@ def fit_behaviour(
         generator: source of all draws.
     """
     config = config or BehaviourConfig()
-    is_discrete = is_one_hot(dataset) if config.family == "auto" else config.family == "categorical"
+    is_discrete = config.family == "categorical"
+    if config.family == "auto":
+        is_discrete = dataset.spec.is_discrete or is_one_hot(dataset)
     # 1. What is seen and what must be likely, and which network trains on, stops by and scores which rows.
     rows = _Rows.prepare(dataset, is_discrete=is_discrete)
     folds = _draw_folds(dataset, config.folds, generator)
@@ -128,10 +131,7 @@ def fit_behaviour(
 
 def is_one_hot(dataset: Dataset) -> bool:
     """Whether every logged action is a one-hot vector, a choice among finitely many."""
-    action = dataset.transitions().action
-    return action.shape[1] > 1 and bool(
-        (np.isin(action, (0.0, 1.0)).all(1) & (action.sum(1, dtype=np.float64) == 1)).all()
-    )
+    return are_choices(dataset.transitions().action)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,18 +142,25 @@ class _Rows:
     target: Tensor  # [n, d]: actions before squashing, or one-hot
     log_det: Tensor  # [n], what turns a density of the target into one of the scaled action
     boundary_share: float
+    mask: Tensor | None = None  # [n, d], the choices that were allowed
 
     @classmethod
     def prepare(cls, dataset: Dataset, *, is_discrete: bool) -> "_Rows":
         transitions = dataset.transitions()
         obs, action = torch.tensor(transitions.observation), torch.tensor(transitions.action)
         if is_discrete:
-            return cls(obs, action, torch.zeros(len(obs)), 0.0)
+            mask = transitions.action_mask
+            allowed = None if mask is None else torch.tensor(mask)
+            return cls(obs, action, torch.zeros(len(obs)), 0.0, allowed)
         # Gaussians live on the line: the target is the action before tanh squashed it.
         scaled = ActionBox(dataset.spec).scale(action)
         target = unsquash(scaled)
         at_bound = float((scaled.abs() > 1 - BOUNDARY_MARGIN).any(-1).double().mean())
         return cls(obs, target, tanh_log_det(target), at_bound)
+
+    def forbid(self, out: Tensor, index: Tensor) -> Tensor:
+        """Outputs with logits of -10,000 where a choice was not allowed: a probability of exactly 0."""
+        return out if self.mask is None else out.masked_fill(~self.mask[index], _FORBIDDEN)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -258,10 +265,8 @@ def _cross_fit(
         for start in range(0, len(scored), CHUNK):
             part = scored[start : start + CHUNK]
             with torch.no_grad():
-                out, target = (
-                    member(obs_scale.apply(rows.obs[part]))[0],
-                    target_scale.apply(rows.target[part]),
-                )
+                out = rows.forbid(member(obs_scale.apply(rows.obs[part]))[0], part)
+                target = target_scale.apply(rows.target[part])
                 log_prob[part.numpy()] = (head.log_prob(out, target).double() - volume[part]).numpy()
                 transformed.append(head.transform(out, target).double().numpy())
     return log_prob, head.calibration_error(np.concatenate(transformed))
@@ -286,6 +291,7 @@ def _train(
 
     def nll(index: Tensor) -> Tensor:
         out, target = net(scales[0].apply(rows.obs[index])), scales[1].apply(rows.target[index])
+        out = rows.forbid(out, index)
         return -head.log_prob(out.flatten(0, 1), target.flatten(0, 1)).view(index.shape).mean(1)
 
     for update in range(config.updates):

@@ -114,8 +114,11 @@ def check_tables(checked: CheckedBundle) -> Sequence[Table]:
         tables.append(Table("why not the policy", ("reason", "steps", "share"), why))
     if values["choices"] is not None:
         shares = [(name, _share(p), _share(q)) for name, (p, q) in values["choices"]["shares"].items()]
-        same = [("the logged choice", _share(values["choices"]["agreement"]), None)]
-        return [*tables, Table("choices", ("choice", "proposed", "logged"), [*shares, *same])]
+        agreed = _share(values["choices"]["agreement"])
+        return [
+            *tables,
+            Table(f"choices, the logged one in {agreed}", ("choice", "proposed", "logged"), shares),
+        ]
     channels = [
         (name, _share(values["saturation"][name]), values["difference_to_log"][name])
         for name in checked.contract.action_names

@@ -8,6 +8,7 @@ from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_number, format_share
 from mbrl.report.run import data_plots
 from mbrl.report.run.data_tables import (
+    choice_tables,
     dimension_table,
     finding_message,
     inspection_tables,
@@ -92,6 +93,11 @@ def _coverage_text(effective: float, stats: DatasetStats) -> str:
 
 def _actions(stats: DatasetStats) -> Section:
     dimensions = stats.actions
+    if stats.choices is not None:
+        text = "How often each choice was taken, and where the log says nothing of one."
+        return Section(
+            "Actions", text=text, tables=choice_tables(stats.choices, [d.name for d in stats.observations])
+        )
     worst = max(dimensions, key=lambda d: d.saturation or 0.0)
     saturation = Picture(
         "action-saturation",

@@ -1,17 +1,22 @@
 """What the inspection of a dataset found, as tables and in words."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from mbrl.data.dataset import Dataset
 from mbrl.data.importing.report import ImportReport
+from mbrl.data.inspection.choices import ChoiceStats
 from mbrl.data.inspection.finding import DataFinding
 from mbrl.data.inspection.report import Inspection, RawFacts
 from mbrl.data.inspection.stats import DatasetStats, Dimension, Distribution
 from mbrl.report.kit.message import Message, Tone
 from mbrl.report.kit.table import Table
 from mbrl.report.kit.wording import format_count, format_number, format_share
+
+_CENTRE_DIMS = 4
+"""Dimensions of a cell's centre that are shown."""
 
 _TONES: dict[str, Tone] = {"error": "bad", "warning": "caution", "note": "plain"}
 
@@ -32,7 +37,48 @@ def inspection_tables(report: Inspection) -> list[Table]:
     tables.append(Table(f"Contents of {report.name}", ("", "value"), _sizes(stats)))
     tables.append(_summaries(stats))
     tables.append(dimension_table("Observations", stats.observations))
-    tables.append(dimension_table("Actions", stats.actions))
+    if stats.choices is None:
+        tables.append(dimension_table("Actions", stats.actions))
+    else:
+        tables += choice_tables(stats.choices, [d.name for d in stats.observations])
+    return tables
+
+
+def choice_tables(stats: ChoiceStats, dimensions: Sequence[str]) -> list[Table]:
+    """How often each choice was taken, and the cells of states in which some never were.
+
+    Args:
+        stats: of the log.
+        dimensions: names of the observation's dimensions.
+    """
+    steps, cells = sum(choice.count for choice in stats.choices), len(stats.cells)
+    has_masks = any(choice.allowed is not None for choice in stats.choices)
+    counts = [
+        [
+            choice.name,
+            choice.count,
+            format_share(choice.count / steps),
+            choice.episodes,
+            f"{choice.cells} of {cells}",
+            *([format_share(choice.allowed or 0.0)] if has_masks else []),
+        ]
+        for choice in stats.choices
+    ]
+    columns = ["choice", "steps", "share", "episodes", "cells of states", *(["allowed"] if has_masks else [])]
+    entropies = (
+        f"entropy {format_number(stats.entropy)} nats, within cells {format_number(stats.state_entropy)}, of "
+        f"even choices {format_number(math.log(len(stats.choices)))}"
+    )
+    tables = [Table(f"Choices: {entropies}", columns, counts)]
+    lacking = [cell for cell in stats.cells if cell.missing]
+    if lacking:
+        shown = dimensions[:_CENTRE_DIMS]
+        rows = [
+            [cell.rows, *map(format_number, cell.centre[:_CENTRE_DIMS]), ", ".join(cell.missing)]
+            for cell in lacking
+        ]
+        heads = ["steps", *(f"mean {name}" for name in shown), "never taken"]
+        tables.append(Table("Cells of states in which choices were never taken", heads, rows))
     return tables
 
 
@@ -101,7 +147,7 @@ def import_tables(report: ImportReport, log: Dataset) -> list[Table]:
         ("jitter, 95 %, s", format_number(max(clock.jitter for clock in report.clocks))),
         ("longest interval, s", format_number(max(clock.longest for clock in report.clocks))),
         ("observations", ", ".join(log.info.obs_names or ())),
-        ("actions", ", ".join(log.info.act_names or ())),
+        ("choices" if log.spec.is_discrete else "actions", ", ".join(log.act_names)),
         ("reward", report.schema.reward or "none"),
         ("content hash", log.content_hash),
     ]

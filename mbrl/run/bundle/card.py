@@ -30,7 +30,7 @@ _USE_OF_CHOICES: Final = """
 from runtime import Controller  # this folder's runtime.py: NumPy and onnxruntime
 
 with Controller("this folder", log="run.csv") as controller:
-    choice = controller.act(observation)  # its id: 0 is the first row of the table of actions below
+    choice = controller.act(observation)  # its id, as in the table of choices below
     choice = controller.act(observation, mask=allowed)  # 1 for what is allowed, 0 for what is not
 ```
 """
@@ -93,7 +93,8 @@ def _channels(contract: Contract) -> Iterator[str]:
     if contract.action.choices is not None:
         yield "| id | choice |"
         yield "|---|---|"
-        yield from (f"| {k} | {_cell(name)} |" for k, name in enumerate(contract.action.choices))
+        pairs = zip(contract.action.ids or (), contract.action.choices, strict=True)
+        yield from (f"| {own} | {_cell(name)} |" for own, name in pairs)
         return
     yield "| action | unit | kind | limits | change a step, largest | in the log |"
     yield "|---|---|---|---|---|---|"
@@ -120,7 +121,8 @@ def _parity(contract: Contract) -> Iterator[str]:
             f"the same choices, and probabilities that differ by {parity.policy:.1e} at most, with masks too"
         )
     yield (
-        f"- The graph does what was trained: {what}, on {parity.rows:,} {rows} of the log (accepted: {parity.tolerance:g})."
+        f"- The graph does what was trained: {what}, on {parity.rows:,} {rows} of the log (accepted: "
+        f"{parity.tolerance:g})."
     )
     if parity.fallback is not None:
         yield f"- The fallback policy likewise: {parity.fallback:.1e}."
@@ -145,7 +147,7 @@ def _guard(guard: GuardPart | None) -> Iterator[str]:
 def _runtime(contract: Contract) -> Iterator[str]:
     say = contract.runtime
     if contract.action.choices is None:
-        yield "- Every action lies within its limits, and changes by no more than its limit from step to step."
+        yield "- Every action lies within its limits, and changes by no more than that from step to step."
     else:
         yield "- Nothing that a mask forbids is ever chosen, not by a fallback or a hold either."
     yield "- An observation that is not finite, or of another size, never reaches the policy."
@@ -166,7 +168,10 @@ def _runtime(contract: Contract) -> Iterator[str]:
             f"- After {say.patience} step(s) in a row far from the log {then}, until {say.release} step(s) "
             "are not."
         )
-    yield f"- A hold ends after {say.hold_steps} steps with {list(say.rest)}."
+    rest: object = list(say.rest)
+    if contract.action.choices is not None:
+        rest = contract.action.choices[say.rest.index(1.0)]
+    yield f"- A hold ends after {say.hold_steps} steps with {rest}."
 
 
 def _verdict(verdict: VerdictPart | None) -> Iterator[str]:

@@ -2,10 +2,19 @@
 
 import numpy as np
 
+from mbrl.core.choices import choice_ids
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.nets.policy import PolicyNetwork
+
+
+def contract_ids(choices: tuple[str, ...] | None) -> tuple[int | tuple[int, ...], ...] | None:
+    """What stands for each choice outside; None for continuous actions."""
+    if choices is None:
+        return None
+    rows: list[list[int]] = choice_ids(choices).tolist()
+    return tuple(row[0] if len(row) == 1 else tuple(row) for row in rows)
 
 
 def resting_vector(log: Dataset, given: tuple[float, ...] | None) -> tuple[float, ...]:
@@ -22,7 +31,7 @@ def resting_vector(log: Dataset, given: tuple[float, ...] | None) -> tuple[float
     if given is not None and len(given) == spec.act_dim:
         return given
     counts = np.sum([episode.actions.sum(0) for episode in log.episodes], axis=0)
-    index = int(counts.argmax()) if given is None else int(given[0])
+    index = int(counts.argmax()) if given is None else (contract_ids(spec.choices) or ()).index(int(given[0]))
     return tuple(float(k == index) for k in range(spec.act_dim))
 
 
@@ -35,8 +44,8 @@ def check_choices(policy: PolicyNetwork, log: Dataset) -> None:
     own, logged = policy.spec.space.choices, log.spec.choices
     if own != logged:
         raise ConfigError(
-            f"The choices of a policy are {own}, those of the log {log.info.name!r} {logged}. Remedy: name the "
-            "log that it learned from (--dataset)."
+            f"The choices of a policy are {own}, those of the log {log.info.name!r} {logged}. Remedy: "
+            "name the log that it learned from (--dataset)."
         )
 
 
@@ -52,6 +61,8 @@ def check_rest(spec: SpaceSpec, *, rest: tuple[float, ...] | None, has_max_chang
         raise ConfigError("max_change limits numbers, and an action here is a choice. Remedy: leave it out.")
     if rest is None:
         return
-    is_id = len(rest) == 1 and rest[0] in range(spec.act_dim)
+    ids = contract_ids(spec.choices) or ()
+    is_id = len(rest) == 1 and rest[0] in ids
     if not is_id and sorted(rest) != [0.0] * (spec.act_dim - 1) + [1.0]:
-        raise ConfigError(f"rest must be the id of a choice, 0 to {spec.act_dim - 1}, not {list(rest)}.")
+        shown = ", ".join(map(str, ids[:6])) + (", ..." if len(ids) > 6 else "")
+        raise ConfigError(f"rest must be the id of a choice ({shown}), not {list(rest)}.")

@@ -45,7 +45,7 @@ from mbrl.deploy.networks import write_policy
 from mbrl.deploy.steps import Steps
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.bundle.card import model_card
-from mbrl.run.bundle.choices import check_choices, check_rest, resting_vector
+from mbrl.run.bundle.choices import check_choices, check_rest, contract_ids, resting_vector
 from mbrl.run.bundle.parity import check_parity, guard_difference, policy_difference
 from mbrl.run.files import make_folder, storing, write_bytes, write_json, write_text
 from mbrl.run.policies import StoredPolicy
@@ -68,8 +68,8 @@ class BundleConfig(BaseModel):
         tolerance: largest difference of an action to torch's that is accepted, scaled to [-1, 1].
         max_change: largest change of an action from one step to the next, environment units: one number for
             all channels or one for each; None for no limit.
-        rest: action that ends a hold; None is 0 within the limits, or the choice that the log makes most often.
-            Of choices it is the id of one, or its one-hot vector.
+        rest: action that ends a hold, the id of one where actions are choices; None is 0 within the limits,
+            or the choice that the log makes most often.
         coast_steps: see `RuntimePart`.
         hold_steps: likewise.
         stale_after: seconds, see `RuntimePart`; `auto` is 2.5 steps of the log.
@@ -289,7 +289,11 @@ def _contract(
         },
         stochastic=config.stochastic,
         observation=ObservationPart(history=layout.history, channels=observation_channels(log, layout)),
-        action=ActionPart(channels=action_channels(log, layout, limits), choices=log.spec.choices),
+        action=ActionPart(
+            channels=action_channels(log, layout, limits),
+            choices=log.spec.choices,
+            ids=contract_ids(log.spec.choices),
+        ),
         rate=None if log.info.time_step is None else 1.0 / log.info.time_step,
         runtime=_runtime_part(parts, layout, config),
         guard=guard,

@@ -189,3 +189,12 @@ def test_past_choices_of_a_history_are_one_hot():
     episode = data.episodes[0]
     assert episode.observations[0, -4:].tolist() == [0.0] * 4  # nothing was chosen before the start
     assert episode.observations[1:, -4:].tolist() == episode.actions.tolist()
+
+
+def test_one_hot_states_have_no_order_to_be_checked():
+    rng = np.random.default_rng(0)
+    cells = rng.integers(40, size=601)  # nothing follows from anything, as in a table that is seldom visited
+    states = np.eye(40)[cells]
+    ends = np.arange(600) % 100 == 99
+    data = Dataset.from_arrays(states[:-1], rng.integers(3, size=600), np.zeros(600), np.zeros(600), ends)
+    assert data.spec.act_dim == 3

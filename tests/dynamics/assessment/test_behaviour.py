@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.core.types import SpaceSpec
 from mbrl.dynamics.assessment.baselines import LinearModel
 from mbrl.dynamics.assessment.behaviour import LinearBehaviour
 from mbrl.dynamics.assessment.forecasts import plain_forecast
@@ -25,6 +26,19 @@ def test_a_linear_law_is_recovered_inside_the_bounds_of_its_machine():
     assert law.error == pytest.approx(0.0, abs=1e-4)
     found = law.act(torch.tensor([[0.0, 0.0], [1.0, 1.0], [-9.0, 0.0]]))
     assert found.flatten().tolist() == pytest.approx([0.1, -0.15, 1.0], abs=1e-4)
+
+
+def test_a_law_of_choices_makes_one_choice():
+    dataset = make_dataset(episodes=10)
+    made = [
+        dataclasses.replace(e, actions=np.eye(2, dtype=np.float32)[(e.observations[:-1, 0] > 0).astype(int)])
+        for e in dataset.episodes
+    ]
+    space = SpaceSpec.discrete(2, ("left", "right"))
+    log = dataclasses.replace(dataset, episodes=tuple(made), spec=space)
+    law = LinearBehaviour.fit(log.transitions(), space, held_out=log.transitions())
+    found = law.act(torch.tensor([[-2.0, 0.0], [2.0, 0.0]]))
+    assert found.tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def test_actions_without_a_law_leave_everything_unexplained():

@@ -3,7 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mbrl.dynamics.assessment.channels import find_reward_outliers, measure_channels
+from mbrl.dynamics.assessment.channels import (
+    FEW_ROWS,
+    find_rare_choices,
+    find_reward_outliers,
+    measure_channels,
+)
 from tests.dynamics.systems import make_dataset
 
 ROWS = make_dataset(episodes=20, steps=40).transitions()
@@ -53,3 +58,13 @@ def test_absurd_rewards_are_found_where_they_are():
     assert (found.count, found.episode, found.row, found.value) == (2, 3, 7, pytest.approx(1e12))
     rest = np.delete(ROWS.reward, [127, 200])
     assert (found.least, found.largest) == (rest.min(), rest.max())
+
+
+def test_choices_that_few_or_no_rows_took_are_named():
+    index = np.zeros(len(ROWS), dtype=int)
+    index[:FEW_ROWS] = 1
+    index[FEW_ROWS] = 2
+    rows = dataclasses.replace(ROWS, action=np.eye(4, dtype=np.float32)[index])
+    found = find_rare_choices(rows, ("stay", "left", "right", "jump"))
+    assert [(choice.name, choice.rows) for choice in found] == [("jump", 0), ("right", 1)]
+    assert measure_channels(rows, None).rare_choices == ()

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from mbrl.dynamics.assessment.model_warnings import WarningKind, find_warnings, is_disqualifying
-from mbrl.dynamics.channel_report import CoarseChannel, ConstantChannel, RewardOutliers
+from mbrl.dynamics.channel_report import CoarseChannel, ConstantChannel, RareChoice, RewardOutliers
 from tests.report.conftest import make_dynamics_report
 
 NAN = float("nan")
@@ -48,6 +48,7 @@ def test_a_sound_fit_has_no_warning():
         ({"reward": {"outliers": OUTLIERS}}, "outliers"),
         ({"channels": {"constant": (RESTING,)}}, "constant"),
         ({"channels": {"coarse": (COARSE,)}}, "coarse"),
+        ({"channels": {"rare_choices": (RareChoice(name="left", rows=0),)}}, "choices"),
         ({"termination": {"recall": 0.49}}, "termination"),
     ],
 )
@@ -105,3 +106,10 @@ def test_what_is_odd_about_the_log_is_named():
     )
     reward = {"observation_horizon": 3, "reward_horizon": 2, **REWARD}
     assert "for 3 steps, the reward for 2 only: its median error is then 0.9" in text(open_loop=reward)
+
+
+def test_choices_that_nobody_took_are_told_from_those_that_few_did():
+    rare = (RareChoice(name="jump", rows=0), RareChoice(name="left", rows=3))
+    found = text(channels={"rare_choices": rare})
+    assert "no training row took: jump. What the model predicts for them is invented." in found
+    assert "few training rows took: left (3)" in found

@@ -8,6 +8,7 @@ import torch
 
 from mbrl.core.types import SpaceSpec
 from mbrl.data.dataset import Dataset
+from mbrl.data.options import LoadOptions
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.normaliser import Normaliser
 from mbrl.off_policy.log.behaviour_fit import BehaviourConfig, fit_behaviour, is_one_hot
@@ -154,3 +155,27 @@ def test_one_hot_actions_are_recognised():
     assert is_one_hot(dataset)
     assert not is_one_hot(lqg_log(2))
     assert not is_one_hot(with_actions(dataset, lambda k, e: np.where(e.actions == 1, 1.0, 1.0)))
+
+
+def test_choices_are_fitted_among_those_that_were_allowed():
+    """Uniform over what is allowed: with the masks the likelihood is exact, without them it cannot be."""
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(20):
+        mask = rng.random((41, 4)) < 0.6
+        mask[np.arange(41), rng.integers(4, size=41)] = True
+        ids = [int(rng.choice(np.flatnonzero(row))) for row in mask[:-1]]
+        observations = rng.normal(size=(41, 2))
+        episodes.append({"observations": observations, "actions": np.array(ids), "truncated": True})
+        episodes[-1]["infos"] = {"action_mask": mask}
+    dataset = Dataset.from_episodes(episodes, choices=4, options=LoadOptions(order="trust"))
+    truth = np.concatenate([-np.log(e.infos["action_mask"][:-1].sum(1)) for e in dataset.episodes])
+    config = BehaviourConfig(updates=100, hidden=(16,))
+    fit = fit_behaviour(dataset, config=config, generator=generator())
+    assert fit.family == "categorical"
+    assert np.abs(fit.log_prob - truth).mean() < 0.12
+    assert np.abs(fit.log_prob[truth == 0]).max() == 0.0  # the only choice that was allowed
+    blind = dataclasses.replace(
+        dataset, episodes=tuple(dataclasses.replace(e, infos={}) for e in dataset.episodes)
+    )
+    assert fit_behaviour(blind, config=config, generator=generator()).nll > fit.nll + 0.3

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mbrl.data.choices.infer import MAX_SEEN
 from mbrl.data.importing.schema import TimeConfig
 
 Floats = NDArray[np.float64]
@@ -42,6 +43,7 @@ _POSITION: Final = re.compile(
     r"(^|[^a-z])(pos|position|angle|theta|alpha|phi|psi|beta|q|yaw|pitch|roll|joint|x|y|z|winkel)([^a-z]|$|\d)",
     re.I,
 )
+_FEW_IDS: Final = 16  # values of an action, 0, 1, ..., that may be ids
 _UNITS: Final = (("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0))
 _EPOCHS: Final = (("s", 1e8, 1e11), ("ms", 1e11, 1e14), ("us", 1e14, 1e17), ("ns", 1e17, 1e20))
 
@@ -52,13 +54,15 @@ class ColumnLook:
 
     Attributes:
         name: of the column.
-        kind: what it seems to be: `text`, `constant`, `index`, `episode`, `reward`, `end`, `action`, `target`
-            or `state`.
+        kind: what it seems to be: `text`, `choice`, `constant`, `index`, `episode`, `reward`, `end`,
+            `action`, `target` or `state`.
         period: turn of a wrapped angle: 2 pi or 360; None where there are no jumps of a turn.
         tick: step that all changes are multiples of, or None.
         is_position: its name is that of a position or an angle.
         bounds: least and largest value, where it stays at one of them for a while.
         note: for people.
+        labels: different texts of a column of few, sorted; or the whole numbers from 0 of an action that
+            takes few of them.
     """
 
     name: str
@@ -68,12 +72,13 @@ class ColumnLook:
     is_position: bool = False
     bounds: tuple[float, float] | None = None
     note: str = ""
+    labels: tuple[str, ...] = ()
 
 
 def look_at(name: str, values: NDArray[Any]) -> ColumnLook:
     """Looks at the values of one column that is not the clock."""
     if values.dtype.kind not in "fiu":
-        return ColumnLook(name, "text", note="texts")
+        return _look_at_text(name, values)
     numbers = values.astype(np.float64)
     known = numbers[np.isfinite(numbers)]
     if not len(known) or float(np.ptp(known)) <= 1e-12 * float(np.abs(known).max(initial=0.0)):
@@ -91,7 +96,25 @@ def look_at(name: str, values: NDArray[Any]) -> ColumnLook:
     at_bound = ((known == known.min()) | (known == known.max())).mean()
     bounds = (float(known.min()), float(known.max())) if at_bound > 0.01 and len(distinct) > 2 else None
     is_position = _POSITION.search(name) is not None or period is not None
-    return ColumnLook(name, kind, period, tick, is_position, bounds, ", ".join(notes))
+    labels: tuple[str, ...] = ()
+    if kind == "action" and len(distinct) <= _FEW_IDS and bool(np.isin(distinct, np.arange(_FEW_IDS)).all()):
+        labels = tuple(str(value) for value in range(int(distinct[-1]) + 1))
+    return ColumnLook(name, kind, period, tick, is_position, bounds, ", ".join(notes), labels)
+
+
+def _look_at_text(name: str, values: NDArray[Any]) -> ColumnLook:
+    """Texts; choices where there are few different ones, each met three times on average."""
+    if values.dtype.kind not in "US":
+        return ColumnLook(name, "text", note="texts")
+    labels = tuple(sorted({str(value).strip() for value in values.tolist()} - {"None", ""}))
+    if not 1 < len(labels) <= MAX_SEEN or len(values) < 3 * len(labels):
+        return ColumnLook(name, "text", note="texts")
+    return ColumnLook(name, "choice", note=f"{len(labels)} different labels", labels=labels)
+
+
+def is_command(name: str) -> bool:
+    """Whether a name is that of a command or an action."""
+    return _ACTION.search(name) is not None
 
 
 def is_reference(name: str) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.core.names import shared_letters
 from mbrl.data.importing.clock import read_clock
-from mbrl.data.importing.guess.columns import ColumnLook, guess_time, look_at
+from mbrl.data.importing.guess.columns import ColumnLook, guess_time, is_command, look_at
 from mbrl.data.importing.guess.files import SeenKind, find_files, see_kinds
 from mbrl.data.importing.guess.pairs import find_commands, find_velocities
 from mbrl.data.importing.schema import CsvConfig, ImportSchema, TimeConfig
@@ -203,14 +203,17 @@ def _channel_lines(seen: _Seen, file: Path) -> list[str]:
     numeric = [name for name, look in looks.items() if look.kind in {"state", "action", "target"}]
     periods = {name: p for name in numeric if (p := looks[name].period) is not None}
     numbers = {name: seen.values[name] for name in numeric if name in seen.values}
-    if len(numbers) < 2:
+    choice = _choice_column(looks)
+    if len(numbers) < (2 if choice is None else 1):
         raise _no_states(looks, file)
     velocities = find_velocities(numbers, seen.time, periods)
     actions = [name for name in numeric if looks[name].kind == "action"]
     responses = find_commands(numbers, [name for name in actions if name in numbers])
     actions = [name for name in actions if name not in responses]
     reason = "by its name"
-    if not actions:
+    if choice is not None:
+        actions = []
+    elif not actions:
         actions, reason = _actions_by_lag(numbers, velocities)
     if not set(numeric) - set(actions) - set(responses):
         raise _no_states(looks, file)
@@ -227,12 +230,43 @@ def _channel_lines(seen: _Seen, file: Path) -> list[str]:
         f"  # - {_text(name)}  # {look.note}" for name, look in looks.items() if look.kind == "constant"
     ]
     lines += [
-        f"  # - {_text(n)}  # {k.kind}: {k.note}" for n, k in looks.items() if k.kind in {"text", "index"}
+        f"  # - {_text(n)}  # {k.kind}: {k.note}"
+        for n, k in looks.items()
+        if k.kind in {"text", "index", "choice"} and n != choice
     ]
-    lines.append("actions:")
-    for name in actions:
-        lines.append(f"  - {_action(looks[name])}  # {reason}; {looks[name].note}")
+    lines += _action_lines(looks, actions, choice, reason)
     return lines[:_MOST_LINES]
+
+
+def _action_lines(
+    looks: Mapping[str, ColumnLook], actions: Sequence[str], choice: str | None, reason: str
+) -> list[str]:
+    if choice is not None:
+        return [
+            "actions:",
+            f"  - {_choices(looks[choice])}  # labels that were seen: add those that were not",
+        ]
+    lines = ["actions:"]
+    for name in actions:
+        note = looks[name].note
+        if looks[name].labels:
+            note += f"; if these are ids, choices: {len(looks[name].labels)} in place of all but the column"
+        lines.append(f"  - {_action(looks[name])}  # {reason}; {note}")
+    return lines
+
+
+def _choice_column(looks: Mapping[str, ColumnLook]) -> str | None:
+    """The column of labels that is an action by its name; any, where no other column is; or None."""
+    found = [name for name, look in looks.items() if look.kind == "choice"]
+    named = [name for name in found if is_command(name)]
+    if named:
+        return named[0]
+    is_commanded = any(look.kind == "action" for look in looks.values())
+    return None if is_commanded or not found else found[0]
+
+
+def _choices(look: ColumnLook) -> str:
+    return f"{{{', '.join(_column(look.name))}, choices: [{', '.join(map(_text, look.labels))}]}}"
 
 
 def _no_states(looks: Mapping[str, ColumnLook], file: Path) -> DataError:

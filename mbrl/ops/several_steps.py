@@ -13,7 +13,7 @@ from mbrl.core.types import TransitionBatch, take
 def sum_steps(
     rows: TransitionBatch, episode: Int[Tensor, "n"], *, steps: int, discount: float
 ) -> TransitionBatch:
-    """`(s_t, a_t, sum_{k<n} g^k r_{t+k}, s_{t+n})` for the steps that have n after them (Sutton & Barto, 7.1).
+    """`(s_t, a_t, sum_{k<n} g^k r_{t+k}, s_{t+n})` of steps with n after them (Sutton & Barto, 7.1).
 
     An end within the n steps ends the sum. Steps nearer than n to where a log was cut are left out: their sum
     would bootstrap with another power of the discount than that of all others. The row's next action and
