@@ -205,7 +205,7 @@ def _member(
     and whether it ends the task: surely, or surely not, where all steps agree.
     """
     counts, earned, ends, variance = found
-    total = counts.sum(0)
+    total: Array = counts.sum(0)
     is_known = np.repeat(_segment_sums(total, start) > 0, np.diff(start))
     shared = _posterior_draw(np.where(is_known, total, base)[None], start, rng.integer("shared"))[0]
     chance = _posterior_draw(counts + prior * shared, start, rng.integer("chance"))
@@ -214,9 +214,10 @@ def _member(
     own = np.sqrt(variance / (counts + np.maximum(prior * base, 1.0)))
     reward = earned + way + own * _normal(counts.shape, rng.integer("reward"))
     # Successes of the whole way first, then those of the action around what was drawn of the way.
-    over = (counts * ends).sum(0)
-    share = np.where(total > 0, over / np.maximum(total, 1.0), ends[0])
-    known = np.where(total > 0, total, 1.0)
+    over: Array = (counts * ends).sum(0)
+    first: Array = ends[0]
+    share: Array = np.where(total > 0, over / np.maximum(total, 1.0), first)
+    known: Array = np.where(total > 0, total, 1.0)
     of_way = _beta(known * share, known * (1.0 - share), share, rng.integer("way ends"))
     worth, own_ends = prior * base, counts * ends
     return (
