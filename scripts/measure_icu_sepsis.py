@@ -137,11 +137,11 @@ def page(found: dict[str, Any]) -> str:
         f"Made by `{found['command']}`.",
         "",
         f"Values are chances of survival: {found['clinicians']:.4f} under the clinicians,",
-        f"{found['best']:.4f} under the best policy that knows the tables. Policies come from one half of the",
-        "stays, estimates and verdicts from the other one. In brackets: estimates that a verdict does not",
-        "count; `results.json` says why. `model_value` is a table that is solved exactly. Value fits had",
-        f"{found['updates']:,} updates; those that cannot carry a value over a stay are not counted, nor is what",
-        "is corrected by them. What it means is told in `docs/healthcare.md`.",
+        f"{found['best']:.4f} under the best policy that knows the tables. Policies come from one half of",
+        "the stays, estimates and verdicts from the other one. In brackets: estimates that a verdict does",
+        "not count; `results.json` says why. `model_value` is a table that is solved exactly. Value fits had",
+        f"{found['updates']:,} updates; those that cannot carry a value over a stay are not counted, nor is",
+        "what is corrected by them. What it means is told in `docs/healthcare.md`.",
         "",
     ]
     for stays in sorted({row["stays"] for row in found["rows"]}):

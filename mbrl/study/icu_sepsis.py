@@ -107,7 +107,7 @@ class SepsisTask:
         live = slice(self.states)
         step: Array = np.einsum("sa,sat->st", policy[live], self.transition[live])
         gain: Array = np.einsum("sa,sat,sat->s", policy[live], self.transition[live], self.reward[live])
-        value: Array = np.linalg.solve(np.eye(self.states) - step[:, live], gain)
+        value = np.linalg.solve(np.eye(self.states) - step[:, live], gain)
         return float(self.start[live] @ value)
 
     def best_policy(self) -> Array:

@@ -31,6 +31,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "minari_arrow": lambda folder: others.write_minari_arrow(folder / "log"),
     "neorl": lambda folder: others.write_neorl(folder / "log.npz"),
     "ogbench": lambda folder: others.write_ogbench(folder / "log.npz"),
+    "open_bandit": lambda folder: others.write_open_bandit(folder / "log.csv"),
     "robomimic": lambda folder: others.write_robomimic(folder / "log.hdf5", done_mode=None),
 }
 """Files of formats that are only read."""

@@ -273,3 +273,18 @@ def write_minari_arrow(path: Path, kind: str = "parquet", *, lengths: Sequence[i
             existing_data_behavior="overwrite_or_ignore",
         )
     return path
+
+
+BANDIT_HEADER = ",timestamp,item_id,position,click,propensity_score,user_feature_0,user-item_affinity_0"
+BANDIT_ROWS = (
+    "0,2019-11-24 00:00:00,3,2,0,0.25,81ce,0.5",
+    "1,2019-11-24 00:00:01,0,1,1,0.5,03a5,0.0",
+    "2,2019-11-24 00:00:02,3,3,0,0.125,81ce,1.5",
+    "3,2019-11-24 00:00:03,1,1,1,1.0,03a5,0.0",
+)
+
+
+def write_open_bandit(path: Path) -> Path:
+    """Four decisions in the layout of the Open Bandit Dataset."""
+    path.write_text("\n".join([BANDIT_HEADER, *BANDIT_ROWS]) + "\n")
+    return path

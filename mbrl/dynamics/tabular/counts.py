@@ -75,18 +75,16 @@ def fit_table(
     counts, earned, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
     base = _base(counts.sum(0), pairs, start, never_left)
     prior = likeliest_prior(counts, base, start) if prior is None else prior
-    draws = [
-        _member((counts, earned, variance), base, prior, start, rng.child(f"member{m}"))
-        for m in range(members)
-    ]
-    chance, reward = (np.stack(column) for column in zip(*draws, strict=True))
+    found = (counts, earned, ends, variance)
+    draws = [_member(found, base, prior, start, rng.child(f"member{m}")) for m in range(members)]
+    chance, reward, ended = (np.stack(column) for column in zip(*draws, strict=True))
     table = Table(
         codes=torch.from_numpy(codes),
         start=torch.from_numpy(start),
         successor=torch.from_numpy(pairs[1]),
         count=_floats(counts),
         reward=_floats(reward),
-        ends=_floats(ends),
+        ends=_floats(ended),
         chance=_floats(chance),
         reward_variance=_floats(variance),
     )
@@ -194,22 +192,49 @@ def _base(
 
 
 def _member(
-    found: tuple[Array, Array, Array], base: Array, prior: float, start: NDArray[np.int64], rng: RngStreams
-) -> tuple[Array, Array]:
-    """Chances and mean rewards `[A, K]` of one draw of the posterior.
+    found: tuple[Array, Array, Array, Array],
+    base: Array,
+    prior: float,
+    start: NDArray[np.int64],
+    rng: RngStreams,
+) -> tuple[Array, Array, Array]:
+    """Chances, mean rewards and ends `[A, K]` of one draw of the posterior.
 
     What all actions share is not known either: p0 is a draw around the counts of the state (one step's worth
-    of the borrowed p0 where there are none), and so is the mean reward of a way, around its `variance / n`.
+    of the borrowed p0 where there are none), and so are the mean reward of a way, around its `variance / n`,
+    and whether it ends the task: surely, or surely not, where all steps agree.
     """
-    counts, earned, variance = found
-    total = counts.sum(0)
+    counts, earned, ends, variance = found
+    total: Array = counts.sum(0)
     is_known = np.repeat(_segment_sums(total, start) > 0, np.diff(start))
     shared = _posterior_draw(np.where(is_known, total, base)[None], start, rng.integer("shared"))[0]
     chance = _posterior_draw(counts + prior * shared, start, rng.integer("chance"))
     # A mean of n rewards is known to variance / n; the prior's steps count as rewards of the same way.
     way = np.sqrt(variance / (total + 1.0)) * _normal(total.shape, rng.integer("way"))
     own = np.sqrt(variance / (counts + np.maximum(prior * base, 1.0)))
-    return chance, earned + way + own * _normal(counts.shape, rng.integer("reward"))
+    reward = earned + way + own * _normal(counts.shape, rng.integer("reward"))
+    # Successes of the whole way first, then those of the action around what was drawn of the way.
+    over: Array = (counts * ends).sum(0)
+    first: Array = ends[0]
+    share: Array = np.where(total > 0, over / np.maximum(total, 1.0), first)
+    known: Array = np.where(total > 0, total, 1.0)
+    of_way = _beta(known * share, known * (1.0 - share), share, rng.integer("way ends"))
+    worth, own_ends = prior * base, counts * ends
+    return (
+        chance,
+        reward,
+        _beta(
+            own_ends + worth * of_way, counts - own_ends + worth * (1.0 - of_way), ends, rng.integer("ends")
+        ),
+    )
+
+
+def _beta(yes: Array, no: Array, otherwise: Array, seed: int) -> Array:
+    """Draws of Beta(yes, no), 0 or 1 where one of them is 0; `otherwise` where both are, or vanish."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    first, second = rng.standard_gamma(yes), rng.standard_gamma(no)
+    total = first + second
+    return np.where(total > 0, first / np.where(total > 0, total, 1.0), otherwise)
 
 
 def likeliest_prior(counts: Array, base: Array, start: NDArray[np.int64]) -> float:

@@ -37,7 +37,7 @@ class Table:
         successor: `[K]` int64, which state they are.
         count: `[A, K]` float32, how often a logged action led there.
         reward: `[e, A, K]` float32, what each member believes of the mean reward of the step, reward units.
-        ends: `[A, K]` float32, probability that the task ends with it.
+        ends: `[e, A, K]` float32, each member's probability that the task ends with it.
         chance: `[e, A, K]` float32, each member's probabilities; those of a state and an action sum to 1.
         reward_variance: `[K]` float32, of rewards around their mean, reward units squared.
     """
@@ -216,13 +216,13 @@ class TabularTermination:
         wanted = state * size + following
         pair = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
         anywhere = self._elsewhere(table)[following]
-        return torch.where(keys[pair] == wanted, table.ends[choice, pair], anywhere)
+        return torch.where(keys[pair] == wanted, table.ends.mean(0)[choice, pair], anywhere)
 
     @staticmethod
     def _elsewhere(table: Table) -> Float[Tensor, "S"]:
         """`[S]`, share of all logged steps into each state that ended the task."""
         weight, zeros = table.count.sum(0), torch.zeros(len(table.codes))
-        ended = zeros.index_add(0, table.successor, (table.count * table.ends).sum(0))
+        ended = zeros.index_add(0, table.successor, (table.count * table.ends.mean(0)).sum(0))
         return ended / zeros.index_add(0, table.successor, weight).clamp_min(1.0)
 
 

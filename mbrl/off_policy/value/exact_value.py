@@ -120,7 +120,7 @@ class Chain:
         """The chain of member `member` under action probabilities `[S, A]`."""
         origin, successor, size = table.origin.numpy(), table.successor.numpy(), len(table.codes)
         weight: Array = chances[origin].T * table.chance[member].double().numpy()  # [A, K]
-        ends, gain = table.ends.double().numpy(), table.reward[member].double().numpy()
+        ends, gain = table.ends[member].double().numpy(), table.reward[member].double().numpy()
         going, end = (weight * (1.0 - ends)).sum(0), (weight * ends).sum(0)
         reward = _collected(origin, (weight * gain).sum(0), size)
         return cls(origin, successor, going, reward, _collected(origin, end, size))

@@ -34,9 +34,8 @@ class _Mean:
 
     @classmethod
     def of(cls, table: Table) -> "_Mean":
-        chance = table.chance.double().mean(0).numpy()
         start = table.start.numpy()
-        going = chance * (1.0 - table.ends.double().numpy())
+        going = (table.chance.double() * (1.0 - table.ends.double())).mean(0).numpy()
         reward = _by_state((table.chance.double() * table.reward.double()).mean(0).numpy(), start)
         return cls(going, reward, start, table.successor.numpy())
 

@@ -60,7 +60,7 @@ def test_counts_rewards_and_ends_by_hand():
     torch.testing.assert_close(table.reward_variance, variance)
     way, worth = torch.tensor([2, 4, 4]), torch.tensor([[1 + 1, 3 + 1, 3 + 1], [1, 1, 1]])
     torch.testing.assert_close(members.reward.var(0), variance / way + variance / worth, rtol=0.1, atol=0.0)
-    assert table.ends.tolist() == [[0.0, 0.0, 1.0]] * 2
+    assert table.ends.tolist() == [[[0.0, 0.0, 1.0]] * 2] * 3
     assert table.visits.tolist() == [[4.0, 0.0], [3.0, 0.0], [0.0, 0.0]]
     torch.testing.assert_close(table.chance[:, :, :2].sum(-1), torch.ones(3, 2))
     assert table.chance[:, :, 2].tolist() == [[1.0, 1.0]] * 3
@@ -151,7 +151,7 @@ def test_a_state_that_only_held_out_steps_leave_borrows_from_all():
     assert table.successor[columns].tolist() == [0, 1, 2]
     assert float(table.count[:, columns].sum()) == 0.0
     torch.testing.assert_close(table.chance[:, :, columns].sum(-1), torch.ones(2, 2))
-    assert table.ends[0, columns].tolist() == [0.0, 0.0, 1.0]
+    assert table.ends[1, 0, columns].tolist() == [0.0, 0.0, 1.0]
 
 
 def test_continuous_actions_and_states_are_refused():

@@ -11,7 +11,8 @@ from mbrl.core.rng import RngStreams
 from mbrl.dynamics.artifact import DynamicsFacts, FittedDynamics, tensor_shapes
 from mbrl.dynamics.config import AssessmentConfig, DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
-from mbrl.dynamics.tabular.model import TabularDynamics
+from mbrl.dynamics.tabular.counts import fit_table
+from mbrl.dynamics.tabular.model import TabularDynamics, TabularTermination
 from mbrl.off_policy.value.evaluation_model import EvaluationModel
 from mbrl.off_policy.value.exact_value import exact_model_value, tables_of
 from mbrl.off_policy.value.model_value import ModelValueConfig, model_value
@@ -65,7 +66,7 @@ def test_with_the_true_chances_it_is_the_linear_solve():
         own = int(((state == s) & (successor == s)).nonzero()[0, 0])
         ends[:, own] = lost[:, s] / (chance[:, own] + lost[:, s])
         chance[:, own] += lost[:, s]
-    true = dataclasses.replace(exact, chance=chance[None], reward=reward[None], ends=ends)
+    true = dataclasses.replace(exact, chance=chance[None], reward=reward[None], ends=ends[None])
     model = EvaluationModel(
         TabularDynamics(true, inputs=part.inputs, targets=part.targets), fitted.termination
     )
@@ -129,3 +130,18 @@ def test_imagined_steps_start_and_end_in_states(case):
     assert 0.02 < float(steps.terminated.float().mean()) < 0.4
     assert fitted.report.training.settled
     assert fitted.report.one_step.nrmse < 1.05
+
+
+def test_intervals_of_tables_cover_the_value_about_as_often_as_they_say():
+    covered, gaps, estimand = 0, [], Estimand(1.0, horizon=6)
+    for seed in range(30):
+        mdp, dataset, policy, table = table_log(n=80, steps=6, seed=seed)
+        model = fit_table(dataset, dataset, members=7, prior=None, rng=RngStreams(seed))
+        starts = torch.from_numpy(np.stack([e.observations[0] for e in dataset.episodes]))
+        asked = EvaluationModel(model, TabularTermination(model))
+        found = exact_model_value(asked, (model,), policy, starts, estimand=estimand, steps=6).estimate()
+        truth = mdp.value(table, estimand)
+        covered += found.ci95[0] <= truth <= found.ci95[1]
+        gaps.append((found.point - truth) / found.se)
+    assert covered >= 26  # of 30 at 95 %, 25 or fewer come once in 160
+    assert abs(np.mean(gaps)) < 0.6

@@ -8,30 +8,17 @@ import pytest
 from mbrl.core.errors import DataError
 from mbrl.data.formats.bandit.open_bandit import OpenBanditFormat
 from mbrl.data.open import find_format, open_dataset
-from mbrl.testing.formats import check_format
-
-HEADER = ",timestamp,item_id,position,click,propensity_score,user_feature_0,user-item_affinity_0"
-ROWS = (
-    "0,2019-11-24 00:00:00,3,2,0,0.25,81ce,0.5",
-    "1,2019-11-24 00:00:01,0,1,1,0.5,03a5,0.0",
-    "2,2019-11-24 00:00:02,3,3,0,0.125,81ce,1.5",
-    "3,2019-11-24 00:00:03,1,1,1,1.0,03a5,0.0",
-)
+from tests.data.others import BANDIT_HEADER, BANDIT_ROWS, write_open_bandit
 
 
-def write(folder: Path, *rows: str, header: str = HEADER, name: str = "men.csv") -> Path:
+def write(folder: Path, *rows: str, header: str = BANDIT_HEADER, name: str = "men.csv") -> Path:
     file = folder / name
     file.write_text("\n".join([header, *rows]) + "\n")
     return file
 
 
 def sample(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return write(folder, *ROWS)
-
-
-def test_it_keeps_to_the_laws_of_formats():
-    check_format("open_bandit", sample=sample)
+    return write_open_bandit(folder / "men.csv")
 
 
 def test_a_row_is_an_episode_of_one_step(tmp_path: Path):
@@ -99,7 +86,7 @@ def test_other_names_labels_and_no_context(tmp_path: Path):
 )
 def test_what_is_wrong_is_named_by_file_column_and_row(tmp_path: Path, row: str, field: str, problem: str):
     with pytest.raises(DataError) as caught:
-        open_dataset(write(tmp_path, *ROWS, row))
+        open_dataset(write(tmp_path, *BANDIT_ROWS, row))
     text = str(caught.value)
     assert problem in text
     assert all(part in text for part in ("men.csv", field, "row 4", "Remedy"))
@@ -107,9 +94,9 @@ def test_what_is_wrong_is_named_by_file_column_and_row(tmp_path: Path, row: str,
 
 def test_a_text_among_numbers_and_a_short_row(tmp_path: Path):
     with pytest.raises(DataError, match=r"propensity_score.*row 4.*'high' is no number"):
-        open_dataset(write(tmp_path, *ROWS, "4,t,1,1,0,high,81ce,0.5"))
+        open_dataset(write(tmp_path, *BANDIT_ROWS, "4,t,1,1,0,high,81ce,0.5"))
     with pytest.raises(DataError, match=r"row 4.*3 cells, where the header names 8"):
-        open_dataset(write(tmp_path, *ROWS, "4,t,1"))
+        open_dataset(write(tmp_path, *BANDIT_ROWS, "4,t,1"))
     with pytest.raises(DataError, match="no rows"):
         open_dataset(write(tmp_path))
 
