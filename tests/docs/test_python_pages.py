@@ -125,7 +125,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("max_updates=FIT_UPDATES, ", f"**{SMALL_FIT}, "),
         ('{"max_updates": FIT_UPDATES}', QUICK_JUDGES),
         ('mbrl.train(log, "bc", ', f'mbrl.train(log, "bc", dynamics={SMALL_FIT}, '),
-        ("sims=64", "sims=8"),
+        ("sims=64", 'sims=8, unsettled_critic="use"'),
     ):
         assert old in code, old
         code = code.replace(old, new)

@@ -280,7 +280,7 @@ class ShootingPlanner(abc.ABC):
             ready, source = initial.plans[:, :size], initial.source[:, :size]
         # The mean competes once, when it has been refined: it may be better than anything that was drawn.
         if is_last and self.adds_mean and ready.shape[1] < size:
-            ready = torch.cat((ready, state.mean[:, None]), 1)
+            ready = torch.cat((ready, state.mean[:, None].clamp(-1.0, 1.0)), 1)
             source = torch.cat((source, torch.full_like(initial.source[:, :1], _SHOOTING)), 1)
         if state.peak is not None and ready.shape[1] < size:
             ready = torch.cat((ready, state.peak), 1)
@@ -303,7 +303,8 @@ class ShootingPlanner(abc.ABC):
         moved = torch.lerp(centre, state.mean, config.momentum)
         # The floor keeps the search alive where elites agree; the ceiling bounds it where they lie far apart.
         widened = torch.lerp(spread, state.std, config.momentum).clamp(config.std_min, config.std_max)
-        state.centre = torch.where(known, centre, state.centre)
+        # A mean of numbers at a bound may be a digit beyond it.
+        state.centre = torch.where(known, centre.clamp(-1.0, 1.0), state.centre)
         state.mean = torch.where(known, moved, state.mean)
         state.std = torch.where(known, widened, state.std)
 
