@@ -11,13 +11,15 @@ import torch
 from mbrl.algorithms.base import RECIPES, RecipeContext
 from mbrl.core.protocols import Policy
 from mbrl.core.rng import RngStreams
-from mbrl.core.types import Episode, SpaceSpec
+from mbrl.core.types import Episode, SpaceSpec, take
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.data.normaliser import fit_moments
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.nets.normaliser import Normaliser
+from mbrl.preferences.segments import SegmentPairs
+from mbrl.preferences.synthetic import answer_pairs, draw_pairs
 from mbrl.run.loop import renew
 from mbrl.uncertainty.held_out import held_out_measures
 from tests.conformance.small import (
@@ -46,6 +48,9 @@ SMALL: dict[str, Any] = {
     "states": 16,
     "sims": 8,
     "search_from": 50,
+    "discriminator_hidden": [16],
+    "demonstrations": 16,
+    "pairs": 8,
 }
 # The system is linear: a linear base would leave members nothing but rounding, which differs between units.
 FIT = {
@@ -96,7 +101,8 @@ def dynamics(factor: float, *, choices: bool) -> FittedDynamics:
 
 def trained(name: str, factor: float) -> Policy:
     choices = takes_choices(name)
-    rows = dataset(factor, choices=choices).transitions()
+    log = dataset(factor, choices=choices)
+    rows = log.transitions()
     mean, std = fit_moments(rows.observation)
     recipe, config = small_algorithm(name, SMALL)
     context = RecipeContext(
@@ -105,6 +111,8 @@ def trained(name: str, factor: float) -> Policy:
         rows.to_batch(),
         dynamics(factor, choices=choices) if RECIPES.get(recipe).needs_dynamics else None,
         episode=torch.tensor(rows.episode),
+        expert=take(rows.to_batch(), torch.arange(80)),
+        preferences=SegmentPairs.of(log, answer_pairs(log, draw_pairs(log, count=40, length=8))),
     )
     training, rng = RECIPES.get(recipe).build(config, context), RngStreams(0)
     state = training.learner.init(rng.at("init"))

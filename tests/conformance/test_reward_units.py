@@ -20,6 +20,8 @@ from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.fit import fit_dynamics
 from mbrl.learners.base import LEARNERS
 from mbrl.nets.normaliser import Normaliser
+from mbrl.preferences.segments import SegmentPairs
+from mbrl.preferences.synthetic import answer_pairs, draw_pairs
 from mbrl.run.loop import renew
 from mbrl.uncertainty.held_out import held_out_measures
 from tests.conformance.small import (
@@ -49,6 +51,7 @@ SMALL: dict[str, Any] = {
     "search_from": 10,
     "discriminator_hidden": [16],
     "demonstrations": 16,
+    "pairs": 8,
 }
 
 
@@ -91,7 +94,8 @@ def _dynamics(scale: float, *, choices: bool) -> FittedDynamics:
 
 def _build(name: str, scale: float) -> Training:
     choices = takes_choices(name)
-    rows = _dataset(scale, choices=choices).transitions()
+    log = _dataset(scale, choices=choices)
+    rows = log.transitions()
     mean, std = fit_moments(rows.observation)
     recipe, config = small_algorithm(name, SMALL)
     context = RecipeContext(
@@ -101,6 +105,7 @@ def _build(name: str, scale: float) -> Training:
         _dynamics(scale, choices=choices) if RECIPES.get(recipe).needs_dynamics else None,
         episode=torch.tensor(rows.episode),
         expert=take(rows.to_batch(), torch.arange(80)),
+        preferences=SegmentPairs.of(log, answer_pairs(log, draw_pairs(log, count=40, length=8))),
     )
     return RECIPES.get(recipe).build(config, context)
 

@@ -66,10 +66,14 @@ def find_gaps(
         correlations: by measure; the one that ranks errors best is taken.
         split: names, bounds, and the numbers of the held-out episodes.
     """
-    if not correlations:
-        return GapReport()
     frame_dim = steps.target.shape[1] - 1
-    measure = max(correlations, key=lambda name: np.nan_to_num(correlations[name].value, nan=-2.0))
+    # A measure that knows no bound for some row, as distances to nothing, says nothing of the others.
+    finite = [
+        name for name in correlations if all(np.isfinite(part[1][name]).all() for part in (held_out, fitted))
+    ]
+    if not finite:
+        return GapReport()
+    measure = max(finite, key=lambda name: np.nan_to_num(correlations[name].value, nan=-2.0))
     varies = np.flatnonzero(~measure_moments(fitted[0].observation[:, :frame_dim]).is_constant)
     squared = steps.residual()[:, :-1].square().numpy()[:, varies]
     error = np.sqrt(squared.mean(1)) if len(varies) else np.zeros(len(squared))
