@@ -16,7 +16,7 @@ ALGORITHMS = {
         **BC,
         "planner": {
             "file": "sampled_gumbel", "sims": 2, "certificate_states": 0, "gate": {"by": "none"},
-            "planner": {"max_depth": 1},
+            "planner": {"max_depth": 1}, "unsettled_critic": "use",
             "fqe": {"updates": 20, "hidden": [8], "batch_size": 32},
         },
     },

@@ -58,6 +58,14 @@ class Copying(Source):
         return super().sample(batch_size, generator)
 
 
+class Asking(Source):
+    """Reads a number of each batch back."""
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Any:
+        batch = super().sample(batch_size, generator)
+        return batch if float(batch.reward.sum()) < 1e9 else batch
+
+
 class Nudging(BC):
     """Changes its state whenever it is asked for its policy."""
 
@@ -100,7 +108,7 @@ def _damaged_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     for table in (RECIPES, LEARNERS):
         table.names()
         monkeypatch.setattr(table, "_table", dict(table._table))
-    for source in (Drawing, Walking, Copying):
+    for source in (Drawing, Walking, Copying, Asking):
         RECIPES.register(source.__name__)(recipe_of(source))
     RECIPES.register("Zeroing")(Zeroing)
     LEARNERS.register("Nudging")(Nudging)
@@ -114,6 +122,7 @@ MUTANTS = [
     ("Zeroing", "bc", "training_leaves_the_data_alone", "the logged reward as it was before training"),
     ("model_free", "Leaving", "policy_is_a_policy", "expected actions between"),
     ("Copying", "bc", "updates_read_no_number_back_and_copy_no_log", "expected updates that copy no log"),
+    ("Asking", "bc", "runs_on_a_card", "batches and updates that do not wait for a card"),
     ("model_free", "Nudging", "diagnostics_change_nothing", "the same states with and without diagnostics"),
 ]
 

@@ -53,7 +53,13 @@ def raw(posterior: Any, context: Any = None) -> Any:
     return posterior.mean.std(0).mean(-1)
 
 
+def asking(posterior: Any, context: Any = None) -> Any:
+    found = ens_std(posterior)
+    return found if float(found.sum()) > 0 else found.clone()
+
+
 MEASURES = [
+    (asking, "measures_on_a_card", "measures that do not wait for a card; came _local_scalar"),
     (column, "one_number_for_each_row", r"the shape \[12\]; came \[12, 1\]"),
     (signed, "one_number_for_each_row", r"of 0 at least; came others in the rows \[0"),
     (batchwise, "rows_do_not_influence_each_other", "rows on their own; came a difference"),

@@ -114,6 +114,14 @@ class Spending(Damaged):
         return super().plan(obs, budget=Budget(sims=24), **rest)
 
 
+class Asking(Damaged):
+    """Reads numbers back, one by one."""
+
+    def change(self, result: PlanResult, obs: Any) -> PlanResult:
+        value = torch.stack([row + 0.0 * row.item() for _ in range(100) for row in result.value])
+        return dataclasses.replace(result, value=value[: len(obs)])
+
+
 class StrictConfig(PlannerConfig):
     """No settings."""
 
@@ -154,6 +162,7 @@ MUTANTS: list[tuple[type[Damaged], str, str]] = [
     (Silent, "without_time_the_policy_acts", "expected is_fallback"),
     (Undiscounted, "discounts_may_be_zero_or_one", "finite values at discount 1"),
     (Spending, "one_simulation_is_enough", "1 sim at most"),
+    (Asking, "plans_on_a_card", "waits for a card at most; came"),
     (DeafTree, "masked_actions_are_never_chosen", "expected "),
 ]
 
