@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mbrl.core.errors import ConfigError
-from mbrl.core.estimates import finite_or_none
+from mbrl.core.estimates import Estimand, finite_or_none
 from mbrl.data.dataset import Dataset
 from mbrl.off_policy.judgement.report.documents import DeploymentReport
 from mbrl.off_policy.value.fqe import FQEConfig
@@ -107,6 +107,28 @@ def logged_behaviour(dataset: Dataset, judges: Judges) -> Behaviour | None:
     return Behaviour.of(returns, judged)
 
 
+def plan_estimate(
+    report: AutoReport, source: AutoSource, dataset: Dataset, *, opened: str, seconds: float
+) -> tuple[int, str | None]:
+    """Updates of each value fit of the pick that the time permits; 0, and why, where they are too few.
+
+    Args:
+        report: of a pick.
+        source: the portfolio.
+        dataset: the log.
+        opened: what opens the log again.
+        seconds: for value fits.
+    """
+    path, estimand = _pick_path(report), _estimand(source, dataset)
+    config = FQEConfig()
+    step = time_value_fit(dataset, open_policy(path).policy, estimand=estimand, config=config)
+    least, affordable = config.least_updates(estimand), int(seconds / step)
+    if affordable >= least:
+        return min(affordable, config.updates), None
+    took = f"{least:,} updates at least, about {least * step / 60:.0f} min"
+    return 0, f"Value fits of this task take {took}. Remedy: mbrl ope {path} --dataset {opened}."
+
+
 def estimate_pick(
     report: AutoReport,
     source: AutoSource,
@@ -114,10 +136,10 @@ def estimate_pick(
     workspace: Workspace,
     *,
     opened: str,
-    seconds: float,
+    updates: int,
     command: str,
 ) -> AutoReport:
-    """The same with off-policy estimates of the pick, as far as a given time permits value fits.
+    """The same with off-policy estimates of the pick.
 
     Args:
         report: of a pick.
@@ -125,31 +147,18 @@ def estimate_pick(
         dataset: the log.
         workspace: where estimates go.
         opened: what opens the log again.
-        seconds: for value fits.
+        updates: of each value fit.
         command: that makes the page again.
     """
-    assert report.taken is not None
-    pick = report.candidates[report.taken]
-    path, asked = Path(pick.path) / pick.policy, source.config.judges
-    stored, estimand = (
-        open_policy(path),
-        asked_estimand(dataset, discount=asked.discount, steps=asked.horizon),
-    )
-    config = FQEConfig()
-    step = time_value_fit(dataset, stored.policy, estimand=estimand, config=config)
-    least, affordable = config.least_updates(estimand), int(seconds / step)
-    if affordable < least:
-        took = f"{least:,} updates at least, about {least * step / 60:.0f} min"
-        words = f"Value fits of this task take {took}. Remedy: mbrl ope {path} --dataset {opened}."
-        return report.model_copy(update={"no_estimate": words})
+    path, asked = _pick_path(report), source.config.judges
     settings = OPESettings(
         asked.discount,
         asked.horizon,
-        fqe=config.model_copy(update={"updates": min(affordable, config.updates)}),
+        fqe=FQEConfig(updates=updates),
         model=ModelRequest(judges=asked.count),
     )
     chosen = choose_model(path, dataset, settings.model, source=opened, workspace=workspace)
-    judged = ope_stage(stored, dataset, settings, workspace, chosen=chosen)
+    judged = ope_stage(open_policy(path), dataset, settings, workspace, chosen=chosen)
     folder = deployment_stage([judged], None, dataset, workspace, command=command)
     found = DeploymentReport.load(folder.path / DEPLOYMENT_FILE).proposed_report
     estimate = EstimateResult(
@@ -158,6 +167,17 @@ def estimate_pick(
         page=str(folder.path / PAGE),
     )
     return report.model_copy(update={"estimate": estimate})
+
+
+def _pick_path(report: AutoReport) -> Path:
+    assert report.taken is not None
+    pick = report.candidates[report.taken]
+    return Path(pick.path) / pick.policy
+
+
+def _estimand(source: AutoSource, dataset: Dataset) -> Estimand:
+    asked = source.config.judges
+    return asked_estimand(dataset, discount=asked.discount, steps=asked.horizon)
 
 
 def _load(path: Path, judges: Judges) -> list[JudgedValue]:

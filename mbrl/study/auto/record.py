@@ -23,6 +23,8 @@ class TimePlan(BaseModel):
         updates: of each candidate's training; None before the fits are done.
         kept: policies along each training.
         left_out: candidates that the time does not permit, with the reason.
+        estimate_updates: of each value fit of the pick; 0 for no estimates, None before that is known.
+        no_estimate: why there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +35,8 @@ class TimePlan(BaseModel):
     updates: dict[str, Annotated[int, Field(ge=1)]] | None = None
     kept: Annotated[int, Field(ge=1)] = 20
     left_out: dict[str, str] = Field(default_factory=dict[str, str])
+    estimate_updates: Annotated[int, Field(ge=0)] | None = None
+    no_estimate: str | None = None
 
 
 def save_report(report: AutoReport, folder: Path) -> Path:

@@ -25,7 +25,7 @@ from mbrl.run.judge.question import question_words
 from mbrl.run.stage import Workspace
 from mbrl.study.auto.budget import share_out, time_training
 from mbrl.study.auto.config import AutoSource
-from mbrl.study.auto.decide import decide, estimate_pick
+from mbrl.study.auto.decide import decide, estimate_pick, plan_estimate
 from mbrl.study.auto.record import PLAN_FILE, TimePlan, save_report
 from mbrl.study.layout import StudyPlan, begin_study, plan_study
 from mbrl.study.tasks import Site, Task
@@ -146,19 +146,32 @@ def run_auto(job: AutoJob) -> AutoReport:
         }
     )
     if report.taken is not None:
-        report = estimate_pick(
-            report,
-            job.source,
-            job.dataset,
-            job.workspace,
-            opened=job.opened,
-            seconds=job.seconds * job.source.config.estimate_share,
-            command=job.command,
-        )
+        report = _estimate(job, plan, report)
     seconds = {"fits": fitted - begin, "trainings": trained - fitted, "choice": time.perf_counter() - trained}
     report = report.model_copy(update={"seconds": {key: round(value, 1) for key, value in seconds.items()}})
     save_report(report, job.folder)
     return report
+
+
+def _estimate(job: AutoJob, plan: TimePlan, report: AutoReport) -> AutoReport:
+    """Off-policy estimates of the pick, if the time permitted them when it was first asked."""
+    config = job.source.config
+    if plan.estimate_updates is None:
+        seconds = job.seconds * config.estimate_share
+        updates, why = plan_estimate(report, job.source, job.dataset, opened=job.opened, seconds=seconds)
+        plan = plan.model_copy(update={"estimate_updates": updates, "no_estimate": why})
+        _keep(job, plan)
+    if not plan.estimate_updates:
+        return report.model_copy(update={"no_estimate": plan.no_estimate})
+    return estimate_pick(
+        report,
+        job.source,
+        job.dataset,
+        job.workspace,
+        opened=job.opened,
+        updates=plan.estimate_updates,
+        command=job.command,
+    )
 
 
 def check_job(job: AutoJob) -> ResolvedConfig:
