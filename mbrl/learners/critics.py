@@ -9,7 +9,7 @@ from torch import Tensor
 from mbrl.core.protocols import Policy
 from mbrl.core.types import TransitionBatch
 from mbrl.learners.base import Optimiser
-from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.critics import CriticEnsemble, StateValue
 from mbrl.ops.losses import critic_loss
 from mbrl.ops.targets import clipped_value
 
@@ -49,6 +49,22 @@ class PolicyValue:
         """`Q_i(s, a)` of every critic."""
         # Critics know actions in [-1, 1]; everybody else speaks environment units.
         return self.critic(obs, self.critic.scale(action))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StateValueAlone:
+    """V of a learner that has no Q; a `StateValueFn`.
+
+    Attributes:
+        critic: V.
+    """
+
+    critic: StateValue
+
+    @torch.no_grad()
+    def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
+        """V(s), in the unit of what the learner sums up."""
+        return self.critic(obs)
 
 
 def regress_critics(

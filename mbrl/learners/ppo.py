@@ -17,7 +17,6 @@ import dataclasses
 from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from mbrl.learners.base import (
     Optimiser,
     Schedule,
 )
+from mbrl.learners.critics import StateValueAlone
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import StateValue
 from mbrl.nets.passes import NetworkPass
@@ -85,18 +85,6 @@ class PPOState(LearnerState):
     critic_optimiser: Optimiser
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Values:
-    """V alone: a `StateValueFn`."""
-
-    critic: StateValue
-
-    @torch.no_grad()
-    def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
-        """V(s) of the policy with its noise."""
-        return self.critic(obs)
-
-
 @LEARNERS.register("ppo", "Proximal policy optimisation, on steps of its own policy.")
 class PPO:
     """The PPO learner: an update is one minibatch.
@@ -144,9 +132,9 @@ class PPO:
         """The actor."""
         return state.actor
 
-    def value(self, state: PPOState) -> _Values:
+    def value(self, state: PPOState) -> StateValueAlone:
         """V."""
-        return _Values(state.critic)
+        return StateValueAlone(state.critic)
 
     def passes(self, state: PPOState) -> tuple[NetworkPass, ...]:
         """Both networks are trained; the entropy's draw needs no pass of its own."""

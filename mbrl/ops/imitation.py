@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from mbrl.ops.targets import td_target
+
 Divergence: TypeAlias = Literal["chi2", "kl"]
 """`f(x) = (x - 1)^2 / 2`, and `f(x) = x log x - x + 1`, of `D_f(d || d_O) = E_{d_O} f(d / d_O)`."""
 
@@ -61,7 +63,7 @@ def shaped_reward(
         terminated: `[b]`.
         discount: in [0, 1).
     """
-    return reward + discount * next_potential.masked_fill(terminated, 0.0) - potential
+    return td_target(reward, terminated, next_potential, discount=discount) - potential
 
 
 def unit_gradient_penalty(gradient: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
@@ -87,7 +89,7 @@ def occupancy_error(
     discount: float,
 ) -> Float[Tensor, "b"]:
     """`e = R + discount (1 - terminated) V(s') - V(s)`, whose function the dual's weights are."""
-    return reward + discount * next_value.masked_fill(terminated, 0.0) - value
+    return td_target(reward, terminated, next_value, discount=discount) - value
 
 
 def occupancy_dual_loss(

@@ -18,7 +18,7 @@ from torch import Tensor
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerState, Optimiser, Schedule
 from mbrl.learners.critics import critic_metrics
-from mbrl.learners.discrete.choices import ChoiceLearnerConfig
+from mbrl.learners.discrete.choices import ChoiceLearnerConfig, ChoiceValue
 from mbrl.nets.categorical import CategoricalSpec, SoftmaxPolicy
 from mbrl.nets.critics import ChoiceCritics, StateValue
 from mbrl.nets.passes import NetworkPass
@@ -70,29 +70,19 @@ class DiscreteIQLState(LearnerState):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class DiscreteIQLValue:
-    """The value network, and the least online critic."""
+class DiscreteIQLValue(ChoiceValue):
+    """The value network, and the least online critic.
 
-    state: DiscreteIQLState
+    Attributes:
+        state_value: V, an expectile over logged choices rather than the value of the policy's own.
+    """
+
+    state_value: StateValue
 
     @torch.no_grad()
     def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
-        """`V(s)`, an expectile over logged choices rather than the value of the policy's own."""
-        return self.state.state_value(obs)
-
-    @torch.no_grad()
-    def action_value(
-        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b n"]
-    ) -> Float[Tensor, "b"]:
-        """`min_i Q_i(s, a)`."""
-        return self.action_values(obs, action).amin(0)
-
-    @torch.no_grad()
-    def action_values(
-        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b n"]
-    ) -> Float[Tensor, "c b"]:
-        """`Q_i(s, a)` of every critic."""
-        return take_choice(self.state.critic(self.state.actor.normaliser(obs)), action)
+        """`V(s)`."""
+        return self.state_value(obs)
 
 
 @LEARNERS.register("discrete_iql", "Implicit Q-learning over choices: expectiles, weighted cloning.")
@@ -173,7 +163,7 @@ class DiscreteIQL:
 
     def value(self, state: DiscreteIQLState) -> DiscreteIQLValue:
         """The value network and the critics."""
-        return DiscreteIQLValue(state)
+        return DiscreteIQLValue(state.actor, state.critic, state.actor.normaliser, state.state_value)
 
     def passes(self, state: DiscreteIQLState) -> tuple[NetworkPass, ...]:
         """Target critics at s and V at s'; V, the critics and the actor are trained."""

@@ -30,6 +30,7 @@ from mbrl.learners.base import (
     Optimiser,
     Schedule,
 )
+from mbrl.learners.critics import StateValueAlone
 from mbrl.nets.actors import ActorSpec, TanhGaussianActor
 from mbrl.nets.critics import StateValue
 from mbrl.nets.discriminator import Discriminator
@@ -89,18 +90,6 @@ class SMODICEState(LearnerState):
     actor_optimiser: Optimiser
     critic_optimiser: Optimiser
     discriminator_optimiser: Optimiser
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Values:
-    """V alone: a `StateValueFn`."""
-
-    critic: StateValue
-
-    @torch.no_grad()
-    def value(self, obs: Float[Tensor, "b obs_dim"]) -> Float[Tensor, "b"]:
-        """V(s) of the dual, nats."""
-        return self.critic(obs)
 
 
 @LEARNERS.register("smodice", "Cloning by weights that match an expert's occupancy (SMODICE, DemoDICE).")
@@ -169,9 +158,9 @@ class SMODICE:
         """The clone."""
         return state.actor
 
-    def value(self, state: SMODICEState) -> _Values:
+    def value(self, state: SMODICEState) -> StateValueAlone:
         """V of the dual, of the learned log-ratio."""
-        return _Values(state.critic)
+        return StateValueAlone(state.critic)
 
     def reward_model(self, state: SMODICEState) -> Discriminator:
         """The log-ratio of the expert's occupancy to that of the log."""
