@@ -4,10 +4,10 @@
     pip install 'mbrl-offline[healthcare]'
     python scripts/measure_icu_sepsis.py [--out results/icu-sepsis] [--stays 1000 10000 100000]
 
-For each size one log is made and cut in half: policies come from the first half, and are judged by the
-second one alone, with a table and value fits of its own. `--learners` adds networks that the same half trains. True
-values are linear solves in the task's tables, which no part of the method reads. Writes `README.md` with the
-tables, `results.json` with every number.
+For each size one log is made and cut in half: policies come from the first half, and are judged by the second
+one alone, with a table and value fits of its own. `--learners` adds networks that learn from the first half.
+True values are linear solves in the task's tables, which no part of the method reads. Writes `README.md` with
+the tables, `results.json` with every number.
 """
 
 import argparse
