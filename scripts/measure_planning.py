@@ -7,9 +7,9 @@
 
 A piece takes a policy of `measure_judge.py`, found again in the run store where that grid has trained it,
 puts each planner on top of it at its default settings, and evaluates both from common starts in the
-simulator, which nothing else sees. Whatever the method, the model is the fit of the log by the default config
-and the run's seed. Each piece leaves one JSON in results/planning/returns. `--audit` holds estimated gains of actions
-against true ones, by `mbrl plan-audit`, for one clone of each log.
+simulator, which nothing else sees. Whatever the method, the model is the fit of the log by the default
+config and the run's seed. Each piece leaves one JSON in results/planning/returns. `--audit` holds estimated
+gains of actions against true ones, by `mbrl plan-audit`, for one clone of each log.
 """
 
 import argparse
