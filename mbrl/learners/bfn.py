@@ -57,7 +57,7 @@ class BFNConfig(LearnerConfig):
 
     hidden: Hidden = (256, 256)
     flow_hidden: Hidden = (256, 256)
-    flow_steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    flow_steps: Annotated[int, Field(ge=1, le=1000)] = 5
     critics: Annotated[int, Field(ge=1, le=1000)] = 2
     critic_layer_norm: bool = True
     pessimism: Annotated[float, Field(ge=0, le=1000)] = 0.0
