@@ -77,6 +77,7 @@ def train(
     settings: LoopSettings,
     progress: Progress | None = None,
     diagnostics: ShiftMonitor | None = None,
+    on_start: Callable[[Any], None] | None = None,
     on_checkpoint: Callable[[int, Any, float], None] | None = None,
     on_update: Callable[[int, Any], None] | None = None,
 ) -> LoopOutcome:
@@ -93,6 +94,7 @@ def train(
         progress: told of updates and alarms.
         diagnostics: looks at the policy before each checkpoint, with draws from `rng.at("shift", step)`; the
             bits of the training are the same without.
+        on_start: called with the learner's fresh state, which it may change, before a checkpoint is loaded.
         on_checkpoint: called after each checkpoint with the updates done, the learner's state and the seconds
             since the start of this call.
         on_update: called after each update, before its checkpoint, with the updates done and the learner's
@@ -104,6 +106,8 @@ def train(
     """
     begin = time.perf_counter()
     state = training.learner.init(rng.at("init"))
+    if on_start is not None:
+        on_start(state)
     monitor = _Monitor(training, state, folder, settings, progress or SilentProgress())
     monitor.looks_through(diagnostics, rng)
     start = monitor.restore()
