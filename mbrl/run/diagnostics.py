@@ -161,7 +161,7 @@ def _support(
     key = stable_hash({"dataset": dataset.content_hash, "split": division, "seed": config.seed})
     if key not in supports:
         if train.stored is not None:  # of a log on disk as many rows as show what it does
-            train, held_out = thin(train, _STORED_ROWS), thin(held_out, _STORED_ROWS)
+            train, held_out = (thin(part, _STORED_ROWS).in_memory() for part in (train, held_out))
         supports[key] = BehaviourSupport.fit(
             (torch.tensor(train.observation), torch.tensor(train.action)),
             (torch.tensor(held_out.observation), torch.tensor(held_out.action)),
