@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -28,6 +28,21 @@ from mbrl.cli.output import emit
 if TYPE_CHECKING:
     from mbrl.api.policy import Policy
     from mbrl.run.policies import Which
+
+Weights: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."
+    ),
+]
+WarmStart: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--warm-start",
+        metavar="RUN",
+        help="Begin with actor and critics of this training; its policy may be taken, too.",
+    ),
+]
 
 
 @guarded
@@ -70,10 +85,7 @@ def fit(
 def train(
     datasets: DatasetNames = None,
     *,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."),
-    ] = None,
+    weights: Weights = None,
     algorithm: AlgorithmName = None,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
@@ -83,12 +95,7 @@ def train(
             metavar="DATASET", help="Log of an expert, for algorithms that imitate (airl, smodice)."
         ),
     ] = None,
-    warm_start: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="Begin with actor and critics of this training; its policy may be taken, too."
-        ),
-    ] = None,
+    warm_start: WarmStart = None,
     task: TaskName = None,
     online: Annotated[
         str | None,
