@@ -19,6 +19,7 @@ from mbrl.cli.options import (
     Seed,
     TaskName,
     Threads,
+    Weights,
     guarded,
     listener,
     parse_weights,
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
     from mbrl.api.policy import Policy
     from mbrl.run.policies import Which
 
-Weights: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--weights", metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."
-    ),
-]
 WarmStart: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -91,9 +86,7 @@ def train(
     dynamics: DynamicsName = None,
     expert: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATASET", help="Log of an expert, for algorithms that imitate (airl, smodice)."
-        ),
+        typer.Option(metavar="DATASET", help="Log of an expert, for those that imitate (airl, smodice)."),
     ] = None,
     warm_start: WarmStart = None,
     task: TaskName = None,
