@@ -134,6 +134,7 @@ class RecipeContext:
         log_termination: the condition under which a step ends the task, where the log carries it.
         expert: demonstrated steps, for recipes that imitate; None where nobody named an expert's log.
         preferences: answered pairs of the log's segments, for learners of preferences.
+        known_reward_unit: unit of the rewards of a learner that goes on; None takes the recipe's.
     """
 
     space: SpaceSpec
@@ -146,6 +147,7 @@ class RecipeContext:
     log_termination: TerminationFn | None = None
     expert: TransitionBatch | None = None
     preferences: SegmentPairs | None = None
+    known_reward_unit: float | None = None
 
     @property
     def known_termination(self) -> TerminationFn | None:
@@ -224,6 +226,8 @@ class RecipeContext:
             ConfigError: the unit needs to know episodes, and nobody noted them.
             DataError: returns have no range to scale by.
         """
+        if self.known_reward_unit is not None:
+            return self.known_reward_unit
         # A log without rewards has no deviation, and a clone needs none.
         if self.transitions is None or not config.reads_rewards:
             return 1.0

@@ -66,6 +66,8 @@ class RunConfig(BaseModel):
         dataset_options: what a load may repair.
         expert: second dataset, of an expert's episodes, for algorithms that imitate; read with the same
             options. Its rewards are never read.
+        warm_start: folder of a training of the same learner whose networks, optimisers and unit of rewards
+            this one starts from; null starts afresh.
         task: name of a shipped task or path of a task's yaml; null takes the one that the dataset names.
         recipe: how the learner gets its experience.
         algorithm: hyper-parameters of the recipe and its learner.
@@ -96,6 +98,7 @@ class RunConfig(BaseModel):
     dataset: str | None = None
     dataset_options: LoadOptions = LoadOptions()
     expert: str | None = None
+    warm_start: str | None = None
     task: str | None = None
     recipe: str
     algorithm: SerializeAsAny[RecipeConfig]

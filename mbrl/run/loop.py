@@ -79,6 +79,7 @@ def train(
     diagnostics: ShiftMonitor | None = None,
     on_checkpoint: Callable[[int, Any, float], None] | None = None,
     on_update: Callable[[int, Any], None] | None = None,
+    on_init: Callable[[Any], None] | None = None,
 ) -> LoopOutcome:
     """Runs `training` to its last update, continuing from the newest checkpoint in `folder`.
 
@@ -97,6 +98,7 @@ def train(
             since the start of this call.
         on_update: called after each update, before its checkpoint, with the updates done and the learner's
             state, which it must leave as it is.
+        on_init: fills the fresh state where the training does not start afresh.
 
     Raises:
         NonFiniteError: a metric or a parameter is NaN or infinite; the last good checkpoint stays.
@@ -104,6 +106,8 @@ def train(
     """
     begin = time.perf_counter()
     state = training.learner.init(rng.at("init"))
+    if on_init is not None:
+        on_init(state)
     monitor = _Monitor(training, state, folder, settings, progress or SilentProgress())
     monitor.looks_through(diagnostics, rng)
     start = monitor.restore()

@@ -47,6 +47,7 @@ from mbrl.run.preferences.recovered import keep_reward
 from mbrl.run.preferences.reward import REWARD_FILE
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey, package_version
+from mbrl.run.warm_start import WarmStart, open_warm_start, warm_start_digest
 
 
 def train_policy_stage(
@@ -74,6 +75,9 @@ def train_policy_stage(
     identity = _identity(config, dataset, task) | selection_identity(config)
     if expert is not None:
         identity["expert"] = expert.content_hash
+    warm_digest = warm_start_digest(config)
+    if warm_digest is not None:
+        identity["warm_start"] = warm_digest
     fit: Callable[[], FittedDynamics] | None = None
     if dataset is not None and recipe.needs_dynamics:
         fit, identity["dynamics"] = _model_source(resolved, dataset, workspace, fitted)
@@ -85,13 +89,16 @@ def train_policy_stage(
         kept = KeptPolicies.of(config, work.path, _policy_facts(resolved, dataset, task, key))
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, fit, expert=expert)
+        warm = open_warm_start(config, context.space, workspace)
+        if warm is not None:
+            context = dataclasses.replace(context, known_reward_unit=warm.reward_unit)
         _tell_what_matters(config, dataset, context, work)
         work.restart_clock()  # the fit is a stage of its own
         # Made on the host, where the log is; then all that updates and refreshes read moves to its device.
         training = on_device(RECIPES.get(config.recipe).build(config.algorithm, context), workspace.device)
         shift = _make_monitor(config, dataset, context, training, workspace)
         rng = RngStreams(config.seed, workspace.device).child("policy")
-        outcome = _run_loop(resolved, training, rng, shift, kept, work)
+        outcome = _run_loop(resolved, training, rng, shift, kept, work, warm)
         summary = _conclude(config, training, outcome, shift, kept, work)
         if dataset is not None and isinstance(training.learner, LearnsReward):
             reward = training.learner.reward_model(outcome.state)
@@ -279,6 +286,7 @@ def _run_loop(
     shift: ShiftMonitor | None,
     kept: KeptPolicies,
     work: StageWork,
+    warm: WarmStart | None,
 ) -> LoopOutcome:
     config, learner = resolved.run, training.learner
 
@@ -303,6 +311,7 @@ def _run_loop(
         diagnostics=shift,
         on_checkpoint=on_checkpoint,
         on_update=lambda step, state: kept.keep(step, lambda: learner.policy(state)),
+        on_init=None if warm is None else warm.load_into,
     )
 
 
