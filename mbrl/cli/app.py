@@ -12,6 +12,7 @@ from mbrl.cli import (
     compare,
     datasets,
     deploy,
+    finetune,
     ope,
     ope_bench,
     plan,
@@ -43,6 +44,7 @@ app.command("best-of")(preferences.best_of)
 app.command("auto")(auto.auto)
 app.command("fit")(runs.fit)
 app.command("train")(runs.train)
+app.command("finetune")(finetune.finetune)
 app.command("select")(runs.select)
 app.command("evaluate")(runs.evaluate)
 app.command("ope")(ope.ope)
