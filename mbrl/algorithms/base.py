@@ -13,6 +13,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import BatchSource, Learner, Refresh, TerminationFn, Training, ValueRefresh
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, TransitionBatch
+from mbrl.data.merging.mixture import SourceMixture
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
@@ -135,6 +136,8 @@ class RecipeContext:
         expert: demonstrated steps, for recipes that imitate; None where nobody named an expert's log.
         preferences: answered pairs of the log's segments, for learners of preferences.
         known_reward_unit: unit of the rewards of a learner that goes on; None takes the recipe's.
+        mixture: the source of each of the transitions, and their shares in the logged rows of a batch; None
+            draws all rows alike.
     """
 
     space: SpaceSpec
@@ -148,6 +151,7 @@ class RecipeContext:
     expert: TransitionBatch | None = None
     preferences: SegmentPairs | None = None
     known_reward_unit: float | None = None
+    mixture: SourceMixture | None = None
 
     @property
     def known_termination(self) -> TerminationFn | None:
@@ -270,12 +274,14 @@ class Recipe(abc.ABC):
         needs_dynamics: whether the dynamics are fitted before.
         is_online: whether it trains in a simulator.
         imitates: whether it needs a second log, of an expert.
+        weighs_sources: whether it draws logged rows by `RecipeContext.mixture`.
     """
 
     Config: ClassVar[type[RecipeConfig]]
     needs_dynamics: ClassVar[bool] = False
     imitates: ClassVar[bool] = False
     is_online: ClassVar[bool] = False
+    weighs_sources: ClassVar[bool] = False
 
     @classmethod
     @abc.abstractmethod

@@ -9,7 +9,14 @@ from mbrl.api.deploying import export
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener, make_board
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import minari_root, named_overrides, open_workspace, origin_of, torch_settings
+from mbrl.api.session import (
+    minari_root,
+    named_overrides,
+    open_workspace,
+    origin_of,
+    store_log,
+    torch_settings,
+)
 from mbrl.api.training import Run
 from mbrl.core.errors import ConfigError, DataError, MissingExtraError
 from mbrl.data.dataset import Dataset
@@ -206,9 +213,11 @@ def _prepare(
         raise ConfigError(f"minutes={minutes:g} is no time. Remedy: a positive number.")
     options = source.config.dataset_options
     data = log if isinstance(log, Dataset) else open_dataset(str(log), options, minari_root=minari_root())
-    origin = origin_of(data, workspace)
-    path = Path(origin.source).expanduser()
-    opened = str(path.resolve()) if path.exists() else origin.source
+    source_of_log = origin_of(data, workspace).source
+    if not isinstance(source_of_log, str):  # its jobs open one dataset by its name
+        source_of_log = str(store_log(data, workspace).source)
+    path = Path(source_of_log).expanduser()
+    opened = str(path.resolve()) if path.exists() else source_of_log
     count = jobs or os.cpu_count() or 1
     root = workspace.store.root.resolve()
     mark = stable_hash([source.config.model_dump(mode="json"), data.content_hash, minutes, count])[:8]

@@ -20,6 +20,7 @@ from mbrl.cli import (
     reports,
     runs,
 )
+from mbrl.cli.options import WeightedCommand
 
 app = typer.Typer(
     name="mbrl",
@@ -33,6 +34,7 @@ app.command("list")(catalogue.list_entries)
 app.command("inspect")(datasets.inspect)
 app.command("import")(datasets.import_log)
 app.command("topics")(bags.topics)
+app.command("merge")(datasets.merge)
 app.command("relabel")(datasets.relabel)
 app.command("collect")(datasets.collect)
 app.command("label")(preferences.label)
@@ -45,6 +47,7 @@ app.command("auto")(auto.auto)
 app.command("fit")(runs.fit)
 app.command("train")(runs.train)
 app.command("finetune")(finetune.finetune)
+app.command("train", cls=WeightedCommand)(runs.train)
 app.command("select")(runs.select)
 app.command("evaluate")(runs.evaluate)
 app.command("ope")(ope.ope)

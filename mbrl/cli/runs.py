@@ -9,7 +9,7 @@ import typer
 from mbrl.cli.options import (
     AlgorithmName,
     ConfigFile,
-    DatasetName,
+    DatasetNames,
     DebugFlag,
     Device,
     DynamicsName,
@@ -21,6 +21,7 @@ from mbrl.cli.options import (
     Threads,
     guarded,
     listener,
+    parse_weights,
 )
 from mbrl.cli.output import emit
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @guarded
 def fit(
-    dataset: DatasetName = None,
+    datasets: DatasetNames = None,
     *,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
@@ -51,7 +52,7 @@ def fit(
     from mbrl.api.model import fit as fit_dynamics
 
     model = fit_dynamics(
-        dataset,
+        datasets or None,
         dynamics,
         judges=judges,
         config=config,
@@ -67,8 +68,12 @@ def fit(
 
 @guarded
 def train(
-    dataset: DatasetName = None,
+    datasets: DatasetNames = None,
     *,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."),
+    ] = None,
     algorithm: AlgorithmName = None,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
@@ -103,8 +108,9 @@ def train(
     from mbrl.api.training import train as train_policy
 
     run = train_policy(
-        dataset,
+        datasets or None,
         algorithm,
+        weights=parse_weights(weights),
         dynamics=dynamics,
         expert=expert,
         config=config,
