@@ -113,8 +113,8 @@ def finetune(
     Args:
         run: a finished training on a log, or the last round of an earlier call.
         simulator: run the trials in the simulator of the task: the whole budget, in `batches` parts.
-        trials: or what was logged on the machine: open logs, or what `mbrl.load` takes, one for each batch; with
-            a `schema`, raw files.
+        trials: or what was logged on the machine: open logs, or what `mbrl.load` takes, one for each batch;
+            with a `schema`, raw files.
         schema: that describes raw files, such as the one of a bundle.
         budget: episodes that may be run in all, earlier calls included; None keeps what was stated before.
         batches: parts of the budget in a simulator.
@@ -142,8 +142,8 @@ def finetune(
     """
     if simulator == (trials is not None):
         raise ConfigError(
-            "Say where trials are run, since nothing is run unasked: in the simulator (--simulator), or on the "
-            "machine, whose log you name (--trials FILE)."
+            "Say where trials are run, since nothing is run unasked: in the simulator (--simulator), or on "
+            "the machine, whose log you name (--trials FILE)."
         )
     config = validate(FinetuneConfig, changes, where="The finetuning")
     path = run.path if isinstance(run, Run) else Path(run)

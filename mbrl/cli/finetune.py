@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, Runs, guarded, listener
+from mbrl.cli.options import DebugFlag, JsonFlag, Overrides, guarded, listener
 from mbrl.cli.output import emit
 
 
@@ -14,7 +14,10 @@ def finetune(
     run: Annotated[Path, typer.Argument(help="A training on a log, or the last round of an earlier call.")],
     *,
     simulator: Annotated[
-        bool, typer.Option("--simulator", help="Run trials in the simulator of the task: asked for, never by itself.")
+        bool,
+        typer.Option(
+            "--simulator", help="Run trials in the simulator of the task: asked for, never by itself."
+        ),
     ] = False,
     trials: Annotated[
         list[str] | None,

@@ -40,8 +40,8 @@ class WarmStart:
             state.load_state_dict(self.state)
         except UNUSABLE as error:
             raise ConfigError(
-                f"warm_start={self.path}: its networks do not fit this training ({str(error)[:200]}). Remedy: "
-                "the same learner with the same networks; take the config of that run."
+                f"warm_start={self.path}: its networks do not fit this training ({str(error)[:200]}). "
+                "Remedy: the same learner with the same networks; take the config of that run."
             ) from error
 
 
@@ -64,8 +64,8 @@ def warm_start_digest(config: RunConfig) -> str | None:
         )
     if config.algorithm.depends_on_length:
         raise ConfigError(
-            f"warm_start={config.warm_start}: updates depend on the length of the training (a schedule of the "
-            "learning rate, say), and that training is over. Remedy: --set "
+            f"warm_start={config.warm_start}: updates depend on the length of the training (a schedule of "
+            "the learning rate, say), and that training is over. Remedy: --set "
             "algorithm.learner.actor_schedule=constant, or what else the learner calls its schedule."
         )
     return str(run.manifest()["hash"])
@@ -84,8 +84,8 @@ def open_warm_start(config: RunConfig, space: SpaceSpec, workspace: Workspace) -
     theirs = open_policy(run.path, "last").network.spec.space
     if theirs != space:
         raise ConfigError(
-            f"warm_start={run.path}: it acts on {theirs}, and the log has {space}. Remedy: a training on a log "
-            "of the same machine."
+            f"warm_start={run.path}: it acts on {theirs}, and the log has {space}. Remedy: a training on a "
+            "log of the same machine."
         )
     found = CheckpointFolder(run.path / "checkpoints", digest).load_latest(workspace.progress.message)
     if found is None:

@@ -9,12 +9,12 @@ import torch
 from mbrl.core.errors import ConfigError
 from mbrl.data.open import open_dataset
 from mbrl.data.relabel import relabel_dataset
+from mbrl.run import train as train_module
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.loop import train
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
-from mbrl.run import train as train_module
 from mbrl.run.train import train_policy_stage
 from tests.run.toy import write_dataset
 
@@ -83,7 +83,9 @@ def test_it_is_another_run_which_continues_to_the_same_bits(
 ) -> None:
     asked = config(log, 15, warm_start=str(first.path))
     whole = train_policy_stage(asked, Workspace(RunStore(tmp_path / "a")))
-    assert whole.path.name != train_policy_stage(config(log, 15), Workspace(RunStore(tmp_path / "a"))).path.name
+    assert (
+        whole.path.name != train_policy_stage(config(log, 15), Workspace(RunStore(tmp_path / "a"))).path.name
+    )
     store = Workspace(RunStore(tmp_path / "b"))
 
     def killed(*args: Any, on_checkpoint: Any, **how: Any) -> Any:

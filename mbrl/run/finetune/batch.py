@@ -71,8 +71,8 @@ class Batch:
         policy: acts.
         task: whose simulator.
         episodes: how many.
-        exploration: deviation of noise on the commands, halves of their range, or the share of choices that is
-            drawn evenly; None draws from the policy's density, or takes `DEFAULT_NOISE` without one.
+        exploration: deviation of noise on the commands, halves of their range, or the share of choices that
+            is drawn evenly; None draws from the policy's density, or takes `DEFAULT_NOISE` without one.
     """
 
     policy: StoredPolicy

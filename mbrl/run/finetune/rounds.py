@@ -42,9 +42,9 @@ class FinetuneConfig(BaseModel):
     Attributes:
         updates: after each batch of trials.
         old_share: of the log without trials in each batch of an update; the trials have the rest.
-        exploration: deviation of noise on the commands of trials in a simulator, halves of their range, or the
-            share of choices that is drawn evenly; null draws from the policy's own density, and takes 0.1 for a
-            policy without one.
+        exploration: deviation of noise on the commands of trials in a simulator, halves of their range, or
+            the share of choices that is drawn evenly; null draws from the policy's own density, and takes 0.1
+            for a policy without one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +86,7 @@ class Finetuning:
     overrides: Sequence[Override] = ()
 
     def in_simulator(self, batches: int, workspace: Workspace) -> list[Round]:
-        """Runs what is left of the budget in the simulator of the task, in batches with a training after each.
+        """Runs what is left of the budget in the task's simulator, in batches with a training after each.
 
         Everything is found again by a later call, and a killed one goes on to the same bits.
 
@@ -104,7 +104,8 @@ class Finetuning:
                 "machine, and name what was logged as --trials."
             )
         workspace.progress.message(
-            f"This runs policies in the simulator of {task.name}: {sum(counts)} episodes in {batches} batches."
+            f"This runs policies in the simulator of {task.name}: {sum(counts)} episodes in {batches} "
+            "batches."
         )
         seed = resolve(before / "config.yaml").run.seed
         first = 1 if lineage is None else lineage.version
@@ -136,11 +137,11 @@ class Finetuning:
         """The log of the training that goes on, and its folder."""
         run = find_run(self.start, stage="train_policy")
         config = resolve(run.path / "config.yaml").run
-        recipe = RECIPES.get(config.recipe)
-        if recipe.is_online or recipe.imitates or not config.algorithm.reads_rewards or not recipe.weighs_sources:
+        # Whatever draws logged rows by their source can be given trials beside them.
+        if not (RECIPES.get(config.recipe).weighs_sources and config.algorithm.reads_rewards):
             raise ConfigError(
-                f"{self.start} was trained by {config.recipe!r}, which has no log of rewards that trials could "
-                "be added to. Remedy: a training by iql, td3_bc, cql, mopo or another method on a log."
+                f"{self.start} was trained by {config.recipe!r}, which has no log of rewards that trials "
+                "could be added to. Remedy: a training by iql, td3_bc, cql, mopo or another method on a log."
             )
         return load_run_dataset(config, workspace), run.path
 
@@ -166,9 +167,7 @@ def next_config(finetuning: Finetuning, before: Path, path: Path, version: Datas
     }
     learner = resolve(before / "config.yaml").run.algorithm.learner.config
     schedules = [name for name in type(learner).model_fields if name.endswith("schedule")]
-    constant: list[Override] = [
-        (("algorithm", "learner", name), "constant") for name in schedules
-    ]
+    constant: list[Override] = [(("algorithm", "learner", name), "constant") for name in schedules]
     return resolve(
         before / "config.yaml",
         arguments=arguments,

@@ -100,8 +100,8 @@ def as_logged(trials: Dataset, log: Dataset) -> Dataset:
     made_by = info.provenance.get("reward")
     if info.reward_rule is None and made_by is not None and trials.info.provenance.get("reward") != made_by:
         raise ConfigError(
-            f"The rewards of the log {info.name!r} are those of {made_by}, and the trials have others. Remedy: "
-            "give them the same (mbrl relabel) and name them as --trials."
+            f"The rewards of the log {info.name!r} are those of {made_by}, and the trials have others. "
+            "Remedy: give them the same (mbrl relabel) and name them as --trials."
         )
     # Before the history: rules read the channels of single frames.
     if info.history is None and (rule is not None or end is not None):
@@ -153,7 +153,10 @@ def append_trials(log: Dataset, trials: Dataset, *, budget: int, policy: str | N
     # Merging keeps what all parts say alike; a version goes on being what its log is.
     provenance = {**log.info.provenance, **merged.info.provenance, LINEAGE: lineage.model_dump_json()}
     info = dataclasses.replace(
-        merged.info, provenance=provenance, ref_min_score=log.info.ref_min_score, ref_max_score=log.info.ref_max_score
+        merged.info,
+        provenance=provenance,
+        ref_min_score=log.info.ref_min_score,
+        ref_max_score=log.info.ref_max_score,
     )
     return dataclasses.replace(merged, info=info, origin=None)
 
