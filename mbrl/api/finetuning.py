@@ -82,7 +82,7 @@ class FinetuneResult(Result):
         if not self.rounds[-1].batch.in_simulator and self.left:
             found.append(
                 f"Next: mbrl export {self.run.path} --out BUNDLE, run it on the machine, then mbrl finetune "
-                f"{self.run.path} --trials ITS_LOG."
+                f"{self.run.path} --trials ITS_LOG --schema BUNDLE/log-schema.yaml."
             )
         return found
 

@@ -28,7 +28,9 @@ from mbrl.run.finetune.versions import (
     mixing_weights,
     require_budget,
 )
-from mbrl.testing.samples import make_dataset, make_episodes
+from mbrl.run.fit import load_dynamics
+from mbrl.run.store import RunStore
+from mbrl.testing.samples import TINY_DYNAMICS, make_dataset, make_episodes
 
 LOG = make_dataset()  # 12 episodes of 30 steps
 SMALL = {"updates": 20, "learner": {"hidden": [8], "batch_size": 16}, "diagnostics": False, "progress": False}
@@ -180,9 +182,15 @@ def test_trials_of_a_machine_are_taken_as_they_are_logged(pendulum: mbrl.Run, tm
         mbrl.collect("pendulum", policy="random", steps=400, seed=seed, progress=False) for seed in (1, 2)
     )
     how = {"updates": 10, "plan": False, "progress": False, "store": tmp_path / "runs"}
-    one = finetune(pendulum, trials=mbrl.save(first, tmp_path / "first"), budget=4, **how)
+    tiny = tmp_path / "tiny.yaml"
+    tiny.write_text(json.dumps(TINY_DYNAMICS))
+    planned = {**how, "plan": True, "dynamics": str(tiny)}
+    one = finetune(pendulum, trials=mbrl.save(first, tmp_path / "first"), budget=4, **planned)
     assert one.left == 2
     assert "mbrl export" in one.messages()[-1]
+    fits = [run for run, told in RunStore(tmp_path / "runs").manifests() if told["stage"] == "fit_dynamics"]
+    assert [run.manifest()["dataset_hash"] for run in fits] == [one.version.content_hash]
+    assert list(one.plan or ()) == load_dynamics(fits[0]).report.gaps.next_to_log()
     two = finetune(one.run, trials=second, **how)
     assert (two.lineage.version, two.lineage.budget, two.left) == (3, 4, 0)
     assert not two.rounds[0].batch.in_simulator
