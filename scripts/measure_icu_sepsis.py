@@ -5,13 +5,15 @@
     python scripts/measure_icu_sepsis.py [--out results/icu-sepsis] [--stays 1000 10000 100000]
 
 For each size one log is made and cut in half: policies come from the first half, and are judged by the second
-one alone, with a table and value fits of its own. True values are linear solves in the task's tables, which
-no part of the method reads. Writes `README.md` with the tables, `results.json` with every number.
+one alone, with a table and value fits of its own. `--learners` adds networks that learn from the first half.
+True values are linear solves in the task's tables, which no part of the method reads. Writes `README.md` with
+the tables, `results.json` with every number.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import mbrl  # noqa: E402
+from mbrl.core.protocols import DiscretePolicy  # noqa: E402
 from mbrl.core.rng import RngStreams  # noqa: E402
 from mbrl.data.dataset import Dataset  # noqa: E402
 from mbrl.dynamics.tabular.counts import fit_table  # noqa: E402
@@ -47,17 +50,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stays", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--updates", type=int, default=20_000, help="of a value fit")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learners", nargs="*", default=[], help="networks besides, as discrete_bcq")
+    parser.add_argument("--learner-updates", type=int, default=10_000)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     task = SepsisTask.load()
     rows: list[dict[str, Any]] = []
     for stays in options.stays:
-        for row in measure(task, stays, updates=options.updates, seed=options.seed):
+        for row in measure(task, stays, options):
             rows.append(row)
             sys.stdout.write(f"{stays:,} stays, {row['policy']}: {row['verdict']}, {row['seconds']} s\n")
             sys.stdout.flush()
             asked = f"--stays {' '.join(map(str, options.stays))} --updates {options.updates}"
-            found = {"command": f"python scripts/measure_icu_sepsis.py {asked} --seed {options.seed}"}
+            asked += f" --seed {options.seed}"
+            if options.learners:
+                asked += f" --learners {' '.join(options.learners)}"
+                asked += f" --learner-updates {options.learner_updates}"
+            found = {"command": f"python scripts/measure_icu_sepsis.py {asked}"}
             found |= {"updates": options.updates}
             found |= {"clinicians": task.value(task.clinicians), "best": best_value(task), "rows": rows}
             (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -70,18 +79,19 @@ def best_value(task: SepsisTask) -> float:
     return task.value(task.best_policy())
 
 
-def measure(task: SepsisTask, stays: int, *, updates: int, seed: int) -> Iterator[dict[str, Any]]:
+def measure(task: SepsisTask, stays: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row for each policy of a log of this size."""
+    seed = int(options.seed)
     log = task.log(stays, seed=seed)
     half = np.random.default_rng(seed).permutation(len(log))
     train, judge = log.select(half[: stays // 2]), log.select(half[stays // 2 :])
     model = fit_table(train, train, members=7, prior=None, rng=RngStreams(seed))
     fitted = mbrl.fit(judge, progress=False, seed=seed, kind="tabular")
-    for name, policy in policies(task, train, model).items():
+    for name, policy in {**policies(train, model), **learned(train, options)}.items():
         started = time.time()
         candidate = mbrl.Policy(StoredPolicy.in_memory(policy, name=name))
         found = mbrl.ope(
-            candidate, judge, dynamics=fitted, stochastic=True, updates=updates, backtest=True,
+            candidate, judge, dynamics=fitted, stochastic=True, updates=options.updates, backtest=True,
             progress=False, seed=seed,
         )  # fmt: skip
         report = found.report.proposed_report
@@ -100,7 +110,7 @@ def measure(task: SepsisTask, stays: int, *, updates: int, seed: int) -> Iterato
         }
 
 
-def policies(task: SepsisTask, train: Dataset, model: TabularDynamics) -> dict[str, TabularPolicy]:
+def policies(train: Dataset, model: TabularDynamics) -> dict[str, DiscretePolicy]:
     """Candidates, from the training half alone; the last one is a control that no log speaks for."""
     clone = behaviour_policy(model, prior=1.0)
     codes = model.get_buffer("codes")
@@ -110,8 +120,8 @@ def policies(task: SepsisTask, train: Dataset, model: TabularDynamics) -> dict[s
     rows = train.transitions()
     logged = dispute[model.state(torch.tensor(rows.observation)).numpy(), rows.action.argmax(1)]
     cost = PENALTY * dispute / np.quantile(logged, 0.95)
-    uniform = torch.full((len(codes), actions), 1.0 / actions, dtype=torch.float64)
-    del task
+    allowed = model.table.allowed.double()
+    uniform = allowed / allowed.sum(1, keepdim=True)
     return {
         "clone": clone,
         "spibb": spibb_policy(model, clone, least_count=LEAST_COUNT, discount=1.0),
@@ -121,11 +131,29 @@ def policies(task: SepsisTask, train: Dataset, model: TabularDynamics) -> dict[s
     }
 
 
-def true_value(task: SepsisTask, policy: TabularPolicy) -> float:
+def learned(train: Dataset, options: argparse.Namespace) -> dict[str, DiscretePolicy]:
+    """Networks of 2 x 256, trained on the log alone, among the actions that were allowed."""
+    found: dict[str, DiscretePolicy] = {}
+    with tempfile.TemporaryDirectory(prefix="mbrl-sepsis-") as store:
+        for name in options.learners:
+            algorithm = {
+                "recipe": "model_free",
+                "updates": options.learner_updates,
+                "learner": {"name": name},
+            }
+            run = mbrl.train(train, algorithm, seed=options.seed, select="last", store=store, progress=False)
+            policy = run.policy.stored.policy
+            assert isinstance(policy, DiscretePolicy)
+            found[name] = policy
+    return found
+
+
+def true_value(task: SepsisTask, policy: DiscretePolicy) -> float:
     """The chance of survival under the policy, by a linear solve in the task's tables."""
     table = np.zeros_like(task.clinicians)
     live = slice(task.states)
-    table[live] = state_probabilities(policy, torch.from_numpy(task.centres[live]))
+    states, allowed = torch.from_numpy(task.centres[live]), torch.from_numpy(task.allowed[live])
+    table[live] = state_probabilities(policy, states, allowed)
     return task.value(table)
 
 

@@ -193,5 +193,7 @@ def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
     if isinstance(value, Mapping) and value:
         for key, below in cast("Mapping[str, Any]", value).items():
             yield from _leaves((*path, *str(key).split(".")), below)
+    elif isinstance(value, os.PathLike):
+        yield path, os.fspath(cast("os.PathLike[str]", value))  # a path, or a result that stands for its own
     else:
         yield path, list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value

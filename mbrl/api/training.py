@@ -66,6 +66,10 @@ class Run(Result):
         """
         return cls(find_run(Path(path), stage="train_policy"))
 
+    def __fspath__(self) -> str:
+        """The folder, so that the training stands for it wherever a path is taken."""
+        return str(self.path)
+
     @property
     def name(self) -> str:
         """What was trained."""
@@ -208,7 +212,8 @@ def train(
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
-        changes: the same by name; a key that is no section belongs to the algorithm: `updates=10_000`.
+        changes: the same by name; a key that is no section of it belongs to the algorithm: `updates=10_000`,
+            `penalty={"coef": 2.0}`, `select="last"`, `warm_start=run`.
 
     Raises:
         MbrlError: a name or value is wrong, the log cannot be used, or the training met a NaN.

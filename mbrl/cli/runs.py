@@ -83,6 +83,12 @@ def train(
             metavar="DATASET", help="Log of an expert, for algorithms that imitate (airl, smodice)."
         ),
     ] = None,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Begin with actor and critics of this training; its policy may be taken, too."
+        ),
+    ] = None,
     task: TaskName = None,
     online: Annotated[
         str | None,
@@ -107,6 +113,8 @@ def train(
     del debug
     from mbrl.api.training import train as train_policy
 
+    options = {("select", "rule"): select, ("warm_start",): None if warm_start is None else str(warm_start)}
+    named = [(path, value) for path, value in options.items() if value is not None]
     run = train_policy(
         datasets or None,
         algorithm,
@@ -121,7 +129,7 @@ def train(
         device=device,
         store=runs,
         progress=listener(is_json=json),
-        overrides=[*(overrides or []), *([] if select is None else [(("select", "rule"), select)])],
+        overrides=[*(overrides or []), *named],
     )
     emit(run, is_json=json, path=run.path)
 

@@ -4,14 +4,17 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
+import torch
+
 from mbrl.core.errors import ConfigError
 from mbrl.deploy.choices import PROBABILITIES, write_choices
 from mbrl.deploy.graph import Graph
-from mbrl.deploy.layers import write_normaliser, write_stack
+from mbrl.deploy.layers import apply_stack, name_stack, write_normaliser, write_stack
 from mbrl.nets.actors import Actor, ClippedGaussianActor, MixtureActor
-from mbrl.nets.bcq import BCQPolicy
 from mbrl.nets.best_of import BestOfPolicy
 from mbrl.nets.categorical import CategoricalPolicy
+from mbrl.nets.generative.bcq import BCQPolicy
+from mbrl.nets.generative.flow import FlowPolicy
 from mbrl.nets.policy import PolicyNetwork
 
 FRAMES: Final = "frames"
@@ -125,6 +128,25 @@ def _mixture(policy: MixtureActor, head: Head) -> str:
     return graph.op("Tanh", graph.op("GatherND", graph.reshape(means, -1, k, size), best, batch_dims=1))
 
 
+def _flow(policy: FlowPolicy, head: Head) -> str:
+    graph, size = head.graph, policy.act_dim
+    rows = graph.op("Gather", graph.op("Shape", head.obs), graph.constant([0]))
+    x = head.noise
+    if x is None:
+        shape = graph.op("Concat", rows, graph.constant([size]), axis=0)
+        x = graph.op("Expand", graph.constant(torch.zeros(1, size)), shape)
+    obs_n = write_normaliser(graph, head.obs, policy.normaliser)
+    field, steps = name_stack(graph, policy.field), policy.spec.steps
+    column = graph.op("Concat", rows, graph.constant([1]), axis=0)
+    width = graph.constant(1 / steps)
+    # Unrolled: every step is a pass through the same weights.
+    for k in range(steps):
+        time = graph.op("Expand", graph.constant(torch.full((1, 1), k / steps)), column)
+        velocity = apply_stack(graph, graph.op("Concat", obs_n, x, time, axis=-1), field)
+        x = graph.op("Add", x, graph.op("Mul", velocity, width))
+    return graph.clip(x, -1.0, 1.0)
+
+
 def _bcq(policy: BCQPolicy, head: Head) -> str:
     if head.noise is not None:
         raise ConfigError("Draws of BCQ need the inverse of erf, which ONNX lacks. Remedy: export without.")
@@ -191,6 +213,7 @@ _WRITERS: Final[dict[str, Writer]] = {
     "tanh_gaussian": _tanh_gaussian,
     "clipped_gaussian": _clipped_gaussian,
     "mixture": _mixture,
+    "flow": _flow,
     "bcq": _bcq,
     "best_of_n": _best_of,
 }

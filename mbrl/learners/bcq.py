@@ -22,8 +22,8 @@ from torch import Tensor
 from mbrl.core.types import Metrics, TransitionBatch
 from mbrl.learners.base import LEARNERS, LearnerConfig, LearnerContext, LearnerState, Optimiser
 from mbrl.learners.critics import PolicyValue, regress_critics
-from mbrl.nets.bcq import BCQ_KIND, LATENT_CLIP, BCQPolicy, BCQSpec
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.generative.bcq import BCQ_KIND, LATENT_CLIP, BCQPolicy, BCQSpec
 from mbrl.nets.passes import NetworkPass
 from mbrl.nets.stack import StackedMLP
 from mbrl.nets.widths import Hidden

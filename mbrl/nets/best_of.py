@@ -1,9 +1,9 @@
-"""Best of N: draws of a policy with a density, ranked by an ensemble of rewards or values."""
+"""Best of N: draws of a policy, ranked by an ensemble of rewards or values."""
 
 import copy
 import dataclasses
 import math
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
 from annotated_types import Ge, Le
@@ -17,9 +17,9 @@ from mbrl.nets.actors import (
     MixtureActor,
     TanhGaussianActor,
     actor_class,
-    build_actor,
 )
 from mbrl.nets.critics import CriticEnsemble
+from mbrl.nets.generative.flow import FlowPolicy, FlowSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork, PolicySpec
 from mbrl.nets.stack import ActivationName
@@ -35,9 +35,9 @@ Rankers: TypeAlias = Annotated[int, Ge(1), Le(1000)]
 Pessimism: TypeAlias = Annotated[float, Ge(0), Le(1000)]
 """Deviations over members that are taken off their mean."""
 
-Drawing: TypeAlias = TanhGaussianActor | ClippedGaussianActor | MixtureActor
-DRAWING: Final = ("tanh_gaussian", "clipped_gaussian", "mixture")
-"""Kinds of actors that draw."""
+Drawing: TypeAlias = TanhGaussianActor | ClippedGaussianActor | MixtureActor | FlowPolicy
+DRAWING: Final = ("tanh_gaussian", "clipped_gaussian", "mixture", "flow")
+"""Kinds of policies that draw."""
 
 _CHUNK_ROWS: Final = 4096
 """Candidates ranked at once when acting: the memory of a pass does not grow with the batch."""
@@ -64,7 +64,7 @@ class BestOfSpec(PolicySpec):
     """
 
     kind: BestOfKind
-    behaviour: ActorSpec
+    behaviour: ActorSpec | FlowSpec
     candidates: Candidates
     rankers: Rankers
     rank_hidden: Layers
@@ -100,7 +100,9 @@ class BestOfPolicy(PolicyNetwork):
         super().__init__(spec, normaliser, generator.device)
         if spec.behaviour.kind not in DRAWING:
             raise ValueError(f"a policy of kind {spec.behaviour.kind!r} draws nothing to choose from")
-        self.behaviour = build_actor(spec.behaviour, copy.deepcopy(normaliser), generator)
+        self.behaviour: Actor | FlowPolicy = _behaviour_class(spec.behaviour)(
+            spec.behaviour, copy.deepcopy(normaliser), generator
+        )
         self.ranker = CriticEnsemble(
             spec.rankers,
             spec.space,
@@ -120,7 +122,7 @@ class BestOfPolicy(PolicyNetwork):
     @classmethod
     def of(
         cls,
-        behaviour: Actor,
+        behaviour: Actor | FlowPolicy,
         ranker: CriticEnsemble,
         *,
         candidates: int,
@@ -165,7 +167,7 @@ class BestOfPolicy(PolicyNetwork):
     @classmethod
     def tensor_shapes(cls, spec: BestOfSpec) -> dict[str, tuple[int, ...]]:
         """See `PolicyNetwork.tensor_shapes`."""
-        behaviour = actor_class(spec.behaviour.kind).tensor_shapes(spec.behaviour)
+        behaviour = _behaviour_class(spec.behaviour).tensor_shapes(spec.behaviour)
         ranker = CriticEnsemble.tensor_shapes(
             spec.rankers, spec.space, spec.rank_hidden, layer_norm=spec.rank_layer_norm
         )
@@ -219,3 +221,7 @@ class BestOfPolicy(PolicyNetwork):
         actions = behaviour.sample(obs, self.spec.candidates, draws)
         best = self.rank(obs, actions).argmax(0)
         return actions[best, torch.arange(len(obs), device=obs.device)]
+
+
+def _behaviour_class(spec: ActorSpec | FlowSpec) -> Any:
+    return FlowPolicy if isinstance(spec, FlowSpec) else actor_class(spec.kind)

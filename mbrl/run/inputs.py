@@ -227,6 +227,7 @@ def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]
         "dataset_hash": None if dataset is None else dataset.content_hash,
         **listed,
         **({} if config.expert is None else {"expert_source": config.expert}),
+        **({} if config.warm_start is None else {"warm_start": config.warm_start}),
         "dropped": {} if dataset is None else dict(dataset.dropped),
         "online": dataset is None,
         "threads": config.threads,

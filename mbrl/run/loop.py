@@ -77,9 +77,9 @@ def train(
     settings: LoopSettings,
     progress: Progress | None = None,
     diagnostics: ShiftMonitor | None = None,
+    on_start: Callable[[Any], None] | None = None,
     on_checkpoint: Callable[[int, Any, float], None] | None = None,
     on_update: Callable[[int, Any], None] | None = None,
-    on_init: Callable[[Any], None] | None = None,
 ) -> LoopOutcome:
     """Runs `training` to its last update, continuing from the newest checkpoint in `folder`.
 
@@ -94,11 +94,11 @@ def train(
         progress: told of updates and alarms.
         diagnostics: looks at the policy before each checkpoint, with draws from `rng.at("shift", step)`; the
             bits of the training are the same without.
+        on_start: called with the learner's fresh state, which it may change, before a checkpoint is loaded.
         on_checkpoint: called after each checkpoint with the updates done, the learner's state and the seconds
             since the start of this call.
         on_update: called after each update, before its checkpoint, with the updates done and the learner's
             state, which it must leave as it is.
-        on_init: fills the fresh state where the training does not start afresh.
 
     Raises:
         NonFiniteError: a metric or a parameter is NaN or infinite; the last good checkpoint stays.
@@ -106,8 +106,8 @@ def train(
     """
     begin = time.perf_counter()
     state = training.learner.init(rng.at("init"))
-    if on_init is not None:
-        on_init(state)
+    if on_start is not None:
+        on_start(state)
     monitor = _Monitor(training, state, folder, settings, progress or SilentProgress())
     monitor.looks_through(diagnostics, rng)
     start = monitor.restore()

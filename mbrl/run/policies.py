@@ -15,9 +15,9 @@ from mbrl.core.protocols import Policy
 from mbrl.core.types import SpaceSpec
 from mbrl.envs.history import HistoryPolicy
 from mbrl.nets.actors import ActorSpec, actor_class
-from mbrl.nets.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.best_of import DRAWING, BestOfPolicy, BestOfSpec
 from mbrl.nets.categorical import CategoricalSpec, categorical_class
+from mbrl.nets.generative.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.artifacts import load_artifact, save_artifact

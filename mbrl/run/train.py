@@ -42,6 +42,8 @@ from mbrl.run.inputs import (
     split_identity,
 )
 from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, selection_identity
+from mbrl.run.judge.continued import Continued
+from mbrl.run.judge.warm_start import WarmStart, open_warm_start
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import POLICY_FILE, save_policy
@@ -49,7 +51,6 @@ from mbrl.run.preferences.recovered import keep_reward
 from mbrl.run.preferences.reward import REWARD_FILE
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import RunFolder, StageKey, package_version
-from mbrl.run.warm_start import WarmStart, open_warm_start, warm_start_digest
 
 
 def train_policy_stage(
@@ -73,13 +74,10 @@ def train_policy_stage(
     """
     config, recipe = resolved.run, RECIPES.get(resolved.run.recipe)
     dataset, task = _open_inputs(resolved, workspace, dataset)
-    expert = load_run_expert(config, dataset, workspace)
+    expert, start = load_run_expert(config, dataset, workspace), open_warm_start(config, dataset)
     identity = _identity(config, dataset, task) | selection_identity(config)
-    if expert is not None:
-        identity["expert"] = expert.content_hash
-    warm_digest = warm_start_digest(config)
-    if warm_digest is not None:
-        identity["warm_start"] = warm_digest
+    identity |= {} if expert is None else {"expert": expert.content_hash}
+    identity |= {} if start is None else {"warm_start": start.identity}
     fit: Callable[[], FittedDynamics] | None = None
     if dataset is not None and recipe.needs_dynamics:
         fit, identity["dynamics"] = _model_source(resolved, dataset, workspace, fitted)
@@ -90,22 +88,20 @@ def train_policy_stage(
     def work(work: StageWork) -> Mapping[str, Any]:
         kept = KeptPolicies.of(config, work.path, _policy_facts(resolved, dataset, task, key))
         continue_shorter(config, workspace.store, work, kept)
-        context = make_recipe_context(config, dataset, task, fit, expert=expert)
-        warm = open_warm_start(config, context.space, workspace)
-        if warm is not None:
-            context = dataclasses.replace(context, known_reward_unit=warm.reward_unit)
+        context = make_recipe_context(config, dataset, task, None, expert=expert)
+        if start is not None:  # before the fit, which takes minutes
+            context = dataclasses.replace(context, known_reward_unit=start.reward_unit)
+            start.check(config, context)
+        context = dataclasses.replace(context, dynamics=None if fit is None else fit())
         _tell_what_matters(config, dataset, context, work)
         work.restart_clock()  # the fit is a stage of its own
         # Made on the host, where the log is; then all that updates and refreshes read moves to its device.
         training = on_device(RECIPES.get(config.recipe).build(config.algorithm, context), workspace.device)
         shift = _make_monitor(config, dataset, context, training, workspace)
         rng = RngStreams(config.seed, workspace.device).child("policy")
-        outcome = _run_loop(resolved, training, rng, shift, kept, work, warm)
+        outcome = _run_loop(resolved, training, rng, shift, kept, work, start)
         summary = _conclude(config, training, outcome, shift, kept, work)
-        if dataset is not None and isinstance(training.learner, LearnsReward):
-            reward = training.learner.reward_model(outcome.state)
-            found = keep_reward(work.path, reward, dataset).model_dump(mode="json")
-            summary = {**summary, "recovered_reward": found}
+        summary = {**summary, **_recover_reward(training, outcome, dataset, work)}
         if dataset is None or not kept.steps:
             return summary
         return {**summary, **select_along(resolved, dataset, kept, work, workspace, fit)}
@@ -292,9 +288,14 @@ def _run_loop(
     shift: ShiftMonitor | None,
     kept: KeptPolicies,
     work: StageWork,
-    warm: WarmStart | None,
+    start: WarmStart | Continued | None,
 ) -> LoopOutcome:
     config, learner = resolved.run, training.learner
+
+    def on_start(state: Any) -> None:
+        if start is not None:
+            start.fill(state, config, reward_unit=training.reward_unit, progress=work.progress)
+            kept.keep(0, lambda: learner.policy(state))
 
     def on_checkpoint(step: int, state: Any, _seconds: float) -> None:
         work.note_seconds()
@@ -315,10 +316,20 @@ def _run_loop(
         ),
         progress=work.progress,
         diagnostics=shift,
+        on_start=on_start,
         on_checkpoint=on_checkpoint,
         on_update=lambda step, state: kept.keep(step, lambda: learner.policy(state)),
-        on_init=None if warm is None else warm.load_into,
     )
+
+
+def _recover_reward(
+    training: Training, outcome: LoopOutcome, dataset: Dataset | None, work: StageWork
+) -> Mapping[str, Any]:
+    """Stores the reward that a learner has recovered, if it is one that does; an entry of the summary."""
+    if dataset is None or not isinstance(training.learner, LearnsReward):
+        return {}
+    reward = training.learner.reward_model(outcome.state)
+    return {"recovered_reward": keep_reward(work.path, reward, dataset).model_dump(mode="json")}
 
 
 def _conclude(

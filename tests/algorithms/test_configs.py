@@ -141,6 +141,16 @@ MODEL_FREE = {
     "bc": {"form": "deterministic", "hidden": (256, 256), "learning_rate": 3e-4},
     "bc_top10": {"form": "deterministic", "hidden": (256, 256), "learning_rate": 3e-4},
     "bcq": {"hidden": (400, 300), "vae_hidden": (750, 750), "batch_size": 100, "minimum_weight": 0.75},
+    "bfn": {
+        "hidden": (512,) * 4,
+        "flow_hidden": (512,) * 4,
+        "flow_steps": 10,
+        "target_candidates": 4,
+        "acting_candidates": 4,
+        "critic_layer_norm": True,
+        "pessimism": 0.0,
+        "flow_learning_rate": 3e-4,
+    },
     "cql": {
         "hidden": (256,) * 3,
         "conservative_weight": 10.0,

@@ -11,7 +11,7 @@ from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
 from mbrl.deploy.contract import Contract
 from mbrl.nets.actors import ActorKind, ActorSpec, build_actor
-from mbrl.nets.bcq import BCQPolicy, BCQSpec
+from mbrl.nets.generative.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.policy import PolicyNetwork
 from mbrl.run.bundle.write import BundleConfig, BundleParts, write_bundle

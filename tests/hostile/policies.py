@@ -13,7 +13,7 @@ import torch
 
 from mbrl.core.types import SpaceSpec
 from mbrl.nets.actors import ActorSpec, build_actor
-from mbrl.nets.bcq import BCQPolicy, BCQSpec
+from mbrl.nets.generative.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.run.policies import save_policy
 from tests.hostile.case import PLACE, Case

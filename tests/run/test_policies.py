@@ -6,7 +6,7 @@ import torch
 
 from mbrl.core.errors import ConfigError
 from mbrl.nets.actors import Actor, ActorKind, ActorSpec, build_actor
-from mbrl.nets.bcq import BCQKind, BCQPolicy, BCQSpec
+from mbrl.nets.generative.bcq import BCQKind, BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.random_policy import RandomPolicy
 from mbrl.run.artifacts import load_artifact, save_artifact

@@ -1,29 +1,17 @@
 """The script that writes `results/reliability`, on a few inputs of each kind."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 from tests.hostile.documents import cases
 from tests.hostile.tables import Row, measure, without_places
+from tests.scripts.loading import ROOT, load_script
 
-ROOT = Path(__file__).resolve().parents[2]
 PLACES = re.compile(r"(?<!\w)/(?:home|root|tmp|work|Users|private|var)/")
 
 
-def load():
-    spec = importlib.util.spec_from_file_location(
-        "measure_reliability", ROOT / "scripts/measure_reliability.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_tables_and_counts_are_written(tmp_path: Path):
-    script = load()
+    script = load_script("measure_reliability")
     assert script.main(["--out", str(tmp_path), "--every", "60"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "README.md", "datasets.md", "policies.md", "documents.md", "runs.md"
@@ -35,7 +23,7 @@ def test_tables_and_counts_are_written(tmp_path: Path):
 
 
 def test_what_did_not_end_well_is_told():
-    script = load()
+    script = load_script("measure_reliability")
     rows = [Row("a", "refused", "Error: x|y", is_sound=True), Row("b", "no remedy", "", is_sound=False)]
     text = script.summary({"policies": rows})
     assert "| [policies](policies.md) | 2 | 1 | 0 | 1 |" in text

@@ -97,6 +97,8 @@ def build_d3rlpy(options: Options) -> tuple[dict[str, Work], str]:
     logging = importlib.import_module("d3rlpy.logging")
     log = random_log(options)
     terminals = 0 * log["truncated"]
+    if options["work"].startswith("discrete"):
+        log["actions"] = log["actions"].argmax(1)[:, None]
     dataset = library.dataset.MDPDataset(
         log["observations"], log["actions"], log["rewards"], terminals, log["truncated"]
     )
@@ -131,10 +133,11 @@ def build_d3rlpy(options: Options) -> tuple[dict[str, Work], str]:
 def _d3rlpy_algorithm(library: Any, work: str, options: Options) -> Any:
     names = {
         "bc": "BCConfig", "iql": "IQLConfig", "cql": "CQLConfig", "td3_bc": "TD3PlusBCConfig",
-        "sac": "SACConfig",
+        "sac": "SACConfig", "discrete_cql": "DiscreteCQLConfig", "discrete_bcq": "DiscreteBCQConfig",
     }  # fmt: skip
     encoder = library.models.VectorEncoderFactory(list(options["hidden"]))
-    encoders = ("encoder_factory",) if work == "bc" else ("actor_encoder_factory", "critic_encoder_factory")
+    has_one = work == "bc" or work.startswith("discrete")
+    encoders = ("encoder_factory",) if has_one else ("actor_encoder_factory", "critic_encoder_factory")
     if work == "iql":
         encoders = (*encoders, "value_encoder_factory")
     config = getattr(library.algos, names[work])

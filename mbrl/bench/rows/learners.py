@@ -174,6 +174,8 @@ SET_BY_HAND: Final[Mapping[str, LearnerRow]] = {
     "awac": LearnerRow(hidden=_WIDE),
     "bc": LearnerRow(share_target=0.6, peers=d3rlpy("bc", 4.0)),
     "cql": LearnerRow(hidden=_WIDE, peers=d3rlpy("cql", 1.25)),
+    "discrete_bcq": LearnerRow(peers=d3rlpy("discrete_bcq", 1.0)),
+    "discrete_cql": LearnerRow(peers=d3rlpy("discrete_cql", 1.0)),
     "edac": LearnerRow(learner="sac", hidden=_WIDE, settings={"critics": 10, "diversity_coef": 1.0}),
     "iql": LearnerRow(share_target=0.6, peers=d3rlpy("iql", 2.5)),
     "rebrac": LearnerRow(hidden=_WIDE),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset, Transitions
+from mbrl.data.transitions import state_masks
 from mbrl.dynamics.arrays import fit_normaliser, fit_target_normaliser, step_inputs
 from mbrl.dynamics.tabular.model import Table, TabularDynamics
 
@@ -87,6 +88,7 @@ def fit_table(
         ends=_floats(ended),
         chance=_floats(chance),
         reward_variance=_floats(variance),
+        allowed=torch.from_numpy(_allowed(dataset, codes)),
     )
     known = rows.successors_known()
     return TabularDynamics(
@@ -122,6 +124,21 @@ def _states(
         return np.array([place[row.tobytes()] for row in found], dtype=np.int64)
 
     return codes, (find(rows.observation), find(rows.next_observation))
+
+
+def _allowed(dataset: Dataset, codes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """`[S, A]`, what any mask of the log allows in each state; all choices where no mask was ever given.
+
+    Like the states themselves, masks are facts of the task and no parameters: those of all episodes count.
+    """
+    masks = state_masks(dataset.episodes, dataset.spec.act_dim)
+    found = np.zeros((len(codes), dataset.spec.act_dim), dtype=np.bool_)
+    if masks is not None:
+        seen = np.concatenate([episode.observations for episode in dataset.episodes])
+        place = {code.tobytes(): index for index, code in enumerate(np.ascontiguousarray(codes))}
+        state = np.array([place.get(row.tobytes(), -1) for row in np.ascontiguousarray(seen + 0.0)])
+        np.logical_or.at(found, state[state >= 0], np.concatenate(masks)[state >= 0])
+    return found | ~found.any(1, keepdims=True)
 
 
 def _never_left(codes: NDArray[np.float32], dataset: Dataset, state: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -40,6 +40,7 @@ class Table:
         ends: `[e, A, K]` float32, each member's probability that the task ends with it.
         chance: `[e, A, K]` float32, each member's probabilities; those of a state and an action sum to 1.
         reward_variance: `[K]` float32, of rewards around their mean, reward units squared.
+        allowed: `[S, A]` bool, choices that the log's masks ever allowed there; everything without masks.
     """
 
     codes: Tensor
@@ -50,6 +51,7 @@ class Table:
     ends: Tensor
     chance: Tensor
     reward_variance: Tensor
+    allowed: Tensor
 
     @property
     def origin(self) -> Int[Tensor, "K"]:

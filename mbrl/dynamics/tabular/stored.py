@@ -30,6 +30,7 @@ def table_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         "count": by_pair,
         **dict.fromkeys(("chance", "reward", "ends"), (members, *by_pair)),
         "reward_variance": (pairs,),
+        "allowed": (states, actions),
         **{f"inputs.{name}": shape for name, shape in Normaliser.tensor_shapes(width + actions).items()},
         **{f"targets.{name}": shape for name, shape in Normaliser.tensor_shapes(width + 1).items()},
     }
@@ -39,11 +40,14 @@ def rebuild_table(tensors: Mapping[str, Tensor]) -> TabularDynamics:
     """Inverse of `table_tensors`, for tensors of the shapes of `table_shapes`.
 
     Raises:
-        ValueError: indices lie outside of the table, or chances are none.
+        ValueError: indices lie outside of the table, chances are none, or a state allows nothing.
     """
     values = {field.name: tensors[field.name] for field in dataclasses.fields(Table)}
     values |= {name: values[name].long() for name in _INDICES}
+    values["allowed"] = values["allowed"] > 0
     table = Table(**values)
+    if not bool(table.allowed.any(1).all()):
+        raise ValueError("a state of it allows no choice")
     steps = table.start[1:] - table.start[:-1]
     is_sound = (
         int(table.start[0]) == 0

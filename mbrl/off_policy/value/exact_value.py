@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import DiscretePolicy, DynamicsModel, Policy
 from mbrl.dynamics.tabular.model import Table, TabularDynamics
 from mbrl.off_policy.log.layout import Array
+from mbrl.off_policy.log.policies import action_probabilities
 from mbrl.off_policy.value.evaluation_model import EvaluationModel, ModelPanel
 from mbrl.off_policy.value.model_estimate import ModelEstimate
 
@@ -57,7 +58,7 @@ def exact_model_value(
     alive, disputed, exceeded = np.zeros((3, estimand.horizon or steps))
     for part in tables:
         codes = part.get_buffer("codes")
-        chances = state_probabilities(policy, codes)
+        chances = state_probabilities(policy, codes, part.table.allowed)
         first = part.state(starts).numpy()
         # The panel's own measure: members of all tables, at the states of this one.
         actions = chances.shape[1]
@@ -90,11 +91,14 @@ def exact_model_value(
     )
 
 
-def state_probabilities(policy: Policy, codes: Float[Tensor, "S obs_dim"]) -> Array:
-    """`[S, A]` float64, what the policy does in every state."""
-    found = policy.probs(codes) if isinstance(policy, DiscretePolicy) else policy.act(codes)
-    rows = found.double().numpy()
-    return rows / rows.sum(1, keepdims=True)
+def state_probabilities(
+    policy: Policy, codes: Float[Tensor, "S obs_dim"], allowed: Bool[Tensor, "S A"]
+) -> Array:
+    """`[S, A]` float64, what the policy does in every state, among the choices that are allowed there."""
+    if not isinstance(policy, DiscretePolicy):
+        return policy.act(codes).double().numpy()
+    found = action_probabilities(policy, codes, None if bool(allowed.all()) else allowed).double().numpy()
+    return found / found.sum(1, keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

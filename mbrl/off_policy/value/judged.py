@@ -174,10 +174,10 @@ class HonestValue:
         return {**values, "picks": list(self.picks)}
 
 
-def choose_best(values: Sequence[float]) -> int:
-    """Index of the largest finite value, the first among equals; of none, the last policy of all."""
+def choose_best(values: Sequence[float], *, otherwise: int = -1) -> int:
+    """Index of the largest finite value, the first among equals; of none `otherwise`, the last by default."""
     best = max((value for value in values if math.isfinite(value)), default=None)
-    return len(values) - 1 if best is None else list(values).index(best)
+    return range(len(values))[otherwise] if best is None else list(values).index(best)
 
 
 def honest_value(judged: Sequence[JudgedValue], rule: BoundRule, pessimism: float) -> HonestValue | None:

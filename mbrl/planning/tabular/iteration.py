@@ -49,12 +49,13 @@ def behaviour_policy(model: TabularDynamics, *, prior: float = 0.0) -> TabularPo
 
     Args:
         model: its counts are read.
-        prior: steps of the log's average choice that are added to each state, >= 0.
+        prior: steps of the log's average choice that are added to each state, >= 0; allowed ones alone.
     """
-    visits = model.table.visits.double()
-    shared = visits + prior * visits.sum(0) / visits.sum().clamp_min(1.0)
+    visits, allowed = model.table.visits.double(), model.table.allowed.double()
+    average = allowed * visits.sum(0) / visits.sum().clamp_min(1.0)
+    shared = visits + prior * average / average.sum(1, keepdim=True).clamp_min(1e-300)
     total = shared.sum(1, keepdim=True)
-    uniform = torch.full_like(shared, 1.0 / shared.shape[1])
+    uniform = allowed / allowed.sum(1, keepdim=True)
     return TabularPolicy(model, torch.where(total > 0, shared / total.clamp_min(1e-300), uniform))
 
 
@@ -63,22 +64,20 @@ def best_policy(
     *,
     discount: float,
     cost: Array | None = None,
-    allowed: NDArray[np.bool_] | None = None,
 ) -> TabularPolicy:
-    """The greedy policy of value iteration.
+    """The greedy policy of value iteration, among the choices that the table allows.
 
     Args:
         model: the table.
         discount: in [0, 1]; 1 where every policy surely ends.
         cost: `[S, A]` taken off the rewards, reward units: a coefficient times an uncertainty.
-        allowed: `[S, A]`, choices that may be taken; None allows all.
 
     Raises:
-        ConfigError: the values do not converge, or a state allows nothing.
+        ConfigError: the values do not converge.
     """
     mean = _Mean.of(model.table)
     shape = mean.reward.shape
-    may = _choices(allowed, shape)
+    may = model.table.allowed.numpy()
     price = np.zeros(shape) if cost is None else cost
     value = np.zeros(shape[0])
     for _ in range(_MOST_SWEEPS):
@@ -142,12 +141,3 @@ def _by_state(values: Array, start: NDArray[np.int64]) -> Array:
     sizes = np.diff(start)
     out[sizes > 0] = np.add.reduceat(values, start[:-1][sizes > 0], axis=1).T
     return out
-
-
-def _choices(allowed: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    may = np.ones(shape, dtype=np.bool_) if allowed is None else allowed
-    if may.shape != shape or not may.any(1).all():
-        raise ConfigError(
-            f"The choices have shape {may.shape}, or a state has none. Remedy: {shape}, at least one a row."
-        )
-    return may

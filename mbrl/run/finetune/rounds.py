@@ -163,7 +163,7 @@ def next_config(finetuning: Finetuning, before: Path, path: Path, version: Datas
         "dataset": str(path.resolve()),
         "dataset_options": {},
         "weights": mixing_weights(version, old_share=config.old_share),
-        "warm_start": str(before.resolve()),
+        "continue_from": str(before.resolve()),
     }
     learner = resolve(before / "config.yaml").run.algorithm.learner.config
     schedules = [name for name in type(learner).model_fields if name.endswith("schedule")]

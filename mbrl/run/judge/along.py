@@ -78,7 +78,8 @@ class KeptPolicies:
 
     Attributes:
         folder: of their files.
-        steps: updates after which they are kept; empty where the last one is the result.
+        steps: updates after which they are kept; empty where the last one is the result. 0 is the policy that
+            a training starts from, where it starts from one.
         facts: that their files carry.
     """
 
@@ -89,7 +90,10 @@ class KeptPolicies:
     @classmethod
     def of(cls, config: RunConfig, run: Path, facts: Mapping[str, Any]) -> "KeptPolicies":
         """Of a training in a folder."""
-        steps = () if rule_of(config) == "last" else kept_steps(config.algorithm.updates, config.select.kept)
+        steps: tuple[int, ...] = ()
+        if rule_of(config) != "last":
+            first = () if config.warm_start is None else (0,)
+            steps = (*first, *kept_steps(config.algorithm.updates, config.select.kept))
         return cls(run / KEPT_FOLDER, steps, facts)
 
     def path(self, step: int) -> Path:
@@ -148,7 +152,9 @@ def select_along(
         work.began += time.perf_counter() - begin  # fits are stages of their own
         for text in judges.warnings():
             work.progress.message(text)
-        selection, judged = select_by_judges(candidates, judges, work.progress)
+        # Where judges can say nothing of any policy, the one that somebody trusted before stays.
+        unless = 0 if 0 in kept.steps else len(candidates) - 1
+        selection, judged = select_by_judges(candidates, judges, work.progress, otherwise=unless)
         save_judged(work.path / JUDGED_FILE, judged, identity=judges.identity())
         if own is not None:
             policies = [candidate.policy for candidate in candidates]

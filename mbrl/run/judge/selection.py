@@ -123,9 +123,16 @@ class Selection:
 
 
 def select_by_judges(
-    candidates: Sequence[Candidate], judges: Judges, progress: Progress
+    candidates: Sequence[Candidate], judges: Judges, progress: Progress, *, otherwise: int = -1
 ) -> tuple[Selection, list[JudgedValue]]:
-    """The candidate with the best lower bound over members and judges, and all that was said."""
+    """The candidate with the best lower bound over members and judges, and all that was said.
+
+    Args:
+        candidates: at least one; the first wins among equals.
+        judges: are asked.
+        progress: told of their steps.
+        otherwise: index of the one that is taken where no bound is finite.
+    """
     config = judges.config
     judged = judges.judge([candidate.policy for candidate in candidates], progress=progress)
     lows = [value.lower(config.rule, config.pessimism) for value in judged]
@@ -138,8 +145,9 @@ def select_by_judges(
         for candidate, value, low in zip(candidates, judged, lows, strict=True)
     ]  # fmt: skip
     honest = honest_value(judged, config.rule, config.pessimism)
+    chosen = choose_best(lows, otherwise=otherwise)
     plain = None if honest is None else honest.to_json()
-    return Selection("judge", tuple(contestants), choose_best(lows), plain, judges.facts()), judged
+    return Selection("judge", tuple(contestants), chosen, plain, judges.facts()), judged
 
 
 def select_by_values(

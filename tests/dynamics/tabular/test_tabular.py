@@ -44,6 +44,19 @@ def fitted(
     return fit_table(data, data, members=members, prior=prior, rng=RngStreams(seed))
 
 
+def test_a_state_allows_what_any_mask_of_the_log_allows():
+    masks = np.array([[True, False], [True, True], [False, False]])
+    first, *others = log().episodes
+    given = dataclasses.replace(first, infos={"action_mask": masks})
+    only_b = dataclasses.replace(
+        others[1], infos={"action_mask": np.array([[1, 0], [1, 0], [1, 0], [1, 1]]) > 0}
+    )
+    data = dataclasses.replace(log(), episodes=(given, only_b))
+    # A allowed the first choice alone, whoever came by; B once both; a mask of an end says nothing.
+    assert fitted(dataset=data).table.allowed.tolist() == [[True, False], [True, True], [True, True]]
+    assert fitted().table.allowed.all()
+
+
 def test_counts_rewards_and_ends_by_hand():
     model = fitted()
     table = model.table

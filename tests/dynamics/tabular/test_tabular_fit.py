@@ -16,6 +16,7 @@ from mbrl.dynamics.tabular.model import TabularDynamics, TabularTermination
 from mbrl.off_policy.value.evaluation_model import EvaluationModel
 from mbrl.off_policy.value.exact_value import exact_model_value, tables_of
 from mbrl.off_policy.value.model_value import ModelValueConfig, model_value
+from mbrl.planning.tabular.policy import TabularPolicy
 from mbrl.rollouts.config import RolloutConfig
 from mbrl.rollouts.generate import Box, Imagination, generate_rollouts
 from mbrl.uncertainty.held_out import held_out_measures
@@ -46,6 +47,27 @@ def test_the_exact_value_is_that_of_the_task_within_what_the_log_leaves_open(cas
         assert estimate.point == pytest.approx(mdp.value(table, estimand), abs=4 * estimate.se)
         assert estimate.se < 0.1 * abs(estimate.point) + 0.1
         assert estimate.valid, estimate.why_not
+
+
+def test_a_policy_is_worth_what_it_does_among_the_choices_that_are_allowed(case):
+    _, fitted, _, table, starts = case
+    part = fitted.model
+    assert isinstance(part, TabularDynamics)
+    masked = dataclasses.replace(part.table, allowed=part.table.allowed.clone())
+    masked.allowed[:, 0] = False
+    model = TabularDynamics(masked, inputs=part.inputs, targets=part.targets)
+    chances = torch.from_numpy(table[part.table.codes.argmax(1).numpy()])
+    others = chances * torch.tensor([0.0, 1.0, 1.0])
+    by_hand = TabularPolicy(part, others / others.sum(1, keepdim=True))
+
+    def values(world: TabularDynamics, policy: TabularPolicy) -> np.ndarray:
+        judge = EvaluationModel(world, fitted.termination)
+        estimand = Estimand(0.9)
+        return exact_model_value(judge, (world,), policy, starts, estimand=estimand, steps=50).values
+
+    asked = TabularPolicy(part, chances)
+    np.testing.assert_allclose(values(model, asked), values(part, by_hand), rtol=1e-6)
+    assert not np.allclose(values(model, asked), values(part, asked), rtol=1e-2)
 
 
 def test_with_the_true_chances_it_is_the_linear_solve():

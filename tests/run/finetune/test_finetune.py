@@ -153,7 +153,7 @@ def test_batches_in_the_simulator_go_on_to_the_same_bits(
     assert whole.left == 0
     config = resolve(whole.run.path / "config.yaml").run
     assert config.weights == pytest.approx((0.5, 1 / 3, 1 / 6))
-    assert config.warm_start == str(whole.rounds[0].run.path.resolve())
+    assert config.continue_from == str(whole.rounds[0].run.path.resolve())
     # Killed after the second batch, and asked again.
     real, calls = rounds_module.train_policy_stage, []
 

@@ -5,7 +5,7 @@ import torch
 
 from mbrl.core.protocols import Policy, StochasticPolicy
 from mbrl.core.types import SpaceSpec
-from mbrl.nets.bcq import BCQPolicy, BCQSpec
+from mbrl.nets.generative.bcq import BCQPolicy, BCQSpec
 from mbrl.nets.normaliser import Normaliser
 
 SPACE = SpaceSpec(3, 2, (-1.0, 0.0), (3.0, 10.0))

@@ -49,15 +49,15 @@ def test_networks_and_optimisers_are_those_of_the_other_end(
 ) -> None:
     states: list[Any] = []
 
-    def watched(*args: Any, on_init: Any, **how: Any) -> Any:
+    def watched(*args: Any, on_start: Any, **how: Any) -> Any:
         def look(state: Any) -> None:
-            on_init(state)
+            on_start(state)
             states.append(state.state_dict())
 
-        return train(*args, on_init=look, **how)
+        return train(*args, on_start=look, **how)
 
     monkeypatch.setattr(train_module, "train", watched)
-    run = train_policy_stage(config(log, 5, warm_start=str(first.path)), Workspace(RunStore(tmp_path)))
+    run = train_policy_stage(config(log, 5, continue_from=str(first.path)), Workspace(RunStore(tmp_path)))
     before, seen = last_state(first), states[0]
     assert torch.equal(seen["actor"]["net.flat"], before["actor"]["net.flat"])
     assert seen["actor_optimiser"]["step"] == before["actor_optimiser"]["step"] > 0
@@ -72,7 +72,7 @@ def test_the_unit_of_rewards_stays_that_of_the_values(log: Path, first: RunFolde
     larger = relabel_dataset(open_dataset(log), reward="10 * (obs_0 - obs_1)")
     afresh = train_policy_stage(config(log, 5), Workspace(RunStore(tmp_path)), dataset=larger)
     warm = train_policy_stage(
-        config(log, 5, warm_start=str(first.path)), Workspace(RunStore(tmp_path)), dataset=larger
+        config(log, 5, continue_from=str(first.path)), Workspace(RunStore(tmp_path)), dataset=larger
     )
     assert warm.summary()["reward_unit"] == first.summary()["reward_unit"]
     assert afresh.summary()["reward_unit"] != first.summary()["reward_unit"]
@@ -81,7 +81,7 @@ def test_the_unit_of_rewards_stays_that_of_the_values(log: Path, first: RunFolde
 def test_it_is_another_run_which_continues_to_the_same_bits(
     log: Path, first: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = config(log, 15, warm_start=str(first.path))
+    asked = config(log, 15, continue_from=str(first.path))
     whole = train_policy_stage(asked, Workspace(RunStore(tmp_path / "a")))
     assert (
         whole.path.name != train_policy_stage(config(log, 15), Workspace(RunStore(tmp_path / "a"))).path.name
@@ -106,12 +106,14 @@ def test_it_is_another_run_which_continues_to_the_same_bits(
 
 def test_what_cannot_go_on_is_refused(log: Path, first: RunFolder, tmp_path: Path) -> None:
     workspace, start = Workspace(RunStore(tmp_path)), str(first.path)
+    with pytest.raises(ConfigError, match="not both"):
+        train_policy_stage(config(log, 5, warm_start=start, continue_from=start), workspace)
     with pytest.raises(ConfigError, match="it trained 'td3_bc', and this is 'bc'"):
-        train_policy_stage(config(log, 5, algorithm="bc", warm_start=start), workspace)
+        train_policy_stage(config(log, 5, algorithm="bc", continue_from=start), workspace)
     with pytest.raises(ConfigError, match="do not fit this training"):
-        train_policy_stage(config(log, 5, "algorithm.learner.hidden=[9]", warm_start=start), workspace)
+        train_policy_stage(config(log, 5, "algorithm.learner.hidden=[9]", continue_from=start), workspace)
     iql = train_policy_stage(config(log, 5, algorithm="iql"), workspace)
     with pytest.raises(ConfigError, match="actor_schedule=constant"):
-        train_policy_stage(config(log, 6, algorithm="iql", warm_start=str(iql.path)), workspace)
+        train_policy_stage(config(log, 6, algorithm="iql", continue_from=str(iql.path)), workspace)
     constant = "algorithm.learner.actor_schedule=constant"
-    train_policy_stage(config(log, 6, constant, algorithm="iql", warm_start=str(iql.path)), workspace)
+    train_policy_stage(config(log, 6, constant, algorithm="iql", continue_from=str(iql.path)), workspace)

@@ -1,0 +1,1 @@
+"""Policies whose actions a generative model of the log proposes."""
