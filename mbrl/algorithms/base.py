@@ -13,6 +13,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import BatchSource, Learner, Refresh, TerminationFn, Training, ValueRefresh
 from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, TransitionBatch
+from mbrl.data.merging.mixture import SourceMixture
 from mbrl.data.returns import LoggedEpisodes
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
@@ -139,6 +140,8 @@ class RecipeContext:
         log_termination: the condition under which a step ends the task, where the log carries it.
         expert: demonstrated steps, for recipes that imitate; None where nobody named an expert's log.
         preferences: answered pairs of the log's segments, for learners of preferences.
+        mixture: the source of each of the transitions, and their shares in the logged rows of a batch; None
+            draws all rows alike.
     """
 
     space: SpaceSpec
@@ -151,6 +154,7 @@ class RecipeContext:
     log_termination: TerminationFn | None = None
     expert: TransitionBatch | None = None
     preferences: SegmentPairs | None = None
+    mixture: SourceMixture | None = None
 
     @property
     def known_termination(self) -> TerminationFn | None:
@@ -271,12 +275,14 @@ class Recipe(abc.ABC):
         needs_dynamics: whether the dynamics are fitted before.
         is_online: whether it trains in a simulator.
         imitates: whether it needs a second log, of an expert.
+        weighs_sources: whether it draws logged rows by `RecipeContext.mixture`.
     """
 
     Config: ClassVar[type[RecipeConfig]]
     needs_dynamics: ClassVar[bool] = False
     imitates: ClassVar[bool] = False
     is_online: ClassVar[bool] = False
+    weighs_sources: ClassVar[bool] = False
 
     @classmethod
     @abc.abstractmethod

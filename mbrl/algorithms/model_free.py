@@ -7,6 +7,7 @@ from pydantic import Field
 from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream, data_value_bounds
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import TransitionBatch, take
+from mbrl.data.merging.mixture import SourceMixture
 from mbrl.data.sources import DatasetSource
 from mbrl.ops.several_steps import sum_steps
 
@@ -35,16 +36,36 @@ class ModelFree(Recipe):
     """Any learner on the dataset."""
 
     Config = ModelFreeConfig
+    weighs_sources: ClassVar[bool] = True
 
     @classmethod
     def open_stream(cls, config: ModelFreeConfig, context: RecipeContext) -> Stream:
-        """Uniform batches of logged transitions."""
+        """Batches of logged transitions, uniform or in shares of their sources."""
         transitions = choose_transitions(config, context)
+        source = DatasetSource(transitions, _choose_mixture(config, context))
         # Without rewards there is no value to bound.
         if not config.reads_rewards:
-            return Stream(DatasetSource(transitions))
-        bounds = data_value_bounds(transitions, config.learner.config.discount)
-        return Stream(DatasetSource(transitions), value_bounds=bounds)
+            return Stream(source)
+        return Stream(source, value_bounds=data_value_bounds(transitions, config.learner.config.discount))
+
+
+def _choose_mixture(config: ModelFreeConfig, context: RecipeContext) -> SourceMixture | None:
+    """The sources of the transitions that `choose_transitions` chooses.
+
+    Raises:
+        ConfigError: rows sum up several steps, so that they are no longer those of the log.
+    """
+    mixture, episodes = context.mixture, context.episodes
+    if mixture is None:
+        return None
+    if config.learner.config.summed_steps > 1:
+        raise ConfigError(
+            "weights of sources and rewards summed over several steps do not go together. Remedy: "
+            "learner.n_steps=1, or no weights."
+        )
+    if config.best_fraction == 1 or episodes is None:
+        return mixture
+    return mixture.take(episodes.best_rows(fraction=config.best_fraction))
 
 
 def choose_transitions(config: ModelFreeConfig, context: RecipeContext) -> TransitionBatch:

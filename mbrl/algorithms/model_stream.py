@@ -114,6 +114,7 @@ class ModelBasedRecipe(Recipe):
 
     Config: ClassVar[type[RecipeConfig]] = ModelBasedConfig
     needs_dynamics: ClassVar[bool] = True
+    weighs_sources: ClassVar[bool] = True
 
     @classmethod
     def open_stream(cls, config: Any, context: RecipeContext) -> Stream:
@@ -124,7 +125,8 @@ class ModelBasedRecipe(Recipe):
         """
         assert isinstance(config, ModelBasedConfig)
         transitions = context.logged(cls.__name__)
-        real, discount = DatasetSource(transitions), config.learner.config.discount
+        real = DatasetSource(transitions, context.mixture)
+        discount = config.learner.config.discount
         # No imagination, so no model has to be trusted or even fitted well.
         if config.real_ratio == 1:
             bounds = data_value_bounds(transitions, discount)

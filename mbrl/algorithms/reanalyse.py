@@ -122,13 +122,14 @@ class Reanalyse(Recipe):
 
     Config = ReanalyseConfig
     needs_dynamics: ClassVar[bool] = True
+    weighs_sources: ClassVar[bool] = True
 
     @classmethod
     def open_stream(cls, config: ReanalyseConfig, context: RecipeContext) -> Stream:
         """A mixture of the dataset and a ring of improved decisions."""
         transitions, dynamics = context.logged(cls.__name__), context.model(cls.__name__)
         discount = config.learner.config.discount
-        real = DatasetSource(transitions)
+        real = DatasetSource(transitions, context.mixture)
         draws = config.draws if config.target == "weights" else 1
         # The most rows that `retain` refreshes can accept.
         decisions = ModelBuffer(config.states * draws * config.retain, real.layout)

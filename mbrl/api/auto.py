@@ -9,7 +9,14 @@ from mbrl.api.deploying import export
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener, make_board
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import minari_root, named_overrides, open_workspace, origin_of, torch_settings
+from mbrl.api.session import (
+    minari_root,
+    named_overrides,
+    open_workspace,
+    origin_of,
+    store_log,
+    torch_settings,
+)
 from mbrl.api.training import Run
 from mbrl.core.errors import ConfigError, DataError, MissingExtraError
 from mbrl.data.dataset import Dataset
@@ -19,7 +26,7 @@ from mbrl.run.config import stable_hash
 from mbrl.run.documents import Override
 from mbrl.run.files import locked, write_text
 from mbrl.run.stage import Workspace
-from mbrl.study.auto.config import DEFAULT, AutoSource, load_auto
+from mbrl.study.auto.config import DEFAULT, DISCRETE, AutoSource, load_auto, load_options
 from mbrl.study.auto.run import AutoJob, run_auto
 from mbrl.study.engines import open_engine
 from mbrl.study.folder import StudyFolder
@@ -114,7 +121,7 @@ def auto(
     log: Dataset | str | Path,
     *,
     minutes: float = 30.0,
-    portfolio: str | Path = DEFAULT,
+    portfolio: str | Path | None = None,
     jobs: int | None = None,
     store: str | Path | None = None,
     progress: Listener = None,
@@ -135,7 +142,7 @@ def auto(
     Args:
         log: an open log, or what `load` takes.
         minutes: of wall time; model fits and trainings are cut to it, a little more may be needed.
-        portfolio: name in `configs/auto`, or a yaml.
+        portfolio: name in `configs/auto`, or a yaml; None for `discrete` on a log of choices, else `default`.
         jobs: trainings side by side; None for all cores.
         store: root of the run folders; None for a temporary one of this process.
         progress: False for no live table.
@@ -157,9 +164,13 @@ def auto(
         >>> found.report.candidates[0].label
         'bc'
     """
-    source = load_auto(str(portfolio), overrides=[*overrides, *named_overrides(changes, home=None)])
+    asked = [*overrides, *named_overrides(changes, home=None)]
+    named = None if portfolio is None else load_auto(str(portfolio), overrides=asked)
+    options = load_options(asked) if named is None else named.config.dataset_options
+    data = log if isinstance(log, Dataset) else open_dataset(str(log), options, minari_root=minari_root())
+    source = named or load_auto(DISCRETE if data.spec.is_discrete else DEFAULT, overrides=asked)
     where = open_workspace(store, progress)
-    job = _prepare(source, log, where, minutes=minutes, jobs=jobs, progress=progress, command=command)
+    job = _prepare(source, data, where, minutes=minutes, jobs=jobs, progress=progress, command=command)
     with torch_settings(1), locked(job.folder / ".lock"):
         report = run_auto(job)
     return _hand_over(report, job)
@@ -193,7 +204,7 @@ def _export(result: AutoResult, job: AutoJob) -> None:
 
 def _prepare(
     source: AutoSource,
-    log: Dataset | str | Path,
+    data: Dataset,
     workspace: Workspace,
     *,
     minutes: float,
@@ -201,14 +212,14 @@ def _prepare(
     progress: Listener,
     command: str,
 ) -> AutoJob:
-    """The log opened, the folder made."""
+    """The folder made."""
     if not 0 < minutes < 1e6:
         raise ConfigError(f"minutes={minutes:g} is no time. Remedy: a positive number.")
-    options = source.config.dataset_options
-    data = log if isinstance(log, Dataset) else open_dataset(str(log), options, minari_root=minari_root())
-    origin = origin_of(data, workspace)
-    path = Path(origin.source).expanduser()
-    opened = str(path.resolve()) if path.exists() else origin.source
+    source_of_log = origin_of(data, workspace).source
+    if not isinstance(source_of_log, str):  # its jobs open one dataset by its name
+        source_of_log = str(store_log(data, workspace).source)
+    path = Path(source_of_log).expanduser()
+    opened = str(path.resolve()) if path.exists() else source_of_log
     count = jobs or os.cpu_count() or 1
     root = workspace.store.root.resolve()
     mark = stable_hash([source.config.model_dump(mode="json"), data.content_hash, minutes, count])[:8]

@@ -16,6 +16,7 @@ from mbrl.data.inspection.finding import DataFinding
 from mbrl.data.inspection.raw_files import holds_tables, is_table, read_record
 from mbrl.data.inspection.record import Record, record_of
 from mbrl.data.inspection.report import Inspection, inspect_dataset, inspect_episodes, inspect_record
+from mbrl.data.merging.merge import sources_of
 from mbrl.data.open import locate, open_dataset, parse_log
 from mbrl.data.options import LoadOptions
 from mbrl.data.stacking.choose import apply_history
@@ -340,6 +341,7 @@ class LogSummary(Result):
             "mean_episode_return": float(log.episode_returns.mean()) if log.has_rewards else None,
             "terminated": sum(episode.terminated for episode in log.episodes),
             "content_hash": log.content_hash,
+            "sources": [source.model_dump(mode="json") for source in sources_of(log)],
             "dropped": dict(log.dropped),
             "path": str(self.path),
         }
@@ -349,8 +351,13 @@ class LogSummary(Result):
         """The same, for people."""
         from mbrl.report.kit.table import Table
 
-        rows = [(key, value) for key, value in self.to_dict().items() if key not in {"dropped", "path"}]
-        return [Table("dataset", ("", "value"), [*rows, *self.log.dropped.items()])]
+        apart = {"dropped", "path", "sources"}
+        rows = [(key, value) for key, value in self.to_dict().items() if key not in apart]
+        tables = [Table("dataset", ("", "value"), [*rows, *self.log.dropped.items()])]
+        parts = [(s.name, s.episodes, s.transitions, s.content_hash) for s in sources_of(self.log)]
+        if parts:
+            tables.append(Table("Merged from", ("source", "episodes", "transitions", "hash"), parts))
+        return tables
 
     def _headline(self) -> str:
         return f"{self.log.info.name!r}, {len(self.log)} episodes, {str(self.path)!r}"

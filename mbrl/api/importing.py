@@ -1,4 +1,4 @@
-"""Raw robot files to datasets, and other rewards for a log."""
+"""Raw robot files to datasets, other rewards for a log, several logs as one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from mbrl.data.importing.guess.write import Guess, guess_files
 from mbrl.data.importing.importer import import_files
 from mbrl.data.importing.report import ImportReport
 from mbrl.data.importing.schema import ImportSchema
+from mbrl.data.merging.merge import merge_datasets
 from mbrl.data.relabel import load_reward_function, relabel_dataset
 from mbrl.run.documents import Override, Tree, read_overrides, read_yaml, set_at
 from mbrl.run.files import write_text
@@ -292,3 +293,40 @@ def _by_rule(
     elif module is not None:
         function, name = module, f"function {getattr(module, '__name__', 'of the caller')}"
     return relabel_dataset(log, reward=reward, termination=termination, function=function, function_name=name)
+
+
+def merge(
+    logs: Sequence[Dataset | str | Path],
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    to: str = "minari",
+    overrides: Sequence[Override] = (),
+    **options: Any,
+) -> Dataset:
+    """Several logs of the same channels as one; every row says which it came from.
+
+    Args:
+        logs: two at least, open ones or what `load` takes.
+        out: where it is written; must not exist. None keeps it in memory alone.
+        name: of the result; None joins theirs by `+`.
+        to: a format of `mbrl list formats`.
+        overrides: changes of the options, as for `load`.
+        options: of `load`, for logs that are not open yet.
+
+    Raises:
+        DataError: they differ in channels, units, spaces, bounds, rate, task, rules or history; the field is
+            named. Or one is given twice.
+        ConfigError: `out` exists, or an option is unknown.
+
+    Example:
+        >>> import mbrl
+        >>> from mbrl.api.importing import merge
+        >>> log = mbrl.load("pendulum-mixed")
+        >>> len(merge([log.select(range(10)), log.select(range(10, 30))]))
+        30
+    """
+    require_free(out)
+    opened = [log if isinstance(log, Dataset) else load(log, overrides=overrides, **options) for log in logs]
+    merged = merge_datasets(opened, name=name)
+    return merged if out is None else load(save(merged, out, to=to))

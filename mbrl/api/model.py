@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import at_work, log_arguments, named_overrides, open_workspace
+from mbrl.api.session import Log, at_work, log_arguments, named_overrides, open_log, open_workspace
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy as TensorPolicy
 from mbrl.data.dataset import Dataset
@@ -214,7 +214,7 @@ class Dynamics(Result):
 
 
 def fit(
-    log: Dataset | str | Path | None,
+    log: Log | None,
     dynamics: str | Path | Mapping[str, Any] | DynamicsConfig | None = None,
     *,
     judges: int = 0,
@@ -230,7 +230,7 @@ def fit(
     """Fits a calibrated ensemble to a log, or finds the fit that was made before.
 
     Args:
-        log: an open log, or what `load` takes; None where `config` names one.
+        log: an open log, what `load` takes, or a list of these; None where `config` names one.
         dynamics: name in `configs/dynamics`, path of a yaml, the same as a mapping, or a config object.
         judges: further fits with seeds of their own and other episodes held out, which never train a policy;
             `train`, `select` and `ope` find them. Their updates are `judges.max_updates`.
@@ -269,7 +269,7 @@ def fit(
     settings = [*overrides, *named_overrides(changes, home="dynamics")]
     resolved = resolve(config, arguments=arguments, overrides=settings)
     with at_work(workspace, resolved.run) as workspace:
-        data = log if isinstance(log, Dataset) else load_run_dataset(resolved.run, workspace)
+        data = open_log(log) or load_run_dataset(resolved.run, workspace)
         _, folder = fit_dynamics_stage(resolved, data, workspace)
         made = [fit_judge_stage(resolved, data, workspace, number=k)[1] for k in range(judges)]
     return Dynamics(folder, [Dynamics(judge) for judge in made])

@@ -6,17 +6,19 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import torch
 
 from mbrl.api.progress import Listener, choose_progress
 from mbrl.core.device import CPU, find_device
+from mbrl.core.errors import ConfigError
 from mbrl.core.progress import Progress
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
+from mbrl.data.merging.merge import merge_datasets
 from mbrl.data.options import LoadOptions, Origin
 from mbrl.run.config import RunConfig
 from mbrl.run.documents import KeyPath, Override
@@ -110,8 +112,11 @@ def origin_of(log: Dataset, workspace: Workspace) -> Origin:
     A log that was made in memory is written once, as a Minari dataset named by its content, so that a run
     can be planned on, judged and continued by a later process.
     """
-    if log.origin is not None:
-        return log.origin
+    return store_log(log, workspace) if log.origin is None else log.origin
+
+
+def store_log(log: Dataset, workspace: Workspace) -> Origin:
+    """A copy of a log in the run store, written once."""
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in log.info.name) or "log"
     target = workspace.store.root / DATASETS / f"{name}-{log.content_hash[:8]}"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,13 +126,51 @@ def origin_of(log: Dataset, workspace: Workspace) -> Origin:
     return Origin(str(target.resolve()), LoadOptions())
 
 
-def log_arguments(log: Dataset | str | Path | None, workspace: Workspace) -> dict[str, Any]:
-    """The entries of a run's config that name its log; the config's own where `log` is None."""
-    if not isinstance(log, Dataset):
+Log: TypeAlias = Dataset | str | Path | Sequence[Dataset | str | Path]
+"""An open log, what `load` takes, or several of these that are taken as one (`mbrl.data.merging`)."""
+
+
+def log_arguments(log: Log | None, workspace: Workspace) -> dict[str, Any]:
+    """The entries of a run's config that name its log; the config's own where `log` is None.
+
+    Raises:
+        ConfigError: of several open logs, one was opened with other options than another.
+    """
+    if log is None or isinstance(log, (str, Path)):
         return {"dataset": None if log is None else str(log)}
+    if not isinstance(log, Dataset):
+        return _arguments_of_several(log, workspace)
     origin = origin_of(log, workspace)
     options = origin.options.model_dump(mode="json", exclude_defaults=True)
-    return {"dataset": origin.source, "dataset_options": options or None}
+    source = origin.source if isinstance(origin.source, str) else list(origin.source)
+    return {"dataset": source, "dataset_options": options or None}
+
+
+def _arguments_of_several(logs: Sequence[Dataset | str | Path], workspace: Workspace) -> dict[str, Any]:
+    named = [log_arguments(log, workspace) for log in logs]
+    sources: list[str] = []
+    for entry in named:
+        sources += [entry["dataset"]] if isinstance(entry["dataset"], str) else entry["dataset"]
+    options = [entry["dataset_options"] for entry in named if "dataset_options" in entry]
+    if any(other != options[0] for other in options):
+        raise ConfigError(
+            f"Logs that are taken as one are opened alike, and these were with {options[0] or 'no options'} "
+            "and others. Remedy: the same options for all, or mbrl.data.merging.merge.merge_datasets."
+        )
+    given = {"dataset_options": options[0]} if options else {}
+    return {"dataset": sources if len(sources) > 1 else next(iter(sources), None), **given}
+
+
+def open_log(log: Log | None) -> Dataset | None:
+    """The log itself if it is open, several open ones as one; None where a config has to open it."""
+    if isinstance(log, Dataset):
+        return log
+    if log is None or isinstance(log, (str, Path)):
+        return None
+    logs = [one for one in log if isinstance(one, Dataset)]
+    if not logs or len(logs) < len(log):
+        return None
+    return logs[0] if len(logs) == 1 else merge_datasets(logs)
 
 
 def named_overrides(keywords: Mapping[str, Any], *, home: str | None = "algorithm") -> list[Override]:

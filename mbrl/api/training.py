@@ -9,7 +9,15 @@ from mbrl.api.model import Dynamics
 from mbrl.api.policy import Policy
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
-from mbrl.api.session import at_work, is_temporary, log_arguments, named_overrides, open_workspace
+from mbrl.api.session import (
+    Log,
+    at_work,
+    is_temporary,
+    log_arguments,
+    named_overrides,
+    open_log,
+    open_workspace,
+)
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
 from mbrl.run.config import ResolvedConfig, resolve
@@ -170,9 +178,10 @@ class Run(Result):
 
 
 def train(
-    log: Dataset | str | Path | None,
+    log: Log | None,
     algorithm: str | Path | Mapping[str, Any] | RecipeConfig | None = None,
     *,
+    weights: Sequence[float] | None = None,
     dynamics: "Dynamics | str | Path | Mapping[str, Any] | None" = None,
     expert: Dataset | str | Path | None = None,
     config: str | Path | None = None,
@@ -189,21 +198,21 @@ def train(
     """Trains a policy on a log; continues where an interrupted run of the same settings stopped.
 
     Args:
-        log: an open log, or what `load` takes; None where `config` names one, or for a training `online`.
+        log: an open log, what `load` takes, or a list of these; None for `config`'s, or `online`.
+        weights: shares of the logs of a list, or of `merge`, in a batch; None draws all rows alike.
         algorithm: name in `mbrl list algorithms`, a yaml's path or content, or a recipe's config object.
         dynamics: a fitted model to learn from, or the name, path or content of a yaml for the fit.
-        expert: second log, of an expert, for algorithms that imitate (`airl`, `gail`, `smodice`, `demodice`).
+        expert: second log, of an expert, for algorithms that imitate (`airl`, `smodice`).
         config: experiment: a name in `configs/experiments` or a yaml.
         task: replaces the one that the log names.
         online: a task in whose simulator to train, to make behaviour policies; recipes for logs refuse it.
         seed: of every random stream [0].
         threads: of torch while it trains [1].
-        device: where models and policies are trained: `cpu`, `cuda` or `cuda:N` [cpu].
+        device: `cpu`, `cuda` or `cuda:N` [cpu].
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
-        changes: the same by name; a key that is no section of it belongs to the algorithm: `updates=10_000`,
-            `penalty={"coef": 2.0}`, `select="last"`, `warm_start=run`.
+        changes: the same by name, or of the algorithm: `updates=10_000`, `select="last"`, `warm_start=run`.
 
     Raises:
         MbrlError: a name or value is wrong, the log cannot be used, or the training met a NaN.
@@ -215,30 +224,24 @@ def train(
     """
     _refuse_two_sources(online, log, task)
     workspace = open_workspace(store, progress)
-    fitted = dynamics if isinstance(dynamics, Dynamics) else None
     arguments: dict[str, Any] = {
         **log_arguments(log, workspace),
-        **_expert_argument(expert, workspace),
+        "expert": log_arguments(expert, workspace)["dataset"],
+        "weights": None if weights is None else list(weights),
         "algorithm": _algorithm_section(algorithm),
-        "dynamics": fitted.config.model_dump(mode="json") if fitted else _section(dynamics),
+        "dynamics": _section(dynamics),
         "task": online or task,
         "seed": seed,
         "threads": threads,
         "device": device,
     }
     resolved = resolve(config, arguments=arguments, overrides=[*overrides, *named_overrides(changes)])
-    _check_online(resolved, online)
-    return _run(resolved, workspace, log if isinstance(log, Dataset) else None, fitted)
+    return _run(_checked(resolved, online), workspace, open_log(log), dynamics)
 
 
-def _expert_argument(expert: Dataset | str | Path | None, workspace: Workspace) -> dict[str, Any]:
-    """The entry of a run's config that names a log of an expert."""
-    return {"expert": log_arguments(expert, workspace)["dataset"]}
-
-
-def _run(resolved: ResolvedConfig, workspace: Workspace, log: Dataset | None, fitted: Dynamics | None) -> Run:
+def _run(resolved: ResolvedConfig, workspace: Workspace, log: Dataset | None, dynamics: Any) -> Run:
     with at_work(workspace, resolved.run) as work:
-        model = None if fitted is None else (fitted.fitted, fitted.digest)
+        model = (dynamics.fitted, dynamics.digest) if isinstance(dynamics, Dynamics) else None
         return Run(train_policy_stage(resolved, work, dataset=log, fitted=model), log)
 
 
@@ -258,17 +261,20 @@ def _algorithm_section(algorithm: str | Path | Mapping[str, Any] | RecipeConfig 
 def _section(value: "str | Path | Mapping[str, Any] | Dynamics | None") -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Dynamics):
+        return value.config.model_dump(mode="json")
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def _refuse_two_sources(online: str | None, log: Dataset | str | Path | None, task: str | None) -> None:
+def _refuse_two_sources(online: str | None, log: Log | None, task: str | None) -> None:
     if online is not None and (log is not None or task is not None):
         raise ConfigError("online=TASK (--online) trains in the simulator: leave the dataset and task away.")
 
 
-def _check_online(resolved: ResolvedConfig, online: str | None) -> None:
+def _checked(resolved: ResolvedConfig, online: str | None) -> ResolvedConfig:
     """Nobody meets a simulator by accident, or a log where a simulator was meant."""
     name = resolved.run.recipe
     if RECIPES.get(name).is_online != (online is not None):
         problem = "learns from logs, not online" if online else "meets a simulator: say --online TASK"
         raise ConfigError(f"The recipe {name!r} {problem}.")
+    return resolved

@@ -19,6 +19,7 @@ from mbrl.cli import (
     reports,
     runs,
 )
+from mbrl.cli.options import WeightedCommand
 
 app = typer.Typer(
     name="mbrl",
@@ -32,6 +33,7 @@ app.command("list")(catalogue.list_entries)
 app.command("inspect")(datasets.inspect)
 app.command("import")(datasets.import_log)
 app.command("topics")(bags.topics)
+app.command("merge")(datasets.merge)
 app.command("relabel")(datasets.relabel)
 app.command("collect")(datasets.collect)
 app.command("label")(preferences.label)
@@ -42,7 +44,7 @@ app.command("next-pairs")(preferences.next_pairs)
 app.command("best-of")(preferences.best_of)
 app.command("auto")(auto.auto)
 app.command("fit")(runs.fit)
-app.command("train")(runs.train)
+app.command("train", cls=WeightedCommand)(runs.train)
 app.command("select")(runs.select)
 app.command("evaluate")(runs.evaluate)
 app.command("ope")(ope.ope)

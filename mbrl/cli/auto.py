@@ -17,8 +17,11 @@ def auto(
     *,
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Of wall time.")] = 30.0,
     portfolio: Annotated[
-        str, typer.Option("--portfolio", help="What is tried: a name in configs/auto or a .yaml file.")
-    ] = "default",
+        str | None,
+        typer.Option(
+            "--portfolio", help="What is tried: a name in configs/auto or a .yaml file [by the actions]."
+        ),
+    ] = None,
     jobs: Jobs = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),

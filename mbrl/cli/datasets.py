@@ -1,4 +1,4 @@
-"""`mbrl inspect`, `import`, `relabel`, `collect`."""
+"""`mbrl inspect`, `import`, `merge`, `relabel`, `collect`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -98,6 +98,29 @@ def import_log(
     log = load(schema, layout=layout, overrides=overrides or [])
     written = save(log, out, to=to)
     emit(LogSummary(log, written), is_json=json, path=written)
+
+
+@guarded
+def merge(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="DATASET", help="Paths, minari:<id>, or names of bundled datasets."),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="What to write; must not exist.")],
+    name: Annotated[str | None, typer.Option(help="Id of the dataset [theirs, joined by +].")] = None,
+    to: Annotated[str, typer.Option(help="Format to write.")] = "minari",
+    overrides: Overrides = None,
+    json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Make one dataset of several with the same channels; every row says which it came from."""
+    del debug
+    from mbrl.api.data import LogSummary
+    from mbrl.api.importing import merge as merge_logs
+
+    log = merge_logs(paths, out=out, name=name, to=to, overrides=overrides or [])
+    emit(LogSummary(log, out), is_json=json, path=out)
 
 
 @guarded

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Annotated, Any, ParamSpec, TypeAlias
 
 import typer
+from typer.core import TyperCommand
 
 from mbrl.api.progress import stderr
 
@@ -32,14 +33,26 @@ Runs: TypeAlias = Annotated[Path, typer.Option("--runs", help="Root of all run f
 ConfigFile: TypeAlias = Annotated[
     str | None, typer.Option("--config", help="Experiment: a name in configs/experiments or a .yaml file.")
 ]
-DatasetName: TypeAlias = Annotated[
-    str | None, typer.Argument(help="Path, minari:<id>, or name of a bundled dataset.")
+DatasetNames: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DATASET",
+        help="Path, minari:<id>, or name of a bundled dataset; several are taken as one.",
+    ),
 ]
 AlgorithmName: TypeAlias = Annotated[
     str | None, typer.Option("--algorithm", help="Name in configs/algorithms or a .yaml file.")
 ]
 DynamicsName: TypeAlias = Annotated[
     str | None, typer.Option("--dynamics", help="Name in configs/dynamics or a .yaml file.")
+]
+WarmStart: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--warm-start",
+        metavar="RUN",
+        help="Begin with actor and critics of this training; its policy may be taken, too.",
+    ),
 ]
 TaskName: TypeAlias = Annotated[
     str | None, typer.Option("--task", help="Name of a task, or path of its yaml.")
@@ -74,6 +87,45 @@ def _ends_on_sigterm() -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+class WeightedCommand(TyperCommand):
+    """A command whose `--weights` takes as many numbers as follow it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Joins the numbers to one value, `1,3`, since an option of click has a fixed number of them."""
+        joined: list[str] = []
+        for arg in args:
+            is_weight = len(joined) > 1 and joined[-2] == "--weights" and _is_number(arg)
+            if is_weight and _is_number(joined[-1].rpartition(",")[2]):
+                joined[-1] += f",{arg}"
+            else:
+                joined.append(arg)
+        return super().parse_args(ctx, joined)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_weights(text: str | None) -> list[float] | None:
+    """The numbers of `--weights`, with commas or blanks between them.
+
+    Raises:
+        ConfigError: one of them is no number.
+    """
+    if text is None:
+        return None
+    parts = text.replace(",", " ").split()
+    if not parts or not all(map(_is_number, parts)):
+        from mbrl.core.errors import ConfigError
+
+        raise ConfigError(f"--weights {text}: these are no numbers. Remedy: mbrl train A B --weights 1 3.")
+    return [float(part) for part in parts]
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:

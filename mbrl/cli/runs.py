@@ -9,7 +9,7 @@ import typer
 from mbrl.cli.options import (
     AlgorithmName,
     ConfigFile,
-    DatasetName,
+    DatasetNames,
     DebugFlag,
     Device,
     DynamicsName,
@@ -19,8 +19,10 @@ from mbrl.cli.options import (
     Seed,
     TaskName,
     Threads,
+    WarmStart,
     guarded,
     listener,
+    parse_weights,
 )
 from mbrl.cli.output import emit
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 @guarded
 def fit(
-    dataset: DatasetName = None,
+    datasets: DatasetNames = None,
     *,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
@@ -51,7 +53,7 @@ def fit(
     from mbrl.api.model import fit as fit_dynamics
 
     model = fit_dynamics(
-        dataset,
+        datasets or None,
         dynamics,
         judges=judges,
         config=config,
@@ -67,8 +69,12 @@ def fit(
 
 @guarded
 def train(
-    dataset: DatasetName = None,
+    datasets: DatasetNames = None,
     *,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."),
+    ] = None,
     algorithm: AlgorithmName = None,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
@@ -78,12 +84,7 @@ def train(
             metavar="DATASET", help="Log of an expert, for algorithms that imitate (airl, smodice)."
         ),
     ] = None,
-    warm_start: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="Begin with actor and critics of this training; its policy may be taken, too."
-        ),
-    ] = None,
+    warm_start: WarmStart = None,
     task: TaskName = None,
     online: Annotated[
         str | None,
@@ -111,8 +112,9 @@ def train(
     options = {("select", "rule"): select, ("warm_start",): None if warm_start is None else str(warm_start)}
     named = [(path, value) for path, value in options.items() if value is not None]
     run = train_policy(
-        dataset,
+        datasets or None,
         algorithm,
+        weights=parse_weights(weights),
         dynamics=dynamics,
         expert=expert,
         config=config,

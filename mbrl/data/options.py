@@ -123,9 +123,9 @@ class Origin:
     """What opens a dataset again.
 
     Attributes:
-        source: path, `minari:<id>` or name of a bundled dataset.
-        options: of the load.
+        source: path, `minari:<id>` or name of a bundled dataset; several of them for a merged one.
+        options: of the load, the same for all.
     """
 
-    source: str
+    source: str | tuple[str, ...]
     options: LoadOptions

@@ -5,7 +5,6 @@ Rows are packed `[n, 2 obs_dim + 2 act_dim + 3]`, and twice act_dim more with ma
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor
 from mbrl.core.device import on_device
 from mbrl.core.protocols import BatchSource
 from mbrl.core.types import DemonstrationBatch, OnPolicyBatch, StateDict, TransitionBatch, concat, take
+from mbrl.data.merging.mixture import MixedDraws, SourceMixture
+from mbrl.ops.shares import mixture_counts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,28 +76,33 @@ class RowLayout:
 
 
 class DatasetSource:
-    """Uniform draws with replacement from fixed transitions.
+    """Draws with replacement from fixed transitions, uniform or in shares of their sources.
 
     Args:
         data: `[n]` transitions, kept as a packed copy.
+        mixture: sources of these rows and their shares in a batch; None draws all rows alike.
 
     Raises:
         ValueError: there are none.
     """
 
-    def __init__(self, data: TransitionBatch) -> None:
+    def __init__(self, data: TransitionBatch, mixture: SourceMixture | None = None) -> None:
         if len(data) == 0:
             raise ValueError("a source needs at least one transition")
         has_masks = data.action_mask is not None or data.next_action_mask is not None
         self.layout = RowLayout(data.observation.shape[-1], data.action.shape[-1], has_masks)
         self._rows = self.layout.pack(data).contiguous()
+        self._mixed = None if mixture is None else MixedDraws(mixture)
 
     def __len__(self) -> int:
         return self._rows.shape[0]
 
     def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
         """Draws `batch_size` transitions."""
-        index = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
+        if self._mixed is None:
+            index = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
+        else:
+            index = self._mixed.draw(batch_size, generator)
         return self.layout.unpack(self._rows.index_select(0, index), from_model=False)
 
     def state_dict(self) -> StateDict:
@@ -243,17 +249,6 @@ class LoggedFirst:
     def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`."""
         self._mixture.load_state_dict(state)
-
-
-def mixture_counts(shares: Sequence[float], batch_size: int) -> list[int]:
-    """Rows of each share in a batch; cumulative shares are rounded, so that no count is negative.
-
-    Args:
-        shares: non-negative; they add up to 1, and the counts to `batch_size`.
-        batch_size: rows of the batch.
-    """
-    edges = [round(batch_size * min(edge, 1.0)) for edge in itertools.accumulate(shares)]
-    return [upper - lower for lower, upper in itertools.pairwise([0, *edges])]
 
 
 def imagined_rows(batch: TransitionBatch, real_ratio: float, batch_size: int) -> Int[Tensor, "k"]:

@@ -1,6 +1,8 @@
-"""Shares of counted events."""
+"""Shares: of counted events, and of a batch."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 
@@ -11,3 +13,14 @@ def wilson_interval(share: float, n: float, *, level: float = 0.95) -> tuple[flo
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mixture_counts(shares: Sequence[float], batch_size: int) -> list[int]:
+    """Rows of each share in a batch; cumulative shares are rounded, so that no count is negative.
+
+    Args:
+        shares: non-negative; they add up to 1, and the counts to `batch_size`.
+        batch_size: rows of the batch.
+    """
+    edges = [round(batch_size * min(edge, 1.0)) for edge in itertools.accumulate(shares)]
+    return [upper - lower for lower, upper in itertools.pairwise([0, *edges])]

@@ -62,8 +62,11 @@ class RunConfig(BaseModel):
     """Everything that a run depends on.
 
     Attributes:
-        dataset: path, `minari:<id>` or name of a bundled dataset; null for online recipes.
-        dataset_options: what a load may repair.
+        dataset: path, `minari:<id>` or name of a bundled dataset, or a list of several that are taken as one
+            (`mbrl.data.merging`); null for online recipes.
+        weights: shares of the sources of a merged dataset in the logged rows of a batch, in any unit; null
+            draws all rows alike.
+        dataset_options: what a load may repair, the same for all datasets.
         expert: second dataset, of an expert's episodes, for algorithms that imitate; read with the same
             options. Its rewards are never read.
         warm_start: folder of a finished training with whose actor and critics this one begins; its policy is
@@ -95,7 +98,11 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str | None = None
+    dataset: str | Annotated[tuple[str, ...], Field(min_length=2, max_length=1000)] | None = None
+    weights: (
+        Annotated[tuple[Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)], ...], Field(min_length=2)]
+        | None
+    ) = None
     dataset_options: LoadOptions = LoadOptions()
     expert: str | None = None
     warm_start: str | None = None

@@ -9,6 +9,8 @@ from mbrl.algorithms.preferences import PreferencesConfig
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import RewardFn, TerminationFn
 from mbrl.data.dataset import Dataset
+from mbrl.data.merging.merge import merge_datasets, sources_digest, sources_of
+from mbrl.data.merging.mixture import SourceMixture, weighted_sources
 from mbrl.data.open import open_dataset
 from mbrl.data.rules import logged_reward, logged_termination
 from mbrl.dynamics.config import DynamicsConfig
@@ -31,7 +33,46 @@ def load_run_dataset(config: RunConfig, workspace: Workspace) -> Dataset:
     """
     if config.dataset is None:
         raise ConfigError("No dataset is named. Remedy: mbrl train DATASET, or dataset: in the config.")
-    return open_dataset(config.dataset, config.dataset_options, minari_root=workspace.minari_root)
+    if isinstance(config.dataset, tuple):
+        return merge_datasets([_open(source, config, workspace) for source in config.dataset])
+    return _open(config.dataset, config, workspace)
+
+
+def _open(source: str, config: RunConfig, workspace: Workspace) -> Dataset:
+    return open_dataset(source, config.dataset_options, minari_root=workspace.minari_root)
+
+
+def load_run_mixture(config: RunConfig, part: Dataset, whole: Dataset) -> SourceMixture | None:
+    """In which shares batches are drawn from the sources of the log; None where nobody asked.
+
+    Args:
+        config: of the run.
+        part: that the policy learns from.
+        whole: the log.
+
+    Raises:
+        ConfigError: the log has no such sources.
+    """
+    return None if config.weights is None else SourceMixture.of(part, config.weights, whole=whole)
+
+
+def mixture_identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
+    """What decides how often a row is drawn: shares and sources; nothing where all rows are drawn alike.
+
+    Raises:
+        ConfigError: the log has no such sources, or the recipe draws no logged rows by source.
+    """
+    if config.weights is None:
+        return {}
+    if not RECIPES.get(config.recipe).weighs_sources:
+        raise ConfigError(
+            f"weights: the recipe {config.recipe!r} does not draw logged rows by their source. Remedy: leave "
+            "them away, or train model_free, reanalyse, or a recipe on the stream of model_based."
+        )
+    weighted_sources(dataset, config.weights)
+    total = sum(config.weights)
+    shares = [weight / total for weight in config.weights]
+    return {"mixture": {"shares": shares, "sources": sources_digest(dataset)}}
 
 
 def load_run_expert(config: RunConfig, dataset: Dataset | None, workspace: Workspace) -> Dataset | None:
@@ -179,9 +220,12 @@ def split_identity(config: DynamicsConfig) -> dict[str, Any]:
 
 def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]:
     """What a manifest says of the data and the machine's use."""
+    parts = () if dataset is None else sources_of(dataset)
+    listed = {"dataset_parts": [part.model_dump(mode="json") for part in parts]} if parts else {}
     return {
-        "dataset_source": config.dataset,
+        "dataset_source": list(config.dataset) if isinstance(config.dataset, tuple) else config.dataset,
         "dataset_hash": None if dataset is None else dataset.content_hash,
+        **listed,
         **({} if config.expert is None else {"expert_source": config.expert}),
         **({} if config.warm_start is None else {"warm_start": config.warm_start}),
         "dropped": {} if dataset is None else dict(dataset.dropped),

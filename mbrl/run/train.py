@@ -34,8 +34,10 @@ from mbrl.run.inputs import (
     find_run_task,
     load_run_dataset,
     load_run_expert,
+    load_run_mixture,
     load_run_preferences,
     manifest_facts,
+    mixture_identity,
     reward_identity,
     split_identity,
 )
@@ -175,6 +177,7 @@ def make_recipe_context(
         log_termination=logged_termination(dataset.info),
         expert=None if expert is None else expert.transitions().to_batch(),
         preferences=None if answers is None else SegmentPairs.of(dataset, answers),
+        mixture=load_run_mixture(config, part, dataset),
     )
 
 
@@ -183,6 +186,8 @@ def _tell_what_matters(
 ) -> None:
     """Warns of outliers, and says so where a known rule takes the place of the learned head unasked."""
     _warn_of_outliers(dataset)
+    if context.mixture is not None:
+        work.progress.message(context.mixture.describe())
     if context.dynamics is not None and context.dynamics.known_reward is not None:
         who = "the log's rule" if config.reward == "auto" else "the reward model"
         work.progress.message(f"Imagined steps earn what {who} says (reward=learned: what the fit says).")
@@ -244,6 +249,7 @@ def _identity(config: RunConfig, dataset: Dataset | None, task: TaskSpec | None)
             "dataset": dataset.content_hash,
             "split": split_identity(config.dynamics),
             "policy_data": config.policy_data,
+            **mixture_identity(config, dataset),
         }
         answers = load_run_preferences(config, dataset)
         if answers is not None:  # by content: the path stands in the algorithm's section

@@ -25,6 +25,7 @@ COMMANDS = (
     "list",
     "inspect",
     "import",
+    "merge",
     "relabel",
     "collect",
     "label",
@@ -331,3 +332,20 @@ def test_seeds_are_trained_and_evaluated_one_line_each(tmp_path: Path) -> None:
     assert [len(line["episode_returns"]) for line in lines] == [20, 20]
     assert lines[0]["episode_returns"] != lines[1]["episode_returns"]
     assert len(list(tmp_path.glob("runs/pendulum-mixed/train_policy-*"))) == 2
+
+
+def test_several_datasets_are_merged_and_trained_on_by_weights(dataset_path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    FORMATS.get("minari").write(make_dataset(seed=9), other)
+    merged = call_json("merge", dataset_path, other, "--out", tmp_path / "both", "--name", "both")
+    assert [source["episodes"] for source in merged["sources"]] == [12, 12]
+    assert "source 1" in call("inspect", tmp_path / "both").stdout
+    places = ["--runs", tmp_path / "runs", "--algorithm", "bc", *overrides()]
+    found = [
+        call_json("train", *where, *weights, *places)["path"]
+        for where in ((dataset_path, other), (tmp_path / "both",))
+        for weights in (("--weights", 1, 3), ("--weights", "0.25,0.75"))
+    ]
+    assert len({Path(path).name for path in found}) == 1
+    assert "no numbers" in call("train", dataset_path, other, "--weights", "many", status=1).stderr
+    assert "have the same content" in call("merge", other, other, "--out", tmp_path / "x", status=1).stderr

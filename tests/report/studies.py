@@ -7,7 +7,15 @@ import numpy as np
 from mbrl.report.study.facts import Study, StudyAlgorithm, StudyDataset, StudyRun
 from tests.report.conftest import make_dynamics_report
 
-LEARNERS = {"bc": "bc", "td3_bc": "td3_bc", "iql": "iql", "cql": "cql", "mopo": "sac", "combo": "cql"}
+LEARNERS = {
+    "discrete_bc": "discrete_bc",
+    "bc": "bc",
+    "td3_bc": "td3_bc",
+    "iql": "iql",
+    "cql": "cql",
+    "mopo": "sac",
+    "combo": "cql",
+}
 SEEDS = (0, 1, 2, 3, 4)
 
 

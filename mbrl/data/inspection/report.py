@@ -18,6 +18,7 @@ from mbrl.data.inspection.fitness import fit_findings
 from mbrl.data.inspection.record import Record, record_of
 from mbrl.data.inspection.signs.clocks import usual_intervals
 from mbrl.data.inspection.stats import DatasetStats, summarise
+from mbrl.data.merging.merge import sources_of
 from mbrl.data.options import LoadOptions
 from mbrl.data.raw import RawLog
 
@@ -58,7 +59,7 @@ class Inspection(BaseModel):
         findings: errors first, then warnings, then notes.
         dropped: what the load dropped or repaired, by reason.
         stats: figures of the sound episodes; None if there are none.
-        making: import schema, rules of reward and termination, and origin, where the dataset says.
+        making: import schema, rules of reward and termination, origin and sources, where the dataset says.
         raw: figures of raw files; None for a dataset.
     """
 
@@ -96,8 +97,17 @@ def _inspect(dataset: Dataset, *, foretells: bool) -> Inspection:
         findings=_sorted([*dataset_findings(dataset), *stats_findings(stats), *signs, *foretold]),
         dropped=dict(dataset.dropped),
         stats=stats,
-        making=dataset.info.making,
+        making={**dataset.info.making, **_told_sources(dataset)},
     )
+
+
+def _told_sources(dataset: Dataset) -> dict[str, str]:
+    """What a dataset was merged from, an entry for each part."""
+    return {
+        f"source {number}": f"{part.name}, {part.episodes:,} episodes, {part.transitions:,} transitions, "
+        f"hash {part.content_hash}"
+        for number, part in enumerate(sources_of(dataset))
+    }
 
 
 def inspect_log(log: RawLog, options: LoadOptions | None = None) -> Inspection:

@@ -38,6 +38,9 @@ EQUAL_COST: Final = 1.25
 ENOUGH_SEEDS: Final = 5
 """Seeds that a comparison should have; published tables should have ten."""
 
+CLONES: Final = frozenset({"bc", "discrete_bc"})
+"""Learners that only imitate."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recommendation:
@@ -116,7 +119,7 @@ def basis(study: Study) -> Message:
 
 def is_clone(standing: Standing) -> bool:
     """Whether it only imitates the log: what every other method has to beat."""
-    return standing.algorithm.learner == "bc" and not standing.algorithm.needs_dynamics
+    return standing.algorithm.learner in CLONES and not standing.algorithm.needs_dynamics
 
 
 def _estimate(standing: Standing) -> float:
@@ -190,10 +193,10 @@ def _against_references(
     clones = [standing for standing in everyone if is_clone(standing)]
     messages: list[Message] = []
     if is_clone(chosen):
-        messages.append(Message(f"{chosen.label} is the deterministic clone of the log: imitation suffices."))
+        messages.append(Message(f"{chosen.label} is the clone of the log: imitation suffices."))
     elif clones:
         rival = clones[0]
-        messages.append(contrast(_method(chosen), f"the deterministic clone, {rival.label}", rival.iqm))
+        messages.append(contrast(_method(chosen), f"the clone, {rival.label}", rival.iqm))
     else:
         text = "The study has no behaviour clone: whether anything beats imitation is not known."
         messages.append(Message(text, "caution"))

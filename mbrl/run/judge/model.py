@@ -116,7 +116,12 @@ class ChosenModel:
 
 
 def choose_model(
-    candidate: Path | None, dataset: Dataset, request: ModelRequest, *, source: str, workspace: Workspace
+    candidate: Path | None,
+    dataset: Dataset,
+    request: ModelRequest,
+    *,
+    source: str | tuple[str, ...],
+    workspace: Workspace,
 ) -> ChosenModel | None:
     """The model that is named, else judges, else the fit of the candidate's config.
 
@@ -127,7 +132,7 @@ def choose_model(
         candidate: folder of a training, or a policy file; None for a policy that no file holds.
         dataset: the log.
         request: what is asked.
-        source: name or path of the log.
+        source: name or path of the log, or several of them.
         workspace: where runs are.
 
     Returns:
@@ -208,7 +213,7 @@ def _training_of(candidate: Path | None) -> Path | None:
     return None
 
 
-def _config_of(training: Path | None, source: str) -> ResolvedConfig:
+def _config_of(training: Path | None, source: str | tuple[str, ...]) -> ResolvedConfig:
     """Config of a run with the log in place of its own; defaults without a run, or for an online one."""
     if training is not None:
         resolved = resolve(training / "config.yaml")

@@ -15,7 +15,10 @@ from mbrl.run.validation import validate
 from mbrl.study.config import Label, Part, StudyConfig, StudySource, open_parts
 
 DEFAULT: Final = "default"
-"""Of `configs/auto`."""
+"""Of `configs/auto`, for boxes of actions."""
+
+DISCRETE: Final = "discrete"
+"""Of `configs/auto`, for choices."""
 
 LOG: Final = "log"
 """Label of the one dataset."""
@@ -132,6 +135,18 @@ class AutoSource:
             select=SelectRule(rule="judge", kept=kept or config.kept),
         )
         return StudySource(self.name, study, self.where, rule="judge")
+
+
+def load_options(overrides: Sequence[Override] = ()) -> LoadOptions:
+    """How the log is opened whose actions say which shipped portfolio it gets.
+
+    Raises:
+        ConfigError: an option is unknown, or out of range.
+    """
+    tree: Tree = {}
+    for keys, value in read_overrides(overrides):
+        set_at(tree, keys, value)
+    return validate(LoadOptions, tree.get("dataset_options", {}), where="dataset_options")
 
 
 def load_auto(name: str = DEFAULT, *, overrides: Sequence[Override] = ()) -> AutoSource:

@@ -25,7 +25,7 @@ def test_a_clear_winner_is_recommended_and_measured_against_the_clone(doctor_rep
     assert (found.algorithm, found.leader, found.tied) == ("mopo", "mopo", ("mopo",))
     assert found.reasons[0].text.startswith("d: use mopo. Interquartile mean of the normalised score 80 [")
     assert "5 of 5 seeds" in found.reasons[0].text
-    assert "mopo beats the deterministic clone, bc: 80 [" in text_of(found)
+    assert "mopo beats the clone, bc: 80 [" in text_of(found)
     assert "mopo beats the logged behaviour" in text_of(found)
     assert "Nothing speaks against a model here" in text_of(found)
     assert found.against_models == ()
@@ -67,7 +67,7 @@ def test_on_expert_data_the_clone_is_enough(doctor_report):
         doctor_report, {"mopo": [k + 1.0 for k in HIGH], "bc": HIGH, "td3_bc": HIGH}, scores=scores
     )
     assert found.algorithm == "bc"
-    assert "bc is the deterministic clone of the log: imitation suffices." in text_of(found)
+    assert "bc is the clone of the log: imitation suffices." in text_of(found)
     (why,) = found.against_models
     assert why == "narrow and near-expert (the median episode scores 87, nine of ten at least 77)"
     assert "usually lose to simpler ones" in text_of(found)
@@ -201,6 +201,11 @@ def test_missing_seeds_are_named_and_do_not_exclude(doctor_report):
     assert found.algorithm == "mopo"
     assert "3 of 5 seeds" in found.reasons[0].text
     assert "Not all seeds are finished: mopo (3 of 5)." in text_of(found)
+
+
+def test_a_clone_of_choices_is_one(doctor_report):
+    found = advise(doctor_report, {"discrete_bc": LOW, "mopo": HIGH})
+    assert "mopo beats the clone, discrete_bc: 80 [" in text_of(found)
 
 
 def test_a_study_without_a_clone_says_that_the_bar_is_missing(doctor_report):

@@ -131,12 +131,12 @@ def _value(low: float) -> JudgedValue:
 
 
 @pytest.mark.parametrize(
-    ("case", "bounds", "chosen"),
+    ("bounds", "chosen", "tau"),  # trainings that differ by one setting are found apart in the store
     [
-        (1, [3.0, 2.0, 1.0, 2.5, 2.9], 0),  # everything that was learned is worse
-        (2, [3.0, 3.0, 3.0, 3.0, 3.0], 0),  # nothing is better
-        (3, [float("nan")] * 5, 0),  # nobody can tell
-        (4, [3.0, 2.0, 4.0, float("nan"), 1.0], 10),
+        ([3.0, 2.0, 1.0, 2.5, 2.9], 0, 0.01),  # everything that was learned is worse
+        ([3.25, 3.25, 3.25, 3.25, 3.25], 0, 0.02),  # nothing is better
+        ([float("nan")] * 5, 0, 0.03),  # nobody can tell
+        ([3.0, 2.0, 4.0, float("nan"), 1.0], 10, 0.04),
     ],
 )
 def test_the_start_stays_unless_judges_prefer_another(
@@ -144,9 +144,9 @@ def test_the_start_stays_unless_judges_prefer_another(
     store: RunStore,
     start: RunFolder,
     monkeypatch: pytest.MonkeyPatch,
-    case: int,
     bounds: list[float],
     chosen: int,
+    tau: float,
 ):
     def judge(_self: Any, policies: Any, **_: Any) -> list[JudgedValue]:
         assert len(policies) == 5
@@ -154,7 +154,7 @@ def test_the_start_stays_unless_judges_prefer_another(
 
     monkeypatch.setattr(judges.Judges, "judge", judge)
     monkeypatch.setattr("mbrl.run.judge.along.find_exploitation", lambda *_: _NoExploitation())
-    own = in_model(dataset_path, start, f"algorithm.learner.polyak_tau={0.01 * case}")
+    own = in_model(dataset_path, start, f"algorithm.learner.polyak_tau={tau}")
     run = train_policy_stage(own, Workspace(store))
     assert open_policy(run.path).facts["updates"] == chosen
     if chosen == 0:

@@ -145,6 +145,27 @@ def test_what_would_be_refused_later_is_refused_before_the_first_fit(tmp_path: P
     assert started == []
 
 
+@pytest.mark.parametrize(("task", "expected"), [("cartpole", "discrete"), ("pendulum", "default")])
+def test_actions_of_the_log_say_which_portfolio_it_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, expected: str
+):
+    asked: list[AutoJob] = []
+
+    def stop(job: AutoJob) -> None:
+        asked.append(job)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("mbrl.api.auto.run_auto", stop)
+    log = mbrl.collect(task, policy="random", steps=250, out=tmp_path / "log", progress=False)
+    options = {"dataset_options": {"infos": "none"}}
+    with pytest.raises(ConfigError, match="far enough"):
+        mbrl.auto(str(tmp_path / "log"), store=tmp_path / "runs", progress=False, **options)
+    with pytest.raises(ConfigError, match="far enough"):
+        mbrl.auto(log, store=tmp_path / "runs", progress=False)
+    assert [job.source.name for job in asked] == [expected, expected]
+    assert asked[0].source.config.dataset_options.infos == "none"
+
+
 @pytest.mark.slow
 def test_the_api_and_the_command_give_the_same(tmp_path: Path, log: Path):
     config = portfolio(tmp_path)
