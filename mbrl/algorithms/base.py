@@ -117,6 +117,11 @@ class RecipeConfig(BaseModel):
         """Whether the stream or the learner reads the rewards of the log."""
         return True
 
+    @property
+    def start_updates(self) -> int:
+        """Updates after which a model-free start of the training's own is over; 0 for no such start."""
+        return 0
+
     @classmethod
     def method(cls) -> str:
         """What the recipe is called in messages."""

@@ -52,6 +52,14 @@ AlgorithmName: TypeAlias = Annotated[
 DynamicsName: TypeAlias = Annotated[
     str | None, typer.Option("--dynamics", help="Name in configs/dynamics or a .yaml file.")
 ]
+WarmStart: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--warm-start",
+        metavar="RUN",
+        help="Begin with actor and critics of this training; its policy may be taken, too.",
+    ),
+]
 TaskName: TypeAlias = Annotated[
     str | None, typer.Option("--task", help="Name of a task, or path of its yaml.")
 ]

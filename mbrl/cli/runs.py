@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from mbrl.cli.options import (
     Seed,
     TaskName,
     Threads,
+    WarmStart,
     Weights,
     guarded,
     listener,
@@ -29,15 +30,6 @@ from mbrl.cli.output import emit
 if TYPE_CHECKING:
     from mbrl.api.policy import Policy
     from mbrl.run.policies import Which
-
-WarmStart: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--warm-start",
-        metavar="RUN",
-        help="Begin with actor and critics of this training; its policy may be taken, too.",
-    ),
-]
 
 
 @guarded
