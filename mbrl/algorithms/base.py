@@ -117,6 +117,11 @@ class RecipeConfig(BaseModel):
         """Whether the stream or the learner reads the rewards of the log."""
         return True
 
+    @property
+    def start_updates(self) -> int:
+        """Updates after which a model-free start of the training's own is over; 0 for no such start."""
+        return 0
+
     @classmethod
     def method(cls) -> str:
         """What the recipe is called in messages."""
@@ -138,6 +143,7 @@ class RecipeContext:
         log_termination: the condition under which a step ends the task, where the log carries it.
         expert: demonstrated steps, for recipes that imitate; None where nobody named an expert's log.
         preferences: answered pairs of the log's segments, for learners of preferences.
+        known_reward_unit: unit of the rewards of a learner that goes on; None takes the recipe's.
         mixture: the source of each of the transitions, and their shares in the logged rows of a batch; None
             draws all rows alike.
         stored: the training split of a log that stays on disk, for recipes with `reads_stored`; `transitions`
@@ -154,6 +160,7 @@ class RecipeContext:
     log_termination: TerminationFn | None = None
     expert: TransitionBatch | None = None
     preferences: SegmentPairs | None = None
+    known_reward_unit: float | None = None
     mixture: SourceMixture | None = None
     stored: Transitions | None = None
 
@@ -244,6 +251,8 @@ class RecipeContext:
             ConfigError: the unit needs to know episodes, and nobody noted them.
             DataError: returns have no range to scale by.
         """
+        if self.known_reward_unit is not None:
+            return self.known_reward_unit
         # A log without rewards has no deviation, and a clone needs none.
         if (reward := self.reward) is None or not config.reads_rewards:
             return 1.0

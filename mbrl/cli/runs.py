@@ -19,6 +19,7 @@ from mbrl.cli.options import (
     Seed,
     TaskName,
     Threads,
+    WarmStart,
     Weights,
     guarded,
     listener,
@@ -79,12 +80,7 @@ def train(
         str | None,
         typer.Option(metavar="DATASET", help="Log of an expert, for those that imitate (airl, smodice)."),
     ] = None,
-    warm_start: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="Begin with actor and critics of this training; its policy may be taken, too."
-        ),
-    ] = None,
+    warm_start: WarmStart = None,
     task: TaskName = None,
     online: Annotated[
         str | None,

@@ -43,6 +43,7 @@ from mbrl.run.inputs import (
     split_identity,
 )
 from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, selection_identity
+from mbrl.run.judge.continued import Continued
 from mbrl.run.judge.warm_start import WarmStart, open_warm_start
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
@@ -90,6 +91,7 @@ def train_policy_stage(
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, None, expert=expert)
         if start is not None:  # before the fit, which takes minutes
+            context = dataclasses.replace(context, known_reward_unit=start.reward_unit)
             start.check(config, context)
         context = dataclasses.replace(context, dynamics=None if fit is None else fit())
         _tell_what_matters(config, dataset, context, work)
@@ -293,7 +295,7 @@ def _run_loop(
     shift: ShiftMonitor | None,
     kept: KeptPolicies,
     work: StageWork,
-    start: WarmStart | None,
+    start: WarmStart | Continued | None,
 ) -> LoopOutcome:
     config, learner = resolved.run, training.learner
 

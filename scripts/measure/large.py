@@ -1,6 +1,6 @@
 """Memory and speed on a log that need not fit into memory; writes results/bench/large.md.
 
-    python scripts/logs/measure_large.py --rows 10000000 --folder /tmp/large
+    python scripts/measure/large.py --rows 10000000 --folder /tmp/large
 
 Parts of a million steps are written one by one and merged (`mbrl merge --to mapped`); then every stage runs
 in a process of its own that tells its peak of memory. Anonymous memory is what a process owns; pages of a
@@ -186,7 +186,7 @@ def report(rows: list[dict[str, Any]], count: int, updates: int, size: int) -> s
     lines = [
         "# A log that need not fit into memory",
         "",
-        f"`python scripts/logs/measure_large.py --rows {count} --updates {updates}`: {count:,} steps of {OBS_DIM} "
+        f"`python scripts/measure/large.py --rows {count} --updates {updates}`: {count:,} steps of {OBS_DIM} "
         f"observations and {ACT_DIM} actions, {size / 1e9:.2f} GB in the format `mapped`, merged from parts "
         f"of {PART:,} steps; one thread, torch {torch.__version__}, {platform.machine()}.",
         "",
