@@ -46,6 +46,7 @@ class MOBILEConfig(UnpenalisedConfig):
     """
 
     may_penalise: ClassVar[bool] = False  # targets are penalised, not rewards
+    may_start_logged: ClassVar[bool] = False
     real_ratio: RealRatio = 0.05
     inconsistency_coef: Annotated[float, Field(ge=0, le=1e4)] = 1.0
     samples: Annotated[int, Field(ge=1, le=1000)] = 2

@@ -25,7 +25,7 @@ from mbrl.algorithms.penalty import PenaltyConfig, UncertaintyRule
 from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Policy
 from mbrl.core.types import Metrics, TransitionBatch
-from mbrl.data.sources import DatasetSource, MixtureSource, ModelBuffer
+from mbrl.data.sources import DatasetSource, LoggedFirst, MixtureSource, ModelBuffer
 from mbrl.dynamics.report import DynamicsReport
 from mbrl.rollouts.config import RolloutConfig
 from mbrl.rollouts.generate import Imagination, generate_rollouts
@@ -44,6 +44,9 @@ class ModelBasedConfig(RecipeConfig):
         termination: who ends imagined episodes: the `learned` head, the known rule of the `task` (or of the
             log), or nobody; `auto` takes the rule where there is one.
         real_ratio: rho, share of logged transitions in a batch; 1 never touches the model.
+        logged_updates: first updates, which see logged rows alone, before anything is imagined: a model-free
+            start of the training's own, for learners that hold to the log; a multiple of `refresh_interval`.
+            The policy at its end may be the result.
         refresh_interval: updates between two refreshes of the imagined data.
         retain: refreshes whose rows the buffer can hold.
     """
@@ -51,10 +54,14 @@ class ModelBasedConfig(RecipeConfig):
     may_penalise: ClassVar[bool] = True
     """Whether a recipe's name permits penalties of imagined rewards."""
 
+    may_start_logged: ClassVar[bool] = True
+    """Whether updates are possible whose batches hold no imagined row."""
+
     rollout: RolloutConfig = RolloutConfig()
     penalty: PenaltyConfig = PenaltyConfig()
     termination: TerminationSource = "auto"
     real_ratio: RealRatio = 0.5
+    logged_updates: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     refresh_interval: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     retain: Annotated[int, Field(ge=1, le=1000)] = 5
 
@@ -67,6 +74,26 @@ class ModelBasedConfig(RecipeConfig):
                 "must be 0; recipe: model_based combines any learner with any penalty"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> "ModelBasedConfig":
+        updates, interval = self.logged_updates, self.refresh_interval
+        if updates > 0 and not self.may_start_logged:
+            raise ValueError(
+                f"{self.method()} needs imagined rows in every update, so logged_updates must be 0; a start "
+                "from another training is warm_start"
+            )
+        if updates % interval or (updates > 0 and updates >= self.updates):
+            raise ValueError(
+                f"logged_updates={updates} must be less than updates={self.updates} and a multiple of "
+                f"refresh_interval={interval}, at which imagination begins"
+            )
+        return self
+
+    @property
+    def start_updates(self) -> int:
+        """Those on logged rows alone."""
+        return self.logged_updates
 
 
 class UnpenalisedConfig(ModelBasedConfig):
@@ -120,9 +147,11 @@ class ModelBasedRecipe(Recipe):
             rule=rule,
             report=dynamics.report,
             false_ends=FalseEnds(dynamics.report),
+            first=config.logged_updates,
         )
+        mixture = MixtureSource([(real, config.real_ratio), (imagined, 1 - config.real_ratio)])
         return Stream(
-            MixtureSource([(real, config.real_ratio), (imagined, 1 - config.real_ratio)]),
+            LoggedFirst(real, imagined, mixture) if config.logged_updates > 0 else mixture,
             refresh=refresh,
             refresh_interval=config.refresh_interval,
             value_bounds=imagined_value_bounds(transitions, rule, rollout=rollout, discount=discount),
@@ -195,8 +224,11 @@ class _Refresh:
     rule: UncertaintyRule
     report: DynamicsReport
     false_ends: FalseEnds
+    first: int
 
     def __call__(self, policy: Policy, step: int, generator: torch.Generator) -> Metrics:
+        if step < self.first:
+            return {}
         # s_0 uniform over the start states.
         device, halts = generator.device, self.rollout.flagged == "halt"
         index = torch.randint(len(self.starts), (self.rollout.starts,), generator=generator, device=device)

@@ -212,8 +212,7 @@ def train(
         store: root of the run folders; None for a temporary one of this process.
         progress: see `fit`.
         overrides: changes of the run's config, `dotted.key=value` or path and value.
-        changes: the same by name; a key that is no section of it belongs to the algorithm: `updates=10_000`,
-            `penalty={"coef": 2.0}`, `select="last"`, `warm_start=run`.
+        changes: the same by name, or of the algorithm: `updates=10_000`, `select="last"`, `warm_start=run`.
 
     Raises:
         MbrlError: a name or value is wrong, the log cannot be used, or the training met a NaN.

@@ -40,11 +40,25 @@ DatasetNames: TypeAlias = Annotated[
         help="Path, minari:<id>, or name of a bundled dataset; several are taken as one.",
     ),
 ]
+Weights: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."
+    ),
+]
 AlgorithmName: TypeAlias = Annotated[
     str | None, typer.Option("--algorithm", help="Name in configs/algorithms or a .yaml file.")
 ]
 DynamicsName: TypeAlias = Annotated[
     str | None, typer.Option("--dynamics", help="Name in configs/dynamics or a .yaml file.")
+]
+WarmStart: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--warm-start",
+        metavar="RUN",
+        help="Begin with actor and critics of this training; its policy may be taken, too.",
+    ),
 ]
 TaskName: TypeAlias = Annotated[
     str | None, typer.Option("--task", help="Name of a task, or path of its yaml.")

@@ -19,6 +19,8 @@ from mbrl.cli.options import (
     Seed,
     TaskName,
     Threads,
+    WarmStart,
+    Weights,
     guarded,
     listener,
     parse_weights,
@@ -70,25 +72,15 @@ def fit(
 def train(
     datasets: DatasetNames = None,
     *,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."),
-    ] = None,
+    weights: Weights = None,
     algorithm: AlgorithmName = None,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
     expert: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATASET", help="Log of an expert, for algorithms that imitate (airl, smodice)."
-        ),
+        typer.Option(metavar="DATASET", help="Log of an expert, for those that imitate (airl, smodice)."),
     ] = None,
-    warm_start: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN", help="Begin with actor and critics of this training; its policy may be taken, too."
-        ),
-    ] = None,
+    warm_start: WarmStart = None,
     task: TaskName = None,
     online: Annotated[
         str | None,

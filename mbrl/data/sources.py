@@ -225,6 +225,32 @@ class MixtureSource:
             part.load_state_dict(state[str(k)])
 
 
+class LoggedFirst:
+    """Logged rows until something was imagined, a mixture of both from then on.
+
+    Args:
+        logged: whole batches at first.
+        imagined: empty until imagination begins; a part of `mixture`.
+        mixture: of both.
+    """
+
+    def __init__(self, logged: DatasetSource, imagined: ModelBuffer, mixture: MixtureSource) -> None:
+        self._logged, self._imagined, self._mixture = logged, imagined, mixture
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
+        """Draws from the one that it is time for."""
+        source = self._logged if len(self._imagined) == 0 else self._mixture
+        return source.sample(batch_size, generator)
+
+    def state_dict(self) -> StateDict:
+        """That of the mixture, which holds both."""
+        return self._mixture.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Inverse of `state_dict`."""
+        self._mixture.load_state_dict(state)
+
+
 def imagined_rows(batch: TransitionBatch, real_ratio: float, batch_size: int) -> Int[Tensor, "k"]:
     """Which rows of a batch are imagined, in order, without asking a card how many there are.
 

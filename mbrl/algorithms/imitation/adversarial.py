@@ -56,6 +56,8 @@ class AdversarialConfig(ModelBasedConfig):
         "entropy_coef": 0.1,
     }
 
+    may_start_logged: ClassVar[bool] = False
+
     real_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
     form: DiscriminatorForm = "airl"
     reads_actions: bool = False

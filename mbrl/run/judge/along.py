@@ -92,8 +92,9 @@ class KeptPolicies:
         """Of a training in a folder."""
         steps: tuple[int, ...] = ()
         if rule_of(config) != "last":
-            first = () if config.warm_start is None else (0,)
-            steps = (*first, *kept_steps(config.algorithm.updates, config.select.kept))
+            starts = {0} if config.warm_start is not None else set[int]()
+            starts |= {config.algorithm.start_updates} - {0}
+            steps = tuple(sorted({*starts, *kept_steps(config.algorithm.updates, config.select.kept)}))
         return cls(run / KEPT_FOLDER, steps, facts)
 
     def path(self, step: int) -> Path:

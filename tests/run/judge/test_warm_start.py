@@ -14,6 +14,7 @@ from mbrl.off_policy.value.judged import JudgedValue, choose_best
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.judge import judges
+from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import load_policy, open_policy
 from mbrl.run.stage import Workspace
 from mbrl.run.store import RunFolder, RunStore
@@ -36,6 +37,22 @@ MODEL = [
     "algorithm.rollout.starts=8",
     "algorithm.rollout.respect_trusted_horizon=false",
 ]
+
+
+class Kill(SilentProgress):
+    """Dies at the n-th sign of life of one kind of work."""
+
+    def __init__(self, work: str, at: int) -> None:
+        self.work, self.left, self.now = work, at, ""
+
+    def start(self, name: str, total: int) -> None:
+        self.now = name
+
+    def advance(self, done: int, **figures: float) -> None:
+        if self.now == self.work:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
 
 
 class Told(SilentProgress):
@@ -224,6 +241,44 @@ def test_a_model_free_training_may_start_warm_as_well(dataset_path: Path, start:
         config(dataset_path, *changes, algorithm="rebrac"), Workspace(RunStore(tmp_path))
     )
     assert run.summary().get("selection") is None  # the last one, as everywhere without a model
+
+
+def test_a_start_of_its_own_is_the_model_free_training_bit_for_bit_and_may_be_taken(
+    dataset_path: Path, store: RunStore
+):
+    def in_model_alone(*changes: str) -> ResolvedConfig:
+        own = ("algorithm.logged_updates=12", "algorithm.refresh_interval=4")
+        return config(dataset_path, *MODEL, *own, *changes)
+
+    run = train_policy_stage(in_model_alone(), Workspace(store))
+    found = run.summary()["selection"]["contestants"]
+    assert [one["changes"]["updates"] for one in found] == [5, 10, 12, 15, 20]
+    alone = train_policy_stage(config(dataset_path, "algorithm.updates=12"), Workspace(store))
+    assert_equal(
+        weights(run.path / "kept" / "step-000000012.safetensors"), weights(alone.path / "policy.safetensors")
+    )
+    rows = [row for row in read_metrics(run.path) if "event" not in row]
+    assert ["rollout/length" in row for row in rows] == [False, False, True, True]
+    last = in_model_alone("select=last")
+    with pytest.raises(KeyboardInterrupt):  # at the checkpoint of update 10, before anything is imagined
+        train_policy_stage(last, Workspace(store, Kill("train", 3)))
+    resumed = train_policy_stage(last, Workspace(store))
+    assert_equal(weights(resumed.path / "policy.safetensors"), weights(run.path / "policy-last.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["algorithm.logged_updates=1500"], "multiple of refresh_interval=1000"),
+        (["algorithm.logged_updates=2000", "algorithm.updates=2000"], "less than updates=2000"),
+        (["algorithm.logged_updates=1000", "algorithm.recipe=mobile"], "needs imagined rows.*warm_start"),
+    ],
+)
+def test_a_start_of_its_own_that_cannot_be_is_refused(dataset_path: Path, changes: list[str], message: str):
+    algorithm = "mobile" if "algorithm.recipe=mobile" in changes else "td3_bc"
+    values = {"dataset": str(dataset_path), "algorithm": algorithm}
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        resolve(arguments=values, overrides=["algorithm.recipe=model_based", *changes])
 
 
 @pytest.mark.parametrize(
