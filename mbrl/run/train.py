@@ -91,8 +91,7 @@ def train_policy_stage(
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, None, expert=expert)
         if start is not None:  # before the fit, which takes minutes
-            context = dataclasses.replace(context, known_reward_unit=start.reward_unit)
-            start.check(config, context)
+            context = start.check(config, context)
         context = dataclasses.replace(context, dynamics=None if fit is None else fit())
         _tell_what_matters(config, dataset, context, work)
         work.restart_clock()  # the fit is a stage of its own

@@ -190,17 +190,14 @@ def split_budget(episodes: int, batches: int) -> list[int]:
     return [episodes // batches + (k < episodes % batches) for k in range(batches)]
 
 
-def plan_next(
-    run: RunFolder, version: Dataset, workspace: Workspace, *, dynamics: str | None = None
-) -> list[str]:
+def plan_next(last: Round, workspace: Workspace, *, dynamics: str | None = None) -> list[str]:
     """What the next trials should show, in words: where a model of the newest version is unsure or blind.
 
     Args:
-        run: the training on that version.
-        version: of the log.
+        last: the newest round.
         workspace: where the model is fitted, or found.
         dynamics: name or path of a yaml for the fit; None takes the run's.
     """
-    resolved = resolve(run.path / "config.yaml", arguments={"dynamics": dynamics})
-    fitted, _ = fit_dynamics_stage(resolved, version, workspace.on(resolved.run.device))
+    resolved = resolve(last.run.path / "config.yaml", arguments={"dynamics": dynamics})
+    fitted, _ = fit_dynamics_stage(resolved, open_dataset(last.version), workspace.on(resolved.run.device))
     return fitted.report.gaps.next_to_log()

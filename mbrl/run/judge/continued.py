@@ -40,12 +40,15 @@ class Continued:
         """What it does, wherever it lies."""
         return {"continued": self.digest}
 
-    def check(self, config: RunConfig, context: RecipeContext) -> None:
+    def check(self, config: RunConfig, context: RecipeContext) -> RecipeContext:
         """Fills a state that nobody needs, so that what does not fit is refused before anything is fitted.
 
         Args:
             config: of the training that begins.
             context: of its recipe; the dynamics may be missing.
+
+        Returns:
+            The context with what the start fixes of it.
 
         Raises:
             ConfigError: see `fill`.
@@ -54,6 +57,7 @@ class Continued:
             torch.Generator().manual_seed(0)
         )
         self.fill(state, config, reward_unit=self.reward_unit, progress=SilentProgress())
+        return dataclasses.replace(context, known_reward_unit=self.reward_unit)
 
     def fill(self, state: Any, config: RunConfig, *, reward_unit: float, progress: Progress) -> None:
         """Puts everything that the learner had after its last update into a fresh state.

@@ -50,21 +50,19 @@ class WarmStart:
     stored: StoredPolicy
 
     @property
-    def reward_unit(self) -> None:
-        """The recipe's; `fill` refuses critics in another one."""
-        return None
-
-    @property
     def identity(self) -> dict[str, str]:
         """What it does, wherever it lies."""
         return {"run": self.digest, "policy": self.stored.content}
 
-    def check(self, config: RunConfig, context: RecipeContext) -> None:
+    def check(self, config: RunConfig, context: RecipeContext) -> RecipeContext:
         """Fills a state that nobody needs: whatever `fill` would refuse is refused before anything is fitted.
 
         Args:
             config: of the training that begins.
             context: of its recipe; the dynamics may be missing.
+
+        Returns:
+            The context with what the start fixes of it.
 
         Raises:
             ConfigError: see `fill`.
@@ -73,6 +71,7 @@ class WarmStart:
         state = learner.init(torch.Generator().manual_seed(0))
         unit = context.reward_unit(config.algorithm)
         self.fill(state, config, reward_unit=unit, progress=SilentProgress())
+        return context
 
     def fill(self, state: Any, config: RunConfig, *, reward_unit: float, progress: Progress) -> None:
         """Puts actor and critics into a fresh state, targets among them; optimisers begin anew.
