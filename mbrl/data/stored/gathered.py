@@ -158,7 +158,9 @@ else:
 
 def is_stored(values: Any) -> bool:
     """Whether an array, or what stands for one, is read from a mapped file."""
-    return isinstance(values, GatheredRows) or (isinstance(values, np.ndarray) and _root(values) is not None)
+    if isinstance(values, np.ndarray):
+        return _root(cast("NDArray[Any]", values)) is not None
+    return isinstance(values, GatheredRows)
 
 
 def _root(array: NDArray[Any]) -> NDArray[Any] | None:
