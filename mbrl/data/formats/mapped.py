@@ -112,8 +112,14 @@ class MappedFormat(Format):
             times = [e.timestamps for e in dataset.episodes if e.timestamps is not None]
             if len(times) == len(dataset):
                 _write_rows(folder / "timestamps.npy", (states,), times, np.float64)
-            flags = {name: np.array([getattr(e, name) for e in dataset.episodes]) for name in _FLAGS}
-            np.savez(folder / "episodes.npz", lengths=dataset.episode_lengths, **flags)
+            ended, cut, known_end = ([getattr(e, name) for e in dataset.episodes] for name in _FLAGS)
+            np.savez(
+                folder / "episodes.npz",
+                lengths=dataset.episode_lengths,
+                terminated=np.array(ended),
+                truncated=np.array(cut),
+                is_final_observation_known=np.array(known_end),
+            )
             header = MappedHeader(
                 obs_dim=spec.obs_dim,
                 act_low=spec.act_low,

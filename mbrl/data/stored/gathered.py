@@ -167,7 +167,7 @@ def _root(array: NDArray[Any]) -> NDArray[Any] | None:
     """The array of the whole file that `array` is a view of; None for one in memory."""
     found: Any = array
     while isinstance(found.base, np.ndarray):
-        found = found.base
+        found = cast("Any", found.base)
     return found if isinstance(found.base, mmap.mmap) else None
 
 
