@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, cast
 
+import torch
+from jaxtyping import Float
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from mbrl.core.registry import Registry
 from mbrl.core.types import SpaceSpec, TransitionBatch
 from mbrl.data.merging.mixture import SourceMixture
 from mbrl.data.returns import LoggedEpisodes
+from mbrl.data.transitions import Transitions
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.envs.specs import TaskSpec
 from mbrl.envs.termination import KnownTermination
@@ -140,8 +143,11 @@ class RecipeContext:
         log_termination: the condition under which a step ends the task, where the log carries it.
         expert: demonstrated steps, for recipes that imitate; None where nobody named an expert's log.
         preferences: answered pairs of the log's segments, for learners of preferences.
+        known_reward_unit: unit of the rewards of a learner that goes on; None takes the recipe's.
         mixture: the source of each of the transitions, and their shares in the logged rows of a batch; None
             draws all rows alike.
+        stored: the training split of a log that stays on disk, for recipes with `reads_stored`; `transitions`
+            is None then.
     """
 
     space: SpaceSpec
@@ -154,7 +160,9 @@ class RecipeContext:
     log_termination: TerminationFn | None = None
     expert: TransitionBatch | None = None
     preferences: SegmentPairs | None = None
+    known_reward_unit: float | None = None
     mixture: SourceMixture | None = None
+    stored: Transitions | None = None
 
     @property
     def known_termination(self) -> TerminationFn | None:
@@ -172,17 +180,27 @@ class RecipeContext:
         return LoggedEpisodes.of_rows(self.transitions, self.episode)
 
     def logged(self, recipe: str) -> TransitionBatch:
-        """The training transitions.
+        """The training transitions, in memory.
 
         Args:
             recipe: its name, for the message.
 
         Raises:
             ConfigError: there are none.
+            DataError: they are on disk, and the memory does not suffice.
         """
-        if self.transitions is None:
+        if self.transitions is not None:
+            return self.transitions
+        if self.stored is None:
             raise ConfigError(f"The recipe {recipe} learns from logs: name a dataset.")
-        return self.transitions
+        return self.stored.to_batch()
+
+    @property
+    def reward(self) -> Tensor | None:
+        """`[n]` rewards of the training transitions, wherever these are; None where there are none."""
+        if self.stored is not None:
+            return torch.tensor(self.stored.reward)
+        return None if self.transitions is None else self.transitions.reward
 
     def model(self, recipe: str) -> FittedDynamics:
         """The fitted dynamics.
@@ -233,10 +251,12 @@ class RecipeContext:
             ConfigError: the unit needs to know episodes, and nobody noted them.
             DataError: returns have no range to scale by.
         """
+        if self.known_reward_unit is not None:
+            return self.known_reward_unit
         # A log without rewards has no deviation, and a clone needs none.
-        if self.transitions is None or not config.reads_rewards:
+        if (reward := self.reward) is None or not config.reads_rewards:
             return 1.0
-        return reward_unit(config.reward_transform, self.transitions.reward, self.episodes)
+        return reward_unit(config.reward_transform, reward, self.episodes)
 
     def for_learner(self, config: RecipeConfig) -> LearnerContext:
         """What the learner of `config` is told."""
@@ -276,6 +296,8 @@ class Recipe(abc.ABC):
         is_online: whether it trains in a simulator.
         imitates: whether it needs a second log, of an expert.
         weighs_sources: whether it draws logged rows by `RecipeContext.mixture`.
+        reads_stored: whether it learns from steps that stay on disk (`RecipeContext.stored`); others have
+            them loaded.
     """
 
     Config: ClassVar[type[RecipeConfig]]
@@ -283,6 +305,7 @@ class Recipe(abc.ABC):
     imitates: ClassVar[bool] = False
     is_online: ClassVar[bool] = False
     weighs_sources: ClassVar[bool] = False
+    reads_stored: ClassVar[bool] = False
 
     @classmethod
     @abc.abstractmethod
@@ -333,7 +356,11 @@ RECIPES: Registry[type[Recipe]] = Registry(
 
 
 def data_value_bounds(transitions: TransitionBatch, discount: float) -> tuple[float, float]:
+    """`reward_value_bounds` of logged transitions."""
+    return reward_value_bounds(transitions.reward, discount)
+
+
+def reward_value_bounds(reward: Float[Tensor, "n"], discount: float) -> tuple[float, float]:
     """Bounds that the logged rewards put on values; outside of them a critic has diverged."""
     # All rewards, outliers as well: a bound has to hold for every value that the log can support.
-    reward = transitions.reward
     return value_bounds(float(reward.min()), float(reward.max()), discount=discount)

@@ -2,13 +2,15 @@
 
 from typing import Annotated, ClassVar
 
+import torch
 from pydantic import Field
 
-from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream, data_value_bounds
+from mbrl.algorithms.base import RECIPES, Recipe, RecipeConfig, RecipeContext, Stream, reward_value_bounds
 from mbrl.core.errors import ConfigError
 from mbrl.core.types import TransitionBatch, take
 from mbrl.data.merging.mixture import SourceMixture
 from mbrl.data.sources import DatasetSource
+from mbrl.data.stored.source import StoredSource
 from mbrl.ops.several_steps import sum_steps
 
 
@@ -37,16 +39,22 @@ class ModelFree(Recipe):
 
     Config = ModelFreeConfig
     weighs_sources: ClassVar[bool] = True
+    reads_stored: ClassVar[bool] = True
 
     @classmethod
     def open_stream(cls, config: ModelFreeConfig, context: RecipeContext) -> Stream:
         """Batches of logged transitions, uniform or in shares of their sources."""
-        transitions = choose_transitions(config, context)
-        source = DatasetSource(transitions, _choose_mixture(config, context))
+        mixture, stored = _choose_mixture(config, context), context.stored
+        # All of the steps as they were logged: they may stay on disk.
+        if stored is not None and config.best_fraction == 1 and config.learner.config.summed_steps == 1:
+            source, reward = StoredSource(stored, mixture), torch.tensor(stored.reward)
+        else:
+            transitions = choose_transitions(config, context)
+            source, reward = DatasetSource(transitions, mixture), transitions.reward
         # Without rewards there is no value to bound.
         if not config.reads_rewards:
             return Stream(source)
-        return Stream(source, value_bounds=data_value_bounds(transitions, config.learner.config.discount))
+        return Stream(source, value_bounds=reward_value_bounds(reward, config.learner.config.discount))
 
 
 def _choose_mixture(config: ModelFreeConfig, context: RecipeContext) -> SourceMixture | None:

@@ -21,7 +21,7 @@ from mbrl.run.files import write_text
 from mbrl.run.validation import validate
 
 if TYPE_CHECKING:
-    from mbrl.api.preferences.rewards import RewardModel
+    from mbrl.api.preferences.fitted import FittedReward
     from mbrl.report.kit.table import Table
 
 _YAML = (".yaml", ".yml")
@@ -228,7 +228,7 @@ def relabel(
     reward: str | None = None,
     termination: str | None = None,
     module: str | Callable[..., Any] | None = None,
-    reward_model: "str | Path | RewardModel | None" = None,
+    reward_model: "str | Path | FittedReward | None" = None,
     pessimism: float = 0.0,
     offset: float = 0.0,
     out: str | Path | None = None,
@@ -242,7 +242,8 @@ def relabel(
         termination: condition likewise; what follows it in an episode is left out.
         module: `file.py:function`, or a function, of observations, actions and next observations that
             returns a reward for each step.
-        reward_model: or a reward model of answers or of an imitation: itself, or the path of its run or file.
+        reward_model: or a reward model of answers, of success or of an imitation: itself, or the path of
+            its run or file.
         pessimism: of a reward model, k of `mean_i r_i - k std_i r_i` over its members.
         offset: of a reward model, what every step earns besides; comparisons do not tell it.
         out: where it is written; must not exist. None keeps it in memory alone.
@@ -271,7 +272,7 @@ def relabel(
 
 def _by_model(
     log: Dataset,
-    reward_model: "str | Path | RewardModel",
+    reward_model: "str | Path | FittedReward",
     pessimism: float,
     offset: float,
     termination: str | None,

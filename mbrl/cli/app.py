@@ -12,6 +12,7 @@ from mbrl.cli import (
     compare,
     datasets,
     deploy,
+    finetune,
     ope,
     ope_bench,
     plan,
@@ -44,6 +45,7 @@ app.command("next-pairs")(preferences.next_pairs)
 app.command("best-of")(preferences.best_of)
 app.command("auto")(auto.auto)
 app.command("fit")(runs.fit)
+app.command("finetune")(finetune.finetune)
 app.command("train", cls=WeightedCommand)(runs.train)
 app.command("select")(runs.select)
 app.command("evaluate")(runs.evaluate)

@@ -40,6 +40,12 @@ DatasetNames: TypeAlias = Annotated[
         help="Path, minari:<id>, or name of a bundled dataset; several are taken as one.",
     ),
 ]
+Weights: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."
+    ),
+]
 AlgorithmName: TypeAlias = Annotated[
     str | None, typer.Option("--algorithm", help="Name in configs/algorithms or a .yaml file.")
 ]

@@ -1,7 +1,7 @@
 """`mbrl label`, `preferences`, `synthetic-preferences`, `fit-reward`, `next-pairs`, `best-of`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,10 +12,6 @@ from mbrl.cli.output import emit
 if TYPE_CHECKING:
     from mbrl.preferences.queries import Query
 
-Answers = Annotated[
-    list[Path],
-    typer.Option("--preferences", metavar="FILE", help="Answers, .jsonl or .parquet; repeatable."),
-]
 Length = Annotated[int, typer.Option(min=1, help="Steps of a segment.")]
 
 
@@ -126,7 +122,20 @@ def synthetic(
 def fit_reward(
     dataset: Source,
     *,
-    files: Answers,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--preferences", metavar="FILE", help="Answers, .jsonl or .parquet; repeatable."),
+    ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Or labels of success and failure, .jsonl or .parquet; repeatable."
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Or a column of the log that says so, such as next.success."),
+    ] = None,
     seed: Seed = None,
     threads: Threads = None,
     overrides: Overrides = None,
@@ -134,19 +143,23 @@ def fit_reward(
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Fit a reward model to preferences, and report how it tells pairs that it did not see."""
+    """Fit a reward model to preferences, or a success classifier to labels, and report how it judges."""
     del debug
-    from mbrl.api.preferences import fit_reward as fit
+    if sum(bool(given) for given in (files, labels, column)) != 1:
+        raise typer.BadParameter("name --preferences, --labels or --column, one of them")
+    from mbrl.api.preferences import fit_reward, fit_success
 
-    model = fit(
-        dataset,
-        files,
-        seed=seed or 0,
-        threads=threads or 1,
-        store=runs,
-        progress=listener(is_json=json),
-        overrides=overrides or [],
-    )
+    settings: dict[str, Any] = {
+        "seed": seed or 0,
+        "threads": threads or 1,
+        "store": runs,
+        "progress": listener(is_json=json),
+        "overrides": overrides or [],
+    }
+    if files:
+        model = fit_reward(dataset, files, **settings)
+    else:
+        model = fit_success(dataset, labels or None, column=column, **settings)
     emit(model, is_json=json, path=model.path)
 
 

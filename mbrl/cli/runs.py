@@ -20,6 +20,7 @@ from mbrl.cli.options import (
     TaskName,
     Threads,
     WarmStart,
+    Weights,
     guarded,
     listener,
     parse_weights,
@@ -71,18 +72,13 @@ def fit(
 def train(
     datasets: DatasetNames = None,
     *,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="W W...", help="Shares of several datasets in a batch [all rows alike]."),
-    ] = None,
+    weights: Weights = None,
     algorithm: AlgorithmName = None,
     config: ConfigFile = None,
     dynamics: DynamicsName = None,
     expert: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATASET", help="Log of an expert, for algorithms that imitate (airl, smodice)."
-        ),
+        typer.Option(metavar="DATASET", help="Log of an expert, for those that imitate (airl, smodice)."),
     ] = None,
     warm_start: WarmStart = None,
     task: TaskName = None,

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.types import Episode, SpaceSpec
@@ -24,6 +25,7 @@ from mbrl.data.options import LoadOptions
 from mbrl.data.order import order_problems
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog, absent_rewards
 from mbrl.data.spaces import infer_spec
+from mbrl.data.stored.gathered import is_stored
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -269,6 +271,11 @@ def _keep_infos(raw: RawEpisode, counts: Counter[str]) -> RawEpisode:
     return raw
 
 
+def _kept(values: AnyArray) -> NDArray[np.float32]:
+    """`as_float32`; a view of a mapped file stays one, since a copy would load it."""
+    return values if values.dtype == np.float32 and is_stored(values) else as_float32(values)
+
+
 def _to_episode(raw: RawEpisode, counts: Counter[str]) -> Episode:
     terminated, truncated = bool(raw.terminations[-1]), bool(raw.truncations[-1])
     if not (terminated or truncated):
@@ -276,13 +283,13 @@ def _to_episode(raw: RawEpisode, counts: Counter[str]) -> Episode:
         truncated = True
     log_prob, times = raw.behaviour_log_prob, raw.timestamps
     return Episode(
-        observations=as_float32(raw.observations),
-        actions=as_float32(raw.actions),
-        rewards=as_float32(raw.rewards),
+        observations=_kept(raw.observations),
+        actions=_kept(raw.actions),
+        rewards=_kept(raw.rewards),
         terminated=terminated,
         truncated=truncated,
         is_final_observation_known=raw.final_observation != "unknown",
-        behaviour_log_prob=None if log_prob is None else as_float32(log_prob),
+        behaviour_log_prob=None if log_prob is None else _kept(log_prob),
         timestamps=None if times is None else np.ascontiguousarray(times, dtype=np.float64),
         infos=dict(raw.infos),
         has_rewards=raw.has_rewards,

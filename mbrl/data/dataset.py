@@ -311,11 +311,23 @@ class Dataset:
         return dataclasses.replace(self, episodes=episodes, origin=None)
 
     def transitions(self) -> Transitions:
-        """All steps, flat; made once."""
+        """All steps, flat and in memory; made once.
+
+        Raises:
+            DataError: the dataset is mapped, and its arrays do not fit into the memory.
+        """
         return self._transitions
+
+    def steps(self) -> Transitions:
+        """As `transitions`; of a mapped dataset the large columns are read where they are indexed."""
+        return self._steps
 
     @functools.cached_property
     def _transitions(self) -> Transitions:
+        return self._steps.in_memory()
+
+    @functools.cached_property
+    def _steps(self) -> Transitions:
         return join_steps(self.episodes, self.units, act_dim=self.spec.act_dim)
 
 

@@ -1,9 +1,12 @@
 """Float64 statistics for normalisers; to be fitted on training episodes only."""
 
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mbrl.data.stored.gathered import Rows
 
 STD_FLOOR: Final = 1e-12
 """Standard deviation below which a dimension counts as constant, whatever its mean."""
@@ -32,7 +35,7 @@ class Moments(NamedTuple):
     scale: NDArray[np.float64]
 
 
-def measure_moments(array: NDArray[Any], *, floor: float = STD_FLOOR) -> Moments:
+def measure_moments(array: Rows, *, floor: float = STD_FLOOR) -> Moments:
     """Moments along axis 0. Two passes in float64, in chunks.
 
     Args:
@@ -45,18 +48,20 @@ def measure_moments(array: NDArray[Any], *, floor: float = STD_FLOOR) -> Moments
     count = array.shape[0]
     if count == 0:
         raise ValueError("moments of an empty array")
-    chunks = [array[start : start + _CHUNK] for start in range(0, count, _CHUNK)]
-    mean = sum((chunk.sum(axis=0, dtype=np.float64) for chunk in chunks), np.float64(0.0)) / count
+    mean = sum((chunk.sum(axis=0, dtype=np.float64) for chunk in _chunks(array)), np.float64(0.0)) / count
     # Squares of distances from the mean, not mean square minus squared mean: that cancels far from 0.
-    squares = sum((np.square(chunk - mean).sum(axis=0) for chunk in chunks), np.float64(0.0))
+    squares = sum((np.square(chunk - mean).sum(axis=0) for chunk in _chunks(array)), np.float64(0.0))
     mean, std = np.asarray(mean, dtype=np.float64), np.asarray(np.sqrt(squares / count), dtype=np.float64)
     is_constant = np.asarray(std < np.maximum(floor, NEAR_CONSTANT * np.abs(mean)))
     return Moments(mean, std, is_constant, np.where(is_constant, np.maximum(1.0, np.abs(mean)), std))
 
 
-def fit_moments(
-    array: NDArray[Any], *, floor: float = STD_FLOOR
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _chunks(array: Rows) -> Iterator[NDArray[Any]]:
+    """Some rows at a time: an array may be one that is read from disk where it is indexed."""
+    return (array[start : start + _CHUNK] for start in range(0, len(array), _CHUNK))
+
+
+def fit_moments(array: Rows, *, floor: float = STD_FLOOR) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and scale of a normaliser, `(x - mean) / scale`, each `[...]`; see `Moments`.
 
     Args:
@@ -70,13 +75,17 @@ def fit_moments(
     return moments.mean, moments.scale
 
 
-def are_choices(action: NDArray[Any]) -> bool:
+def are_choices(action: Rows) -> bool:
     """Whether every row `[n, act_dim]` is one-hot over two choices or more."""
+    return action.shape[1] > 1 and all(_are_one_hot(chunk) for chunk in _chunks(action))
+
+
+def _are_one_hot(action: NDArray[Any]) -> bool:
     is_choice = ((action == 0) | (action == 1)).all(1) & ((action == 1).sum(1) == 1)
-    return action.shape[1] > 1 and bool(is_choice.all())
+    return bool(is_choice.all())
 
 
-def fit_action_moments(action: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def fit_action_moments(action: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """As `fit_moments`; 0 and 1 for one-hot actions, which pass as they are.
 
     Divided by its deviation, a choice that is taken once in 10,000 steps would be an input of 100, and

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 
 from mbrl.core.types import Episode, TransitionBatch
 from mbrl.data.choices.masks import episode_mask
+from mbrl.data.stored.gathered import Rows, StoredRows, is_stored
+from mbrl.data.stored.memory import require_memory
+
+_VECTORS: Final = ("observation", "action", "next_observation", "next_action")
+"""Columns that take most of a dataset, and may stay on disk."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -33,30 +38,34 @@ class Transitions:
         action_mask: `[n, act_dim]`, the choices that were allowed in `observation`; None where no episode
             has masks. An episode without them allowed all, and so does a state without any that is allowed.
         next_action_mask: `[n, act_dim]`, likewise in `next_observation`.
+        stored: the file where observations and actions lie, if they are on disk: these and their successors
+            are then read where they are indexed (`mbrl.data.stored.gathered`). None in memory.
     """
 
-    observation: NDArray[np.float32]
-    action: NDArray[np.float32]
+    observation: Rows
+    action: Rows
     reward: NDArray[np.float32]
-    next_observation: NDArray[np.float32]
+    next_observation: Rows
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     episode: NDArray[np.int64]
     unit: NDArray[np.int64]
     step: NDArray[np.int64]
     is_successor_known: NDArray[np.bool_]
-    next_action: NDArray[np.float32]
+    next_action: Rows
     has_next_action: NDArray[np.bool_]
     action_mask: NDArray[np.bool_] | None = None
     next_action_mask: NDArray[np.bool_] | None = None
+    stored: StoredRows | None = None
 
     def __post_init__(self) -> None:
         for array in self._arrays().values():
             array.setflags(write=False)
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def _arrays(self) -> dict[str, Rows]:
         """Those that are there, by name."""
-        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        names = [field.name for field in dataclasses.fields(self) if field.name != "stored"]
+        found = {name: getattr(self, name) for name in names}
         return {name: array for name, array in found.items() if array is not None}
 
     def __len__(self) -> int:
@@ -70,14 +79,34 @@ class Transitions:
 
     def select(self, rows: NDArray[Any]) -> "Transitions":
         """The transitions of `rows` (indices or a mask)."""
-        return Transitions(**{name: array[rows] for name, array in self._arrays().items()})
+        chosen: dict[str, Any] = {name: array[rows] for name, array in self._arrays().items()}
+        return Transitions(**chosen)
+
+    def in_memory(self) -> "Transitions":
+        """The same steps as arrays in memory; themselves where they are that already.
+
+        Raises:
+            DataError: the memory does not suffice.
+        """
+        if self.stored is None:
+            return self
+        # A recipe packs them once more.
+        require_memory(4 * self.stored.rows.nbytes, f"Loading a mapped dataset of {len(self):,} steps")
+        columns = {name: np.asarray(getattr(self, name)) for name in _VECTORS}
+        return dataclasses.replace(self, **columns, stored=None)
 
     def successors_known(self) -> "Transitions":
         """The transitions that dynamics may be learned from."""
         return self if bool(self.is_successor_known.all()) else self.select(self.is_successor_known)
 
     def to_batch(self) -> TransitionBatch:
-        """All transitions as one float32 batch of real data; a copy."""
+        """All transitions as one float32 batch of real data; a copy.
+
+        Raises:
+            DataError: they are on disk, and the memory does not suffice.
+        """
+        if self.stored is not None:
+            return self.in_memory().to_batch()
         return TransitionBatch(
             observation=torch.tensor(self.observation),
             action=torch.tensor(self.action),
@@ -101,13 +130,13 @@ def join_steps(episodes: Sequence[Episode], units: NDArray[np.int64], *, act_dim
         act_dim: size of an action.
     """
     lengths = np.array([len(episode) for episode in episodes], dtype=np.int64)
+    own = np.arange(len(episodes), dtype=np.int64)
+    episode = np.repeat(own, lengths)
     last, count = np.cumsum(lengths) - 1, int(lengths.sum())
-    action = np.concatenate([episode.actions for episode in episodes])
     is_last = np.zeros(count, dtype=np.bool_)
     is_last[last] = True
-    next_action = np.zeros_like(action)
-    next_action[:-1] = action[1:]
-    next_action[is_last] = 0.0
+    stored = StoredRows.find(episodes)
+    columns = _columns_in_memory(episodes, is_last) if stored is None else _columns_on_disk(stored)
     terminated, truncated, known = np.zeros_like(is_last), np.zeros_like(is_last), np.ones_like(is_last)
     terminated[last] = [episode.terminated for episode in episodes]
     truncated[last] = [episode.truncated for episode in episodes]
@@ -116,21 +145,39 @@ def join_steps(episodes: Sequence[Episode], units: NDArray[np.int64], *, act_dim
     first_step = np.array([episode.first_step for episode in episodes], dtype=np.int64)
     mask, next_mask = _join_masks(episodes, act_dim)
     return Transitions(
-        observation=np.concatenate([episode.observations[:-1] for episode in episodes]),
-        action=action,
+        **columns,
         reward=np.concatenate([episode.rewards for episode in episodes]),
-        next_observation=np.concatenate([episode.observations[1:] for episode in episodes]),
         terminated=terminated,
         truncated=truncated,
-        episode=np.repeat(np.arange(len(episodes), dtype=np.int64), lengths),
-        unit=np.repeat(units, lengths),
+        episode=episode,
+        unit=episode if np.array_equal(units, own) else np.repeat(units, lengths),
         step=np.arange(count, dtype=np.int64) - starts + np.repeat(first_step, lengths),
         is_successor_known=known,
-        next_action=next_action,
         has_next_action=~is_last,
         action_mask=mask,
         next_action_mask=next_mask,
+        stored=stored,
     )
+
+
+def _columns_on_disk(stored: StoredRows) -> dict[str, Any]:
+    return {name: stored.column(name) for name in _VECTORS}
+
+
+def _columns_in_memory(episodes: Sequence[Episode], is_last: NDArray[np.bool_]) -> dict[str, Any]:
+    if any(is_stored(episode.observations) for episode in episodes):  # of several files, or relabelled
+        size = sum(episode.observations.nbytes + episode.actions.nbytes for episode in episodes)
+        require_memory(2 * size, f"{len(is_last):,} steps of several mapped files, or with other actions,")
+    action = np.concatenate([episode.actions for episode in episodes])
+    next_action = np.zeros_like(action)
+    next_action[:-1] = action[1:]
+    next_action[is_last] = 0.0
+    return {
+        "observation": np.concatenate([episode.observations[:-1] for episode in episodes]),
+        "action": action,
+        "next_observation": np.concatenate([episode.observations[1:] for episode in episodes]),
+        "next_action": next_action,
+    }
 
 
 def _join_masks(

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from torch import Tensor
 
 from mbrl.core.errors import ConfigError
-from mbrl.core.protocols import DiscretePolicy
+from mbrl.core.protocols import DiscretePolicy, Policy
+from mbrl.core.types import SpaceSpec
 from mbrl.envs.documents import parse_yaml
 from mbrl.envs.specs import TaskSpec
 from mbrl.nets.actors import ActorSpec, ClippedGaussianActor
@@ -156,6 +157,38 @@ class EvenShare:
         refuse_empty_masks(mask)
         even = log_probabilities(obs.new_zeros(len(obs), self.act_dim), mask).exp()
         return (1 - self.epsilon) * self.policy.probs(obs, mask) + self.epsilon * even
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Noisy:
+    """Another policy over commands, its best action with Gaussian noise, clipped to the box.
+
+    It states no density: what was clipped has none.
+
+    Attributes:
+        policy: the other one.
+        space: bounds of its actions.
+        std: deviation of the noise, in halves of a command's range.
+    """
+
+    policy: Policy
+    space: SpaceSpec
+    std: float
+
+    @property
+    def act_dim(self) -> int:
+        """Size of an action."""
+        return self.space.act_dim
+
+    def act(
+        self, obs: Float[Tensor, "b obs_dim"], noise: Float[Tensor, "b act_dim"] | None = None
+    ) -> Float[Tensor, "b act_dim"]:
+        """`clip(a + std (hi - lo) / 2 noise)`; the other policy's best action without noise."""
+        best = self.policy.act(obs, None)
+        if noise is None:
+            return best
+        low, high = obs.new_tensor(self.space.act_low), obs.new_tensor(self.space.act_high)
+        return (best + self.std * (high - low) / 2 * noise).clamp(low, high)
 
 
 def load_rule(path: Path, task: TaskSpec) -> RulePolicy | ClippedGaussianActor:

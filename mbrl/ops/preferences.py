@@ -1,9 +1,20 @@
-"""Losses of pairwise preferences: Bradley-Terry of returns, and contrasts of log-densities."""
+"""Losses of answers: success or failure, Bradley-Terry of returns, and contrasts of log-densities."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
+
+
+def logistic_loss(logit: Float[Tensor, "*b"], target: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """`-y log sigmoid(x) - (1 - y) log(1 - sigmoid(x))`, nats; its derivative in x is `sigmoid(x) - y`.
+
+    Args:
+        logit: log-odds of success.
+        target: probability of success, 0 or 1 where it is known.
+    """
+    # -log sigmoid(x) = softplus(-x), which neither overflows nor takes the logarithm of 0.
+    return target * softplus(-logit) + (1.0 - target) * softplus(logit)
 
 
 def preference_probability(
@@ -37,8 +48,7 @@ def bradley_terry_loss(
     """
     gap = left - right
     if lapse == 0.0:
-        # -log sigmoid(x) = softplus(-x), which neither overflows nor takes the logarithm of 0.
-        return target * softplus(-gap) + (1.0 - target) * softplus(gap)
+        return logistic_loss(gap, target)
     probability = preference_probability(left, right, lapse=lapse)
     return -(target * probability.log() + (1.0 - target) * (1.0 - probability).log())
 

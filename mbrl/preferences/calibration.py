@@ -25,10 +25,10 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ReliabilityBin(BaseModel):
-    """Pairs of which the model is about equally sure.
+    """Pairs, or steps of a success classifier, of which the model is about equally sure.
 
     Attributes:
-        pairs: in the bin.
+        pairs: in the bin; or steps.
         confidence: mean probability of the side that the model prefers, 0.5 to 1.
         correct: share of answers for that side; an equal pair counts half.
         low: lower end of its 95 % interval (Wilson).
@@ -102,7 +102,7 @@ def judge_pairs(
     total = int(decided.sum())
     right = int(((probability > 0.5) == (target > 0.5))[decided].sum())
     low, high = wilson_interval(right / total, float(total)) if total else (None, None)
-    sure, correct = _sure_and_correct(probability.numpy(), target.numpy())
+    sure, correct = sure_and_correct(probability.numpy(), target.numpy())
     spread = by_member.std(0, correction=0).mean()
     return PairReport(
         pairs=len(pairs),
@@ -113,7 +113,7 @@ def judge_pairs(
         calibration_error=calibration_error(sure, correct),
         calibration_chance=chance_error(sure, seed=seed),
         disagreement=float(spread),
-        bins=tuple(_bins(sure, correct)),
+        bins=reliability_bins(sure, correct),
     )
 
 
@@ -129,17 +129,33 @@ def calibration_error(sure: NDArray[np.float64], correct: NDArray[np.float64], *
     return float(sum(len(p) * abs(sure[p].mean() - correct[p].mean()) for p in parts) / len(sure))
 
 
-def chance_error(sure: NDArray[np.float64], *, bins: int = BINS, seed: int = 0) -> float:
-    """The 95 % quantile of `calibration_error` where every probability is right, by drawing answers."""
+def chance_error(
+    sure: NDArray[np.float64],
+    *,
+    bins: int = BINS,
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
+) -> float:
+    """The 95 % quantile of `calibration_error` where every probability is right, by drawing answers.
+
+    Args:
+        sure: probability of what is predicted.
+        bins: as in `calibration_error`.
+        seed: of the draws.
+        groups: `[n]`, of cases that come true together, such as the steps of an episode: one draw decides all
+            of a group. None for independent cases.
+    """
     rng = np.random.default_rng(seed)
-    came = (rng.random((_DRAWS, len(sure))) < sure).astype(np.float64)
+    drawn = rng.random((_DRAWS, len(sure) if groups is None else int(groups.max()) + 1))
+    came = ((drawn if groups is None else drawn[:, groups]) < sure).astype(np.float64)
     gaps = [len(p) * np.abs(sure[p].mean() - came[:, p].mean(1)) for p in _parts(sure, bins)]
     return float(np.quantile(np.sum(gaps, axis=0) / len(sure), _LEVEL))
 
 
-def _sure_and_correct(
+def sure_and_correct(
     probability: NDArray[np.float64], target: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probability of the side that is predicted, 0.5 to 1, and how far that came true, 0 to 1."""
     prefers_left = probability >= 0.5
     return np.where(prefers_left, probability, 1 - probability), np.where(prefers_left, target, 1 - target)
 
@@ -149,11 +165,24 @@ def _parts(sure: NDArray[np.float64], bins: int) -> list[NDArray[np.int64]]:
     return [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
 
 
-def _bins(sure: NDArray[np.float64], correct: NDArray[np.float64]) -> list[ReliabilityBin]:
+def reliability_bins(
+    sure: NDArray[np.float64],
+    correct: NDArray[np.float64],
+    *,
+    groups: NDArray[np.int64] | None = None,
+) -> tuple[ReliabilityBin, ...]:
+    """The reliability diagram, least sure first.
+
+    Args:
+        sure: see `sure_and_correct`.
+        correct: likewise.
+        groups: `[n]`, of cases that depend on each other: intervals count a group once.
+    """
     found: list[ReliabilityBin] = []
     for part in _parts(sure, BINS):
         share = float(correct[part].mean())
-        low, high = wilson_interval(share, float(len(part)), level=_LEVEL)
+        count = len(part) if groups is None else len(np.unique(groups[part]))
+        low, high = wilson_interval(share, float(count), level=_LEVEL)
         found.append(
             ReliabilityBin(
                 pairs=len(part),
@@ -163,7 +192,7 @@ def _bins(sure: NDArray[np.float64], correct: NDArray[np.float64]) -> list[Relia
                 high=high,
             )
         )
-    return found
+    return tuple(found)
 
 
 def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

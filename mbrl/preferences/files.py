@@ -6,33 +6,28 @@ Columns: `dataset`, `left_episode`, `left_start`, `left_length`, `right_episode`
 """
 
 import hashlib
-import importlib
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, cast
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from mbrl.core.errors import DataError, MissingExtraError
-from mbrl.data.formats.limits import reading
-from mbrl.data.formats.output import write_file
+from mbrl.core.errors import DataError
 from mbrl.preferences.pairs import Label, Preference, PreferenceSet, Segment, answer_problem, expand_ranking
-
-SUFFIXES: Final = (".jsonl", ".parquet")
-
-MAX_BYTES: Final = 2**30
-"""Largest file that is read; a million answers take a quarter of it."""
-
-_REMEDY: Final = "Write the row as docs/preferences.md describes it."
-
-_Index: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
-_Length: TypeAlias = Annotated[int, Field(ge=1, lt=2**31)]
-_Hash: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{8,128}$")]
-_Name: TypeAlias = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-_Time: TypeAlias = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
+from mbrl.preferences.rows import (
+    ROW_REMEDY,
+    Index,
+    Length,
+    LogHash,
+    Name,
+    Time,
+    parse_row,
+    read_rows,
+    require_one_log,
+    write_rows,
+)
 
 
 class _Row(BaseModel):
@@ -40,17 +35,17 @@ class _Row(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    dataset: _Hash
-    left_episode: _Index
-    left_start: _Index
-    left_length: _Length
-    right_episode: _Index
-    right_start: _Index
-    right_length: _Length
+    dataset: LogHash
+    left_episode: Index
+    left_start: Index
+    left_length: Length
+    right_episode: Index
+    right_start: Index
+    right_length: Length
     label: Label
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
-    annotator: _Name = ""
-    time: _Time | None = None
+    annotator: Name = ""
+    time: Time | None = None
 
     @classmethod
     def of(cls, dataset: str, answer: Preference) -> "_Row":
@@ -85,13 +80,13 @@ class _Ranking(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    dataset: _Hash
+    dataset: LogHash
     ranking: Annotated[
-        list[Annotated[list[tuple[_Index, _Index, _Length]], Field(min_length=1)]],
+        list[Annotated[list[tuple[Index, Index, Length]], Field(min_length=1)]],
         Field(min_length=1, max_length=1000),
     ]
-    annotator: _Name = ""
-    time: _Time | None = None
+    annotator: Name = ""
+    time: Time | None = None
 
     def answers(self) -> Iterator[Preference]:
         """All of its pairs."""
@@ -111,34 +106,13 @@ def read_preferences(path: str | Path) -> PreferenceSet:
         MissingExtraError: pyarrow is not installed.
     """
     file = Path(path)
-    _require_suffix(file)
-    if not file.is_file():
-        raise DataError("there is no such file", file=file, remedy="Check the path.")
-    if file.stat().st_size > MAX_BYTES:
-        raise DataError(
-            f"it has {file.stat().st_size:,} bytes, where {MAX_BYTES:,} are the most",
-            file=file,
-            remedy="Split the file.",
-        )
-    rows = _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file)
-    dataset: str | None = None
+    dataset = ""
     answers: list[Preference] = []
-    for number, values in rows:
+    for number, values in read_rows(file, missing="Label pairs: mbrl label LOG --out FILE.jsonl."):
         row = _parse(values, file, number)
         dataset = dataset or row.dataset
-        if row.dataset != dataset:
-            raise DataError(
-                f"{row.dataset[:16]}... is another log than that of the first row ({dataset[:16]}...)",
-                file=file,
-                row=number,
-                field="dataset",
-                remedy="Keep one file for each log.",
-            )
+        require_one_log(row.dataset, dataset, file=file, row=number)
         answers += _sound_answers(row, file, number)
-    if dataset is None:
-        raise DataError(
-            "it holds no answers", file=file, remedy="Label pairs: mbrl label LOG --out FILE.jsonl."
-        )
     return PreferenceSet(dataset, tuple(answers))
 
 
@@ -154,15 +128,10 @@ def write_preferences(preferences: PreferenceSet, path: str | Path) -> Path:
         FileExistsError: something is there.
         MissingExtraError: pyarrow is not installed.
     """
-    file = Path(path)
-    _require_suffix(file)
-    rows = [_Row.of(preferences.dataset, answer).model_dump() for answer in preferences.answers]
-    if file.suffix == ".jsonl":
-        return write_file(file, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    arrow, parquet = _module("pyarrow"), _module("pyarrow.parquet")
-    stream: Any = arrow.BufferOutputStream()
-    parquet.write_table(arrow.Table.from_pylist(rows, schema=_schema(arrow)), stream)
-    return write_file(file, memoryview(stream.getvalue().to_pybytes()))
+    rows = [_Row.of(preferences.dataset, answer) for answer in preferences.answers]
+    texts, numbers = {"dataset", "label", "annotator"}, {"probability", "time"}
+    kinds = {name: str if name in texts else float if name in numbers else int for name in _Row.model_fields}
+    return write_rows(Path(path), rows, kinds)
 
 
 def append_answer(path: Path, dataset: str, answer: Preference) -> None:
@@ -201,84 +170,19 @@ def content_digest(preferences: PreferenceSet) -> str:
     return hashlib.blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _require_suffix(file: Path) -> None:
-    if file.suffix not in SUFFIXES:
-        raise DataError(
-            f"{file.suffix or 'no suffix'} is no preference file",
-            file=file,
-            remedy=f"Name a file that ends in {' or '.join(SUFFIXES)}.",
-        )
-
-
 def _parse(values: Any, file: Path, number: int) -> _Row | _Ranking:
     form = _Ranking if isinstance(values, dict) and "ranking" in values else _Row
-    try:
-        # As JSON, where a list may be a tuple although types are strict.
-        return form.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or None
-        missing = first["type"] == "missing"
-        problem = "the entry is missing" if missing else f"{str(first['input'])[:60]!r}: {first['msg']}"
-        raise DataError(problem, file=file, row=number, field=field, remedy=_REMEDY) from error
+    return parse_row(form, values, file=file, row=number)
 
 
 def _sound_answers(row: _Row | _Ranking, file: Path, number: int) -> list[Preference]:
     try:
         answers = list(row.answers())
     except ValueError as error:
-        raise DataError(str(error), file=file, row=number, field="ranking", remedy=_REMEDY) from error
+        raise DataError(str(error), file=file, row=number, field="ranking", remedy=ROW_REMEDY) from error
     for answer in answers:
         found = answer_problem(answer)
         if found is not None:
             field, problem, remedy = found
             raise DataError(problem, file=file, row=number, field=field, remedy=remedy)
     return answers
-
-
-def _json_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        text = file.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"it cannot be read ({error})", file=file, remedy="Give JSON in UTF-8.") from error
-    for number, line in enumerate(io.StringIO(text), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"the line is not JSON ({str(error)[:100]})",
-                file=file,
-                row=number,
-                remedy="Mend or delete the line; the others are independent of it.",
-            ) from error
-
-
-def _parquet_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    parquet = _module("pyarrow.parquet")
-    with reading(file):
-        table: Any = parquet.read_table(file, use_threads=False)
-        rows = cast("Sequence[Mapping[str, Any]]", table.to_pylist())
-    for number, row in enumerate(rows, start=1):
-        # A column that some rows leave empty is null in those, where JSON leaves it out.
-        yield number, {name: value for name, value in row.items() if value is not None}
-
-
-def _schema(arrow: Any) -> Any:
-    kinds: dict[Any, Any] = {int: arrow.int64(), str: arrow.string(), float: arrow.float64()}
-    texts = {"dataset", "label", "annotator"}
-    numbers = {"probability", "time"}
-    fields = [
-        (name, kinds[str if name in texts else float if name in numbers else int])
-        for name in _Row.model_fields
-    ]
-    return arrow.schema(fields)
-
-
-def _module(name: str) -> Any:
-    """A module of pyarrow, which carries no types."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", extra="tables", purpose="a preference file in Parquet") from error

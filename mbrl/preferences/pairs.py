@@ -149,29 +149,53 @@ class PreferenceSet:
         Raises:
             DataError: the log is another, or has no such episode or step.
         """
-        if self.dataset not in {dataset.content_hash, dataset.info.derived_from}:
-            raise DataError(
-                f"the answers are about the log {self.dataset[:16]}..., not about {dataset.info.name!r} "
-                f"({dataset.content_hash[:16]}...)",
-                field="dataset",
-                remedy="Give the log that was shown, or one that was made of it by mbrl relabel.",
-            )
+        require_log(self.dataset, dataset)
         for row, answer in enumerate(self.answers, start=1):
             for side, segment in (("left", answer.left), ("right", answer.right)):
-                _require_segment(segment, dataset, row=row, side=side)
+                require_segment(segment, dataset, row=row, prefix=f"{side}_")
 
 
-def _require_segment(segment: Segment, dataset: Dataset, *, row: int, side: str) -> None:
+def require_log(named: str, dataset: Dataset) -> None:
+    """Refuses a log that is neither the one that was shown nor made of it.
+
+    Args:
+        named: content hash of the log that was shown.
+        dataset: the log.
+
+    Raises:
+        DataError: it is another one.
+    """
+    if named not in {dataset.content_hash, dataset.info.derived_from}:
+        raise DataError(
+            f"the answers are about the log {named[:16]}..., not about {dataset.info.name!r} "
+            f"({dataset.content_hash[:16]}...)",
+            field="dataset",
+            remedy="Give the log that was shown, or one that was made of it by mbrl relabel.",
+        )
+
+
+def require_segment(segment: Segment, dataset: Dataset, *, row: int, prefix: str = "") -> None:
+    """Refuses a segment that the log does not have.
+
+    Args:
+        segment: the segment.
+        dataset: the log.
+        row: of the answer, for the message.
+        prefix: of the names of its fields.
+
+    Raises:
+        DataError: there is no such episode, or no such step.
+    """
     remedy = "Check that the row was made for this log; episodes and steps count from 0."
     if segment.episode >= len(dataset):
         problem = f"there is no episode {segment.episode}; the log has {len(dataset)}"
-        raise DataError(problem, field=f"{side}_episode", row=row, remedy=remedy)
+        raise DataError(problem, field=f"{prefix}episode", row=row, remedy=remedy)
     steps = len(dataset.episodes[segment.episode])
     if segment.end > steps:
         problem = (
             f"steps {segment.start} to {segment.end - 1} of episode {segment.episode}, which has {steps}"
         )
-        raise DataError(problem, field=f"{side}_length", row=row, remedy=remedy)
+        raise DataError(problem, field=f"{prefix}length", row=row, remedy=remedy)
 
 
 def expand_ranking(

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
 from annotated_types import Ge, Le
@@ -20,6 +20,12 @@ from mbrl.ops.spread import lower_bound
 RewardMembers: TypeAlias = Annotated[int, Ge(1), Le(100)]
 """Networks of an ensemble."""
 
+RewardReads: TypeAlias = Literal["steps", "states"]
+"""What a reward is a function of: states and the actions taken in them, or states alone."""
+
+RewardUnit: TypeAlias = Literal["deviations", "log_odds", "probability"]
+"""In what rewards are told: deviations of the log, or the log-odds or probability of success."""
+
 _CHUNK_ROWS: Final = 4096
 """Steps that are asked at once: activations of all members stay in the cache."""
 
@@ -34,6 +40,8 @@ class RewardSpec:
         hidden: widths of their hidden layers.
         activation: of the hidden layers.
         layer_norm: LayerNorm in the hidden layers.
+        reads: what the members look at.
+        unit: of their rewards.
     """
 
     space: SpaceSpec
@@ -41,6 +49,8 @@ class RewardSpec:
     hidden: Layers = (128, 128)
     activation: ActivationName = "relu"
     layer_norm: bool = False
+    reads: RewardReads = "steps"
+    unit: RewardUnit = "deviations"
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, for a file's header."""
@@ -52,7 +62,8 @@ class RewardEnsemble(nn.Module):
 
     Comparisons of segments of equal length say nothing of what all rewards have in common, and their
     unit is that of the annotator's doubt. So each member is standardised over the log that it was fitted to:
-    mean 0, deviation 1 (as in Christiano et al. 2017, section 2.2).
+    mean 0, deviation 1 (as in Christiano et al. 2017, section 2.2). Of a success classifier f_i are logits,
+    offset and scale recalibrate them (Platt 1999), and r_i may be their sigmoid.
 
     Args:
         spec: sizes.
@@ -98,20 +109,34 @@ class RewardEnsemble(nn.Module):
     ) -> Float[Tensor, "e *b"]:
         """`f_i(s, a)`, differentiable; leading axes as they come."""
         shape = obs.shape[:-1]
-        inputs = torch.cat([self.body.normaliser(obs), self.body.scale(action)], -1)
+        inputs = self._inputs(obs, action)
         return self.body.net(inputs.reshape(-1, inputs.shape[-1]))[..., 0].reshape(-1, *shape)
 
     def member_raw(
         self, obs: Float[Tensor, "e b obs_dim"], action: Float[Tensor, "e b act_dim"]
     ) -> Float[Tensor, "e b"]:
         """`f_i(s, a)` with steps of its own for each member, differentiable."""
-        return self.body.net(torch.cat([self.body.normaliser(obs), self.body.scale(action)], -1))[..., 0]
+        return self.body.net(self._inputs(obs, action))[..., 0]
+
+    def _inputs(self, obs: Tensor, action: Tensor) -> Tensor:
+        scaled = self.body.scale(action)
+        # What is 0 throughout teaches its weights nothing, and whatever they are, they add nothing.
+        scaled = torch.zeros_like(scaled) if self.spec.reads == "states" else scaled
+        return torch.cat([self.body.normaliser(obs), scaled], -1)
 
     @torch.no_grad()
     def members(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
     ) -> Float[Tensor, "e b"]:
-        """Every member's reward of every step, in deviations of the log."""
+        """Every member's reward of every step, in the unit of the model."""
+        found = self.log_odds(obs, action)
+        return torch.sigmoid(found) if self.spec.unit == "probability" else found
+
+    @torch.no_grad()
+    def log_odds(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "e b"]:
+        """`(f_i(s, a) - offset_i) / scale_i`: of success, where the model is a classifier."""
         starts = range(0, len(obs), _CHUNK_ROWS)
         parts = [self.raw(obs[k : k + _CHUNK_ROWS], action[k : k + _CHUNK_ROWS]) for k in starts]
         raw = torch.cat(parts, 1) if parts else obs.new_empty(self.spec.members, 0)
@@ -164,6 +189,6 @@ class ModelReward:
         action: Float[Tensor, "b act_dim"],
         next_obs: Float[Tensor, "b obs_dim"],
     ) -> Float[Tensor, "b"]:
-        """`[b]`, in deviations of the log that the model was fitted to; the successor is not read."""
+        """`[b]`, in the unit of the model; the successor is not read."""
         del next_obs
         return self.model.reward(obs, action, pessimism=self.pessimism) + self.offset

@@ -71,6 +71,8 @@ class RunConfig(BaseModel):
             options. Its rewards are never read.
         warm_start: folder of a finished training with whose actor and critics this one begins; its policy is
             the first of those among which the result is chosen. null starts from fresh weights.
+        continue_from: folder of a finished training of the same learner, whose networks, optimisers and unit
+            of rewards go on here; null goes on from none.
         task: name of a shipped task or path of a task's yaml; null takes the one that the dataset names.
         recipe: how the learner gets its experience.
         algorithm: hyper-parameters of the recipe and its learner.
@@ -106,6 +108,7 @@ class RunConfig(BaseModel):
     dataset_options: LoadOptions = LoadOptions()
     expert: str | None = None
     warm_start: str | None = None
+    continue_from: str | None = None
     task: str | None = None
     recipe: str
     algorithm: SerializeAsAny[RecipeConfig]

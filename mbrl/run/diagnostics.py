@@ -13,6 +13,7 @@ from mbrl.core.rng import RngStreams
 from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset
 from mbrl.data.splits import Split
+from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.artifact import FittedDynamics
 from mbrl.dynamics.fit import split_for
 from mbrl.rollouts.generate import RolloutConfig
@@ -26,6 +27,9 @@ from mbrl.uncertainty.penalty import UNIT_QUANTILE
 
 _MEASURE = "ens_std"
 _FLAG_QUANTILE = 0.99
+
+_STORED_ROWS = 200_000
+"""Rows of a log on disk that its behaviour is fitted to, evenly spaced over it."""
 
 
 class Look(NamedTuple):
@@ -114,7 +118,7 @@ def make_shift_probe(
     """
     streams = RngStreams(config.seed)
     split, rng = split_for(config.dynamics, dataset, streams), streams.child("shift")
-    held_out = split.holdout.transitions()
+    held_out = split.holdout.steps()
     rows = torch.randperm(len(held_out), generator=rng.at("states"))[:STATES].numpy()
     why_not: dict[str, str] = {}
     discount = config.algorithm.learner.config.discount
@@ -148,7 +152,7 @@ def _support(
     supports: MutableMapping[str, BehaviourSupport],
     why_not: dict[str, str],
 ) -> BehaviourSupport | None:
-    held_out, train = split.holdout.transitions(), split.train.transitions()
+    held_out, train = split.holdout.steps(), split.train.steps()
     reason = why_no_support(len(held_out))
     if reason is not None:
         why_not["support"] = reason
@@ -156,6 +160,8 @@ def _support(
     division = {"fraction": config.dynamics.holdout_fraction, "gap": config.dynamics.split_gap}
     key = stable_hash({"dataset": dataset.content_hash, "split": division, "seed": config.seed})
     if key not in supports:
+        if train.stored is not None:  # of a log on disk as many rows as show what it does
+            train, held_out = thin(train, _STORED_ROWS), thin(held_out, _STORED_ROWS)
         supports[key] = BehaviourSupport.fit(
             (torch.tensor(train.observation), torch.tensor(train.action)),
             (torch.tensor(held_out.observation), torch.tensor(held_out.action)),

@@ -31,6 +31,7 @@ StageName: TypeAlias = Literal[
     "fit_dynamics",
     "fit_reward",
     "train_policy",
+    "collect_batch",
     "evaluate",
     "backtest",
     "calibrate_judges",

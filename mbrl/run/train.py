@@ -14,6 +14,7 @@ from mbrl.core.errors import ConfigError
 from mbrl.core.protocols import Training
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset
+from mbrl.data.formats.limits import show_bytes
 from mbrl.data.inspection.rows import find_reward_outliers
 from mbrl.data.normaliser import fit_moments
 from mbrl.data.returns import LoggedEpisodes
@@ -42,6 +43,7 @@ from mbrl.run.inputs import (
     split_identity,
 )
 from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, selection_identity
+from mbrl.run.judge.continued import Continued
 from mbrl.run.judge.warm_start import WarmStart, open_warm_start
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
@@ -89,6 +91,7 @@ def train_policy_stage(
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, None, expert=expert)
         if start is not None:  # before the fit, which takes minutes
+            context = dataclasses.replace(context, known_reward_unit=start.reward_unit)
             start.check(config, context)
         context = dataclasses.replace(context, dynamics=None if fit is None else fit())
         _tell_what_matters(config, dataset, context, work)
@@ -164,12 +167,14 @@ def make_recipe_context(
     part = dataset
     if config.policy_data == "train":
         part = split_for(config.dynamics, dataset, RngStreams(config.seed)).train
-    train, answers = part.transitions(), load_run_preferences(config, dataset)
+    train, answers = part.steps(), load_run_preferences(config, dataset)
     mean, std = fit_moments(train.observation)
+    stays = train.stored is not None and train.action_mask is None and RECIPES.get(config.recipe).reads_stored
     return RecipeContext(
         space=dataset.spec,
         normaliser=Normaliser(torch.from_numpy(mean), torch.from_numpy(std)),
-        transitions=train.to_batch(),
+        transitions=None if stays else train.to_batch(),
+        stored=train if stays else None,
         dynamics=None if fit is None else fit(),
         task=task,
         episode=torch.tensor(train.episode),
@@ -188,6 +193,10 @@ def _tell_what_matters(
     _warn_of_outliers(dataset)
     if context.mixture is not None:
         work.progress.message(context.mixture.describe())
+    stored = None if dataset is None or context.stored is not None else dataset.steps().stored
+    if stored is not None:
+        size = show_bytes(stored.rows.nbytes)
+        work.progress.message(f"The mapped log is loaded ({size}): {config.recipe} reads whole arrays.")
     if context.dynamics is not None and context.dynamics.known_reward is not None:
         who = "the log's rule" if config.reward == "auto" else "the reward model"
         work.progress.message(f"Imagined steps earn what {who} says (reward=learned: what the fit says).")
@@ -199,7 +208,7 @@ def _tell_what_matters(
 def _warn_of_outliers(dataset: Dataset | None) -> None:
     if dataset is None or not dataset.has_rewards:
         return
-    outliers = find_reward_outliers(dataset.transitions())
+    outliers = find_reward_outliers(dataset.steps())
     for outlier in outliers[:1]:
         others = "" if len(outliers) == 1 else f" ({len(outliers) - 1} more are like it)"
         warnings.warn(
@@ -286,7 +295,7 @@ def _run_loop(
     shift: ShiftMonitor | None,
     kept: KeptPolicies,
     work: StageWork,
-    start: WarmStart | None,
+    start: WarmStart | Continued | None,
 ) -> LoopOutcome:
     config, learner = resolved.run, training.learner
 

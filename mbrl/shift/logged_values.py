@@ -52,7 +52,7 @@ def logged_values(
         return None
     # Drawn once for a whole training: looks differ by the values alone, not by the steps.
     rows = usable[torch.randperm(len(usable), generator=generator)[:count].numpy()]
-    steps = dataset.transitions()
+    steps = dataset.steps()
     return LoggedValues(
         torch.tensor(steps.observation[rows]), torch.tensor(steps.action[rows]), returns[rows]
     )

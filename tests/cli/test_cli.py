@@ -38,6 +38,7 @@ COMMANDS = (
     "fit",
     "auto",
     "train",
+    "finetune",
     "select",
     "evaluate",
     "export",

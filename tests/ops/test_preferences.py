@@ -7,6 +7,7 @@ from mbrl.ops.preferences import (
     bradley_terry_loss,
     contrastive_loss,
     direct_preference_loss,
+    logistic_loss,
     preference_probability,
 )
 
@@ -75,3 +76,14 @@ def test_dpo_is_bradley_terry_of_log_ratios() -> None:
         for g, t in zip(gaps, TARGET.tolist(), strict=True)
     ]
     assert loss.tolist() == pytest.approx(by_hand)
+
+
+def test_the_logistic_loss_and_its_gradient_by_hand() -> None:
+    """dL/dx = sigmoid(x) - y; the loss stays finite where sigmoid(x) rounds to 0 or 1."""
+    logit = torch.tensor([2.0, -1.0, 0.0, 1000.0], dtype=torch.float64, requires_grad=True)
+    loss = logistic_loss(logit, torch.tensor([1.0, 1.0, 0.25, 0.0], dtype=torch.float64))
+    by_hand = [-math.log(sigmoid(2.0)), -math.log(sigmoid(-1.0)), math.log(2.0), 1000.0]
+    assert loss.tolist() == pytest.approx(by_hand)
+    loss.sum().backward()
+    assert logit.grad is not None
+    assert logit.grad.tolist() == pytest.approx([sigmoid(2.0) - 1, sigmoid(-1.0) - 1, 0.25, 1.0])

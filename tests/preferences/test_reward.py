@@ -11,7 +11,8 @@ from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
 from mbrl.data.dataset import Dataset, DatasetInfo
 from mbrl.preferences.calibration import calibration_error, chance_error, judge_pairs, member_probabilities
-from mbrl.preferences.fit import RewardConfig, RewardFit, fit_reward, segment_sums, split_pairs
+from mbrl.preferences.ensemble_fit import fit_reward
+from mbrl.preferences.fit import RewardConfig, RewardFit, segment_sums, split_pairs
 from mbrl.preferences.pairs import Preference, PreferenceSet, Segment
 from mbrl.preferences.queries import choose_pairs
 from mbrl.preferences.reward_model import ModelReward, RewardEnsemble, RewardSpec

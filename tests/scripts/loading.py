@@ -9,8 +9,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_script(name: str) -> ModuleType:
-    """The module of `scripts/NAME.py`, not run."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    """The module of `scripts/NAME.py`, not run; `measure/judge` lies in a folder."""
+    path = ROOT / "scripts" / f"{name}.py"
+    name = f"scripts_{name.replace('/', '_')}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -9,7 +9,7 @@ import numpy as np
 import mbrl
 from tests.scripts.loading import load_script
 
-script = load_script("measure_discrete")
+script = load_script("measure/discrete")
 
 # Keeps what it was given, and answers.
 _STAND_IN = """#!{python}

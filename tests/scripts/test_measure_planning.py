@@ -9,8 +9,8 @@ from tests.scripts.loading import ROOT, load_script
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
-    return load_script("measure_planning")
+    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts" / "measure"), *sys.path])
+    return load_script("measure/planning")
 
 
 def test_the_table_holds_planned_against_unplanned_seed_by_seed(script, tmp_path: Path):

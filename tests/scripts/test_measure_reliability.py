@@ -11,7 +11,7 @@ PLACES = re.compile(r"(?<!\w)/(?:home|root|tmp|work|Users|private|var)/")
 
 
 def test_tables_and_counts_are_written(tmp_path: Path):
-    script = load_script("measure_reliability")
+    script = load_script("measure/reliability")
     assert script.main(["--out", str(tmp_path), "--every", "60"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "README.md", "datasets.md", "policies.md", "documents.md", "runs.md"
@@ -23,7 +23,7 @@ def test_tables_and_counts_are_written(tmp_path: Path):
 
 
 def test_what_did_not_end_well_is_told():
-    script = load_script("measure_reliability")
+    script = load_script("measure/reliability")
     rows = [Row("a", "refused", "Error: x|y", is_sound=True), Row("b", "no remedy", "", is_sound=False)]
     text = script.summary({"policies": rows})
     assert "| [policies](policies.md) | 2 | 1 | 0 | 1 |" in text

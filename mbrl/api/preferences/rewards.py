@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-
 from mbrl.api.data import load, require_free
 from mbrl.api.preferences.answers import as_preferences
+from mbrl.api.preferences.fitted import FittedReward, with_interval
 from mbrl.api.progress import Listener
 from mbrl.api.result import Result, jsonable
 from mbrl.api.session import open_workspace, torch_settings
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from mbrl.report.kit.table import Table
 
 
-class RewardModel(Result):
+class RewardModel(FittedReward):
     """A reward that was learned from preferences: an ensemble, and how it tells pairs that it did not see.
 
     Attributes:
@@ -38,8 +35,7 @@ class RewardModel(Result):
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self.path = folder.path
-        self.stored = open_reward(folder.path)
+        super().__init__(folder)
         self.report: RewardReport = read_report(folder)
 
     @classmethod
@@ -50,32 +46,6 @@ class RewardModel(Result):
             ConfigError: there is none.
         """
         return cls(find_run(Path(path), stage="fit_reward"))
-
-    def reward(
-        self, observation: ArrayLike, action: ArrayLike, *, pessimism: float = 0.0
-    ) -> NDArray[np.float32]:
-        """`mean_i r_i - pessimism std_i r_i`, in deviations of the rewards of the log that it was fitted to.
-
-        Args:
-            observation: `[n, obs_dim]`, raw units.
-            action: `[n, act_dim]`, environment units.
-            pessimism: deviations over members that are taken off.
-
-        Returns:
-            `[n]`.
-
-        Raises:
-            ConfigError: the arrays are of other sizes.
-        """
-        obs, act = (np.asarray(values, dtype=np.float32) for values in (observation, action))
-        space = self.stored.model.spec.space
-        if obs.ndim != 2 or obs.shape[1] != space.obs_dim or act.shape != (len(obs), space.act_dim):
-            raise ConfigError(
-                f"observation and action have the shapes {list(obs.shape)} and {list(act.shape)}; expected "
-                f"[n, {space.obs_dim}] and [n, {space.act_dim}]."
-            )
-        found = self.stored.model.reward(torch.tensor(obs), torch.tensor(act), pessimism=pessimism)
-        return np.asarray(found.numpy())
 
     def to_dict(self) -> dict[str, Any]:
         """The report, and the path."""
@@ -89,7 +59,7 @@ class RewardModel(Result):
         rows = [
             ("pairs that it learned from", report.fitted_pairs),
             ("held-out pairs", held.pairs),
-            ("accuracy on these", _with_interval(held.accuracy, held.accuracy_low, held.accuracy_high)),
+            ("accuracy on these", with_interval(held.accuracy, held.accuracy_low, held.accuracy_high)),
             ("log-loss, nats (a coin: 0.693)", held.log_loss),
             ("calibration error", held.calibration_error),
             ("which a perfect model's stays below", held.calibration_chance),
@@ -99,7 +69,7 @@ class RewardModel(Result):
             ("updates", report.updates),
         ]
         bins = [
-            (one.pairs, one.confidence, _with_interval(one.correct, one.low, one.high)) for one in held.bins
+            (one.pairs, one.confidence, with_interval(one.correct, one.low, one.high)) for one in held.bins
         ]
         return [
             Table("reward model", ("", "value"), rows),
@@ -114,12 +84,6 @@ class RewardModel(Result):
         held = self.report.held_out
         told = "no accuracy" if held.accuracy is None else f"accuracy {held.accuracy:.3g}"
         return f"{self.report.fitted_pairs} pairs, {told} on {held.pairs} held-out, {str(self.path)!r}"
-
-
-def _with_interval(value: float | None, low: float | None, high: float | None) -> str | None:
-    if value is None or low is None or high is None:
-        return None
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def fit_reward(
@@ -239,6 +203,11 @@ def next_pairs(
     ensemble = None
     if model is not None:
         ensemble = (model.stored if isinstance(model, RewardModel) else open_reward(Path(model))).model
+        if ensemble.spec.unit != "deviations":
+            raise ConfigError(
+                "The reward model is a success classifier, which answers no pairs. Remedy: name a model of "
+                "mbrl fit-reward --preferences, or --query random."
+            )
     chosen = choose_pairs(
         dataset, count=count, length=length, model=ensemble, query=query, known=answers, seed=seed
     )

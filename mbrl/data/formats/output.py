@@ -21,7 +21,7 @@ def write_file(path: Path, content: bytes | memoryview) -> Path:
         FileExistsError: something is there.
         DataError: it cannot be written; nothing is left behind.
     """
-    with _partial(path, memoryview(content).nbytes) as partial:
+    with partial_path(path, memoryview(content).nbytes) as partial:
         _write(partial, content)
     return path
 
@@ -34,7 +34,7 @@ def write_folder(path: Path, files: Mapping[str, bytes | memoryview]) -> Path:
         DataError: it cannot be written; nothing is left behind.
     """
     needed = sum(memoryview(content).nbytes for content in files.values())
-    with _partial(path, needed) as partial:
+    with partial_path(path, needed) as partial:
         for name, content in files.items():
             target = partial / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def _write(path: Path, content: bytes | memoryview) -> None:
 
 
 @contextlib.contextmanager
-def _partial(path: Path, needed: int) -> Generator[Path]:
+def partial_path(path: Path, needed: int) -> Generator[Path]:
     """A name beside `path` to write to; it takes the place of `path` in the end, or vanishes."""
     if path.exists():
         raise FileExistsError(f"{path} exists already. Remedy: give another name, or remove it.")

@@ -20,6 +20,7 @@ from mbrl.data.dataset import Dataset
 from mbrl.nets.actors import Actor
 from mbrl.run.checkpoint import CheckpointFolder
 from mbrl.run.config import RunConfig, resolve
+from mbrl.run.judge.continued import Continued, open_continued
 from mbrl.run.policies import StoredPolicy, open_policy
 from mbrl.run.records import TrainingSummary
 from mbrl.run.store import RunFolder, find_run
@@ -47,6 +48,11 @@ class WarmStart:
     digest: str
     config: RunConfig
     stored: StoredPolicy
+
+    @property
+    def reward_unit(self) -> None:
+        """The recipe's; `fill` refuses critics in another one."""
+        return None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -161,16 +167,21 @@ class WarmStart:
         module.load_state_dict(dict(stored))
 
 
-def open_warm_start(config: RunConfig, dataset: Dataset | None) -> WarmStart | None:
-    """The training that a config begins with, or None.
+def open_warm_start(config: RunConfig, dataset: Dataset | None) -> WarmStart | Continued | None:
+    """The training that a config begins with, or goes on from; None where it starts afresh.
 
     Raises:
-        ConfigError: there is no such finished training, it is for other observations or actions, or the
-            recipe trains in a simulator.
+        ConfigError: there is no such finished training, two are named, it is for other observations or
+            actions, or the recipe trains in a simulator.
     """
-    if config.warm_start is None:
+    named = [name for name in (config.warm_start, config.continue_from) if name is not None]
+    if not named:
         return None
-    path = Path(config.warm_start).expanduser()
+    if len(named) == 2:
+        raise ConfigError("A training begins with one other. Remedy: warm_start or continue_from, not both.")
+    path = Path(named[0]).expanduser()
+    if config.continue_from is not None and dataset is not None:
+        return open_continued(config, dataset, path)
     if dataset is None or RECIPES.get(config.recipe).is_online:
         raise ConfigError(
             f"warm_start={path}: {config.recipe!r} trains in a simulator, where nothing is judged "

@@ -41,10 +41,16 @@ def best_by_reward(
     """N draws ranked by a reward model, the reward of the step at hand; and what a file says of it.
 
     Raises:
-        ConfigError: the policy draws nothing, or the sizes differ.
+        ConfigError: the policy draws nothing, the model does not tell actions apart, or the sizes differ.
     """
     actor, found = drawing_actor(stored), open_reward(reward)
     model = found.model
+    if model.spec.reads == "states" or model.spec.unit == "probability":
+        raise ConfigError(
+            f"The reward model {reward} cannot rank the actions of a state: it reads states alone, or gives "
+            "probabilities. Remedy: relabel the log with it and rank by the critics of a training on that "
+            "(--critic RUN), or fit it with --set reads=steps --set unit=log_odds."
+        )
     _check_space(actor, model.body, str(reward))
     policy = BestOfPolicy.of(
         actor,

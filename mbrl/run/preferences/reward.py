@@ -15,8 +15,9 @@ from mbrl.data.normaliser import fit_moments
 from mbrl.nets.normaliser import Normaliser
 from mbrl.preferences.agreement import measure_agreement
 from mbrl.preferences.calibration import PairReport, correlation, judge_pairs
+from mbrl.preferences.ensemble_fit import EnsembleFit, RewardFitState, fit_reward
 from mbrl.preferences.files import content_digest
-from mbrl.preferences.fit import RewardConfig, RewardFit, RewardFitState, fit_reward
+from mbrl.preferences.fit import RewardConfig, RewardFit
 from mbrl.preferences.pairs import PreferenceSet
 from mbrl.preferences.reward_model import RewardEnsemble, RewardSpec
 from mbrl.preferences.segments import SegmentPairs, log_steps
@@ -112,7 +113,7 @@ def fit_reward_stage(
 
     def work(work: StageWork) -> Mapping[str, Any]:
         fit = make_fit(dataset, preferences, config, seed=seed)
-        state, model = _run(fit, work)
+        state, model = run_fit(fit, work)
         save_reward(work.path / REWARD_FILE, model, dataset)
         report = make_report(dataset, preferences, fit, state, model).model_dump(mode="json")
         write_json(work.path / REPORT_FILE, report)
@@ -130,11 +131,15 @@ def fit_reward_stage(
 
 def make_fit(dataset: Dataset, preferences: PreferenceSet, config: RewardConfig, *, seed: int) -> RewardFit:
     """The fit of a log's answers; its states are standardised by the whole log."""
+    pairs, streams = SegmentPairs.of(dataset, preferences), RngStreams(seed).child("reward")
+    return RewardFit(pairs, config, dataset.spec, state_normaliser(dataset), streams)
+
+
+def state_normaliser(dataset: Dataset) -> Normaliser:
+    """Of the states of a whole log."""
     observations, _ = log_steps(dataset)
     mean, std = fit_moments(observations.numpy())
-    normaliser = Normaliser(torch.from_numpy(mean), torch.from_numpy(std))
-    pairs = SegmentPairs.of(dataset, preferences)
-    return RewardFit(pairs, config, dataset.spec, normaliser, RngStreams(seed).child("reward"))
+    return Normaliser(torch.from_numpy(mean), torch.from_numpy(std))
 
 
 def save_reward(path: Path, model: RewardEnsemble, dataset: Dataset) -> Path:
@@ -170,7 +175,8 @@ def read_report(run: RunFolder) -> RewardReport:
     return check_values(RewardReport, read_json(path), file=path)
 
 
-def _run(fit: RewardFit, work: StageWork) -> tuple[RewardFitState, RewardEnsemble]:
+def run_fit(fit: EnsembleFit, work: StageWork) -> tuple[RewardFitState, RewardEnsemble]:
+    """Runs a fit from where its folder stands to its end; returns how it ended, and the model."""
     checkpoints, progress = work.checkpoints(keep=1), work.progress
     state = fit.start()
     checkpoints.load_latest(progress.message, accept=state.load_state_dict)
@@ -179,7 +185,7 @@ def _run(fit: RewardFit, work: StageWork) -> tuple[RewardFitState, RewardEnsembl
         progress.advance(state.updates, loss=state.history[-1])
         checkpoints.save(state.updates, state.state_dict())
 
-    progress.start("fit reward", fit.config.max_updates)
+    progress.start("fit reward", fit.max_updates)
     progress.advance(state.updates)
     try:
         return state, fit_reward(fit, state, on_look=on_look)
@@ -195,7 +201,7 @@ def make_report(
     model: RewardEnsemble,
 ) -> RewardReport:
     """What a fit found, held-out pairs first."""
-    held_out = judge_pairs(state_best(state), fit.holdout, lapse=fit.config.lapse)
+    held_out = judge_pairs(fit.best(state), fit.holdout, lapse=fit.config.lapse)
     found = None
     if dataset.has_rewards:
         rewards = model.reward(*log_steps(dataset)).double().numpy()
@@ -213,13 +219,6 @@ def make_report(
         correlation=found,
         warnings=tuple(_warnings(dataset, held_out)),
     )
-
-
-def state_best(state: RewardFitState) -> RewardEnsemble:
-    """The members at their best looks, in the units in which they were fitted."""
-    model = RewardEnsemble.from_tensors(state.model.spec, state.model.state_dict())
-    model.body.net.flat.copy_(state.best)
-    return model
 
 
 def _warnings(dataset: Dataset, held_out: PairReport) -> list[str]:

@@ -1,11 +1,11 @@
 """Do planners help the policies that they stand on? Logs x policies x seeds; writes results/planning.
 
-    .venv/bin/python scripts/measure_planning.py --data FOLDER  # the whole grid; goes on where it was killed
-    .venv/bin/python scripts/measure_planning.py --data FOLDER --logs pendulum-mixed --methods bc
-    .venv/bin/python scripts/measure_planning.py --audit --data FOLDER --logs pendulum-mixed
-    .venv/bin/python scripts/measure_planning.py --table  # the table of what is there
+    .venv/bin/python scripts/measure/planning.py --data FOLDER  # the whole grid; goes on where it was killed
+    .venv/bin/python scripts/measure/planning.py --data FOLDER --logs pendulum-mixed --methods bc
+    .venv/bin/python scripts/measure/planning.py --audit --data FOLDER --logs pendulum-mixed
+    .venv/bin/python scripts/measure/planning.py --table  # the table of what is there
 
-A piece takes a policy of `measure_judge.py`, found again in the run store where that grid has trained it,
+A piece takes a policy of `judge.py`, found again in the run store where that grid has trained it,
 puts each planner on top of it at its default settings, and evaluates both from common starts in the
 simulator, which nothing else sees. Whatever the method, the model is the fit of the log by the default
 config and the run's seed. Each piece leaves one JSON in results/planning/returns. `--audit` holds estimated
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure_judge import LOGS, Piece
+from judge import LOGS, Piece
 
 import mbrl
 from mbrl.api.planning import audit_plans
@@ -32,7 +32,7 @@ from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunStore, code_facts
 from mbrl.run.train import train_policy_stage
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "planning"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "planning"
 POLICIES = ("bc", "td3_bc", "iql", "mopo-5")
 PLANNERS = ("rollout", "mppi", "sampled_gumbel")
 

@@ -1,8 +1,8 @@
 """Do judges rank policies as the simulator does? A grid of logs x methods x seeds; writes results/judge.
 
-    .venv/bin/python scripts/measure_judge.py --data FOLDER  # the whole grid; goes on where it was killed
-    .venv/bin/python scripts/measure_judge.py --data FOLDER --logs hopper/medium-replay --methods mopo-5
-    .venv/bin/python scripts/measure_judge.py --table  # the table of what is there
+    .venv/bin/python scripts/measure/judge.py --data FOLDER  # the whole grid; goes on where it was killed
+    .venv/bin/python scripts/measure/judge.py --data FOLDER --logs hopper/medium-replay --methods mopo-5
+    .venv/bin/python scripts/measure/judge.py --table  # the table of what is there
 
 A piece trains a method on a log, lets judges take its result, and evaluates its twenty policies in the
 simulator, which nothing else sees. What was done is found again in the run store (`--runs`); each piece
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mbrl.api.progress import LineProgress
 from mbrl.core.rng import RngStreams
@@ -34,7 +34,7 @@ from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore, code_facts
 from mbrl.run.train import train_policy_stage
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "judge"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "judge"
 LOGS = (
     "hopper/medium-replay",
     "hopper/medium",

@@ -1,9 +1,9 @@
 """Planners on random tasks whose best actions are known: linear-quadratic ones and tables; prints tables.
 
-    .venv/bin/python scripts/measure_planners.py
-    .venv/bin/python scripts/measure_planners.py --tasks 4  # quicker
-    .venv/bin/python scripts/measure_planners.py --only budgets  # how many plans each optimiser needs for 5 %
-    .venv/bin/python scripts/measure_planners.py --seed 500  # other tasks
+    .venv/bin/python scripts/measure/planners.py
+    .venv/bin/python scripts/measure/planners.py --tasks 4  # quicker
+    .venv/bin/python scripts/measure/planners.py --only budgets  # how many plans each optimiser needs for 5 %
+    .venv/bin/python scripts/measure/planners.py --seed 500  # other tasks
 
 Dynamics are normal draws, scaled to a largest eigenvalue of 0.9 (stable) or 1.1 (unstable), 1.02 in the
 table of searches; two state dimensions for each action; discount 0.95. The model is exact, and so are the
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mbrl.planning.base import PLANNERS, Budget, PlanResult
 from mbrl.planning.improvement.rollout import without_leaf

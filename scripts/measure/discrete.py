@@ -1,8 +1,8 @@
 """Methods over choices on CartPole and Acrobot: a grid of logs x methods x seeds; writes results/discrete.
 
-    .venv/bin/python scripts/measure_discrete.py  # the whole grid; goes on where it was killed
-    .venv/bin/python scripts/measure_discrete.py --logs cartpole/random --methods discrete_mopo --seeds 0 1
-    .venv/bin/python scripts/measure_discrete.py --table  # the table of what is there
+    .venv/bin/python scripts/measure/discrete.py  # the whole grid; goes on where it was killed
+    .venv/bin/python scripts/measure/discrete.py --logs cartpole/random --methods discrete_mopo --seeds 0 1
+    .venv/bin/python scripts/measure/discrete.py --table  # the table of what is there
 
 A log is a recipe of `configs/datasets`, collected anew and found again. A piece trains a method on a log and
 evaluates its last policy in the simulator, which nothing else sees. Each piece leaves one JSON in
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mbrl
 from mbrl.api.progress import LineProgress
@@ -36,7 +36,7 @@ from mbrl.envs.specs import load_task
 from mbrl.run.files import write_json, write_text
 from mbrl.run.store import code_facts
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "discrete"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "discrete"
 LOGS = tuple(f"{task}/{tier}" for task in ("cartpole", "acrobot") for tier in ("random", "mixed", "expert"))
 UPDATES = 4000
 _SMALL = {"hidden": [64, 64], "batch_size": 128}
@@ -187,7 +187,7 @@ def table(folder: Path) -> str:
         "",
         f"Mean return in the simulator of the last policy, networks of 2 x 64, {UPDATES:,} updates of 128",
         "rows; mean over seeds ± its standard error (number of seeds). Written by",
-        "`scripts/measure_discrete.py --table`.",
+        "`scripts/measure/discrete.py --table`.",
         "",
         f"| method | {' | '.join(logs)} |",
         f"|---|{'---|' * len(logs)}",

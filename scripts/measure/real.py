@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Fits default ensembles to public logs of real machines and writes how well they predict other episodes.
 
-    python scripts/measure_real.py --data FOLDER [--out results/real] [--only CASE ...] [--set KEY=VALUE ...]
+    python scripts/measure/real.py --data FOLDER [--out results/real] [--only CASE ...] [--set KEY=VALUE ...]
 
 FOLDER holds `quanser_qube`, `dfki_double_pendulum/pendubot`, `dfki_simple_pendulum/results` and
 `g1_lerobot/data` as their sources have them (`docs/import`); what is absent is skipped. Every case is a file
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import mbrl  # noqa: E402
@@ -253,7 +253,7 @@ def page(out: Path) -> str:
         "# Real machines",
         "",
         "Default ensembles on public logs of real machines, by",
-        "`python scripts/measure_real.py --data FOLDER`. Errors are NRMSE of the newest frame: root mean",
+        "`python scripts/measure/real.py --data FOLDER`. Errors are NRMSE of the newest frame: root mean",
         "square over test episodes in deviations of the training observations, mean over dimensions. Test",
         "episodes (every fifth; the first eight of the qube) are seen by no part of a fit. Several steps are",
         "open loop with the logged actions, from 300 starts: the mean of `rollout`; `log's mean` is what",

@@ -1,8 +1,8 @@
 """Bundles of BC, IQL and MOPO on three machines: parity, latency, guard, fallback; writes results/deploy.
 
-    .venv/bin/python scripts/measure_deploy.py --data FOLDER  # everything; goes on where it was killed
-    .venv/bin/python scripts/measure_deploy.py --data FOLDER --logs hopper --methods bc
-    .venv/bin/python scripts/measure_deploy.py --table  # the page of what is there
+    .venv/bin/python scripts/measure/deploy.py --data FOLDER  # everything; goes on where it was killed
+    .venv/bin/python scripts/measure/deploy.py --data FOLDER --logs hopper --methods bc
+    .venv/bin/python scripts/measure/deploy.py --table  # the page of what is there
 
 Four fifths of the episodes of a log train and calibrate; the others say how often the guard is wrong. Its
 hits are counted on logs of other controllers, on sensors that fail, and on machines of another mass in the
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mbrl
 from mbrl.core.types import Episode
@@ -34,7 +34,7 @@ from mbrl.run.bundle.open import logged_scores
 from mbrl.run.files import write_json, write_text
 from mbrl.run.store import code_facts
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "deploy"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "deploy"
 LOGS = ("pendulum", "pendubot", "hopper")
 SMALL = {"hidden": [128, 128]}
 METHODS: dict[str, dict[str, Any]] = {
@@ -304,7 +304,7 @@ def table() -> str:
     pieces = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     lines = [
         "# Bundles, measured", "",
-        "By `scripts/measure_deploy.py`; the numbers of each piece lie in a JSON beside. Rates are per cent",
+        "By `scripts/measure/deploy.py`; the numbers of each piece lie in a JSON beside. Rates are per cent",
         "of steps with 95 % intervals over episodes, times milliseconds of `Controller.act` with the guard,",
         "batch 1, one thread. The machine of two cores was busy with other work: the clock counts waiting",
         "for a core, the processor's own time does not.", "",

@@ -1,9 +1,9 @@
 """How many answers does a task take? Reward models and direct methods; writes results/preferences.
 
-    .venv/bin/python scripts/measure_preferences.py  # the whole grid on pendulum-mixed; goes on where it was
-    .venv/bin/python scripts/measure_preferences.py --log hopper/medium-replay --data FOLDER
-    .venv/bin/python scripts/measure_preferences.py --pairs 200 --noise 0 0.3 --methods reward cpl
-    .venv/bin/python scripts/measure_preferences.py --table  # the table of what is there
+    .venv/bin/python scripts/measure/preferences.py  # the whole grid on pendulum-mixed; goes on where it was
+    .venv/bin/python scripts/measure/preferences.py --log hopper/medium-replay --data FOLDER
+    .venv/bin/python scripts/measure/preferences.py --pairs 200 --noise 0 0.3 --methods reward cpl
+    .venv/bin/python scripts/measure/preferences.py --table  # the table of what is there
 
 A piece hides the rewards of a log, lets a made-up annotator answer pairs of its segments, and learns from the
 answers: `reward` fits a reward model and trains IQL on the log that it relabels, `cpl` and `dpo` learn
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mbrl
 from mbrl.api.preferences import fit_reward, synthetic_preferences
@@ -31,7 +31,7 @@ from mbrl.preferences.files import write_preferences
 from mbrl.run.files import write_json, write_text
 from mbrl.run.store import code_facts
 
-RESULTS: Final = Path(__file__).resolve().parents[1] / "results" / "preferences"
+RESULTS: Final = Path(__file__).resolve().parents[2] / "results" / "preferences"
 METHODS: Final = ("true", "bc", "reward", "cpl", "dpo")
 ASKED: Final = ("reward", "cpl", "dpo")
 """Methods that read answers."""

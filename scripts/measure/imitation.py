@@ -1,9 +1,9 @@
 """Imitation, and PPO against SAC in one model: logs x methods x seeds; writes results/imitation.
 
-    .venv/bin/python scripts/measure_imitation.py  # pendulum; goes on where it was killed
-    .venv/bin/python scripts/measure_imitation.py --methods bc airl --expert-episodes 1 5 --seeds 0 1
-    .venv/bin/python scripts/measure_imitation.py --data FOLDER --logs hopper/medium-replay
-    .venv/bin/python scripts/measure_imitation.py --table  # the table of what is there
+    .venv/bin/python scripts/measure/imitation.py  # pendulum; goes on where it was killed
+    .venv/bin/python scripts/measure/imitation.py --methods bc airl --expert-episodes 1 5 --seeds 0 1
+    .venv/bin/python scripts/measure/imitation.py --data FOLDER --logs hopper/medium-replay
+    .venv/bin/python scripts/measure/imitation.py --table  # the table of what is there
 
 A piece trains one method and evaluates its last policy in the simulator, which nothing else sees. Methods
 that imitate get a few episodes of the task's expert beside the log, whose rewards they never read; `bc` gets
@@ -21,13 +21,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mbrl
 from mbrl.run.files import write_json, write_text
 from mbrl.run.store import code_facts
 
-RESULTS: Final = Path(__file__).resolve().parents[1] / "results" / "imitation"
+RESULTS: Final = Path(__file__).resolve().parents[2] / "results" / "imitation"
 BEHAVIOUR: Final = Path(mbrl.__file__).parent / "assets" / "behaviour"
 SMALL: Final = {"hidden": [64, 64]}
 DISCOUNTS: Final[Mapping[str, float]] = {"pendulum": 0.97}

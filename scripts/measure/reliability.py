@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Runs every hostile input of `tests/hostile` through the command line and writes what came of each.
 
-    python scripts/measure_reliability.py [--out results/reliability] [--every N]
+    python scripts/measure/reliability.py [--out results/reliability] [--every N]
 
 One Markdown table for each kind of input, and a README with counts. `--every N` takes each Nth input alone,
 for a look. Exit status 1 if a command ended other than it must.
@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.hostile import runs  # noqa: E402
@@ -55,7 +55,7 @@ def summary(found: dict[str, list[Row]]) -> str:
         "answer all the same where what is damaged is not needed; it may leave nothing half-written behind,",
         "and no content may run as code.",
         "",
-        "Made by `python scripts/measure_reliability.py` from the tables in `tests/hostile`.",
+        "Made by `python scripts/measure/reliability.py` from the tables in `tests/hostile`.",
         "",
         "| kind | inputs | refused | answered | otherwise |",
         "|---|---|---|---|---|",
