@@ -67,8 +67,7 @@ def train_policy_stage(
         resolved: config of the run.
         workspace: where results go.
         dataset: the log, if it is open already; None opens the one that the config names.
-        fitted: dynamics to learn from and the digest of their fit's identity; None makes or finds the fit
-            that the config asks for.
+        fitted: dynamics to learn from and the digest of their fit's identity; None makes or finds that fit.
 
     Raises:
         ConfigError: dataset, task and recipe do not go together.
