@@ -108,8 +108,9 @@ def _states(
 ) -> tuple[NDArray[np.float32], tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The states `[S, obs_dim]`, and those before and after each step of `train`."""
     every = dataset.transitions()
-    codes = np.unique(np.concatenate([np.unique(every.observation, axis=0), every.next_observation]), axis=0)
-    codes = codes + 0.0  # -0.0 and 0.0 are one number and two strings of bytes
+    found = np.unique(np.concatenate([np.unique(every.observation, axis=0), every.next_observation]), axis=0)
+    # -0.0 and 0.0 are one number and two strings of bytes.
+    codes: NDArray[np.float32] = found + np.float32(0.0)
     if len(codes) > MAX_STATES:
         raise DataError(
             f"{len(codes):,} distinct observations, where a table takes {MAX_STATES:,} at most",
