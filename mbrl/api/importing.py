@@ -228,7 +228,7 @@ def relabel(
     reward: str | None = None,
     termination: str | None = None,
     module: str | Callable[..., Any] | None = None,
-    reward_model: "str | Path | FittedReward | None" = None,
+    reward_model: "str | Path | FittedReward[Any] | None" = None,
     pessimism: float = 0.0,
     offset: float = 0.0,
     out: str | Path | None = None,
@@ -272,7 +272,7 @@ def relabel(
 
 def _by_model(
     log: Dataset,
-    reward_model: "str | Path | FittedReward",
+    reward_model: "str | Path | FittedReward[Any]",
     pessimism: float,
     offset: float,
     termination: str | None,

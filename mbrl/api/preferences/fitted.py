@@ -1,26 +1,48 @@
 """What all fitted reward models offer."""
 
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel
 
-from mbrl.api.result import Result
+from mbrl.api.result import Result, jsonable
 from mbrl.core.errors import ConfigError
 from mbrl.run.preferences.reward import open_reward
-from mbrl.run.store import RunFolder
+from mbrl.run.store import RunFolder, find_run
+
+ReportT = TypeVar("ReportT", bound=BaseModel)
 
 
-class FittedReward(Result):
+class FittedReward(Result, Generic[ReportT]):
     """An ensemble of a finished fit.
 
     Attributes:
         path: folder of the fit.
         stored: the ensemble and its identity.
+        report: what the fit found.
     """
+
+    report: ReportT
 
     def __init__(self, folder: RunFolder) -> None:
         self.path = folder.path
         self.stored = open_reward(folder.path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The finished fit in a folder.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return cls(find_run(Path(path), stage="fit_reward"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report, and the path."""
+        return jsonable({**self.report.model_dump(mode="json"), "path": str(self.path)})
 
     def reward(
         self, observation: ArrayLike, action: ArrayLike, *, pessimism: float = 0.0

@@ -8,7 +8,7 @@ from mbrl.api.data import load, require_free
 from mbrl.api.preferences.answers import as_preferences
 from mbrl.api.preferences.fitted import FittedReward, with_interval
 from mbrl.api.progress import Listener
-from mbrl.api.result import Result, jsonable
+from mbrl.api.result import Result
 from mbrl.api.session import open_workspace, torch_settings
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
@@ -18,14 +18,14 @@ from mbrl.preferences.queries import QUERIES, Query, choose_pairs
 from mbrl.run.documents import Override, read_overrides
 from mbrl.run.preferences.queue import write_queue
 from mbrl.run.preferences.reward import RewardReport, fit_reward_stage, open_reward, read_report
-from mbrl.run.store import RunFolder, find_run
+from mbrl.run.store import RunFolder
 from mbrl.run.validation import validate
 
 if TYPE_CHECKING:
     from mbrl.report.kit.table import Table
 
 
-class RewardModel(FittedReward):
+class RewardModel(FittedReward[RewardReport]):
     """A reward that was learned from preferences: an ensemble, and how it tells pairs that it did not see.
 
     Attributes:
@@ -36,20 +36,7 @@ class RewardModel(FittedReward):
 
     def __init__(self, folder: RunFolder) -> None:
         super().__init__(folder)
-        self.report: RewardReport = read_report(folder)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "RewardModel":
-        """The finished fit in a folder.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        return cls(find_run(Path(path), stage="fit_reward"))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report, and the path."""
-        return jsonable({**self.report.model_dump(mode="json"), "path": str(self.path)})
+        self.report = read_report(folder)
 
     def tables(self) -> "Sequence[Table]":
         """The fit, and the reliability of its probabilities."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from mbrl.api.data import load, require_free
 from mbrl.api.preferences.fitted import FittedReward, with_interval
 from mbrl.api.progress import Listener
-from mbrl.api.result import jsonable
 from mbrl.api.session import open_workspace, torch_settings
 from mbrl.core.errors import ConfigError
 from mbrl.data.dataset import Dataset
@@ -21,14 +20,14 @@ from mbrl.run.preferences.success import (
     fit_success_stage,
     read_success_report,
 )
-from mbrl.run.store import RunFolder, find_run
+from mbrl.run.store import RunFolder
 from mbrl.run.validation import validate
 
 if TYPE_CHECKING:
     from mbrl.report.kit.table import Table
 
 
-class SuccessModel(FittedReward):
+class SuccessModel(FittedReward[SuccessReport]):
     """A classifier of success: an ensemble, and how it tells episodes that it did not see.
 
     Attributes:
@@ -39,20 +38,7 @@ class SuccessModel(FittedReward):
 
     def __init__(self, folder: RunFolder) -> None:
         super().__init__(folder)
-        self.report: SuccessReport = read_success_report(folder)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SuccessModel":
-        """The finished fit in a folder.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        return cls(find_run(Path(path), stage="fit_reward"))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report, and the path."""
-        return jsonable({**self.report.model_dump(mode="json"), "path": str(self.path)})
+        self.report = read_success_report(folder)
 
     def tables(self) -> "Sequence[Table]":
         """The fit, and the reliability of its probabilities."""
