@@ -7,7 +7,7 @@ A folder:
   and the action that was taken there; zeros in place of an action after the last step;
 - `rewards.npy` `[steps]` float32; `log_prob.npy` `[steps]` float32 and `timestamps.npy` `[states]` float64
   where every episode has them;
-- `episodes.npz`: `[episodes]` lengths and flags;
+- `episodes.npy` `[episodes, 4]` int64: lengths and flags;
 - `infos/<k>.npy`: further arrays that every episode has, of `steps` or `states` rows.
 
 Observation and action lie beside each other because a step is then one stretch of the file, two rows long.
@@ -32,6 +32,7 @@ from mbrl.data.options import LoadOptions
 from mbrl.data.raw import AnyArray, RawEpisode, RawLog
 
 HEADER: Final = "mapped.json"
+EPISODES: Final = "episodes.npy"
 _FLAGS: Final = ("terminated", "truncated", "is_final_observation_known")
 
 
@@ -74,9 +75,7 @@ class MappedFormat(Format):
     def parse(self, path: Path, options: LoadOptions) -> RawLog:
         """Views of the files; what is read of them is read by whoever looks at it."""
         header = _read_header(path / HEADER)
-        with np.load(path / "episodes.npz", allow_pickle=False) as stored:
-            lengths = stored["lengths"].astype(np.int64)
-            flags = {name: stored[name].astype(np.bool_) for name in _FLAGS}
+        lengths, flags = _read_episodes(path / EPISODES)
         steps, states = int(lengths.sum()), int(lengths.sum() + len(lengths))
         width = header.obs_dim + len(header.act_low)
         columns = {
@@ -112,14 +111,8 @@ class MappedFormat(Format):
             times = [e.timestamps for e in dataset.episodes if e.timestamps is not None]
             if len(times) == len(dataset):
                 _write_rows(folder / "timestamps.npy", (states,), times, np.float64)
-            ended, cut, known_end = ([getattr(e, name) for e in dataset.episodes] for name in _FLAGS)
-            np.savez(
-                folder / "episodes.npz",
-                lengths=dataset.episode_lengths,
-                terminated=np.array(ended),
-                truncated=np.array(cut),
-                is_final_observation_known=np.array(known_end),
-            )
+            flags = [[getattr(episode, name) for name in _FLAGS] for episode in dataset.episodes]
+            np.save(folder / EPISODES, np.column_stack((dataset.episode_lengths, flags)).astype(np.int64))
             header = MappedHeader(
                 obs_dim=spec.obs_dim,
                 act_low=spec.act_low,
@@ -144,6 +137,19 @@ def _read_header(file: Path) -> MappedHeader:
             field=".".join(map(str, first["loc"])) or None,
             remedy="Write the dataset again: mbrl import SOURCE --to mapped --out FOLDER.",
         ) from error
+
+
+def _read_episodes(file: Path) -> tuple[AnyArray, dict[str, AnyArray]]:
+    """`[episodes]` lengths, and each of the flags."""
+    table: AnyArray = np.asarray(np.load(file, allow_pickle=False))
+    is_table = table.dtype == np.int64 and table.ndim == 2 and table.shape[1] == 1 + len(_FLAGS)
+    if not is_table or bool((table[:, 0] < 1).any()) or bool(((table[:, 1:] | 1) != 1).any()):
+        raise DataError(
+            f"{table.dtype} of shape {list(table.shape)} are no lengths of episodes and their flags",
+            file=file,
+            remedy="Write the dataset again.",
+        )
+    return table[:, 0], {name: table[:, 1 + k] != 0 for k, name in enumerate(_FLAGS)}
 
 
 def _map(file: Path, shape: tuple[int, ...], dtype: Any) -> AnyArray:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mbrl.learners.base import LEARNERS
-from mbrl.learners.bfn import BFN, BFNConfig
+from mbrl.learners.generative.bfn import BFN, BFNConfig
 from mbrl.nets.stack import StackedMLP
 from tests.learners.twin import (
     CONTEXT,

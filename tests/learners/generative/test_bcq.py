@@ -6,7 +6,7 @@ import torch
 
 from mbrl.core.types import SpaceSpec
 from mbrl.learners.base import LEARNERS, LearnerContext
-from mbrl.learners.bcq import BCQ, BCQConfig
+from mbrl.learners.generative.bcq import BCQ, BCQConfig
 from mbrl.nets.normaliser import Normaliser
 from tests.learners.twin import (
     CONTEXT,

@@ -1,0 +1,1 @@
+"""Learners that draw from a generative clone of the log and take the best: BCQ, BFN."""
