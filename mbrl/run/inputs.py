@@ -228,6 +228,7 @@ def manifest_facts(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]
         **listed,
         **({} if config.expert is None else {"expert_source": config.expert}),
         **({} if config.warm_start is None else {"warm_start": config.warm_start}),
+        **({} if config.continue_from is None else {"continue_from": config.continue_from}),
         "dropped": {} if dataset is None else dict(dataset.dropped),
         "online": dataset is None,
         "threads": config.threads,

@@ -44,7 +44,7 @@ from mbrl.run.inputs import (
 )
 from mbrl.run.judge.along import KeptPolicies, check_selection, select_along, selection_identity
 from mbrl.run.judge.continued import Continued
-from mbrl.run.judge.warm_start import WarmStart, open_warm_start
+from mbrl.run.judge.warm_start import WarmStart, check_start, open_warm_start
 from mbrl.run.loop import LoopOutcome, LoopSettings, train
 from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import POLICY_FILE, save_policy
@@ -90,7 +90,7 @@ def train_policy_stage(
         continue_shorter(config, workspace.store, work, kept)
         context = make_recipe_context(config, dataset, task, None, expert=expert)
         if start is not None:  # before the fit, which takes minutes
-            context = start.check(config, context)
+            context = check_start(start, config, context)
         context = dataclasses.replace(context, dynamics=None if fit is None else fit())
         _tell_what_matters(config, dataset, context, work)
         work.restart_clock()  # the fit is a stage of its own

@@ -156,7 +156,8 @@ class Finetuning:
 def next_config(finetuning: Finetuning, before: Path, path: Path, version: Dataset) -> ResolvedConfig:
     """The config of the training on a version: that of the training before, which it starts from.
 
-    Rates that fall to the end of a training have fallen: whatever is called a schedule is constant.
+    Rates that fall to the end of a training have fallen: whatever is called a schedule is constant. A start
+    of its own, from another training or on logged rows alone, is behind it.
     """
     config = finetuning.config
     arguments: Mapping[str, Any] = {
@@ -165,13 +166,16 @@ def next_config(finetuning: Finetuning, before: Path, path: Path, version: Datas
         "weights": mixing_weights(version, old_share=config.old_share),
         "continue_from": str(before.resolve()),
     }
-    learner = resolve(before / "config.yaml").run.algorithm.learner.config
-    schedules = [name for name in type(learner).model_fields if name.endswith("schedule")]
+    algorithm = resolve(before / "config.yaml").run.algorithm
+    schedules = [name for name in type(algorithm.learner.config).model_fields if name.endswith("schedule")]
     constant: list[Override] = [(("algorithm", "learner", name), "constant") for name in schedules]
+    behind: list[Override] = [(("warm_start",), None)]
+    if algorithm.start_updates > 0:
+        behind.append((("algorithm", "logged_updates"), 0))
     return resolve(
         before / "config.yaml",
         arguments=arguments,
-        overrides=[(("algorithm", "updates"), config.updates), *constant, *finetuning.overrides],
+        overrides=[(("algorithm", "updates"), config.updates), *behind, *constant, *finetuning.overrides],
         source="finetune",
     )
 

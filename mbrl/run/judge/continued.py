@@ -8,11 +8,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mbrl.algorithms.base import RecipeContext
 from mbrl.core.errors import ConfigError
-from mbrl.core.progress import Progress, SilentProgress
+from mbrl.core.progress import Progress
 from mbrl.data.dataset import Dataset
 from mbrl.run.checkpoint import UNUSABLE, CheckpointFolder
 from mbrl.run.config import RunConfig, resolve
@@ -27,37 +24,18 @@ class Continued:
     Attributes:
         run: its folder.
         digest: of its identity.
-        reward_unit: what its learner divided rewards by, reward units: its values are in that unit, so it
-            stays, whatever the new log would say.
+        known_reward_unit: what its learner divided rewards by, reward units: its values are in that unit, so
+            it stays, whatever the new log would say.
     """
 
     run: RunFolder
     digest: str
-    reward_unit: float
+    known_reward_unit: float
 
     @property
     def identity(self) -> dict[str, str]:
         """What it does, wherever it lies."""
         return {"continued": self.digest}
-
-    def check(self, config: RunConfig, context: RecipeContext) -> RecipeContext:
-        """Fills a state that nobody needs, so that what does not fit is refused before anything is fitted.
-
-        Args:
-            config: of the training that begins.
-            context: of its recipe; the dynamics may be missing.
-
-        Returns:
-            The context with what the start fixes of it.
-
-        Raises:
-            ConfigError: see `fill`.
-        """
-        state = config.algorithm.learner.build(context.for_learner(config.algorithm)).init(
-            torch.Generator().manual_seed(0)
-        )
-        self.fill(state, config, reward_unit=self.reward_unit, progress=SilentProgress())
-        return dataclasses.replace(context, known_reward_unit=self.reward_unit)
 
     def fill(self, state: Any, config: RunConfig, *, reward_unit: float, progress: Progress) -> None:
         """Puts everything that the learner had after its last update into a fresh state.
@@ -72,7 +50,7 @@ class Continued:
             ConfigError: the networks are of other sizes, or the checkpoints are gone.
         """
         del config
-        assert reward_unit == self.reward_unit
+        assert reward_unit == self.known_reward_unit
         found = CheckpointFolder(self.run.path / "checkpoints", self.digest).load_latest(progress.message)
         if found is None:
             raise ConfigError(

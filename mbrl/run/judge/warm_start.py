@@ -54,24 +54,10 @@ class WarmStart:
         """What it does, wherever it lies."""
         return {"run": self.digest, "policy": self.stored.content}
 
-    def check(self, config: RunConfig, context: RecipeContext) -> RecipeContext:
-        """Fills a state that nobody needs: whatever `fill` would refuse is refused before anything is fitted.
-
-        Args:
-            config: of the training that begins.
-            context: of its recipe; the dynamics may be missing.
-
-        Returns:
-            The context with what the start fixes of it.
-
-        Raises:
-            ConfigError: see `fill`.
-        """
-        learner = config.algorithm.learner.build(context.for_learner(config.algorithm))
-        state = learner.init(torch.Generator().manual_seed(0))
-        unit = context.reward_unit(config.algorithm)
-        self.fill(state, config, reward_unit=unit, progress=SilentProgress())
-        return context
+    @property
+    def known_reward_unit(self) -> None:
+        """The training that begins has its own; critics are refused where it is another one."""
+        return None
 
     def fill(self, state: Any, config: RunConfig, *, reward_unit: float, progress: Progress) -> None:
         """Puts actor and critics into a fresh state, targets among them; optimisers begin anew.
@@ -164,6 +150,28 @@ class WarmStart:
                 "without critics, such as bc."
             )
         module.load_state_dict(dict(stored))
+
+
+def check_start(start: WarmStart | Continued, config: RunConfig, context: RecipeContext) -> RecipeContext:
+    """Fills a state that nobody needs: whatever `fill` would refuse is refused before anything is fitted.
+
+    Args:
+        start: what the training begins with, or goes on from.
+        config: of the training that begins.
+        context: of its recipe; the dynamics may be missing.
+
+    Returns:
+        The context with what the start fixes of it.
+
+    Raises:
+        ConfigError: see `fill`.
+    """
+    context = dataclasses.replace(context, known_reward_unit=start.known_reward_unit)
+    learner = config.algorithm.learner.build(context.for_learner(config.algorithm))
+    state = learner.init(torch.Generator().manual_seed(0))
+    unit = context.reward_unit(config.algorithm)
+    start.fill(state, config, reward_unit=unit, progress=SilentProgress())
+    return context
 
 
 def open_warm_start(config: RunConfig, dataset: Dataset | None) -> WarmStart | Continued | None:

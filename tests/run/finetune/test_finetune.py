@@ -33,6 +33,7 @@ from mbrl.run.store import RunStore
 from mbrl.testing.samples import TINY_DYNAMICS, make_dataset, make_episodes
 
 LOG = make_dataset()  # 12 episodes of 30 steps
+ROLLOUT = {"starts": 8, "respect_trusted_horizon": False}
 SMALL = {"updates": 20, "learner": {"hidden": [8], "batch_size": 16}, "diagnostics": False, "progress": False}
 
 
@@ -175,6 +176,18 @@ def test_batches_in_the_simulator_go_on_to_the_same_bits(
     )
     with pytest.raises(ConfigError, match="0 trials of the budget are left"):
         finetune(again.run, **how)
+
+
+def test_a_training_that_had_a_start_of_its_own_goes_on(pendulum: mbrl.Run, tmp_path: Path) -> None:
+    model = {"recipe": "model_based", "refresh_interval": 10, "logged_updates": 10, "rollout": ROLLOUT}
+    run = mbrl.train(
+        short_log(), "td3_bc", dynamics=TINY_DYNAMICS, warm_start=pendulum, select="last",
+        store=tmp_path / "runs", **SMALL, **model,
+    )  # fmt: skip
+    how = {"simulator": True, "budget": 1, "batches": 1, "updates": 10, "plan": False, "progress": False}
+    found = resolve(finetune(run, store=tmp_path / "more", **how).run.path / "config.yaml").run
+    assert (found.warm_start, found.algorithm.start_updates) == (None, 0)
+    assert found.continue_from == str(run.path.resolve())
 
 
 def test_trials_of_a_machine_are_taken_as_they_are_logged(pendulum: mbrl.Run, tmp_path: Path) -> None:
