@@ -14,7 +14,7 @@ from torch import Tensor
 from mbrl.core.device import on_device
 from mbrl.core.protocols import BatchSource
 from mbrl.core.types import DemonstrationBatch, OnPolicyBatch, StateDict, TransitionBatch, concat, take
-from mbrl.data.merging.mixture import MixedDraws, SourceMixture
+from mbrl.data.merging.mixture import MixedDraws, SourceMixture, draw_rows
 from mbrl.ops.shares import mixture_counts
 
 
@@ -99,10 +99,7 @@ class DatasetSource:
 
     def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
         """Draws `batch_size` transitions."""
-        if self._mixed is None:
-            index = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
-        else:
-            index = self._mixed.draw(batch_size, generator)
+        index = draw_rows(len(self), batch_size, generator, self._mixed)
         return self.layout.unpack(self._rows.index_select(0, index), from_model=False)
 
     def state_dict(self) -> StateDict:

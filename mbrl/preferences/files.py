@@ -5,7 +5,6 @@ Columns: `dataset`, `left_episode`, `left_start`, `left_length`, `right_episode`
 `dataset`, `ranking` (tiers of `[episode, start, length]`, the best first), `annotator` and `time`.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from mbrl.preferences.rows import (
     parse_row,
     read_rows,
     require_one_log,
+    rows_digest,
     write_rows,
 )
 
@@ -128,10 +128,7 @@ def write_preferences(preferences: PreferenceSet, path: str | Path) -> Path:
         FileExistsError: something is there.
         MissingExtraError: pyarrow is not installed.
     """
-    rows = [_Row.of(preferences.dataset, answer) for answer in preferences.answers]
-    texts, numbers = {"dataset", "label", "annotator"}, {"probability", "time"}
-    kinds = {name: str if name in texts else float if name in numbers else int for name in _Row.model_fields}
-    return write_rows(Path(path), rows, kinds)
+    return write_rows(Path(path), [_Row.of(preferences.dataset, one) for one in preferences.answers], _Row)
 
 
 def append_answer(path: Path, dataset: str, answer: Preference) -> None:
@@ -166,8 +163,7 @@ def append_answer(path: Path, dataset: str, answer: Preference) -> None:
 
 def content_digest(preferences: PreferenceSet) -> str:
     """Hex digest (blake2b, 16 bytes) of the answers, whatever file they stand in."""
-    rows = [_Row.of(preferences.dataset, answer).model_dump() for answer in preferences.answers]
-    return hashlib.blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return rows_digest([_Row.of(preferences.dataset, answer) for answer in preferences.answers])
 
 
 def _parse(values: Any, file: Path, number: int) -> _Row | _Ranking:

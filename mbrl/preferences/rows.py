@@ -1,5 +1,6 @@
 """Files of answers and labels: JSON lines or Parquet, one a row, all about one log."""
 
+import hashlib
 import importlib
 import io
 import json
@@ -54,16 +55,16 @@ def read_rows(file: Path, *, missing: str) -> Iterator[tuple[int, Any]]:
         is_empty = False
         yield row
     if is_empty:
-        raise DataError("it holds no answers", file=file, remedy=missing)
+        raise DataError("it holds no rows", file=file, remedy=missing)
 
 
-def write_rows(path: Path, rows: Sequence[BaseModel], kinds: Mapping[str, type]) -> Path:
+def write_rows(path: Path, rows: Sequence[BaseModel], form: type[BaseModel]) -> Path:
     """Writes a file; it appears whole or not at all.
 
     Args:
         path: ends in `.jsonl` or `.parquet`; must be free.
         rows: of one form.
-        kinds: type of each column: `int`, `str` or `float`.
+        form: of the rows; its fields are the columns.
 
     Raises:
         DataError: the suffix is another, or the file cannot be written.
@@ -76,10 +77,25 @@ def write_rows(path: Path, rows: Sequence[BaseModel], kinds: Mapping[str, type])
         return write_file(path, "".join(json.dumps(row) + "\n" for row in values).encode())
     arrow, parquet = _module("pyarrow"), _module("pyarrow.parquet")
     stream: Any = arrow.BufferOutputStream()
-    types: Mapping[type, Any] = {int: arrow.int64(), str: arrow.string(), float: arrow.float64()}
-    schema = arrow.schema([(name, types[kind]) for name, kind in kinds.items()])
+    types = {"integer": arrow.int64(), "string": arrow.string(), "number": arrow.float64()}
+    schema = arrow.schema([(name, types[kind]) for name, kind in _kinds(form).items()])
     parquet.write_table(arrow.Table.from_pylist(values, schema=schema), stream)
     return write_file(path, memoryview(stream.getvalue().to_pybytes()))
+
+
+def rows_digest(rows: Sequence[BaseModel]) -> str:
+    """Hex digest (blake2b, 16 bytes) of rows, whatever file they stand in."""
+    text = json.dumps([row.model_dump() for row in rows], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _kinds(form: type[BaseModel]) -> dict[str, str]:
+    """What a column holds, in the words of JSON Schema: `integer`, `string` or `number`."""
+    found: dict[str, str] = {}
+    for name, field in form.model_json_schema()["properties"].items():
+        (kind,) = {part["type"] for part in field.get("anyOf", [field])} - {"null"}
+        found[name] = kind
+    return found
 
 
 def require_suffix(file: Path) -> None:
@@ -90,7 +106,7 @@ def require_suffix(file: Path) -> None:
     """
     if file.suffix not in SUFFIXES:
         raise DataError(
-            f"{file.suffix or 'no suffix'} is no preference file",
+            f"{file.suffix or 'no suffix'} is no file of answers or labels",
             file=file,
             remedy=f"Name a file that ends in {' or '.join(SUFFIXES)}.",
         )

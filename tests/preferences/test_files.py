@@ -84,8 +84,8 @@ def test_a_wrong_row_is_named_with_its_field(tmp_path: Path, row: object, field:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.csv", "", "no preference file"),
-        ("a.jsonl", "", "holds no answers"),
+        ("a.csv", "", "no file of answers"),
+        ("a.jsonl", "", "holds no rows"),
         ("a.jsonl", "{\n", "row 1: the line is not JSON"),
         ("a.parquet", "PAR1 and nothing else", "a.parquet"),
     ],

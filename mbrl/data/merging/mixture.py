@@ -134,3 +134,12 @@ class MixedDraws:
                 f"of the {batch_size} logged ones of a batch. Remedy: a larger weight or learner.batch_size."
             )
         return counts
+
+
+def draw_rows(
+    count: int, batch_size: int, generator: torch.Generator, mixed: MixedDraws | None
+) -> Int[Tensor, "b"]:
+    """`[batch_size]` indices below `count`, with replacement: uniform, or by the shares of their sources."""
+    if mixed is None:
+        return torch.randint(count, (batch_size,), generator=generator, device=generator.device)
+    return mixed.draw(batch_size, generator)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mbrl.core.types import StateDict, TransitionBatch
-from mbrl.data.merging.mixture import MixedDraws, SourceMixture
+from mbrl.data.merging.mixture import MixedDraws, SourceMixture, draw_rows
 from mbrl.data.transitions import Transitions
 
 
@@ -41,10 +41,7 @@ class StoredSource:
 
     def sample(self, batch_size: int, generator: torch.Generator) -> TransitionBatch:
         """Draws `batch_size` transitions."""
-        if self._mixed is None:
-            index = torch.randint(len(self), (batch_size,), generator=generator, device=generator.device)
-        else:
-            index = self._mixed.draw(batch_size, generator)
+        index = draw_rows(len(self), batch_size, generator, self._mixed)
         states, width = self._rows.shape
         place, reward, terminated, has_next = self._table.index_select(0, index).unbind(-1)
         terminated, has_next = terminated.bool(), has_next.bool()

@@ -6,8 +6,6 @@ known, `start` and `length` of the stretch that is labelled (both or none; none 
 """
 
 import dataclasses
-import hashlib
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -26,21 +24,12 @@ from mbrl.preferences.rows import (
     parse_row,
     read_rows,
     require_one_log,
+    rows_digest,
     write_rows,
 )
 
 Outcome: TypeAlias = Literal["success", "failure", "skip"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "failure", "skip")
-
-_KINDS: Final[dict[str, type]] = {
-    "dataset": str,
-    "episode": int,
-    "start": int,
-    "length": int,
-    "label": str,
-    "annotator": str,
-    "time": float,
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,8 +96,7 @@ class SuccessLabels:
 
     def digest(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the labels, whatever file they stand in."""
-        rows = [_Row.of(self.dataset, label).model_dump() for label in self.labels]
-        return hashlib.blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return rows_digest([_Row.of(self.dataset, label) for label in self.labels])
 
 
 class _Row(BaseModel):
@@ -183,4 +171,4 @@ def write_labels(labels: SuccessLabels, path: str | Path) -> Path:
         FileExistsError: something is there.
         MissingExtraError: pyarrow is not installed.
     """
-    return write_rows(Path(path), [_Row.of(labels.dataset, label) for label in labels.labels], _KINDS)
+    return write_rows(Path(path), [_Row.of(labels.dataset, label) for label in labels.labels], _Row)
