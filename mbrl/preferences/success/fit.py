@@ -153,11 +153,15 @@ def recalibrate(
     low, high = 1 / (failures + 2), (successes + 1) / (successes + 2)
     drawn_in = low + (high - low) * target
 
+    score, wanted = torch.from_numpy(logit), torch.from_numpy(drawn_in)
+
+    @torch.enable_grad()
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        score = parameters[0] * logit + parameters[1]
-        gap = 1 / (1 + np.exp(-np.clip(score, -500, 500))) - drawn_in
-        value = drawn_in * np.logaddexp(0, -score) + (1 - drawn_in) * np.logaddexp(0, score)
-        return float(value.mean()), np.array([(gap * logit).mean(), gap.mean()])
+        slope_and_shift = torch.tensor(parameters, requires_grad=True)
+        slope, shift = slope_and_shift
+        value = logistic_loss(slope * score + shift, wanted).mean()
+        (gradient,) = torch.autograd.grad(value, slope_and_shift)
+        return float(value), gradient.numpy()
 
     found = cast("Any", optimize.minimize)(
         loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=(_SLOPES, (-50, 50))
