@@ -1,7 +1,7 @@
 """What all fitted reward models offer."""
 
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from mbrl.run.preferences.reward import open_reward
 from mbrl.run.store import RunFolder, find_run
 
 ReportT = TypeVar("ReportT", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound="FittedReward[Any]")
 
 
 class FittedReward(Result, Generic[ReportT]):
@@ -32,7 +33,7 @@ class FittedReward(Result, Generic[ReportT]):
         self.stored = open_reward(folder.path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls: type[ModelT], path: str | Path) -> ModelT:
         """The finished fit in a folder.
 
         Raises:

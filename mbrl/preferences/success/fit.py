@@ -161,7 +161,7 @@ def recalibrate(
         slope, shift = slope_and_shift
         value = logistic_loss(slope * score + shift, wanted).mean()
         (gradient,) = torch.autograd.grad(value, slope_and_shift)
-        return float(value), gradient.numpy()
+        return float(value.detach()), gradient.numpy()
 
     found = cast("Any", optimize.minimize)(
         loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=(_SLOPES, (-50, 50))

@@ -2,7 +2,7 @@
 """Policies from logs of the clinicians of ICU-Sepsis: what judges said of them, and what they are worth.
 
     pip install 'mbrl-offline[healthcare]'
-    python scripts/measure/icu_sepsis.py [--out results/icu-sepsis] [--stays 1000 10000 100000]
+    python scripts/measure/sepsis.py [--out results/icu-sepsis] [--stays 1000 10000 100000]
 
 For each size one log is made and cut in half: policies come from the first half, and are judged by the second
 one alone, with a table and value fits of its own. `--learners` adds networks that learn from the first half.
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.learners:
                 asked += f" --learners {' '.join(options.learners)}"
                 asked += f" --learner-updates {options.learner_updates}"
-            found = {"command": f"python scripts/measure/icu_sepsis.py {asked}"}
+            found = {"command": f"python scripts/measure/sepsis.py {asked}"}
             found |= {"updates": options.updates}
             found |= {"clinicians": task.value(task.clinicians), "best": best_value(task), "rows": rows}
             (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
