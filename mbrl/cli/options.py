@@ -142,7 +142,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         try:
             with _ends_on_sigterm():
                 command(*args, **kwargs)
-        except typer.Exit:
+        except (typer.Exit, typer.BadParameter):  # how to use the command is told as for any other option
             raise
         except KeyboardInterrupt as stop:
             stderr().print("Stopped. What was saved stays: run the same command again to continue.")

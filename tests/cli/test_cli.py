@@ -265,6 +265,10 @@ def test_usage_errors_end_with_status_2() -> None:
     assert "No such option" in call("train", "--nonsense", status=2).stderr
     assert "No such command" in call("nonsense", status=2).stderr
     call("list", "nonsense", status=2)
+    assert "one of them" in call("fit-reward", "log", status=2).stderr
+    assert (
+        "disagreement or random" in call("next-pairs", "log", "--out", "x", "--query", "y", status=2).stderr
+    )
 
 
 def test_an_online_recipe_must_be_asked_for_online(dataset_path: Path, tmp_path: Path) -> None:
