@@ -39,15 +39,6 @@ ACT_DIM: Final = 10
 LENGTH: Final = 1000
 PART: Final = 1_000_000
 BATCH: Final = 256
-STAGES: Final = (
-    "open",
-    "hash",
-    "split and moments",
-    "batches",
-    "batches in memory",
-    "train",
-    "train in memory",
-)
 REPORT: Final = Path(__file__).parents[2] / "results" / "bench" / "large.md"
 
 
@@ -161,7 +152,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--updates", type=int, default=1000)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/large"))
-    parser.add_argument("--stage", choices=STAGES)
+    parser.add_argument("--stage", choices=tuple(_STAGES))
     parser.add_argument("--out", type=Path, default=REPORT)
     asked = parser.parse_args()
     if asked.stage:
@@ -171,7 +162,7 @@ def main() -> None:
     log = make_log(asked.folder, asked.rows)
     size = sum(file.stat().st_size for file in log.rglob("*") if file.is_file())
     rows: list[dict[str, Any]] = []
-    for stage in STAGES:
+    for stage in _STAGES:
         command = [sys.executable, __file__, "--stage", stage, "--rows", str(asked.rows)]
         command += ["--updates", str(asked.updates), "--folder", str(asked.folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
