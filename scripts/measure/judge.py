@@ -29,6 +29,7 @@ from mbrl.evaluation.evaluator import evaluate
 from mbrl.off_policy.judgement.benchmark.metrics import spearman
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.files import write_json, write_text
+from mbrl.run.metrics import read_metrics
 from mbrl.run.policies import load_policy
 from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunFolder, RunStore, code_facts
@@ -125,6 +126,7 @@ def measure(piece: Piece, resolved: ResolvedConfig, workspace: Workspace, episod
             for k in range(len(judged[0]["by_judge"]))
         },
         "own_model": (summary.get("exploitation") or {}).get("own"),
+        "critic": critic_values(read_metrics(run.path), [one["changes"]["updates"] for one in contestants]),
     }
     found = {name: score(values, true) for name, values in columns.items() if values is not None}
     chosen = summary["selection"]["chosen"]
@@ -147,6 +149,22 @@ def measure(piece: Piece, resolved: ResolvedConfig, workspace: Workspace, episod
         "train_seconds": summary["seconds"],
         "code": {key: code_facts()[key] for key in ("version", "commit", "cpus")},
     }
+
+
+def critic_values(rows: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> list[float] | None:
+    """What the learner's own critics think of the data they see when each policy is kept.
+
+    Args:
+        rows: of the training's metrics, each the mean since the row before.
+        steps: updates after which policies are kept.
+
+    Returns:
+        For each of `steps` the last value told up to then; None for learners without critics.
+    """
+    told = [(row["step"], row["critic/value"]) for row in rows if row.get("critic/value") is not None]
+    if not told or told[0][0] > min(steps):
+        return None
+    return [[value for step, value in told if step <= until][-1] for until in steps]
 
 
 def score(values: Sequence[float | None], true: Sequence[float]) -> dict[str, float | None]:
@@ -182,13 +200,15 @@ def table(folder: Path) -> str:
     """What is there, as Markdown."""
     pieces = [json.loads(path.read_text()) for path in sorted(folder.glob("*.s*.json"))]
     lines = [
-        "| log | method | seed | last | selected | best | Spearman: bound, mean, own model | judged / true |",
+        "| log | method | seed | last | selected | best | Spearman: bound, mean, own model, critic "
+        "| judged / true |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for piece in pieces:
         by = piece["by"]
         ranks = ", ".join(
-            _number(by.get(name, {}).get("spearman")) for name in ("lower_bound", "mean", "own_model")
+            _number(by.get(name, {}).get("spearman"))
+            for name in ("lower_bound", "mean", "own_model", "critic")
         )
         ratio = None if piece["honest"] is None else piece["honest"]["mean"] / piece["selected"]
         returns = " | ".join(f"{piece[name]:.0f}" for name in ("last", "selected", "best"))
