@@ -6,6 +6,7 @@
 
 For each size one log is made and cut in half: policies come from the first half, and are judged by the second
 one alone, with a table and value fits of its own. `--learners` adds networks that learn from the first half.
+A killed measurement goes on with the first policy that is not in `results.json` yet.
 True values are linear solves in the task's tables, which no part of the method reads. Writes `README.md` with
 the tables, `results.json` with every number.
 """
@@ -15,7 +16,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ from mbrl.run.policies import StoredPolicy  # noqa: E402
 from mbrl.study.icu_sepsis import SepsisTask  # noqa: E402
 from mbrl.uncertainty.measures import ens_std  # noqa: E402
 
-LEAST_COUNT = 20  # steps from which on SPIBB changes a pair: the threshold of the records themselves
+LEAST_COUNT = 20.0  # steps from which on SPIBB changes a pair: the threshold of the records themselves
 PENALTY = 1.0  # of the greatest reward, at the disagreement of the 0.95 quantile of logged steps
+TABULAR = ("clone", "spibb", "penalised", "greedy", "uniform")
 SHOWN = ("pdwis", "fqe", "dr", "switch_dr", "dros", "model_value", "blend")
 
 
@@ -55,23 +57,43 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     task = SepsisTask.load()
-    rows: list[dict[str, Any]] = []
+    found = begun(options) or facts(options) | {
+        "clinicians": task.value(task.clinicians),
+        "best": best_value(task),
+        "rows": [],
+    }
+    found["command"] = f"python scripts/measure/sepsis.py {asked(options)}"
     for stays in options.stays:
-        for row in measure(task, stays, options):
-            rows.append(row)
+        there = {row["policy"] for row in found["rows"] if row["stays"] == stays}
+        for row in measure(task, stays, options, there):
+            found["rows"].append(row)
             sys.stdout.write(f"{stays:,} stays, {row['policy']}: {row['verdict']}, {row['seconds']} s\n")
             sys.stdout.flush()
-            asked = f"--stays {' '.join(map(str, options.stays))} --updates {options.updates}"
-            asked += f" --seed {options.seed}"
-            if options.learners:
-                asked += f" --learners {' '.join(options.learners)}"
-                asked += f" --learner-updates {options.learner_updates}"
-            found = {"command": f"python scripts/measure/sepsis.py {asked}"}
-            found |= {"updates": options.updates}
-            found |= {"clinicians": task.value(task.clinicians), "best": best_value(task), "rows": rows}
             (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
             (options.out / "README.md").write_text(page(found))
     return 0
+
+
+def facts(options: argparse.Namespace) -> dict[str, Any]:
+    """What all rows of a table have in common."""
+    return {"updates": options.updates, "seed": options.seed, "learner_updates": options.learner_updates}
+
+
+def asked(options: argparse.Namespace) -> str:
+    """The words that make the table again."""
+    words = f"--stays {' '.join(map(str, options.stays))} --updates {options.updates} --seed {options.seed}"
+    if options.learners:
+        words += f" --learners {' '.join(options.learners)} --learner-updates {options.learner_updates}"
+    return words
+
+
+def begun(options: argparse.Namespace) -> dict[str, Any] | None:
+    """A table of the same settings, to go on with."""
+    path = options.out / "results.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found if facts(options).items() <= found.items() else None
 
 
 def best_value(task: SepsisTask) -> float:
@@ -79,15 +101,20 @@ def best_value(task: SepsisTask) -> float:
     return task.value(task.best_policy())
 
 
-def measure(task: SepsisTask, stays: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One row for each policy of a log of this size."""
+def measure(
+    task: SepsisTask, stays: int, options: argparse.Namespace, there: Set[str]
+) -> Iterator[dict[str, Any]]:
+    """One row for each policy of a log of this size, but for those that are there."""
     seed = int(options.seed)
     log = task.log(stays, seed=seed)
     half = np.random.default_rng(seed).permutation(len(log))
     train, judge = log.select(half[: stays // 2]), log.select(half[stays // 2 :])
+    if there >= {*TABULAR, *options.learners}:
+        return
     model = fit_table(train, train, members=7, prior=None, rng=RngStreams(seed))
     fitted = mbrl.fit(judge, progress=False, seed=seed, kind="tabular")
-    for name, policy in {**policies(train, model), **learned(train, options)}.items():
+    made = {**policies(train, model), **learned(train, options)}
+    for name, policy in ((name, policy) for name, policy in made.items() if name not in there):
         started = time.time()
         candidate = mbrl.Policy(StoredPolicy.in_memory(policy, name=name))
         found = mbrl.ope(
@@ -122,13 +149,14 @@ def policies(train: Dataset, model: TabularDynamics) -> dict[str, DiscretePolicy
     cost = PENALTY * dispute / np.quantile(logged, 0.95)
     allowed = model.table.allowed.double()
     uniform = allowed / allowed.sum(1, keepdim=True)
-    return {
-        "clone": clone,
-        "spibb": spibb_policy(model, clone, least_count=LEAST_COUNT, discount=1.0),
-        "penalised": best_policy(model, discount=0.99, cost=cost),
-        "greedy": best_policy(model, discount=0.99),
-        "uniform": TabularPolicy(model, uniform),
-    }
+    made = (
+        clone,
+        spibb_policy(model, clone, least_count=LEAST_COUNT, discount=1.0),
+        best_policy(model, discount=0.99, cost=cost),
+        best_policy(model, discount=0.99),
+        TabularPolicy(model, uniform),
+    )
+    return dict(zip(TABULAR, made, strict=True))
 
 
 def learned(train: Dataset, options: argparse.Namespace) -> dict[str, DiscretePolicy]:

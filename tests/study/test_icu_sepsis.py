@@ -1,6 +1,7 @@
 """The task of sepsis: on tables made by hand, and on the package's own where it is installed."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from mbrl.core.errors import ConfigError
 from mbrl.study.icu_sepsis import ENDS, SepsisTask, dose_names
+from tests.scripts.loading import load_script
 
 STATES = 20
 SURVIVAL = STATES + 1
@@ -88,3 +90,47 @@ def test_the_package_holds_the_published_task():
     assert task.value(task.clinicians) == pytest.approx(0.78, abs=0.005)
     assert task.value(task.best_policy()) == pytest.approx(0.88, abs=0.006)
     np.testing.assert_allclose(task.transition.sum(-1), 1.0, atol=1e-9)
+
+
+def test_a_killed_measurement_goes_on_with_the_next_policy(task, tmp_path, monkeypatch):
+    script = load_script("measure/sepsis")
+    monkeypatch.setattr(script.SepsisTask, "load", staticmethod(lambda: task))
+    told = iter(({"policy": "clone"}, {"policy": "spibb"}))
+    begun = []
+
+    def measure(task, stays, options, there):
+        begun.append(sorted(there))
+        common = {"stays": stays, "true": 0.5, "estimates": {}, "verdict": "cannot_tell", "seconds": 1.0}
+        yield from (common | row for row in told)
+
+    asked = ["--out", str(tmp_path / "found"), "--stays", "40", "--updates", "5"]
+    monkeypatch.setattr(script, "measure", measure)
+    assert script.main(asked) == 0
+    assert script.main(asked) == 0
+    assert script.main([*asked, "--seed", "1"]) == 0
+    assert begun == [[], ["clone", "spibb"], []]
+    assert "| spibb | 0.5000 |" in (tmp_path / "found" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_candidates_of_a_small_log_are_judged_beside_their_truth(task, tmp_path, monkeypatch):
+    script = load_script("measure/sepsis")
+    monkeypatch.setattr(script.SepsisTask, "load", staticmethod(lambda: task))
+    candidates, names = script.policies, []
+
+    def first(train, model):
+        made = candidates(train, model)
+        names.extend(made)
+        return {"clone": made["clone"]}
+
+    monkeypatch.setattr(script, "policies", first)
+    asked = ["--out", str(tmp_path), "--stays", "60", "--updates", "10", "--learners", "discrete_bc"]
+    assert script.main([*asked, "--learner-updates", "5"]) == 0
+    assert tuple(names) == script.TABULAR
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [row["policy"] for row in found["rows"]] == ["clone", "discrete_bc"]
+    assert found["best"] == pytest.approx(task.value(task.best_policy()))
+    clone = found["rows"][0]
+    assert clone["true"] == pytest.approx(task.value(task.clinicians), abs=0.05)
+    low, high = clone["estimates"]["model_value"]["ci95"]
+    assert low < clone["true"] < high
