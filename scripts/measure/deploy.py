@@ -1,4 +1,4 @@
-"""Bundles of BC, IQL and MOPO on three machines: parity, latency, guard, fallback; writes results/deploy.
+"""Bundles of BC, IQL and MOPO, on three machines and on a pole with two choices; writes results/deploy.
 
     .venv/bin/python scripts/measure/deploy.py --data FOLDER  # everything; goes on where it was killed
     .venv/bin/python scripts/measure/deploy.py --data FOLDER --logs hopper --methods bc
@@ -35,7 +35,7 @@ from mbrl.run.files import write_json, write_text
 from mbrl.run.store import code_facts
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "deploy"
-LOGS = ("pendulum", "pendubot", "hopper")
+LOGS = ("pendulum", "pendubot", "hopper", "cartpole")
 SMALL = {"hidden": [128, 128]}
 METHODS: dict[str, dict[str, Any]] = {
     "bc": {"algorithm": "bc", "updates": 5000},
@@ -48,6 +48,13 @@ METHODS: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
+CHOICES: dict[str, dict[str, Any]] = {
+    "bc": {"algorithm": "discrete_bc", "updates": 3000, "learner": SMALL},
+    "iql": {"algorithm": "discrete_iql", "updates": 4000, "learner": SMALL},
+    "mopo": {"algorithm": "discrete_mopo", "updates": 4000, "dynamics": "small", "learner": SMALL},
+}
+"""The same over choices."""
+
 SHORT = {"updates": 1500, "dynamics": {"hidden": [64, 64], "max_updates": 2000}}
 """Of MOPO on the larger logs: what is measured are bundles, not how good a policy may become."""
 
@@ -66,7 +73,15 @@ class Logs:
     task: str | None
 
 
-def open_logs(name: str, data: Path) -> Logs:
+def collected(recipe: str, store: Path) -> Path:
+    """The log of a recipe of `configs/datasets`, made where it is not there."""
+    folder = store / "logs" / recipe.replace("/", "-")
+    if not folder.exists():
+        mbrl.collect(recipe, out=folder, seed=0, progress=False)
+    return folder
+
+
+def open_logs(name: str, data: Path, store: Path) -> Logs:
     """Every fifth episode is held out."""
     if name == "pendulum":
         log, others = mbrl.load("pendulum-mixed"), {}
@@ -76,6 +91,9 @@ def open_logs(name: str, data: Path) -> Logs:
         # By the order of their folders: ilqr, mcpilco, sac_lqr, ten runs each.
         log = whole.select(range(20))
         others = {"controller sac_lqr": whole.select(range(20, 30))}
+    elif name == "cartpole":
+        log, random = (mbrl.load(collected(f"cartpole/{tier}", store)) for tier in ("expert", "random"))
+        others = {"controller random": random}
     else:
         tiers = {tier: mbrl.load(data / "sim" / "hopper" / f"{tier}-v0") for tier in ("medium", "random")}
         expert = mbrl.load(data / "sim" / "hopper" / "medium-expert-v0")
@@ -92,8 +110,9 @@ def open_logs(name: str, data: Path) -> Logs:
 
 def train(logs: Logs, method: str, store: Path) -> mbrl.Run:
     """The training of a method, or the one of before."""
-    is_short = method == "mopo" and logs.task != "pendulum"
-    how = {**METHODS[method], **(SHORT if is_short else {})}
+    is_choice = logs.train.spec.choices is not None
+    is_short = method == "mopo" and not is_choice and logs.task != "pendulum"
+    how = {**(CHOICES if is_choice else METHODS)[method], **(SHORT if is_short else {})}
     name = how.pop("algorithm")
     return mbrl.train(logs.train, name, seed=0, select="last", store=store, task=logs.task, **how)
 
@@ -183,12 +202,26 @@ def latency(bundle: Path, log: Dataset) -> dict[str, float]:
 
 
 def heavier(env: Any, factor: float) -> None:
-    """Multiplies the mass of the pendulum, or of the hopper's torso."""
+    """Multiplies the mass of the pendulum, of the hopper's torso, or of the pole."""
     inner = env.unwrapped
-    if hasattr(inner, "model"):
+    if hasattr(inner, "masspole"):
+        inner.masspole *= factor
+        inner.total_mass = inner.masspole + inner.masscart
+        inner.polemass_length = inner.masspole * inner.length
+    elif hasattr(inner, "model"):
         inner.model.body_mass[1] *= factor
     else:
         inner.m *= factor
+
+
+def taken(controller: Controller, action: Any) -> np.ndarray:
+    """What the simulator takes: a choice as a one-hot vector, anything else as it is."""
+    ids = controller.contract["action"].get("ids")
+    return (
+        np.asarray(action)
+        if ids is None
+        else np.eye(len(ids), dtype=np.float32)[ids.index(np.asarray(action).tolist())]
+    )
 
 
 def drive(
@@ -215,7 +248,7 @@ def drive(
             alarms.append(controller.last.alarm)
             sources.append(controller.last.source == "policy")
             surprise.append(controller.last.surprise)
-            obs, reward, terminated, truncated, _ = env.step(action)
+            obs, reward, terminated, truncated, _ = env.step(taken(controller, action))
             total, over = total + float(reward), bool(terminated or truncated)
         returns.append(total)
     env.close()
@@ -267,7 +300,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, flo
 
 def measure(name: str, method: str, data: Path, store: Path) -> None:
     """One piece: a method on a log."""
-    logs = open_logs(name, data)
+    logs = open_logs(name, data, store)
     run = train(logs, method, store)
     folder = store / "bundles" / f"{name}-{method}"
     shutil.rmtree(folder, ignore_errors=True)

@@ -23,7 +23,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from mbrl.core.types import SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.data.formats.base import FORMATS
 from mbrl.data.info import DatasetInfo
@@ -50,14 +49,13 @@ def make_part(rows: int, seed: int) -> Dataset:
     obs[:, 0] = rng.standard_normal((episodes, OBS_DIM))
     for step in range(LENGTH):
         obs[:, step + 1] = 0.95 * obs[:, step] + 0.3 * np.tile(action[:, step], OBS_DIM // ACT_DIM)
-    spec = SpaceSpec(OBS_DIM, ACT_DIM, (-1.0,) * ACT_DIM, (1.0,) * ACT_DIM)
     rewards = -np.square(obs[:, 1:]).mean(-1) - 0.1 * np.square(action).mean(-1)
     made = [
         {"observations": o, "actions": a, "rewards": r, "truncated": True}
         for o, a, r in zip(obs, action, rewards, strict=True)
     ]
     info = DatasetInfo(name=f"part-{seed}")
-    return Dataset.from_episodes(made, act_low=spec.act_low, act_high=spec.act_high, info=info)
+    return Dataset.from_episodes(made, act_low=-np.ones(ACT_DIM), act_high=np.ones(ACT_DIM), info=info)
 
 
 def make_log(folder: Path, rows: int) -> Path:
