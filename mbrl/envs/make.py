@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import platform
 import sys
+from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 import gymnasium
@@ -43,13 +44,10 @@ def make_env(task: TaskSpec, *, is_rendered: bool = False) -> Env:
             "in it. Remedy: judge its policies by the log, with mbrl ope RUN --dataset LOG, or give it a "
             "Gymnasium id."
         )
-    env = _make(
-        task.env_id,
-        where=f"Task {task.name!r}",
-        max_episode_steps=task.max_episode_steps,
-        **({"render_mode": "rgb_array"} if is_rendered else {}),  # not every environment has the argument
-        **cast("dict[str, Any]", task.env_kwargs),
-    )
+    options: dict[str, Any] = {**task.env_kwargs, "max_episode_steps": task.max_episode_steps}
+    if is_rendered:  # not every environment has the argument
+        options["render_mode"] = "rgb_array"
+    env = _make(task.env_id, options, where=f"Task {task.name!r}")
     try:
         _check_choices(task, env)
         env = vector_env(env)
@@ -74,7 +72,7 @@ def task_of_env(env_id: str) -> TaskSpec:
     known = find_task(env_id)
     if known is not None:
         return known
-    raw = _make(env_id, where="The environment")
+    raw = _make(env_id, {}, where="The environment")
     try:
         choices, env = env_choices(raw), vector_env(raw)
         seen, done = cast("object", env.observation_space), cast("object", env.action_space)
@@ -113,8 +111,8 @@ def _validated(fields: dict[str, Any], env_id: str) -> TaskSpec:
         ) from error
 
 
-def _make(env_id: str, *, where: str, **options: Any) -> Env:
-    """Gymnasium's environment.
+def _make(env_id: str, options: Mapping[str, Any], *, where: str) -> Env:
+    """Gymnasium's environment with keyword arguments of any name.
 
     Raises:
         ConfigError: it cannot be made.

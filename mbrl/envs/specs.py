@@ -120,6 +120,10 @@ class TerminationRule(BaseModel):
         return (*named, self.abs_below.from_dim) if self.abs_below else tuple(named)
 
 
+_SET_ELSEWHERE: Final = frozenset({"id", "max_episode_steps", "render_mode", "disable_env_checker"})
+"""Arguments of `gymnasium.make` that are no keyword arguments of a simulator's constructor."""
+
+
 class TaskSpec(BaseModel):
     """What is known of a task; a task without a simulator has `env_id: null`.
 
@@ -172,6 +176,12 @@ class TaskSpec(BaseModel):
     @model_validator(mode="after")
     def _fields_agree(self) -> "TaskSpec":
         _ = self.space  # raises where sizes and bounds contradict each other
+        taken = sorted(_SET_ELSEWHERE & self.env_kwargs.keys())
+        if taken:
+            raise ValueError(
+                f"env_kwargs.{taken[0]} is set by whoever makes the simulator; a time limit is the task's "
+                "own max_episode_steps"
+            )
         if (self.ref_min_score is None) != (self.ref_max_score is None):
             raise ValueError("give both ref_min_score and ref_max_score, or neither")
         if self.ref_min_score is not None and self.ref_max_score is not None:

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import mbrl
 from mbrl.api.progress import LineProgress
 from mbrl.core.assets import PACKAGE
+from mbrl.core.errors import ConfigError
 from mbrl.core.types import Episode
 from mbrl.data.dataset import Dataset
 from mbrl.envs.specs import load_task
@@ -76,6 +77,7 @@ IQL and everything on a model, and harm discrete CQL and DQN, which keep the slo
 
 PEERS: Mapping[str, str] = {"d3rlpy_bcq": "discrete_bcq", "d3rlpy_cql": "discrete_cql"}
 _PEER_SETTINGS = {**_SMALL, "updates": UPDATES, "learning_rate": 3e-4, "discount": 0.99, "threads": 1}
+_REFUSAL = "trusted horizon of the dynamics model is 0"
 _PEER_TARGETS = 200
 """Updates between two copies of its targets: ours take 1/200 of the online values at every update."""
 
@@ -122,17 +124,18 @@ def measure(piece: Piece, logs: Path, runs: Path, episodes: int, peer_python: st
 
 
 def train_ours(piece: Piece, data: Dataset, runs: Path, episodes: int) -> dict[str, Any]:
-    """Returns and seconds of the training; a fit that another method left in the store is not made again."""
+    """Returns and seconds of the training; a fit that another method left in the store is not made again.
+
+    A method on a model that is trusted for no step is refused: no returns, and why.
+    """
     begun = time.perf_counter()
-    run = mbrl.train(
-        data,
-        METHODS[piece.method],
-        dynamics=_FIT,
-        seed=piece.seed,
-        select="last",
-        store=runs,
-        progress=False,
-    )
+    how: dict[str, Any] = {"dynamics": _FIT, "seed": piece.seed, "select": "last", "store": runs}
+    try:
+        run = mbrl.train(data, METHODS[piece.method], progress=False, **how)
+    except ConfigError as error:
+        if _REFUSAL not in str(error):
+            raise
+        return {"returns": [], "refused": str(error), "seconds": round(time.perf_counter() - begun, 1)}
     seconds = time.perf_counter() - begun
     found = run.evaluate(episodes, seed=1000, progress=False)
     returns = [float(value) for value in found.evaluation.episode_returns]
@@ -186,8 +189,8 @@ def table(folder: Path) -> str:
         "# Methods over choices",
         "",
         f"Mean return in the simulator of the last policy, networks of 2 x 64, {UPDATES:,} updates of 128",
-        "rows; mean over seeds ± its standard error (number of seeds). Written by",
-        "`scripts/measure/discrete.py --table`.",
+        "rows; mean over seeds ± its standard error (number of seeds). A training is refused where no",
+        "step of its model can be trusted. Written by `scripts/measure/discrete.py --table`.",
         "",
         f"| method | {' | '.join(logs)} |",
         f"|---|{'---|' * len(logs)}",
@@ -195,19 +198,18 @@ def table(folder: Path) -> str:
     logged = {row["log"]: row["mean_return_logged"] for row in rows}
     lines.append(f"| the log itself | {' | '.join(f'{logged[log]:.1f}' for log in logs)} |")
     for method in (*METHODS, *PEERS):
-        cells = [
-            _cell([fmean(r["returns"]) for r in rows if (r["log"], r["method"]) == (log, method)])
-            for log in logs
-        ]
+        cells = [_cell([r for r in rows if (r["log"], r["method"]) == (log, method)]) for log in logs]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(values: Sequence[float]) -> str:
+def _cell(rows: Sequence[Mapping[str, Any]]) -> str:
+    values = [fmean(row["returns"]) for row in rows if row["returns"]]
+    refused = f"{len(rows) - len(values)} refused" if len(rows) > len(values) else ""
     if not values:
-        return ""
+        return refused
     error = "" if len(values) == 1 else f" ± {np.std(values, ddof=1) / np.sqrt(len(values)):.1f}"
-    return f"{float(np.mean(values)):.1f}{error} ({len(values)})"
+    return f"{float(np.mean(values)):.1f}{error} ({len(values)}{', ' + refused if refused else ''})"
 
 
 def main() -> None:
@@ -239,7 +241,8 @@ def main() -> None:
             continue
         found = measure(piece, options.work / "logs", options.work, options.episodes, options.peer_python)
         write_json(path, found)
-        LineProgress().message(f"{path.name}: {np.mean(found['returns']):.1f} in {found['seconds']} s")
+        said = f"{np.mean(found['returns']):.1f}" if found["returns"] else "refused"
+        LineProgress().message(f"{path.name}: {said} in {found['seconds']} s")
     write_text(options.out / "README.md", table(options.out))
 
 

@@ -64,6 +64,26 @@ def test_options_reach_the_simulator() -> None:
     env.close()
 
 
+def test_options_of_any_name_reach_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def make(*, env_id: str, where: int) -> Any:
+        seen.update(env_id=env_id, where=where)
+        return gymnasium.make(env_id)
+
+    monkeypatch.setitem(
+        gymnasium.registry, "Wrapped-v0", gymnasium.envs.registration.EnvSpec("Wrapped-v0", entry_point=make)
+    )
+    make_env(changed(env_id="Wrapped-v0", env_kwargs={"env_id": "Pendulum-v1", "where": 3})).close()
+    assert seen == {"env_id": "Pendulum-v1", "where": 3}
+
+
+@pytest.mark.parametrize("name", ["id", "max_episode_steps", "render_mode", "disable_env_checker"])
+def test_what_is_set_by_the_maker_is_no_option_of_the_simulator(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"env_kwargs\.{name} is set by whoever makes the simulator"):
+        changed(env_kwargs={name: 1})
+
+
 def test_versions_are_those_that_are_installed() -> None:
     assert env_versions()["gymnasium"] == gymnasium.__version__
     assert set(env_versions()) == {"python", "gymnasium", "mujoco", "numpy", "torch"}

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import mbrl
+from mbrl.core.errors import ConfigError
 from tests.scripts.loading import load_script
 
 script = load_script("measure/discrete")
@@ -56,3 +58,22 @@ def test_the_table_gives_means_over_seeds_and_their_standard_error(tmp_path: Pat
         piece.path(tmp_path).write_text(json.dumps(row))
     # Means 2 and 6: 4 on average, deviation sqrt(8), over sqrt(2).
     assert "| dqn | 4.0 ± 2.0 (2) |" in script.table(tmp_path)
+    refused = script.Piece("cartpole/random", "dqn", 2)
+    row = {"log": refused.log, "method": "dqn", "returns": [], "refused": "why", "mean_return_logged": 9.0}
+    refused.path(tmp_path).write_text(json.dumps(row))
+    assert "| dqn | 4.0 ± 2.0 (2, 1 refused) |" in script.table(tmp_path)
+
+
+def test_a_model_that_is_trusted_for_no_step_is_a_refusal_and_no_crash(tmp_path: Path, monkeypatch):
+    said = "The trusted horizon of the dynamics model is 0: on held-out episodes"
+
+    def refuse(*given: Any, **how: Any) -> None:
+        raise ConfigError(said)
+
+    monkeypatch.setattr(script.mbrl, "train", refuse)
+    data = mbrl.Dataset.from_episodes([episode([1, 0], terminated=True)], choices=2)
+    found = script.train_ours(script.Piece("cartpole/random", "discrete_mopo", 0), data, tmp_path, 1)
+    assert (found["returns"], found["refused"]) == ([], said)
+    said = "Another mistake."
+    with pytest.raises(ConfigError, match="Another"):
+        script.train_ours(script.Piece("cartpole/random", "discrete_mopo", 0), data, tmp_path, 1)

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
 import mbrl
+from mbrl.envs.specs import load_task
 from tests.scripts.loading import load_script
 
 
@@ -104,3 +106,38 @@ def test_an_optimiser_is_held_against_the_gain_that_is_best():
     tasks = script.Tasks(1, 0)
     error = script.action_error("mppi", {}, (0.9, 1), gain=0.8, sims=script.SIMS["mppi"], tasks=tasks)
     assert 0.0 <= error < script.TARGET
+
+
+def test_late_actions_reach_the_simulator_in_their_order():
+    script = load_script("measure/delay")
+
+    class Told(gymnasium.Env):
+        action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+        observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+        def reset(self, **how):
+            self.seen = []
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            self.seen.append(float(action[0]))
+            return np.zeros(1, np.float32), 0.0, False, False, {}
+
+    inner = Told()
+    env = script.DelayedActions(inner, 2)
+    for _ in range(2):  # nothing is left of an episode before
+        env.reset()
+        for action in (0.25, 0.5, 0.75):
+            env.step(np.array([action], np.float32))
+        assert inner.seen == [0.0, 0.0, 0.25]
+
+
+def test_the_table_of_delays_is_a_mean_over_seeds(tmp_path: Path):
+    script = load_script("measure/delay")
+    for seed, value in enumerate((-150.0, -250.0)):
+        piece = script.Piece(3, 4, seed)
+        row = {"delay": 3, "history": 4, "returns": [value], "score": 90.0 + seed}
+        piece.path(tmp_path).write_text(json.dumps(row))
+    assert "| 3 | 4 | 2 | -200 | -250 to -150 | 90.5 |" in script.table(tmp_path)
+    task = load_task(script.delayed_task(3, tmp_path))
+    assert (task.name, task.env_kwargs) == ("pendulum-delay-3", {"env_id": "Pendulum-v1", "delay": 3})
