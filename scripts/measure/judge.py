@@ -197,24 +197,55 @@ def _true_return(run: RunFolder, resolved: ResolvedConfig, one: Mapping[str, Any
 
 
 def table(folder: Path) -> str:
-    """What is there, as Markdown."""
-    pieces = [json.loads(path.read_text()) for path in sorted(folder.glob("*.s*.json"))]
+    """What is there, as Markdown: training by training, then all policies of a log together."""
+    pieces: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(folder.glob("*.s*.json"))]
     lines = [
+        "# Judges against the simulator",
+        "",
+        "Twenty policies along each training, by `scripts/measure/judge.py`. Spearman is between what is",
+        "said of them and their mean return in the simulator (`episodes` of each file); the last column",
+        "is what the judges that did not choose say of the chosen one, over its true return.",
+        "",
         "| log | method | seed | last | selected | best | Spearman: bound, mean, own model, critic "
         "| judged / true |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for piece in pieces:
         by = piece["by"]
-        ranks = ", ".join(
-            _number(by.get(name, {}).get("spearman"))
-            for name in ("lower_bound", "mean", "own_model", "critic")
-        )
+        ranks = ", ".join(_number(by.get(name, {}).get("spearman")) for name in _RANKED)
         ratio = None if piece["honest"] is None else piece["honest"]["mean"] / piece["selected"]
         returns = " | ".join(f"{piece[name]:.0f}" for name in ("last", "selected", "best"))
         who = " | ".join(str(piece[name]) for name in ("log", "method", "seed"))
         lines.append(f"| {who} | {returns} | {ranks} | {_number(ratio)} |")
+    lines += [
+        "",
+        "All policies of a log, whatever trained them: the pick is that of the best lower bound.",
+        "",
+        "| log | trainings | policies | mean of last | mean of selected | pick | best "
+        "| Spearman: bound, mean, least member |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for log in dict.fromkeys(piece["log"] for piece in pieces):
+        lines.append(_portfolio_row(log, [piece for piece in pieces if piece["log"] == log]))
     return "\n".join(lines) + "\n"
+
+
+_RANKED = ("lower_bound", "mean", "own_model", "critic")
+
+
+def _portfolio_row(log: str, pieces: Sequence[Mapping[str, Any]]) -> str:
+    true = [value for piece in pieces for value in piece["true"]]
+    found = {
+        name: score([value for piece in pieces for value in piece["judged"][name]], true)
+        for name in ("lower_bound", "mean", "least_member")
+    }
+    means = [f"{np.mean([piece[name] for piece in pieces]):.0f}" for name in ("last", "selected")]
+    pick = found["lower_bound"]["pick"]
+    taken = "-" if pick is None else f"{pick:.0f}"
+    ranks = ", ".join(_number(one["spearman"]) for one in found.values())
+    return (
+        f"| {log} | {len(pieces)} | {len(true)} | {' | '.join(means)} | {taken} | {max(true):.0f} | {ranks} |"
+    )
 
 
 def _least(values: Sequence[float | None]) -> float | None:
@@ -255,8 +286,8 @@ def main() -> None:
         resolved = piece.resolve(asked.data, asked.set)
         found = measure(piece, resolved, workspace, asked.episodes)
         write_json(piece.path(asked.out), {**found, "seconds": round(time.perf_counter() - begin, 1)})
-        write_text(asked.out / "table.md", table(asked.out))
-    write_text(asked.out / "table.md", table(asked.out))
+        write_text(asked.out / "README.md", table(asked.out))
+    write_text(asked.out / "README.md", table(asked.out))
     sys.stdout.write(table(asked.out))
 
 

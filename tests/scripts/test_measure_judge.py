@@ -45,4 +45,16 @@ def test_a_piece_is_measured_at_small_size_and_stands_in_the_table(script, tmp_p
     assert piece["selected"] == piece["true"][piece["chosen"]]
     assert (piece["best"], piece["last"]) == (max(piece["true"]), piece["true"][-1])
     returns = " | ".join(f"{piece[name]:.0f}" for name in ("last", "selected", "best"))
-    assert f"| pendulum-mixed | td3_bc | 0 | {returns} |" in (tmp_path / "table.md").read_text()
+    assert f"| pendulum-mixed | td3_bc | 0 | {returns} |" in (tmp_path / "README.md").read_text()
+
+
+def test_all_policies_of_a_log_are_one_portfolio(script, tmp_path: Path):
+    for seed, true in enumerate(([1.0, 4.0], [2.0, 3.0])):
+        judged = {name: [10.0 * value for value in true] for name in ("lower_bound", "mean", "least_member")}
+        judged["least_member"] = [-value for value in judged["mean"]]
+        piece = {
+            "log": "hopper/medium", "method": "bc", "seed": seed, "last": true[-1], "selected": max(true),
+            "best": max(true), "by": {}, "honest": None, "true": true, "judged": judged,
+        }  # fmt: skip
+        script.Piece("hopper/medium", "bc", seed).path(tmp_path).write_text(json.dumps(piece))
+    assert "| hopper/medium | 2 | 4 | 4 | 4 | 4 | 4 | 1.00, 1.00, -1.00 |" in script.table(tmp_path)
