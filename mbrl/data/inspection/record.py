@@ -94,6 +94,7 @@ class Record:
         is_raw: rows of files; else steps of a dataset.
         is_timed: whether the stamps were logged.
         is_simulated: whether it names the environment that made it, whose bounds are its own.
+        are_choices: whether its actions are one choice, a column of 0 and 1 for each that may be taken.
         resets: where clocks go back; a trace begins behind each.
         repeats: where a stamp equals the one above it; the second row is left out.
         headers: files by their columns, raw files alone.
@@ -108,6 +109,7 @@ class Record:
     is_raw: bool = False
     is_timed: bool = True
     is_simulated: bool = False
+    are_choices: bool = False
     resets: tuple[ClockFault, ...] = ()
     repeats: tuple[ClockFault, ...] = ()
     headers: Mapping[tuple[str, ...], tuple[str, ...]] = dataclasses.field(
@@ -156,5 +158,6 @@ def record_of(dataset: Dataset) -> Record:
         time = counted if episode.timestamps is None else episode.timestamps.astype(np.float64)
         traces.append(Trace(f"episode {index}", "", time, values, episode.terminated, has_final=True))
     return Record(
-        info.name, tuple(channels), tuple(traces), step, is_timed=timed, is_simulated=info.env_id is not None
-    )
+        info.name, tuple(channels), tuple(traces), step,
+        is_timed=timed, is_simulated=info.env_id is not None, are_choices=spec.choices is not None,
+    )  # fmt: skip

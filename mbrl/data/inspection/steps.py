@@ -36,12 +36,14 @@ class Steps:
         act: `[n, MAX_LAG + 1, a]` likewise, up to the action of the step.
         is_held_out: `[n]` every fourth episode, or two blocks of ten of every episode where there are few.
         names: of the `a` actions.
+        are_choices: whether these are one choice, one column for each that may be taken.
     """
 
     obs: Floats
     act: Floats
     is_held_out: NDArray[np.bool_]
     names: tuple[str, ...]
+    are_choices: bool = False
 
     @property
     def change(self) -> Floats:
@@ -107,7 +109,8 @@ def control_steps(record: Record) -> Steps | None:
     count = sum(len(act) - MAX_LAG for _, _, act in stretches)
     if count < _FEWEST_ROWS:
         return None
-    return _windows(stretches, count, tuple(record.channels[k].name for k in act_index))
+    found = _windows(stretches, count, tuple(record.channels[k].name for k in act_index))
+    return None if found is None else dataclasses.replace(found, are_choices=record.are_choices)
 
 
 def _windows(stretches: list[tuple[int, Floats, Floats]], count: int, names: tuple[str, ...]) -> Steps | None:

@@ -122,22 +122,31 @@ def find_delay(steps: Steps, step: float) -> Iterator[DataFinding]:
 
 
 def find_inert_actions(steps: Steps) -> Iterator[DataFinding]:
-    """Actions that explain no change of any observation, now or two steps later."""
+    """Actions that explain no change of any observation, now or two steps later.
+
+    Columns of one choice are asked together: that a machine does as it would with the others when one of them
+    is taken is no fault.
+    """
+    columns = range(min(len(steps.names), _MOST_COLUMNS))
+    asked = {steps.names[k]: [k] for k in columns}
+    if steps.are_choices:
+        asked = {"the choice": list(range(len(steps.names)))}
     base = steps.state()
     without = steps.held_out_error(base)
-    gains: list[float] = []
-    for k in range(min(len(steps.names), _MOST_COLUMNS)):
-        error = steps.held_out_error(np.concatenate([base, steps.actions(range(3), [k])], 1))
-        gains.append(float(np.max(1 - error / np.maximum(without, 1e-12))))
-    inert = [name for name, gain in zip(steps.names, gains, strict=False) if gain < EFFECT]
+    gains: dict[str, float] = {}
+    for name, which in asked.items():
+        error = steps.held_out_error(np.concatenate([base, steps.actions(range(3), which)], 1))
+        gains[name] = float(np.max(1 - error / np.maximum(without, 1e-12)))
+    inert = [name for name, gain in gains.items() if gain < EFFECT]
     if not inert:
         return
+    said = ", ".join(inert)
     yield DataFinding(
         severity="warning",
         kind="inert_actions",
-        channels=tuple(inert),
-        text=f"{', '.join(inert)} {'explains' if len(inert) == 1 else 'explain'} no change of the "
-        f"observations "
+        channels=steps.names if steps.are_choices else tuple(inert),
+        text=f"{said[0].upper() + said[1:] if steps.are_choices else said} "
+        f"{'explains' if len(inert) == 1 else 'explain'} no change of the observations "
         f"beyond what these say themselves (less than {100 * EFFECT:g} % of the held-out error).",
         remedy="Check that it is the command of this machine and of these rows; leave it out of "
         "actions, or log "
@@ -145,9 +154,13 @@ def find_inert_actions(steps: Steps) -> Iterator[DataFinding]:
         chart=Chart(
             title="What each action explains",
             x_label="held-out error less, %",
-            bars=steps.names[: len(gains)],
+            bars=tuple(gains),
             curves=(
-                Curve(label="most of any dimension", x=(), y=tuple(100 * max(gain, 0.0) for gain in gains)),
+                Curve(
+                    label="most of any dimension",
+                    x=(),
+                    y=tuple(100 * max(gain, 0.0) for gain in gains.values()),
+                ),
             ),
         ),
     )

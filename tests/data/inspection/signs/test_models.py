@@ -68,6 +68,22 @@ def test_actions_that_explain_nothing():
     assert other.startswith("w explains")
 
 
+def chosen(gain: float) -> Record:
+    """Pushes to the left, none, and to the right, of which the middle one changes nothing."""
+    record = clean(gain=gain)
+    signs = edited(
+        record, lambda _, v: np.column_stack([v[:, :2], *(np.sign(v[:, 2]) == k for k in (-1, 0, 1))])
+    )
+    channels = (*record.channels[:2], *(Channel(name, "action") for name in ("left", "none", "right")))
+    return dataclasses.replace(signs, channels=channels, are_choices=True)
+
+
+def test_choices_are_asked_together():
+    assert found(chosen(1.0), "inert_actions") == []
+    (text,) = found(chosen(0.0), "inert_actions")
+    assert text.startswith("The choice explains no change of the observations")
+
+
 def test_a_measurement_of_a_command():
     record = clean()
 
