@@ -93,6 +93,7 @@ def train(
             help="Which policy along the training is the result [judge with a model, else last].",
         ),
     ] = None,
+    updates: Annotated[int | None, typer.Option(min=1, help="Gradient steps [the algorithm's].")] = None,
     seed: Seed = None,
     threads: Threads = None,
     device: Device = None,
@@ -105,7 +106,11 @@ def train(
     del debug
     from mbrl.api.training import train as train_policy
 
-    options = {("select", "rule"): select, ("warm_start",): None if warm_start is None else str(warm_start)}
+    options = {
+        ("select", "rule"): select,
+        ("warm_start",): None if warm_start is None else str(warm_start),
+        ("algorithm", "updates"): updates,
+    }
     named = [(path, value) for path, value in options.items() if value is not None]
     run = train_policy(
         datasets or None,

@@ -339,6 +339,12 @@ def test_seeds_are_trained_and_evaluated_one_line_each(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("runs/pendulum-mixed/train_policy-*"))) == 2
 
 
+def test_updates_are_an_option_of_their_own(dataset_path: Path, tmp_path: Path) -> None:
+    asked = ["--algorithm", "bc", "--updates", 7, "--select", "last", "--set", "diagnostics=false"]
+    assert call_json("train", dataset_path, *asked, "--runs", tmp_path, *overrides())["updates"] == 7
+    assert "'--updates'" in call("train", dataset_path, "--updates", 0, status=2).stderr
+
+
 def test_several_datasets_are_merged_and_trained_on_by_weights(dataset_path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     FORMATS.get("minari").write(make_dataset(seed=9), other)
