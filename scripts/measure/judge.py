@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -27,6 +28,8 @@ from mbrl.core.rng import RngStreams
 from mbrl.envs.specs import load_task
 from mbrl.evaluation.evaluator import evaluate
 from mbrl.off_policy.judgement.benchmark.metrics import spearman
+from mbrl.report.kit.palette import BLUE, BRICK, INK, LIGHT, MUTED
+from mbrl.report.kit.style import panels, save_png
 from mbrl.run.config import ResolvedConfig, resolve
 from mbrl.run.files import write_json, write_text
 from mbrl.run.metrics import read_metrics
@@ -233,6 +236,46 @@ def table(folder: Path) -> str:
 _RANKED = ("lower_bound", "mean", "own_model", "critic")
 
 
+def draw(pieces: Sequence[Mapping[str, Any]]) -> Figure:
+    """Of one log: judged mean against true return, a panel for each method, all seeds in it."""
+    methods = list(dict.fromkeys(piece["method"] for piece in pieces))
+    columns = min(3, len(methods))
+    shape, ends = (-(-len(methods) // columns), columns), _ends(pieces)
+    with panels(*shape, x_label="true return", y_label="judged return", size=(2.9, 2.6)) as (figure, grid):
+        for axes, method in zip(grid, methods, strict=False):
+            axes.plot(ends, ends, color=LIGHT[MUTED], linewidth=1.0, linestyle=(0, (2, 2)))
+            for piece in (piece for piece in pieces if piece["method"] == method):
+                true, judged = piece["true"], piece["judged"]["mean"]
+                axes.plot(true, judged, "o", color=LIGHT[BLUE], markersize=4.0, alpha=0.6)
+                axes.plot(true[-1:], judged[-1:], "x", color=LIGHT[INK], markersize=7.0)
+                taken = slice(piece["chosen"], piece["chosen"] + 1)
+                axes.plot(
+                    true[taken], judged[taken], "o", color=LIGHT[BRICK], markersize=8.0, fillstyle="none"
+                )
+            axes.set_title(method)
+        for axes in grid[len(methods) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _ends(pieces: Sequence[Mapping[str, Any]]) -> list[float]:
+    true = [value for piece in pieces for value in piece["true"]]
+    return [min(true), max(true)]
+
+
+def write(folder: Path) -> str:
+    """The page and its figures; the page."""
+    pieces: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(folder.glob("*.s*.json"))]
+    names: list[str] = []
+    for log in dict.fromkeys(piece["log"] for piece in pieces):
+        names.append(f"{log.replace('/', '-')}.png")
+        save_png(draw([piece for piece in pieces if piece["log"] == log]), folder / names[-1])
+    shown = ["", "Dots are policies, a cross is the last of a training, a ring the one that judges take.", ""]
+    page = table(folder) + "\n".join([*shown, *(f"![{name}]({name})" for name in names)]) + "\n"
+    write_text(folder / "README.md", page)
+    return page
+
+
 def _portfolio_row(log: str, pieces: Sequence[Mapping[str, Any]]) -> str:
     true = [value for piece in pieces for value in piece["true"]]
     found = {
@@ -286,9 +329,8 @@ def main() -> None:
         resolved = piece.resolve(asked.data, asked.set)
         found = measure(piece, resolved, workspace, asked.episodes)
         write_json(piece.path(asked.out), {**found, "seconds": round(time.perf_counter() - begin, 1)})
-        write_text(asked.out / "README.md", table(asked.out))
-    write_text(asked.out / "README.md", table(asked.out))
-    sys.stdout.write(table(asked.out))
+        write(asked.out)
+    sys.stdout.write(write(asked.out))
 
 
 if __name__ == "__main__":

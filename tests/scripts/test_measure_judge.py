@@ -46,6 +46,11 @@ def test_a_piece_is_measured_at_small_size_and_stands_in_the_table(script, tmp_p
     assert (piece["best"], piece["last"]) == (max(piece["true"]), piece["true"][-1])
     returns = " | ".join(f"{piece[name]:.0f}" for name in ("last", "selected", "best"))
     assert f"| pendulum-mixed | td3_bc | 0 | {returns} |" in (tmp_path / "README.md").read_text()
+    (axes,) = (axes for axes in script.draw([piece]).axes if axes.axison)
+    lines = [line.get_xydata().tolist() for line in axes.get_lines()]
+    points = [list(point) for point in zip(piece["true"], piece["judged"]["mean"], strict=True)]
+    assert lines[1:] == [points, points[-1:], [points[piece["chosen"]]]]
+    assert (tmp_path / "pendulum-mixed.png").stat().st_size > 1000
 
 
 def test_all_policies_of_a_log_are_one_portfolio(script, tmp_path: Path):
