@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand
 from mbrl.core.protocols import DiscretePolicy, DynamicsModel, Policy
 from mbrl.dynamics.tabular.model import Table, TabularDynamics
@@ -94,11 +95,28 @@ def exact_model_value(
 def state_probabilities(
     policy: Policy, codes: Float[Tensor, "S obs_dim"], allowed: Bool[Tensor, "S A"]
 ) -> Array:
-    """`[S, A]` float64, what the policy does in every state, among the choices that are allowed there."""
+    """`[S, A]` float64, what the policy does in every state, among the choices that are allowed there.
+
+    Raises:
+        DataError: a policy without probabilities gives something else than one choice for each state.
+    """
     if not isinstance(policy, DiscretePolicy):
-        return policy.act(codes).double().numpy()
+        return _one_hot(policy.act(codes)).double().numpy()
     found = action_probabilities(policy, codes, None if bool(allowed.all()) else allowed).double().numpy()
     return found / found.sum(1, keepdims=True)
+
+
+def _one_hot(actions: Float[Tensor, "S A"]) -> Float[Tensor, "S A"]:
+    is_choice = ((actions == 0) | (actions == 1)).all(1) & (actions.sum(1) == 1)
+    if bool(is_choice.all()):
+        return actions
+    row = int((~is_choice).nonzero()[0, 0])
+    raise DataError(
+        f"{[round(float(value), 3) for value in actions[row][:5]]} is no choice",
+        field="action of the policy",
+        row=row,
+        remedy="Return one-hot vectors over the choices of the log.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

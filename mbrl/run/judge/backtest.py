@@ -17,7 +17,7 @@ from mbrl.off_policy.judgement.backtest import backtest_config, run_backtest
 from mbrl.off_policy.judgement.report.measured import Backtest
 from mbrl.off_policy.value.fqe import FQEConfig
 from mbrl.off_policy.value.model_value import ModelValueConfig
-from mbrl.run.judge.clone import CLONE, CLONE_UPDATES, clone_behaviour
+from mbrl.run.judge.clone import clone_behaviour, clone_identity
 from mbrl.run.judge.forecast import forecast_backtest, time_dynamics_fit, time_value_fit
 from mbrl.run.judge.model import ChosenModel
 from mbrl.run.judge.value_fits import KeptFits
@@ -59,7 +59,7 @@ def backtest_stage(
         "fqe": fqe.model_dump(mode="json"),
         "rollouts": rollouts.model_dump(mode="json"),
         "dynamics": None if chosen is None else _fit_identity(chosen),
-        "clone": {**CLONE.model_dump(mode="json"), "updates": CLONE_UPDATES},
+        "clone": clone_identity(dataset.spec),
         "folds": FOLDS,
     }
 

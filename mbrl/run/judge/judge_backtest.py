@@ -18,7 +18,7 @@ from mbrl.data.dataset import Dataset
 from mbrl.off_policy.log.task_horizon import TaskHorizon
 from mbrl.off_policy.value.judged import JudgedValue
 from mbrl.run.files import read_record
-from mbrl.run.judge.clone import CLONE, CLONE_UPDATES, clone_behaviour
+from mbrl.run.judge.clone import clone_behaviour, clone_identity
 from mbrl.run.records import Record
 from mbrl.run.stage import Stage, StageWork, Workspace, perform
 from mbrl.run.store import SUMMARY_FILE, StageKey
@@ -121,7 +121,7 @@ def backtest_judges(
                 **identity,
                 "dataset": dataset.content_hash,
                 "horizon": horizon.steps,
-                "clone": {**CLONE.model_dump(mode="json"), "updates": CLONE_UPDATES},
+                "clone": clone_identity(dataset.spec),
             },
         ),
         config={"discount": discount, "horizon": horizon.steps},

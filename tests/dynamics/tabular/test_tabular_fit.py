@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.core.errors import DataError
 from mbrl.core.estimates import Estimand
 from mbrl.core.rng import RngStreams
 from mbrl.dynamics.artifact import DynamicsFacts, FittedDynamics, tensor_shapes
@@ -14,7 +15,7 @@ from mbrl.dynamics.fit import fit_dynamics
 from mbrl.dynamics.tabular.counts import fit_table
 from mbrl.dynamics.tabular.model import TabularDynamics, TabularTermination
 from mbrl.off_policy.value.evaluation_model import EvaluationModel
-from mbrl.off_policy.value.exact_value import exact_model_value, tables_of
+from mbrl.off_policy.value.exact_value import exact_model_value, state_probabilities, tables_of
 from mbrl.off_policy.value.model_value import ModelValueConfig, model_value
 from mbrl.planning.tabular.policy import TabularPolicy
 from mbrl.rollouts.config import RolloutConfig
@@ -167,3 +168,17 @@ def test_intervals_of_tables_cover_the_value_about_as_often_as_they_say():
         gaps.append((found.point - truth) / found.se)
     assert covered >= 26  # of 30 at 95 %, 25 or fewer come once in 160
     assert abs(np.mean(gaps)) < 0.6
+
+
+def test_what_gives_no_choice_is_refused_by_the_row(case):
+    part = case[1].model
+    assert isinstance(part, TabularDynamics)
+
+    class Torn:
+        def act(self, obs: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.4, 0.0]])[: len(obs)]
+
+    codes = part.table.codes[:2]
+    with pytest.raises(DataError, match=r"\[0\.6, 0\.4, 0\.0\] is no choice") as caught:
+        state_probabilities(Torn(), codes, part.table.allowed[:2])
+    assert caught.value.row == 1

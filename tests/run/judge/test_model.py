@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mbrl.core.errors import ConfigError
+from mbrl.core.protocols import DiscretePolicy
 from mbrl.core.types import SpaceSpec
 from mbrl.data.dataset import Dataset
 from mbrl.data.open import open_dataset
@@ -169,6 +170,30 @@ def test_a_clone_draws_what_the_log_draws(monkeypatch):
     drawn = clone.act(obs, torch.randn(len(obs), 2, generator=torch.Generator().manual_seed(1)))
     assert float((drawn[:, 0] > 0.5).float().mean()) == pytest.approx(0.5, abs=0.15)
     assert float((drawn[:, 0].abs() - 0.8).abs().median()) < 0.1
+
+
+def test_a_clone_of_choices_has_their_probabilities(monkeypatch):
+    """A mixture of densities over one-hot vectors would act by vectors that are no choices."""
+    monkeypatch.setattr(clone_module, "CLONE_UPDATES", 400)
+    rng = np.random.default_rng(0)
+    n = 2000
+    obs, mask = rng.normal(size=(n, 2)).astype(np.float32), np.ones((n, 3), dtype=np.bool_)
+    mask[obs[:, 0] > 0, 2] = False
+    chance = np.where(obs[:, 1:] > 0, [0.7, 0.3, 0.0], [0.2, 0.3, 0.5])
+    chance = np.where(mask, chance, 0.0)
+    chance /= chance.sum(1, keepdims=True)
+    choice = (rng.random((n, 1)) > chance.cumsum(1)).sum(1)
+    dataset = Dataset.from_arrays(
+        obs, choice, np.zeros(n), np.zeros(n, dtype=np.bool_), np.arange(n) % 100 == 99, choices=3,
+        infos={"action_mask": mask}, options=LoadOptions(order="trust"),
+    )  # fmt: skip
+    clone = clone_behaviour(dataset, torch.Generator().manual_seed(0))
+    assert isinstance(clone, DiscretePolicy)
+    found = clone.probs(torch.tensor(obs), torch.tensor(mask)).numpy()
+    assert np.abs(found - chance).mean() < 0.05
+    assert (found[~mask] == 0).all()
+    continuous = clone_module.clone_identity(make_dataset().spec)
+    assert (clone_module.clone_identity(dataset.spec)["logit_coef"], continuous["form"]) == (1e-4, "mixture")
 
 
 def test_judges_are_taken_in_place_of_the_own_fit_and_the_own_fit_says_so(tmp_path, source, log):
