@@ -175,6 +175,8 @@ def test_what_gives_no_choice_is_refused_by_the_row(case):
     assert isinstance(part, TabularDynamics)
 
     class Torn:
+        act_dim = 3
+
         def act(self, obs: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
             return torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.4, 0.0]])[: len(obs)]
 
