@@ -1,7 +1,7 @@
 """Policies for robots: bundles without torch, and what they would have done on a log."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -80,7 +80,7 @@ class Export(Result):
         from mbrl.report.deployment.bundle import bundle_table
         from mbrl.report.kit.table import Table
 
-        facts = Table("policy", ("fact", "value"), list(self._facts.items()))
+        facts = Table("policy", ("fact", "value"), list(_one_by_one(self._facts)))
         return [facts] if self.contract is None else [facts, bundle_table(self.contract)]
 
     def messages(self) -> Sequence[str]:
@@ -94,6 +94,15 @@ class Export(Result):
 
     def _headline(self) -> str:
         return f"{self.format}, {str(self.path)!r}"
+
+
+def _one_by_one(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Facts in rows of a table; what a fact is made of, as the frames of a history, has rows of its own."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _one_by_one(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", value
 
 
 class DeployCheck(Result):

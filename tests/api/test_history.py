@@ -50,6 +50,13 @@ def test_a_policy_carries_it_from_the_log_to_the_simulator_and_to_the_machine(ru
         controller.act(np.zeros(11))
 
 
+def test_a_bundle_tells_its_history_in_cells_of_a_table(run, tmp_path):
+    pytest.importorskip("onnxruntime")
+    facts = run.export(tmp_path / "bundle", guard=None).tables()[0]
+    assert {type(cell) for row in facts.rows for cell in row} <= {str, float, int, bool, type(None)}
+    assert dict(facts.rows)["history frames"] == 3
+
+
 def test_estimates_read_the_log_as_the_policy_does(run, store):
     plain = mbrl.load("pendulum-mixed")
     assert _read_by(run, plain).info.history == History(3, 2)
