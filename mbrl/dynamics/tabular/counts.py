@@ -36,8 +36,8 @@ PRIORS: Final = tuple(2.0**k for k in range(-2, 11))
 """Worths of the prior, in steps, among which the log chooses."""
 
 _NETWORKS: Final = (
-    "Fit networks: dynamics.kind=categorical where observations repeat, dynamics.kind=gaussian where they are "
-    "continuous."
+    "Fit networks: dynamics.kind=categorical where observations repeat, dynamics.kind=gaussian where they "
+    "are continuous."
 )
 
 Array = NDArray[np.float64]

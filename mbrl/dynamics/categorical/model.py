@@ -1,0 +1,385 @@
+"""Networks over the discrete states of a log: which of them follows, and what the step earns.
+
+A state is a distinct observation, as it is for a table (`mbrl.dynamics.tabular`). Where states are so many
+that hardly any is met twice under the same action, counts say nothing; networks share between states what
+these have in common. For a state s and an action a each member gives logits over the S' states that any step
+of the log enters,
+
+    l_k = w_k . h(s, a) + log n_k + sum_d -1/2 (c_kd - m_d(s, a))^2 / v_d(s, a),   p = softmax(l / T)
+
+with c_k the numbers of state k, n_k its share of the training steps. The last term, a Gaussian over the
+states that are there, makes use of numbers that are coordinates or centres of clusters: "one to the right"
+is learned once and not for each state. It becomes flat where numbers mean nothing, such as ids. More than
+`MOST_COORDINATES` numbers are one-hot vectors: it is left out, and they are no inputs either. Every state has
+learned features among the inputs, which tell apart what numbers do not.
+
+The reward is `r(s, a, s') = b(s, a) + u(s, a) . f(s') + g(s')`, so that its mean over s' is exact.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mbrl.core.history import History
+from mbrl.core.types import DynamicsPosterior
+from mbrl.dynamics.ensemble import member_slots
+from mbrl.dynamics.tabular.model import LEAST_VARIANCE
+from mbrl.nets.codes import nearest_code
+from mbrl.nets.normaliser import Normaliser
+from mbrl.nets.stack import StackedMLP
+from mbrl.ops.gaussian import soft_clamp, standard_normal_cdf
+
+MOST_COORDINATES: Final = 64
+"""Numbers of an observation beyond which they are taken for one-hot vectors, and no coordinates."""
+
+# Deviations of the Gaussian over states, in ranges of the codes: above it is flat, below float32 rounds its
+# logits, which are differences of squares, by more than 0.05.
+_WIDEST, _NARROWEST = 4.0, 1.0 / 2000.0
+
+_ENTRIES: Final = 4_000_000  # logits that are computed together: their working copies take 150 MB
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class States:
+    """The states of a log, S of them, and S' that its steps enter.
+
+    Attributes:
+        codes: `[S, obs_dim]` float32, raw units.
+        entered: `[S']` int64, those that any step of the log enters, ascending.
+        log_share: `[S']` float32, logarithm of the share of training steps that do; one more counts for each.
+    """
+
+    codes: Float[Tensor, "S d"]
+    entered: Int[Tensor, "k"]
+    log_share: Float[Tensor, "k"]
+
+
+class Heads(NamedTuple):
+    """What the members say of rows, m of them, normalised units.
+
+    Attributes:
+        logits: `[m, b, S']`, before the temperature.
+        reward: `[m, b]`, b(s, a).
+        direction: `[m, b, f]`, u(s, a).
+        log_variance: `[m, b]`, of the reward around its mean.
+    """
+
+    logits: Tensor
+    reward: Tensor
+    direction: Tensor
+    log_variance: Tensor
+
+
+class _Moments(NamedTuple):
+    """Mean change and variance `[m, b, obs_dim]`, mean and variance of the reward `[m, b]`, raw units."""
+
+    change: Tensor
+    variance: Tensor
+    reward: Tensor
+    reward_variance: Tensor
+
+
+def output_size(states: int, features: int, obs_dim: int) -> int:
+    """Numbers that a network gives, for `states` successors."""
+    return states + features + 2 + 2 * _coordinates(obs_dim)
+
+
+def input_size(features: int, obs_dim: int, act_dim: int) -> int:
+    """Numbers that a network reads."""
+    return _coordinates(obs_dim) + act_dim + features
+
+
+def _coordinates(obs_dim: int) -> int:
+    return obs_dim if obs_dim <= MOST_COORDINATES else 0
+
+
+class CategoricalDynamics(nn.Module):
+    """An ensemble of categorical distributions over states; implements `DynamicsModel` and `SamplingModel`.
+
+    `predict` tells mean and variance of s' and of r, as uncertainty measures need them; `draw_member` draws a
+    state. An observation that is no state counts as the nearest one.
+
+    Args:
+        net: `input_size` to `output_size`.
+        states: what there is to choose from.
+        features: `[e, S, f]`, of states as inputs.
+        rewards: `[e, S', f + 1]`, f(s') and g(s'), normalised reward units.
+        inputs: normaliser of `(s, a)`.
+        targets: normaliser of `(s' - s, r)`.
+        reward_bounds: lower and upper bound of the reward's log-variance, normalised units.
+        logit_temperature: T.
+    """
+
+    logit_temperature: Tensor
+
+    def __init__(
+        self,
+        net: StackedMLP,
+        states: States,
+        *,
+        features: Float[Tensor, "e S f"],
+        rewards: Float[Tensor, "e k g"],
+        inputs: Normaliser,
+        targets: Normaliser,
+        reward_bounds: tuple[float, float],
+        logit_temperature: float | Tensor = 1.0,
+    ) -> None:
+        super().__init__()
+        self.net, self.inputs, self.targets = net, inputs, targets
+        self.features, self.rewards = (nn.Parameter(part.detach().clone()) for part in (features, rewards))
+        for field in dataclasses.fields(States):
+            self.register_buffer(field.name, getattr(states, field.name))
+        self.register_buffer("logit_temperature", torch.as_tensor(logit_temperature, dtype=torch.float32))
+        self.reward_bounds = reward_bounds
+        self.history: History | None = None
+        self.obs_dim = self.frame_dim = states.codes.shape[1]
+        self.temperature = torch.ones(self.frame_dim + 1)  # a posterior is not stretched
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Tensors that follow from the states: places in units of the change, and squares in float64."""
+        codes, entered = self.get_buffer("codes"), self.get_buffer("entered")
+        count, share = _coordinates(self.obs_dim), self.get_buffer("log_share").double()
+        centre = codes.double().mean(0)
+        places = ((codes.double() - centre) / self.targets.std.double()[:-1])[:, :count]
+        span = (places.amax(0) - places.amin(0)).clamp_min(1e-3)
+        arrived = places[entered]
+        raw = codes.double()[entered] - centre
+        derived = {
+            "_centre": centre,
+            "_places": places.float(),
+            "_powers": torch.cat((arrived, arrived.square(), share[:, None]), -1).T.float().contiguous(),
+            "_log_variances": 2.0 * torch.stack((_NARROWEST * span, _WIDEST * span)).log().float(),
+            "_raw_powers": torch.cat((raw, raw.square()), -1),
+        }
+        for name, value in derived.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @property
+    def states(self) -> States:
+        """What there is to choose from."""
+        return States(**{field.name: self.get_buffer(field.name) for field in dataclasses.fields(States)})
+
+    @property
+    def ensemble_size(self) -> int:
+        """Number of members in a posterior."""
+        return self.net.members
+
+    def state(self, obs: Float[Tensor, "b obs_dim"]) -> Int[Tensor, "b"]:
+        """Index of the state that each observation is, or is nearest to."""
+        return nearest_code(obs, self.get_buffer("codes"))
+
+    def heads(self, inputs_n: Float[Tensor, "m b in"], state: Int[Tensor, "m b"]) -> Heads:
+        """What members 0 to `m - 1` say of rows, each of its own; differentiable.
+
+        Args:
+            inputs_n: `[m, b, obs_dim + act_dim]`, normalised (s, a).
+            state: `[m, b]`, index of s.
+        """
+        count, first = _coordinates(self.obs_dim), self.obs_dim
+        read = inputs_n if count > 0 else inputs_n[..., first:]
+        x = torch.cat((read, rows_of_members(self.features, state)), -1)
+        width, size = self.features.shape[-1], len(self.get_buffer("entered"))
+        output = self.net(x, first=len(x))
+        free, direction, rest, shift, raw = output.split([size, width, 2, count, count], -1)
+        low, high = output.new_tensor(self.reward_bounds)[:, None, None, None]
+        return Heads(
+            logits=self._with_base(free, state, shift, raw),
+            reward=rest[..., 0],
+            direction=direction,
+            log_variance=soft_clamp(rest[..., 1:], low, high)[..., 0],
+        )
+
+    def _with_base(self, free: Tensor, state: Tensor, shift: Tensor, raw: Tensor) -> Tensor:
+        """`free + log n_k - 1/2 sum_d (c_kd - m_d)^2 / v_d`, but for what all states share; `[m, b, S']`."""
+        # m = s + mean change + shift, in deviations of the change: a network that says 0 says the mean.
+        drift = (self.targets.mean / self.targets.std)[: shift.shape[-1]]
+        place = self.get_buffer("_places")[state] + drift + shift
+        low, high = self.get_buffer("_log_variances")[:, None, None]
+        precision = torch.exp(-soft_clamp(raw, low, high))
+        # -1/2 (c - m)^2 / v = c m / v - 1/2 c^2 / v - 1/2 m^2 / v, of which the last is the same for all c.
+        weights = (precision * place, -0.5 * precision, torch.ones_like(free[..., :1]))
+        powers = self.get_buffer("_powers").expand(len(free), -1, -1)
+        return torch.baddbmm(free, torch.cat(weights, -1), powers)
+
+    def reward_at(self, heads: Heads, successor: Int[Tensor, "m b"]) -> Float[Tensor, "m b"]:
+        """Normalised mean reward of a step to one successor, an index into `entered`; differentiable."""
+        found = rows_of_members(self.rewards, successor)
+        return heads.reward + (heads.direction * found[..., :-1]).sum(-1) + found[..., -1]
+
+    def probabilities(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> Float[Tensor, "e b k"]:
+        """Every member's chance of each of `entered`, float64."""
+        state = self.state(obs)
+        x = self.inputs(torch.cat((obs, action), -1))
+        count = self.ensemble_size
+        weight, total = self._weights(self.heads(x.expand(count, -1, -1), state.expand(count, -1)).logits)
+        return weight / total[..., None]
+
+    def forward(
+        self, inputs_n: Float[Tensor, "b in"], *, first: int | None = None
+    ) -> tuple[Float[Tensor, "e b k"], Float[Tensor, "e b k"]]:
+        """Means and log-variances of `(s' - s, r)`, normalised target units, of normalised inputs."""
+        obs = self.inputs.inverse(inputs_n)[:, : self.obs_dim]
+        found = self._shared_moments(obs, inputs_n, first=first)
+        mean = torch.cat((found.change, found.reward[..., None]), -1)
+        variance = torch.cat((found.variance, found.reward_variance[..., None]), -1)
+        return self.targets(mean), (variance / self.targets.std.square()).log()
+
+    def predict(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
+    ) -> DynamicsPosterior:
+        """Every member's belief about the step from `(obs, action)`, by mean and variance; raw units."""
+        found = self._shared_moments(obs, self.inputs(torch.cat((obs, action), -1)))
+        scale = self.targets.std
+        return DynamicsPosterior(
+            mean=obs + found.change,
+            variance=found.variance,
+            reward_mean=found.reward,
+            reward_variance=found.reward_variance,
+            delta_scale=scale[:-1],
+            reward_scale=scale[-1],
+            change=found.change,
+        )
+
+    def predict_member(
+        self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"], member: Int[Tensor, "b"]
+    ) -> tuple[
+        Float[Tensor, "b obs_dim"], Float[Tensor, "b obs_dim"], Float[Tensor, "b"], Float[Tensor, "b"]
+    ]:
+        """Mean and variance of s' `[b, obs_dim]` and of the reward `[b]`, each row from its own member."""
+        parts: list[tuple[Tensor, ...]] = []
+        for rows, slot, heads in self._own_heads(obs, action, member):
+            start = obs.new_zeros(*heads.reward.shape, self.obs_dim)
+            start.view(-1, self.obs_dim)[slot] = obs[rows]
+            found = self._moments(heads, start)
+            parts.append(tuple(part.flatten(0, 1)[slot] for part in found))
+        change, variance, reward, reward_variance = (torch.cat(part) for part in zip(*parts, strict=True))
+        return obs + change, variance, reward, reward_variance
+
+    def draw_member(
+        self,
+        obs: Float[Tensor, "b obs_dim"],
+        action: Float[Tensor, "b act_dim"],
+        member: Int[Tensor, "b"],
+        noise: Float[Tensor, "b k"],
+    ) -> tuple[Float[Tensor, "b obs_dim"], Float[Tensor, "b"]]:
+        """A successor and a reward of each row, from its own member: equal noise gives equal draws.
+
+        Args:
+            obs: `[b, obs_dim]`, raw units.
+            action: `[b, act_dim]`, one-hot.
+            member: `[b]` int64.
+            noise: `[b, obs_dim + 1]` standard normal; the first column chooses the successor by inversion of
+                the distribution function, the last one is that of the reward.
+        """
+        following: list[Tensor] = []
+        rewards: list[Tensor] = []
+        for rows, slot, heads in self._own_heads(obs, action, member):
+            weight, _ = self._weights(heads.logits.flatten(0, 1)[slot])
+            cumulative = weight.cumsum(-1)
+            # The first successor whose cumulative chance reaches u = Phi(noise).
+            uniform = standard_normal_cdf(noise[rows, :1].double())
+            place = torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0]
+            place = place.clamp_max(weight.shape[-1] - 1)
+            found = self.rewards[member[rows], place]
+            base, direction, spread = (part.flatten(0, 1)[slot] for part in heads[1:])
+            mean = base + (direction * found[:, :-1]).sum(-1) + found[:, -1]
+            reward = torch.addcmul(mean, (0.5 * spread).exp(), noise[rows, -1])
+            following.append(self.get_buffer("codes")[self.get_buffer("entered")[place]])
+            rewards.append(reward * self.targets.std[-1] + self.targets.mean[-1])
+        return torch.cat(following), torch.cat(rewards)
+
+    def select(self, members: Int[Tensor, "m"]) -> "CategoricalDynamics":
+        """A smaller ensemble with frozen copies of the given members, for inference."""
+        return self._with(
+            self.net.select(members), self.features[members], self.rewards[members], self.logit_temperature
+        )
+
+    def with_temperature(self, temperature: float) -> "CategoricalDynamics":
+        """The same members, frozen, with another temperature of their logits."""
+        return self._with(self.net, self.features, self.rewards, temperature)
+
+    def _with(
+        self, net: StackedMLP, features: Tensor, rewards: Tensor, temperature: float | Tensor
+    ) -> "CategoricalDynamics":
+        made = CategoricalDynamics(
+            net,
+            self.states,
+            features=features,
+            rewards=rewards,
+            inputs=self.inputs,
+            targets=self.targets,
+            reward_bounds=self.reward_bounds,
+            logit_temperature=temperature,
+        )
+        return made.requires_grad_(requires_grad=False)
+
+    def _weights(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Chances `[*, S']` up to a factor, and their sums; float64, so that they sum to 1."""
+        scaled = logits / self.logit_temperature
+        weight = torch.exp(scaled - scaled.amax(-1, keepdim=True)).double()
+        return weight, weight.sum(-1)
+
+    def _shared_moments(self, obs: Tensor, inputs_n: Tensor, *, first: int | None = None) -> _Moments:
+        """Of all members, or the first few, at the same rows."""
+        members, state = first or self.ensemble_size, self.state(obs)
+        parts: list[_Moments] = []
+        for rows in self._blocks(len(obs), members):
+            x = inputs_n[rows].expand(members, -1, -1)
+            heads = self.heads(x, state[rows].expand(members, -1))
+            parts.append(self._moments(heads, obs[rows]))
+        return _Moments(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
+
+    def _own_heads(
+        self, obs: Tensor, action: Tensor, member: Tensor
+    ) -> Iterator[tuple[slice, Tensor, Heads]]:
+        """Rows, their places in a grid `[m, w]` of the rows of each member, and what that says of them."""
+        x, state = self.inputs(torch.cat((obs, action), -1)), self.state(obs)
+        for rows in self._blocks(len(obs), 2):
+            slot, used, width = member_slots(member[rows])
+            grid = x.new_zeros(used * width, x.shape[-1])
+            places = state.new_zeros(used * width)
+            grid[slot], places[slot] = x[rows], state[rows]
+            yield rows, slot, self.heads(grid.view(used, width, x.shape[-1]), places.view(used, width))
+
+    def _blocks(self, rows: int, members: int) -> Iterator[slice]:
+        """Rows whose logits are computed together; one block at least."""
+        size = max(1, _ENTRIES // (members * len(self.get_buffer("entered"))))
+        for first in range(0, max(1, rows), size):
+            yield slice(first, first + size)
+
+    def _moments(self, heads: Heads, obs: Tensor) -> _Moments:
+        """Of the distribution over the states, in float64, where squares of large numbers cancel."""
+        weight, total = self._weights(heads.logits)
+        powers, centre = self.get_buffer("_raw_powers"), self.get_buffer("_centre")
+        mean, square = (torch.matmul(weight, powers) / total[..., None]).chunk(2, -1)
+        # r(s') = b + u . f(s') + g(s'): the spread of it over s' comes to its own noise.
+        gains = self.rewards[: len(weight)].transpose(1, 2)
+        gain = torch.baddbmm(gains[:, -1:], heads.direction, gains[:, :-1]).double()
+        expected = (weight * gain).sum(-1) / total
+        spread = (weight * gain.square()).sum(-1) / total - expected.square()
+        reward = expected + heads.reward.double()
+        noise = spread.clamp_min(0.0) + heads.log_variance.double().exp()
+        scale = self.targets.std
+        return _Moments(
+            change=(mean + (centre - obs.double())).float(),
+            variance=_floored((square - mean.square()).float(), scale[:-1]),
+            reward=reward.float() * scale[-1] + self.targets.mean[-1],
+            reward_variance=_floored(noise.float() * scale[-1].square(), scale[-1]),
+        )
+
+
+def rows_of_members(table: Float[Tensor, "e n f"], index: Int[Tensor, "m b"]) -> Float[Tensor, "m b f"]:
+    """`table[i, index[i]]` of the first m members; differentiable, with the same bits in every run."""
+    offset = torch.arange(len(index), device=index.device)[:, None] * table.shape[1]
+    return nn.functional.embedding(index + offset, table.flatten(0, 1))
+
+
+def _floored(variance: Tensor, scale: Tensor) -> Tensor:
+    return torch.maximum(variance, LEAST_VARIANCE * scale.square())
