@@ -244,7 +244,7 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
     else:
         is_table = config.kind == "tabular"
         model = table_shapes(part) if is_table else categorical_shapes(config, part)
-        inputs, obs_dim = model["inputs.mean"][0], model["codes"][1]
+        inputs, obs_dim = model["inputs.mean"][0], model["targets.mean"][0] - 1
     steps, _ = _sizes(tensors, "forecast.share", 2)
     shapes: dict[str, tuple[int, ...]] = {
         **{f"model.{name}": shape for name, shape in model.items()},

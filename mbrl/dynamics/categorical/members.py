@@ -15,7 +15,9 @@ from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split
 from mbrl.dynamics.arrays import fit_step_normaliser, fit_target_normaliser, step_arrays, thin
 from mbrl.dynamics.assessment.calibration import calibrate
-from mbrl.dynamics.categorical.model import CategoricalDynamics, States
+from mbrl.dynamics.categorical.base import States
+from mbrl.dynamics.categorical.model import CategoricalDynamics
+from mbrl.dynamics.categorical.moves import find_moves
 from mbrl.dynamics.categorical.objective import CategoricalObjective
 from mbrl.dynamics.categorical.stored import build_categorical_net
 from mbrl.dynamics.categorical.temperature import fit_logit_temperature
@@ -113,27 +115,31 @@ def _check_size(entered: int, states: int, config: DynamicsConfig) -> None:
 def _fresh(
     index: StateIndex, entered: NDArray[np.int64], rows: Transitions, config: DynamicsConfig, rng: RngStreams
 ) -> CategoricalDynamics:
-    """The ensemble before its training: the states that steps enter, by share and by distance."""
+    """The ensemble before its training: states, what steps do to them, and fresh networks."""
     count = np.bincount(np.searchsorted(entered, index.find(rows.next_observation)), minlength=len(entered))
     share = (count + 1.0) / (count.sum() + len(entered))
+    targets = fit_target_normaliser(rows)
+    follows, log_moves = find_moves(index, entered, rows, targets.std.double().numpy()[:-1])
     states = States(
         codes=torch.from_numpy(index.codes),
         entered=torch.from_numpy(entered),
         log_share=torch.from_numpy(np.log(share).astype(np.float32)),
+        follows=torch.from_numpy(follows),
+        log_moves=torch.from_numpy(log_moves),
     )
     members, width = config.members, config.categorical.features
     features = torch.randn(members, len(index), width, generator=rng.at("features"))
     # A reward starts as b(s, a) alone: the features of successors begin small and their own part at 0.
     rewards = torch.randn(members, len(entered), width + 1, generator=rng.at("rewards"))
     rewards[..., -1] = 0.0
-    sizes = (members, rows.observation.shape[1], rows.action.shape[1], len(entered))
+    sizes = (members, rows.observation.shape[1], rows.action.shape[1], len(entered), len(log_moves))
     return CategoricalDynamics(
         build_categorical_net(config, sizes, rng.at("init")),
         states,
         features=_FEATURE_SCALE * features,
         rewards=_FEATURE_SCALE * rewards,
         inputs=fit_step_normaliser(rows, None),
-        targets=fit_target_normaliser(rows),
+        targets=targets,
         reward_bounds=(config.log_variance_low, config.log_variance_high),
     )
 

@@ -2,21 +2,14 @@
 
 A state is a distinct observation, as it is for a table (`mbrl.dynamics.tabular`). Where states are so many
 that hardly any is met twice under the same action, counts say nothing; networks share between states what
-these have in common. For a state s and an action a each member gives logits over the S' states that any step
-of the log enters,
-
-    l_k = w_k . h(s, a) + log n_k + sum_d -1/2 (c_kd - m_d(s, a))^2 / v_d(s, a),   p = softmax(l / T)
-
-with c_k the numbers of state k, n_k its share of the training steps. The last term, a Gaussian over the
-states that are there, makes use of numbers that are coordinates or centres of clusters: "one to the right"
-is learned once and not for each state. It becomes flat where numbers mean nothing, such as ids. More than
-`MOST_COORDINATES` numbers are one-hot vectors: it is left out, and they are no inputs either. Every state has
-learned features among the inputs, which tell apart what numbers do not.
+these have in common. For a state s and an action a each member gives logits l over the S' states that any
+step of the log enters, which correct what is known without it (`mbrl.dynamics.categorical.base`), and
+`p = softmax(l / T)`. Every state has learned features among the inputs, which tell apart what numbers, such as
+ids, do not. More than `MOST_COORDINATES` numbers are one-hot vectors, and no inputs.
 
 The reward is `r(s, a, s') = b(s, a) + u(s, a) . f(s') + g(s')`, so that its mean over s' is exact.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -26,6 +19,7 @@ from torch import Tensor, nn
 
 from mbrl.core.history import History
 from mbrl.core.types import DynamicsPosterior
+from mbrl.dynamics.categorical.base import States, SuccessorBase, coordinates
 from mbrl.dynamics.ensemble import member_slots
 from mbrl.dynamics.tabular.model import LEAST_VARIANCE
 from mbrl.nets.codes import nearest_code
@@ -33,29 +27,7 @@ from mbrl.nets.normaliser import Normaliser
 from mbrl.nets.stack import StackedMLP
 from mbrl.ops.gaussian import soft_clamp, standard_normal_cdf
 
-MOST_COORDINATES: Final = 64
-"""Numbers of an observation beyond which they are taken for one-hot vectors, and no coordinates."""
-
-# Deviations of the Gaussian over states, in ranges of the codes: above it is flat, below float32 rounds its
-# logits, which are differences of squares, by more than 0.05.
-_WIDEST, _NARROWEST = 4.0, 1.0 / 2000.0
-
 _ENTRIES: Final = 4_000_000  # logits that are computed together: their working copies take 150 MB
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class States:
-    """The states of a log, S of them, and S' that its steps enter.
-
-    Attributes:
-        codes: `[S, obs_dim]` float32, raw units.
-        entered: `[S']` int64, those that any step of the log enters, ascending.
-        log_share: `[S']` float32, logarithm of the share of training steps that do; one more counts for each.
-    """
-
-    codes: Float[Tensor, "S d"]
-    entered: Int[Tensor, "k"]
-    log_share: Float[Tensor, "k"]
 
 
 class Heads(NamedTuple):
@@ -83,18 +55,14 @@ class _Moments(NamedTuple):
     reward_variance: Tensor
 
 
-def output_size(states: int, features: int, obs_dim: int) -> int:
+def output_size(states: int, moves: int, features: int, obs_dim: int) -> int:
     """Numbers that a network gives, for `states` successors."""
-    return states + features + 2 + 2 * _coordinates(obs_dim)
+    return states + moves + features + 2 + 2 * coordinates(obs_dim)
 
 
 def input_size(features: int, obs_dim: int, act_dim: int) -> int:
     """Numbers that a network reads."""
-    return _coordinates(obs_dim) + act_dim + features
-
-
-def _coordinates(obs_dim: int) -> int:
-    return obs_dim if obs_dim <= MOST_COORDINATES else 0
+    return coordinates(obs_dim) + act_dim + features
 
 
 class CategoricalDynamics(nn.Module):
@@ -131,38 +99,17 @@ class CategoricalDynamics(nn.Module):
         super().__init__()
         self.net, self.inputs, self.targets = net, inputs, targets
         self.features, self.rewards = (nn.Parameter(part.detach().clone()) for part in (features, rewards))
-        for field in dataclasses.fields(States):
-            self.register_buffer(field.name, getattr(states, field.name))
+        self.base = SuccessorBase(states, targets)
         self.register_buffer("logit_temperature", torch.as_tensor(logit_temperature, dtype=torch.float32))
         self.reward_bounds = reward_bounds
         self.history: History | None = None
         self.obs_dim = self.frame_dim = states.codes.shape[1]
         self.temperature = torch.ones(self.frame_dim + 1)  # a posterior is not stretched
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Tensors that follow from the states: places in units of the change, and squares in float64."""
-        codes, entered = self.get_buffer("codes"), self.get_buffer("entered")
-        count, share = _coordinates(self.obs_dim), self.get_buffer("log_share").double()
-        centre = codes.double().mean(0)
-        places = ((codes.double() - centre) / self.targets.std.double()[:-1])[:, :count]
-        span = (places.amax(0) - places.amin(0)).clamp_min(1e-3)
-        arrived = places[entered]
-        raw = codes.double()[entered] - centre
-        derived = {
-            "_centre": centre,
-            "_places": places.float(),
-            "_powers": torch.cat((arrived, arrived.square(), share[:, None]), -1).T.float().contiguous(),
-            "_log_variances": 2.0 * torch.stack((_NARROWEST * span, _WIDEST * span)).log().float(),
-            "_raw_powers": torch.cat((raw, raw.square()), -1),
-        }
-        for name, value in derived.items():
-            self.register_buffer(name, value, persistent=False)
 
     @property
     def states(self) -> States:
         """What there is to choose from."""
-        return States(**{field.name: self.get_buffer(field.name) for field in dataclasses.fields(States)})
+        return self.base.states
 
     @property
     def ensemble_size(self) -> int:
@@ -171,7 +118,7 @@ class CategoricalDynamics(nn.Module):
 
     def state(self, obs: Float[Tensor, "b obs_dim"]) -> Int[Tensor, "b"]:
         """Index of the state that each observation is, or is nearest to."""
-        return nearest_code(obs, self.get_buffer("codes"))
+        return nearest_code(obs, self.states.codes)
 
     def heads(self, inputs_n: Float[Tensor, "m b in"], state: Int[Tensor, "m b"]) -> Heads:
         """What members 0 to `m - 1` say of rows, each of its own; differentiable.
@@ -180,31 +127,19 @@ class CategoricalDynamics(nn.Module):
             inputs_n: `[m, b, obs_dim + act_dim]`, normalised (s, a).
             state: `[m, b]`, index of s.
         """
-        count, first = _coordinates(self.obs_dim), self.obs_dim
+        count, first = coordinates(self.obs_dim), self.obs_dim
         read = inputs_n if count > 0 else inputs_n[..., first:]
         x = torch.cat((read, rows_of_members(self.features, state)), -1)
-        width, size = self.features.shape[-1], len(self.get_buffer("entered"))
+        sizes = (len(self.base.states.entered), self.base.moves, self.features.shape[-1], 2, count, count)
         output = self.net(x, first=len(x))
-        free, direction, rest, shift, raw = output.split([size, width, 2, count, count], -1)
+        free, moved, direction, rest, shift, raw = output.split(sizes, -1)
         low, high = output.new_tensor(self.reward_bounds)[:, None, None, None]
         return Heads(
-            logits=self._with_base(free, state, shift, raw),
+            logits=self.base(free, state, moved=moved, shift=shift, raw=raw),
             reward=rest[..., 0],
             direction=direction,
             log_variance=soft_clamp(rest[..., 1:], low, high)[..., 0],
         )
-
-    def _with_base(self, free: Tensor, state: Tensor, shift: Tensor, raw: Tensor) -> Tensor:
-        """`free + log n_k - 1/2 sum_d (c_kd - m_d)^2 / v_d`, but for what all states share; `[m, b, S']`."""
-        # m = s + mean change + shift, in deviations of the change: a network that says 0 says the mean.
-        drift = (self.targets.mean / self.targets.std)[: shift.shape[-1]]
-        place = self.get_buffer("_places")[state] + drift + shift
-        low, high = self.get_buffer("_log_variances")[:, None, None]
-        precision = torch.exp(-soft_clamp(raw, low, high))
-        # -1/2 (c - m)^2 / v = c m / v - 1/2 c^2 / v - 1/2 m^2 / v, of which the last is the same for all c.
-        weights = (precision * place, -0.5 * precision, torch.ones_like(free[..., :1]))
-        powers = self.get_buffer("_powers").expand(len(free), -1, -1)
-        return torch.baddbmm(free, torch.cat(weights, -1), powers)
 
     def reward_at(self, heads: Heads, successor: Int[Tensor, "m b"]) -> Float[Tensor, "m b"]:
         """Normalised mean reward of a step to one successor, an index into `entered`; differentiable."""
@@ -291,7 +226,7 @@ class CategoricalDynamics(nn.Module):
             base, direction, spread = (part.flatten(0, 1)[slot] for part in heads[1:])
             mean = base + (direction * found[:, :-1]).sum(-1) + found[:, -1]
             reward = torch.addcmul(mean, (0.5 * spread).exp(), noise[rows, -1])
-            following.append(self.get_buffer("codes")[self.get_buffer("entered")[place]])
+            following.append(self.states.codes[self.states.entered[place]])
             rewards.append(reward * self.targets.std[-1] + self.targets.mean[-1])
         return torch.cat(following), torch.cat(rewards)
 
@@ -350,14 +285,14 @@ class CategoricalDynamics(nn.Module):
 
     def _blocks(self, rows: int, members: int) -> Iterator[slice]:
         """Rows whose logits are computed together; one block at least."""
-        size = max(1, _ENTRIES // (members * len(self.get_buffer("entered"))))
+        size = max(1, _ENTRIES // (members * len(self.states.entered)))
         for first in range(0, max(1, rows), size):
             yield slice(first, first + size)
 
     def _moments(self, heads: Heads, obs: Tensor) -> _Moments:
         """Of the distribution over the states, in float64, where squares of large numbers cancel."""
         weight, total = self._weights(heads.logits)
-        powers, centre = self.get_buffer("_raw_powers"), self.get_buffer("_centre")
+        powers, centre = self.base.get_buffer("raw_powers"), self.base.get_buffer("centre")
         mean, square = (torch.matmul(weight, powers) / total[..., None]).chunk(2, -1)
         # r(s') = b + u . f(s') + g(s'): the spread of it over s' comes to its own noise.
         gains = self.rewards[: len(weight)].transpose(1, 2)
