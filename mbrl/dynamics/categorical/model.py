@@ -4,10 +4,11 @@ A state is a distinct observation, as it is for a table (`mbrl.dynamics.tabular`
 that hardly any is met twice under the same action, counts say nothing; networks share between states what
 these have in common. For a state s and an action a each member gives logits l over the S' states that any
 step of the log enters, which correct what is known without it (`mbrl.dynamics.categorical.base`), and
-`p = softmax(l / T)`. Every state has learned features among the inputs, which tell apart what numbers, such as
-ids, do not. More than `MOST_COORDINATES` numbers are one-hot vectors, and no inputs.
+`p = softmax(l / T)`. Every state has learned features among the inputs, which tell apart what numbers, such
+as ids, do not. More than `MOST_COORDINATES` numbers are one-hot vectors, and no inputs.
 
-The reward is `r(s, a, s') = b(s, a) + u(s, a) . f(s') + g(s')`, so that its mean over s' is exact.
+The reward is `r(s, a, s') = b(s, a) + u(s, a) . f(s') + g(s') + [s' = s + move_j] t_j(s, a)`, with features f
+and g of each successor and a part t of each usual move, so that its mean over s' is an exact sum.
 """
 
 from collections.abc import Iterator
@@ -37,12 +38,16 @@ class Heads(NamedTuple):
         logits: `[m, b, S']`, before the temperature.
         reward: `[m, b]`, b(s, a).
         direction: `[m, b, f]`, u(s, a).
+        tolls: `[m, b, D]`, t(s, a).
+        follows: `[m, b, D]` int64, the successor of each move, -1 for none.
         log_variance: `[m, b]`, of the reward around its mean.
     """
 
     logits: Tensor
     reward: Tensor
     direction: Tensor
+    tolls: Tensor
+    follows: Tensor
     log_variance: Tensor
 
 
@@ -57,7 +62,7 @@ class _Moments(NamedTuple):
 
 def output_size(states: int, moves: int, features: int, obs_dim: int) -> int:
     """Numbers that a network gives, for `states` successors."""
-    return states + moves + features + 2 + 2 * coordinates(obs_dim)
+    return states + 2 * moves + features + 2 + 2 * coordinates(obs_dim)
 
 
 def input_size(features: int, obs_dim: int, act_dim: int) -> int:
@@ -130,21 +135,23 @@ class CategoricalDynamics(nn.Module):
         count, first = coordinates(self.obs_dim), self.obs_dim
         read = inputs_n if count > 0 else inputs_n[..., first:]
         x = torch.cat((read, rows_of_members(self.features, state)), -1)
-        sizes = (len(self.base.states.entered), self.base.moves, self.features.shape[-1], 2, count, count)
+        moves, width = self.base.moves, self.features.shape[-1]
+        sizes = (len(self.states.entered), moves, moves, width, 2, count, count)
         output = self.net(x, first=len(x))
-        free, moved, direction, rest, shift, raw = output.split(sizes, -1)
+        free, moved, tolls, direction, rest, shift, raw = output.split(sizes, -1)
         low, high = output.new_tensor(self.reward_bounds)[:, None, None, None]
         return Heads(
             logits=self.base(free, state, moved=moved, shift=shift, raw=raw),
             reward=rest[..., 0],
             direction=direction,
+            tolls=tolls,
+            follows=self.states.follows[state],
             log_variance=soft_clamp(rest[..., 1:], low, high)[..., 0],
         )
 
     def reward_at(self, heads: Heads, successor: Int[Tensor, "m b"]) -> Float[Tensor, "m b"]:
         """Normalised mean reward of a step to one successor, an index into `entered`; differentiable."""
-        found = rows_of_members(self.rewards, successor)
-        return heads.reward + (heads.direction * found[..., :-1]).sum(-1) + found[..., -1]
+        return _reward(heads, rows_of_members(self.rewards, successor), successor)
 
     def probabilities(
         self, obs: Float[Tensor, "b obs_dim"], action: Float[Tensor, "b act_dim"]
@@ -216,16 +223,15 @@ class CategoricalDynamics(nn.Module):
         following: list[Tensor] = []
         rewards: list[Tensor] = []
         for rows, slot, heads in self._own_heads(obs, action, member):
-            weight, _ = self._weights(heads.logits.flatten(0, 1)[slot])
+            own = Heads(*(part.flatten(0, 1)[slot] for part in heads))
+            weight, _ = self._weights(own.logits)
             cumulative = weight.cumsum(-1)
             # The first successor whose cumulative chance reaches u = Phi(noise).
             uniform = standard_normal_cdf(noise[rows, :1].double())
             place = torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0]
             place = place.clamp_max(weight.shape[-1] - 1)
-            found = self.rewards[member[rows], place]
-            base, direction, spread = (part.flatten(0, 1)[slot] for part in heads[1:])
-            mean = base + (direction * found[:, :-1]).sum(-1) + found[:, -1]
-            reward = torch.addcmul(mean, (0.5 * spread).exp(), noise[rows, -1])
+            mean = _reward(own, self.rewards[member[rows], place], place)
+            reward = torch.addcmul(mean, (0.5 * own.log_variance).exp(), noise[rows, -1])
             following.append(self.states.codes[self.states.entered[place]])
             rewards.append(reward * self.targets.std[-1] + self.targets.mean[-1])
         return torch.cat(following), torch.cat(rewards)
@@ -294,9 +300,11 @@ class CategoricalDynamics(nn.Module):
         weight, total = self._weights(heads.logits)
         powers, centre = self.base.get_buffer("raw_powers"), self.base.get_buffer("centre")
         mean, square = (torch.matmul(weight, powers) / total[..., None]).chunk(2, -1)
-        # r(s') = b + u . f(s') + g(s'): the spread of it over s' comes to its own noise.
+        # r(s') less b: the spread of it over s' comes to its own noise.
         gains = self.rewards[: len(weight)].transpose(1, 2)
-        gain = torch.baddbmm(gains[:, -1:], heads.direction, gains[:, :-1]).double()
+        gain = torch.baddbmm(gains[:, -1:], heads.direction, gains[:, :-1])
+        tolls = torch.where(heads.follows >= 0, heads.tolls, 0.0)
+        gain = gain.scatter_add(-1, heads.follows.clamp_min(0), tolls).double()
         expected = (weight * gain).sum(-1) / total
         spread = (weight * gain.square()).sum(-1) / total - expected.square()
         reward = expected + heads.reward.double()
@@ -314,6 +322,12 @@ def rows_of_members(table: Float[Tensor, "e n f"], index: Int[Tensor, "m b"]) ->
     """`table[i, index[i]]` of the first m members; differentiable, with the same bits in every run."""
     offset = torch.arange(len(index), device=index.device)[:, None] * table.shape[1]
     return nn.functional.embedding(index + offset, table.flatten(0, 1))
+
+
+def _reward(heads: Heads, found: Tensor, successor: Tensor) -> Tensor:
+    """`b + u . f(s') + g(s') + t_j`, where f and g of s' were found and s' is the outcome of move j."""
+    tolls = (heads.tolls * (heads.follows == successor[..., None])).sum(-1)
+    return heads.reward + (heads.direction * found[..., :-1]).sum(-1) + found[..., -1] + tolls
 
 
 def _floored(variance: Tensor, scale: Tensor) -> Tensor:
