@@ -16,17 +16,13 @@ def successor_nll(logits: Float[Tensor, "e b k"], successor: Int[Tensor, "e b"])
     return cross_entropy(logits.flatten(0, 1), successor.flatten(), reduction="none").view(successor.shape)
 
 
-def step_loss(
+def step_nll(
     logits: Float[Tensor, "e b k"],
     successor: Int[Tensor, "e b"],
     error: Float[Tensor, "e b"],
     log_variance: Float[Tensor, "e b"],
 ) -> Float[Tensor, "e"]:
-    """`mean_b [-log softmax(l)_s' + 1/2 error^2 + 1/2 (sg(error)^2 exp(-v) + v)]`, sg stopping the gradient.
-
-    So the variance of r given s' has the gradient of the likelihood, and its mean that of a squared error: by
-    the likelihood alone, steps whose reward is certain are all that is learned at first, and the others come
-    late (Seitzer et al. 2022, whose loss with beta = 1 this is, for a mean and a variance of one network).
+    """`mean_b [-log softmax(l)_s' + 1/2 (error^2 exp(-v) + v)]`: of s', and of r given s', up to a constant.
 
     Args:
         logits: `[e, b, S']`.
@@ -37,9 +33,8 @@ def step_loss(
     Returns:
         `[e]`; sum it over members, so that they stay independent.
     """
-    squared = error.square()
-    spread = squared.detach() * torch.exp(-log_variance) + log_variance
-    return (successor_nll(logits, successor) + 0.5 * (squared + spread)).mean(1)
+    reward = 0.5 * (error.square() * torch.exp(-log_variance) + log_variance)
+    return (successor_nll(logits, successor) + reward).mean(1)
 
 
 class CategoricalObjective:
@@ -64,9 +59,9 @@ class CategoricalObjective:
         return [self._model.net.flat, self._model.features, self._model.rewards]
 
     def loss(self, inputs: Float[Tensor, "e b in"], targets: Float[Tensor, "e b k"]) -> Float[Tensor, "e"]:
-        """`step_loss` of each member."""
+        """`step_nll` of each member."""
         heads, successor, error = self._asked(inputs, targets)
-        return step_loss(heads.logits, successor, error, heads.log_variance)
+        return step_nll(heads.logits, successor, error, heads.log_variance)
 
     @torch.no_grad()
     def add_decay(self) -> None:

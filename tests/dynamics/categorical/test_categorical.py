@@ -15,7 +15,7 @@ from mbrl.data.splits import halves
 from mbrl.dynamics.categorical.base import States, SuccessorBase
 from mbrl.dynamics.categorical.model import CategoricalDynamics
 from mbrl.dynamics.categorical.moves import find_moves
-from mbrl.dynamics.categorical.objective import step_loss
+from mbrl.dynamics.categorical.objective import step_nll
 from mbrl.dynamics.categorical.temperature import fit_logit_temperature, held_out_nll
 from mbrl.dynamics.fit import DynamicsFit
 from mbrl.nets.normaliser import Normaliser
@@ -54,8 +54,8 @@ def test_the_loss_of_two_states_by_hand():
     # Logits 0 and log 3: chances 1/4 and 3/4. The reward is off by 2 at a variance of 4.
     logits = torch.tensor([0.0, math.log(3.0)]).expand(1, 2, 2)
     error, log_variance = torch.tensor([[2.0, 0.0]]), torch.full((1, 2), math.log(4.0))
-    found = step_loss(logits, torch.tensor([[0, 1]]), error, log_variance)
-    first = math.log(4.0) + 0.5 * 4.0 + 0.5 * (4.0 / 4.0 + math.log(4.0))
+    found = step_nll(logits, torch.tensor([[0, 1]]), error, log_variance)
+    first = math.log(4.0) + 0.5 * (4.0 / 4.0 + math.log(4.0))
     second = math.log(4.0 / 3.0) + 0.5 * math.log(4.0)
     assert float(found) == pytest.approx(0.5 * (first + second))
 
