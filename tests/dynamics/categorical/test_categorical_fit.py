@@ -237,7 +237,9 @@ def test_a_policy_is_trained_and_judged_in_it(tmp_path):
     )
     model = mbrl.fit(data, dynamics, **settings)
     found = mbrl.ope(run, data, dynamics=model, updates=20, **settings)
-    assert found is not None
+    estimate = found.report.proposed_report.estimate("model_value")
+    assert estimate is not None
+    assert np.isfinite(estimate.point)
 
 
 @pytest.mark.slow
