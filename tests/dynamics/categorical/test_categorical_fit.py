@@ -256,7 +256,7 @@ def test_a_grid_too_large_for_a_table_is_learned_and_policies_are_worth_what_the
     nll = held_out_nll(model, other.select(np.flatnonzero(known)))
     marginal = -float(model.states.log_share.double().exp() @ model.states.log_share.double())
     assert marginal > 8.5
-    assert nll < 1.3  # the noise of the task is worth 0.96
+    assert nll < 1.4  # the noise of the task is worth 0.96
     estimand = Estimand(0.9)
 
     def choice(states: np.ndarray) -> np.ndarray:
