@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mbrl.core.history import History
 from mbrl.core.protocols import Policy, RewardFn
+from mbrl.dynamics.categorical.model import CategoricalDynamics
+from mbrl.dynamics.categorical.stored import categorical_shapes, categorical_tensors, rebuild_categorical
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.forecast import Forecast
@@ -27,6 +29,9 @@ from mbrl.nets.stack import StackedMLP
 
 DYNAMICS_FORMAT: Final = 5
 """Of the file of a fit; it is part of a fit's identity, so that fits of before are made again."""
+
+AnyDynamics: TypeAlias = DynamicsEnsemble | TabularDynamics | CategoricalDynamics
+"""What a fit leaves behind as its model, by the kind of its config."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class FittedDynamics:
             of the log that the fit is used with.
     """
 
-    model: DynamicsEnsemble | TabularDynamics
+    model: AnyDynamics
     termination: TerminationHead | NeverTerminates | TabularTermination
     forecast: Forecast
     config: DynamicsConfig
@@ -132,9 +137,7 @@ class FittedDynamics:
     def to_tensors(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Facts for a JSON file, and tensors for a safetensors file."""
         head = self.termination if isinstance(self.termination, TerminationHead) else None
-        model = self.model
-        stored = table_tensors(model) if isinstance(model, TabularDynamics) else model.state_dict()
-        tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in stored.items()}
+        tensors: dict[str, Tensor] = {f"model.{k}": value for k, value in _model_tensors(self.model).items()}
         tensors |= {f"forecast.{name}": value for name, value in self.forecast.state_dict().items()}
         if head is not None:
             tensors |= {f"termination.{name}": value for name, value in head.state_dict().items()}
@@ -235,33 +238,19 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
     `forecast.share` `[h, obs_dim + 1]` and `termination.encoding.edges` `[k, obs_dim]`, of the head's members
     that of its parameters.
     """
-    config = facts.config
-    if config.kind == "tabular":
-        of_table = table_shapes(_part(tensors, "model."))
-        steps, _ = _sizes(tensors, "forecast.share", 2)
-        forecast = Forecast.tensor_shapes(steps, of_table["codes"][1])
-        return {
-            **{f"model.{name}": shape for name, shape in of_table.items()},
-            **{f"forecast.{name}": shape for name, shape in forecast.items()},
-        }
-    members, _, outputs = _sizes(tensors, "model.bounds", 3)
-    (inputs,) = _sizes(tensors, "model.inputs.mean", 1)
+    config, part = facts.config, _part(tensors, "model.")
+    if config.kind == "gaussian":
+        model, (inputs, obs_dim) = _ensemble_shapes(facts, part)
+    else:
+        is_table = config.kind == "tabular"
+        model = table_shapes(part) if is_table else categorical_shapes(config, part)
+        inputs, obs_dim = model["inputs.mean"][0], model["targets.mean"][0] - 1
     steps, _ = _sizes(tensors, "forecast.share", 2)
-    obs_dim = _obs_dim(facts.history, inputs, outputs)
     shapes: dict[str, tuple[int, ...]] = {
-        "model.bounds": (members, 2, outputs),
-        "model.temperature": (outputs,),
-        "model.inputs.mean": (inputs,),
-        "model.inputs.std": (inputs,),
-        "model.targets.mean": (outputs,),
-        "model.targets.std": (outputs,),
-        **{f"model.base.{name}": shape for name, shape in LinearBase.tensor_shapes(inputs, outputs).items()},
-        "model.net.flat": StackedMLP.flat_shape(
-            members, inputs, config.hidden, 2 * outputs, layer_norm=config.layer_norm
-        ),
+        **{f"model.{name}": shape for name, shape in model.items()},
         **{f"forecast.{name}": shape for name, shape in Forecast.tensor_shapes(steps, obs_dim).items()},
     }
-    if facts.has_termination:
+    if facts.has_termination and config.kind != "tabular":
         width = inputs + obs_dim if facts.termination_reads_successor else inputs
         edges, _ = _sizes(tensors, "termination.encoding.edges", 2)
         heads, _ = _sizes(tensors, "termination.net.flat", 2)
@@ -274,6 +263,26 @@ def tensor_shapes(facts: DynamicsFacts, tensors: Mapping[str, Tensor]) -> dict[s
             "termination.net.flat": StackedMLP.flat_shape(heads, encoded, config.termination.hidden, 1),
         }
     return shapes
+
+
+def _ensemble_shapes(
+    facts: DynamicsFacts, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, tuple[int, ...]], tuple[int, int]]:
+    """Shapes of an ensemble's tensors, and sizes of (s, a) and of s."""
+    members, _, outputs = _sizes(tensors, "bounds", 3)
+    (inputs,) = _sizes(tensors, "inputs.mean", 1)
+    config = facts.config
+    shapes: dict[str, tuple[int, ...]] = {
+        "bounds": (members, 2, outputs),
+        "temperature": (outputs,),
+        **{f"inputs.{name}": shape for name, shape in Normaliser.tensor_shapes(inputs).items()},
+        **{f"targets.{name}": shape for name, shape in Normaliser.tensor_shapes(outputs).items()},
+        **{f"base.{name}": shape for name, shape in LinearBase.tensor_shapes(inputs, outputs).items()},
+        "net.flat": StackedMLP.flat_shape(
+            members, inputs, config.hidden, 2 * outputs, layer_norm=config.layer_norm
+        ),
+    }
+    return shapes, (inputs, _obs_dim(facts.history, inputs, outputs))
 
 
 def _obs_dim(history: History | None, inputs: int, outputs: int) -> int:
@@ -323,11 +332,19 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def _model_tensors(model: AnyDynamics) -> dict[str, Tensor]:
+    if isinstance(model, TabularDynamics):
+        return table_tensors(model)
+    return categorical_tensors(model) if isinstance(model, CategoricalDynamics) else model.state_dict()
+
+
 def _rebuild_model(
     config: DynamicsConfig, tensors: dict[str, Tensor], history: History | None
-) -> DynamicsEnsemble | TabularDynamics:
+) -> AnyDynamics:
     if config.kind == "tabular":
         return rebuild_table(tensors)
+    if config.kind == "categorical":
+        return rebuild_categorical(config, tensors)
     bounds = tensors["bounds"]
     inputs, outputs = tensors["inputs.mean"].shape[0], bounds.shape[-1]
     net = build_net(config, (bounds.shape[0], inputs, 2 * outputs), torch.Generator().manual_seed(0))

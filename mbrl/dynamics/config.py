@@ -71,6 +71,18 @@ class HorizonConfig(BaseModel):
     max_updates: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000
 
 
+class CategoricalConfig(BaseModel):
+    """What is special to networks over discrete states.
+
+    Attributes:
+        features: learned numbers that stand for a state among the inputs, and for a successor in its reward.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    features: Annotated[int, Field(ge=1, le=1024)] = 16
+
+
 class AssessmentConfig(BaseModel):
     """The report on a fitted model; it costs time, and changes nothing but temperatures and quantiles.
 
@@ -104,9 +116,12 @@ class DynamicsConfig(BaseModel):
     `max_epoch_updates` steps, so that patience means the same on a thousand rows and on a million.
 
     Attributes:
-        kind: `gaussian`, networks that predict changes, or `tabular`, counts of a log of few states and few
+        kind: `gaussian`, networks that predict changes; `tabular`, counts of a log of few states and few
             choices: members are then draws of their posterior, and nothing else below concerns them but
-            `prior`, `holdout_fraction` and `assessment`.
+            `prior`, `holdout_fraction` and `assessment`; or `categorical`, networks that predict which of
+            the log's states follows, for choices and more states than a table takes: `base` and `bound_coef`
+            do not concern them, the log-variance bounds are those of the reward, and any `recalibration` but
+            `none` is a temperature of their logits, by likelihood.
         prior: steps that the prior of a table is worth, for each state and action: what the other actions did
             in the state. None for the worth under which the counts of the log are likeliest.
         members: networks that are trained.
@@ -134,6 +149,7 @@ class DynamicsConfig(BaseModel):
         holdout_fraction: share of the episodes that is held out.
         recalibration: how predicted deviations are scaled: `interval` so that 90 % intervals cover 90 % of
             held-out rows, `likelihood` by maximum likelihood, or `none`.
+        categorical: what is special to `kind: categorical`.
         horizon: training through several steps, after the one-step fit.
         termination: the learned termination head.
         assessment: the report on the fitted model.
@@ -141,7 +157,7 @@ class DynamicsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["gaussian", "tabular"] = "gaussian"
+    kind: Literal["gaussian", "tabular", "categorical"] = "gaussian"
     prior: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     members: Annotated[int, Field(ge=1, le=1000)] = 7
     elites: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -164,6 +180,7 @@ class DynamicsConfig(BaseModel):
     bootstrap: bool = True
     holdout_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     recalibration: Recalibration = "interval"
+    categorical: CategoricalConfig = CategoricalConfig()
     horizon: HorizonConfig = HorizonConfig()
     termination: TerminationConfig = TerminationConfig()
     assessment: AssessmentConfig = AssessmentConfig()
@@ -189,6 +206,8 @@ class DynamicsConfig(BaseModel):
             raise ValueError("log_variance_low must lie below log_variance_high")
         if self.min_epoch_updates > self.max_epoch_updates:
             raise ValueError("min_epoch_updates cannot exceed max_epoch_updates")
+        if self.kind == "categorical" and self.horizon.steps > 1:
+            raise ValueError("horizon.steps follows means, which are no states: it is 1 for categorical")
         layers = len(self.hidden) + 1
         if self.weight_decay is not None and len(self.weight_decay) != layers:
             raise ValueError(f"weight_decay needs {layers} values, one for each layer, or null")

@@ -123,7 +123,7 @@ class DynamicsEnsemble(nn.Module):
         """
         # Rows are sorted into a grid, a row of it for each member, so that one batched product serves all:
         # a member computes `width` rows instead of all `b` of them.
-        slot, used, width = _slots(member)
+        slot, used, width = member_slots(member)
         x = self.inputs(torch.cat((obs, action), -1))
         padded = x.new_zeros(used * width, x.shape[-1])
         padded[slot] = x
@@ -176,7 +176,7 @@ class DynamicsEnsemble(nn.Module):
         return self.targets.inverse(mean_n), variance
 
 
-def _slots(member: Int[Tensor, "b"]) -> tuple[Int[Tensor, "b"], int, int]:
+def member_slots(member: Int[Tensor, "b"]) -> tuple[Int[Tensor, "b"], int, int]:
     """Place of each row in a `[used, width]` grid whose row m holds the rows of member m, and its sizes.
 
     Members beyond the last that any row asks for have no row in it.

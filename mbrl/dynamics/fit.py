@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,28 +14,19 @@ from mbrl.core.types import StateDict
 from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.splits import Split, check_fit_parts, split_episodes
 from mbrl.data.stacking.history import check_history
-from mbrl.dynamics.arrays import (
-    fit_head_normaliser,
-    fit_step_normaliser,
-    fit_target_normaliser,
-    step_arrays,
-    termination_arrays,
-    termination_edges,
-)
-from mbrl.dynamics.artifact import FittedDynamics, build_head_net, build_net
+from mbrl.dynamics.arrays import fit_head_normaliser, termination_arrays, termination_edges
+from mbrl.dynamics.artifact import AnyDynamics, FittedDynamics, build_head_net
 from mbrl.dynamics.assessment.assess import assess
-from mbrl.dynamics.assessment.calibration import calibrate
 from mbrl.dynamics.assessment.channels import find_reward_outliers
 from mbrl.dynamics.assessment.measures import MeasureFactory
+from mbrl.dynamics.categorical.members import CategoricalMembers
 from mbrl.dynamics.config import DynamicsConfig
-from mbrl.dynamics.ensemble import DynamicsEnsemble
-from mbrl.dynamics.horizon import HorizonObjective, horizon_arrays
-from mbrl.dynamics.linear_base import fit_linear_base
-from mbrl.dynamics.objectives import StepObjective, TerminationObjective, decay_ramp
-from mbrl.dynamics.report import TrainingReport
+from mbrl.dynamics.gaussian import GaussianMembers
+from mbrl.dynamics.objectives import TerminationObjective, training_schedule
+from mbrl.dynamics.report import CalibrationReport, TrainingReport
 from mbrl.dynamics.tabular.fit import fit_tabular
 from mbrl.dynamics.termination import NeverTerminates, TerminationHead
-from mbrl.dynamics.training import MemberTrainer, Schedule, TrainingArrays, as_floats
+from mbrl.dynamics.training import MemberTrainer, as_floats
 from mbrl.nets.encoding import PiecewiseLinearEncoding
 from mbrl.ops.spread import robust_scale
 
@@ -61,6 +52,30 @@ class FitProgress:
     train_loss: tuple[float, ...]
 
 
+@runtime_checkable
+class Members(Protocol):
+    """Members of one kind in training.
+
+    Attributes:
+        trainer: of the one-step fit.
+    """
+
+    trainer: MemberTrainer
+
+    @property
+    def ensemble(self) -> AnyDynamics:
+        """All members; trained in place."""
+        ...
+
+    def horizon_trainer(self) -> MemberTrainer | None:
+        """Of the training through several steps, from the best one-step members; None for none."""
+        ...
+
+    def chosen(self, members: Tensor, rng: RngStreams) -> tuple[AnyDynamics, CalibrationReport]:
+        """Some members on the host, recalibrated on held-out episodes by streams of the assessment."""
+        ...
+
+
 class DynamicsFit:
     """A fit that can stop after any epoch and go on to the same bits.
 
@@ -84,11 +99,16 @@ class DynamicsFit:
         self.split: Split = split_for(config, dataset, rng.host)
         check_fit_parts(self.split)
         self.stage: Stage = "ensemble"
-        self.ensemble, arrays = self._fresh_ensemble()
-        self._trainer = self._ensemble_trainer(arrays)
+        self._members = _members_of(dataset, self.split, config, rng)
+        self._trainer = self._members.trainer
         self._horizon_trainer: MemberTrainer | None = None
         self._head: TerminationHead | None = None
         self._head_trainer: MemberTrainer | None = None
+
+    @property
+    def ensemble(self) -> AnyDynamics:
+        """All members, as far as they are trained."""
+        return self._members.ensemble
 
     @property
     def progress(self) -> FitProgress:
@@ -157,21 +177,19 @@ class DynamicsFit:
         if self._head is not None and self._head_trainer is not None:
             self._head_trainer.restore_best()
             head = on_device(self._head, CPU).select(self._head_trainer.ranking()[: self.config.elites])
-        # 2. One factor for each deviation, fitted on half of the held-out episodes.
-        elite_model = on_device(self.ensemble, CPU).select(elites)
-        rng, config = self._rng.host.child("assessment"), self.config.assessment
-        fitted = calibrate(elite_model, self.split, config=config, kind=self.config.recalibration, rng=rng)
-        model = elite_model.with_temperature(fitted.temperature)
+        # 2. What predictions are off by, fitted on half of the held-out episodes.
+        rng = self._rng.host.child("assessment")
+        model, calibration = self._members.chosen(elites, rng)
         # 3. Figures, thresholds and warnings of what will be used: the elites with their temperature.
         assessment = assess(
             model,
             head,
             self.split,
             training=self._training_report(elites),
-            calibration=fitted.report,
+            calibration=calibration,
             outliers=self._outliers,
             has_rewards=self._has_rewards,
-            config=config,
+            config=self.config.assessment,
             measures=measures,
             rng=rng,
         )
@@ -202,63 +220,13 @@ class DynamicsFit:
             max_updates=self.config.ensemble_updates(len(_known(split.train))),
         )
 
-    def _fresh_ensemble(self) -> tuple[DynamicsEnsemble, TrainingArrays]:
-        """The ensemble before its training, and what its members are to learn."""
-        config, rows = self.config, _known(self.split.train)
-        frame_dim = (
-            None
-            if self._history is None
-            else self._history.frame_dim(rows.observation.shape[1], rows.action.shape[1])
-        )
-        inputs = fit_step_normaliser(rows, self._history)
-        targets = fit_target_normaliser(rows, frame_dim=frame_dim)
-        arrays = step_arrays(rows, _known(self.split.holdout), inputs=inputs, targets=targets)
-        base = fit_linear_base(arrays) if config.base == "linear" else None
-        sizes = (config.members, inputs.mean.shape[0], 2 * targets.mean.shape[0])
-        net = build_net(config, sizes, self._rng.host.at("init"))
-        # Targets have deviation 1, so log-variances lie between noise of e^-5 deviations and no prediction.
-        bounds = torch.tensor([config.log_variance_low, config.log_variance_high])
-        bounds = bounds[None, :, None].expand(config.members, 2, targets.mean.shape[0])
-        ensemble = DynamicsEnsemble(
-            net, bounds, inputs=inputs, targets=targets, base=base, history=self._history
-        )
-        return on_device((ensemble, ensemble.base.residual(arrays)), self._rng.device)
-
-    def _ensemble_trainer(self, arrays: TrainingArrays) -> MemberTrainer:
-        config, rows = self.config, len(arrays.inputs)
-        objective = StepObjective(
-            self.ensemble,
-            bound_coef=config.bound_coef,
-            weight_decay=config.weight_decay or decay_ramp(len(config.hidden) + 1),
-        )
-        schedule = _schedule(config, rows, config.ensemble_updates(rows), config.learning_rate)
-        return MemberTrainer(objective, arrays, schedule, self._rng.child("ensemble"))
-
     def _enter_horizon(self) -> None:
-        """Goes on from the best one-step members, where this is asked for and episodes are long enough."""
-        config, horizon = self.config, self.config.horizon
-        arrays = None
-        if horizon.steps > 1:
-            arrays = horizon_arrays(
-                self.split.train, self.split.holdout, steps=horizon.steps, frame_dim=self.ensemble.frame_dim
-            )
-        if arrays is None:
+        """Goes on from the best one-step members, where this is asked for and can be done."""
+        self._horizon_trainer = self._members.horizon_trainer()
+        if self._horizon_trainer is None:
             self._enter_termination()
             return
-        arrays = on_device(arrays, self._rng.device)
-        self._trainer.restore_best()
-        objective = HorizonObjective(
-            self.ensemble,
-            steps=horizon.steps,
-            weight=horizon.weight,
-            bound_coef=config.bound_coef,
-            weight_decay=config.weight_decay or decay_ramp(len(config.hidden) + 1),
-            arrays=arrays,
-        )
-        schedule = _schedule(config, len(arrays.inputs), horizon.max_updates, horizon.learning_rate)
-        trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("horizon"))
-        trainer.best = objective.holdout_error(arrays)  # a member that only gets worse stays as it is
-        self._horizon_trainer, self.stage = trainer, "horizon"
+        self.stage = "horizon"
 
     def _enter_termination(self) -> None:
         """Builds the head and its data; skips the stage where no training row terminated."""
@@ -293,10 +261,16 @@ class DynamicsFit:
         )
         self._head, arrays = on_device((head, arrays), self._rng.device)
         updates = config.termination_updates(len(train))
-        schedule = _schedule(config, len(train), updates, config.termination.learning_rate)
+        schedule = training_schedule(config, len(train), updates, config.termination.learning_rate)
         objective = TerminationObjective(self._head)
         self._head_trainer = MemberTrainer(objective, arrays, schedule, self._rng.child("termination"))
         self.stage = "termination"
+
+
+def _members_of(dataset: Dataset, split: Split, config: DynamicsConfig, rng: RngStreams) -> Members:
+    if config.kind == "categorical":
+        return CategoricalMembers(dataset, split, config, rng=rng)
+    return GaussianMembers(split, config, history=dataset.info.history, rng=rng)
 
 
 def with_zero_rewards(dataset: Dataset) -> Dataset:
@@ -372,21 +346,6 @@ def _fit_table(
 
 def _known(dataset: Dataset) -> Transitions:
     return dataset.transitions().successors_known()
-
-
-def _schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) -> Schedule:
-    # Patience is counted in epochs: an epoch must be long enough to improve by 1 %, and not take forever.
-    one_pass = rows // min(config.batch_size, rows)
-    return Schedule(
-        max_updates=max_updates,
-        epoch_updates=min(max(one_pass, config.min_epoch_updates), config.max_epoch_updates),
-        batch_size=config.batch_size,
-        learning_rate=rate,
-        decay=config.schedule,
-        patience=config.patience,
-        improvement=config.improvement,
-        bootstrap=config.bootstrap,
-    )
 
 
 def _reward_scale(rows: Transitions) -> float:

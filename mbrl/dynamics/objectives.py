@@ -1,4 +1,4 @@
-"""What the members minimise: Gaussian likelihood of a step, cross-entropy of a termination."""
+"""What members minimise, and for how long: likelihood of a step, cross-entropy of a termination."""
 
 import numpy as np
 import torch
@@ -6,10 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.ensemble import DynamicsEnsemble
 from mbrl.dynamics.loss import bounded_gaussian_loss
 from mbrl.dynamics.termination import TerminationHead
-from mbrl.dynamics.training import TrainingArrays
+from mbrl.dynamics.training import Schedule, TrainingArrays
 
 PUBLISHED_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
 """L2 coefficients of the five layers (Janner et al. 2019, MBPO code); interpolated for other depths."""
@@ -20,6 +21,29 @@ def decay_ramp(layers: int) -> tuple[float, ...]:
     places = np.linspace(0.0, len(PUBLISHED_DECAY) - 1.0, layers)
     return tuple(
         float(value) for value in np.interp(places, np.arange(len(PUBLISHED_DECAY)), PUBLISHED_DECAY)
+    )
+
+
+def training_schedule(config: DynamicsConfig, rows: int, max_updates: int, rate: float) -> Schedule:
+    """How long a stage of a fit trains.
+
+    Args:
+        config: of the fit.
+        rows: training rows.
+        max_updates: most gradient steps of the stage.
+        rate: Adam step size at its start.
+    """
+    # Patience is counted in epochs: an epoch must be long enough to improve by 1 %, and not take forever.
+    one_pass = rows // min(config.batch_size, rows)
+    return Schedule(
+        max_updates=max_updates,
+        epoch_updates=min(max(one_pass, config.min_epoch_updates), config.max_epoch_updates),
+        batch_size=config.batch_size,
+        learning_rate=rate,
+        decay=config.schedule,
+        patience=config.patience,
+        improvement=config.improvement,
+        bootstrap=config.bootstrap,
     )
 
 

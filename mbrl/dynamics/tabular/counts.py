@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mbrl.core.errors import DataError
 from mbrl.core.rng import RngStreams
+from mbrl.data.choices.states import StateIndex, are_one_hot
 from mbrl.data.dataset import Dataset, Transitions
 from mbrl.data.transitions import state_masks
 from mbrl.dynamics.arrays import fit_normaliser, fit_target_normaliser, step_inputs
@@ -33,6 +34,11 @@ MAX_ENTRIES: Final = 100_000_000
 
 PRIORS: Final = tuple(2.0**k for k in range(-2, 11))
 """Worths of the prior, in steps, among which the log chooses."""
+
+_NETWORKS: Final = (
+    "Fit networks: dynamics.kind=categorical where observations repeat, dynamics.kind=gaussian where they "
+    "are continuous."
+)
 
 Array = NDArray[np.float64]
 
@@ -54,7 +60,7 @@ def fit_table(
     Raises:
         DataError: actions are no choices, or there are too many states or pairs for a table.
     """
-    if not _is_one_hot(train):
+    if not are_one_hot(train):
         raise DataError(
             "a table counts choices, and these actions are continuous",
             field="actions",
@@ -71,7 +77,7 @@ def fit_table(
         raise DataError(
             f"{len(codes):,} states, {actions} actions and {members} members are too many for a table",
             field="observations",
-            remedy="Fit an ensemble of networks: dynamics.kind=gaussian.",
+            remedy=_NETWORKS,
         )
     counts, earned, ends, variance = _sums(rows, (state, following, choice), pairs, len(codes))
     base = _base(counts.sum(0), pairs, start, never_left)
@@ -98,33 +104,19 @@ def fit_table(
     )
 
 
-def _is_one_hot(dataset: Dataset) -> bool:
-    action = dataset.transitions().action
-    return bool(((action == 0) | (action == 1)).all() and (action.sum(1) == 1).all())
-
-
 def _states(
     dataset: Dataset, train: Dataset
 ) -> tuple[NDArray[np.float32], tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The states `[S, obs_dim]`, and those before and after each step of `train`."""
-    every = dataset.transitions()
-    found = np.unique(np.concatenate([np.unique(every.observation, axis=0), every.next_observation]), axis=0)
-    # -0.0 and 0.0 are one number and two strings of bytes.
-    codes: NDArray[np.float32] = found + np.float32(0.0)
-    if len(codes) > MAX_STATES:
+    index = StateIndex.of(dataset)
+    if len(index) > MAX_STATES:
         raise DataError(
-            f"{len(codes):,} distinct observations, where a table takes {MAX_STATES:,} at most",
+            f"{len(index):,} distinct observations, where a table takes {MAX_STATES:,} at most",
             field="observations",
-            remedy="Fit an ensemble of networks: dynamics.kind=gaussian.",
+            remedy=_NETWORKS,
         )
-    place = {code.tobytes(): index for index, code in enumerate(np.ascontiguousarray(codes))}
     rows = train.transitions()
-
-    def find(observations: NDArray[np.float32]) -> NDArray[np.int64]:
-        found = np.ascontiguousarray(observations + 0.0)
-        return np.array([place[row.tobytes()] for row in found], dtype=np.int64)
-
-    return codes, (find(rows.observation), find(rows.next_observation))
+    return index.codes, (index.find(rows.observation), index.find(rows.next_observation))
 
 
 def _allowed(dataset: Dataset, codes: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -136,8 +128,7 @@ def _allowed(dataset: Dataset, codes: NDArray[np.float32]) -> NDArray[np.bool_]:
     found = np.zeros((len(codes), dataset.spec.act_dim), dtype=np.bool_)
     if masks is not None:
         seen = np.concatenate([episode.observations for episode in dataset.episodes])
-        place = {code.tobytes(): index for index, code in enumerate(np.ascontiguousarray(codes))}
-        state = np.array([place.get(row.tobytes(), -1) for row in np.ascontiguousarray(seen + 0.0)])
+        state = StateIndex(codes).find(seen)
         np.logical_or.at(found, state[state >= 0], np.concatenate(masks)[state >= 0])
     return found | ~found.any(1, keepdims=True)
 

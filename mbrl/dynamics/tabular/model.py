@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from mbrl.core.history import History
 from mbrl.core.types import DynamicsPosterior
+from mbrl.nets.codes import nearest_code
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.gaussian import standard_normal_cdf
 
 LEAST_VARIANCE: Final = 1e-8
 """Of what is known exactly, squared deviations of the training targets: measures take logarithms."""
-
-_LOOK_UP: Final = 4_096  # rows whose distances to all states are computed together
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -100,18 +99,7 @@ class TabularDynamics(nn.Module):
 
     def state(self, obs: Float[Tensor, "b obs_dim"]) -> Int[Tensor, "b"]:
         """Index of the state that each observation is, or is nearest to."""
-        codes = self.get_buffer("codes")
-        found = torch.empty(len(obs), dtype=torch.int64)
-        for first in range(0, len(obs), _LOOK_UP):
-            rows = slice(first, first + _LOOK_UP)
-            found[rows] = torch.cdist(obs[rows], codes, compute_mode="use_mm_for_euclid_dist").argmin(-1)
-        # Matrix products are fast and lose digits: what they do not find exactly, differences do.
-        odd = (codes[found] != obs).any(-1).nonzero()[:, 0]
-        for first in range(0, len(odd), _LOOK_UP):
-            rows = odd[first : first + _LOOK_UP]
-            distance = torch.cdist(obs[rows], codes, compute_mode="donot_use_mm_for_euclid_dist")
-            found[rows] = distance.argmin(-1)
-        return found
+        return nearest_code(obs, self.get_buffer("codes"))
 
     def forward(
         self, inputs_n: Float[Tensor, "b in"], *, first: int | None = None
