@@ -1,4 +1,4 @@
-"""What a fit says of single channels and of rewards: those without a signal, those that are too coarse."""
+"""What a fit says of single channels, of rewards, and of the states that networks choose from."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -89,3 +89,21 @@ class RewardOutliers(ReportPart):
     value: float
     least: float
     largest: float
+
+
+class SuccessorReport(ReportPart):
+    """How likely networks over states hold what followed; judged as `CalibrationReport` is.
+
+    Attributes:
+        rows: held-out rows of the judging half, thinned.
+        states: that any step of the log enters.
+        temperature: of all logits.
+        nll: mean of `-log p(s')` over members and rows, nats.
+        marginal_nll: the same where every state follows as often as training steps enter it.
+    """
+
+    rows: int
+    states: int
+    temperature: float
+    nll: float
+    marginal_nll: float

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardOutliers
+from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardOutliers, SuccessorReport
 from mbrl.dynamics.gap_report import GapReport
 
 Floats = tuple[float, ...]
@@ -169,6 +169,7 @@ class CalibrationReport(ReportPart):
         nll_before: nats by dimension, normalised units, as fitted.
         nll: likewise after recalibration.
         nll_raw: mean of `nll` in raw units.
+        successors: of networks over states; None for other models.
     """
 
     rows: int
@@ -189,6 +190,7 @@ class CalibrationReport(ReportPart):
     nll_before: Floats
     nll: Floats
     nll_raw: float
+    successors: SuccessorReport | None = None
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> "CalibrationReport":

@@ -20,7 +20,7 @@ from mbrl.dynamics.categorical.model import CategoricalDynamics
 from mbrl.dynamics.categorical.moves import find_moves
 from mbrl.dynamics.categorical.objective import CategoricalObjective
 from mbrl.dynamics.categorical.stored import build_categorical_net
-from mbrl.dynamics.categorical.temperature import fit_logit_temperature
+from mbrl.dynamics.categorical.temperature import fit_logit_temperature, report_successors
 from mbrl.dynamics.config import DynamicsConfig
 from mbrl.dynamics.objectives import decay_ramp, training_schedule
 from mbrl.dynamics.report import CalibrationReport
@@ -80,7 +80,8 @@ class CategoricalMembers:
             model = model.with_temperature(fit_logit_temperature(model, self._split, rng))
         # Deviations of moments are not stretched on top of that.
         judged = calibrate(model, self._split, config=config.assessment, kind="none", rng=rng)
-        return model, judged.report
+        successors = report_successors(model, self._split, rng)
+        return model, judged.report.model_copy(update={"successors": successors})
 
 
 def _indexed(dataset: Dataset) -> StateIndex:

@@ -1,4 +1,4 @@
-"""One temperature for all logits: the likeliest on held-out steps, of members as they are sampled."""
+"""One temperature for all logits, the likeliest on held-out steps, and how likely the others then are."""
 
 import math
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from mbrl.data.dataset import Transitions
 from mbrl.data.splits import Split, halves
 from mbrl.dynamics.arrays import thin
 from mbrl.dynamics.categorical.model import CategoricalDynamics
+from mbrl.dynamics.channel_report import SuccessorReport
 
 MOST_ROWS: Final = 1_000
 """Held-out rows that the one number is fitted on."""
@@ -43,6 +44,27 @@ def fit_logit_temperature(model: CategoricalDynamics, split: Split, rng: RngStre
         # Too sure of itself: what followed has less than the mean logit, and T has to rise.
         low, high = (middle, high) if _slope(tempered, rows) > 0 else (low, middle)
     return math.exp(0.5 * (low + high))
+
+
+def report_successors(model: CategoricalDynamics, split: Split, rng: RngStreams) -> SuccessorReport:
+    """How likely the elites hold what followed, on the held-out episodes that fitted no temperature.
+
+    Args:
+        model: the elites, with their temperature.
+        split: what they were fitted on, and what they were not.
+        rng: the streams that `fit_logit_temperature` was given.
+    """
+    _, second = halves(split.holdout, rng.at("halves"))
+    rows = thin(second.transitions().successors_known(), MOST_ROWS)
+    states = model.states
+    place = torch.searchsorted(states.entered, model.state(torch.tensor(rows.next_observation)))
+    return SuccessorReport(
+        rows=len(rows),
+        states=len(states.entered),
+        temperature=float(model.logit_temperature),
+        nll=held_out_nll(model, rows),
+        marginal_nll=-float(states.log_share[place].double().mean()),
+    )
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from mbrl.dynamics.assessment.model_warnings import explain_first_step
+from mbrl.dynamics.channel_report import SuccessorReport
 from mbrl.dynamics.report import DynamicsReport, RankCorrelation
 from mbrl.evaluation.statistics import Interval
 from mbrl.report.kit.message import Message
@@ -83,10 +84,22 @@ def fit_table(report: DynamicsReport) -> Table:
         ("the same of persistence", one_step.nrmse_persistence),
         ("negative log-likelihood, nats, as fitted", _mean(report.calibration.nll_before)),
         ("the same, recalibrated", _mean(report.calibration.nll)),
+        *_successors(report.calibration.successors),
     ]
     return Table(
         "Fit and one step ahead, held-out data", ("", "value"), [(name, _text(cell)) for name, cell in rows]
     )
+
+
+def _successors(found: SuccessorReport | None) -> list[tuple[str, Cell]]:
+    if found is None:
+        return []
+    return [
+        ("states that steps enter", found.states),
+        ("negative log-chance of the next one, nats", found.nll),
+        ("the same by how often each is entered", found.marginal_nll),
+        ("temperature of the logits", found.temperature),
+    ]
 
 
 def _law(report: DynamicsReport) -> list[tuple[str, Cell]]:

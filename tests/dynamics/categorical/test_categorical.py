@@ -16,7 +16,7 @@ from mbrl.dynamics.categorical.base import States, SuccessorBase
 from mbrl.dynamics.categorical.model import CategoricalDynamics
 from mbrl.dynamics.categorical.moves import find_moves
 from mbrl.dynamics.categorical.objective import step_nll
-from mbrl.dynamics.categorical.temperature import fit_logit_temperature, held_out_nll
+from mbrl.dynamics.categorical.temperature import fit_logit_temperature, held_out_nll, report_successors
 from mbrl.dynamics.fit import DynamicsFit
 from mbrl.nets.normaliser import Normaliser
 from mbrl.ops.gaussian import soft_clamp
@@ -202,6 +202,21 @@ def test_the_temperature_is_the_likeliest_on_its_half_of_the_held_out_episodes()
     rows = halves(fit.split.holdout, rng.at("halves"))[0].transitions()
     best = held_out_nll(model.with_temperature(fitted), rows)
     assert all(held_out_nll(model.with_temperature(k * fitted), rows) > best for k in (0.8, 0.95, 1.05, 1.25))
+
+
+def test_the_report_tells_the_likelihood_of_successors_on_the_other_half():
+    fit = DynamicsFit(chain_log(60), small(max_updates=400), RngStreams(0))
+    while fit.stage == "ensemble":
+        fit.run_epoch()
+    model, rng = fit.ensemble.select(torch.tensor([0, 1])), RngStreams(0)
+    found = report_successors(model, fit.split, rng)
+    other = halves(fit.split.holdout, rng.at("halves"))[1].transitions()
+    assert (found.rows, found.states, found.temperature) == (len(other), len(model.states.entered), 1.0)
+    assert found.nll == pytest.approx(held_out_nll(model, other))
+    place = model.state(torch.tensor(other.next_observation))
+    share = {int(k): float(v) for k, v in zip(model.states.entered, model.states.log_share, strict=True)}
+    assert found.marginal_nll == pytest.approx(-np.mean([share[int(k)] for k in place]))
+    assert found.nll < found.marginal_nll
 
 
 def test_a_nan_stops_the_fit():
