@@ -126,7 +126,7 @@ def train(
         device=device,
         store=runs,
         progress=listener(is_json=json),
-        overrides=[*(overrides or []), *named],
+        overrides=[*named, *(overrides or [])],
     )
     emit(run, is_json=json, path=run.path)
 

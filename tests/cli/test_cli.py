@@ -341,7 +341,10 @@ def test_seeds_are_trained_and_evaluated_one_line_each(tmp_path: Path) -> None:
 
 def test_updates_are_an_option_of_their_own(dataset_path: Path, tmp_path: Path) -> None:
     asked = ["--algorithm", "bc", "--updates", 7, "--select", "last", "--set", "diagnostics=false"]
-    assert call_json("train", dataset_path, *asked, "--runs", tmp_path, *overrides())["updates"] == 7
+    asked += ["--set", "algorithm.learner.hidden=[8]", "--runs", tmp_path]
+    assert call_json("train", dataset_path, *asked)["updates"] == 7
+    # What is set by its key is set last, as in the commands that a user goes on from.
+    assert call_json("train", dataset_path, *asked, "--set", "algorithm.updates=5")["updates"] == 5
     assert "'--updates'" in call("train", dataset_path, "--updates", 0, status=2).stderr
 
 
