@@ -12,6 +12,7 @@ leaves one JSON in results/judge, so the grid can be done piece by piece and com
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -146,12 +147,18 @@ def measure(piece: Piece, resolved: ResolvedConfig, workspace: Workspace, episod
         "selected": true[chosen],
         "best": max(true),
         "honest": summary["selection"]["honest"],
-        "facts": {key: value for key, value in summary["selection"]["facts"].items() if key != "warnings"},
+        "facts": _facts(summary["selection"]["facts"], workspace.store.root),
         "exploitation": summary.get("exploitation"),
         "episodes": episodes,
         "train_seconds": summary["seconds"],
         "code": {key: code_facts()[key] for key in ("version", "commit", "cpus")},
     }
+
+
+def _facts(facts: Mapping[str, Any], store: Path) -> dict[str, Any]:
+    """Who was asked what; judges by their folders in the run store, wherever that lay."""
+    judges = [{**judge, "path": os.path.relpath(judge["path"], store)} for judge in facts["judges"]]
+    return {key: value for key, value in facts.items() if key != "warnings"} | {"judges": judges}
 
 
 def critic_values(rows: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> list[float] | None:
