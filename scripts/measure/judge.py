@@ -206,9 +206,8 @@ def _true_return(run: RunFolder, resolved: ResolvedConfig, one: Mapping[str, Any
     return sum(returns) / len(returns)
 
 
-def table(folder: Path) -> str:
-    """What is there, as Markdown: training by training, then all policies of a log together."""
-    pieces: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(folder.glob("*.s*.json"))]
+def table(pieces: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: training by training, then all policies of a log together."""
     lines = [
         "# Judges against the simulator",
         "",
@@ -278,7 +277,7 @@ def write(folder: Path) -> str:
         names.append(f"{log.replace('/', '-')}.png")
         save_png(draw([piece for piece in pieces if piece["log"] == log]), folder / names[-1])
     shown = ["", "Dots are policies, a cross is the last of a training, a ring the one that judges take.", ""]
-    page = table(folder) + "\n".join([*shown, *(f"![{name}]({name})" for name in names)]) + "\n"
+    page = table(pieces) + "\n".join([*shown, *(f"![{name}]({name})" for name in names)]) + "\n"
     write_text(folder / "README.md", page)
     return page
 

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         "best": best_value(task),
         "rows": [],
     }
-    found["command"] = f"python scripts/measure/sepsis.py {asked(options)}"
+    found["command"] = f"python scripts/measure/sepsis.py {asked(options, found['rows'])}"
     for stays in options.stays:
         there = {row["policy"] for row in found["rows"] if row["stays"] == stays}
         for row in measure(task, stays, options, there):
@@ -79,21 +79,28 @@ def facts(options: argparse.Namespace) -> dict[str, Any]:
     return {"updates": options.updates, "seed": options.seed, "learner_updates": options.learner_updates}
 
 
-def asked(options: argparse.Namespace) -> str:
-    """The words that make the table again."""
-    words = f"--stays {' '.join(map(str, options.stays))} --updates {options.updates} --seed {options.seed}"
-    if options.learners:
-        words += f" --learners {' '.join(options.learners)} --learner-updates {options.learner_updates}"
+def asked(options: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+    """The words that make the whole table again, what was there before included."""
+    sizes = sorted({*options.stays, *(row["stays"] for row in rows)})
+    learners = list(dict.fromkeys([*(row["policy"] for row in rows), *options.learners]))
+    learners = [name for name in learners if name not in TABULAR]
+    words = f"--stays {' '.join(map(str, sizes))} --updates {options.updates} --seed {options.seed}"
+    if learners:
+        words += f" --learners {' '.join(learners)} --learner-updates {options.learner_updates}"
     return words
 
 
 def begun(options: argparse.Namespace) -> dict[str, Any] | None:
-    """A table of the same settings, to go on with."""
+    """The table that is there, to go on with; one of other settings is not written over."""
     path = options.out / "results.json"
     if not path.exists():
         return None
     found: dict[str, Any] = json.loads(path.read_text())
-    return found if facts(options).items() <= found.items() else None
+    if not facts(options).items() <= found.items():
+        raise SystemExit(
+            f"{path} was made by `{found['command']}`. Remedy: the same settings, or another --out."
+        )
+    return found
 
 
 def best_value(task: SepsisTask) -> float:
@@ -105,12 +112,12 @@ def measure(
     task: SepsisTask, stays: int, options: argparse.Namespace, there: Set[str]
 ) -> Iterator[dict[str, Any]]:
     """One row for each policy of a log of this size, but for those that are there."""
+    if there >= {*TABULAR, *options.learners}:
+        return
     seed = int(options.seed)
     log = task.log(stays, seed=seed)
     half = np.random.default_rng(seed).permutation(len(log))
     train, judge = log.select(half[: stays // 2]), log.select(half[stays // 2 :])
-    if there >= {*TABULAR, *options.learners}:
-        return
     model = fit_table(train, train, members=7, prior=None, rng=RngStreams(seed))
     fitted = mbrl.fit(judge, progress=False, seed=seed, kind="tabular")
     made = {**policies(train, model), **learned(train, options)}

@@ -107,9 +107,14 @@ def test_a_killed_measurement_goes_on_with_the_next_policy(task, tmp_path, monke
     monkeypatch.setattr(script, "measure", measure)
     assert script.main(asked) == 0
     assert script.main(asked) == 0
-    assert script.main([*asked, "--seed", "1"]) == 0
+    told = iter([{"policy": "clone"}])
+    assert script.main([*asked[:2], "--stays", "20", "--updates", "5"]) == 0
     assert begun == [[], ["clone", "spibb"], []]
-    assert "| spibb | 0.5000 |" in (tmp_path / "found" / "README.md").read_text()
+    page = (tmp_path / "found" / "README.md").read_text()
+    assert "| spibb | 0.5000 |" in page
+    assert "sepsis.py --stays 20 40 --updates 5 --seed 0`" in page
+    with pytest.raises(SystemExit, match="another --out"):
+        script.main([*asked, "--seed", "1"])
 
 
 @pytest.mark.slow

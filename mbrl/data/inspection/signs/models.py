@@ -130,7 +130,7 @@ def find_inert_actions(steps: Steps) -> Iterator[DataFinding]:
     columns = range(min(len(steps.names), _MOST_COLUMNS))
     asked = {steps.names[k]: [k] for k in columns}
     if steps.are_choices:
-        asked = {"the choice": list(range(len(steps.names)))}
+        asked = {"The choice": list(range(len(steps.names)))}
     base = steps.state()
     without = steps.held_out_error(base)
     gains: dict[str, float] = {}
@@ -140,14 +140,12 @@ def find_inert_actions(steps: Steps) -> Iterator[DataFinding]:
     inert = [name for name, gain in gains.items() if gain < EFFECT]
     if not inert:
         return
-    said = ", ".join(inert)
     yield DataFinding(
         severity="warning",
         kind="inert_actions",
         channels=steps.names if steps.are_choices else tuple(inert),
-        text=f"{said[0].upper() + said[1:] if steps.are_choices else said} "
-        f"{'explains' if len(inert) == 1 else 'explain'} no change of the observations "
-        f"beyond what these say themselves (less than {100 * EFFECT:g} % of the held-out error).",
+        text=f"{', '.join(inert)} {'explains' if len(inert) == 1 else 'explain'} no change of the "
+        f"observations beyond what these say themselves (less than {100 * EFFECT:g} % of the held-out error).",
         remedy="Check that it is the command of this machine and of these rows; leave it out of "
         "actions, or log "
         "data that vary it apart from the state.",
