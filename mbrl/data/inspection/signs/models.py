@@ -145,7 +145,8 @@ def find_inert_actions(steps: Steps) -> Iterator[DataFinding]:
         kind="inert_actions",
         channels=steps.names if steps.are_choices else tuple(inert),
         text=f"{', '.join(inert)} {'explains' if len(inert) == 1 else 'explain'} no change of the "
-        f"observations beyond what these say themselves (less than {100 * EFFECT:g} % of the held-out error).",
+        "observations beyond what these say themselves "
+        f"(less than {100 * EFFECT:g} % of the held-out error).",
         remedy="Check that it is the command of this machine and of these rows; leave it out of "
         "actions, or log "
         "data that vary it apart from the state.",
