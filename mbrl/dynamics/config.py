@@ -13,7 +13,7 @@ Decay = Annotated[float, Field(ge=0.0, le=1.0)]
 Recalibration: TypeAlias = Literal["interval", "likelihood", "none"]
 
 
-LEAST_UPDATES: Final = 15_000
+LEAST_UPDATES: Final = 5_000
 """Gradient steps that a default fit may take, however few the rows."""
 
 ROWS_OF_LEAST_UPDATES: Final = 20_000
@@ -21,10 +21,10 @@ ROWS_OF_LEAST_UPDATES: Final = 20_000
 
 
 def default_updates(rows: int) -> int:
-    """Most gradient steps of a default fit, `15,000 max(1, sqrt(rows / 20,000))`, in hundreds.
+    """Most gradient steps of a default fit, `5,000 max(1, sqrt(rows / 20,000))`, in hundreds.
 
-    More rows take more steps to be learned, but fewer passes: 32,000 steps for 90,000 rows are 91 passes of
-    batches of 256, 106,000 steps for a million are 27.
+    More rows take more steps to be learned, but fewer passes: 10,600 steps for 90,000 rows are 30 passes of
+    batches of 256, 35,400 steps for a million are 9.
 
     Args:
         rows: training rows.
@@ -38,7 +38,7 @@ class TerminationConfig(BaseModel):
     Attributes:
         hidden: widths of its hidden layers.
         learning_rate: Adam step size.
-        max_updates: most gradient steps; None takes a third of those of the ensemble's default.
+        max_updates: most gradient steps; None takes those of the ensemble's default.
         max_positive_weight: cap on the weight of terminated rows, or of the others where these are the rarer
             ones; the bias that it causes is taken out again.
         bins: intervals of each coordinate in the piecewise linear encoding of s'; 0 feeds plain numbers only.
@@ -119,8 +119,8 @@ class DynamicsConfig(BaseModel):
         kind: `gaussian`, networks that predict changes; `tabular`, counts of a log of few states and few
             choices: members are then draws of their posterior, and nothing else below concerns them but
             `prior`, `holdout_fraction` and `assessment`; or `categorical`, networks that predict which of
-            the log's states follows, for choices and more states than a table takes: `base` and `bound_coef`
-            do not concern them, the log-variance bounds are those of the reward, and any `recalibration` but
+            the log's states follows, for choices and more states than a table takes: `base`, `beta_nll` and
+            `bound_coef` do not concern them, the log-variance bounds are those of the reward, and any `recalibration` but
             `none` is a temperature of their logits, by likelihood.
         prior: steps that the prior of a table is worth, for each state and action: what the other actions did
             in the state. None for the worth under which the counts of the log are likeliest.
@@ -142,6 +142,8 @@ class DynamicsConfig(BaseModel):
             snapshots back first, and cools down.
         improvement: relative decrease of a member's holdout error that counts as an improvement.
         weight_decay: L2 coefficient of each layer's weights; None takes the published ramp over the depth.
+        beta_nll: what a row of the likelihood weighs, its predicted variance to this power: 0 is the plain
+            likelihood, which neglects what is predicted badly; 1 fits means by least squares.
         bound_coef: weight of the pull that keeps the log-variance bounds together.
         log_variance_low: initial lower bound of the log-variance, normalised target units.
         log_variance_high: initial upper bound.
@@ -165,7 +167,7 @@ class DynamicsConfig(BaseModel):
     activation: ActivationName = "silu"
     layer_norm: bool = True
     base: Literal["linear", "none"] = "linear"
-    learning_rate: Rate = 1e-3
+    learning_rate: Rate = 5e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     max_updates: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
@@ -174,6 +176,7 @@ class DynamicsConfig(BaseModel):
     patience: Annotated[int, Field(ge=1, le=10_000)] = 5
     improvement: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
     weight_decay: tuple[Decay, ...] | None = None
+    beta_nll: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     bound_coef: Annotated[float, Field(ge=0.0, le=10.0)] = 0.01
     log_variance_low: Annotated[float, Field(ge=-40.0, le=10.0)] = -10.0
     log_variance_high: Annotated[float, Field(ge=-40.0, le=10.0)] = 0.5
@@ -191,7 +194,7 @@ class DynamicsConfig(BaseModel):
 
     def termination_updates(self, rows: int) -> int:
         """Most gradient steps of the termination head on this many training rows."""
-        return self.termination.max_updates or default_updates(rows) // 3
+        return self.termination.max_updates or default_updates(rows)
 
     @property
     def split_gap(self) -> int:

@@ -34,7 +34,9 @@ class GaussianMembers:
     ) -> None:
         self._split, self._config, self._rng = split, config, rng
         self.ensemble, arrays = self._fresh(history)
-        objective = StepObjective(self.ensemble, bound_coef=config.bound_coef, weight_decay=self._decay)
+        objective = StepObjective(
+            self.ensemble, bound_coef=config.bound_coef, weight_decay=self._decay, beta=config.beta_nll
+        )
         rows = len(arrays.inputs)
         schedule = training_schedule(config, rows, config.ensemble_updates(rows), config.learning_rate)
         self.trainer = MemberTrainer(objective, arrays, schedule, rng.child("ensemble"))

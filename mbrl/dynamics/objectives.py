@@ -56,13 +56,19 @@ class StepObjective:
         ensemble: to be trained in place.
         bound_coef: weight of `sum_d (high_d - low_d)`.
         weight_decay: w_k in `1/2 sum_k w_k ||W_k||^2`, one for each layer.
+        beta: of `bounded_gaussian_loss`.
     """
 
     def __init__(
-        self, ensemble: DynamicsEnsemble, *, bound_coef: float, weight_decay: tuple[float, ...]
+        self,
+        ensemble: DynamicsEnsemble,
+        *,
+        bound_coef: float,
+        weight_decay: tuple[float, ...],
+        beta: float = 0.0,
     ) -> None:
         self._ensemble = ensemble
-        self._bound_coef = bound_coef
+        self._bound_coef, self._beta = bound_coef, beta
         self._decay = torch.zeros_like(ensemble.net.flat[:1])
         for layer, coefficient in zip(ensemble.net.layers(self._decay), weight_decay, strict=True):
             layer.weight.fill_(coefficient)
@@ -72,8 +78,8 @@ class StepObjective:
         return [self._ensemble.net.flat, self._ensemble.bounds]
 
     def loss(self, inputs: Float[Tensor, "e b in"], targets: Float[Tensor, "e b k"]) -> Float[Tensor, "e"]:
-        """`mean_{b,k} [(y - mu)^2 exp(-l) + l]` for each member, of what the linear base leaves."""
-        return bounded_gaussian_loss(self._ensemble.net(inputs), self._ensemble.bounds, targets)
+        """`bounded_gaussian_loss` of each member, of what the linear base leaves."""
+        return bounded_gaussian_loss(self._ensemble.net(inputs), self._ensemble.bounds, targets, self._beta)
 
     @torch.no_grad()
     def add_decay(self) -> None:

@@ -48,19 +48,19 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
 @pytest.mark.parametrize(
     ("rows", "updates"),
     [
-        (1, 15_000),
-        (14_000, 15_000),
-        (20_000, 15_000),
-        (80_000, 30_000),
-        (90_000, 31_800),
-        (1_000_000, 106_100),
+        (1, 5_000),
+        (14_000, 5_000),
+        (20_000, 5_000),
+        (80_000, 10_000),
+        (90_000, 10_600),
+        (1_000_000, 35_400),
     ],
 )
 def test_the_length_of_a_fit_follows_the_data(rows, updates):
     assert default_updates(rows) == updates
     config = DynamicsConfig()
     assert config.ensemble_updates(rows) == updates
-    assert config.termination_updates(rows) == updates // 3
+    assert config.termination_updates(rows) == updates
 
 
 def test_a_length_that_is_given_is_kept():
