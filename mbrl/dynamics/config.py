@@ -120,8 +120,8 @@ class DynamicsConfig(BaseModel):
             choices: members are then draws of their posterior, and nothing else below concerns them but
             `prior`, `holdout_fraction` and `assessment`; or `categorical`, networks that predict which of
             the log's states follows, for choices and more states than a table takes: `base`, `beta_nll` and
-            `bound_coef` do not concern them, the log-variance bounds are those of the reward, and any `recalibration` but
-            `none` is a temperature of their logits, by likelihood.
+            `bound_coef` do not concern them, the log-variance bounds are those of the reward, and any
+            `recalibration` but `none` is a temperature of their logits, by likelihood.
         prior: steps that the prior of a table is worth, for each state and action: what the other actions did
             in the state. None for the worth under which the counts of the log are likeliest.
         members: networks that are trained.
