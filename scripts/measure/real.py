@@ -67,12 +67,9 @@ class Case:
 
 CASES = {
     "pendubot": Case("pendubot"),
-    "pendubot-5000": Case("pendubot", settings={"max_updates": 5_000}),
     "pendubot-auto": Case("pendubot", history="auto"),
-    "pendubot-auto-5000": Case("pendubot", history="auto", settings={"max_updates": 5_000}),
     "qube": Case("qube", outside=("target_theta",)),
     "qube-5": Case("qube", history=5, outside=("target_theta",)),
-    "qube-5-5000": Case("qube", history=5, outside=("target_theta",), settings={"max_updates": 5_000}),
     "qube-auto": Case("qube", history="auto", outside=("target_theta",)),
     "g1": Case("g1", history=3, overrides=((("history",), 1),)),
     "simple-pendulum": Case("simple-pendulum"),
