@@ -15,13 +15,16 @@ DIVERSE = {**LEARNER, "critics": 3, "diversity_coef": 1.0}
 LEARNERS_OF = {"combo": CQL, "mobrac": REBRAC, "ravl": DIVERSE}
 
 
-@pytest.mark.parametrize("recipe", ["model_based", "mbrl_default", "mopo"])
-def test_the_common_stream_is_guarded_unless_told_otherwise(recipe):
+@pytest.mark.parametrize(
+    ("recipe", "coef", "real_ratio"), [("model_based", 1, 0.5), ("mbrl_default", 5, 0.2), ("mopo", 1, 0.5)]
+)
+def test_the_common_stream_is_guarded_unless_told_otherwise(recipe, coef, real_ratio):
     config = make_config(recipe)
-    assert (config.penalty.measure, config.penalty.coef, config.penalty.units) == ("ens_std", 1, "unit_free")
+    penalty = config.penalty
+    assert (penalty.measure, penalty.coef, penalty.units) == ("ens_std", coef, "unit_free")
     assert (config.rollout.truncation_quantile, config.rollout.flagged) == (0.99, "keep")
     assert config.rollout.respect_trusted_horizon
-    assert config.real_ratio == 0.5
+    assert config.real_ratio == real_ratio
 
 
 @pytest.mark.parametrize("recipe", ["combo", "ravl", "mobile", "mbpo"])
@@ -119,14 +122,13 @@ def test_an_imagined_next_action_is_that_of_the_next_imagined_step(toy):
 def test_the_default_names_its_learner_itself():
     config = RECIPES.get("mbrl_default").Config.model_validate({})
     learner = config.learner.config
-    assert (config.learner.name, learner.critics, learner.critic_layer_norm) == ("sac", 5, True)
-    assert (learner.actor_learning_rate, learner.actor_schedule) == (1e-4, "cosine")
-    assert (learner.critic_learning_rate, learner.has_entropy_backup, learner.batch_size) == (
-        3e-4,
-        False,
-        256,
-    )
-    assert config.rollout.horizon == 5
+    assert (config.learner.name, learner.critics, learner.critic_layer_norm) == ("sac", 2, True)
+    assert (learner.actor_learning_rate, learner.critic_learning_rate) == (1e-3, 1e-3)
+    assert (learner.has_entropy_backup, learner.batch_size, config.real_ratio) == (False, 256, 0.2)
+    assert (config.rollout.horizon, config.rollout.starts, config.penalty.coef) == (20, 2000, 5.0)
+    given = {"rollout": {"horizon": 7}, "penalty": {"measure": "max_aleatoric"}}
+    changed = type(config).model_validate(given)
+    assert (changed.rollout.horizon, changed.rollout.starts, changed.penalty.coef) == (7, 2000, 5.0)
     assert type(config).model_validate(config.model_dump()) == config
 
 
