@@ -68,6 +68,9 @@ class Case:
 CASES = {
     "pendubot": Case("pendubot"),
     "pendubot-auto": Case("pendubot", history="auto"),
+    "pendubot-auto-h10": Case(
+        "pendubot", history="auto", settings={"horizon": {"steps": 10, "max_updates": 1_000}}
+    ),
     "qube": Case("qube", outside=("target_theta",)),
     "qube-5": Case("qube", history=5, outside=("target_theta",)),
     "qube-auto": Case("qube", history="auto", outside=("target_theta",)),
