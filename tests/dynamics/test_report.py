@@ -71,3 +71,12 @@ def test_an_error_had_settled_if_patience_ended_the_fit_or_its_last_fifth_gained
     assert _fit_of(falling, max_updates=900).settled  # it ended by itself
     assert _fit_of((1.0, 0.5, 0.4, 0.4, 0.39), max_updates=500).settled
     assert not _fit_of((), max_updates=500).settled
+
+
+def test_a_fit_of_the_default_length_may_gain_more_as_its_step_size_falls() -> None:
+    # 5,000 updates are the default: fifty epochs of `_fit_of`, of which the last ten are the last fifth.
+    for last, is_settled in ((0.80, True), (0.70, False)):
+        fit = _fit_of((1.0,) * 40 + (last,) * 10, max_updates=5000)
+        assert fit.late_gain == pytest.approx(1.0 - last)
+        assert fit.settled == is_settled
+    assert not _fit_of((1.0,) * 32 + (0.8,) * 8, max_updates=4000).settled
