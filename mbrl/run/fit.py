@@ -135,6 +135,12 @@ def open_dynamics(path: Path) -> FittedDynamics:
 
 def _fit(ask: _FitRequest, dataset: Dataset, work: StageWork) -> FittedDynamics:
     checkpoints, progress = work.checkpoints(keep=1), work.progress
+    if ask.dynamics.kind != "tabular":
+        widths = " x ".join(str(width) for width in ask.dynamics.hidden)
+        progress.message(
+            f"Fit {ask.dynamics.members} networks of {widths} to {dataset.num_transitions:,} steps of "
+            f"{dataset.info.name}."
+        )
     epoch = 0
     phase = ""
 

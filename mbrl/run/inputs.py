@@ -39,6 +39,7 @@ def load_run_dataset(config: RunConfig, workspace: Workspace) -> Dataset:
 
 
 def _open(source: str, config: RunConfig, workspace: Workspace) -> Dataset:
+    workspace.progress.message(f"Open {source}.")  # a large log takes a while, and all of it is checked
     return open_dataset(source, config.dataset_options, minari_root=workspace.minari_root)
 
 
