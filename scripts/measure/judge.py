@@ -1,7 +1,7 @@
 """Do judges rank policies as the simulator does? A grid of logs x methods x seeds; writes results/judge.
 
     .venv/bin/python scripts/measure/judge.py --data FOLDER  # the whole grid; goes on where it was killed
-    .venv/bin/python scripts/measure/judge.py --data FOLDER --logs hopper/medium-replay --methods mopo-5
+    .venv/bin/python scripts/measure/judge.py --data FOLDER --logs hopper/medium-replay --methods mbrl_default
     .venv/bin/python scripts/measure/judge.py --table  # the table of what is there
 
 A piece trains a method on a log, lets judges take its result, and evaluates its twenty policies in the
@@ -49,29 +49,12 @@ LOGS = (
 )
 
 _SMALL = {"hidden": [128, 128]}
-_SAC = {
-    "name": "sac", **_SMALL, "critics": 2, "critic_layer_norm": True, "has_entropy_backup": False,
-    "entropy_coef": 0.1, "actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3,
-}  # fmt: skip
-
-
-def _mopo(coef: float) -> dict[str, Any]:
-    return {
-        "recipe": "mopo",
-        "updates": 50_000,
-        "rollout": {"horizon": 20, "starts": 2000},
-        "penalty": {"coef": coef},
-        "real_ratio": 0.2,
-        "learner": _SAC,
-    }
-
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "bc": {"recipe": "model_free", "updates": 50_000, "learner": {"name": "bc", **_SMALL}},
     "td3_bc": {"recipe": "model_free", "updates": 50_000, "learner": {"name": "td3_bc", **_SMALL}},
     "iql": {"recipe": "model_free", "updates": 50_000, "learner": {"name": "iql", **_SMALL}},
-    "mopo-1": _mopo(1.0),
-    "mopo-5": _mopo(5.0),
+    "mopo-1": {"recipe": "mbrl_default", "updates": 50_000, "penalty": {"coef": 1.0}},
 }
 """Networks of 2 x 128, a fifth of the defaults' cost; others by their names in `mbrl list algorithms`."""
 

@@ -33,7 +33,7 @@ from mbrl.run.store import RunStore, code_facts
 from mbrl.run.train import train_policy_stage
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "planning"
-POLICIES = ("bc", "td3_bc", "iql", "mopo-5")
+POLICIES = ("bc", "td3_bc", "iql", "mbrl_default")
 PLANNERS = ("rollout", "mppi", "sampled_gumbel")
 
 
