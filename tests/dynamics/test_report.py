@@ -80,3 +80,8 @@ def test_a_fit_of_the_default_length_may_gain_more_as_its_step_size_falls() -> N
         assert fit.late_gain == pytest.approx(1.0 - last)
         assert fit.settled == is_settled
     assert not _fit_of((1.0,) * 32 + (0.8,) * 8, max_updates=4000).settled
+
+
+def test_an_error_that_nobody_would_notice_has_settled() -> None:
+    assert _fit_of((1e-2, 1e-3, 9e-4, 5e-4, 0.99e-4), max_updates=500).settled
+    assert not _fit_of((1e-2, 1e-3, 9e-4, 5e-4, 1.01e-4), max_updates=500).settled
