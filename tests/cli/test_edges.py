@@ -19,7 +19,7 @@ RUN = "runs/x"
 def failure(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == 1, (result.stdout, result.stderr)
-    assert result.stderr.startswith("Error: ")
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
     assert "Internal error" not in result.stderr
     return " ".join(result.stderr.split())
 

@@ -51,7 +51,7 @@ def test_a_longer_training_goes_on_and_ends_where_one_told_at_once_does(
     short = train_policy_stage(config(dataset_path, before), Workspace(store))
     content = {path.name: path.read_bytes() for path in short.path.iterdir() if path.is_file()}
     longer = train_policy_stage(config(dataset_path, 23), Workspace(store, told))
-    assert told.texts[0] == f"Continues from update {before} of {short.path}."
+    assert told.texts[1] == f"Continues from update {before} of {short.path}."
     assert longer.path.name == whole.path.name
     for name in ("policy.safetensors", "config.yaml"):
         assert (longer.path / name).read_bytes() == (whole.path / name).read_bytes()
@@ -72,7 +72,7 @@ def test_an_earlier_checkpoint_of_a_longer_training_serves_as_well(
     store, told = RunStore(tmp_path / "parts"), Messages()
     long = train_policy_stage(config(dataset_path, 25), Workspace(store))
     shorter = train_policy_stage(config(dataset_path, 22), Workspace(store, told))
-    assert told.texts[0] == f"Continues from update 20 of {long.path}."
+    assert told.texts[1] == f"Continues from update 20 of {long.path}."
     whole = train_policy_stage(config(dataset_path, 22), Workspace(RunStore(tmp_path / "whole")))
     assert (shorter.path / "policy.safetensors").read_bytes() == (
         whole.path / "policy.safetensors"
@@ -94,8 +94,8 @@ def test_where_that_is_another_training_it_says_so_and_starts_anew(
     store, told = RunStore(tmp_path), Messages()
     short = train_policy_stage(config(dataset_path, 6, override, algorithm=algorithm), Workspace(store))
     train_policy_stage(config(dataset_path, 12, override, algorithm=algorithm), Workspace(store, told))
-    assert f"A training of 6 updates with the same settings is in {short.path}, but " in told.texts[0]
-    assert why in told.texts[0]
+    assert f"A training of 6 updates with the same settings is in {short.path}, but " in told.texts[1]
+    assert why in told.texts[1]
     assert not any("Continues" in text for text in told.texts)
 
 
