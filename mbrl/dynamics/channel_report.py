@@ -91,6 +91,24 @@ class RewardOutliers(ReportPart):
     largest: float
 
 
+class RewardReport(ReportPart):
+    """The learned reward on held-out rows.
+
+    Attributes:
+        rmse: reward units.
+        rmse_normalised: standard deviations of the reward.
+        mean: mean logged reward.
+        share_zero: share of rows with reward exactly 0: above a half, read the error with care.
+        outliers: absurd rewards in the whole log, or None.
+    """
+
+    rmse: float
+    rmse_normalised: float
+    mean: float
+    share_zero: float
+    outliers: RewardOutliers | None = None
+
+
 class SuccessorReport(ReportPart):
     """How likely networks over states hold what followed; judged as `CalibrationReport` is.
 

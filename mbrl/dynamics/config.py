@@ -1,7 +1,8 @@
 """What a user may choose about a dynamics fit."""
 
 import math
-from typing import Annotated, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -30,6 +31,11 @@ def default_updates(rows: int) -> int:
         rows: training rows.
     """
     return 100 * round(LEAST_UPDATES * max(1.0, math.sqrt(rows / ROWS_OF_LEAST_UPDATES)) / 100)
+
+
+def _default_step_size(fields: Mapping[str, Any]) -> float:
+    # Only LayerNorm permits large steps; and logits over states are learned worse by them.
+    return 1e-2 if fields.get("layer_norm") and fields.get("kind") != "categorical" else 1e-3
 
 
 class TerminationConfig(BaseModel):
@@ -131,7 +137,8 @@ class DynamicsConfig(BaseModel):
         layer_norm: LayerNorm between each hidden linear map and its activation.
         base: what members correct: `linear`, a ridge regression whose strength held-out episodes choose, or
             `none`.
-        learning_rate: Adam step size at the start; without LayerNorm a tenth of the default is right.
+        learning_rate: Adam step size at the start. Where it is not named: 1e-2 for gaussian networks with
+            LayerNorm, 1e-3 for others, which larger steps harm.
         schedule: `cosine` lowers the step size to zero over `max_updates`; `constant` keeps it.
         batch_size: rows of each member in one step.
         max_updates: most gradient steps; an early stop usually comes first on small data. None lets them
@@ -168,7 +175,7 @@ class DynamicsConfig(BaseModel):
     activation: ActivationName = "silu"
     layer_norm: bool = True
     base: Literal["linear", "none"] = "linear"
-    learning_rate: Rate = 1e-2
+    learning_rate: Rate = Field(default_factory=_default_step_size)
     schedule: Literal["constant", "cosine"] = "cosine"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     max_updates: Annotated[int, Field(ge=1, le=100_000_000)] | None = None

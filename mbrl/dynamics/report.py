@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardOutliers, SuccessorReport
+from mbrl.dynamics.channel_report import ChannelReport, ReportPart, RewardReport, SuccessorReport
 from mbrl.dynamics.config import default_updates
 from mbrl.dynamics.gap_report import GapReport
 
@@ -312,24 +312,6 @@ class RankCorrelation(ReportPart):
     far_value: float
     far_low: float
     far_high: float
-
-
-class RewardReport(ReportPart):
-    """The learned reward on held-out rows.
-
-    Attributes:
-        rmse: reward units.
-        rmse_normalised: standard deviations of the reward.
-        mean: mean logged reward.
-        share_zero: share of rows with reward exactly 0: above a half, read the error with care.
-        outliers: absurd rewards in the whole log, or None.
-    """
-
-    rmse: float
-    rmse_normalised: float
-    mean: float
-    share_zero: float
-    outliers: RewardOutliers | None = None
 
 
 class TerminationReport(ReportPart):

@@ -27,6 +27,7 @@ from judge import LOGS, Piece
 import mbrl
 from mbrl.api.planning import audit_plans
 from mbrl.api.progress import LineProgress
+from mbrl.core.errors import ConfigError
 from mbrl.run.files import write_json, write_text
 from mbrl.run.stage import Workspace, set_up_torch
 from mbrl.run.store import RunStore, code_facts
@@ -61,15 +62,16 @@ def measure(
     """Trains where it must, and evaluates; plain values."""
     piece = cell.piece
     run = train_policy_stage(piece.resolve(data, changes), workspace)
+    about = {"log": piece.log, "method": piece.method, "seed": piece.seed, "planner": cell.planner}
     begin = time.perf_counter()
-    found = mbrl.plan(
-        run.path, cell.planner, episodes=episodes, store=workspace.store.root, progress=False
-    ).summary
+    try:
+        found = mbrl.plan(
+            run.path, cell.planner, episodes=episodes, store=workspace.store.root, progress=False
+        ).summary
+    except ConfigError as refusal:  # values that did not settle, a model that is trusted for no step
+        return {**about, "refused": str(refusal)}
     return {
-        "log": piece.log,
-        "method": piece.method,
-        "seed": piece.seed,
-        "planner": cell.planner,
+        **about,
         "policy_returns": found["policy_returns"],
         "returns": found["episode_returns"],
         "gain": found["gain_interval"],
@@ -81,15 +83,25 @@ def measure(
 
 
 def table(folder: Path) -> str:
-    """Returns with and without each planner: means over seeds, and what the gate said beforehand."""
+    """Returns with and without each planner: means over seeds, and what was said beforehand.
+
+    A planner that refused a policy (its values did not settle, say) has not been tried on it: means are
+    over the others.
+    """
     rows: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(folder.glob("*.s*.json"))]
     lines = [
-        "| log | policy | planner | alone | planned | gain ± standard error over seeds | gate open | seeds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| log | policy | planner | alone | planned | gain ± standard error over seeds | gate open "
+        "| refused | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     keys = dict.fromkeys((row["log"], row["method"], row["planner"]) for row in rows)
     for key in keys:
-        same = [row for row in rows if (row["log"], row["method"], row["planner"]) == key]
+        asked = [row for row in rows if (row["log"], row["method"], row["planner"]) == key]
+        same = [row for row in asked if "refused" not in row]
+        refused = f"{len(asked) - len(same)} of {len(asked)}"
+        if not same:
+            lines.append(f"| {' | '.join(key)} | - | - | - | - | {refused} | {len(asked)} |")
+            continue
         alone = np.array([np.mean(row["policy_returns"]) for row in same])
         planned = np.array([np.mean(row["returns"]) for row in same])
         gains = planned - alone
@@ -97,7 +109,7 @@ def table(folder: Path) -> str:
         opened = sum(bool(row["gate"] and row["gate"]["is_open"]) for row in same)
         lines.append(
             f"| {' | '.join(key)} | {alone.mean():.1f} | {planned.mean():.1f} | {gains.mean():+.1f}{error} | "
-            f"{opened} of {len(same)} | {len(same)} |"
+            f"{opened} of {len(same)} | {refused} | {len(asked)} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -70,6 +70,9 @@ def _own_defaults(config: type[BaseModel]) -> dict[str, Any]:
     for key, field in config.model_fields.items():
         if field.is_required() or (key in inherited and inherited[key].default == field.default):
             continue
+        if field.default_factory is not None:  # it follows the fields before it
+            own[key] = _plain(getattr(config(), key))
+            continue
         if isinstance(field.default, BaseModel):
             standard = type(field.default)()
             changed = {k: v for k, v in field.default if v != getattr(standard, k)}

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -67,3 +68,20 @@ def test_a_length_that_is_given_is_kept():
     config = DynamicsConfig.model_validate({"max_updates": 7, "termination": {"max_updates": 5}})
     assert config.ensemble_updates(1_000_000) == 7
     assert config.termination_updates(1_000_000) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "step_size"),
+    [
+        ({}, 1e-2),
+        ({"kind": "gaussian"}, 1e-2),
+        ({"kind": "categorical"}, 1e-3),
+        ({"layer_norm": False}, 1e-3),
+        ({"kind": "categorical", "learning_rate": 3e-3}, 3e-3),
+        ({"layer_norm": False, "learning_rate": 1e-2}, 1e-2),
+    ],
+)
+def test_networks_that_large_steps_harm_take_smaller_ones(settings: dict[str, Any], step_size: float):
+    config = DynamicsConfig.model_validate(settings)
+    assert config.learning_rate == step_size
+    assert DynamicsConfig.model_validate(config.model_dump()) == config

@@ -24,6 +24,14 @@ def test_the_table_holds_planned_against_unplanned_seed_by_seed(script, tmp_path
         path = cell.path(tmp_path)
         assert path.name == f"hopper-medium.bc.rollout.s{seed}.json"
         path.write_text(json.dumps(row))
-    assert "| hopper/medium | bc | rollout | 15.0 | 19.0 | +4.0 ± 2.0 | 1 of 2 | 2 |" in script.table(
-        tmp_path
-    )
+    row = "| hopper/medium | bc | rollout | 15.0 | 19.0 | +4.0 ± 2.0 | 1 of 2 | {} |"
+    assert row.format("0 of 2 | 2") in script.table(tmp_path)
+    about = {"log": "hopper/medium", "method": "bc", "seed": 2, "planner": "rollout"}
+    (tmp_path / "hopper-medium.bc.rollout.s2.json").write_text(json.dumps({**about, "refused": "why"}))
+    assert row.format("1 of 3 | 3") in script.table(tmp_path)
+
+
+def test_a_planner_that_refuses_every_seed_is_in_the_table(script, tmp_path: Path):
+    about = {"log": "hopper/medium", "method": "iql", "seed": 0, "planner": "mppi"}
+    (tmp_path / "hopper-medium.iql.mppi.s0.json").write_text(json.dumps({**about, "refused": "why"}))
+    assert "| hopper/medium | iql | mppi | - | - | - | - | 1 of 1 | 1 |" in script.table(tmp_path)

@@ -11,9 +11,9 @@ from mbrl.data.dataset import Transitions
 from mbrl.data.normaliser import measure_moments
 from mbrl.dynamics.arrays import normalise, step_inputs, step_targets
 from mbrl.dynamics.assessment.baselines import LinearModel
-from mbrl.dynamics.channel_report import RewardOutliers
+from mbrl.dynamics.channel_report import RewardOutliers, RewardReport
 from mbrl.dynamics.fitted_model import FittedModel
-from mbrl.dynamics.report import OneStepReport, RewardReport, to_floats
+from mbrl.dynamics.report import OneStepReport, to_floats
 
 _BLOCK = 1_024  # rows of one forward pass: the activations of all members then stay in the cache
 
