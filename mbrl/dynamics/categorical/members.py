@@ -88,7 +88,7 @@ def _indexed(dataset: Dataset) -> StateIndex:
     """The states of a log that this kind of model can be fitted to."""
     if not are_one_hot(dataset):
         raise DataError(
-            "a categorical model reads choices, and these actions are continuous",
+            "a categorical model reads choices, and these actions are continuous.",
             field="actions",
             remedy="Fit networks of changes: dynamics.kind=gaussian.",
         )

@@ -62,7 +62,7 @@ def fit_table(
     """
     if not are_one_hot(train):
         raise DataError(
-            "a table counts choices, and these actions are continuous",
+            "a table counts choices, and these actions are continuous.",
             field="actions",
             remedy="Fit an ensemble of networks: dynamics.kind=gaussian.",
         )
