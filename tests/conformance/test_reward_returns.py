@@ -52,13 +52,15 @@ SMALL: dict[str, Any] = {
     "demonstrations": 16,
     "pairs": 8,
 }
-# The system is linear: a linear base would leave members nothing but rounding, which differs between units.
+# The system is linear: a linear base would leave members nothing but rounding, which differs between units;
+# large steps would spread rounding over the fit.
 FIT = {
     "base": "none",
     "members": 3,
     "elites": 2,
     "hidden": [32, 32],
     "weight_decay": None,
+    "learning_rate": 1e-3,
     "max_updates": 600,
 }
 
