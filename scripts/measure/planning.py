@@ -68,7 +68,7 @@ def measure(
         found = mbrl.plan(
             run.path, cell.planner, episodes=episodes, store=workspace.store.root, progress=False
         ).summary
-    except ConfigError as refusal:  # values that did not settle, a model that is trusted for no step
+    except ConfigError as refusal:  # values at the leaves that did not settle, say
         return {**about, "refused": str(refusal)}
     return {
         **about,
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with sim/<task>/<name>-v0")
     parser.add_argument("--logs", nargs="+", default=list(LOGS))
     parser.add_argument("--methods", nargs="+", default=list(POLICIES))
-    parser.add_argument("--planners", nargs="+", default=list(PLANNERS))
+    parser.add_argument("--planners", nargs="+", default=list(PLANNERS), choices=PLANNERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every config")

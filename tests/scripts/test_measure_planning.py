@@ -1,9 +1,11 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mbrl.core.errors import ConfigError
 from tests.scripts.loading import ROOT, load_script
 
 
@@ -35,3 +37,15 @@ def test_a_planner_that_refuses_every_seed_is_in_the_table(script, tmp_path: Pat
     about = {"log": "hopper/medium", "method": "iql", "seed": 0, "planner": "mppi"}
     (tmp_path / "hopper-medium.iql.mppi.s0.json").write_text(json.dumps({**about, "refused": "why"}))
     assert "| hopper/medium | iql | mppi | - | - | - | - | 1 of 1 | 1 |" in script.table(tmp_path)
+
+
+def test_a_refusal_is_a_result(script, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ConfigError("did not settle")
+
+    monkeypatch.setattr(script, "train_policy_stage", lambda resolved, workspace: SimpleNamespace(path="run"))
+    monkeypatch.setattr(script.mbrl, "plan", refuse)
+    cell = script.Cell(script.Piece("pendulum-mixed", "bc", 0), "mppi")
+    workspace = SimpleNamespace(store=SimpleNamespace(root="runs"))
+    about = {"log": "pendulum-mixed", "method": "bc", "seed": 0, "planner": "mppi"}
+    assert script.measure(cell, None, (), workspace, 1) == {**about, "refused": "did not settle"}

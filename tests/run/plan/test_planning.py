@@ -252,7 +252,9 @@ def test_a_plan_is_explained_beside_the_nearest_logged_states(td3: Path, workspa
         (one["weight"], one["visits"]) for one in given[: len(told)]
     ]
     # One that was never tried has no value of its own.
-    assert all(one["min_q"] <= one["q"] for one in told if one["visits"] > 0)
+    tried = [one for one in told if one["visits"] > 0]
+    assert tried
+    assert all(one["min_q"] <= one["q"] for one in tried)
     assert [note["action"] for note in searched["search"]["plan"]] == searched["plan"]
     tree = searched["tree"]
     assert [node["node"] for node in tree] == list(range(7))
